@@ -1,0 +1,1 @@
+"""Who is connecting: identities and the authenticators that vouch for them."""

@@ -1,0 +1,91 @@
+"""What happened, as frozen values: the one vocabulary between capture, log, broker and hub.
+
+Events cross processes as JSON bytes (channel layers speak msgpack, which has no Decimal, UUID
+or datetime), so everything in them is JSON-ready already.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+Image = dict[str, Any]
+"""A row in wire form: field name to JSON-ready value, secret-looking fields left out."""
+
+
+class Change(msgspec.Struct, frozen=True, tag="change", omit_defaults=True):
+    """One row of a watched collection was created, updated or deleted.
+
+    ``before`` is None for a creation and, where before-images are switched off, for an update;
+    ``after`` is None for a deletion. ``changed`` names the fields whose value differs, None
+    where that is not known. ``document`` is the ``data`` made by a collection's serializer,
+    None where documents are projections of the image. ``transaction`` is the same for all
+    changes of one database transaction.
+    """
+
+    id: str
+    collection: str
+    op: Literal["created", "updated", "deleted"]
+    document_id: str
+    transaction: str
+    at: str
+    before: Image | None = None
+    after: Image | None = None
+    changed: tuple[str, ...] | None = None
+    document: dict[str, Any] | None = None
+    project: str | None = None
+
+
+class Sender(msgspec.Struct, frozen=True):
+    """Who broadcast: ``verified`` is False for a name that a client merely claims."""
+
+    id: str | None
+    name: str
+    verified: bool = True
+
+
+class Broadcast(msgspec.Struct, frozen=True, tag="broadcast", omit_defaults=True):
+    """A message to everyone in a room of a project.
+
+    ``connection`` is the sending connection's id; ``echo`` False leaves that one out.
+    """
+
+    room: str
+    project: str
+    message: Any
+    at: str
+    sender: Sender | None = None
+    connection: str | None = None
+    echo: bool = True
+
+
+class Kick(msgspec.Struct, frozen=True, tag="kick", omit_defaults=True):
+    """Close the connections of a user or of a credential, in every process."""
+
+    code: int
+    user: str | None = None
+    credential: str | None = None
+    project: str | None = None
+
+
+Event = Change | Broadcast | Kick
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+def encode(event: Event) -> bytes:
+    """Event to JSON bytes."""
+    return _encoder.encode(event)
+
+
+def decode(payload: bytes) -> Event:
+    """JSON bytes to event. Raises ``msgspec.DecodeError`` for anything else."""
+    return _decoder.decode(payload)
+
+
+def now() -> str:
+    """This moment as ISO 8601 in UTC with the offset written ``+00:00``."""
+    return datetime.now(UTC).isoformat()

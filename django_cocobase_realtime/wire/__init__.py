@@ -1,0 +1,1 @@
+"""What travels over the socket: codes, typed inbound frames, dialects. Pure: no Django, no I/O."""

@@ -1,0 +1,87 @@
+"""The one registry of error codes and close codes. Every other module takes them from here."""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum, StrEnum
+
+
+class ErrorCode(StrEnum):
+    """``code`` of an ``error`` frame. An error never closes the socket by itself."""
+
+    BAD_REQUEST = "bad_request"
+    UNKNOWN_TYPE = "unknown_type"
+    NOT_AUTHENTICATED = "not_authenticated"
+    AUTHENTICATION_FAILED = "authentication_failed"
+    UNKNOWN_COLLECTION = "unknown_collection"
+    INVALID_FILTER = "invalid_filter"
+    FORBIDDEN = "forbidden"
+    NOT_JOINED = "not_joined"
+    NOT_SUBSCRIBED = "not_subscribed"
+    LIMIT_EXCEEDED = "limit_exceeded"
+    RATE_LIMITED = "rate_limited"
+    TOO_LARGE = "too_large"
+    INTERNAL_ERROR = "internal_error"
+
+
+class Retry(Enum):
+    """What a client should do after a close."""
+
+    STOP = "stop"
+    BACKOFF = "backoff"
+    AT_ONCE = "at once"
+
+
+class CloseCode(IntEnum):
+    """WebSocket close codes of ours, all in the private range 4000-4999 (RFC 6455, 7.4.2).
+
+    41xx: reconnect with backoff; 42xx: reconnect at once; 45xx: terminal.
+    """
+
+    INTERNAL_ERROR = 4100
+    UNAVAILABLE = 4101
+    TOKEN_EXPIRED = 4110
+    SLOW_CONSUMER = 4120
+    POSITION_LOST = 4121
+    HEARTBEAT_MISSED = 4122
+    RATE_LIMITED = 4130
+    OVERLOADED = 4131
+    DRAINING = 4200
+    PERMISSIONS_CHANGED = 4201
+    BAD_CREDENTIAL = 4500
+    AUTH_TIMEOUT = 4501
+    AUTH_REQUIRED = 4502
+    TOO_MANY_BAD_REQUESTS = 4503
+    CONNECTION_LIMIT = 4504
+    FORBIDDEN = 4505
+
+    @property
+    def reason(self) -> str:
+        """The sentence that the ``closing`` frame carries."""
+        return _REASONS[self]
+
+    @property
+    def retry(self) -> Retry:
+        """What the client should do next, by the code's hundred."""
+        if self < 4200:
+            return Retry.BACKOFF
+        return Retry.AT_ONCE if self < 4300 else Retry.STOP
+
+
+_REASONS = {
+    CloseCode.INTERNAL_ERROR: "The server met an internal error; reconnect with backoff.",
+    CloseCode.UNAVAILABLE: "The database is unavailable; reconnect after five seconds or more.",
+    CloseCode.TOKEN_EXPIRED: "The token expired and was not refreshed; reconnect with a new one.",
+    CloseCode.SLOW_CONSUMER: "The connection does not read fast enough; reconnect and resume.",
+    CloseCode.POSITION_LOST: "The position in the stream was lost; reconnect and resume.",
+    CloseCode.HEARTBEAT_MISSED: "Nothing was heard in time; reconnect and resume.",
+    CloseCode.RATE_LIMITED: "Too many requests; reconnect after retry_after_ms.",
+    CloseCode.OVERLOADED: "The server takes no more connections; retry after retry_after_ms.",
+    CloseCode.DRAINING: "The server is going down; reconnect at a random time in retry_after_ms.",
+    CloseCode.PERMISSIONS_CHANGED: "Permissions changed; reconnect now and fetch afresh.",
+    CloseCode.BAD_CREDENTIAL: "The credential is wrong or was revoked.",
+    CloseCode.AUTH_TIMEOUT: "No auth message came in time.",
+    CloseCode.AUTH_REQUIRED: "The first message must be auth.",
+    CloseCode.TOO_MANY_BAD_REQUESTS: "Too many malformed requests.",
+    CloseCode.CONNECTION_LIMIT: "This identity has too many connections.",
+    CloseCode.FORBIDDEN: "Access is forbidden.",
+}
