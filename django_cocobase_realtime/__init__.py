@@ -1,3 +1,34 @@
-"""A realtime engine for Django: watched models, rooms, one WebSocket."""
+"""A realtime engine for Django: watched models, rooms, one WebSocket.
+
+The names below are the public face. They are imported at first use, so that this package can be
+imported before Django's app registry is ready.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .collection import Collection
+    from .publishing import abroadcast, broadcast, disconnect, publish
+    from .registry import register
 
 __version__ = "0.1.0"
+__all__ = ["Collection", "abroadcast", "broadcast", "disconnect", "publish", "register"]
+
+_HOMES = {
+    "Collection": "collection",
+    "register": "registry",
+    "abroadcast": "publishing",
+    "broadcast": "publishing",
+    "disconnect": "publishing",
+    "publish": "publishing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{home}", __name__), name)

@@ -1,0 +1,1 @@
+"""Where changes come from: the ORM's signals and what stands around them."""

@@ -1,0 +1,43 @@
+"""Start-up: autodiscovery, checks, capture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import AppConfig
+from django.core.signals import setting_changed
+from django.utils.module_loading import autodiscover_modules
+
+
+class RealtimeConfig(AppConfig):
+    """The app to name in ``INSTALLED_APPS``."""
+
+    name = "django_cocobase_realtime"
+    label = "cocobase_realtime"
+    verbose_name = "Realtime"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Find collections, watch their models, check the settings."""
+        from . import checks  # noqa: F401 - registers
+        from .auth import revocation
+
+        autodiscover_modules("realtime")
+        _sync()
+        revocation.connect()
+        setting_changed.connect(_on_setting_changed, dispatch_uid="django_cocobase_realtime")
+
+
+def _on_setting_changed(setting: str, **kwargs: Any) -> None:
+    if setting == "COCOBASE_REALTIME":
+        _sync()
+
+
+def _sync() -> None:
+    from .checks import first_problem
+    from .capture import signals
+    from .registry import registry
+
+    registry.clear_cache()
+    if first_problem() is None:  # else `check` says what is wrong, and the server does not start
+        signals.sync()

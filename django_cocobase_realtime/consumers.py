@@ -1,0 +1,285 @@
+"""The consumer: a shell that carries out what the session wants and decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
+from channels.exceptions import StopConsumer
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.utils import await_many_dispatch
+from django.db import InterfaceError, OperationalError
+
+from .auth.address import client_address
+from .auth.chain import AuthenticationUnavailable, authenticate
+from .auth.failures import failures
+from .auth.identity import Identity
+from .collection import Grant
+from .conf import conf
+from .fanout.broker import broker
+from .fanout.connection import Connection
+from .fanout.hub import Hub
+from .fanout.writer import Writer
+from .limits import Caps, caps
+from .registry import UnknownCollection, registry
+from .session import Session
+from .session import effects as do
+from .wire import native
+from .wire.codes import CloseCode
+from .workers import run
+
+logger = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 2.0  # seconds a closing connection may take to read what it was sent
+RETRY_OVERLOADED_MS = 5000
+RETRY_UNAVAILABLE_MS = 5000
+LONGEST_TIMER = 86400.0  # seconds; event loops take no arbitrarily long ones
+
+
+class RealtimeConsumer(AsyncJsonWebsocketConsumer):
+    """One WebSocket of the native dialect.
+
+    It has no channel of its own: events reach it through the hub's one channel a process, and
+    leave through its writer, so that fan-out never passes through Channels' message loop.
+    """
+
+    channel_layer_alias = None  # type: ignore[assignment]
+    session: Session
+
+    async def __call__(
+        self, scope: Any, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Serve one connection. Leaves the hub and the caps behind clean, however it ends."""
+        self.scope = scope
+        self.channel_layer = None
+        self.base_send = send
+        self._address: str = client_address(scope)
+        self._counted: list[tuple[Any, Any]] = []
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._hub: Hub | None = None
+        self._ending: asyncio.Task[None] | None = None
+        try:
+            await await_many_dispatch([receive], self.dispatch)
+        except StopConsumer:
+            pass
+        finally:
+            await self._leave()
+
+    async def dispatch(self, message: Any) -> None:
+        """Channels' own looks after database connections at each message; workers do it here."""
+        match message["type"]:
+            case "websocket.receive":
+                await self.websocket_receive(message)
+            case "websocket.connect":
+                await self.websocket_connect(message)
+            case "websocket.disconnect":
+                raise StopConsumer()
+
+    # the life of a connection
+
+    async def connect(self) -> None:
+        """Accept, within the caps of this process and of this address."""
+        await self.accept()
+        limits = conf.limits
+        writer = Writer(
+            self.base_send,
+            max_bytes=limits.queue_bytes,
+            max_messages=limits.queue_messages,
+            on_overflow=lambda: self._end(CloseCode.SLOW_CONSUMER),
+        )
+        connection = Connection(uuid.uuid4().hex, writer, self._end)
+        self.session = Session(connection, limits, heartbeat=conf.heartbeat, now=time.monotonic())
+        if (
+            caps.total >= limits.connections_per_process
+            or caps.by_address[self._address] >= limits.connections_per_address
+            or caps.unauthenticated[self._address] >= limits.unauthenticated_per_address
+        ):
+            await self._perform_all(
+                self.session.close(CloseCode.OVERLOADED, RETRY_OVERLOADED_MS)
+            )
+            return
+        caps.total += 1
+        self._count(caps.by_address, self._address)
+        self._count(caps.unauthenticated, self._address)
+        self._hub = Hub.current()
+        await self._hub.open(connection)
+        self._timer("auth", limits.auth_timeout, self.session.auth_timeout)
+        self._touch()
+
+    async def receive(
+        self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
+    ) -> None:
+        """A frame: the session decides, the consumer does."""
+        self._touch()
+        try:
+            await self._perform_all(self.session.receive(text_data, time.monotonic()))
+        except (OperationalError, InterfaceError, AuthenticationUnavailable) as error:
+            logger.warning("The database is unavailable: %r", error)
+            self._end(CloseCode.UNAVAILABLE, RETRY_UNAVAILABLE_MS)
+        except Exception:
+            logger.exception("A request failed.")
+            self._end(CloseCode.INTERNAL_ERROR)
+
+    async def _leave(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        for counter, key in self._counted:
+            Caps.release(counter, key)
+        if self._hub is not None:
+            caps.total -= 1
+            await self._hub.close(self.session.connection)
+            await self.session.connection.writer.stop()
+
+    # effects
+
+    async def _perform_all(self, steps: do.Steps) -> None:
+        result: Any = None
+        try:
+            while True:
+                result = await self._perform(steps.send(result))
+        except StopIteration:
+            return
+
+    async def _perform(self, effect: do.Effect) -> Any:
+        connection = self.session.connection
+        match effect:
+            case do.Send(frame):
+                connection.writer.push(native.encode(frame))
+            case do.Close(code, retry_after_ms):
+                await self._close(code, retry_after_ms)
+            case do.Authenticate(token):
+                return await self._authenticate(token)
+            case do.Admit():
+                return self._admit()
+            case do.Expire():
+                self._watch_expiry()
+            case do.Authorize(name, filters):
+                return await self._authorize(name, filters)
+            case do.Attach(subscription):
+                await self._present.attach(subscription)
+            case do.Detach(subscription):
+                self._present.detach(subscription)
+            case do.Enter(room):
+                project = self._identity.project
+                await self._present.enter(connection, project, room)
+                return self._present.rooms.members((project, room))
+            case do.Exit(room):
+                self._present.leave(connection, room)
+            case do.Say(event):
+                return await broker.send(event)
+        return None
+
+    @property
+    def _present(self) -> Hub:
+        assert self._hub is not None
+        return self._hub
+
+    @property
+    def _identity(self) -> Identity:
+        assert self.session.identity is not None
+        return self.session.identity
+
+    async def _authenticate(self, token: str | None) -> Identity | None:
+        now = time.monotonic()
+        delay = failures.delay(self._address, now)
+        if delay:
+            await asyncio.sleep(delay)
+        if token is not None and failures.refused_before(token, now):
+            return None
+        identity = await run(authenticate, token, self.scope)
+        if identity is None:
+            failures.record(self._address, token, now)
+        return identity
+
+    def _admit(self) -> bool:
+        self._release(caps.unauthenticated, self._address)
+        self._cancel("auth")
+        identity = self._identity
+        if identity.user_key is None:
+            return True
+        key = (identity.project, identity.user_key)
+        if caps.by_user[key] >= self.session.limits.connections_per_user:
+            return False
+        self._count(caps.by_user, key)
+        return True
+
+    async def _authorize(self, name: str, filters: Any) -> Grant | None:
+        identity = self._identity
+
+        def decide() -> Grant | None:
+            try:
+                collection = registry.get(name)
+            except UnknownCollection:
+                return None
+            return collection.grant(identity, filters)
+
+        # an unknown collection takes the same way as a forbidden one
+        return await run(decide)
+
+    def _watch_expiry(self) -> None:
+        expires_at = self._identity.expires_at
+        if expires_at is None:
+            self._cancel("expiry")
+            return
+        left = (expires_at - datetime.now(UTC)).total_seconds()
+        if left > LONGEST_TIMER:
+            self._cancel("expiry")
+            loop = asyncio.get_running_loop()
+            self._timers["expiry"] = loop.call_later(LONGEST_TIMER, self._watch_expiry)
+        else:
+            self._timer("expiry", max(left, 0), self.session.expired)
+
+    # closing
+
+    def _end(self, code: CloseCode, retry_after_ms: int | None = None) -> None:
+        """Close from outside a request: a timer, the hub, a full queue."""
+        self._start(self.session.close(code, retry_after_ms))
+
+    def _start(self, steps: do.Steps) -> None:
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self._perform_all(steps))
+
+    async def _close(self, code: CloseCode, retry_after_ms: int | None) -> None:
+        writer = self.session.connection.writer
+        if not writer.closed:
+            writer.push(native.encode(native.closing(code, retry_after_ms)))
+            await writer.flush(CLOSE_TIMEOUT)
+        await writer.stop()
+        if self._hub is not None:
+            await self._hub.close(self.session.connection)
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self.close(int(code), code.reason)
+        except Exception as error:
+            logger.debug("The socket was gone before it was closed: %r", error)
+
+    # timers and counts
+
+    def _timer(self, name: str, seconds: float, steps: Any) -> None:
+        self._cancel(name)
+        loop = asyncio.get_running_loop()
+        self._timers[name] = loop.call_later(seconds, lambda: self._start(steps()))
+
+    def _cancel(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _touch(self) -> None:
+        seconds = self.session.limits.idle_timeout
+        if seconds is not None and self._hub is not None:
+            self._timer("idle", seconds, self.session.idle)
+
+    def _count(self, counter: Any, key: Any) -> None:
+        counter[key] += 1
+        self._counted.append((counter, key))
+
+    def _release(self, counter: Any, key: Any) -> None:
+        if (counter, key) in self._counted:
+            self._counted.remove((counter, key))
+            Caps.release(counter, key)

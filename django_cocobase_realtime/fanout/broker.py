@@ -1,0 +1,253 @@
+"""The broker: the only module that touches the channel layer.
+
+A channel layer is a lossy doorbell (it drops at capacity, forgets groups when Redis restarts),
+so nothing here promises delivery: *at most once*, in the order in which one process published,
+every event of a group whole. What is promised is that publishing costs the publisher nothing:
+``publish`` takes a lock-free append, never waits for the layer and never raises.
+
+One sender a process drains the outbox: on a hub's event loop where the process serves sockets
+(the in-memory layer works in that loop alone), else on one daemon thread with a loop and a
+connection of its own, since ``async_to_sync`` would make a loop and a connection for each send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import Any, cast
+
+from channels.layers import InMemoryChannelLayer, get_channel_layer
+
+from ..conf import conf
+from ..events import Broadcast, Change, Event, Kick, encode
+from .names import CONTROL, collection_group, room_group
+
+logger = logging.getLogger(__name__)
+
+MESSAGE_TYPE = "realtime.events"
+SEND_TIMEOUT = 5.0  # seconds that one group_send may take
+OUTBOX = 20_000  # events that may wait for a layer that does not answer
+BATCH_BYTES = 256 * 1024  # of one layer message
+EXIT_TIMEOUT = 2.0  # seconds a process that ends waits for its outbox
+
+Item = tuple[str, bytes, "Future[bool] | None"]
+
+
+class Broker:
+    """Publishes events to groups. One a process (``broker``); safe from any thread."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._outbox: deque[Item] = deque()
+        self._loops: list[asyncio.AbstractEventLoop] = []
+        self._lock = threading.Lock()
+        self._draining = False
+        self._own: asyncio.AbstractEventLoop | None = None
+        self._idle = threading.Event()
+        self._idle.set()
+        self._complained = 0.0
+        self.dropped = 0
+
+    # what events there are, and where they go
+
+    def publish(self, event: Event) -> None:
+        """Send to the event's group, soon; returns at once and never raises."""
+        try:
+            self._put((_group(event), encode(event), None))
+        except Exception:
+            logger.exception("An event could not be published.")
+
+    async def send(self, event: Event, timeout: float = SEND_TIMEOUT) -> bool:
+        """Like ``publish``, but tells whether the layer took it within ``timeout`` seconds."""
+        done: Future[bool] = Future()
+        self._put((_group(event), encode(event), done))
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(done), timeout)
+        except TimeoutError:
+            return False
+
+    def _put(self, item: Item) -> None:
+        if len(self._outbox) >= OUTBOX:
+            self.dropped += 1
+            self._settle([self._outbox.popleft()], False)
+        self._outbox.append(item)
+        self._kick()
+
+    # who sends
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A hub runs in this loop now: send from there."""
+        with self._lock:
+            self._loops.append(loop)
+
+    def detach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The hub of this loop is gone."""
+        with self._lock:
+            if loop in self._loops:
+                self._loops.remove(loop)
+                # a drain that this loop was asked for may never run
+                self._draining = False
+        if self._outbox:
+            self._kick()
+
+    def _kick(self) -> None:
+        with self._lock:
+            if self._draining:
+                return
+            self._draining = True
+            self._idle.clear()
+            for loop in reversed(self._loops):
+                try:
+                    loop.call_soon_threadsafe(self._start_drain)
+                except RuntimeError:  # closed without a word
+                    continue
+                return
+            self._own_loop().call_soon_threadsafe(self._start_drain)
+
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        if self._own is None:
+            self._own = asyncio.new_event_loop()
+            threading.Thread(
+                target=self._own.run_forever, name="realtime-broker", daemon=True
+            ).start()
+        return self._own
+
+    def _start_drain(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._drain())
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+
+    async def _drain(self) -> None:
+        try:
+            while True:
+                batches = self._take()
+                if not batches:
+                    with self._lock:
+                        if not self._outbox:
+                            self._draining = False
+                            self._idle.set()
+                            return
+                    continue
+                for group, items in batches:
+                    self._settle(items, await self._group_send(group, [i[1] for i in items]))
+        except asyncio.CancelledError:
+            with self._lock:
+                self._draining = False
+            raise
+
+    def _take(self) -> list[tuple[str, list[Item]]]:
+        """What waits, in order, neighbours and others of one group together up to a size."""
+        batches: list[tuple[str, list[Item]]] = []
+        open_batches: dict[str, tuple[list[Item], int]] = {}
+        while self._outbox:
+            item = self._outbox.popleft()
+            items, size = open_batches.get(item[0], ([], 0))
+            if not items or size + len(item[1]) > BATCH_BYTES:
+                items, size = [], 0
+                batches.append((item[0], items))
+            items.append(item)
+            open_batches[item[0]] = (items, size + len(item[1]))
+        return batches
+
+    async def _group_send(self, group: str, payloads: list[bytes]) -> bool:
+        layer = channel_layer()
+        if layer is None:
+            return False
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT):
+                await layer.group_send(group, {"type": MESSAGE_TYPE, "events": payloads})
+        except Exception as error:
+            self.dropped += len(payloads)
+            if time.monotonic() - self._complained > 10:
+                self._complained = time.monotonic()
+                logger.warning("The channel layer took no events: %r", error)
+            return False
+        return True
+
+    def _settle(self, items: Iterable[Item], sent: bool) -> None:
+        for _, _, done in items:
+            if done is not None and done.set_running_or_notify_cancel():
+                done.set_result(sent)
+
+    def flush(self, timeout: float = EXIT_TIMEOUT) -> bool:
+        """Wait until the outbox is empty, ``timeout`` seconds at most. Not for event loops."""
+        return self._idle.wait(timeout)
+
+
+_tasks: set[asyncio.Task[None]] = set()
+broker = Broker()
+os.register_at_fork(after_in_child=broker._reset)
+
+
+def _flush_at_exit() -> None:
+    # a hub's loop no longer runs by now: only the thread can still send
+    if broker._own is not None:
+        broker.flush()
+
+
+atexit.register(_flush_at_exit)
+
+
+def _group(event: Event) -> str:
+    match event:
+        case Change():
+            return collection_group(event.collection)
+        case Broadcast():
+            return room_group(event.project, event.room)
+        case Kick():
+            return CONTROL
+
+
+def channel_layer() -> Any:
+    """The project's channel layer, or None where it has none."""
+    return get_channel_layer(conf.channel_layer)
+
+
+def is_in_memory(layer: Any) -> bool:
+    """Whether the layer ends at this process."""
+    return isinstance(layer, InMemoryChannelLayer)
+
+
+class Inbox:
+    """One channel of the layer, and its group memberships.
+
+    ``receive`` waits for the next message's payloads. All methods raise what the layer raises.
+    """
+
+    def __init__(self, layer: Any, channel: str) -> None:
+        self._layer = layer
+        self._channel = channel
+
+    @classmethod
+    async def open(cls) -> Inbox | None:
+        """A new channel; None where the project has no channel layer."""
+        layer = channel_layer()
+        if layer is None:
+            return None
+        return cls(layer, await layer.new_channel())
+
+    async def join(self, group: str) -> None:
+        """Be sent what is sent to ``group``; again to renew."""
+        async with asyncio.timeout(SEND_TIMEOUT):
+            await self._layer.group_add(group, self._channel)
+
+    async def leave(self, group: str) -> None:
+        """Be sent no more of it."""
+        async with asyncio.timeout(SEND_TIMEOUT):
+            await self._layer.group_discard(group, self._channel)
+
+    async def receive(self) -> list[bytes]:
+        """Payloads of the next message, in the order in which they were published."""
+        message = await self._layer.receive(self._channel)
+        if message.get("type") != MESSAGE_TYPE:
+            return []
+        return cast("list[bytes]", message["events"])

@@ -1,0 +1,93 @@
+"""A change as text, encoded once for each shape in which somebody must see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..events import Broadcast, Change
+from ..wire import native
+from .subscriptions import Subscription
+
+Shape = tuple[tuple[str, ...] | None, tuple[str, ...]]
+"""(projection, names of the connection's matching subscriptions)."""
+
+
+class ChangeFrames:
+    """Encodes one change; the same shape is encoded once, whatever the number of readers."""
+
+    __slots__ = ("_change", "_max_bytes", "_texts")
+
+    def __init__(self, change: Change, max_bytes: int) -> None:
+        self._change = change
+        self._max_bytes = max_bytes
+        self._texts: dict[Shape, str] = {}
+
+    def texts(self, subscriptions: Iterable[Subscription]) -> list[str]:
+        """The frames that one connection gets for its matching subscriptions.
+
+        One frame, unless they project differently: then one a projection.
+        """
+        shapes: dict[tuple[str, ...] | None, list[str]] = {}
+        for subscription in subscriptions:
+            shapes.setdefault(subscription.fields, []).append(subscription.name)
+        return [self._text((fields, tuple(names))) for fields, names in shapes.items()]
+
+    def _text(self, shape: Shape) -> str:
+        text = self._texts.get(shape)
+        if text is None:
+            text = self._texts[shape] = self._encode(*shape)
+        return text
+
+    def _encode(self, fields: tuple[str, ...] | None, names: tuple[str, ...]) -> str:
+        frame = self._frame(fields, names)
+        text = native.encode(frame)
+        if len(text) > self._max_bytes or len(text.encode()) > self._max_bytes:
+            # never silently dropped: the reader learns that there is something to fetch
+            frame["document"] = {"id": self._change.document_id}
+            frame["truncated"] = True
+            text = native.encode(frame)
+        return text
+
+    def _frame(self, fields: tuple[str, ...] | None, names: tuple[str, ...]) -> native.Frame:
+        change = self._change
+        changed = change.changed
+        if changed is not None and fields is not None:
+            changed = tuple(name for name in changed if name in fields)
+        return native.change(
+            collection=change.collection,
+            event=change.op,
+            document={"id": change.document_id, "data": data_of(change, fields)},
+            subscriptions=names,
+            at=change.at,
+            transaction=change.transaction,
+            changed=changed if change.op == "updated" else None,
+        )
+
+
+def data_of(change: Change, fields: tuple[str, ...] | None) -> dict[str, Any]:
+    """The readable part of the row as it is after the change (before it, if deleted)."""
+    if change.document is not None:
+        document = change.document
+        return document if fields is None else _only(document, fields)
+    image = (change.before if change.op == "deleted" else change.after) or {}
+    return image if fields is None else _only(image, fields)
+
+
+def _only(values: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
+    return {name: values[name] for name in fields if name in values}
+
+
+def broadcast_text(event: Broadcast) -> str:
+    """A broadcast as everyone in its room gets it."""
+    sender = event.sender
+    return native.encode(
+        native.broadcast(
+            room=event.room,
+            message=event.message,
+            sender=None
+            if sender is None
+            else {"id": sender.id, "name": sender.name, "verified": sender.verified},
+            at=event.at,
+        )
+    )

@@ -1,0 +1,68 @@
+"""Counters that keep one client from taking what belongs to all: rates and caps.
+
+Everything is in this process: caps on connections are per process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+
+from .conf import Rate
+
+
+class TokenBucket:
+    """``rate`` (tokens a second, burst): each ``take`` costs one token. Not thread-safe."""
+
+    __slots__ = ("_at", "_burst", "_per_second", "_tokens")
+
+    def __init__(self, rate: Rate, now: float | None = None) -> None:
+        self._per_second, self._burst = rate
+        self._tokens = float(self._burst)
+        self._at = time.monotonic() if now is None else now
+
+    def take(self, now: float) -> int:
+        """0 where a token was there, else milliseconds until one will be."""
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
+        self._at = now
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return 0
+        return max(1, int((1 - self._tokens) / self._per_second * 1000) + 1)
+
+
+class PerMinute:
+    """Counts what happened in the last sixty seconds, up to a bound."""
+
+    __slots__ = ("_bound", "_times")
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._times: deque[float] = deque()
+
+    def exceeded(self, now: float) -> bool:
+        """Count one more; True where that is more than the bound within a minute."""
+        while self._times and now - self._times[0] >= 60:
+            self._times.popleft()
+        self._times.append(now)
+        return len(self._times) > self._bound
+
+
+class Caps:
+    """Live connections of this process by address and by user, and those not yet known."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.by_address: Counter[str] = Counter()
+        self.by_user: Counter[tuple[str, str]] = Counter()
+        self.unauthenticated: Counter[str] = Counter()
+
+    @staticmethod
+    def release(counter: Counter[str] | Counter[tuple[str, str]], key: object) -> None:
+        """One less; names nobody holds are forgotten."""
+        counter[key] -= 1  # type: ignore[index]
+        if counter[key] <= 0:  # type: ignore[index]
+            del counter[key]  # type: ignore[arg-type]
+
+
+caps = Caps()

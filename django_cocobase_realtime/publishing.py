@@ -1,0 +1,93 @@
+"""What a project's own code says to clients: from anywhere, sync or async."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from django.db import models, router, transaction
+
+from .auth.identity import DEFAULT_PROJECT
+from .capture.record import record_delete, record_save
+from .capture.rows import WatchedTable
+from .documents import _any
+from .events import Broadcast, Kick, now
+from .fanout.broker import broker
+from .registry import registry
+from .wire.codes import CloseCode
+
+
+def broadcast(
+    room: str, message: Any, *, project: str = DEFAULT_PROJECT, using: str | None = None
+) -> None:
+    """Send ``message`` (anything JSON) to everyone in a room; its ``sender`` is null.
+
+    At most once, and without waiting: inside a transaction (of database ``using``) it is sent on
+    commit and never after a rollback. Raises ``TypeError`` for what JSON cannot say.
+    """
+    event = _broadcast(room, message, project)
+    transaction.on_commit(lambda: broker.publish(event), using=using, robust=True)
+
+
+async def abroadcast(room: str, message: Any, *, project: str = DEFAULT_PROJECT) -> bool:
+    """``broadcast`` from async code, at once; False where the channel layer did not take it."""
+    return await broker.send(_broadcast(room, message, project))
+
+
+def _broadcast(room: str, message: Any, project: str) -> Broadcast:
+    if not isinstance(room, str) or not room:
+        raise TypeError("A room is named by a non-empty string.")
+    try:
+        msgspec.json.encode(message)
+    except TypeError:
+        message = _any(message)
+    return Broadcast(room=room, project=project, message=message, at=now())
+
+
+def publish(
+    collection: str,
+    event: Literal["created", "updated", "deleted"],
+    instance: models.Model,
+    *,
+    using: str | None = None,
+) -> None:
+    """Announce a change of one row that no signal told of (raw SQL, another program).
+
+    The row is read from the database, for ``deleted`` it is taken from the instance. Sent on
+    commit, filtered and permitted like any other change. Raises ``LookupError`` for an unknown
+    collection, ``TypeError`` for an instance of another model, ``ValueError`` for another event.
+    """
+    shown = registry.get(collection)
+    if not isinstance(instance, shown.concrete_model):
+        raise TypeError(f"Collection {collection!r} shows {shown.concrete_model.__name__} rows.")
+    if event not in ("created", "updated", "deleted"):
+        raise ValueError(f"event must be created, updated or deleted, not {event!r}.")
+    using = using or router.db_for_write(type(instance), instance=instance)
+    table = WatchedTable(shown.concrete_model, (shown,))
+    pk = getattr(instance, shown.concrete_model._meta.pk.attname)
+    with transaction.atomic(using=using, savepoint=False):
+        if event == "deleted":
+            row = {name: getattr(instance, name) for name in table.attnames}
+            document = None if shown.serializer is None else shown.serialize(instance)
+            record_delete(table, using, pk, row, {collection: document})
+        else:
+            created = event == "created"
+            record_save(table, using, pk, before=None, created=created, instance=None)
+
+
+def disconnect(
+    *, user: Any = None, key: str | None = None, project: str | None = None
+) -> None:
+    """Close the live connections of a user (instance or id) or of an API key (its prefix).
+
+    In every process, at once, with close code 4500, which tells clients not to come back.
+    """
+    if (user is None) == (key is None):
+        raise TypeError("Name either a user or a key.")
+    subject = None if user is None else str(user.pk if isinstance(user, models.Model) else user)
+    credential = None if key is None else f"key:{key}"
+    broker.publish(
+        Kick(
+            code=int(CloseCode.BAD_CREDENTIAL), user=subject, credential=credential, project=project
+        )
+    )

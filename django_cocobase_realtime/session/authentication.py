@@ -1,0 +1,57 @@
+"""``auth``: the first message, and the same again to refresh the credential in-band."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..auth.identity import Identity
+from ..wire import native
+from ..wire.codes import CloseCode, ErrorCode
+from ..wire.messages import Auth
+from .effects import Admit, Authenticate, Expire, Send, Steps
+
+if TYPE_CHECKING:
+    from .machine import Session
+
+
+def auth(session: Session, command: Auth) -> Steps:
+    """Prove who you are. The first failure is the end; a failed refresh changes nothing."""
+    identity: Identity | None = yield Authenticate(command.token)
+    current = session.identity
+    if identity is None:
+        yield session.error(
+            ErrorCode.AUTHENTICATION_FAILED,
+            "The credential does not hold; send a valid API key, token or session.",
+            command.id,
+        )
+        if current is None:
+            yield from session.close(CloseCode.BAD_CREDENTIAL)
+        return
+    if current is not None and not current.same_subject(identity):
+        yield session.error(
+            ErrorCode.AUTHENTICATION_FAILED,
+            "A refresh must name the same user and project; open a new connection.",
+            command.id,
+        )
+        yield from session.close(CloseCode.BAD_CREDENTIAL)
+        return
+    session.connection.identity = identity
+    if current is None and not (yield Admit()):
+        yield from session.close(CloseCode.CONNECTION_LIMIT)
+        return
+    yield Expire()
+    yield Send(
+        native.authenticated(
+            command.id,
+            connection=session.connection.id,
+            user=_user(identity),
+            project=identity.project,
+            expires_at=identity.expires_at,
+            heartbeat=session.heartbeat,
+        )
+    )
+
+
+def _user(identity: Identity) -> dict[str, str] | None:
+    key = identity.user_key
+    return None if key is None else {"id": key, "name": identity.name}

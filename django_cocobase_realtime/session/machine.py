@@ -1,0 +1,162 @@
+"""One connection's conversation. Pure: no sockets, no database, no clock of its own.
+
+Each entry point is a generator of effects. Whoever drives it performs an effect and sends its
+result back, so the conversation reads from top to bottom and is tested without a socket::
+
+    steps = session.receive('{"type": "ping"}', now)
+    effect = next(steps)          # Send(frame={"type": "pong"})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..auth.identity import Identity
+from ..conf import Limits
+from ..fanout.connection import Connection
+from ..limits import PerMinute, TokenBucket
+from ..wire import messages, native
+from ..wire.codes import CloseCode, ErrorCode
+from ..wire.messages import InvalidMessage
+from . import authentication, rooms, subscriptions
+from .effects import Close, Send, Steps
+
+REFUSALS_IN_A_ROW = 10
+FREE_FACTOR = 10  # ping may come ten times as often as other requests
+
+
+class Session:
+    """State of one connection: who it is, what it may still ask for.
+
+    ``heartbeat`` in seconds is told to the client. Times are seconds of a monotonic clock.
+    """
+
+    def __init__(
+        self, connection: Connection, limits: Limits, *, heartbeat: int, now: float
+    ) -> None:
+        self.connection = connection
+        self.limits = limits
+        self.heartbeat = heartbeat
+        self.closed = False
+        self._bad_requests = PerMinute(limits.bad_requests_per_minute)
+        per_second, burst = limits.messages_rate
+        self._messages = TokenBucket(limits.messages_rate, now)
+        self._free = TokenBucket((per_second * FREE_FACTOR, burst * FREE_FACTOR), now)
+        self._subscribes = TokenBucket(limits.subscribe_rate, now)
+        self._broadcasts = TokenBucket(limits.broadcast_rate, now)
+        self._refusals = 0
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who this is; None before ``auth``."""
+        return self.connection.identity
+
+    # entry points
+
+    def receive(self, text: str | None, now: float) -> Steps:
+        """A frame came in; None stands for a binary one."""
+        if self.closed:
+            return
+        if text is None:
+            yield from self._bad(
+                InvalidMessage(ErrorCode.BAD_REQUEST, "Send JSON in text frames."), now
+            )
+            return
+        limit = self.limits.message_bytes if self.identity else self.limits.auth_bytes
+        if len(text) > limit or len(text.encode("utf-8", "surrogatepass")) > limit:
+            yield self.error(ErrorCode.TOO_LARGE, f"A frame may have {limit} bytes at most.")
+            return
+        try:
+            command = messages.decode(text)
+        except InvalidMessage as error:
+            yield from self._bad(error, now)
+            return
+        refused = self._bucket(command).take(now)
+        if refused:
+            yield from self._rate_limited(command, refused)
+            return
+        self._refusals = 0
+        yield from self._handle(command)
+
+    def auth_timeout(self) -> Steps:
+        """``auth_timeout`` seconds have passed."""
+        if self.identity is None:
+            yield from self.close(CloseCode.AUTH_TIMEOUT)
+
+    def expired(self) -> Steps:
+        """The credential's ``expires_at`` has passed and no refresh came."""
+        yield from self.close(CloseCode.TOKEN_EXPIRED)
+
+    def idle(self) -> Steps:
+        """Nothing came for ``idle_timeout`` seconds."""
+        yield from self.close(CloseCode.HEARTBEAT_MISSED)
+
+    def close(self, code: CloseCode, retry_after_ms: int | None = None) -> Steps:
+        """End the conversation; what comes later is not read."""
+        if not self.closed:
+            self.closed = True
+            yield Close(code, retry_after_ms)
+
+    # what handlers use
+
+    def error(
+        self, code: ErrorCode, message: str, id: Any = None, retry_after_ms: int | None = None
+    ) -> Send:
+        """The effect of answering with an error."""
+        return Send(native.error(code, message, id, retry_after_ms))
+
+    def too_long(self, name: str | None) -> bool:
+        """Whether a name that the client chose is longer than ``name_bytes``."""
+        return name is not None and len(name.encode()) > self.limits.name_bytes
+
+    # inside
+
+    def _handle(self, command: messages.Command) -> Steps:
+        if isinstance(command, messages.Ping):
+            yield Send(native.reply("pong", command.id))
+        elif isinstance(command, messages.Auth):
+            yield from authentication.auth(self, command)
+        elif self.identity is None:
+            yield self.error(
+                ErrorCode.NOT_AUTHENTICATED, "Send auth before anything else.", command.id
+            )
+            yield from self.close(CloseCode.AUTH_REQUIRED)
+        else:
+            handler: Callable[[Session, Any], Steps] = _HANDLERS[type(command)]
+            yield from handler(self, command)
+
+    def _bucket(self, command: messages.Command) -> TokenBucket:
+        match command:
+            case messages.Ping():
+                return self._free
+            case messages.Subscribe():
+                return self._subscribes
+            case messages.Broadcast():
+                return self._broadcasts
+        return self._messages
+
+    def _bad(self, error: InvalidMessage, now: float) -> Steps:
+        yield self.error(error.code, str(error), error.id)
+        if self._bad_requests.exceeded(now):
+            yield from self.close(CloseCode.TOO_MANY_BAD_REQUESTS)
+
+    def _rate_limited(self, command: messages.Command, retry_after_ms: int) -> Steps:
+        self._refusals += 1
+        yield self.error(
+            ErrorCode.RATE_LIMITED,
+            "Too many requests; send this one again after retry_after_ms.",
+            command.id,
+            retry_after_ms,
+        )
+        if self._refusals >= REFUSALS_IN_A_ROW:
+            yield from self.close(CloseCode.RATE_LIMITED, retry_after_ms)
+
+
+_HANDLERS: dict[type, Callable[[Session, Any], Steps]] = {
+    messages.Subscribe: subscriptions.subscribe,
+    messages.Unsubscribe: subscriptions.unsubscribe,
+    messages.Join: rooms.join,
+    messages.Leave: rooms.leave,
+    messages.Broadcast: rooms.broadcast,
+}

@@ -1,0 +1,138 @@
+"""Inbound frames of the native dialect as typed values.
+
+``decode`` is the only way in: text → bounded JSON (``scan``) → one of the classes below. Unknown
+keys are ignored, so that newer clients can talk to older servers.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from .codes import ErrorCode
+from .scan import BadFrame, scan
+
+Id = Annotated[str, msgspec.Meta(max_length=64)] | int | None
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+EventName = Literal["created", "updated", "deleted"]
+
+
+class Message(msgspec.Struct, frozen=True, tag_field="type"):
+    """What every request may carry: ``id``, echoed by its reply."""
+
+    id: Id = None
+
+
+class Auth(Message, frozen=True, tag="auth"):
+    """The first message. ``token`` is left out where the Django session identifies the user."""
+
+    token: str | None = None
+
+
+class Subscribe(Message, frozen=True, tag="subscribe", kw_only=True):
+    """Watch a collection. ``subscription`` names it, by default as the collection."""
+
+    collection: Name
+    subscription: Name | None = None
+    filters: dict[str, Any] | None = None
+    fields: list[str] | None = None
+    events: list[EventName] | None = None
+
+
+class Unsubscribe(Message, frozen=True, tag="unsubscribe"):
+    """Stop one subscription by its name, or all those of a collection."""
+
+    collection: Name | None = None
+    subscription: Name | None = None
+
+
+class Join(Message, frozen=True, tag="join", kw_only=True):
+    """Enter a room."""
+
+    room: Name
+
+
+class Leave(Message, frozen=True, tag="leave", kw_only=True):
+    """Leave a room."""
+
+    room: Name
+
+
+class Broadcast(Message, frozen=True, tag="broadcast", kw_only=True):
+    """Send any JSON to everyone in a room that the sender has joined."""
+
+    room: Name
+    message: Any
+    echo: bool = True
+
+
+class Ping(Message, frozen=True, tag="ping"):
+    """Answered with ``pong``, before ``auth`` too."""
+
+
+Command = Auth | Subscribe | Unsubscribe | Join | Leave | Broadcast | Ping
+TYPES = {
+    "auth": Auth,
+    "subscribe": Subscribe,
+    "unsubscribe": Unsubscribe,
+    "join": Join,
+    "leave": Leave,
+    "broadcast": Broadcast,
+    "ping": Ping,
+}
+
+
+class InvalidMessage(ValueError):
+    """A frame that is no command. ``code`` is bad_request or unknown_type, ``id`` its request."""
+
+    def __init__(self, code: ErrorCode, message: str, id: str | int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.id = id
+
+
+def decode(text: str) -> Command:
+    """One text frame to a command. Raises `InvalidMessage`; the raw text ``ping`` is a ping."""
+    if text == "ping":
+        return Ping()
+    try:
+        frame = scan(text)
+    except BadFrame as error:
+        raise InvalidMessage(ErrorCode.BAD_REQUEST, str(error)) from None
+    id = frame.get("id")
+    if isinstance(id, bool) or not isinstance(id, int | str | None):
+        raise InvalidMessage(ErrorCode.BAD_REQUEST, "id must be a string or an integer.")
+    if isinstance(id, str) and len(id) > 64:
+        raise InvalidMessage(ErrorCode.BAD_REQUEST, "id may have 64 characters at most.")
+    kind = frame.get("type")
+    if not isinstance(kind, str):
+        raise InvalidMessage(ErrorCode.BAD_REQUEST, "type must be a string.", id)
+    schema = TYPES.get(kind)
+    if schema is None:
+        known = ", ".join(TYPES)
+        raise InvalidMessage(ErrorCode.UNKNOWN_TYPE, f"Unknown type; known are {known}.", id)
+    try:
+        command: Command = msgspec.convert(frame, schema)
+    except msgspec.ValidationError as error:
+        raise InvalidMessage(ErrorCode.BAD_REQUEST, _sentence(str(error)), id) from None
+    return command
+
+
+def _sentence(error: str) -> str:
+    """msgspec's "Expected `str`, got `int` - at `$.room`" in the words of the wire."""
+    reason, _, place = error.partition(" - at `$")
+    place = place.rstrip("`").lstrip(".")
+    for python, wire in _WORDS:
+        reason = reason.replace(python, wire)
+    return f"{place}: {reason}." if place else f"{reason}."
+
+
+_WORDS = (
+    ("`str`", "string"),
+    ("`int`", "integer"),
+    ("`bool`", "boolean"),
+    ("`object`", "object"),
+    ("`array`", "array"),
+    ("Object missing required field ", "missing "),
+)

@@ -1,0 +1,108 @@
+"""Outbound frames of the native dialect: plain functions from values to dictionaries.
+
+Source: the public realtime page; its event examples are reproduced field for field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from .codes import CloseCode, ErrorCode
+
+PROTOCOL = 1
+Frame = dict[str, Any]
+_encoder = msgspec.json.Encoder()
+
+
+def encode(frame: Mapping[str, Any]) -> str:
+    """Frame to the text that goes on the wire."""
+    return _encoder.encode(frame).decode()
+
+
+def reply(type: str, id: str | int | None, **fields: Any) -> Frame:
+    """A reply to a request, with the request's ``id`` where it had one."""
+    frame = {"type": type, **fields}
+    if id is not None:
+        frame["id"] = id
+    return frame
+
+
+def error(
+    code: ErrorCode, message: str, id: str | int | None = None, retry_after_ms: int | None = None
+) -> Frame:
+    """An error frame: ``message`` is one sentence that says what to do."""
+    frame = reply("error", id, code=code.value, message=message)
+    if retry_after_ms is not None:
+        frame["retry_after_ms"] = retry_after_ms
+    return frame
+
+
+def closing(code: CloseCode, retry_after_ms: int | None = None) -> Frame:
+    """The last frame before the server closes (some servers drop the close reason)."""
+    return {
+        "type": "closing",
+        "code": int(code),
+        "reason": code.reason,
+        "retry_after_ms": retry_after_ms,
+    }
+
+
+def authenticated(
+    id: str | int | None,
+    *,
+    connection: str,
+    user: Mapping[str, str] | None,
+    project: str,
+    expires_at: datetime | None,
+    heartbeat: int,
+) -> Frame:
+    """The answer to ``auth``; ``user`` is None for a bare key, ``heartbeat`` in seconds."""
+    return reply(
+        "authenticated",
+        id,
+        connection=connection,
+        user=user,
+        project=project,
+        expires_at=None if expires_at is None else expires_at.isoformat(),
+        heartbeat=heartbeat,
+        protocol=PROTOCOL,
+    )
+
+
+def change(
+    *,
+    collection: str,
+    event: str,
+    document: Mapping[str, Any],
+    subscriptions: Sequence[str],
+    at: str,
+    transaction: str,
+    changed: Sequence[str] | None = None,
+) -> Frame:
+    """A change of one document, as ``created``, ``updated`` or ``deleted``."""
+    frame: Frame = {
+        "type": "event",
+        "collection": collection,
+        "event": event,
+        "document": document,
+    }
+    if changed is not None:
+        frame["changed"] = changed
+    frame.update(subscriptions=subscriptions, transaction=transaction, at=at)
+    return frame
+
+
+def broadcast(*, room: str, message: Any, sender: Mapping[str, Any] | None, at: str) -> Frame:
+    """A message that somebody (or the server: ``sender`` None) sent to a room."""
+    return {
+        "type": "event",
+        "event": "broadcast",
+        "room": room,
+        "message": message,
+        "sender": sender,
+        "at": at,
+    }
