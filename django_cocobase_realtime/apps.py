@@ -34,8 +34,8 @@ def _on_setting_changed(setting: str, **kwargs: Any) -> None:
 
 
 def _sync() -> None:
-    from .checks import first_problem
     from .capture import signals
+    from .checks import first_problem
     from .registry import registry
 
     registry.clear_cache()

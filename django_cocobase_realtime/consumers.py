@@ -99,9 +99,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             or caps.by_address[self._address] >= limits.connections_per_address
             or caps.unauthenticated[self._address] >= limits.unauthenticated_per_address
         ):
-            await self._perform_all(
-                self.session.close(CloseCode.OVERLOADED, RETRY_OVERLOADED_MS)
-            )
+            await self._perform_all(self.session.close(CloseCode.OVERLOADED, RETRY_OVERLOADED_MS))
             return
         caps.total += 1
         self._count(caps.by_address, self._address)

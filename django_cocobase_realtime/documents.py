@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -207,7 +207,7 @@ class RowCodec:
 _MISSING = object()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _key_encoder(model: type[models.Model]) -> Encoder:
     return field_encoder(model._meta.pk)
 

@@ -75,9 +75,7 @@ def publish(
             record_save(table, using, pk, before=None, created=created, instance=None)
 
 
-def disconnect(
-    *, user: Any = None, key: str | None = None, project: str | None = None
-) -> None:
+def disconnect(*, user: Any = None, key: str | None = None, project: str | None = None) -> None:
     """Close the live connections of a user (instance or id) or of an API key (its prefix).
 
     In every process, at once, with close code 4500, which tells clients not to come back.

@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 DEFAULT_PROJECT = "default"
-_NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,9 @@ class Identity:
     user_id: Any = None
     name: str = ""
     project: str = DEFAULT_PROJECT
-    claims: Mapping[str, Any] = field(default=_NO_CLAIMS, hash=False)
+    claims: Mapping[str, Any] = field(
+        default_factory=lambda: MappingProxyType({}), hash=False
+    )
     expires_at: datetime | None = None
     can_publish: bool = False
 

@@ -100,6 +100,7 @@ def write_transaction(using: str) -> Iterator[None]:
         with transaction.atomic(using=using, savepoint=False):
             yield
         return
+    connection.ensure_connection()
     mode = connection.transaction_mode
     connection.transaction_mode = "IMMEDIATE"
     atomic = transaction.atomic(using=using, savepoint=False)

@@ -86,9 +86,7 @@ def _save_targets(
         return SaveTargets(())
     lineage = [*concrete._meta.get_parent_list(), concrete]
     own = tuple(tables[m] for m in lineage if m in tables)
-    below = tuple(
-        table for m, table in tables.items() if concrete in m._meta.get_parent_list()
-    )
+    below = tuple(table for m, table in tables.items() if concrete in m._meta.get_parent_list())
     return SaveTargets(own, below)
 
 

@@ -88,17 +88,7 @@ class Say:
 
 
 Effect = (
-    Send
-    | Close
-    | Authenticate
-    | Admit
-    | Expire
-    | Authorize
-    | Attach
-    | Detach
-    | Enter
-    | Exit
-    | Say
+    Send | Close | Authenticate | Admit | Expire | Authorize | Attach | Detach | Enter | Exit | Say
 )
 Steps: TypeAlias = Generator[Effect, Any, None]
 """Effects in order; each is answered with its result before the next one is made."""

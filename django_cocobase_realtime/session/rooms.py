@@ -73,6 +73,4 @@ def broadcast(session: Session, command: Broadcast) -> Steps:
 
 
 def _not_joined(session: Session, command: Leave | Broadcast) -> Send:
-    return session.error(
-        ErrorCode.NOT_JOINED, f"Join the room {command.room!r} first.", command.id
-    )
+    return session.error(ErrorCode.NOT_JOINED, f"Join the room {command.room!r} first.", command.id)

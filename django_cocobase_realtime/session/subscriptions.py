@@ -106,7 +106,9 @@ def unsubscribe(session: Session, command: Unsubscribe) -> Steps:
         named = {"collection": str(command.collection)}
     if not found:
         yield session.error(
-            ErrorCode.NOT_SUBSCRIBED, "There is no such subscription on this connection.", command.id
+            ErrorCode.NOT_SUBSCRIBED,
+            "There is no such subscription on this connection.",
+            command.id,
         )
         return
     for subscription in found:

@@ -1,0 +1,168 @@
+"""Test helpers for projects that use the app; with pytest, name it as a plugin.
+
+``pytest_plugins = ["django_cocobase_realtime.testing"]`` gives the fixture ``realtime``::
+
+    async def test_a_post_arrives(realtime, transactional_db):
+        async with realtime(user=user) as client:
+            await client.subscribe("posts", filters={"status": "published"})
+            await Post.objects.acreate(title="Hi", status="published")
+            event = await client.receive("event")
+            assert event["document"]["data"]["title"] == "Hi"
+
+Tests that save and listen need real commits: ``transactional_db``, or ``TransactionTestCase``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any
+
+import msgpack
+import pytest
+from channels.layers import InMemoryChannelLayer
+from channels.testing import WebsocketCommunicator
+
+from .events import Event
+from .fanout.broker import broker
+from .routing import realtime_application
+
+TIMEOUT = 5.0
+
+
+class RealtimeClient:
+    """One connection, in this process, without a server. Frames are dictionaries."""
+
+    def __init__(self, communicator: WebsocketCommunicator) -> None:
+        self._communicator = communicator
+
+    async def send(self, frame: dict[str, Any] | str) -> None:
+        """Send a frame, or raw text."""
+        text = frame if isinstance(frame, str) else json.dumps(frame)
+        await self._communicator.send_to(text_data=text)
+
+    async def receive(self, type: str | None = None, timeout: float = TIMEOUT) -> dict[str, Any]:
+        """The next frame. Raises ``AssertionError`` where its type is another."""
+        frame: dict[str, Any] = json.loads(await self._communicator.receive_from(timeout))
+        assert type is None or frame["type"] == type, frame
+        return frame
+
+    async def request(self, frame: dict[str, Any]) -> dict[str, Any]:
+        """Send a frame and return its answer, which must be the next one to come."""
+        await self.send(frame)
+        return await self.receive()
+
+    async def subscribe(self, collection: str, **options: Any) -> dict[str, Any]:
+        """Subscribe, and return the ``subscribed`` reply."""
+        await self.send({"type": "subscribe", "collection": collection, **options})
+        return await self.receive("subscribed")
+
+    async def join(self, room: str, **options: Any) -> dict[str, Any]:
+        """Join a room, and return the ``joined`` reply."""
+        await self.send({"type": "join", "room": room, **options})
+        return await self.receive("joined")
+
+    async def receive_nothing(self, seconds: float = 0.1) -> bool:
+        """Whether nothing comes for so long."""
+        nothing: bool = await self._communicator.receive_nothing(seconds, seconds / 10)
+        return nothing
+
+    async def closed(self, timeout: float = TIMEOUT) -> int:
+        """The close code; what was sent before it is read and dropped."""
+        while True:
+            message = await self._communicator.receive_output(timeout)
+            if message["type"] == "websocket.close":
+                return int(message.get("code", 1000))
+
+
+@asynccontextmanager
+async def connect(
+    *,
+    user: Any = None,
+    token: str | None = None,
+    authenticate: bool = True,
+    application: Any = None,
+    path: str = "/realtime",
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> AsyncIterator[RealtimeClient]:
+    """A connected client, authenticated as ``user`` (like a logged-in visitor) or by ``token``.
+
+    ``application``: the ASGI application, by default all routes of this app.
+    """
+    communicator = WebsocketCommunicator(
+        application or realtime_application(), path, [*headers, *_origin(user)]
+    )
+    if user is not None:
+        communicator.scope["user"] = user
+    connected, _ = await communicator.connect(TIMEOUT)
+    assert connected, "The connection was refused."
+    client = RealtimeClient(communicator)
+    if authenticate:
+        await client.send({"type": "auth", **({} if token is None else {"token": token})})
+        await client.receive("authenticated")
+    try:
+        yield client
+    finally:
+        await communicator.disconnect(timeout=TIMEOUT)
+
+
+def _origin(user: Any) -> list[tuple[bytes, bytes]]:
+    # a visitor's session counts only where a page of ours opened the socket
+    if user is None:
+        return []
+    return [(b"origin", b"http://testserver"), (b"host", b"testserver")]
+
+
+@contextmanager
+def capture_events() -> Iterator[list[Event]]:
+    """Collects what is published within the block, in order, whether anybody listens or not."""
+    events: list[Event] = []
+    publish, send = broker.publish, broker.send
+
+    def publish_too(event: Event) -> None:
+        events.append(event)
+        publish(event)
+
+    async def send_too(event: Event, *args: Any) -> bool:
+        events.append(event)
+        return await send(event, *args)
+
+    broker.publish, broker.send = publish_too, send_too  # type: ignore[method-assign,assignment]
+    try:
+        yield events
+    finally:
+        del broker.publish, broker.send
+
+
+class UnkindChannelLayer(InMemoryChannelLayer):  # type: ignore[misc]
+    """An in-memory layer that behaves as badly as a real one.
+
+    Messages pass through msgpack; ``loss`` of them (0 to 1) vanish; with ``reorder`` one may
+    overtake another; ``capacity`` drops silently, as everywhere. ``seed`` makes it repeatable.
+    """
+
+    def __init__(
+        self, loss: float = 0.0, reorder: float = 0.0, seed: int = 0, **config: Any
+    ) -> None:
+        super().__init__(**config)
+        self.loss = loss
+        self.reorder = reorder
+        self._random = random.Random(seed)  # noqa: S311 - it only misbehaves
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        """Send, perhaps."""
+        message = msgpack.unpackb(msgpack.packb(message))
+        if self._random.random() < self.loss:
+            return
+        if self._random.random() < self.reorder:
+            await asyncio.sleep(self._random.random() / 50)
+        await super().group_send(group, message)
+
+
+@pytest.fixture
+def realtime() -> Callable[..., AbstractAsyncContextManager[RealtimeClient]]:
+    """`connect`, as a fixture."""
+    return connect
