@@ -19,7 +19,7 @@ class Identity:
     ``jwt:PROJECT:SUBJECT``, ``session:HASH``). ``user`` is a Django user or None; ``user_id``
     has the type of the user's primary key (or is a JWT's subject where no Django user stands
     behind it) and is None for a bare API key. ``expires_at`` is aware and in UTC, None for
-    never.
+    never. ``private`` is the authenticator's own memory, never shown.
     """
 
     credential: str
@@ -27,11 +27,10 @@ class Identity:
     user_id: Any = None
     name: str = ""
     project: str = DEFAULT_PROJECT
-    claims: Mapping[str, Any] = field(
-        default_factory=lambda: MappingProxyType({}), hash=False
-    )
+    claims: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     expires_at: datetime | None = None
     can_publish: bool = False
+    private: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
 
     @property
     def is_authenticated(self) -> bool:

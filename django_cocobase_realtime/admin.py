@@ -1,0 +1,55 @@
+"""API keys in the admin: made, seen once, listed, revoked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from .models import ApiKey
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[ApiKey]
+else:  # generic for type checkers alone
+    ModelAdmin = admin.ModelAdmin
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(ModelAdmin):
+    """The secret is shown once, when the key is made; only its hash is stored."""
+
+    list_display = ("name", "project", "prefix", "can_publish", "user", "state", "last_used_at")
+    list_filter = ("project", "can_publish")
+    search_fields = ("name", "prefix", "project")
+    raw_id_fields = ("user",)
+    readonly_fields = ("prefix", "created_at", "last_used_at", "revoked_at")
+    actions = ("revoke",)
+
+    @admin.display(description="state")
+    def state(self, key: ApiKey) -> str:
+        """Live, expired or revoked."""
+        return key.state
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        """Make the key, and show it for the only time."""
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        made, plain = ApiKey.objects.create_key(
+            obj.name,
+            project=obj.project,
+            can_publish=obj.can_publish,
+            user=obj.user,
+            expires_at=obj.expires_at,
+        )
+        obj.__dict__.update(made.__dict__)
+        messages.warning(request, f"Copy the key now, it is not shown again: {plain}")
+
+    @admin.action(description="Revoke selected API keys")
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        """End keys; their connections are closed within seconds."""
+        for key in queryset:
+            key.revoke()
+        messages.success(request, "The keys were revoked.")

@@ -1,0 +1,137 @@
+"""JSON Web Tokens (RFC 7519), verified with fixed algorithms (RFC 8725)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from types import MappingProxyType
+from typing import Any
+
+import jwt
+from jwt import PyJWK, PyJWKClient
+
+from ..conf import JwtSettings, conf
+from .base import Authenticator
+from .identity import DEFAULT_PROJECT, Identity
+from .users import active_user, gone
+
+logger = logging.getLogger(__name__)
+
+KIND = "jwt"
+JWKS_LIFETIME = 300  # seconds that fetched keys are believed
+JWKS_TIMEOUT = 5  # seconds a fetch may take
+JWKS_PAUSE = 10.0  # seconds between fetches for key ids that nobody knows
+
+
+class JwtAuthenticator(Authenticator):
+    """Accepts tokens that the ``JWT`` setting can verify."""
+
+    kind = KIND
+
+    def authenticate(self, token: str | None, scope: Mapping[str, Any]) -> Identity | None:
+        """The subject's identity; the user must exist and be active where ``USER_LOOKUP`` is set."""
+        settings = conf.jwt
+        if settings is None or token is None or token.count(".") != 2:
+            return None
+        try:
+            claims = _verify(token, settings)
+        except jwt.PyJWTError as error:
+            logger.debug("A token was refused: %s", type(error).__name__)
+            return None
+        subject = claims.get(settings.user_claim)
+        project = claims.get(settings.project_claim, DEFAULT_PROJECT)
+        if isinstance(subject, bool) or not isinstance(subject, str | int) or subject == "":
+            return None
+        if not isinstance(project, str) or not project:
+            return None
+        try:
+            expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
+        except (ValueError, OverflowError, OSError):
+            return None  # beyond the calendar
+        user = None
+        if settings.user_lookup is not None:
+            user = active_user(settings.user_lookup, subject)
+            if user is None:
+                return None
+        name = claims.get("name")
+        return Identity(
+            credential=f"{KIND}:{project}:{subject}",
+            user=user,
+            user_id=subject if user is None else user.pk,
+            name=user.get_username() if user is not None else _name(name, subject),
+            project=project,
+            claims=MappingProxyType(claims),
+            expires_at=expires_at,
+        )
+
+    def dead(self, identities: Collection[Identity]) -> set[str]:
+        """Tokens whose user is gone or inactive; expiry is watched by the connection itself."""
+        return gone(identities)
+
+
+def _name(name: Any, subject: str | int) -> str:
+    return name if isinstance(name, str) and name else str(subject)
+
+
+def _verify(token: str, settings: JwtSettings) -> dict[str, Any]:
+    key: Any = settings.key
+    if settings.jwks_url:
+        key = _keys(settings.jwks_url).find(token)
+    claims: dict[str, Any] = jwt.decode(
+        token,
+        key,
+        algorithms=list(settings.algorithms),
+        audience=settings.audience,
+        issuer=settings.issuer,
+        leeway=settings.leeway,
+        options={
+            "require": ["exp", settings.user_claim],
+            "verify_aud": settings.audience is not None,
+            "verify_sub": False,  # subjects may be integers: Django's keys are
+        },
+    )
+    return claims
+
+
+class _KeySet:
+    """Keys behind a URL (RFC 7517), cached; strangers cannot make it fetch at will."""
+
+    def __init__(self, url: str) -> None:
+        self._client = PyJWKClient(
+            url, cache_jwk_set=True, lifespan=JWKS_LIFETIME, timeout=JWKS_TIMEOUT
+        )
+        self._lock = threading.Lock()
+        self._in_vain = -JWKS_PAUSE
+
+    def find(self, token: str) -> Any:
+        """The key that signed the token. Raises ``jwt.PyJWTError`` where there is none."""
+        kid = jwt.get_unverified_header(token).get("kid")
+        key = self._among(self._client.get_signing_keys, kid)
+        if key is None:  # rotated, or made up
+            key = self._among(partial(self._client.get_signing_keys, refresh=True), kid)
+        if key is None:
+            self._in_vain = time.monotonic()
+            raise jwt.InvalidKeyError("No such key.")
+        return key
+
+    def _among(self, fetch: Callable[[], list[PyJWK]], kid: Any) -> Any:
+        with self._lock:
+            cache = self._client.jwk_set_cache
+            fresh = fetch == self._client.get_signing_keys and cache and not cache.is_expired()
+            if not fresh and time.monotonic() - self._in_vain < JWKS_PAUSE:
+                return None  # a fetch brought nothing a moment ago: not again for everybody
+            try:
+                keys = fetch()
+            except jwt.PyJWTError:
+                self._in_vain = time.monotonic()
+                raise
+        return next((key for key in keys if kid is None or key.key_id == kid), None)
+
+
+@lru_cache(maxsize=8)
+def _keys(url: str) -> _KeySet:
+    return _KeySet(url)

@@ -1,0 +1,165 @@
+"""Kinds of fields, and how a value, a client's or a row's, becomes one that compares.
+
+A filter's value is coerced by the field's kind, as the ORM would: ``"18"`` equals 18 on an
+integer field, datetimes compare as instants. A value that cannot be coerced is an error at
+subscribe time, never a silent no-match.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, tzinfo
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+
+class InvalidFilter(ValueError):
+    """The filter does not hold up. The message names the key and what would be allowed."""
+
+
+class Kind(Enum):
+    """What a field holds, as far as comparing goes."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    DECIMAL = "decimal number"
+    FLOAT = "number"
+    BOOLEAN = "boolean"
+    DATETIME = "datetime"
+    DATE = "date"
+    TIME = "time"
+    UUID = "UUID"
+    KEY = "id"
+    OPAQUE = "value that filters cannot compare"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSpec:
+    """A field of an image. ``key`` is the kind of the id behind a `Kind.KEY`.
+
+    ``zone`` is the project's: naive datetimes are read in it.
+    """
+
+    name: str
+    kind: Kind
+    key: Kind = Kind.TEXT
+    zone: tzinfo = field(default=UTC, compare=False)
+
+
+Schema = Mapping[str, FieldSpec]
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
+
+
+def coerce(spec: FieldSpec, value: Any) -> Hashable:
+    """A value as it compares on this field. Raises ``ValueError`` where it cannot be one."""
+    kind = spec.key if spec.kind is Kind.KEY else spec.kind
+    return _COERCE[kind](value, spec)
+
+
+def _text(value: Any, spec: FieldSpec) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError
+
+
+def _integer(value: Any, spec: FieldSpec) -> int:
+    if isinstance(value, bool):
+        raise ValueError
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        return int(value)
+    raise ValueError
+
+
+def _decimal(value: Any, spec: FieldSpec) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        raise ValueError
+    try:
+        number = Decimal(str(value)[:64])
+    except InvalidOperation:
+        raise ValueError from None
+    if not number.is_finite() or abs(number.adjusted()) > 400:
+        raise ValueError
+    return number
+
+
+def _float(value: Any, spec: FieldSpec) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        raise ValueError
+    number = float(value)
+    if math.isnan(number):
+        raise ValueError
+    return number
+
+
+def _boolean(value: Any, spec: FieldSpec) -> bool:
+    if isinstance(value, bool):
+        return value
+    known = {"true": True, "1": True, "false": False, "0": False}
+    text = str(value).lower() if isinstance(value, str | int) else ""
+    if text not in known:
+        raise ValueError
+    return known[text]
+
+
+def _datetime(value: Any, spec: FieldSpec) -> datetime:
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if not isinstance(value, datetime):
+        raise ValueError
+    try:
+        return (value if value.tzinfo else value.replace(tzinfo=spec.zone)).astimezone(UTC)
+    except OverflowError:
+        raise ValueError from None
+
+
+def _date(value: Any, spec: FieldSpec) -> date:
+    if isinstance(value, str):
+        return date.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    raise ValueError
+
+
+def _time(value: Any, spec: FieldSpec) -> time:
+    value = time.fromisoformat(value) if isinstance(value, str) else value
+    if not isinstance(value, time) or value.tzinfo is not None:
+        raise ValueError
+    return value
+
+
+def _uuid(value: Any, spec: FieldSpec) -> UUID:
+    if isinstance(value, UUID):
+        return value
+    if not isinstance(value, str):
+        raise ValueError
+    return UUID(value)
+
+
+def _opaque(value: Any, spec: FieldSpec) -> Hashable:
+    raise ValueError
+
+
+_COERCE: dict[Kind, Callable[[Any, FieldSpec], Hashable]] = {
+    Kind.TEXT: _text,
+    Kind.INTEGER: _integer,
+    Kind.DECIMAL: _decimal,
+    Kind.FLOAT: _float,
+    Kind.BOOLEAN: _boolean,
+    Kind.DATETIME: _datetime,
+    Kind.DATE: _date,
+    Kind.TIME: _time,
+    Kind.UUID: _uuid,
+    Kind.OPAQUE: _opaque,
+}
