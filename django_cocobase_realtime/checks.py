@@ -99,7 +99,7 @@ def _collection(name: str, collection: Collection) -> Iterator[CheckMessage]:
             "Write it as 'app_label.Model', and see that the app is in INSTALLED_APPS.",
         )
         return
-    if meta.abstract or not meta.managed and meta.swapped:
+    if meta.abstract or (not meta.managed and meta.swapped):
         yield _error(5, f"Collection {name!r} names {meta.label}, which has no table.")
         return
     yield from _fields(name, collection)

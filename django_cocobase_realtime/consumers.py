@@ -25,7 +25,7 @@ from .fanout.broker import broker
 from .fanout.connection import Connection
 from .fanout.hub import Hub
 from .fanout.writer import Writer
-from .limits import Caps, caps
+from .limits import Cap, caps
 from .registry import UnknownCollection, registry
 from .session import Session
 from .session import effects as do
@@ -59,7 +59,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self.channel_layer = None
         self.base_send = send
         self._address: str = client_address(scope)
-        self._counted: list[tuple[Any, Any]] = []
+        self._counted: list[tuple[Cap, Any]] = []
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._hub: Hub | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -96,14 +96,14 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self.session = Session(connection, limits, heartbeat=conf.heartbeat, now=time.monotonic())
         if (
             caps.total >= limits.connections_per_process
-            or caps.by_address[self._address] >= limits.connections_per_address
-            or caps.unauthenticated[self._address] >= limits.unauthenticated_per_address
+            or caps.count(Cap.ADDRESS, self._address) >= limits.connections_per_address
+            or caps.count(Cap.UNAUTHENTICATED, self._address) >= limits.unauthenticated_per_address
         ):
             await self._perform_all(self.session.close(CloseCode.OVERLOADED, RETRY_OVERLOADED_MS))
             return
         caps.total += 1
-        self._count(caps.by_address, self._address)
-        self._count(caps.unauthenticated, self._address)
+        self._count(Cap.ADDRESS, self._address)
+        self._count(Cap.UNAUTHENTICATED, self._address)
         self._hub = Hub.current()
         await self._hub.open(connection)
         self._timer("auth", limits.auth_timeout, self.session.auth_timeout)
@@ -126,8 +126,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     async def _leave(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
-        for counter, key in self._counted:
-            Caps.release(counter, key)
+        for cap, key in self._counted:
+            caps.release(cap, key)
         if self._hub is not None:
             caps.total -= 1
             await self._hub.close(self.session.connection)
@@ -195,15 +195,15 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         return identity
 
     def _admit(self) -> bool:
-        self._release(caps.unauthenticated, self._address)
+        self._release(Cap.UNAUTHENTICATED, self._address)
         self._cancel("auth")
         identity = self._identity
         if identity.user_key is None:
             return True
         key = (identity.project, identity.user_key)
-        if caps.by_user[key] >= self.session.limits.connections_per_user:
+        if caps.count(Cap.USER, key) >= self.session.limits.connections_per_user:
             return False
-        self._count(caps.by_user, key)
+        self._count(Cap.USER, key)
         return True
 
     async def _authorize(self, name: str, filters: Any) -> Grant | None:
@@ -273,11 +273,11 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if seconds is not None and self._hub is not None:
             self._timer("idle", seconds, self.session.idle)
 
-    def _count(self, counter: Any, key: Any) -> None:
-        counter[key] += 1
-        self._counted.append((counter, key))
+    def _count(self, cap: Cap, key: Any) -> None:
+        caps.take(cap, key)
+        self._counted.append((cap, key))
 
-    def _release(self, counter: Any, key: Any) -> None:
-        if (counter, key) in self._counted:
-            self._counted.remove((counter, key))
-            Caps.release(counter, key)
+    def _release(self, cap: Cap, key: Any) -> None:
+        if (cap, key) in self._counted:
+            self._counted.remove((cap, key))
+            caps.release(cap, key)

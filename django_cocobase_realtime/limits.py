@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from collections.abc import Hashable
+from enum import Enum
 
 from .conf import Rate
 
@@ -48,21 +50,34 @@ class PerMinute:
         return len(self._times) > self._bound
 
 
+class Cap(Enum):
+    """What is counted for each of its keys."""
+
+    ADDRESS = "address"
+    UNAUTHENTICATED = "unauthenticated"
+    USER = "user"
+
+
 class Caps:
-    """Live connections of this process by address and by user, and those not yet known."""
+    """Live connections of this process: all, by address, by user, and those not yet known."""
 
     def __init__(self) -> None:
         self.total = 0
-        self.by_address: Counter[str] = Counter()
-        self.by_user: Counter[tuple[str, str]] = Counter()
-        self.unauthenticated: Counter[str] = Counter()
+        self._counts: Counter[tuple[Cap, Hashable]] = Counter()
 
-    @staticmethod
-    def release(counter: Counter[str] | Counter[tuple[str, str]], key: object) -> None:
+    def count(self, cap: Cap, key: Hashable) -> int:
+        """How many there are."""
+        return self._counts[cap, key]
+
+    def take(self, cap: Cap, key: Hashable) -> None:
+        """One more."""
+        self._counts[cap, key] += 1
+
+    def release(self, cap: Cap, key: Hashable) -> None:
         """One less; names nobody holds are forgotten."""
-        counter[key] -= 1  # type: ignore[index]
-        if counter[key] <= 0:  # type: ignore[index]
-            del counter[key]  # type: ignore[arg-type]
+        self._counts[cap, key] -= 1
+        if self._counts[cap, key] <= 0:
+            del self._counts[cap, key]
 
 
 caps = Caps()

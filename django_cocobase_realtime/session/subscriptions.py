@@ -73,7 +73,7 @@ def subscribe(session: Session, command: Subscribe) -> Steps:
     )
 
 
-def _projection(grant: Grant, asked: list[str] | None) -> tuple[str, ...] | None | str:
+def _projection(grant: Grant, asked: list[str] | None) -> tuple[str, ...] | str | None:
     """The fields of ``data``, or a sentence that says what is wrong with those asked for."""
     if asked is None:
         return grant.fields

@@ -120,7 +120,7 @@ def decode(text: str) -> Command:
 
 
 def _sentence(error: str) -> str:
-    """msgspec's "Expected `str`, got `int` - at `$.room`" in the words of the wire."""
+    """Msgspec's "Expected `str`, got `int` - at `$.room`" in the words of the wire."""
     reason, _, place = error.partition(" - at `$")
     place = place.rstrip("`").lstrip(".")
     for python, wire in _WORDS:

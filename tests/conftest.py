@@ -1,0 +1,50 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.servers import AsgiServer, Redis
+
+pytest_plugins = ["django_cocobase_realtime.testing"]
+
+
+@pytest.fixture
+def api_key(transactional_db: None) -> str:
+    """The plain text of a bare key of project "default"."""
+    from django_cocobase_realtime.models import ApiKey
+
+    return ApiKey.objects.create_key("test")[1]
+
+
+@pytest.fixture
+def user(transactional_db: None, django_user_model: Any) -> Any:
+    return django_user_model.objects.create_user("ada", password="secret")
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    """A Redis of one's own, empty."""
+    server = Redis()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def serve(transactional_db: None) -> Iterator[Callable[..., AsgiServer]]:
+    """Start servers on the test's databases: ``serve("daphne", layers=..., settings=...)``."""
+    servers: list[AsgiServer] = []
+
+    def start(kind: str, **options: Any) -> AsgiServer:
+        server = AsgiServer(kind, **options)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
