@@ -136,7 +136,10 @@ async def test_a_bad_credential_is_the_end(realtime, transactional_db, bad):
         reply = await client.receive("error")
         if reply["code"] == "bad_request":  # NUL is no JSON text of ours
             return
-        assert (reply["code"], reply.get("id")) in {("authentication_failed", 1), ("too_large", None)}
+        assert (reply["code"], reply.get("id")) in {
+            ("authentication_failed", 1),
+            ("too_large", None),
+        }
         if reply["code"] == "too_large":
             return
         assert (await client.receive("closing"))["code"] == 4500

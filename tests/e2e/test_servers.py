@@ -1,0 +1,181 @@
+"""Real daphne and real uvicorn, real sockets, each channel layer."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+from asgiref.sync import sync_to_async
+from websockets.exceptions import InvalidStatus
+
+from tests.app.models import Post
+from tests.client import connect
+
+pytestmark = pytest.mark.server
+SERVERS = ["daphne", "uvicorn"]
+
+
+async def call(function, *args):
+    return await asyncio.to_thread(function, *args)
+
+
+@pytest.fixture(params=["memory", "core", "pubsub"])
+def layers(request):
+    if request.param == "memory":
+        return None
+    return request.getfixturevalue("redis").layer(request.param)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_a_save_in_the_server_reaches_its_clients(serve, api_key, layers, kind):
+    server = await call(lambda: serve(kind, layers=layers))
+    async with connect(server.socket_url + "/", api_key) as client:
+        await client.subscribe("posts", filters={"status": "published"})
+        await client.send({"type": "join", "room": "news"})
+        assert (await client.receive("joined"))["participants"] == 1
+        posts = [{"title": f"{n}", "status": "published"} for n in range(5)]
+        answer = await call(server.post, "/save", [*posts, {"title": "draft"}])
+        events = [await client.receive("event") for _ in range(5)]
+        assert [e["document"]["data"]["title"] for e in events] == ["0", "1", "2", "3", "4"]
+        assert [e["document"]["id"] for e in events] == [str(i) for i in answer["ids"][:5]]
+        assert len({e["transaction"] for e in events}) == 1
+        await call(server.post, "/say", "hello")
+        event = await client.receive("event")
+        assert (event["event"], event["message"]) == ("broadcast", {"text": "hello"})
+        assert event["sender"] is None
+        assert await client.nothing()
+
+
+@pytest.mark.parametrize("layer", ["core", "pubsub"])
+async def test_two_processes_and_a_writer_share_one_redis(serve, api_key, redis, layer, settings):
+    settings.CHANNEL_LAYERS = redis.layer(layer)
+    one = await call(lambda: serve("daphne", layers=redis.layer(layer)))
+    two = await call(lambda: serve("uvicorn", layers=redis.layer(layer)))
+    async with (
+        connect(one.socket_url, api_key) as first,
+        connect(two.socket_url, api_key) as second,
+    ):
+        for client in (first, second):
+            await client.subscribe("posts")
+            await client.send({"type": "join", "room": "r"})
+            await client.receive("joined")
+        await call(one.post, "/save", [{"title": "from one"}])
+        await Post.objects.acreate(title="from a writer without sockets")
+        for client in (first, second):
+            titles = {(await client.receive("event"))["document"]["data"]["title"] for _ in "ab"}
+            assert titles == {"from one", "from a writer without sockets"}
+        await second.send({"type": "broadcast", "room": "r", "message": {"n": 1}})
+        assert (await first.receive("event"))["message"] == {"n": 1}
+        assert (await second.receive("event"))["message"] == {"n": 1}
+
+
+@pytest.mark.parametrize("layer", ["core", "pubsub"])
+async def test_a_killed_redis_costs_a_gap_but_no_socket(serve, api_key, redis, layer):
+    server = await call(lambda: serve("uvicorn", layers=redis.layer(layer)))
+    async with connect(server.socket_url, api_key) as client:
+        await client.subscribe("posts")
+        await call(redis.kill)
+        answer = await call(server.post, "/save", [{"title": "in the dark"}])
+        assert answer["ids"]
+        await call(redis.start)
+        async with asyncio.timeout(30):
+            while True:
+                await call(server.post, "/save", [{"title": "again"}])
+                try:
+                    event = await client.receive("event", timeout=0.5)
+                except TimeoutError:
+                    continue
+                if event["document"]["data"]["title"] == "again":
+                    break
+        assert (await client.request({"type": "ping"}))["type"] in {"pong", "event"}
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_a_writer_without_a_hub_is_not_held_up_by_a_dead_redis(serve, redis, settings, kind):
+    settings.CHANNEL_LAYERS = redis.layer("core")
+    await call(redis.kill)
+    async with asyncio.timeout(2):
+        for number in range(50):
+            await Post.objects.acreate(title=str(number))
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_a_frozen_reader_is_cut_and_nobody_else_notices(serve, api_key, kind):
+    limits = {"queue_bytes": 100_000, "event_bytes": 1_000_000}
+    server = await call(lambda: serve(kind, settings={"LIMITS": limits}))
+    async with (
+        connect(server.socket_url, api_key) as reader,
+        connect(server.socket_url, api_key, max_queue=1) as frozen,
+    ):
+        await reader.subscribe("posts")
+        await frozen.subscribe("posts")
+        for number in range(60):  # 12 MB: more than any socket's buffers
+            await call(server.post, "/save", [{"title": str(number), "body": "x" * 200_000}])
+            event = await reader.receive("event")
+            assert event["document"]["data"]["title"] == str(number)
+        if kind == "uvicorn":  # daphne's send never waits, so its queue is beyond our sight
+            assert await frozen.closed(20) in {4120, 1006}
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_origins(serve, api_key, user, kind, client):
+    server = await call(lambda: serve(kind, settings={"ALLOWED_ORIGINS": ["http://127.0.0.1"]}))
+    with pytest.raises(InvalidStatus) as refused:
+        async with connect(server.socket_url, api_key, origin="https://evil.example"):
+            pass
+    assert refused.value.response.status_code == 403
+    async with connect(server.socket_url, api_key):  # no browser
+        pass
+    await sync_to_async(client.force_login)(user)
+    cookie = {"Cookie": f"sessionid={client.cookies['sessionid'].value}"}
+    options = {"additional_headers": cookie, "authenticate": False}
+    async with connect(server.socket_url, **options) as bare:
+        await bare.send({"type": "auth"})
+        assert (await bare.receive("error"))["code"] == "authentication_failed"
+        assert await bare.closed() == 4500
+    async with connect(server.socket_url, origin="http://127.0.0.1", **options) as page:
+        await page.send({"type": "auth"})
+        reply = await page.receive("authenticated")
+        assert reply["user"] == {"id": str(user.pk), "name": "ada"}
+        await sync_to_async(client.logout)()
+        assert await page.closed(6) == 4500
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_garbage_never_kills_the_socket_before_its_time(serve, api_key, kind):
+    server = await call(lambda: serve(kind, settings={"LIMITS": {"bad_requests_per_minute": 50}}))
+    bad = [b"\x00\xff", "", "null", "{", '{"type":"auth","token":{}}', '{"a":' * 5000, "9" * 5000]
+    bad += [
+        '{"type":"ping","x":NaN}',
+        '{"type":"ping","type":"ping"}',
+        '{"type":"ping","x":"\\u0000"}',
+    ]
+    async with connect(server.socket_url, api_key) as client:
+        for frame in bad:
+            reply = await client.request(frame)
+            assert reply["type"] == "error", frame
+            assert reply["code"] == "bad_request"
+            assert (await client.request("ping")) == {"type": "pong"}
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_the_pages_own_javascript(serve, api_key, kind):
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("No Node on this machine to run the page's JavaScript.")
+    server = await call(lambda: serve(kind))
+    script = Path(__file__).parent.parent / "page" / "example.mjs"
+    process = await asyncio.create_subprocess_exec(
+        *(node, "--experimental-websocket", str(script), server.socket_url, api_key),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(20):
+            while b"ready" not in (line := await process.stderr.readline()):
+                assert line, "Node ended"
+            await call(server.post, "/message", "Hello from Django")
+            assert await process.stdout.readline() == b"New message: Hello from Django\n"
+    finally:
+        process.kill()
+        await process.communicate()
