@@ -35,7 +35,8 @@ from .workers import run
 
 logger = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT = 2.0  # seconds a closing connection may take to read what it was sent
+FLUSH_TIMEOUT = 2.0  # seconds a closing connection may take to read what it was sent
+CLOSE_TIMEOUT = 60.0  # and to take the close itself: a client that stalled may yet read it
 RETRY_OVERLOADED_MS = 5000
 RETRY_UNAVAILABLE_MS = 5000
 LONGEST_TIMER = 86400.0  # seconds; event loops take no arbitrarily long ones
@@ -63,10 +64,15 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._hub: Hub | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._main = asyncio.current_task()
+        self._given_up = False
         try:
             await await_many_dispatch([receive], self.dispatch)
         except StopConsumer:
             pass
+        except asyncio.CancelledError:
+            if not self._given_up:
+                raise
         finally:
             await self._leave()
 
@@ -128,6 +134,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             timer.cancel()
         for cap, key in self._counted:
             caps.release(cap, key)
+        if self._ending is not None and not self._given_up:
+            self._ending.cancel()
         if self._hub is not None:
             caps.total -= 1
             await self._hub.close(self.session.connection)
@@ -246,15 +254,23 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         writer = self.session.connection.writer
         if not writer.closed:
             writer.push(native.encode(native.closing(code, retry_after_ms)))
-            await writer.flush(CLOSE_TIMEOUT)
+            await writer.flush(FLUSH_TIMEOUT)
         await writer.stop()
         if self._hub is not None:
             await self._hub.close(self.session.connection)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self.close(int(code), code.reason)
+        except TimeoutError:
+            self._give_up()
         except Exception as error:
             logger.debug("The socket was gone before it was closed: %r", error)
+
+    def _give_up(self) -> None:
+        """Leave a socket that takes not even a close: the server drops it when we return."""
+        self._given_up = True
+        if self._main is not None:
+            self._main.cancel()
 
     # timers and counts
 

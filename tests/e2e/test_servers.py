@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -99,17 +100,28 @@ async def test_a_writer_without_a_hub_is_not_held_up_by_a_dead_redis(serve, redi
             await Post.objects.acreate(title=str(number))
 
 
+def narrow(port):
+    """A connected socket with a small receive buffer, so that it fills at once."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+    sock.connect(("127.0.0.1", port))
+    sock.setblocking(False)
+    return sock
+
+
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_a_frozen_reader_is_cut_and_nobody_else_notices(serve, api_key, kind):
     limits = {"queue_bytes": 100_000, "event_bytes": 1_000_000}
     server = await call(lambda: serve(kind, settings={"LIMITS": limits}))
     async with (
-        connect(server.socket_url, api_key) as reader,
-        connect(server.socket_url, api_key, max_queue=1) as frozen,
+        connect(server.socket_url, api_key, compression=None) as reader,
+        connect(
+            server.socket_url, api_key, compression=None, max_queue=1, sock=narrow(server.port)
+        ) as frozen,
     ):
         await reader.subscribe("posts")
         await frozen.subscribe("posts")
-        for number in range(60):  # 12 MB: more than any socket's buffers
+        for number in range(60):  # 12 MB, more than any socket's buffers
             await call(server.post, "/save", [{"title": str(number), "body": "x" * 200_000}])
             event = await reader.receive("event")
             assert event["document"]["data"]["title"] == str(number)
