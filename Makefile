@@ -1,0 +1,66 @@
+# Two commands need nothing but Python >= 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3
+PORT ?= 8000
+HOST ?= 127.0.0.1
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-sqlite test-postgres lint docs build clean matrix
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[daphne,postgres]"
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[daphne,uvicorn,postgres,drf]" --group test
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[daphne,uvicorn,postgres,drf]" --group test --group lint --group docs
+	@touch $@
+
+demo: $(VENV)/.demo ## Serve the live demo page (PORT=8000)
+	$(BIN)/python manage.py migrate --verbosity 0
+	$(BIN)/python manage.py seed
+	@echo "Open http://$(HOST):$(PORT)/ in two windows."
+	PORT=$(PORT) $(BIN)/python manage.py runserver --noreload $(HOST):$(PORT)
+
+test: test-postgres test-sqlite ## Install and pass all tests
+
+test-postgres: $(VENV)/.test
+	TEST_DATABASE=postgres $(BIN)/python -m pytest -q -n 2 -m "not browser" tests
+
+test-sqlite: $(VENV)/.test
+	$(BIN)/python -m pytest -q -n 2 tests
+
+lint: $(VENV)/.dev ## ruff, mypy, import-linter, migrations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/python manage.py check --fail-level WARNING
+
+docs: $(VENV)/.dev ## Build the documentation into docs/_build/html
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+
+build: $(VENV)/.dev ## Build the wheel into dist/ and check what is in it
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m tests.packaging dist
+
+matrix: ## Unit tests on the other supported Pythons and Djangos that are installed
+	sh tests/matrix.sh
+
+clean: ## Remove what these commands made
+	rm -rf $(VENV) dist docs/_build demo_project/var .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,13 @@
+"""HTTP to Django, WebSockets to the realtime engine."""
+
+import os
+
+from channels.routing import ProtocolTypeRouter
+from django.core.asgi import get_asgi_application
+
+from django_cocobase_realtime.routing import realtime_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "demo_project.settings")
+application = ProtocolTypeRouter(
+    {"http": get_asgi_application(), "websocket": realtime_application()}
+)

@@ -1,0 +1,103 @@
+"""The demo: SQLite, the in-memory channel layer and daphne's runserver. Not for production.
+
+DATABASE_URL, REDIS_URL and PORT change that: ``postgres://user:password@host/name`` or
+``sqlite:///path``, and ``redis://host:6379/0``.
+"""
+
+import os
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+BASE_DIR = Path(__file__).resolve().parent
+VAR = BASE_DIR / "var"
+VAR.mkdir(exist_ok=True)
+
+DEBUG = True
+SECRET_KEY = "for-this-demo-alone-anyone-can-read-it-here"
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+PORT = os.environ.get("PORT", "8000")
+
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "django_cocobase_realtime",
+    "demo_project.board",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+ROOT_URLCONF = "demo_project.urls"
+ASGI_APPLICATION = "demo_project.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STATIC_URL = "static/"
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+
+def database(url: str) -> dict[str, object]:
+    """An entry for DATABASES from a URL."""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": unquote(parts.path[1:]),
+            "OPTIONS": {"timeout": 20, "init_command": "PRAGMA journal_mode=WAL"},
+        }
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise ValueError("DATABASE_URL must begin with sqlite:// or postgres://")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path[1:]),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": parse_qs(parts.query).get("host", [parts.hostname or ""])[0],
+        "PORT": str(parts.port or ""),
+    }
+
+
+DATABASES = {"default": database(os.environ.get("DATABASE_URL") or f"sqlite:///{VAR}/demo.sqlite3")}
+
+CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+if os.environ.get("REDIS_URL"):
+    # without a socket_timeout, redis-py 8 gives up an idle read just when the layer does
+    host = {"address": os.environ["REDIS_URL"], "socket_timeout": None}
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            "CONFIG": {"hosts": [host]},
+        }
+    }
+
+COCOBASE_REALTIME = {
+    "COLLECTIONS": {
+        "posts": "board.Post",
+        "tasks": {
+            "model": "board.Task",
+            "fields": ["title", "column", "assignee", "moved_at"],
+            "filters": ["column", "assignee"],
+        },
+    },
+}
