@@ -9,7 +9,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.core import checks
-from django.core.checks import CheckMessage, Error, Warning
+from django.core.checks import CheckMessage
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.utils.module_loading import import_string
 
@@ -23,12 +23,12 @@ DAPHNE_MINIMUM = (4, 2, 3)
 RATES = {name for name in LIMIT_NAMES if name.endswith("_rate")}
 
 
-def _error(number: int, message: str, hint: str | None = None) -> Error:
-    return Error(message, hint=hint, id=f"{ID}.E{number:03}")
+def _error(number: int, message: str, hint: str | None = None) -> CheckMessage:
+    return checks.Error(message, hint=hint, id=f"{ID}.E{number:03}")
 
 
-def _warning(number: int, message: str, hint: str | None = None) -> Warning:
-    return Warning(message, hint=hint, id=f"{ID}.W{number:03}")
+def _warning(number: int, message: str, hint: str | None = None) -> CheckMessage:
+    return checks.Warning(message, hint=hint, id=f"{ID}.W{number:03}")
 
 
 def first_problem() -> CheckMessage | None:
@@ -43,12 +43,13 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
         raw = conf.raw
     except ImproperlyConfigured as error:
         return [_error(1, str(error))]
-    found = [
+    found: list[CheckMessage] = [
         _error(2, f"{SETTING} has an unknown key {key!r}.", f"Known keys are {list(OPTIONS)}.")
         for key in raw
         if key not in OPTIONS
     ]
-    for check in (check_collections, _limits, _jwt, _authenticators, _layer, _numbers, _daphne):
+    found += check_collections()
+    for check in (_limits, _jwt, _authenticators, _layer, _numbers, _daphne):
         found += check()
     return found
 

@@ -20,7 +20,8 @@ from django.utils.module_loading import import_string
 from .documents import RowCodec, _any, is_secret_looking
 from .filters import Filter, InvalidFilter, Schema, parse
 from .filters.orm import field_spec
-from .permissions import Permission, Visible, Who
+from .identity import Identity
+from .permissions import Permission, Visible
 
 OPTIONS = (
     "model",
@@ -73,16 +74,16 @@ class Collection:
 
     # who may see it
 
-    def can_subscribe(self, identity: Who, filters: Mapping[str, Any]) -> bool:
+    def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
         """Whether the identity may subscribe; see `permissions.Permission`."""
         return bool(self._decide("can_subscribe", identity, filters))
 
-    def visible_to(self, identity: Who) -> Visible:
+    def visible_to(self, identity: Identity) -> Visible:
         """The mandatory filter; see `permissions.Permission`."""
         visible: Visible = self._decide("visible_to", identity)
         return visible
 
-    def fields_for(self, identity: Who) -> Sequence[str] | None:
+    def fields_for(self, identity: Identity) -> Sequence[str] | None:
         """The readable fields; see `permissions.Permission`."""
         fields: Sequence[str] | None = self._decide("fields_for", identity)
         return fields
@@ -91,7 +92,7 @@ class Collection:
         answer = getattr(self._permission, question, None) or getattr(Permission(), question)
         return answer(*args)
 
-    def grant(self, identity: Who, filters: Mapping[str, Any]) -> Grant | None:
+    def grant(self, identity: Identity, filters: Mapping[str, Any]) -> Grant | None:
         """Ask the permission; None for a refusal. May use the ORM: not for event loops."""
         if not self.can_subscribe(identity, filters):
             return None
@@ -108,7 +109,7 @@ class Collection:
             filters_allowed &= wanted
         return Grant(visible, readable, filters_allowed)
 
-    def _visible(self, identity: Who) -> Filter:
+    def _visible(self, identity: Identity) -> Filter:
         answer = self.visible_to(identity)
         if answer is True:
             visible = Filter.everything()
@@ -195,7 +196,10 @@ class Collection:
         serializer = type(self).__dict__.get("serializer", type(self).serializer)
         if isinstance(serializer, staticmethod):
             serializer = serializer.__func__
-        return import_string(serializer) if isinstance(serializer, str) else serializer
+        if isinstance(serializer, str):
+            serializer = import_string(serializer)
+        found: Callable[..., Any] | None = serializer
+        return found
 
     def serialize(self, instance: models.Model) -> dict[str, Any] | None:
         """``data`` by the serializer, JSON-ready; None where documents are projections."""
@@ -235,4 +239,6 @@ def from_settings(name: str, declaration: Any) -> Collection:
     serializer = attributes.get("serializer")
     if callable(serializer) and not isinstance(serializer, type):
         attributes["serializer"] = staticmethod(serializer)
-    return type("SettingsCollection", (Collection,), {**attributes, "name": name})()
+    collection: Collection = type("SettingsCollection", (Collection,), attributes)()
+    collection.__dict__["name"] = name
+    return collection

@@ -9,7 +9,6 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.utils import await_many_dispatch
@@ -18,13 +17,13 @@ from django.db import InterfaceError, OperationalError
 from .auth.address import client_address
 from .auth.chain import AuthenticationUnavailable, authenticate
 from .auth.failures import failures
-from .auth.identity import Identity
 from .collection import Grant
 from .conf import conf
 from .fanout.broker import broker
 from .fanout.connection import Connection
 from .fanout.hub import Hub
 from .fanout.writer import Writer
+from .identity import Identity
 from .limits import Cap, caps
 from .registry import UnknownCollection, registry
 from .session import Session
@@ -49,16 +48,13 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     leave through its writer, so that fan-out never passes through Channels' message loop.
     """
 
-    channel_layer_alias = None  # type: ignore[assignment]
+    channel_layer_alias = None  # type: ignore[assignment]  # Channels: no layer, no channel
     session: Session
 
-    async def __call__(
-        self, scope: Any, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection. Leaves the hub and the caps behind clean, however it ends."""
         self.scope = scope
-        self.channel_layer = None
-        self.base_send = send
+        self.base_send: Any = send
         self._address: str = client_address(scope)
         self._counted: list[tuple[Cap, Any]] = []
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -84,7 +80,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             case "websocket.connect":
                 await self.websocket_connect(message)
             case "websocket.disconnect":
-                raise StopConsumer()
+                raise StopConsumer
 
     # the life of a connection
 

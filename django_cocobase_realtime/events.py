@@ -87,5 +87,5 @@ def decode(payload: bytes) -> Event:
 
 
 def now() -> str:
-    """This moment as ISO 8601 in UTC with the offset written ``+00:00``."""
+    """The present moment as ISO 8601 in UTC with the offset written ``+00:00``."""
     return datetime.now(UTC).isoformat()

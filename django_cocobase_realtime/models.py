@@ -94,6 +94,8 @@ class ApiKey(models.Model):
     objects: ClassVar[ApiKeyManager] = ApiKeyManager()
 
     class Meta:
+        """Listed by project."""
+
         verbose_name = "API key"
         ordering: ClassVar[list[str]] = ["project", "name", "pk"]
 

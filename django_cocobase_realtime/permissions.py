@@ -8,40 +8,25 @@ the ORM, and run when a subscription starts, in a bounded thread pool, never per
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from typing import Any
+
+from .identity import Identity
 
 Visible = Mapping[str, Any] | bool | None
 """True: every row. A filter: rows that match it. False or None: no row."""
 
 
-class Who(Protocol):
-    """What permissions know of a client; see ``auth.identity.Identity``."""
-
-    @property
-    def user(self) -> Any: ...
-    @property
-    def user_id(self) -> Any: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def project(self) -> str: ...
-    @property
-    def claims(self) -> Mapping[str, Any]: ...
-    @property
-    def is_authenticated(self) -> bool: ...
-
-
 class Permission:
     """Every authenticated identity may watch every row. The default; subclass to narrow it."""
 
-    def can_subscribe(self, identity: Who, filters: Mapping[str, Any]) -> bool:
+    def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
         """Whether the identity may subscribe at all, with these filters as the client sent them.
 
         False answers as an unknown collection would.
         """
         return identity.is_authenticated
 
-    def visible_to(self, identity: Who) -> Visible:
+    def visible_to(self, identity: Identity) -> Visible:
         """A mandatory filter, ANDed to the client's; it also decides deletions.
 
         A None value inside it matches nothing: ``{"owner": identity.user_id}`` shows a bare
@@ -49,7 +34,7 @@ class Permission:
         """
         return True
 
-    def fields_for(self, identity: Who) -> Collection[str] | None:
+    def fields_for(self, identity: Identity) -> Collection[str] | None:
         """Names of the readable fields, a subset of the collection's; None for all of them."""
         return None
 
@@ -61,7 +46,7 @@ class IsAuthenticated(Permission):
 class IsUser(Permission):
     """Identities with a user; a bare API key is refused."""
 
-    def can_subscribe(self, identity: Who, filters: Mapping[str, Any]) -> bool:
+    def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
         """True where a user stands behind the credential."""
         return identity.user_id is not None
 
@@ -69,7 +54,7 @@ class IsUser(Permission):
 class IsStaff(Permission):
     """Active Django users with ``is_staff``."""
 
-    def can_subscribe(self, identity: Who, filters: Mapping[str, Any]) -> bool:
+    def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
         """True for staff."""
         user = identity.user
         return bool(user is not None and user.is_active and user.is_staff)

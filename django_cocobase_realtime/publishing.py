@@ -7,12 +7,12 @@ from typing import Any, Literal
 import msgspec
 from django.db import models, router, transaction
 
-from .auth.identity import DEFAULT_PROJECT
 from .capture.record import record_delete, record_save
 from .capture.rows import WatchedTable
 from .documents import _any
 from .events import Broadcast, Kick, now
 from .fanout.broker import broker
+from .identity import DEFAULT_PROJECT
 from .registry import registry
 from .wire.codes import CloseCode
 

@@ -29,7 +29,8 @@ def realtime_application(prefix: str = "realtime") -> Any:
 
 def websocket_urlpatterns(prefix: str = "realtime") -> list[Any]:
     """Routes of the native dialect for Channels' ``URLRouter``."""
-    return [re_path(rf"^{prefix.strip('/')}/?$", _consumer)]
+    consumer: Any = _consumer
+    return [re_path(rf"^{prefix.strip('/')}/?$", consumer)]
 
 
 async def _consumer(scope: Any, receive: Any, send: Any) -> None:
@@ -38,7 +39,7 @@ async def _consumer(scope: Any, receive: Any, send: Any) -> None:
     await RealtimeConsumer()(scope, receive, send)
 
 
-class RealtimeOriginValidator(OriginValidator):  # type: ignore[misc]
+class RealtimeOriginValidator(OriginValidator):
     """Refuses pages of foreign origins; lets clients without an Origin in.
 
     Browsers always send an Origin; phones, servers and the SDKs do not, and prove themselves by a
@@ -50,7 +51,7 @@ class RealtimeOriginValidator(OriginValidator):  # type: ignore[misc]
         self.application = application
 
     @property
-    def allowed_origins(self) -> list[str]:
+    def allowed_origins(self) -> list[str]:  # type: ignore[override]  # settings are read live
         """``ALLOWED_ORIGINS``, by default the hosts of ALLOWED_HOSTS."""
         allowed = conf.allowed_origins
         if allowed is not None:
@@ -69,7 +70,7 @@ class RealtimeOriginValidator(OriginValidator):  # type: ignore[misc]
         return parsed_origin is None or bool(self.validate_origin(parsed_origin))
 
     def _vouches(self, scope: Any) -> bool:
-        headers = {name: value for name, value in scope.get("headers", ())}
+        headers: dict[bytes, bytes] = dict(scope.get("headers", ()))
         origin = headers.get(b"origin")
         if origin is None:
             return False

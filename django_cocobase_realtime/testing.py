@@ -19,7 +19,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -96,7 +96,7 @@ async def connect(
         application or realtime_application(), path, [*headers, *_origin(user)]
     )
     if user is not None:
-        communicator.scope["user"] = user
+        cast("dict[str, Any]", communicator.scope)["user"] = user
     connected, _ = await communicator.connect(TIMEOUT)
     assert connected, "The connection was refused."
     client = RealtimeClient(communicator)
@@ -137,7 +137,7 @@ def capture_events() -> Iterator[list[Event]]:
         del broker.publish, broker.send
 
 
-class UnkindChannelLayer(InMemoryChannelLayer):  # type: ignore[misc]
+class UnkindChannelLayer(InMemoryChannelLayer):
     """An in-memory layer that behaves as badly as a real one.
 
     Messages pass through msgpack; ``loss`` of them (0 to 1) vanish; with ``reorder`` one may

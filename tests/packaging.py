@@ -11,9 +11,7 @@ NEEDED = ("py.typed", "migrations/0001_initial.py", "management/commands/realtim
 def problems(wheel: Path) -> list[str]:
     names = zipfile.ZipFile(wheel).namelist()
     found = [f"missing: {name}" for name in NEEDED if f"{PACKAGE}/{name}" not in names]
-    sources = {
-        str(path) for path in Path(PACKAGE).rglob("*.py") if "__pycache__" not in path.parts
-    }
+    sources = {str(path) for path in Path(PACKAGE).rglob("*.py") if "__pycache__" not in path.parts}
     found += [f"missing: {name}" for name in sorted(sources - set(names))]
     for name in names:
         if not name.startswith((f"{PACKAGE}/", f"{PACKAGE.replace('-', '_')}-")):

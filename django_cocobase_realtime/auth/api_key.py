@@ -10,8 +10,8 @@ from typing import Any
 from django.db import DatabaseError
 from django.utils import timezone
 
+from ..identity import Identity
 from .base import Authenticator
-from .identity import Identity
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
-from .identity import Identity
+from ..identity import Identity
 
 
 class Authenticator:

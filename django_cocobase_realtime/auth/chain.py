@@ -11,8 +11,8 @@ from django.db import InterfaceError, OperationalError
 from django.utils.module_loading import import_string
 
 from ..conf import conf
+from ..identity import Identity
 from .base import Authenticator
-from .identity import Identity
 
 logger = logging.getLogger(__name__)
 

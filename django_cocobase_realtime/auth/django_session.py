@@ -13,8 +13,8 @@ from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.http import parse_cookie
 from django.utils.crypto import constant_time_compare
 
+from ..identity import Identity
 from .base import Authenticator
-from .identity import Identity
 from .users import gone
 
 KIND = "session"

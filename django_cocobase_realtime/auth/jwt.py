@@ -15,8 +15,8 @@ import jwt
 from jwt import PyJWK, PyJWKClient
 
 from ..conf import JwtSettings, conf
+from ..identity import DEFAULT_PROJECT, Identity
 from .base import Authenticator
-from .identity import DEFAULT_PROJECT, Identity
 from .users import active_user, gone
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class JwtAuthenticator(Authenticator):
     kind = KIND
 
     def authenticate(self, token: str | None, scope: Mapping[str, Any]) -> Identity | None:
-        """The subject's identity; the user must exist and be active where ``USER_LOOKUP`` is set."""
+        """The subject's identity; with ``USER_LOOKUP`` the user must exist and be active."""
         settings = conf.jwt
         if settings is None or token is None or token.count(".") != 2:
             return None

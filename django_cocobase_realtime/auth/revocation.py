@@ -34,7 +34,7 @@ def connect() -> None:
 
 
 def _kick(using: str | None, **who: str) -> None:
-    event = Kick(code=int(CloseCode.BAD_CREDENTIAL), **who)  # type: ignore[arg-type]
+    event = Kick(code=int(CloseCode.BAD_CREDENTIAL), **who)
     transaction.on_commit(lambda: broker.publish(event), using=using, robust=True)
 
 

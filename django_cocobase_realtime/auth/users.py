@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldError, ValidationError
 
-from .identity import Identity
+from ..identity import Identity
 
 
 def active_user(lookup: str, value: Any) -> Any:

@@ -126,7 +126,7 @@ def take_write_lock(using: str, model: type[models.Model]) -> None:
     """On SQLite, make a transaction that was begun for reading a writing one, by a no-op write."""
     connection = connections[using]
     if connection.vendor == "sqlite" and connection.in_atomic_block:
-        names = (model._meta.db_table, model._meta.pk.column)
+        names = (model._meta.db_table, str(model._meta.pk.column))
         table, column = (connection.ops.quote_name(name) for name in names)
         with connection.cursor() as cursor:
             cursor.execute(f"UPDATE {table} SET {column} = {column} WHERE 0")  # noqa: S608

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..wire.codes import CloseCode
 
 if TYPE_CHECKING:
-    from ..auth.identity import Identity
+    from ..identity import Identity
     from .subscriptions import Subscription
     from .writer import Writer
 

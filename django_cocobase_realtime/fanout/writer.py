@@ -20,16 +20,14 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 def _resume(started: Coroutine[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
     """Go on with a coroutine that was stepped once and yielded ``waiting``, inside a task."""
     while True:
+        failure: BaseException | None = None
+        result: Any = None
         try:
             result = yield waiting
         except BaseException as error:
-            step = started.throw
-            argument: Any = error
-        else:
-            step = started.send
-            argument = result
+            failure = error
         try:
-            waiting = step(argument)
+            waiting = started.send(result) if failure is None else started.throw(failure)
         except StopIteration:
             return
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from .schema import Schema, coerce
 
-_UNREAD: Any = object()
-
 
 class Row:
     """An image seen through its schema: each field is coerced once, for all who look at it."""
@@ -23,10 +21,11 @@ class Row:
 
     def get(self, name: str) -> Hashable | None:
         """The field's value as it compares; None for null, missing, or beyond comparing."""
-        value = self._values.get(name, _UNREAD)
-        if value is _UNREAD:
+        try:
+            return self._values[name]
+        except KeyError:
             value = self._values[name] = self._read(name)
-        return value
+            return value
 
     def _read(self, name: str) -> Hashable | None:
         raw = self._image.get(name)

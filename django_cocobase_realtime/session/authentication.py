@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..auth.identity import Identity
+from ..identity import Identity
 from ..wire import native
 from ..wire.codes import CloseCode, ErrorCode
 from ..wire.messages import Auth

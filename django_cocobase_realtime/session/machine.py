@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..auth.identity import Identity
 from ..conf import Limits
 from ..fanout.connection import Connection
+from ..identity import Identity
 from ..limits import PerMinute, TokenBucket
 from ..wire import messages, native
 from ..wire.codes import CloseCode, ErrorCode

@@ -14,7 +14,7 @@ from ...models import ApiKey
 
 
 class Command(BaseCommand):
-    """The key alone stands on the last line of stdout: ``KEY=$(manage.py realtime_key create x)``."""
+    """The key alone is the last line of stdout: ``KEY=$(manage.py realtime_key create x)``."""
 
     help = "Create, list and revoke API keys."
 
@@ -43,9 +43,7 @@ class Command(BaseCommand):
         user = None
         if options["user"]:
             users = get_user_model()
-            user = users._default_manager.filter(
-                **{users.USERNAME_FIELD: options["user"]}  # type: ignore[misc]
-            ).first()
+            user = users._default_manager.filter(**{users.USERNAME_FIELD: options["user"]}).first()
             if user is None:
                 raise CommandError(f"There is no user {options['user']!r}.")
         key, plain = ApiKey.objects.create_key(
