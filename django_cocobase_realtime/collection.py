@@ -46,6 +46,7 @@ class Grant:
     visible: Filter
     fields: tuple[str, ...] | None
     filters: frozenset[str]
+    schema: Schema
 
 
 class Collection:
@@ -107,7 +108,7 @@ class Collection:
         filters_allowed = self.filterable
         if narrowed is not None:
             filters_allowed &= wanted
-        return Grant(visible, readable, filters_allowed)
+        return Grant(visible, readable, filters_allowed, self.schema)
 
     def _visible(self, identity: Identity) -> Filter:
         answer = self.visible_to(identity)

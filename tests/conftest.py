@@ -48,3 +48,18 @@ def serve(transactional_db: None) -> Iterator[Callable[..., AsgiServer]]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_strays(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Threads of asynchronous tests leave connections open, which PostgreSQL minds."""
+    yield
+    from django.db import connection
+
+    with django_db_blocker.unblock():
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )

@@ -63,7 +63,10 @@ class SaveCapture:
             using = database_for(self, using)
             with write_transaction(using):
                 active: list[Befores] = self.__dict__.setdefault(ACTIVE, [])
-                active.append(_befores(targets, self, using, bool(force_insert)))
+                inserts = bool(force_insert)
+                if not (force_update or update_fields):
+                    inserts = inserts or _will_insert(self)
+                active.append(_befores(targets, self, using, inserts))
                 try:
                     original(self, raw, force_insert, force_update, using, update_fields)
                 finally:
@@ -106,11 +109,8 @@ class SaveCapture:
                 record_save(table, using, pk, before=before, created=False, instance=None)
 
 
-def _befores(
-    targets: SaveTargets, instance: models.Model, using: str, force_insert: bool
-) -> Befores:
+def _befores(targets: SaveTargets, instance: models.Model, using: str, inserts: bool) -> Befores:
     befores: Befores = {}
-    inserts = force_insert or _will_insert(instance)
     for table in targets.own:
         pk = _key(table, instance)
         is_new = inserts and table.model is type(instance)._meta.concrete_model

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from ..collection import Grant
 from ..fanout.subscriptions import EVENTS, Subscription
 from ..filters import FilterLimits, InvalidFilter, parse
-from ..registry import registry
 from ..wire import native
 from ..wire.codes import ErrorCode
 from ..wire.messages import Subscribe, Unsubscribe
@@ -45,7 +44,7 @@ def subscribe(session: Session, command: Subscribe) -> Steps:
     try:
         wanted = parse(
             filters,
-            registry.get(command.collection).schema,
+            grant.schema,
             allowed=grant.filters,
             limits=FilterLimits(limits.filter_clauses, limits.filter_depth, limits.filter_values),
         )

@@ -1,0 +1,49 @@
+"""Addresses and failed attempts."""
+
+import pytest
+
+from django_cocobase_realtime.auth.address import client_address
+from django_cocobase_realtime.auth.failures import FailedAuths
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("1.2.3.4", None, "1.2.3.4"),
+        ("1.2.3.4", "9.9.9.9", "1.2.3.4"),  # nobody we trust
+        ("10.0.0.1", "9.9.9.9", "9.9.9.9"),
+        ("10.0.0.1", "6.6.6.6, 9.9.9.9", "9.9.9.9"),  # the client wrote the first
+        ("10.0.0.1", "9.9.9.9, 10.1.2.3", "9.9.9.9"),
+        ("10.0.0.1", "9.9.9.9, nonsense", "10.0.0.1"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "9.9.9.9:1234", "9.9.9.9"),
+        ("10.0.0.1", "[2001:db8::1]:80", "2001:db8::1"),
+        ("::ffff:10.0.0.1", "9.9.9.9", "9.9.9.9"),
+        ("2001:db8::5", None, "2001:db8::5"),
+        (None, "9.9.9.9", "unknown"),
+    ],
+)
+def test_addresses(settings, peer, forwarded, address):
+    settings.COCOBASE_REALTIME = {"TRUSTED_PROXIES": ["10.0.0.0/8"]}
+    headers = [] if forwarded is None else [(b"x-forwarded-for", forwarded.encode())]
+    scope = {"client": None if peer is None else [peer, 1], "headers": headers}
+    assert client_address(scope) == address
+
+
+def test_who_fails_often_is_answered_late():
+    failures = FailedAuths()
+    for n in range(10):
+        assert failures.delay("a", float(n)) == 0
+        failures.record("a", f"t{n}", float(n))
+    assert failures.delay("a", 10.0) == 1
+    assert failures.delay("b", 10.0) == 0
+    assert failures.delay("a", 61.0) == 0
+
+
+def test_the_same_wrong_credential_is_refused_from_memory_for_a_minute():
+    failures = FailedAuths()
+    failures.record("a", "wrong", 0.0)
+    assert failures.refused_before("wrong", 59.0)
+    assert not failures.refused_before("wrong", 61.0)
+    assert not failures.refused_before("other", 1.0)
+    assert b"wrong" not in b"".join(failures._wrong)

@@ -1,0 +1,178 @@
+"""Equality filters: coercion, refusals, and an index that never misses."""
+
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_cocobase_realtime.filters import (
+    Filter,
+    FilterIndex,
+    FilterLimits,
+    InvalidFilter,
+    Row,
+    parse,
+)
+from django_cocobase_realtime.filters.orm import field_spec
+from tests.app.models import Comment, Everything, Post, UuidThing
+
+SCHEMA = {f.name: field_spec(f) for f in Everything._meta.concrete_fields}
+POSTS = {f.name: field_spec(f) for f in Post._meta.concrete_fields}
+
+
+def matches(filters, image, schema=SCHEMA, **options):
+    return parse(filters, schema, **options).matches(Row(image, schema))
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "stored"),
+    [
+        ("integer", 18, 18),
+        ("integer", "18", 18),
+        ("integer", 18.0, 18),
+        ("big", str(2**60), str(2**60)),
+        ("boolean", True, True),
+        ("boolean", "true", True),
+        ("boolean", "0", False),
+        ("boolean", 1, True),
+        ("decimal", "1.5", "1.5000"),
+        ("decimal", 1.5, "1.5000"),
+        ("float", "2.5", 2.5),
+        ("float", 2, 2.0),
+        ("char", "a", "a"),
+        ("text", 5, "5"),
+        ("date", "2026-01-02", "2026-01-02"),
+        ("moment", "2026-01-02T12:00:00+02:00", "2026-01-02T10:00:00+00:00"),
+        ("moment", "2026-01-02T11:00:00", "2026-01-02T10:00:00+00:00"),  # the project's zone
+        ("moment", "2026-01-02T10:00:00Z", "2026-01-02T10:00:00+00:00"),
+        ("time", "10:00", "10:00:00"),
+        ("uuid", str(uuid.UUID(int=7)).upper(), str(uuid.UUID(int=7))),
+        ("uuid", uuid.UUID(int=7).hex, str(uuid.UUID(int=7))),
+        ("id", 7, "7"),
+        ("id", "7", "7"),
+        ("ip", "::1", "::1"),
+        ("double", 8, 8),
+    ],
+)
+def test_values_are_coerced_by_the_field(name, asked, stored):
+    assert matches({name: asked}, {name: stored})
+    assert not matches({name: asked}, {name: None})
+    assert not matches({name: asked}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("integer", "x"),
+        ("integer", True),
+        ("integer", 1.5),
+        ("integer", "1e5"),
+        ("integer", "9" * 50),
+        ("integer", [1]),
+        ("integer", {"gte": 1}),
+        ("boolean", "yes"),
+        ("boolean", 2),
+        ("decimal", "1e999999999"),
+        ("decimal", "NaN"),
+        ("decimal", True),
+        ("float", "nan"),
+        ("float", "x" * 100),
+        ("date", "2026-13-01"),
+        ("date", 5),
+        ("moment", "yesterday"),
+        ("moment", "0001-01-01T00:00:00+14:00"),
+        ("time", "25:00"),
+        ("uuid", "7"),
+        ("uuid", 7),
+        ("text", ["a"]),
+        ("text", True),
+        ("json", 1),
+        ("binary", "AP8="),
+        ("id", "x"),
+        ("integer", None),
+        ("password", "x"),
+        ("integer__gte", 1),
+        ("_connector", "OR"),
+        ("", 1),
+    ],
+)
+def test_what_cannot_hold_is_an_error_not_a_silence(name, asked):
+    with pytest.raises(InvalidFilter, match=r"^.*\.$") as caught:
+        parse({name: asked}, SCHEMA)
+    assert repr(name) in str(caught.value)
+
+
+def test_only_what_is_allowed_is_named():
+    with pytest.raises(InvalidFilter) as caught:
+        parse({"title": "x"}, POSTS, allowed={"status"})
+    assert "['status']" in str(caught.value)
+
+
+def test_limits():
+    with pytest.raises(InvalidFilter, match="2 keys"):
+        parse({"title": "a", "body": "b", "status": "c"}, POSTS, limits=FilterLimits(clauses=2))
+
+
+def test_foreign_keys_by_the_other_documents_id():
+    schema = {f.name: field_spec(f) for f in Comment._meta.concrete_fields}
+    assert matches({"post": "7"}, {"post": "7"}, schema)
+    assert matches({"post": 7}, {"post": "7"}, schema)
+    things = {f.name: field_spec(f) for f in UuidThing._meta.concrete_fields}
+    id = uuid.uuid4()
+    assert matches({"id": id.hex}, {"id": str(id)}, things)
+
+
+def test_the_projects_own_filters():
+    assert matches({"owner": 7}, {"owner": "7"}, POSTS, trusted=True)
+    assert matches({"owner": Post(pk=7)}, {"owner": "7"}, POSTS, trusted=True)
+    assert matches({"rating": Decimal("1.5")}, {"rating": "1.50"}, POSTS, trusted=True)
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    assert matches({"created_at": at}, {"created_at": at.isoformat()}, POSTS, trusted=True)
+    # an identity without a user owns nothing, least of all what nobody owns
+    assert not matches({"owner": None}, {"owner": None}, POSTS, trusted=True)
+    assert not matches({"owner": None}, {"owner": "7"}, POSTS, trusted=True)
+
+
+def test_both_must_match():
+    one, two = parse({"status": "a"}, POSTS), parse({"views": 1}, POSTS)
+    row = Row({"status": "a", "views": 1}, POSTS)
+    assert (one & two).matches(row)
+    assert not (one & parse({"status": "b"}, POSTS)).matches(row)
+    assert not (one & Filter.nothing()).matches(row)
+    assert (one & Filter.everything()).matches(row)
+
+
+values = st.dictionaries(st.sampled_from(["status", "title", "views"]), st.sampled_from("0123"))
+
+
+@given(st.lists(values), values, st.sets(st.integers(0, 20)))
+def test_the_index_never_misses_and_never_offers_what_is_gone(filters, image, gone):
+    index = FilterIndex()
+    parsed = {n: parse(each, POSTS) for n, each in enumerate(filters)}
+    for n, each in parsed.items():
+        index.add(n, each)
+    for n in gone:
+        index.discard(n)
+    kept = {n: each for n, each in parsed.items() if n not in gone}
+    row = Row(image, POSTS)
+    found = list(index.candidates(row))
+    assert len(found) == len(set(found))
+    assert {n for n, each in kept.items() if each.matches(row)} <= set(found) <= set(kept)
+    assert len(index) == len(kept)
+
+
+def test_an_event_asks_only_those_who_may_match():
+    index = FilterIndex()
+    for n in range(10_000):
+        index.add(n, parse({"status": "published", "owner": n}, POSTS))
+    index.add("all", Filter.everything())
+    index.add("none", Filter.nothing())
+    row = Row({"status": "published", "owner": "77"}, POSTS)
+    assert set(index.candidates(row)) <= {"all", 0, 77}
+    for n in range(10_000):
+        index.discard(n)
+    assert list(index.candidates(row)) == ["all"]
+    assert index._buckets == {}

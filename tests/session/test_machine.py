@@ -1,0 +1,241 @@
+"""The conversation without sockets: each entry point's effects, and what answers do to it."""
+
+import json
+
+import pytest
+
+from django_cocobase_realtime.collection import Grant
+from django_cocobase_realtime.conf import Limits
+from django_cocobase_realtime.fanout.connection import Connection
+from django_cocobase_realtime.filters import FieldSpec, Filter, Kind
+from django_cocobase_realtime.identity import Identity
+from django_cocobase_realtime.session import Session
+from django_cocobase_realtime.session import effects as do
+from django_cocobase_realtime.wire.codes import CloseCode
+
+ADA = Identity("jwt:default:1", user_id=1, name="ada")
+SCHEMA = {"status": FieldSpec("status", Kind.TEXT)}
+GRANT = Grant(Filter.everything(), ("title", "status"), frozenset({"status"}), SCHEMA)
+
+
+class Shell:
+    """Drives a session with answers given beforehand, and keeps its effects."""
+
+    def __init__(self, limits=None, **answers):
+        self.connection = Connection("c1", None, lambda code: None)
+        self.session = Session(self.connection, limits or Limits(), heartbeat=25, now=0.0)
+        self.answers = {do.Authenticate: ADA, do.Admit: True, do.Authorize: GRANT, **answers}
+        self.answers.setdefault(do.Enter, [{"id": "1", "name": "ada"}])
+        self.answers.setdefault(do.Say, True)
+
+    def run(self, steps):
+        effects, result = [], None
+        try:
+            while True:
+                effect = steps.send(result)
+                effects.append(effect)
+                result = self.answers.get(type(effect))
+                match effect:  # what the consumer does to the connection
+                    case do.Attach(subscription):
+                        self.connection.subscriptions[subscription.name] = subscription
+                    case do.Detach(subscription):
+                        del self.connection.subscriptions[subscription.name]
+                    case do.Enter(room):
+                        self.connection.rooms.add(room)
+                    case do.Exit(room):
+                        self.connection.rooms.discard(room)
+        except StopIteration:
+            return effects
+
+    def take(self, frame, now=0.0):
+        text = frame if isinstance(frame, str | None) else json.dumps(frame)
+        return self.run(self.session.receive(text, now))
+
+    def frames(self, frame, now=0.0):
+        return [e.frame for e in self.take(frame, now) if isinstance(e, do.Send)]
+
+    def answer(self, frame, now=0.0):
+        (answer,) = self.frames(frame, now)
+        return answer
+
+
+@pytest.fixture
+def shell():
+    shell = Shell()
+    shell.take({"type": "auth", "token": "t"})
+    return shell
+
+
+def closes(effects):
+    return [e.code for e in effects if isinstance(e, do.Close)]
+
+
+def test_auth():
+    shell = Shell()
+    effects = shell.take({"type": "auth", "token": "t", "id": 1})
+    assert [type(e) for e in effects] == [do.Authenticate, do.Admit, do.Expire, do.Send]
+    assert effects[-1].frame == {
+        "type": "authenticated",
+        "connection": "c1",
+        "user": {"id": "1", "name": "ada"},
+        "project": "default",
+        "expires_at": None,
+        "heartbeat": 25,
+        "protocol": 1,
+        "id": 1,
+    }
+
+
+def test_a_bare_key_has_no_user():
+    answer = Shell().session
+    assert answer.identity is None
+    shell = Shell()
+    shell.answers[do.Authenticate] = Identity("key:abc", name="app")
+    assert shell.answer({"type": "auth", "token": "t"})["user"] is None
+
+
+def test_a_first_failure_closes_and_nothing_is_read_after():
+    shell = Shell()
+    shell.answers[do.Authenticate] = None
+    effects = shell.take({"type": "auth", "token": "t"})
+    assert effects[1].frame["code"] == "authentication_failed"
+    assert closes(effects) == [CloseCode.BAD_CREDENTIAL]
+    assert shell.take({"type": "ping"}) == []
+    assert shell.take({"type": "auth"}) == []
+
+
+def test_before_auth_only_ping_is_answered():
+    shell = Shell()
+    assert shell.answer("ping") == {"type": "pong"}
+    effects = shell.take({"type": "join", "room": "r", "id": 3})
+    assert (effects[0].frame["code"], effects[0].frame["id"]) == ("not_authenticated", 3)
+    assert closes(effects) == [CloseCode.AUTH_REQUIRED]
+
+
+def test_too_many_connections():
+    shell = Shell()
+    shell.answers[do.Admit] = False
+    assert closes(shell.take({"type": "auth"})) == [CloseCode.CONNECTION_LIMIT]
+
+
+@pytest.mark.parametrize(
+    ("identity", "closed"),
+    [
+        (ADA, []),
+        (Identity("session:x", user_id=1), []),  # the same user by another credential
+        (None, []),
+        (Identity("jwt:default:2", user_id=2), [CloseCode.BAD_CREDENTIAL]),
+        (Identity("jwt:p:1", user_id=1, project="p"), [CloseCode.BAD_CREDENTIAL]),
+        (Identity("key:abc"), [CloseCode.BAD_CREDENTIAL]),
+    ],
+)
+def test_refresh(shell, identity, closed):
+    shell.answers[do.Authenticate] = identity
+    effects = shell.take({"type": "auth", "token": "u"})
+    assert closes(effects) == closed
+    expected = identity if identity is not None and not closed else ADA
+    assert shell.session.identity is expected
+    assert not any(isinstance(e, do.Admit) for e in effects)
+
+
+def test_timers():
+    assert closes(Shell().run(Shell().session.auth_timeout())) == [CloseCode.AUTH_TIMEOUT]
+    shell = Shell()
+    shell.take({"type": "auth"})
+    assert shell.run(shell.session.auth_timeout()) == []
+    assert closes(shell.run(shell.session.expired())) == [CloseCode.TOKEN_EXPIRED]
+    assert shell.run(shell.session.idle()) == []  # closed once is closed
+
+
+def test_subscribe(shell):
+    effects = shell.take(
+        {"type": "subscribe", "collection": "posts", "filters": {"status": "a"}, "id": "x"}
+    )
+    assert [type(e) for e in effects] == [do.Authorize, do.Attach, do.Send]
+    assert effects[1].subscription.fields == ("title", "status")
+    assert effects[2].frame["type"] == "subscribed"
+    assert effects[2].frame["id"] == "x"
+
+
+def test_a_refusal_is_one_error_and_attaches_nothing(shell):
+    shell.answers[do.Authorize] = None
+    effects = shell.take({"type": "subscribe", "collection": "nope"})
+    assert [type(e) for e in effects] == [do.Authorize, do.Send]
+    assert effects[1].frame["code"] == "unknown_collection"
+
+
+def test_fields_must_be_readable(shell):
+    ask = {"type": "subscribe", "collection": "posts", "fields": ["title"]}
+    assert shell.take(ask)[1].subscription.fields == ("title",)
+    answer = shell.answer({**ask, "fields": ["title", "password"]})
+    assert answer["code"] == "bad_request"
+    assert "password" in answer["message"]
+
+
+def test_rooms(shell):
+    assert shell.answer({"type": "join", "room": "r"})["members"] == [{"id": "1", "name": "ada"}]
+    say = {"type": "broadcast", "room": "r", "message": [1]}
+    assert shell.frames(say) == []  # no id, no reply
+    assert shell.answer({**say, "id": 1}) == {"type": "sent", "room": "r", "id": 1}
+    shell.answers[do.Say] = False
+    assert shell.answer(say)["code"] == "internal_error"
+    assert shell.answer({"type": "leave", "room": "r"}) == {"type": "left", "room": "r"}
+    for frame in ({"type": "leave", "room": "r"}, say):
+        assert shell.answer(frame)["code"] == "not_joined"
+
+
+def test_limits():
+    limits = Limits(subscriptions=1, rooms=1, name_bytes=4, message_bytes=100)
+    shell = Shell(limits)
+    shell.take({"type": "auth"})
+    shell.answer({"type": "subscribe", "collection": "a"})
+    assert shell.answer({"type": "subscribe", "collection": "a"})["type"] == "subscribed"
+    for frame in (
+        {"type": "subscribe", "collection": "b"},
+        {"type": "subscribe", "collection": "äöü"},
+        {"type": "join", "room": "abcde"},
+    ):
+        assert shell.answer(frame)["code"] == "limit_exceeded"
+    shell.answer({"type": "join", "room": "a"})
+    assert shell.answer({"type": "join", "room": "b"})["code"] == "limit_exceeded"
+    assert shell.answer("x" * 101)["code"] == "too_large"
+    assert shell.answer({"type": "ping", "x": "é" * 60})["code"] == "too_large"
+
+
+def test_before_auth_frames_are_small():
+    assert Shell(Limits(auth_bytes=50)).answer("x" * 51)["code"] == "too_large"
+
+
+def test_binary_frames_are_bad_requests(shell):
+    assert shell.answer(None)["code"] == "bad_request"
+
+
+def test_bad_requests_within_a_minute(shell):
+    for _ in range(5):
+        assert closes(shell.take("{")) == []
+    assert closes(shell.take("{", now=59)) == [CloseCode.TOO_MANY_BAD_REQUESTS]
+    shell = Shell()
+    for now in range(0, 600, 20):
+        assert closes(shell.take("{", now=now)) == []
+
+
+def test_rates_and_patience():
+    shell = Shell(Limits(messages_rate=(1, 3)))
+    shell.take({"type": "auth"})  # one token
+    leave = {"type": "leave", "room": "r"}
+    assert [shell.answer(leave)["code"] for _ in range(3)] == [
+        "not_joined",
+        "not_joined",
+        "rate_limited",
+    ]
+    assert 0 < shell.answer(leave)["retry_after_ms"] <= 1001
+    assert shell.answer({"type": "ping"}) == {"type": "pong"}  # counted by itself
+    assert shell.answer(leave, now=1.1)["code"] == "not_joined"
+    effects = [effect for _ in range(10) for effect in shell.take(leave, now=1.1)]
+    assert closes(effects) == [CloseCode.RATE_LIMITED]
+
+
+def test_a_reconnect_with_a_hundred_subscriptions_passes(shell):
+    for number in range(100):
+        frame = {"type": "subscribe", "collection": "posts", "subscription": str(number)}
+        assert shell.answer(frame)["type"] == "subscribed"
