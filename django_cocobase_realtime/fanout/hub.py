@@ -118,9 +118,9 @@ class Hub:
         if table is None:
             schema = registry.get(subscription.collection).schema
             table = self._tables[subscription.collection] = SubscriptionTable(schema)
+        table.add(subscription)
         if old is not None:
             self._forget(old)
-        table.add(subscription)
 
     def detach(self, subscription: Subscription) -> None:
         """End a subscription."""

@@ -73,6 +73,8 @@ async def test_a_subscription_is_replaced_and_a_refused_one_leaves_the_old(realt
         await client.subscribe("posts", filters={"status": "published"})
         await Post.objects.acreate(title="no more")
         assert await client.receive_nothing()
+        await Post.objects.acreate(title="but this", status="published")
+        assert (await client.receive("event"))["document"]["data"]["title"] == "but this"
 
 
 async def test_unsubscribe(realtime, api_key):

@@ -1,0 +1,210 @@
+"""Who may see what: rows, fields and filters, for changes and for deletions."""
+
+import pytest
+from asgiref.sync import sync_to_async
+from rest_framework import serializers
+
+from django_cocobase_realtime import Collection
+from django_cocobase_realtime.filters import Row
+from django_cocobase_realtime.identity import Identity
+from django_cocobase_realtime.models import ApiKey
+from django_cocobase_realtime.permissions import IsStaff, IsUser
+from tests.app.models import Author, Post
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class OwnPosts:
+    def visible_to(self, identity):
+        return {"owner": identity.user_id}
+
+
+class Nobody:
+    def can_subscribe(self, identity, filters):
+        return False
+
+
+class TitlesForGuests:
+    def fields_for(self, identity):
+        return ["title"] if identity.user_id is None else None
+
+
+class MustFilter:
+    def can_subscribe(self, identity, filters):
+        return "status" in filters
+
+
+class Faulty:
+    def visible_to(self, identity):
+        return {"nonsense": 1}
+
+
+class AuthorSerializer(serializers.ModelSerializer):
+    shout = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Author
+        fields = ["name", "shout"]
+
+    def get_shout(self, author):
+        if author.name == "bad":
+            raise RuntimeError("no")
+        return author.name.upper()
+
+
+def posts(settings, permission=None, **options):
+    if permission is not None:
+        options["permission"] = f"{__name__}.{permission.__name__}"
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"posts": {"model": "app.Post", **options}}}
+
+
+async def test_own_rows_only_deletions_included(realtime, user, api_key, settings):
+    posts(settings, OwnPosts)
+    async with realtime(user=user) as ada, realtime(token=api_key) as app:
+        await ada.subscribe("posts")
+        await app.subscribe("posts")
+        nobodys = await Post.objects.acreate(title="nobody's")
+        own = await Post.objects.acreate(title="own", owner=user)
+        assert (await ada.receive("event"))["document"]["data"]["title"] == "own"
+        await nobodys.adelete()
+        await own.adelete()
+        event = await ada.receive("event")
+        assert (event["event"], event["document"]["data"]["title"]) == ("deleted", "own")
+        assert await ada.receive_nothing()
+        assert await app.receive_nothing()  # without a user: not even what nobody owns
+
+
+async def test_the_clients_filter_narrows_and_never_widens(realtime, user, settings):
+    posts(settings, OwnPosts)
+    async with realtime(user=user) as ada:
+        await ada.subscribe("posts", filters={"owner": str(user.pk + 1)})
+        await Post.objects.acreate(title="own", owner=user)
+        assert await ada.receive_nothing()
+        await ada.subscribe("posts", filters={"status": "published"})
+        await Post.objects.acreate(title="draft", owner=user)
+        await Post.objects.acreate(title="yes", owner=user, status="published")
+        assert (await ada.receive("event"))["document"]["data"]["title"] == "yes"
+
+
+async def test_a_forbidden_collection_answers_like_a_missing_one(realtime, api_key, settings):
+    posts(settings, Nobody)
+    async with realtime(token=api_key) as app:
+        forbidden = await app.request({"type": "subscribe", "collection": "posts"})
+        missing = await app.request({"type": "subscribe", "collection": "nope"})
+        assert forbidden["code"] == missing["code"] == "unknown_collection"
+        assert forbidden["message"].replace("posts", "nope") == missing["message"]
+        # not even a bad filter tells that it is there
+        odd = {"type": "subscribe", "collection": "posts", "filters": {"x": 1}}
+        assert await app.request(odd) == forbidden
+        await Post.objects.acreate(title="x")
+        assert await app.receive_nothing()
+
+
+async def test_readable_fields_bound_data_changed_projections_and_filters(
+    realtime, api_key, user, settings
+):
+    posts(settings, TitlesForGuests, fields=["title", "body"], filters=["title", "body"])
+    async with realtime(token=api_key) as guest, realtime(user=user) as ada:
+        await guest.subscribe("posts")
+        await ada.subscribe("posts")
+        post = await Post.objects.acreate(title="t", body="secret")
+        assert (await guest.receive("event"))["document"]["data"] == {"title": "t"}
+        assert (await ada.receive("event"))["document"]["data"] == {"title": "t", "body": "secret"}
+        post.body = "other"
+        await post.asave()
+        event = await guest.receive("event")
+        assert (event["document"]["data"], event["changed"]) == ({"title": "t"}, [])
+        oracle = {"type": "subscribe", "collection": "posts", "filters": {"body": "other"}}
+        assert (await guest.request(oracle))["code"] == "invalid_filter"
+        peek = {"type": "subscribe", "collection": "posts", "fields": ["body"]}
+        assert (await guest.request(peek))["code"] == "bad_request"
+
+
+async def test_a_permission_sees_the_filters(realtime, api_key, settings):
+    posts(settings, MustFilter)
+    async with realtime(token=api_key) as app:
+        reply = await app.request({"type": "subscribe", "collection": "posts"})
+        assert reply["code"] == "unknown_collection"
+        await app.subscribe("posts", filters={"status": "draft"})
+
+
+async def test_a_faulty_permission_shows_nothing_and_ends_the_connection(
+    realtime, api_key, settings
+):
+    posts(settings, Faulty)
+    async with realtime(token=api_key) as app:
+        await app.send({"type": "subscribe", "collection": "posts"})
+        await Post.objects.acreate(title="x")
+        assert await app.closed() == 4100
+
+
+async def test_rows_of_a_project_are_its_own(realtime, transactional_db, settings):
+    posts(settings, project_field="project")
+    make = sync_to_async(ApiKey.objects.create_key)
+    one = (await make("one", project="one"))[1]
+    two = (await make("two", project="two"))[1]
+    async with realtime(token=one) as first, realtime(token=two) as second:
+        await first.subscribe("posts")
+        await second.subscribe("posts", filters={"project": "one"})
+        await Post.objects.acreate(title="x", project="one")
+        assert (await first.receive("event"))["document"]["data"]["title"] == "x"
+        assert await second.receive_nothing()
+
+
+async def test_a_serializer_makes_the_document(realtime, api_key, settings):
+    path = f"{__name__}.AuthorSerializer"
+    settings.COCOBASE_REALTIME = {
+        "COLLECTIONS": {"authors": {"model": "app.Author", "serializer": path}}
+    }
+    async with realtime(token=api_key) as app:
+        await app.subscribe("authors", filters={"name": "ada"})
+        await app.subscribe("authors", subscription="shouts", fields=["shout"])
+        author = await Author.objects.acreate(name="ada")
+        frames = [await app.receive("event"), await app.receive("event")]
+        data = {tuple(f["subscriptions"]): f["document"]["data"] for f in frames}
+        assert data == {
+            ("authors",): {"name": "ada", "shout": "ADA"},
+            ("shouts",): {"shout": "ADA"},
+        }
+        author.name = "bad"
+        await author.asave()  # the serializer fails: the save does not, and nothing else leaks
+        event = await app.receive("event")
+        assert event["document"] == {"id": str(author.pk), "data": {}}
+        await author.adelete()
+        assert (await app.receive("event"))["event"] == "deleted"
+        reply = await app.request(
+            {"type": "subscribe", "collection": "authors", "filters": {"password": "x"}}
+        )
+        assert reply["code"] == "invalid_filter"
+
+
+def test_the_ready_made_permissions(django_user_model):
+    staff = django_user_model(is_staff=True)
+    key = Identity("key:a")
+    ada = Identity("jwt:default:1", user=django_user_model(), user_id=1)
+    admin = Identity("jwt:default:2", user=staff, user_id=2)
+    assert [IsUser().can_subscribe(i, {}) for i in (key, ada, admin)] == [False, True, True]
+    assert [IsStaff().can_subscribe(i, {}) for i in (key, ada, admin)] == [False, False, True]
+
+
+@pytest.mark.parametrize(("answer", "seen"), [(True, True), (False, False), (None, False)])
+def test_what_visible_to_may_say(answer, seen):
+    class Posts(Collection):
+        model = Post
+
+        def visible_to(self, identity):
+            return answer
+
+    grant = Posts().grant(Identity("key:a"), {})
+    assert grant.visible.matches(Row({"title": "x"}, grant.schema)) is seen
+
+
+def test_visible_to_must_say_something_sensible():
+    class Posts(Collection):
+        model = Post
+
+        def visible_to(self, identity):
+            return 5
+
+    with pytest.raises(TypeError, match="visible_to"):
+        Posts().grant(Identity("key:a"), {})

@@ -1,0 +1,91 @@
+"""What a project's own code says to clients."""
+
+from decimal import Decimal
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import transaction
+
+from django_cocobase_realtime import abroadcast, broadcast, disconnect, publish
+from django_cocobase_realtime.testing import capture_events
+from tests.app.models import Author, Post
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
+
+
+async def test_broadcast(realtime, api_key):
+    async with realtime(token=api_key) as app:
+        await app.join("news")
+        await abroadcast("news", {"price": Decimal("1.50")})
+        await sync_to_async(broadcast)("news", "two")
+        await abroadcast("news", "elsewhere", project="other")
+        first, second = await app.receive("event"), await app.receive("event")
+        assert (first["message"], first["sender"]) == ({"price": "1.50"}, None)
+        assert second["message"] == "two"
+        assert await app.receive_nothing()
+
+
+def test_a_broadcast_waits_for_its_transaction():
+    with capture_events() as events:
+        with transaction.atomic():
+            broadcast("r", 1)
+            assert events == []
+        assert [e.message for e in events] == [1]
+        with pytest.raises(KeyError), transaction.atomic():
+            broadcast("r", 2)
+            raise KeyError
+        assert [e.message for e in events] == [1]
+        with transaction.atomic(using="other"):
+            broadcast("r", 3, using="other")
+            assert len(events) == 1
+
+
+@pytest.mark.parametrize("room", ["", None, 5])
+def test_rooms_have_names(room):
+    with pytest.raises(TypeError):
+        broadcast(room, 1)
+
+
+def test_messages_are_json():
+    with pytest.raises(TypeError):
+        broadcast("r", object())
+
+
+def test_publish_announces_what_no_signal_saw():
+    author = Author.objects.create(name="a")
+    with capture_events() as events:
+        Author.objects.filter(pk=author.pk).update(name="b")
+        publish("authors", "updated", author)
+        publish("authors", "created", author)
+        publish("authors", "deleted", author)
+    assert [(e.op, (e.after or e.before)["name"]) for e in events] == [
+        ("updated", "b"),
+        ("created", "b"),
+        ("deleted", "a"),
+    ]
+    with pytest.raises(LookupError):
+        publish("nothing", "updated", author)
+    with pytest.raises(TypeError):
+        publish("posts", "updated", author)
+    with pytest.raises(ValueError, match="changed"):
+        publish("authors", "changed", author)
+
+
+async def test_disconnect(realtime, user, api_key):
+    async with realtime(user=user) as ada, realtime(token=api_key) as app:
+        await sync_to_async(disconnect)(user=user, project="other")
+        assert (await ada.request({"type": "ping"}))["type"] == "pong"
+        await sync_to_async(disconnect)(user=user)
+        assert await ada.closed() == 4500
+        assert (await app.request({"type": "ping"}))["type"] == "pong"
+        await sync_to_async(disconnect)(key=api_key.split("_")[1])
+        assert await app.closed() == 4500
+    with pytest.raises(TypeError):
+        disconnect()
+
+
+def test_publish_is_one_collections_affair():
+    post = Post.objects.create(title="x")
+    with capture_events() as events:
+        publish("posts", "updated", post)
+    assert [e.collection for e in events] == ["posts"]
