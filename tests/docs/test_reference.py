@@ -1,0 +1,119 @@
+"""The reference says what the code does, and the code does what the reference says."""
+
+import re
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from django.core.management import get_commands, load_command_class
+
+import django_cocobase_realtime
+from django_cocobase_realtime.collection import OPTIONS as COLLECTION_OPTIONS
+from django_cocobase_realtime.collection import Collection
+from django_cocobase_realtime.conf import JWT_KEYS, OPTIONS, JwtSettings, Limits
+from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode
+from django_cocobase_realtime.wire.messages import TYPES
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]
+
+
+def section(page, title):
+    text = (DOCS / "reference" / page).read_text()
+    if title is None:
+        return text.split("\n## ")[0]
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def table(page, title):
+    """First cell to second cell, backquotes taken off."""
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|", section(page, title), re.M)
+    return {a.strip("`"): b.strip("`") for a, b in rows[1:] if not a.startswith("---")}
+
+
+def test_settings():
+    documented = table("settings.md", None)
+    assert set(documented) == set(OPTIONS)
+    for name, option in OPTIONS.items():
+        if name != "AUTHENTICATORS":
+            assert documented[name].replace('"', "'") == repr(option.default)
+
+
+def test_options_of_collections():
+    documented = table("settings.md", "A collection's options")
+    assert set(documented) == set(COLLECTION_OPTIONS)
+    for name in ("durable", "track", "project_field", "serializer", "not_secret"):
+        assert documented[name] == repr(getattr(Collection, name))
+
+
+def test_jwt():
+    documented = table("settings.md", "JWT")
+    assert set(documented) == set(JWT_KEYS)
+    for key, name in JWT_KEYS.items():
+        assert documented[key].replace('"', "'") == repr(getattr(JwtSettings(), name))
+
+
+def test_limits():
+    documented = table("settings.md", "Limits")
+    assert documented == {f.name: repr(getattr(Limits(), f.name)) for f in fields(Limits)}
+
+
+def test_codes():
+    assert set(table("protocol.md", "Errors")) == {code.value for code in ErrorCode}
+    assert set(table("protocol.md", "Close codes")) == {str(int(code)) for code in CloseCode}
+
+
+def test_requests():
+    documented = re.findall(r'^\| `\{"type":"(\w+)"', section("protocol.md", "Requests"), re.M)
+    assert sorted(documented) == sorted(TYPES)
+
+
+def test_checks():
+    source = (ROOT / "django_cocobase_realtime" / "checks.py").read_text()
+    known = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+),", source)}
+    known |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+),", source)}
+    assert set(table("checks.md", None)) == known
+    tested = (ROOT / "tests" / "test_settings.py").read_text()
+    assert {id for id in known if id not in tested} == set()
+
+
+def test_commands():
+    own = {name for name, app in get_commands().items() if app == "django_cocobase_realtime"}
+    text = (DOCS / "reference" / "commands.md").read_text()
+    assert set(re.findall(r"^## (\w+)", text, re.M)) == own
+    for name in own:
+        part = section("commands.md", name)
+        parser = load_command_class("django_cocobase_realtime", name).create_parser("", name)
+        subparsers = [a for a in parser._actions if hasattr(a, "choices") and a.dest == "action"]
+        for action, sub in subparsers[0].choices.items() if subparsers else []:
+            assert f"{name} {action}" in part
+            for option in sub._actions:
+                for flag in option.option_strings:
+                    assert flag in ("-h", "--help") or f"`{flag}`" in part, flag
+
+
+def test_public_names():
+    text = (DOCS / "reference" / "python.md").read_text()
+    for name in django_cocobase_realtime.__all__:
+        assert re.search(rf"^`{name}\b", text, re.M), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_no_path_of_anybodys_machine():
+    names = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    own = re.compile(r"/(?:home|root|work)/|\.\./shared")
+    kinds = {".py", ".md", ".toml", ".js", ".html", ".css", ".mjs", ""}
+    for name in names:
+        path = ROOT / name
+        if path.suffix in kinds and path.exists() and path.name != Path(__file__).name:
+            assert not own.search(path.read_text()), name
