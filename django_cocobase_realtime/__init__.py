@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .collection import Collection
-    from .publishing import abroadcast, broadcast, disconnect, publish
+    from .publishing import abroadcast, broadcast, disconnect, publish, suppress
     from .registry import register
 
 __version__ = "0.1.0"
-__all__ = ["Collection", "abroadcast", "broadcast", "disconnect", "publish", "register"]
+__all__ = ["Collection", "abroadcast", "broadcast", "disconnect", "publish", "register", "suppress"]
 
 _HOMES = {
     "Collection": "collection",
@@ -24,6 +24,7 @@ _HOMES = {
     "broadcast": "publishing",
     "disconnect": "publishing",
     "publish": "publishing",
+    "suppress": "publishing",
 }
 
 

@@ -14,7 +14,7 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from .collection import Collection, from_settings
-from .conf import JWT_KEYS, LIMIT_NAMES, OPTIONS, SETTING, Limits, conf
+from .conf import JWT_KEYS, LIMIT_NAMES, LOG_KEYS, OPTIONS, SETTING, Limits, conf
 from .documents import is_secret_looking
 from .registry import registry
 
@@ -49,7 +49,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
         if key not in OPTIONS
     ]
     found += check_collections()
-    for check in (_limits, _jwt, _authenticators, _layer, _numbers, _daphne):
+    for check in (_limits, _log, _jwt, _authenticators, _layer, _numbers, _daphne):
         found += check()
     return found
 
@@ -188,6 +188,18 @@ def _limits() -> Iterator[CheckMessage]:
             continue
         elif isinstance(limit, bool) or not isinstance(limit, int | float) or limit <= 0:
             yield _error(21, f"Limit {name!r} must be a number above zero.")
+
+
+def _log() -> Iterator[CheckMessage]:
+    value = conf.raw.get("LOG", {})
+    if not isinstance(value, dict) or set(value) - set(LOG_KEYS):
+        yield _error(25, f"{SETTING}['LOG'] must be a dictionary of {sorted(LOG_KEYS)}.")
+        return
+    for name, number in value.items():
+        if number is None and name != "POLL":
+            continue
+        if isinstance(number, bool) or not isinstance(number, int | float) or number <= 0:
+            yield _error(26, f"{SETTING}['LOG'][{name!r}] must be a number above zero.")
 
 
 def _jwt() -> Iterator[CheckMessage]:

@@ -7,6 +7,7 @@ what may be asked (``schema``), and who may see it (``grant``).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,11 +18,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.utils.module_loading import import_string
 
+from .database import database_for
 from .documents import RowCodec, _any, is_secret_looking
+from .events import Change
 from .filters import Filter, InvalidFilter, Schema, parse
 from .filters.orm import field_spec
 from .identity import Identity
 from .permissions import Permission, Visible
+
+logger = logging.getLogger(__name__)
 
 OPTIONS = (
     "model",
@@ -201,6 +206,26 @@ class Collection:
             serializer = import_string(serializer)
         found: Callable[..., Any] | None = serializer
         return found
+
+    @property
+    def database(self) -> str:
+        """The one database in which the collection's rows and its stream live."""
+        return database_for(self.model_class)
+
+    def document_of(self, change: Change, using: str) -> dict[str, Any] | None:
+        """The serializer's document of a row as the change left it (or found it, if deleted).
+
+        None where documents are projections. A serializer that fails costs its readers the data,
+        never the project its save.
+        """
+        if self._serializer is None:
+            return None
+        image = change.before if change.op == "deleted" else change.after
+        try:
+            return self.serialize(self.codec.instance(self.model_class, image or {}, using))
+        except Exception:
+            logger.exception("The serializer of collection %r failed.", self.name)
+            return {}
 
     def serialize(self, instance: models.Model) -> dict[str, Any] | None:
         """``data`` by the serializer, JSON-ready; None where documents are projections."""

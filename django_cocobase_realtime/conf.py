@@ -37,6 +37,9 @@ class Limits:
     name_bytes: int = 128
     queue_bytes: int = 1048576
     queue_messages: int = 1000
+    replay_events: int = 1000
+    replay_pages: int = 50
+    snapshot_documents: int = 10000
     filter_clauses: int = 16
     filter_depth: int = 3
     filter_values: int = 100
@@ -68,6 +71,17 @@ class JwtSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LogSettings:
+    """How long events are kept, in seconds and in number a collection, and how often a process
+    looks for new ones that no bell told of, in seconds. None keeps them for ever.
+    """
+
+    max_age: float | None = 86400
+    max_events: int | None = 1_000_000
+    poll: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Option:
     """One key of the setting: its default and what it is for (the reference is held to this)."""
 
@@ -79,6 +93,7 @@ OPTIONS: dict[str, Option] = {
     "COLLECTIONS": Option({}, "Collection name to model label or to a mapping of options."),
     "JWT": Option(None, "How JSON Web Tokens are verified; None accepts no JWT."),
     "LIMITS": Option({}, "Overrides of single limits."),
+    "LOG": Option({}, "How long changes are kept, and how often new ones are looked for."),
     "AUTHENTICATORS": Option(DEFAULT_AUTHENTICATORS, "Dotted paths, asked in this order."),
     "ALLOWED_ORIGINS": Option(None, "Origins that may connect; None takes ALLOWED_HOSTS."),
     "TRUSTED_PROXIES": Option((), "Addresses or networks whose X-Forwarded-For is believed."),
@@ -88,6 +103,7 @@ OPTIONS: dict[str, Option] = {
     "WORKERS": Option(4, "Threads a process for permissions and authentication."),
 }
 JWT_KEYS = {f.name.upper(): f.name for f in fields(JwtSettings)}
+LOG_KEYS = {f.name.upper(): f.name for f in fields(LogSettings)}
 LIMIT_NAMES = {f.name for f in fields(Limits)}
 
 
@@ -131,6 +147,15 @@ class Conf:
         if isinstance(known.get("audience"), list):
             known["audience"] = tuple(known["audience"])
         return JwtSettings(**known)
+
+    @property
+    def log(self) -> LogSettings:
+        """How the log is kept."""
+        value = self._option("LOG")
+        if not isinstance(value, Mapping) or set(value) - set(LOG_KEYS):
+            known = sorted(LOG_KEYS)
+            raise ImproperlyConfigured(f"{SETTING}['LOG'] must be a dictionary of {known}.")
+        return LogSettings(**{LOG_KEYS[key]: item for key, item in value.items()})
 
     @property
     def limits(self) -> Limits:

@@ -162,8 +162,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 self._watch_expiry()
             case do.Authorize(name, filters):
                 return await self._authorize(name, filters)
-            case do.Attach(subscription):
-                await self._present.attach(subscription)
+            case do.Prepare(collection):
+                return await self._present.prepare(collection)
+            case do.Attach(subscription, after, wanted):
+                self._present.attach(subscription, after=after, wanted=wanted)
             case do.Detach(subscription):
                 self._present.detach(subscription)
             case do.Enter(room):

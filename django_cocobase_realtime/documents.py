@@ -199,6 +199,12 @@ class RowCodec:
                 image[name] = encode(value)
         return image
 
+    def instance(self, model: type[models.Model], image: Image, using: str) -> models.Model:
+        """A row as it was, as an instance of ``model``; what the image lacks is deferred."""
+        held = [(field, image[name]) for name, field in self.fields.items() if name in image]
+        values = [value if value is None else field.to_python(value) for field, value in held]
+        return model.from_db(using, [field.attname for field, _ in held], values)
+
     def key(self, value: Any) -> str:
         """A primary key's value as a document id."""
         return str(_key_encoder(self.model)(value))

@@ -22,7 +22,8 @@ class Change(msgspec.Struct, frozen=True, tag="change", omit_defaults=True):
     ``after`` is None for a deletion. ``changed`` names the fields whose value differs, None
     where that is not known. ``document`` is the ``data`` made by a collection's serializer,
     None where documents are projections of the image. ``transaction`` is the same for all
-    changes of one database transaction.
+    changes of one database transaction. ``epoch`` and ``seq`` are its place in the collection's
+    stream, None for a change that no log keeps.
     """
 
     id: str
@@ -35,7 +36,14 @@ class Change(msgspec.Struct, frozen=True, tag="change", omit_defaults=True):
     after: Image | None = None
     changed: tuple[str, ...] | None = None
     document: dict[str, Any] | None = None
-    project: str | None = None
+    epoch: str | None = None
+    seq: int | None = None
+
+
+class Bell(msgspec.Struct, frozen=True, tag="bell"):
+    """A collection's log has something new; whoever needs it reads it there."""
+
+    collection: str
 
 
 class Sender(msgspec.Struct, frozen=True):
@@ -70,7 +78,7 @@ class Kick(msgspec.Struct, frozen=True, tag="kick", omit_defaults=True):
     project: str | None = None
 
 
-Event = Change | Broadcast | Kick
+Event = Change | Bell | Broadcast | Kick
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)

@@ -13,6 +13,10 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from .log.models import LogEvent, Stream
+
+__all__ = ["ApiKey", "LogEvent", "Stream"]
+
 PREFIX_LENGTH = 8
 _ALPHABET = string.ascii_letters + string.digits
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
-from django.db import models, router, transaction
+from django.db import models, transaction
 
-from .capture.record import record_delete, record_save
+from .capture.record import record_rows, record_save, suppress
 from .capture.rows import WatchedTable
+from .database import database_for
 from .documents import _any
 from .events import Broadcast, Kick, now
 from .fanout.broker import broker
 from .identity import DEFAULT_PROJECT
 from .registry import registry
 from .wire.codes import CloseCode
+
+__all__ = ["abroadcast", "broadcast", "disconnect", "publish", "suppress"]
 
 
 def broadcast(
@@ -62,14 +65,13 @@ def publish(
         raise TypeError(f"Collection {collection!r} shows {shown.concrete_model.__name__} rows.")
     if event not in ("created", "updated", "deleted"):
         raise ValueError(f"event must be created, updated or deleted, not {event!r}.")
-    using = using or router.db_for_write(type(instance), instance=instance)
+    using = using or database_for(type(instance), instance)
     table = WatchedTable(shown.concrete_model, (shown,))
     pk = getattr(instance, shown.concrete_model._meta.pk.attname)
     with transaction.atomic(using=using, savepoint=False):
         if event == "deleted":
             row = {name: getattr(instance, name) for name in table.attnames}
-            document = None if shown.serializer is None else shown.serialize(instance)
-            record_delete(table, using, pk, row, {collection: document})
+            record_rows(table, using, [(row, None)])
         else:
             created = event == "created"
             record_save(table, using, pk, before=None, created=created, instance=None)

@@ -26,7 +26,8 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 from channels.testing import WebsocketCommunicator
 
-from .events import Event
+from .capture.record import observers
+from .events import Bell, Event
 from .fanout.broker import broker
 from .routing import realtime_application
 
@@ -118,22 +119,29 @@ def _origin(user: Any) -> list[tuple[bytes, bytes]]:
 
 @contextmanager
 def capture_events() -> Iterator[list[Event]]:
-    """Collects what is published within the block, in order, whether anybody listens or not."""
+    """Collects what is announced within the block, in order, whether anybody listens or not.
+
+    A change is there once its transaction is committed.
+    """
     events: list[Event] = []
     publish, send = broker.publish, broker.send
 
     def publish_too(event: Event) -> None:
-        events.append(event)
+        # what was numbered in the log was seen when it was committed
+        if not isinstance(event, Bell) and getattr(event, "seq", None) is None:
+            events.append(event)
         publish(event)
 
     async def send_too(event: Event, *args: Any) -> bool:
         events.append(event)
         return await send(event, *args)
 
+    observers.append(events.append)
     broker.publish, broker.send = publish_too, send_too  # type: ignore[method-assign,assignment]
     try:
         yield events
     finally:
+        observers.remove(events.append)
         del broker.publish, broker.send
 
 

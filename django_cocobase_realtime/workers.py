@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 
 from .conf import conf
 
@@ -44,3 +44,28 @@ async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
     context = contextvars.copy_context()
     return await asyncio.get_running_loop().run_in_executor(_executor(), context.run, call)
+
+
+class DatabaseThread:
+    """One thread with one connection, kept open: for a database that is asked all the time."""
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"realtime-log-{using}")
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call ``function`` there; a failure closes the connection, the next call opens one."""
+
+        def call() -> T:
+            try:
+                return function(*args, **kwargs)
+            except Exception:
+                connections[self._using].close()
+                raise
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def close(self) -> None:
+        """Close the connection, once what is running is done, and end the thread."""
+        self._thread.submit(lambda: connections[self._using].close())
+        self._thread.shutdown(wait=False)

@@ -7,8 +7,9 @@ from typing import Any
 
 from django.db import models
 
-from .record import document_of, record_delete, record_save
-from .rows import Row, WatchedTable, take_write_lock
+from ..database import take_write_lock
+from .record import is_suppressed, record_rows, record_save
+from .rows import Row, WatchedTable
 
 PENDING = "_realtime_delete"
 
@@ -31,7 +32,6 @@ class DeleteTargets:
 @dataclass
 class _Pending:
     before: Row | None = None
-    documents: dict[str, Any] = field(default_factory=dict)
     related: list[tuple[WatchedTable, Row]] = field(default_factory=list)
 
 
@@ -46,15 +46,12 @@ class DeleteCapture:
     ) -> None:
         """Receiver of ``pre_delete``: inside Django's transaction, the row is still there."""
         targets = self.targets.get(type(instance))
-        if not targets:
+        if not targets or is_suppressed():
             return
         pending = _Pending()
         take_write_lock(using, type(instance))
         if targets.own is not None:
             pending.before = targets.own.read(using, instance.pk, lock=True)
-            for collection in targets.own.collections:
-                document = document_of(collection, using, instance.pk, instance)
-                pending.documents[collection.name] = document
         for table, name in targets.relations:
             rows = table.read_where(using, lock=True, **{name: instance})
             pending.related += [(table, row) for row in rows]
@@ -72,4 +69,4 @@ class DeleteCapture:
             pk = table.pk_of(row)
             record_save(table, using, pk, before=row, created=False, instance=None)
         if targets.own is not None and pending.before is not None:
-            record_delete(targets.own, using, instance.pk, pending.before, pending.documents)
+            record_rows(targets.own, using, [(pending.before, None)])

@@ -1,44 +1,49 @@
-"""From rows before and after to changes, handed on when their transaction commits."""
+"""From rows before and after to changes: into the log, or, where none is kept, to the broker.
+
+A collection's log is in its own database. A row that was written to another one, and a
+collection with ``durable`` False, are announced on commit, at most once.
+"""
 
 from __future__ import annotations
 
-import logging
-import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
 
 from django.db import models, transaction
+from msgspec.structs import replace
 
 from ..collection import Collection
 from ..documents import RowCodec, difference
 from ..events import Change, Image, now
 from ..fanout.broker import broker
+from ..log.write import Transaction, append
 from .rows import Row, WatchedTable, after_image
 
-logger = logging.getLogger(__name__)
+observers: list[Callable[[Change], object]] = []
+"""Called with each logged change once it is committed: for tests."""
+
+_suppressed: ContextVar[bool] = ContextVar("realtime_suppressed", default=False)
 
 
-class _Transaction:
-    """Names one database transaction, for as long as it is open."""
+@contextmanager
+def suppress() -> Iterator[None]:
+    """Within the block, what this thread or task writes is not captured: for imports.
 
-    __slots__ = ("count", "id")
+    Clients are not told; triggers, where they are installed, still log.
+    """
+    token = _suppressed.set(True)
+    try:
+        yield
+    finally:
+        _suppressed.reset(token)
 
-    def __init__(self) -> None:
-        self.id = uuid.uuid4().hex
-        self.count = 0
 
-    def __call__(self) -> None:
-        """The commit hook by which an open transaction is known; a rollback takes it away."""
-
-
-def current_transaction(using: str) -> _Transaction:
-    """The open transaction of a database connection; in autocommit a new one each time."""
-    connection: Any = transaction.get_connection(using)
-    current: _Transaction | None = getattr(connection, "_realtime_transaction", None)
-    if current is None or not any(hook is current for _, hook, _ in connection.run_on_commit):
-        current = connection._realtime_transaction = _Transaction()
-        transaction.on_commit(current, using=using)
-    return current
+def is_suppressed() -> bool:
+    """Whether this thread or task writes without telling."""
+    return _suppressed.get()
 
 
 def record_save(
@@ -53,6 +58,7 @@ def record_save(
 ) -> None:
     """A row was written. ``instance`` is None where only the database knows what it holds."""
     row: Row | None = None
+    made: list[Change] = []
     for codec, collections in table.codecs():
         old = None if before is None else codec.image(before)
         new = after_image(codec, instance, update_fields, old)
@@ -61,75 +67,96 @@ def record_save(
             if row is None:  # written and deleted again by the project's own receivers
                 return
             new = codec.image(row)
-        for collection in collections:
-            _emit(
-                collection,
-                codec,
-                using,
-                op="created" if created else "updated",
-                pk=pk,
-                before=old if collection.track else None,
-                after=new,
-                changed=None if old is None or not collection.track else difference(old, new),
-                document=document_of(collection, using, pk, instance),
-            )
+        op: Literal["created", "updated"] = "created" if created else "updated"
+        made += _changes(collections, codec, using, op, pk, old, new)
+    emit(using, table, made)
 
 
-def record_delete(
-    table: WatchedTable, using: str, pk: Any, before: Row, documents: dict[str, Any]
+def record_rows(
+    table: WatchedTable, using: str, pairs: Iterable[tuple[Row | None, Row | None]]
 ) -> None:
-    """A row is gone. ``documents``: what serializers said of it while it was there."""
+    """Many rows were written at once: each as it was (None: not there) and as it is."""
+    made: list[Change] = []
+    groups = list(table.codecs())
+    for before, after in pairs:
+        row = after or before
+        if row is None:
+            continue
+        pk = table.pk_of(row)
+        for codec, collections in groups:
+            old = None if before is None else codec.image(before)
+            new = None if after is None else codec.image(after)
+            op: Literal["created", "updated", "deleted"]
+            op = "deleted" if after is None else "created" if before is None else "updated"
+            made += _changes(collections, codec, using, op, pk, old, new)
+    emit(using, table, made)
+
+
+def record_related(table: WatchedTable, using: str, row: Row, field: str) -> None:
+    """A row's many-to-many field changed: an update of the row, though not of its table."""
+    made: list[Change] = []
     for codec, collections in table.codecs():
-        old = codec.image(before)
-        for collection in collections:
-            document = documents.get(collection.name)
-            _emit(collection, codec, using, op="deleted", pk=pk, before=old, document=document)
+        image = codec.image(row)
+        pk = table.pk_of(row)
+        for change in _changes(collections, codec, using, "updated", pk, image, image):
+            changed = None if change.changed is None else (field,)
+            made.append(replace(change, changed=changed))
+    emit(using, table, made)
 
 
-def document_of(
-    collection: Collection, using: str, pk: Any, instance: models.Model | None
-) -> dict[str, Any] | None:
-    """The serializer's document, made of what the database holds where the instance differs.
-
-    A serializer that fails costs its readers the data, never the project its save.
-    """
-    if collection.serializer is None:
-        return None
-    model = collection.model_class
-    try:
-        if not isinstance(instance, model) or collection.codec.of_instance(instance) is None:
-            instance = model._base_manager.using(using).get(pk=pk)
-        return collection.serialize(instance)
-    except Exception:
-        logger.exception("The serializer of collection %r failed.", collection.name)
-        return {}
-
-
-def _emit(
-    collection: Collection,
+def _changes(
+    collections: Iterable[Collection],
     codec: RowCodec,
     using: str,
-    *,
     op: Literal["created", "updated", "deleted"],
     pk: Any,
-    before: Image | None = None,
-    after: Image | None = None,
-    changed: tuple[str, ...] | None = None,
-    document: dict[str, Any] | None = None,
-) -> None:
-    current = current_transaction(using)
-    current.count += 1
-    change = Change(
-        id=f"{current.id}-{current.count}",
-        collection=collection.name,
-        op=op,
-        document_id=codec.key(pk),
-        transaction=current.id,
-        at=now(),
-        before=before,
-        after=after,
-        changed=changed,
-        document=document,
-    )
-    # savepoints included: Django drops the hook with the savepoint that is rolled back
-    transaction.on_commit(partial(broker.publish, change), using=using, robust=True)
+    old: Image | None,
+    new: Image | None,
+) -> list[Change]:
+    current = Transaction.current(using)
+    changed = None if op != "updated" or old is None or new is None else difference(old, new)
+    made = []
+    for collection in collections:
+        current.count += 1
+        keep = collection.track or op == "deleted"
+        made.append(
+            Change(
+                id=f"{current.id}-{current.count}",
+                collection=collection.name,
+                op=op,
+                document_id=codec.key(pk),
+                transaction=current.id,
+                at=now(),
+                before=old if keep else None,
+                after=new,
+                changed=changed if keep else None,
+            )
+        )
+    return made
+
+
+def emit(using: str, table: WatchedTable, changes: list[Change]) -> None:
+    """Log changes and ring on commit; send those that no log keeps, on commit as well."""
+    collections = {collection.name: collection for collection in table.collections}
+    logged: list[Change] = []
+    for change in changes:
+        collection = collections[change.collection]
+        if collection.durable and collection.database == using:
+            logged.append(change)
+        else:
+            send = partial(_send, collection, change, using)
+            # savepoints included: Django drops the hook with the savepoint that is rolled back
+            transaction.on_commit(send, using=using, robust=True)
+    if logged:
+        append(using, logged)
+        for observe in observers:
+            for change in logged:
+                transaction.on_commit(partial(observe, change), using=using)
+        current = Transaction.current(using)
+        for name in dict.fromkeys(change.collection for change in logged):
+            current.once_on_commit(using, name, partial(broker.ring, name))
+
+
+def _send(collection: Collection, change: Change, using: str) -> None:
+    document = collection.document_of(change, using)
+    broker.publish(change if document is None else replace(change, document=document))

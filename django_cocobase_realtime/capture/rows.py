@@ -7,11 +7,10 @@ the instance, which may be stale.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import connections, models, router, transaction
+from django.db import connections, models
 
 from ..collection import Collection
 from ..documents import RowCodec
@@ -81,52 +80,3 @@ def after_image(
         return None
     written = codec.written(instance, update_fields)
     return None if written is None or codec.generated else {**before, **written}
-
-
-def database_for(instance: models.Model, using: str | None) -> str:
-    """The database a save goes to, as Django decides it."""
-    return using or router.db_for_write(type(instance), instance=instance)
-
-
-@contextmanager
-def write_transaction(using: str) -> Iterator[None]:
-    """An atomic block that, on SQLite, takes the write lock first.
-
-    Reading first and writing then makes concurrent writers fail at once with "database is
-    locked", whatever the busy timeout.
-    """
-    connection: Any = connections[using]
-    if connection.vendor != "sqlite" or connection.in_atomic_block:
-        with transaction.atomic(using=using, savepoint=False):
-            yield
-        return
-    connection.ensure_connection()
-    mode = connection.transaction_mode
-    connection.transaction_mode = "IMMEDIATE"
-    atomic = transaction.atomic(using=using, savepoint=False)
-    try:
-        atomic.__enter__()
-    finally:
-        connection.transaction_mode = mode
-    with _entered(atomic):
-        yield
-
-
-@contextmanager
-def _entered(atomic: Any) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        atomic.__exit__(type(error), error, error.__traceback__)
-        raise
-    atomic.__exit__(None, None, None)
-
-
-def take_write_lock(using: str, model: type[models.Model]) -> None:
-    """On SQLite, make a transaction that was begun for reading a writing one, by a no-op write."""
-    connection = connections[using]
-    if connection.vendor == "sqlite" and connection.in_atomic_block:
-        names = (model._meta.db_table, str(model._meta.pk.column))
-        table, column = (connection.ops.quote_name(name) for name in names)
-        with connection.cursor() as cursor:
-            cursor.execute(f"UPDATE {table} SET {column} = {column} WHERE 0")  # noqa: S608

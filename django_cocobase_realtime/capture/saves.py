@@ -14,8 +14,9 @@ from typing import Any
 from django.db import models
 from django.db.models import NOT_PROVIDED
 
-from .record import record_save
-from .rows import Row, WatchedTable, database_for, write_transaction
+from ..database import database_for, write_transaction
+from .record import is_suppressed, record_save
+from .rows import Row, WatchedTable
 
 ACTIVE = "_realtime_saves"
 
@@ -57,10 +58,10 @@ class SaveCapture:
             update_fields: Any = None,
         ) -> None:
             targets = capture.targets.get(type(self))
-            if raw or not targets:
+            if raw or not targets or is_suppressed():
                 original(self, raw, force_insert, force_update, using, update_fields)
                 return
-            using = database_for(self, using)
+            using = using or database_for(type(self), self)
             with write_transaction(using):
                 active: list[Befores] = self.__dict__.setdefault(ACTIVE, [])
                 inserts = bool(force_insert)
@@ -87,7 +88,7 @@ class SaveCapture:
     ) -> None:
         """Receiver of ``post_save``."""
         targets = self.targets.get(type(instance))
-        if not targets:
+        if not targets or is_suppressed():
             return
         active = instance.__dict__.get(ACTIVE)
         befores: Befores = active[-1] if active else {}

@@ -19,14 +19,14 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, cast
 
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from ..conf import conf
-from ..events import Broadcast, Change, Event, Kick, encode
+from ..events import Bell, Broadcast, Change, Event, Kick, encode
 from .names import CONTROL, collection_group, room_group
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ OUTBOX = 20_000  # events that may wait for a layer that does not answer
 BATCH_BYTES = 256 * 1024  # of one layer message
 EXIT_TIMEOUT = 2.0  # seconds a process that ends waits for its outbox
 
+Hears = Callable[[str], "Callable[[], object] | None"]
 Item = tuple[str, bytes, "Future[bool] | None"]
 
 
@@ -48,7 +49,7 @@ class Broker:
 
     def _reset(self) -> None:
         self._outbox: deque[Item] = deque()
-        self._loops: list[asyncio.AbstractEventLoop] = []
+        self._loops: dict[asyncio.AbstractEventLoop, Hears] = {}
         self._lock = threading.Lock()
         self._draining = False
         self._own: asyncio.AbstractEventLoop | None = None
@@ -65,6 +66,24 @@ class Broker:
             self._put((_group(event), encode(event), None))
         except Exception:
             logger.exception("An event could not be published.")
+
+    def ring(self, collection: str) -> None:
+        """A collection's log has something new. Returns at once and never raises.
+
+        A hub of this process that follows the collection numbers it and tells the others; without
+        one, the bell goes to the processes that do.
+        """
+        rung = False
+        for loop, hears in list(self._loops.items()):
+            wake = hears(collection)
+            if wake is not None:
+                try:
+                    loop.call_soon_threadsafe(wake)
+                    rung = True
+                except RuntimeError:  # closed without a word
+                    continue
+        if not rung:
+            self.publish(Bell(collection))
 
     async def send(self, event: Event, timeout: float = SEND_TIMEOUT) -> bool:
         """Like ``publish``, but tells whether the layer took it within ``timeout`` seconds."""
@@ -84,16 +103,19 @@ class Broker:
 
     # who sends
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """A hub runs in this loop now: send from there."""
+    def attach(self, loop: asyncio.AbstractEventLoop, hears: Hears | None = None) -> None:
+        """A hub runs in this loop now: send from there, and ring there first.
+
+        ``hears`` gives, for a collection, what to call in that loop; None for one that nobody
+        there listens to.
+        """
         with self._lock:
-            self._loops.append(loop)
+            self._loops[loop] = hears or (lambda collection: None)
 
     def detach(self, loop: asyncio.AbstractEventLoop) -> None:
         """The hub of this loop is gone."""
         with self._lock:
-            if loop in self._loops:
-                self._loops.remove(loop)
+            if self._loops.pop(loop, None) is not None:
                 # a drain that this loop was asked for may never run
                 self._draining = False
         if self._outbox:
@@ -105,7 +127,7 @@ class Broker:
                 return
             self._draining = True
             self._idle.clear()
-            for loop in reversed(self._loops):
+            for loop in reversed(list(self._loops)):
                 try:
                     loop.call_soon_threadsafe(self._start_drain)
                 except RuntimeError:  # closed without a word
@@ -199,7 +221,7 @@ atexit.register(_flush_at_exit)
 
 def _group(event: Event) -> str:
     match event:
-        case Change():
+        case Change() | Bell():
             return collection_group(event.collection)
         case Broadcast():
             return room_group(event.project, event.room)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..events import Broadcast, Change
+from ..log.cursor import encode as encode_cursor
 from ..wire import native
 from .subscriptions import Subscription
 
@@ -16,11 +17,12 @@ Shape = tuple[tuple[str, ...] | None, tuple[str, ...]]
 class ChangeFrames:
     """Encodes one change; the same shape is encoded once, whatever the number of readers."""
 
-    __slots__ = ("_change", "_max_bytes", "_texts")
+    __slots__ = ("_change", "_max_bytes", "_replayed", "_texts")
 
-    def __init__(self, change: Change, max_bytes: int) -> None:
+    def __init__(self, change: Change, max_bytes: int, *, replayed: bool = False) -> None:
         self._change = change
         self._max_bytes = max_bytes
+        self._replayed = replayed
         self._texts: dict[Shape, str] = {}
 
     def texts(self, subscriptions: Iterable[Subscription]) -> list[str]:
@@ -62,7 +64,16 @@ class ChangeFrames:
             at=change.at,
             transaction=change.transaction,
             changed=changed if change.op == "updated" else None,
+            cursor=cursor_of(change),
+            replayed=self._replayed,
         )
+
+
+def cursor_of(change: Change) -> str | None:
+    """The change's place in its stream as clients hold it; None where no log keeps it."""
+    if change.epoch is None or change.seq is None:
+        return None
+    return encode_cursor(change.collection, change.epoch, change.seq)
 
 
 def data_of(change: Change, fields: tuple[str, ...] | None) -> dict[str, Any]:

@@ -9,28 +9,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import weakref
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from ..auth import chain
+from ..collection import Collection
 from ..conf import conf
-from ..events import Broadcast, Change, Event, Kick, decode
+from ..events import Bell, Broadcast, Change, Event, Kick, decode
+from ..log.cursor import Position
+from ..log.cursor import encode as encode_cursor
+from ..log.follow import behind
+from ..log.read import Extent
+from ..log.trim import trim
 from ..registry import registry
 from ..rooms.rooms import Rooms
+from ..wire import native
 from ..wire.codes import CloseCode
-from ..workers import run
+from ..workers import DatabaseThread, run
 from .broker import Inbox, broker
 from .connection import Connection
+from .feed import Feed
 from .frames import ChangeFrames, broadcast_text
 from .names import CONTROL, collection_group, room_group
+from .snapshot import Wanted
+from .start import start
 from .subscriptions import Subscription, SubscriptionTable
 
 logger = logging.getLogger(__name__)
 
+TRIM = 60.0  # seconds between trims of the log, about
+CURSORS = 30.0  # seconds after which a quiet subscription is told its cursor
 SWEEP = 1.0  # seconds between looks at groups to leave or to join again
 RENEW = 30.0  # seconds after which memberships are renewed: a flushed Redis forgets them
 LISTEN_TIMEOUT = 5.0  # seconds a first subscription waits for the layer
@@ -45,6 +59,9 @@ class Hub:
         self.connections: dict[str, Connection] = {}
         self.rooms = Rooms()
         self._tables: dict[str, SubscriptionTable] = {}
+        self._users: Counter[str] = Counter()
+        self._feeds: dict[str, Feed] = {}
+        self._threads: dict[str, DatabaseThread] = {}
         self._groups: Counter[str] = Counter()
         self._joined: dict[str, float] = {}
         self._inbox: Inbox | None = None
@@ -66,11 +83,14 @@ class Hub:
         """Take a connection in; the first one makes the hub listen."""
         self.connections[connection.id] = connection
         if not self._tasks:
-            broker.attach(self._loop)
+            broker.attach(self._loop, self._hears)
             self._groups[CONTROL] += 1
             self._start(self._listen())
             self._start(self._sweep())
             self._start(self._audit())
+            self._start(self._poll())
+            self._start(self._trim())
+            self._start(self._tell_cursors())
 
     async def close(self, connection: Connection) -> None:
         """Let a connection go with all it had; after the last one the hub rests."""
@@ -89,6 +109,9 @@ class Hub:
     async def _rest(self) -> None:
         tasks, self._tasks = self._tasks, []
         broker.detach(self._loop)
+        for thread in self._threads.values():
+            thread.close()
+        self._threads.clear()
         for task in tasks:
             task.cancel()
         inbox, joined = self._inbox, list(self._joined)
@@ -108,17 +131,75 @@ class Hub:
 
     # subscriptions and rooms
 
-    async def attach(self, subscription: Subscription) -> None:
-        """Start a subscription; one of the same name is replaced, with no event between lost."""
-        await self._need(collection_group(subscription.collection))
-        connection = subscription.connection
+    async def prepare(self, collection: str) -> Extent | None:
+        """Follow a collection, and catch up with all that was committed before.
+
+        Returns how far everything is delivered, None for a collection without a log. Raises what
+        the database raises. One ``attach`` or ``release`` must follow, in the same turn.
+        """
+        shown = registry.get(collection)
+        self._users[collection] += 1
+        try:
+            if collection not in self._tables:
+                self._tables[collection] = SubscriptionTable(shown.schema)
+            await self._need(collection_group(collection))
+            if not shown.durable:
+                return None
+            feed = self._feeds.get(collection)
+            if feed is None:
+                feed = self._feeds[collection] = self._follow(shown)
+            await feed.caught_up()
+        except BaseException:
+            self.release(collection)
+            raise
+        return feed.extent
+
+    def release(self, collection: str) -> None:
+        """One subscription less; after the last one the collection is not followed any more."""
+        self._users[collection] -= 1
+        self._groups[collection_group(collection)] -= 1
+        if self._users[collection] <= 0:
+            del self._users[collection]
+            self._tables.pop(collection, None)
+            feed = self._feeds.pop(collection, None)
+            if feed is not None:
+                feed.stop()
+
+    def _follow(self, collection: Collection) -> Feed:
+        using = collection.database
+        thread = self._threads.get(using)
+        if thread is None:
+            thread = self._threads[using] = DatabaseThread(using)
+        lost = partial(self._lost, collection.name)
+        return Feed(collection.name, thread, using, self._deliver_change, lost)
+
+    def _lost(self, collection: str) -> None:
+        """The stream began anew, or was trimmed faster than this process could read."""
+        for connection in list(self.connections.values()):
+            if any(s.collection == collection for s in connection.subscriptions.values()):
+                connection.close(CloseCode.POSITION_LOST)
+
+    def attach(
+        self,
+        subscription: Subscription,
+        *,
+        after: Position | None = None,
+        wanted: Wanted | None = None,
+    ) -> None:
+        """Start a prepared subscription; one of the same name is replaced, nothing lost between.
+
+        Live at once, or once its snapshot is sent and all since ``after`` was replayed.
+        """
+        name, connection = subscription.collection, subscription.connection
         old = connection.subscriptions.get(subscription.name)
         connection.subscriptions[subscription.name] = subscription
-        table = self._tables.get(subscription.collection)
-        if table is None:
-            schema = registry.get(subscription.collection).schema
-            table = self._tables[subscription.collection] = SubscriptionTable(schema)
-        table.add(subscription)
+        table, feed = self._tables[name], self._feeds.get(name)
+        if after is None and wanted is None:
+            table.add(subscription)
+            subscription.seen = 0 if feed is None else feed.seq
+        else:
+            work = start(subscription, registry.get(name), table, feed, after, wanted)
+            subscription.starting = self._loop.create_task(work)
         if old is not None:
             self._forget(old)
 
@@ -130,12 +211,10 @@ class Hub:
         self._forget(subscription)
 
     def _forget(self, subscription: Subscription) -> None:
-        table = self._tables.get(subscription.collection)
-        if table is not None:
-            table.discard(subscription)
-            if not len(table):
-                del self._tables[subscription.collection]
-        self._groups[collection_group(subscription.collection)] -= 1
+        if subscription.starting is not None:
+            subscription.starting.cancel()
+        self._tables[subscription.collection].discard(subscription)
+        self.release(subscription.collection)
 
     async def enter(self, connection: Connection, project: str, room: str) -> None:
         """Put a connection into a room."""
@@ -236,7 +315,13 @@ class Hub:
         """Hand an event to everyone here who must see it."""
         match event:
             case Change():
-                self._deliver_change(event)
+                feed = self._feeds.get(event.collection) if event.seq is not None else None
+                if feed is not None:
+                    feed.take(event)
+                elif event.seq is None:
+                    self._deliver_change(event)
+            case Bell():
+                self._ring(event.collection)
             case Broadcast():
                 self._deliver_broadcast(event)
             case Kick():
@@ -251,8 +336,21 @@ class Hub:
             matched.setdefault(subscription.connection, []).append(subscription)
         frames = ChangeFrames(change, conf.limits.event_bytes)
         for connection, subscriptions in matched.items():
-            for text in frames.texts(subscriptions):
+            for subscription in subscriptions:
+                subscription.seen = change.seq or 0
+            live = [each for each in subscriptions if each.held is None]
+            for text in frames.texts(live):
                 connection.writer.push(text)
+            for subscription in subscriptions:
+                if subscription.held is not None:
+                    self._hold(subscription, frames.texts([subscription]))
+
+    def _hold(self, subscription: Subscription, texts: list[str]) -> None:
+        held = subscription.held
+        if held is not None:
+            held += texts
+            if len(held) > conf.limits.queue_messages:
+                subscription.connection.close(CloseCode.SLOW_CONSUMER)
 
     def _deliver_broadcast(self, event: Broadcast) -> None:
         text = broadcast_text(event)
@@ -269,6 +367,65 @@ class Hub:
             by_credential = event.credential is not None and identity.credential == event.credential
             if (by_user or by_credential) and event.project in (None, identity.project):
                 connection.close(CloseCode(event.code))
+
+    # the log
+
+    def _hears(self, collection: str) -> Callable[[], None] | None:
+        """For the broker, from any thread: what to call when this collection's bell rings."""
+        return partial(self._ring, collection) if collection in self._feeds else None
+
+    def _ring(self, collection: str) -> None:
+        feed = self._feeds.get(collection)
+        if feed is not None:
+            feed.ring()
+
+    async def _poll(self) -> None:
+        """Look for what no bell told of: a layer loses messages, other processes have none."""
+        while True:
+            await asyncio.sleep(conf.log.poll)
+            positions: dict[str, dict[str, Position]] = {}
+            for name, feed in self._feeds.items():
+                positions.setdefault(feed.using, {})[name] = feed.position
+            for using, each in positions.items():
+                try:
+                    names = await self._threads[using].run(behind, using, each)
+                except Exception as error:
+                    logger.warning("The log cannot be read: %r", error)
+                    continue
+                for name in names:
+                    self._ring(name)
+
+    async def _trim(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM * (0.5 + random.random()))  # noqa: S311 - to spread processes
+            settings = conf.log
+            names: dict[str, list[str]] = {}
+            for name, feed in self._feeds.items():
+                names.setdefault(feed.using, []).append(name)
+            for using, collections in names.items():
+                work = partial(
+                    trim,
+                    using,
+                    max_age=settings.max_age,
+                    max_events=settings.max_events,
+                    collections=collections,
+                )
+                try:
+                    await run(work)
+                except Exception as error:
+                    logger.warning("The log could not be trimmed: %r", error)
+
+    async def _tell_cursors(self) -> None:
+        """Now and then, tell quiet subscriptions how far they are, lest their cursor age out."""
+        while True:
+            await asyncio.sleep(CURSORS)
+            for name, feed in list(self._feeds.items()):
+                cursor = encode_cursor(name, feed.epoch, feed.seq)
+                for subscription in self._tables.get(name, ()):
+                    if subscription.seen < feed.seq:
+                        subscription.seen = feed.seq
+                        frame = native.cursor(subscription.name, cursor)
+                        subscription.connection.writer.push(native.encode(frame))
 
     # credentials
 

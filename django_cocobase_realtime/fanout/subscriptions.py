@@ -6,6 +6,7 @@ candidates, then each one's own filter (the client's and the permission's, combi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 EVENTS = frozenset({"created", "updated", "deleted"})
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Subscription:
     """One connection's wish to hear of a collection.
 
     ``filter`` is what the client asked for AND what the permission allows. ``fields`` are the
-    names that go into ``data``, sorted, or None for a serializer's whole document. ``asked`` is
-    the client's filter as it was sent, for the reply.
+    names that go into ``data``, or None for a serializer's whole document. ``seen`` is the number
+    of the last event that it was told of, ``starting`` the task that brings it up to date first,
+    ``held`` what must wait for the end of a snapshot where no log keeps it.
     """
 
     connection: Connection
@@ -34,6 +36,13 @@ class Subscription:
     filter: Filter
     fields: tuple[str, ...] | None
     events: frozenset[str] = EVENTS
+    seen: int = 0
+    starting: asyncio.Task[None] | None = None
+    held: list[str] | None = None
+
+    def wants(self, change: Change, row: Row) -> bool:
+        """Whether it must see a change that left (or found) the row so."""
+        return change.op in self.events and self.filter.matches(row)
 
 
 class SubscriptionTable:
@@ -54,15 +63,19 @@ class SubscriptionTable:
         """Let it hear no more; nothing where it was not there."""
         self._index.discard(subscription)
 
-    def matching(self, change: Change) -> Iterator[Subscription]:
-        """Subscriptions that must see this change, by the row as it is after it.
-
-        A deletion is judged by the row as it was before.
-        """
+    def row(self, change: Change) -> Row | None:
+        """The row by which a change is judged: as it is after it, before it for a deletion."""
         image = change.before if change.op == "deleted" else change.after
-        if image is None:
+        return None if image is None else Row(image, self.schema)
+
+    def matching(self, change: Change) -> Iterator[Subscription]:
+        """Subscriptions that must see this change."""
+        row = self.row(change)
+        if row is None:
             return
-        row = Row(image, self.schema)
         for subscription in self._index.candidates(row):
-            if change.op in subscription.events and subscription.filter.matches(row):
+            if subscription.wants(change, row):
                 yield subscription
+
+    def __iter__(self) -> Iterator[Subscription]:
+        return iter(self._index)

@@ -110,6 +110,11 @@ class Writer:
         finally:
             self._task = None
 
+    async def drained(self) -> None:
+        """Wait until nothing waits: for those who have much to send and can pause."""
+        while self._task is not None:
+            await asyncio.wait({self._task})
+
     async def flush(self, timeout: float) -> bool:
         """Wait until all is sent, ``timeout`` seconds at most. False: it was not."""
         if self._task is None:

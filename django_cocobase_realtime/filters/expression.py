@@ -67,6 +67,12 @@ class Filter:
                 return False
         return True
 
+    def canonical(self) -> str:
+        """The same text for the same filter, on every server."""
+        if not self.possible:
+            return "nothing"
+        return repr([(n, sorted(map(repr, v))) for n, v in sorted(self.equalities.items())])
+
     def __and__(self, other: Filter) -> Filter:
         """Matches what both match."""
         if not (self.possible and other.possible):

@@ -26,6 +26,9 @@ class FilterIndex(Generic[T]):
     def __len__(self) -> int:
         return len(self._places)
 
+    def __iter__(self) -> Iterator[T]:
+        return iter(list(self._places))
+
     def add(self, item: T, filter: Filter) -> None:
         """Put an item in. One that is in already is put in anew."""
         self.discard(item)

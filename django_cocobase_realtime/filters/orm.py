@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import models
+from django.db.models import Q
 from django.utils import timezone
 
+from .expression import Filter
 from .schema import FieldSpec, Kind
 
 _KINDS: tuple[tuple[type[Any], Kind], ...] = (
@@ -37,6 +39,14 @@ def field_spec(field: models.Field[Any, Any]) -> FieldSpec:
     if field.primary_key:
         return FieldSpec(field.name, Kind.KEY, _kind(field), zone)
     return FieldSpec(field.name, _kind(field), zone=zone)
+
+
+def to_q(filter: Filter) -> Q:
+    """The same rows, asked of the database."""
+    if not filter.possible:
+        return Q(pk__in=[])
+    lookups = {f"{name}__in": list(values) for name, values in filter.equalities.items()}
+    return Q(**lookups)
 
 
 def _kind(field: models.Field[Any, Any]) -> Kind:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..events import Broadcast
+from ..fanout.snapshot import Wanted
 from ..fanout.subscriptions import Subscription
+from ..log.cursor import Position
 from ..wire.codes import CloseCode
 from ..wire.native import Frame
 
@@ -53,10 +55,25 @@ class Authorize:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """Follow a collection. Result: its ``Extent`` so far, None where it has no log.
+
+    ``Attach`` follows in the same breath.
+    """
+
+    collection: str
+
+
+@dataclass(frozen=True, slots=True)
 class Attach:
-    """Start a subscription, in place of one of the same name. Result: None, once it is live."""
+    """Start a prepared subscription, in place of one of the same name. Result: None.
+
+    Live at once, or after the documents that are ``wanted`` and what happened since ``after``.
+    """
 
     subscription: Subscription
+    after: Position | None = None
+    wanted: Wanted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +105,18 @@ class Say:
 
 
 Effect = (
-    Send | Close | Authenticate | Admit | Expire | Authorize | Attach | Detach | Enter | Exit | Say
+    Send
+    | Close
+    | Authenticate
+    | Admit
+    | Expire
+    | Authorize
+    | Prepare
+    | Attach
+    | Detach
+    | Enter
+    | Exit
+    | Say
 )
 Steps: TypeAlias = Generator[Effect, Any, None]
 """Effects in order; each is answered with its result before the next one is made."""

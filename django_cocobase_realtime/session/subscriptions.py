@@ -2,91 +2,136 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..collection import Grant
+from ..fanout.snapshot import Wanted
 from ..fanout.subscriptions import EVENTS, Subscription
-from ..filters import FilterLimits, InvalidFilter, parse
+from ..filters import Filter, FilterLimits, InvalidFilter, parse
+from ..log.cursor import Position, encode
+from ..log.read import Extent
 from ..wire import native
 from ..wire.codes import ErrorCode
 from ..wire.messages import Subscribe, Unsubscribe
-from .effects import Attach, Authorize, Detach, Send, Steps
+from .effects import Attach, Authorize, Detach, Prepare, Send, Steps
+from .resume import Resync, resume, scope_of
 
 if TYPE_CHECKING:
     from .machine import Session
 
 
+class Refusal(Exception):
+    """The subscription is refused: ``code`` and a sentence."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def subscribe(session: Session, command: Subscribe) -> Steps:
     """Watch a collection. One of the same name is replaced; a refused one leaves it alone."""
-    name = command.subscription or command.collection
-    held = session.connection.subscriptions
-    if session.too_long(command.collection) or session.too_long(command.subscription):
-        yield _limit(session, command, f"Names may have {session.limits.name_bytes} bytes at most.")
-        return
-    if name not in held and len(held) >= session.limits.subscriptions:
-        limit = session.limits.subscriptions
-        yield _limit(session, command, f"A connection may have {limit} subscriptions at most.")
-        return
-    filters = command.filters or {}
-    grant: Grant | None = yield Authorize(command.collection, filters)
-    if grant is None:
-        yield session.error(
-            ErrorCode.UNKNOWN_COLLECTION,
-            f"There is no collection {command.collection!r} that you may watch.",
-            command.id,
-        )
-        return
-    fields = _projection(grant, command.fields)
-    if isinstance(fields, str):
-        yield session.error(ErrorCode.BAD_REQUEST, fields, command.id)
-        return
-    limits = session.limits
     try:
-        wanted = parse(
-            filters,
-            grant.schema,
-            allowed=grant.filters,
-            limits=FilterLimits(limits.filter_clauses, limits.filter_depth, limits.filter_values),
-        )
-    except InvalidFilter as error:
-        yield session.error(ErrorCode.INVALID_FILTER, str(error), command.id)
-        return
-    yield Attach(
-        Subscription(
+        _check_names(session, command)
+        grant: Grant | None = yield Authorize(command.collection, command.filters or {})
+        if grant is None:
+            message = f"There is no collection {command.collection!r} that you may watch."
+            raise Refusal(ErrorCode.UNKNOWN_COLLECTION, message)
+        subscription = Subscription(
             connection=session.connection,
-            name=name,
+            name=command.subscription or command.collection,
             collection=command.collection,
-            filter=wanted & grant.visible,
-            fields=fields,
+            filter=_filter(session, command, grant) & grant.visible,
+            fields=_projection(grant, command.fields),
             events=EVENTS if command.events is None else frozenset(command.events),
         )
+        wanted = _wanted(session, command, grant)
+    except Refusal as refusal:
+        yield session.error(refusal.code, str(refusal), command.id)
+        return
+    extent: Extent | None = yield Prepare(command.collection)
+    scope = scope_of(subscription)
+    after, answer = _resume(session, command, extent, scope)
+    reply = native.reply(
+        "subscribed",
+        command.id,
+        collection=command.collection,
+        subscription=subscription.name,
+        filters=command.filters or {},
+        scope=scope,
+        durable=extent is not None,
+        **answer,
     )
-    yield Send(
-        native.reply(
-            "subscribed",
-            command.id,
-            collection=command.collection,
-            subscription=name,
-            filters=filters,
-        )
-    )
+    if extent is not None:
+        seq = extent.head if after is None else after.seq
+        reply["cursor"] = encode(command.collection, extent.epoch, seq)
+    # the reply first: what brings the subscription up to date follows it
+    yield Send(reply)
+    yield Attach(subscription, after, wanted if after is None else None)
 
 
-def _projection(grant: Grant, asked: list[str] | None) -> tuple[str, ...] | str | None:
-    """The fields of ``data``, or a sentence that says what is wrong with those asked for."""
+def _check_names(session: Session, command: Subscribe) -> None:
+    limits, held = session.limits, session.connection.subscriptions
+    if session.too_long(command.collection) or session.too_long(command.subscription):
+        message = f"Names may have {limits.name_bytes} bytes at most."
+        raise Refusal(ErrorCode.LIMIT_EXCEEDED, message)
+    name = command.subscription or command.collection
+    if name not in held and len(held) >= limits.subscriptions:
+        message = f"A connection may have {limits.subscriptions} subscriptions at most."
+        raise Refusal(ErrorCode.LIMIT_EXCEEDED, message)
+
+
+def _filter(session: Session, command: Subscribe, grant: Grant) -> Filter:
+    limits = session.limits
+    bounds = FilterLimits(limits.filter_clauses, limits.filter_depth, limits.filter_values)
+    try:
+        return parse(command.filters or {}, grant.schema, allowed=grant.filters, limits=bounds)
+    except InvalidFilter as error:
+        raise Refusal(ErrorCode.INVALID_FILTER, str(error)) from None
+
+
+def _projection(grant: Grant, asked: list[str] | None) -> tuple[str, ...] | None:
+    """The fields of ``data``; None for a serializer's whole document."""
     if asked is None:
         return grant.fields
-    if grant.fields is None:
-        return tuple(sorted(set(asked)))
     wanted = set(asked)
+    if grant.fields is None:
+        return tuple(sorted(wanted))
     unknown = sorted(wanted - set(grant.fields))
     if unknown:
-        return f"Unknown fields {unknown}; readable are {list(grant.fields)}."
+        message = f"Unknown fields {unknown}; readable are {list(grant.fields)}."
+        raise Refusal(ErrorCode.BAD_REQUEST, message)
     return tuple(name for name in grant.fields if name in wanted)
 
 
-def _limit(session: Session, command: Subscribe, message: str) -> Send:
-    return session.error(ErrorCode.LIMIT_EXCEEDED, message, command.id)
+def _wanted(session: Session, command: Subscribe, grant: Grant) -> Wanted | None:
+    """The snapshot that was asked for."""
+    asked, most = command.snapshot, session.limits.snapshot_documents
+    if isinstance(asked, bool):
+        return Wanted(most) if asked else None
+    if asked.limit is not None and asked.limit > most:
+        raise Refusal(ErrorCode.LIMIT_EXCEEDED, f"A snapshot may have {most} documents at most.")
+    if asked.order is not None:
+        readable = set(grant.fields or ()) | grant.filters
+        allowed = sorted(readable & set(grant.schema))
+        if asked.order.removeprefix("-") not in allowed:
+            message = f"order {asked.order!r} is not possible; allowed are {allowed}."
+            raise Refusal(ErrorCode.BAD_REQUEST, message)
+    return Wanted(asked.limit or most, asked.order)
+
+
+def _resume(
+    session: Session, command: Subscribe, extent: Extent | None, scope: str
+) -> tuple[Position | None, dict[str, Any]]:
+    """Where to go on from, and what the reply says of it."""
+    if command.since is None:
+        return None, {}
+    try:
+        after = resume(
+            command.collection, command.since, command.scope, extent, scope, session.limits
+        )
+    except Resync as resync:
+        return None, {"resumed": False, "resync": {"reason": resync.reason}}
+    return after, {"resumed": True}
 
 
 def unsubscribe(session: Session, command: Unsubscribe) -> Steps:
@@ -104,11 +149,8 @@ def unsubscribe(session: Session, command: Unsubscribe) -> Steps:
         found = [s for s in held.values() if s.collection == command.collection]
         named = {"collection": str(command.collection)}
     if not found:
-        yield session.error(
-            ErrorCode.NOT_SUBSCRIBED,
-            "There is no such subscription on this connection.",
-            command.id,
-        )
+        message = "There is no such subscription on this connection."
+        yield session.error(ErrorCode.NOT_SUBSCRIBED, message, command.id)
         return
     for subscription in found:
         yield Detach(subscription)

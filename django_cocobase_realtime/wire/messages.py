@@ -30,6 +30,13 @@ class Auth(Message, frozen=True, tag="auth"):
     token: str | None = None
 
 
+class Snapshot(msgspec.Struct, frozen=True):
+    """Which of the current documents are wanted: ``limit`` of them, in ``order``."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    order: str | None = None
+
+
 class Subscribe(Message, frozen=True, tag="subscribe", kw_only=True):
     """Watch a collection. ``subscription`` names it, by default as the collection."""
 
@@ -38,6 +45,9 @@ class Subscribe(Message, frozen=True, tag="subscribe", kw_only=True):
     filters: dict[str, Any] | None = None
     fields: list[str] | None = None
     events: list[EventName] | None = None
+    since: str | None = None
+    scope: str | None = None
+    snapshot: bool | Snapshot = False
 
 
 class Unsubscribe(Message, frozen=True, tag="unsubscribe"):

@@ -82,8 +82,13 @@ def change(
     at: str,
     transaction: str,
     changed: Sequence[str] | None = None,
+    cursor: str | None = None,
+    replayed: bool = False,
 ) -> Frame:
-    """A change of one document, as ``created``, ``updated`` or ``deleted``."""
+    """A change of one document, as ``created``, ``updated`` or ``deleted``.
+
+    ``cursor`` is None where no log keeps it; ``replayed`` marks what happened before.
+    """
     frame: Frame = {
         "type": "event",
         "collection": collection,
@@ -93,7 +98,29 @@ def change(
     if changed is not None:
         frame["changed"] = changed
     frame.update(subscriptions=subscriptions, transaction=transaction, at=at)
+    if cursor is not None:
+        frame["cursor"] = cursor
+    if replayed:
+        frame["replayed"] = True
     return frame
+
+
+def cursor(subscription: str, cursor: str) -> Frame:
+    """How far a subscription is complete, where no event of its own tells."""
+    return {"type": "cursor", "subscription": subscription, "cursor": cursor}
+
+
+def snapshot(
+    subscription: str, documents: Sequence[Mapping[str, Any]], cursor: str | None, *, more: bool
+) -> Frame:
+    """A page of what matches now; the last one has ``more`` False."""
+    return {
+        "type": "snapshot",
+        "subscription": subscription,
+        "documents": documents,
+        "cursor": cursor,
+        "more": more,
+    }
 
 
 def broadcast(*, room: str, message: Any, sender: Mapping[str, Any] | None, at: str) -> Frame:

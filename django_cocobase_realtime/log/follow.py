@@ -1,0 +1,56 @@
+"""What a reader of a stream asks for: number what waits, and give what it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..events import Change
+from .cursor import Position
+from .read import extents, page, waiting
+from .sequence import sequence, unsequenced
+
+PAGE = 1000  # events read at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A stream as a reader finds it: ``changes`` above its position, and where it stands.
+
+    Those above ``start`` were numbered just now, by this very call. ``more`` are to be had.
+    """
+
+    epoch: str
+    floor: int
+    start: int
+    head: int
+    changes: list[Change]
+    more: bool
+
+
+def follow(using: str, collection: str, position: Position | None) -> Progress:
+    """Go on from ``position``; without one, only tell where the stream stands."""
+    left = False
+    found = extents(using, [collection]).get(collection)
+    if found is None or unsequenced(using, collection):
+        numbered = sequence(using, collection)
+        epoch, floor, start = numbered.epoch, numbered.floor, numbered.start
+        head, left = numbered.head, numbered.more
+    else:
+        epoch, floor, start, head = found.epoch, found.floor, found.head, found.head
+    changes: list[Change] = []
+    if position is not None and position.epoch == epoch and head > position.seq:
+        changes = page(using, collection, epoch, position.seq, PAGE)
+        left = left or len(changes) == PAGE
+    return Progress(epoch, floor, start, head, changes, left)
+
+
+def behind(using: str, positions: Mapping[str, Position]) -> set[str]:
+    """Streams in which something is new: a number, an epoch, or events that wait for one."""
+    found = extents(using, list(positions))
+    moved = {
+        name
+        for name, position in positions.items()
+        if name in found and (found[name].epoch, found[name].head) != (position.epoch, position.seq)
+    }
+    return moved | waiting(using, list(positions))

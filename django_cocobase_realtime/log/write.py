@@ -1,0 +1,103 @@
+"""Writing: one row an event, in the transaction of the row that changed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from django.db import connections, transaction
+from django.utils import timezone
+
+from ..database import CommitHook
+from ..events import Change
+from .models import LogEvent
+
+_COLUMNS = (
+    "collection",
+    "transaction_id",
+    "op",
+    "document_id",
+    "before",
+    "after",
+    "changed",
+    "created_at",
+)
+_json = msgspec.json.Encoder()
+
+
+class Transaction:
+    """One open database transaction: its id, and what it must do once it commits."""
+
+    __slots__ = ("_hooks", "_marker", "count", "id")
+
+    def __init__(self) -> None:
+        self.id = uuid.uuid4().hex
+        self.count = 0
+        self._marker = CommitHook()
+        self._hooks: dict[str, CommitHook] = {}
+
+    @classmethod
+    def current(cls, using: str) -> Transaction:
+        """The connection's open transaction; in autocommit a new one each time."""
+        connection: Any = transaction.get_connection(using)
+        current: Transaction | None = getattr(connection, "_realtime_transaction", None)
+        if current is None or not current._marker.is_pending(connection):
+            current = connection._realtime_transaction = cls()
+            current._marker.register(connection)
+        return current
+
+    def once_on_commit(self, using: str, key: str, call: Callable[[], object]) -> None:
+        """Call once after the commit, however often it is asked for under this key."""
+        connection: Any = transaction.get_connection(using)
+        hook = self._hooks.get(key)
+        if hook is None or not hook.is_pending(connection):
+            hook = self._hooks[key] = CommitHook(call)
+            hook.register(connection)
+
+
+@lru_cache(maxsize=16)
+def _insert(using: str) -> str:
+    connection = connections[using]
+    quote = connection.ops.quote_name
+    values = ["%s"] * len(_COLUMNS)
+    if connection.vendor == "postgresql":
+        # the database's own name for the transaction, which triggers use too
+        values[1] = "pg_current_xact_id()::text"
+    columns = ", ".join(quote(name) for name in _COLUMNS)
+    table = quote(LogEvent._meta.db_table)
+    return f"INSERT INTO {table} ({columns}) VALUES ({', '.join(values)})"  # noqa: S608
+
+
+def append(using: str, changes: Sequence[Change]) -> None:
+    """Log changes, in order, in the open transaction of ``using``. Raises database errors."""
+    connection = connections[using]
+    named = connection.vendor == "postgresql"
+    at = connection.ops.adapt_datetimefield_value(timezone.now())
+    rows = []
+    for change in changes:
+        row = [
+            change.collection,
+            change.transaction,
+            change.op,
+            change.document_id,
+            json_text(change.before),
+            json_text(change.after),
+            json_text(change.changed),
+            at,
+        ]
+        if named:
+            del row[1]
+        rows.append(row)
+    with connection.cursor() as cursor:
+        if len(rows) == 1:
+            cursor.execute(_insert(using), rows[0])
+        else:
+            cursor.executemany(_insert(using), rows)
+
+
+def json_text(value: Any) -> str | None:
+    """JSON, None for None."""
+    return None if value is None else _json.encode(value).decode()
