@@ -11,7 +11,14 @@ from django.core.management import get_commands, load_command_class
 import django_cocobase_realtime
 from django_cocobase_realtime.collection import OPTIONS as COLLECTION_OPTIONS
 from django_cocobase_realtime.collection import Collection
-from django_cocobase_realtime.conf import JWT_KEYS, OPTIONS, JwtSettings, Limits
+from django_cocobase_realtime.conf import (
+    JWT_KEYS,
+    LOG_KEYS,
+    OPTIONS,
+    JwtSettings,
+    Limits,
+    LogSettings,
+)
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode
 from django_cocobase_realtime.wire.messages import TYPES
 
@@ -53,6 +60,12 @@ def test_jwt():
     assert set(documented) == set(JWT_KEYS)
     for key, name in JWT_KEYS.items():
         assert documented[key].replace('"', "'") == repr(getattr(JwtSettings(), name))
+
+
+def test_log():
+    documented = table("settings.md", "Log")
+    expected = {key: repr(getattr(LogSettings(), name)) for key, name in LOG_KEYS.items()}
+    assert documented == expected
 
 
 def test_limits():
@@ -115,5 +128,5 @@ def test_no_path_of_anybodys_machine():
     kinds = {".py", ".md", ".toml", ".js", ".html", ".css", ".mjs", ""}
     for name in names:
         path = ROOT / name
-        if path.suffix in kinds and path.exists() and path.name != Path(__file__).name:
+        if path.suffix in kinds and path.is_file() and path.name != Path(__file__).name:
             assert not own.search(path.read_text()), name

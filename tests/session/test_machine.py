@@ -7,8 +7,11 @@ import pytest
 from django_cocobase_realtime.collection import Grant
 from django_cocobase_realtime.conf import Limits
 from django_cocobase_realtime.fanout.connection import Connection
+from django_cocobase_realtime.fanout.snapshot import Wanted
 from django_cocobase_realtime.filters import FieldSpec, Filter, Kind
 from django_cocobase_realtime.identity import Identity
+from django_cocobase_realtime.log.cursor import Position, encode
+from django_cocobase_realtime.log.read import Extent
 from django_cocobase_realtime.session import Session
 from django_cocobase_realtime.session import effects as do
 from django_cocobase_realtime.wire.codes import CloseCode
@@ -25,6 +28,7 @@ class Shell:
         self.connection = Connection("c1", None, lambda code: None)
         self.session = Session(self.connection, limits or Limits(), heartbeat=25, now=0.0)
         self.answers = {do.Authenticate: ADA, do.Admit: True, do.Authorize: GRANT, **answers}
+        self.answers.setdefault(do.Prepare, Extent("e1", 10, 5))
         self.answers.setdefault(do.Enter, [{"id": "1", "name": "ada"}])
         self.answers.setdefault(do.Say, True)
 
@@ -151,10 +155,92 @@ def test_subscribe(shell):
     effects = shell.take(
         {"type": "subscribe", "collection": "posts", "filters": {"status": "a"}, "id": "x"}
     )
-    assert [type(e) for e in effects] == [do.Authorize, do.Attach, do.Send]
-    assert effects[1].subscription.fields == ("title", "status")
-    assert effects[2].frame["type"] == "subscribed"
-    assert effects[2].frame["id"] == "x"
+    assert [type(e) for e in effects] == [do.Authorize, do.Prepare, do.Send, do.Attach]
+    assert effects[3].subscription.fields == ("title", "status")
+    assert (effects[3].after, effects[3].wanted) == (None, None)
+    frame = effects[2].frame
+    assert (frame["type"], frame["id"], frame["durable"]) == ("subscribed", "x", True)
+    assert frame["cursor"] == encode("posts", "e1", 10)
+    assert "resumed" not in frame
+
+
+def subscribed(shell, **options):
+    """The reply, and what is attached."""
+    effects = shell.take({"type": "subscribe", "collection": "posts", **options})
+    return effects[-2].frame, effects[-1]
+
+
+def test_resume(shell):
+    scope = subscribed(shell)[0]["scope"]
+    since = encode("posts", "e1", 7)
+    reply, attach = subscribed(shell, since=since, scope=scope)
+    assert (reply["resumed"], reply["cursor"]) == (True, since)  # its own: a second drop is safe
+    assert attach.after == Position("e1", 7)
+    reply, attach = subscribed(shell, since=since, snapshot=True)
+    assert (reply["resumed"], attach.wanted) == (True, None)
+    assert subscribed(shell, since=encode("posts", "e1", 5))[0]["resumed"] is True  # the floor
+
+
+@pytest.mark.parametrize(
+    ("since", "reason"),
+    [
+        (encode("posts", "e1", 4), "retention"),
+        (encode("posts", "e1", 11), "ahead_of_head"),
+        (encode("posts", "e0", 7), "epoch_changed"),
+        (encode("other", "e1", 7), "invalid_cursor"),
+        ("garbage", "invalid_cursor"),
+        ("", "invalid_cursor"),
+        (encode("posts", "e1", 7) + "\n", "invalid_cursor"),
+        (encode("posts", "e1", 7)[:-1] + "٧", "invalid_cursor"),
+    ],
+)
+def test_never_a_partial_answer(shell, since, reason):
+    reply, attach = subscribed(shell, since=since, snapshot=True)
+    assert reply["resumed"] is False
+    assert reply["resync"] == {"reason": reason}
+    assert reply["cursor"] == encode("posts", "e1", 10)
+    assert attach.after is None
+    assert attach.wanted == Wanted(10_000)
+
+
+def test_another_scope_is_a_resync(shell):
+    scope = subscribed(shell)[0]["scope"]
+    since = encode("posts", "e1", 7)
+    for other in ({"filters": {"status": "a"}}, {"fields": ["title"]}, {"events": ["deleted"]}):
+        reply, _ = subscribed(shell, since=since, scope=scope, **other)
+        assert reply["resync"] == {"reason": "scope_changed"}
+
+
+def test_too_much_to_replay():
+    shell = Shell(Limits(replay_events=1, replay_pages=2))
+    shell.take({"type": "auth"})
+    assert subscribed(shell, since=encode("posts", "e1", 7))[0]["resync"] == {
+        "reason": "replay_limit"
+    }
+    assert subscribed(shell, since=encode("posts", "e1", 8))[0]["resumed"] is True
+
+
+def test_without_a_log(shell):
+    shell.answers[do.Prepare] = None
+    reply, _ = subscribed(shell)
+    assert (reply["durable"], "cursor" in reply) == (False, False)
+    assert subscribed(shell, since=encode("posts", "e1", 7))[0]["resumed"] is False
+
+
+def test_snapshots_are_bounded(shell):
+    assert subscribed(shell, snapshot=True)[1].wanted == Wanted(10_000)
+    wanted = subscribed(shell, snapshot={"limit": 5, "order": "-status"})[1].wanted
+    assert wanted == Wanted(5, "-status")
+    for snapshot, code in (
+        ({"limit": 10_001}, "limit_exceeded"),
+        ({"limit": 0}, "bad_request"),
+        ({"order": "password"}, "bad_request"),
+        ({"order": "?"}, "bad_request"),
+        ({"order": "--status"}, "bad_request"),
+        (5, "bad_request"),
+    ):
+        frame = {"type": "subscribe", "collection": "posts", "snapshot": snapshot}
+        assert shell.answer(frame)["code"] == code
 
 
 def test_a_refusal_is_one_error_and_attaches_nothing(shell):
@@ -166,7 +252,7 @@ def test_a_refusal_is_one_error_and_attaches_nothing(shell):
 
 def test_fields_must_be_readable(shell):
     ask = {"type": "subscribe", "collection": "posts", "fields": ["title"]}
-    assert shell.take(ask)[1].subscription.fields == ("title",)
+    assert shell.take(ask)[-1].subscription.fields == ("title",)
     answer = shell.answer({**ask, "fields": ["title", "password"]})
     assert answer["code"] == "bad_request"
     assert "password" in answer["message"]
