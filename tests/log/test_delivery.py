@@ -1,0 +1,321 @@
+"""What a client can rely on: nothing lost, nothing twice, nothing silently skipped."""
+
+import asyncio
+import json
+import subprocess
+import sys
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connection, transaction
+
+from django_cocobase_realtime import suppress
+from django_cocobase_realtime.log.models import LogEvent, Stream
+from django_cocobase_realtime.log.trim import rotate_epoch, trim
+from django_cocobase_realtime.models import ApiKey
+from tests.app.models import Author, Post
+
+LOSSY = {
+    "default": {
+        "BACKEND": "django_cocobase_realtime.testing.UnkindChannelLayer",
+        "CONFIG": {"loss": 1.0},
+    }
+}
+
+
+async def events(client, count):
+    return [await client.receive("event") for _ in range(count)]
+
+
+def titles(frames):
+    return [frame["document"]["data"]["title"] for frame in frames]
+
+
+async def test_events_have_cursors_and_a_client_resumes_from_the_last(realtime, api_key):
+    async with realtime(token=api_key) as client:
+        reply = await client.subscribe("posts")
+        assert reply["durable"] is True
+        await Post.objects.acreate(title="a")
+        event = await client.receive("event")
+    await Post.objects.acreate(title="b")
+    post = await Post.objects.acreate(title="c", status="published")
+    await post.adelete()
+    async with realtime(token=api_key) as client:
+        resumed = await client.subscribe("posts", since=event["cursor"], scope=reply["scope"])
+        assert (resumed["resumed"], resumed["cursor"]) == (True, event["cursor"])
+        missed = await events(client, 3)
+        assert titles(missed) == ["b", "c", "c"]
+        assert [e["event"] for e in missed] == ["created", "created", "deleted"]
+        assert all(e["replayed"] for e in missed)
+        await Post.objects.acreate(title="d")
+        live = await client.receive("event")
+        assert live["document"]["data"]["title"] == "d"
+        assert "replayed" not in live
+        assert await client.receive_nothing()
+
+
+async def test_what_was_committed_before_is_not_told_after(realtime, api_key):
+    async with realtime(token=api_key) as first:
+        await first.subscribe("posts")
+        for n in range(20):
+            await Post.objects.acreate(title=str(n))
+            async with realtime(token=api_key) as second:
+                await second.subscribe("posts")
+                assert await second.receive_nothing(0.02)
+        assert titles(await events(first, 20)) == [str(n) for n in range(20)]
+
+
+async def test_the_same_event_has_the_same_cursor_for_everybody(realtime, api_key):
+    async with realtime(token=api_key) as one, realtime(token=api_key) as two:
+        await one.subscribe("posts")
+        await two.subscribe("posts", subscription="x", fields=["title"])
+        await Post.objects.acreate(title="a")
+        assert (await one.receive("event"))["cursor"] == (await two.receive("event"))["cursor"]
+
+
+async def test_a_filtered_replay_ends_with_a_cursor(realtime, api_key):
+    async with realtime(token=api_key) as client:
+        start = (await client.subscribe("posts"))["cursor"]
+        for n in range(5):
+            await Post.objects.acreate(title=str(n))
+        last = (await events(client, 5))[-1]["cursor"]
+        await client.subscribe("posts", filters={"title": "2"}, since=start)
+        assert titles([await client.receive("event")]) == ["2"]
+        assert await client.receive() == {
+            "type": "cursor",
+            "subscription": "posts",
+            "cursor": last,
+        }
+
+
+async def test_quiet_subscriptions_hear_how_far_they_are(realtime, api_key, monkeypatch):
+    monkeypatch.setattr("django_cocobase_realtime.fanout.hub.CURSORS", 0.1)
+    async with realtime(token=api_key) as client:
+        reply = await client.subscribe("posts", filters={"status": "published"})
+        await Post.objects.acreate(title="draft")
+        frame = await client.receive("cursor")
+        assert frame["subscription"] == "posts"
+        assert frame["cursor"] != reply["cursor"]
+        assert await client.receive_nothing(0.3)
+
+
+async def test_a_trimmed_cursor_and_a_new_epoch_are_told(realtime, api_key):
+    async with realtime(token=api_key) as client:
+        start = (await client.subscribe("posts"))["cursor"]
+        for n in range(5):
+            await Post.objects.acreate(title=str(n))
+        last = (await events(client, 5))[-1]["cursor"]
+        await sync_to_async(trim)("default", max_age=None, max_events=2)
+        reply = await client.subscribe("posts", since=start)
+        assert reply["resync"] == {"reason": "retention"}
+        assert (await client.subscribe("posts", since=last))["resumed"] is True
+        await sync_to_async(rotate_epoch)("default")
+        assert await client.closed(5) == 4121  # live connections are told to come back
+    async with realtime(token=api_key) as client:
+        reply = await client.subscribe("posts", since=last)
+        assert reply["resync"] == {"reason": "epoch_changed"}
+
+
+async def test_snapshot(realtime, api_key):
+    made = [await Post.objects.acreate(title=str(n), views=n % 3) for n in range(7)]
+    async with realtime(token=api_key) as client:
+        reply = await client.subscribe("posts", snapshot=True, fields=["title"])
+        frame = await client.receive("snapshot")
+        assert frame["documents"] == [{"id": str(p.pk), "data": {"title": p.title}} for p in made]
+        assert (frame["more"], frame["cursor"]) == (False, reply["cursor"])
+        await Post.objects.acreate(title="live")
+        assert titles([await client.receive("event")]) == ["live"]
+        options = {"snapshot": {"limit": 2, "order": "-title"}, "filters": {"views": 1}}
+        await client.subscribe("posts", **options)
+        frame = await client.receive("snapshot")
+        assert [d["data"]["title"] for d in frame["documents"]] == ["4", "1"]
+        await client.subscribe("posts", filters={"views": 99}, snapshot=True)
+        assert (await client.receive("snapshot"))["documents"] == []
+
+
+async def test_snapshots_come_in_pages_and_say_when_they_are_cut(realtime, api_key, settings):
+    settings.COCOBASE_REALTIME = {
+        "COLLECTIONS": {"posts": "app.Post"},
+        "LIMITS": {"snapshot_documents": 450},
+    }
+    await Post.objects.abulk_create(Post(title=str(n)) for n in range(500))
+    async with realtime(token=api_key) as client:
+        await client.subscribe("posts", snapshot=True)
+        frames = [await client.receive("snapshot") for _ in range(3)]
+        assert [len(f["documents"]) for f in frames] == [200, 200, 50]
+        assert [f["more"] for f in frames] == [True, True, False]
+        assert frames[-1]["truncated"] is True
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_snapshot_and_stream_converge_under_writes(realtime, api_key, settings, durable):
+    settings.COCOBASE_REALTIME = {
+        "COLLECTIONS": {"posts": {"model": "app.Post", "durable": durable}},
+        "LIMITS": {"subscribe_rate": (1000, 1000)},
+    }
+    posts = [await Post.objects.acreate(title="x") for _ in range(10)]
+    writing = True
+
+    async def write():
+        n = 0
+        while writing:
+            n += 1
+            post = posts[n % 10]
+            post.views = n
+            await post.asave(update_fields=["views"])
+            if n % 7 == 0:
+                fresh = await Post.objects.acreate(title="y", views=n)
+                await fresh.adelete()
+
+    task = asyncio.create_task(write())
+    async with realtime(token=api_key) as client:
+        rounds = 40
+        kept = []
+        for n in range(rounds):
+            name = f"s{n}"
+            sent = {"collection": "posts", "subscription": name, "snapshot": True}
+            await client.send({"type": "subscribe", **sent})
+            kept.append({})
+            await asyncio.sleep(0.01)
+        writing = False
+        await task
+        expected = {str(p.pk): p.views async for p in Post.objects.all()}
+
+        def settled():
+            return all(each == expected for each in kept)
+
+        async with asyncio.timeout(20):
+            while True:
+                if settled() and await client.receive_nothing(0.3):
+                    break
+                frame = await client.receive()
+                if frame["type"] == "snapshot":
+                    rows = kept[int(frame["subscription"][1:])]
+                    rows |= {d["id"]: d["data"]["views"] for d in frame["documents"]}
+                elif frame["type"] == "event":
+                    id = frame["document"]["id"]
+                    for name in frame["subscriptions"]:
+                        rows = kept[int(name[1:])]
+                        if frame["event"] == "deleted":
+                            rows.pop(id, None)
+                        else:
+                            rows[id] = frame["document"]["data"]["views"]
+
+
+async def test_without_a_layer_events_arrive_by_the_poll(realtime, api_key, settings):
+    settings.CHANNEL_LAYERS = LOSSY
+    async with realtime(token=api_key) as client:
+        await client.subscribe("posts")
+        await sync_to_async(LogEvent.objects.create)(
+            collection="posts",
+            transaction_id="elsewhere",
+            op="created",
+            document_id="7",
+            after=json.dumps({"title": "from another process"}),
+        )
+        event = await client.receive("event", timeout=2)
+        assert event["document"]["data"]["title"] == "from another process"
+
+
+async def test_another_process_reaches_the_embedded_default(realtime, api_key, settings):
+    """SQLite and the in-memory layer: a shell saves, the page hears within two seconds."""
+    from django.db import connections
+
+    from tests.servers import ROOT, AsgiServer
+
+    env = AsgiServer("daphne").env
+    assert connections["default"].settings_dict["NAME"]
+    code = (
+        "import django; django.setup()\n"
+        "from tests.app.models import Post; Post.objects.create(title='from a shell')\n"
+    )
+    async with realtime(token=api_key) as client:
+        await client.subscribe("posts")
+        command = [sys.executable, "-c", code]
+        await asyncio.to_thread(subprocess.run, command, env=env, cwd=ROOT, check=True)
+        event = await client.receive("event", timeout=2)
+        assert event["document"]["data"]["title"] == "from a shell"
+
+
+async def test_rights_of_today_decide_a_replay(realtime, user, settings):
+    path = "tests.test_permissions.OwnPosts"
+    settings.COCOBASE_REALTIME = {
+        "COLLECTIONS": {"posts": {"model": "app.Post", "permission": path}}
+    }
+    async with realtime(user=user) as client:
+        start = (await client.subscribe("posts"))["cursor"]
+    await Post.objects.acreate(title="own", owner=user)
+    await Post.objects.acreate(title="nobody's")
+    async with realtime(user=user) as client:
+        await client.subscribe("posts", since=start)
+        assert titles([await client.receive("event")]) == ["own"]
+        await client.receive("cursor")
+        assert await client.receive_nothing()
+
+
+async def test_suppress(realtime, api_key):
+    def quiet():
+        with suppress():
+            Post.objects.create(title="import")
+            Post.objects.all().delete()
+        Post.objects.create(title="told")
+
+    async with realtime(token=api_key) as client:
+        await client.subscribe("posts")
+        await sync_to_async(quiet)()
+        assert titles([await client.receive("event")]) == ["told"]
+
+
+async def test_a_transaction_arrives_whole_and_unmixed(realtime, api_key):
+    def both():
+        with transaction.atomic():
+            author = Author.objects.create(name="A")
+            for n in range(3):
+                Post.objects.create(title=str(n), author=author)
+        connection.close()
+
+    async with realtime(token=api_key) as client:
+        await client.subscribe("posts")
+        await client.subscribe("authors")
+        await asyncio.gather(*(sync_to_async(both, thread_sensitive=False)() for _ in range(3)))
+        frames = await events(client, 12)
+        posts = [f for f in frames if f["collection"] == "posts"]
+        assert titles(posts) == ["0", "1", "2"] * 3
+        for part in (posts[:3], posts[3:6], posts[6:]):
+            assert len({f["transaction"] for f in part}) == 1
+        assert {f["transaction"] for f in frames} == {f["transaction"] for f in posts}
+
+
+async def test_an_unsubscribed_replay_stops_and_leaves_nothing(realtime, api_key):
+    async with realtime(token=api_key) as client:
+        start = (await client.subscribe("posts"))["cursor"]
+        for n in range(50):
+            await Post.objects.acreate(title=str(n))
+        await events(client, 50)
+        await client.subscribe("posts", since=start)
+        await client.send({"type": "unsubscribe", "collection": "posts"})
+        async with asyncio.timeout(5):
+            while (await client.receive())["type"] != "unsubscribed":
+                pass
+        await Post.objects.acreate(title="unheard")
+        assert await client.receive_nothing()
+
+
+async def test_the_database_gone_is_told_at_subscribe(realtime, api_key, monkeypatch):
+    from django.db import OperationalError
+
+    def gone(*args):
+        raise OperationalError("gone")
+
+    async with realtime(token=api_key) as client:
+        monkeypatch.setattr("django_cocobase_realtime.fanout.feed.follow", gone)
+        await client.send({"type": "subscribe", "collection": "posts"})
+        assert await client.closed() == 4101
+
+
+async def test_streams_and_keys_are_few(realtime, api_key):
+    async with realtime(token=api_key) as client:
+        await client.subscribe("posts")
+        await client.subscribe("posts", subscription="b")
+    assert await Stream.objects.acount() == 1
+    assert await ApiKey.objects.acount() == 1
