@@ -90,6 +90,7 @@ COCOBASE_REALTIME = {
         "diners": "app.Diner",
         "everything": "app.Everything",
         "things": "app.UuidThing",
+        "items": "app.Item",
     },
     "JWT": {"KEY": "a-shared-secret-of-more-than-32-bytes!"},
     **json.loads(os.environ.get("REALTIME_TEST_SETTINGS") or "{}"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import models
+from django.db.models import Q
 
 from ..database import take_write_lock
 from .record import is_suppressed, record_rows, record_save
@@ -53,7 +54,7 @@ class DeleteCapture:
         if targets.own is not None:
             pending.before = targets.own.read(using, instance.pk, lock=True)
         for table, name in targets.relations:
-            rows = table.read_where(using, lock=True, **{name: instance})
+            rows = table.read_where(using, Q(**{name: instance}), lock=True)
             pending.related += [(table, row) for row in rows]
         instance.__dict__[PENDING] = pending
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import connections, models
+from django.db.models import Q
 
 from ..collection import Collection
 from ..documents import RowCodec
@@ -42,9 +43,9 @@ class WatchedTable:
         rows = self._rows(using, lock)
         return rows.filter(pk=pk).values(*self.attnames).first()
 
-    def read_where(self, using: str, *, lock: bool, **lookups: Any) -> list[Row]:
-        """Rows by server-side lookups, in the order of their keys."""
-        return list(self._rows(using, lock).filter(**lookups).order_by("pk").values(*self.attnames))
+    def read_where(self, using: str, where: Q, *, lock: bool) -> list[Row]:
+        """Rows by a condition of ours, in the order of their keys."""
+        return list(self._rows(using, lock).filter(where).order_by("pk").values(*self.attnames))
 
     def _rows(self, using: str, lock: bool) -> models.QuerySet[Any]:
         rows = self.model._base_manager.using(using).order_by()

@@ -10,17 +10,19 @@ from typing import Any
 
 from django.apps import apps
 from django.db import models
-from django.db.models.signals import post_delete, post_save, pre_delete
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
 from ..collection import Collection
 from ..registry import registry
 from .deletes import DeleteCapture, DeleteTargets
+from .relations import Relation, RelationCapture
 from .rows import WatchedTable
 from .saves import SaveCapture, SaveTargets
 
 UID = "django_cocobase_realtime"
 _saves = SaveCapture()
 _deletes = DeleteCapture()
+_relations = RelationCapture()
 _wrapped: dict[type[models.Model], Any] = {}
 _INHERITED = object()
 
@@ -43,8 +45,27 @@ def sync() -> None:
             pre_delete.connect(_deletes.before_delete, sender=model, dispatch_uid=UID)
             post_delete.connect(_deletes.after_delete, sender=model, dispatch_uid=UID)
 
+    _connect_relations(tables)
+
+
+def tables_of(model: type[models.Model]) -> tuple[WatchedTable, ...]:
+    """Watched tables that a write to this model's table changes."""
+    targets = _saves.targets.get(model)
+    return () if targets is None else targets.own + targets.below
+
+
+def _connect_relations(tables: dict[type[models.Model], WatchedTable]) -> None:
+    for model, table in tables.items():
+        for field in model._meta.many_to_many:
+            through = field.remote_field.through
+            _relations.relations[through] = Relation(table, field.name)
+            m2m_changed.connect(_relations.on_change, sender=through, dispatch_uid=UID)
+
 
 def _disconnect() -> None:
+    for through in _relations.relations:
+        m2m_changed.disconnect(sender=through, dispatch_uid=UID)
+    _relations.relations.clear()
     for model in _saves.targets:
         post_save.disconnect(sender=model, dispatch_uid=UID)
     for model in _deletes.targets:

@@ -5,6 +5,8 @@ import uuid
 from django.conf import settings
 from django.db import models
 
+from django_cocobase_realtime.managers import RealtimeManager
+
 
 class Author(models.Model):
     name = models.CharField(max_length=100)
@@ -61,6 +63,13 @@ class Diner(Restaurant):
 class UuidThing(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     name = models.CharField(max_length=50, unique=True)
+
+
+class Item(models.Model):
+    name = models.CharField(max_length=50, unique=True)
+    size = models.IntegerField(default=0)
+
+    objects = RealtimeManager()
 
 
 class Everything(models.Model):

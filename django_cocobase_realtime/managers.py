@@ -1,0 +1,103 @@
+"""For models whose bulk writes should be seen without database triggers.
+
+``objects = RealtimeManager()`` in the model: ``update``, ``bulk_update``, ``bulk_create`` (with
+``ignore_conflicts`` and ``update_conflicts``) and raw deletions then tell clients as saves do.
+They cost a look at the rows before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+from django.db.models.constants import OnConflict
+
+if TYPE_CHECKING:
+    QuerySet = models.QuerySet[Any]
+else:
+    QuerySet = models.QuerySet
+
+
+class RealtimeQuerySet(QuerySet):
+    """A queryset whose bulk writes are captured."""
+
+    _inserted: list[Any] | None = None
+
+    def _write_alias(self) -> str:
+        self._for_write = True
+        return str(self.db)
+
+    def update(self, **kwargs: Any) -> int:
+        """As Django's; each updated row is told of. Capture is part of the same transaction."""
+        from .capture import bulk
+
+        def write(part: Any) -> int:
+            return int(models.QuerySet.update(part, **kwargs))
+
+        return bulk.update(self, write, self._write_alias())
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def _raw_delete(self, using: str) -> int:
+        from .capture import bulk
+
+        return bulk.delete(
+            self, lambda: int(super(RealtimeQuerySet, self)._raw_delete(using)), using
+        )
+
+    _raw_delete.alters_data = True  # type: ignore[attr-defined]
+
+    def bulk_create(
+        self,
+        objs: Iterable[Any],
+        batch_size: int | None = None,
+        ignore_conflicts: bool = False,
+        update_conflicts: bool = False,
+        update_fields: Sequence[str] | None = None,
+        unique_fields: Sequence[str] | None = None,
+    ) -> list[Any]:
+        """As Django's; each row that was really inserted or updated is told of."""
+        from .capture import bulk
+
+        objects = list(objs)
+
+        def write() -> list[Any]:
+            return list(
+                super(RealtimeQuerySet, self).bulk_create(
+                    objects,
+                    batch_size=batch_size,
+                    ignore_conflicts=ignore_conflicts,
+                    update_conflicts=update_conflicts,
+                    update_fields=update_fields,
+                    unique_fields=unique_fields,
+                )
+            )
+
+        self._inserted = [] if ignore_conflicts else None
+        try:
+            return bulk.create(
+                self.model,
+                write,
+                self._write_alias(),
+                objects=objects,
+                inserted=self._inserted,
+                unique_fields=unique_fields if update_conflicts else None,
+            )
+        finally:
+            self._inserted = None
+
+    bulk_create.alters_data = True  # type: ignore[attr-defined]
+
+    def _insert(self, objs: Any, fields: Any, **kwargs: Any) -> Any:
+        """Where conflicts are ignored, ask which rows were inserted: Django itself does not."""
+        if self._inserted is None or kwargs.get("on_conflict") is not OnConflict.IGNORE:
+            return super()._insert(objs, fields, **kwargs)  # type: ignore[misc]
+        kwargs["returning_fields"] = [self.model._meta.pk]
+        rows = super()._insert(objs, fields, **kwargs)  # type: ignore[misc]
+        self._inserted += [row[0] for row in rows]
+        return rows
+
+
+RealtimeManager = models.Manager.from_queryset(RealtimeQuerySet, "RealtimeManager")
+"""The manager to put into a model."""

@@ -1,0 +1,136 @@
+"""Bulk writes through our manager, and many-to-many changes."""
+
+import pytest
+from django.db import connection, transaction
+from django.db.models import F
+
+from django_cocobase_realtime.testing import capture_events
+from tests.app.models import Item, Post, Tag
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def items():
+    return [Item.objects.create(name=f"item {n}", size=n) for n in range(5)]
+
+
+@pytest.fixture
+def events():
+    with capture_events() as captured:
+        yield captured
+
+
+def brief(events):
+    return [(e.op, e.document_id, (e.after or e.before)["size"]) for e in events]
+
+
+def test_update(items, events):
+    assert Item.objects.filter(size__gte=3).update(size=F("size") * 10) == 2
+    assert brief(events) == [("updated", str(items[3].pk), 30), ("updated", str(items[4].pk), 40)]
+    assert [(e.before["size"], e.changed) for e in events] == [(3, ("size",)), (4, ("size",))]
+    assert len({e.transaction for e in events}) == 1
+    events.clear()
+    assert Item.objects.filter(size=77).update(size=1) == 0
+    assert events == []
+
+
+def test_update_that_takes_rows_out_of_its_own_filter(items, events):
+    assert Item.objects.filter(size__gte=2).update(size=0) == 3
+    assert [e.after["size"] for e in events] == [0] * 3
+
+
+def test_a_rolled_back_update_says_nothing(items, events):
+    with pytest.raises(KeyError), transaction.atomic():
+        Item.objects.update(size=9)
+        raise KeyError
+    assert events == []
+
+
+def test_many_rows(events):
+    Item.objects.bulk_create([Item(name=str(n)) for n in range(2500)])
+    assert len(events) == 2500
+    events.clear()
+    assert Item.objects.update(size=1) == 2500
+    assert len(events) == 2500
+
+
+def test_bulk_update(items, events):
+    for item in items:
+        item.size += 100
+    Item.objects.bulk_update(items, ["size"])
+    assert sorted(brief(events)) == sorted(("updated", str(i.pk), i.size) for i in items)
+
+
+def test_bulk_create(events):
+    made = Item.objects.bulk_create([Item(name="a", size=1), Item(name="b", size=2)])
+    assert brief(events) == [("created", str(i.pk), i.size) for i in made]
+
+
+def test_bulk_create_ignoring_conflicts_tells_only_of_what_was_inserted(items, events):
+    Item.objects.bulk_create(
+        [Item(name="item 1", size=99), Item(name="new", size=7)], ignore_conflicts=True
+    )
+    (event,) = events
+    assert (event.op, event.after["name"], event.after["size"]) == ("created", "new", 7)
+    assert Item.objects.get(name="item 1").size == 1
+
+
+def test_bulk_create_updating_conflicts_tells_which_is_which(items, events):
+    Item.objects.bulk_create(
+        [Item(name="item 1", size=99), Item(name="new", size=7)],
+        update_conflicts=True,
+        update_fields=["size"],
+        unique_fields=["name"],
+    )
+    told = {e.after["name"]: (e.op, e.before and e.before["size"], e.after["size"]) for e in events}
+    assert told == {"item 1": ("updated", 1, 99), "new": ("created", None, 7)}
+
+
+def test_raw_deletion(items, events):
+    Item.objects.filter(size__lt=2)._raw_delete(connection.alias)
+    assert brief(events) == [("deleted", str(items[0].pk), 0), ("deleted", str(items[1].pk), 1)]
+
+
+def test_deletion_is_told_once(items, events):
+    keys = [str(i.pk) for i in items]
+    Item.objects.all().delete()
+    assert sorted(e.document_id for e in events) == sorted(keys)
+    assert {e.op for e in events} == {"deleted"}
+
+
+async def test_async_forms(items, events):
+    await Item.objects.filter(size=0).aupdate(size=5)
+    await Item.objects.abulk_create([Item(name="x")])
+    assert [e.op for e in events] == ["updated", "created"]
+
+
+def test_many_to_many_changes_are_updates(events):
+    post = Post.objects.create(title="x")
+    one, two = Tag.objects.create(name="1"), Tag.objects.create(name="2")
+    events.clear()
+
+    def told():
+        found = [(e.op, e.document_id, e.changed) for e in events]
+        events.clear()
+        return found
+
+    update = ("updated", str(post.pk), ("tags",))
+    post.tags.add(one, two)
+    assert told() == [update]
+    post.tags.add(one)  # is there already
+    assert told() == []
+    post.tags.remove(one)
+    assert told() == [update]
+    two.post_set.remove(post)
+    assert told() == [update]
+    one.post_set.set([post])
+    assert told() == [update]
+    one.post_set.clear()
+    assert told() == [update]
+    post.tags.set([one])
+    assert told() == [update]
+    post.tags.clear()
+    assert told() == [update]
+    post.tags.clear()
+    assert told() == []
