@@ -11,9 +11,10 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
+from django.db import connections
 from django.utils.module_loading import import_string
 
-from .collection import Collection, from_settings
+from .collection import Collection, from_settings, trigger_name
 from .conf import JWT_KEYS, LIMIT_NAMES, LOG_KEYS, OPTIONS, SETTING, Limits, conf
 from .documents import is_secret_looking
 from .registry import registry
@@ -49,6 +50,8 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
         if key not in OPTIONS
     ]
     found += check_collections()
+    if not found:
+        found += check_unseen()
     for check in (_limits, _log, _jwt, _authenticators, _layer, _numbers, _daphne):
         found += check()
     return found
@@ -165,8 +168,83 @@ def _classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
                 )
         if option == "serializer" and value is not None and not callable(value):
             yield _error(8, f"Collection {name!r}: 'serializer' cannot be called.")
+    if collection.capture not in ("signals", "triggers"):
+        yield _error(4, f"Collection {name!r}: 'capture' must be 'signals' or 'triggers'.")
+    elif collection.capture == "triggers":
+        yield from _triggers(name, collection)
     if not all(isinstance(getattr(collection, flag), bool) for flag in ("durable", "track")):
         yield _error(4, f"Collection {name!r}: 'durable' and 'track' must be True or False.")
+
+
+def _triggers(name: str, collection: Collection) -> Iterator[CheckMessage]:
+    vendor = connections[collection.database].vendor
+    if vendor != "postgresql":
+        yield _error(
+            11,
+            f"Collection {name!r}: 'capture' by triggers needs PostgreSQL, not {vendor}.",
+            "Use 'signals'.",
+        )
+    if collection.concrete_model._meta.parents:
+        yield _error(
+            12,
+            f"Collection {name!r}: a multi-table model's rows are in several tables.",
+            "Use 'signals'.",
+        )
+    if not collection.durable:
+        yield _error(13, f"Collection {name!r}: triggers write the log; 'durable' must be True.")
+
+
+@checks.register("realtime", checks.Tags.database)
+def check_database(app_configs: Any = None, databases: Any = None, **kwargs: Any) -> list[Any]:
+    """What only the database can tell: with ``check --database default``."""
+    found: list[CheckMessage] = []
+    if not databases or first_problem() is not None:
+        return found
+    for collection in registry:
+        if collection.capture != "triggers" or collection.database not in databases:
+            continue
+        with connections[collection.database].cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_trigger WHERE tgname = %s", [trigger_name(collection.name)]
+            )
+            (count,) = cursor.fetchone()
+        if not count:
+            found.append(
+                _warning(
+                    14,
+                    f"Collection {collection.name!r}: its trigger is not installed.",
+                    "Run manage.py realtime_triggers install.",
+                )
+            )
+    return found
+
+
+def check_unseen() -> Iterator[CheckMessage]:
+    """Models whose rows can change without a trace in the log."""
+    plain, silent = set(), set()
+    for collection in registry:
+        if collection.capture == "triggers":
+            continue
+        model = collection.concrete_model
+        rows = model._default_manager.get_queryset()
+        if not getattr(rows, "captures_bulk_writes", False):
+            plain.add(model._meta.label)
+        for field in model._meta.concrete_fields:
+            handler = getattr(field.remote_field, "on_delete", None)
+            if handler is not None and type(handler).__name__ == "DatabaseOnDelete":
+                silent.add(f"{model._meta.label}.{field.name}")
+    if plain:
+        yield checks.Info(
+            f"Bulk writes to {', '.join(sorted(plain))} are not seen by clients.",
+            hint="Use RealtimeManager, or capture = 'triggers' on PostgreSQL; saves are seen.",
+            id=f"{ID}.I080",
+        )
+    if silent:
+        yield _warning(
+            81,
+            f"The database itself changes rows through {', '.join(sorted(silent))}, unseen.",
+            "Use Django's own on_delete, or capture = 'triggers'.",
+        )
 
 
 def _limits() -> Iterator[CheckMessage]:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2s
 from typing import Any, ClassVar
 
 from django.apps import apps
@@ -36,6 +37,7 @@ OPTIONS = (
     "serializer",
     "durable",
     "track",
+    "capture",
     "project_field",
     "not_secret",
 )
@@ -61,10 +63,11 @@ class Collection:
     ``filters``: names that clients may filter by, None for the readable ones.
     ``permission``: a class with the methods of `permissions.Permission`, instead of methods here.
     ``serializer``: a DRF serializer class, or a callable from instance to a mapping, that makes
-    ``data``. ``track`` False saves the query for old values: no ``changed``, and ``deleted`` is
-    judged by the instance. ``project_field``: the field whose value is the project that owns a
-    row. ``not_secret``: names that look secret and are not. Classes and models may be given as
-    dotted paths and labels.
+    ``data``. ``track`` False saves the query for old values: no ``changed``. ``capture``:
+    "signals", or "triggers", where PostgreSQL's triggers write the log (``realtime_triggers
+    install``). ``durable`` False keeps no log. ``project_field``: the field whose value is the
+    project that owns a row. ``not_secret``: names that look secret and are not. Classes and models
+    may be given as dotted paths and labels.
     """
 
     name: ClassVar[str] = ""
@@ -75,6 +78,7 @@ class Collection:
     serializer: ClassVar[Callable[..., Any] | str | None] = None
     durable: ClassVar[bool] = True
     track: ClassVar[bool] = True
+    capture: ClassVar[str] = "signals"
     project_field: ClassVar[str | None] = None
     not_secret: ClassVar[Sequence[str]] = ()
 
@@ -243,6 +247,11 @@ class Collection:
             for name in self.fields or ()
             if is_secret_looking(name) and name not in self.not_secret
         ]
+
+
+def trigger_name(collection: str) -> str:
+    """The name of a collection's trigger and of its function in the database."""
+    return "cocobase_realtime_" + blake2s(collection.encode(), digest_size=8).hexdigest()
 
 
 def from_settings(name: str, declaration: Any) -> Collection:

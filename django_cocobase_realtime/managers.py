@@ -7,7 +7,7 @@ They cost a look at the rows before and after.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
@@ -22,6 +22,7 @@ else:
 class RealtimeQuerySet(QuerySet):
     """A queryset whose bulk writes are captured."""
 
+    captures_bulk_writes = True
     _inserted: list[Any] | None = None
 
     def _write_alias(self) -> str:
@@ -39,12 +40,13 @@ class RealtimeQuerySet(QuerySet):
 
     update.alters_data = True  # type: ignore[attr-defined]
 
-    def _raw_delete(self, using: str) -> int:
+    def _raw_delete(self, using: str | None) -> int:
         from .capture import bulk
 
-        return bulk.delete(
-            self, lambda: int(super(RealtimeQuerySet, self)._raw_delete(using)), using
-        )
+        def write() -> int:
+            return int(super(RealtimeQuerySet, self)._raw_delete(using))
+
+        return bulk.delete(self, write, using or self._write_alias())
 
     _raw_delete.alters_data = True  # type: ignore[attr-defined]
 
@@ -54,8 +56,8 @@ class RealtimeQuerySet(QuerySet):
         batch_size: int | None = None,
         ignore_conflicts: bool = False,
         update_conflicts: bool = False,
-        update_fields: Sequence[str] | None = None,
-        unique_fields: Sequence[str] | None = None,
+        update_fields: Collection[str] | None = None,
+        unique_fields: Collection[str] | None = None,
     ) -> list[Any]:
         """As Django's; each row that was really inserted or updated is told of."""
         from .capture import bulk

@@ -42,6 +42,7 @@ def collections(**options):
         (collections(fields="title"), "E004"),
         (collections(fields=[1]), "E004"),
         (collections(durable="yes"), "E004"),
+        (collections(capture="magic"), "E004"),
         ({"COLLECTIONS": {"posts": "app.Nothing"}}, "E005"),
         ({"COLLECTIONS": {"posts": "nothing"}}, "E005"),
         ({"COLLECTIONS": {"users": "auth.AbstractUser"}}, "E005"),
@@ -101,6 +102,9 @@ def test_a_good_setting_has_nothing_to_say(settings):
         "LIMITS": {"subscriptions": 5, "messages_rate": [1, 2], "idle_timeout": None},
         "ALLOWED_ORIGINS": ["https://example.com"],
     }
+    # but that a plain manager's bulk writes are not seen
+    assert [m.id for m in check_settings()] == ["cocobase_realtime.I080"]
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"items": "app.Item"}}
     assert check_settings() == []
 
 
@@ -140,7 +144,7 @@ def test_a_class_and_a_setting_cannot_share_a_name(settings):
         settings.COCOBASE_REALTIME = {"COLLECTIONS": {"authors": "app.Author"}}
         assert [m.id for m in check_settings()] == ["cocobase_realtime.E010"]
         settings.COCOBASE_REALTIME = {}
-        assert check_settings() == []
+        assert [m.id for m in check_settings()] == ["cocobase_realtime.I080"]
         assert isinstance(registry.get("authors"), Authors)
         assert registry.get("authors").name == "authors"
     finally:

@@ -2,6 +2,8 @@
 
 from django.db import models
 
+from django_cocobase_realtime.managers import RealtimeManager
+
 
 class Task(models.Model):
     """A card on the board."""
@@ -12,6 +14,8 @@ class Task(models.Model):
     column = models.CharField(max_length=10, choices=COLUMNS, default="todo")
     assignee = models.CharField(max_length=40, default="Nobody")
     moved_at = models.DateTimeField(auto_now=True)
+
+    objects = RealtimeManager()
 
     class Meta:
         ordering = ("pk",)
@@ -28,6 +32,8 @@ class Post(models.Model):
     title = models.CharField(max_length=120)
     status = models.CharField(max_length=10, choices=STATUSES, default="draft")
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = RealtimeManager()
 
     class Meta:
         ordering = ("-pk",)

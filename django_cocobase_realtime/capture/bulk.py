@@ -6,7 +6,7 @@ locks, written, read again, and logged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -65,7 +65,7 @@ def create(
     *,
     objects: Sequence[models.Model],
     inserted: list[Any] | None,
-    unique_fields: Sequence[str] | None,
+    unique_fields: Collection[str] | None,
 ) -> list[Any]:
     """``write`` inserts ``objects``.
 
@@ -107,7 +107,7 @@ def _read(table: WatchedTable, using: str, keys: Iterable[Any], *, lock: bool = 
 
 
 def _existing(
-    table: WatchedTable, using: str, objects: Iterable[models.Model], unique_fields: Sequence[str]
+    table: WatchedTable, using: str, objects: Iterable[models.Model], unique_fields: Collection[str]
 ) -> Rows:
     wanted = Q(pk__in=[])
     for each in objects:

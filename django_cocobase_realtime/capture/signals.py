@@ -6,6 +6,7 @@ project Django's fast path. ``sync`` is called at start and whenever the setting
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django.apps import apps
@@ -13,6 +14,8 @@ from django.db import models
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
 from ..collection import Collection
+from ..fanout.broker import broker
+from ..log.write import Transaction
 from ..registry import registry
 from .deletes import DeleteCapture, DeleteTargets
 from .relations import Relation, RelationCapture
@@ -20,9 +23,11 @@ from .rows import WatchedTable
 from .saves import SaveCapture, SaveTargets
 
 UID = "django_cocobase_realtime"
+BELL_UID = "django_cocobase_realtime.bell"
 _saves = SaveCapture()
 _deletes = DeleteCapture()
 _relations = RelationCapture()
+_bells: dict[type[models.Model], list[str]] = {}
 _wrapped: dict[type[models.Model], Any] = {}
 _INHERITED = object()
 
@@ -30,6 +35,7 @@ _INHERITED = object()
 def sync() -> None:
     """Capture just what the registry watches now."""
     _disconnect()
+    _connect_bells()
     tables = _watched_tables()
     if not tables:
         return
@@ -57,12 +63,16 @@ def tables_of(model: type[models.Model]) -> tuple[WatchedTable, ...]:
 def _connect_relations(tables: dict[type[models.Model], WatchedTable]) -> None:
     for model, table in tables.items():
         for field in model._meta.many_to_many:
-            through = field.remote_field.through
+            through: Any = field.remote_field.through
             _relations.relations[through] = Relation(table, field.name)
             m2m_changed.connect(_relations.on_change, sender=through, dispatch_uid=UID)
 
 
 def _disconnect() -> None:
+    for model in _bells:
+        post_save.disconnect(sender=model, dispatch_uid=BELL_UID)
+        post_delete.disconnect(sender=model, dispatch_uid=BELL_UID)
+    _bells.clear()
     for through in _relations.relations:
         m2m_changed.disconnect(sender=through, dispatch_uid=UID)
     _relations.relations.clear()
@@ -95,8 +105,35 @@ def _all_models() -> list[type[models.Model]]:
 def _watched_tables() -> dict[type[models.Model], WatchedTable]:
     groups: dict[type[models.Model], list[Collection]] = {}
     for collection in registry:
+        if collection.capture == "triggers":
+            continue
         groups.setdefault(collection.concrete_model, []).append(collection)
     return {model: WatchedTable(model, tuple(found)) for model, found in groups.items()}
+
+
+def _triggered() -> dict[type[models.Model], list[Collection]]:
+    """Collections whose trigger logs, and whose commits only have to ring."""
+    groups: dict[type[models.Model], list[Collection]] = {}
+    for collection in registry:
+        if collection.capture == "triggers":
+            groups.setdefault(collection.concrete_model, []).append(collection)
+    return groups
+
+
+def _connect_bells() -> None:
+    groups = _triggered()
+    for model in _all_models():
+        concrete = model._meta.concrete_model
+        names = [collection.name for collection in groups.get(concrete, ())] if concrete else []
+        if names:
+            _bells[model] = names
+            post_save.connect(_ring, sender=model, dispatch_uid=BELL_UID)
+            post_delete.connect(_ring, sender=model, dispatch_uid=BELL_UID)
+
+
+def _ring(sender: type[models.Model], using: str, **kwargs: Any) -> None:
+    for name in _bells.get(sender, ()):
+        Transaction.current(using).once_on_commit(using, name, partial(broker.ring, name))
 
 
 def _save_targets(

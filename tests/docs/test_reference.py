@@ -87,8 +87,10 @@ def test_checks():
     source = (ROOT / "django_cocobase_realtime" / "checks.py").read_text()
     known = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+),", source)}
     known |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+),", source)}
+    known |= set(re.findall(r"\{ID\}\.(I\d{3})", source))
     assert set(table("checks.md", None)) == known
-    tested = (ROOT / "tests" / "test_settings.py").read_text()
+    tests = (ROOT / "tests" / "test_settings.py", ROOT / "tests" / "capture" / "test_triggers.py")
+    tested = "".join(path.read_text() for path in tests)
     assert {id for id in known if id not in tested} == set()
 
 
