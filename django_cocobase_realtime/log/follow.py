@@ -31,8 +31,10 @@ class Progress:
 def follow(using: str, collection: str, position: Position | None) -> Progress:
     """Go on from ``position``; without one, only tell where the stream stands."""
     left = False
-    found = extents(using, [collection]).get(collection)
-    if found is None or unsequenced(using, collection):
+    # in this order: a head that is read after nothing waited has all that was committed before
+    waits = unsequenced(using, collection)
+    found = None if waits else extents(using, [collection]).get(collection)
+    if found is None:
         numbered = sequence(using, collection)
         epoch, floor, start = numbered.epoch, numbered.floor, numbered.start
         head, left = numbered.head, numbered.more
