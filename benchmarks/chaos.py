@@ -257,7 +257,8 @@ async def main(arguments: argparse.Namespace) -> int:
     for server in servers:
         server.stop()
     redis.stop()
-    say(f"{len(truth)} changes committed by {arguments.writers} writers in {took:.0f} s; {dict(tally)}")
+    writers_words = f"{arguments.writers} writers in {took:.0f} s"
+    say(f"{len(truth)} changes committed by {writers_words}; {dict(tally)}")
     bad = any(codes)
     for listener in listeners:
         faults = listener.faults(truth, rows)

@@ -1,4 +1,4 @@
-"""A database, servers and settings for the commands in this folder: all their own, all temporary."""
+"""A database and settings for the commands in this folder: all their own, all temporary."""
 
 from __future__ import annotations
 

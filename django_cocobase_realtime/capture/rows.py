@@ -21,6 +21,40 @@ Row = dict[str, Any]
 """Values by attname, as the database has them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A read by key whose SQL was compiled once: each save pays for it, and compiling is most."""
+
+    sql: str
+    compiler: Any
+    converters: Any
+    attnames: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, rows: models.QuerySet[Any], using: str, attnames: tuple[str, ...]
+    ) -> Statement | None:
+        """From a query for one key; None where it has other parameters too."""
+        compiler: Any = rows.query.get_compiler(using)
+        sql, params = compiler.as_sql()
+        expressions = [expression for expression, _, _ in compiler.select]
+        converters = compiler.get_converters(expressions)
+        return cls(sql, compiler, converters, attnames) if len(params) == 1 else None
+
+    def first(self, model: type[models.Model], pk: Any) -> Row | None:
+        """The row with this key, or None."""
+        connection = connections[self.compiler.using]
+        prepared = model._meta.pk.get_db_prep_value(pk, connection)
+        with connection.cursor() as cursor:
+            cursor.execute(self.sql, [prepared])
+            found = cursor.fetchone()
+        if found is None:
+            return None
+        if self.converters:
+            (found,) = self.compiler.apply_converters([found], self.converters)
+        return dict(zip(self.attnames, found, strict=True))
+
+
 @dataclass(frozen=True, eq=False)
 class WatchedTable:
     """A concrete model and the collections that show its rows."""
@@ -28,6 +62,7 @@ class WatchedTable:
     model: type[models.Model]
     collections: tuple[Collection, ...]
     attnames: tuple[str, ...] = field(init=False)
+    _statements: dict[tuple[str, bool], Statement] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         names = dict.fromkeys(n for c in self.collections for n in c.codec.attnames)
@@ -40,8 +75,14 @@ class WatchedTable:
 
     def read(self, using: str, pk: Any, *, lock: bool) -> Row | None:
         """The row as it is now, None where there is none; ``lock`` holds it till commit."""
-        rows = self._rows(using, lock)
-        return rows.filter(pk=pk).values(*self.attnames).first()
+        statement = self._statements.get((using, lock))
+        if statement is None:
+            rows = self._rows(using, lock).filter(pk=pk).values(*self.attnames)
+            statement = Statement.of(rows, using, self.attnames)
+            if statement is None:  # the project's base manager filters
+                return rows.first()
+            self._statements[using, lock] = statement
+        return statement.first(self.model, pk)
 
     def read_where(self, using: str, where: Q, *, lock: bool) -> list[Row]:
         """Rows by a condition of ours, in the order of their keys."""

@@ -82,7 +82,7 @@ class Broker:
                     rung = True
                 except RuntimeError:  # closed without a word
                     continue
-        if not rung:
+        if not rung and (self._loops or not is_in_memory(channel_layer())):
             self.publish(Bell(collection))
 
     async def send(self, event: Event, timeout: float = SEND_TIMEOUT) -> bool:

@@ -1,0 +1,117 @@
+"""What a save costs with the log on, as a ratio to the same save of a model that nobody watches.
+
+    python -m benchmarks.save_cost            # SQLite and PostgreSQL, one after the other
+
+Ratios of medians over interleaved rounds in one process, so that noise hits both alike. Single
+saves in autocommit; saves and bulk writes in one transaction. Nobody listens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from benchmarks.common import median, say, set_up
+
+ROUNDS = 60
+
+
+def measure(
+    watch: Callable[[str], None], work: Callable[[], None], modes: list[str]
+) -> list[float]:
+    """Median seconds of the work in each mode."""
+    times: dict[str, list[float]] = {mode: [] for mode in modes}
+    for mode in modes:
+        watch(mode)
+        work()
+    for _ in range(ROUNDS):
+        for mode in modes:
+            watch(mode)
+            began = time.perf_counter()
+            work()
+            times[mode].append(time.perf_counter() - began)
+    return [median(times[mode]) for mode in modes]
+
+
+def main(database: str) -> None:
+    set_up(database)
+    from django.core.management import call_command
+    from django.db import transaction
+    from django.test import override_settings
+
+    from tests.app.models import Item
+
+    modes = ["bare", "signals"] + (["triggers"] if database == "postgres" else [])
+    current: list[override_settings] = []
+
+    def watch(mode: str) -> None:
+        while current:
+            if "triggers" in str(current[0].options):
+                call_command("realtime_triggers", "remove", stdout=open(os.devnull, "w"))
+            current.pop().disable()
+        collections = {} if mode == "bare" else {"items": {"model": "app.Item", "capture": mode}}
+        override = override_settings(COCOBASE_REALTIME={"COLLECTIONS": collections})
+        override.enable()
+        current.append(override)
+        if mode == "triggers":
+            call_command("realtime_triggers", "install", stdout=open(os.devnull, "w"))
+
+    count = 0
+
+    def item() -> Item:
+        nonlocal count
+        count += 1
+        return Item(name=f"{time.time_ns()}-{count}")
+
+    kept = [item() for _ in range(100)]
+    Item.objects.bulk_create(kept)
+
+    def update_one() -> None:
+        for each in kept[:10]:
+            each.size += 1
+            each.save()
+
+    def create_one() -> None:
+        for _ in range(10):
+            item().save()
+
+    def update_hundred() -> None:
+        with transaction.atomic():
+            for each in kept:
+                each.size += 1
+                each.save()
+
+    def create_thousand() -> None:
+        Item.objects.bulk_create([item() for _ in range(1000)])
+
+    works = {
+        "update, single": update_one,
+        "create, single": create_one,
+        "update, 100 in a transaction": update_hundred,
+        "bulk_create of 1000": create_thousand,
+    }
+    say(f"\n{database}: median of {ROUNDS} rounds, ratio to the bare save")
+    for name, work in works.items():
+        bare, *others = measure(watch, work, modes)
+        ratios = "  ".join(
+            f"{mode} {seconds / bare:.2f}x" for mode, seconds in zip(modes[1:], others, strict=True)
+        )
+        say(f"  {name:30} bare {bare * 1e6 / (10 if 'single' in name else 1):9.0f} us   {ratios}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--database", choices=["sqlite", "postgres"])
+    chosen = parser.parse_args().database
+    os.environ["REALTIME_TEST_SETTINGS"] = json.dumps({"COLLECTIONS": {}})
+    if chosen:
+        main(chosen)
+    else:
+        for each in ("sqlite", "postgres"):
+            command = [sys.executable, "-m", "benchmarks.save_cost", "--database", each]
+            subprocess.run(command, check=True)
