@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
-from django.db import connections
+from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from .collection import Collection, from_settings, trigger_name
@@ -168,12 +168,31 @@ def _classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
                 )
         if option == "serializer" and value is not None and not callable(value):
             yield _error(8, f"Collection {name!r}: 'serializer' cannot be called.")
+    if collection.durable is True:
+        yield from _database(name, collection)
     if collection.capture not in ("signals", "triggers"):
         yield _error(4, f"Collection {name!r}: 'capture' must be 'signals' or 'triggers'.")
     elif collection.capture == "triggers":
         yield from _triggers(name, collection)
     if not all(isinstance(getattr(collection, flag), bool) for flag in ("durable", "track")):
         yield _error(4, f"Collection {name!r}: 'durable' and 'track' must be True or False.")
+
+
+def _database(name: str, collection: Collection) -> Iterator[CheckMessage]:
+    using = collection.database
+    log = apps.get_model("cocobase_realtime", "LogEvent")
+    if not router.allow_migrate_model(using, log):
+        yield _error(
+            15,
+            f"Collection {name!r} lives in {using!r}, from which the routers keep the log.",
+            "Let them migrate this app there, or set 'durable' to False.",
+        )
+    elif (reads := router.db_for_read(collection.model_class)) != using:
+        yield _warning(
+            16,
+            f"Collection {name!r} is written to {using!r} and read from {reads!r}.",
+            "Snapshots and the log are read where rows are written.",
+        )
 
 
 def _triggers(name: str, collection: Collection) -> Iterator[CheckMessage]:

@@ -120,6 +120,40 @@ def test_layers_and_servers(settings, monkeypatch):
     assert [m.id for m in check_settings()] == ["cocobase_realtime.W052"]
 
 
+class Elsewhere:
+    """Posts live in the other database; replicas and the log do as the test says."""
+
+    log, reads = True, "other"
+
+    def db_for_write(self, model, **hints):
+        return "other" if model is Post else None
+
+    def db_for_read(self, model, **hints):
+        return self.reads if model is Post else None
+
+    def allow_migrate(self, db, app_label, **hints):
+        return self.log if db == "other" and app_label == "cocobase_realtime" else None
+
+
+class WithoutLog(Elsewhere):
+    log = False
+
+
+class Replica(Elsewhere):
+    reads = "default"
+
+
+@pytest.mark.parametrize(
+    ("router", "ids"), [(Elsewhere, []), (WithoutLog, ["E015"]), (Replica, ["W016"])]
+)
+def test_routers_and_the_log(settings, router, ids):
+    settings.DEBUG = True
+    settings.DATABASE_ROUTERS = [f"{__name__}.{router.__name__}"]
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"posts": "app.Post"}}
+    found = [m.id.removeprefix("cocobase_realtime.") for m in check_settings()]
+    assert [id for id in found if id != "I080"] == ids
+
+
 def test_settings_are_read_live(settings):
     settings.COCOBASE_REALTIME = {"LIMITS": {"subscriptions": 7}, "HEARTBEAT": 3}
     assert (conf.limits.subscriptions, conf.limits.rooms, conf.heartbeat) == (7, 50, 3)

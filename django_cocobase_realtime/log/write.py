@@ -25,6 +25,7 @@ _COLUMNS = (
     "changed",
     "created_at",
 )
+ROWS = 100  # events of one statement
 _json = msgspec.json.Encoder()
 
 
@@ -58,8 +59,8 @@ class Transaction:
             hook.register(connection)
 
 
-@lru_cache(maxsize=16)
-def _insert(using: str) -> str:
+@lru_cache(maxsize=512)
+def _insert(using: str, rows: int) -> str:
     connection = connections[using]
     quote = connection.ops.quote_name
     values = ["%s"] * len(_COLUMNS)
@@ -68,7 +69,8 @@ def _insert(using: str) -> str:
         values[1] = "pg_current_xact_id()::text"
     columns = ", ".join(quote(name) for name in _COLUMNS)
     table = quote(LogEvent._meta.db_table)
-    return f"INSERT INTO {table} ({columns}) VALUES ({', '.join(values)})"  # noqa: S608
+    one = f"({', '.join(values)})"
+    return f"INSERT INTO {table} ({columns}) VALUES {', '.join([one] * rows)}"  # noqa: S608
 
 
 def append(using: str, changes: Sequence[Change]) -> None:
@@ -92,10 +94,9 @@ def append(using: str, changes: Sequence[Change]) -> None:
             del row[1]
         rows.append(row)
     with connection.cursor() as cursor:
-        if len(rows) == 1:
-            cursor.execute(_insert(using), rows[0])
-        else:
-            cursor.executemany(_insert(using), rows)
+        for start in range(0, len(rows), ROWS):
+            part = rows[start : start + ROWS]
+            cursor.execute(_insert(using, len(part)), [value for row in part for value in row])
 
 
 def json_text(value: Any) -> str | None:

@@ -253,6 +253,26 @@ async def test_rights_of_today_decide_a_replay(realtime, user, settings):
         assert await client.receive_nothing()
 
 
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+async def test_each_database_keeps_the_log_of_its_own_rows(realtime, user, settings):
+    settings.DATABASE_ROUTERS = ["tests.test_settings.Elsewhere"]
+    async with realtime(user=user) as client:
+        start = (await client.subscribe("posts"))["cursor"]
+        await client.subscribe("authors")
+        await Post.objects.acreate(title="in the other one")
+        await Author.objects.acreate(name="in the default one")
+        assert {f["collection"] for f in await events(client, 2)} == {"posts", "authors"}
+        assert await LogEvent.objects.using("other").acount() == 1
+        assert await LogEvent.objects.using("default").acount() == 1
+        reply = await client.subscribe("posts", since=start)
+        assert reply["resumed"] is True
+        assert titles([await client.receive("event")]) == ["in the other one"]
+        # a row of ours that is written to a foreign database is told, though no log keeps it
+        await Post.objects.using("default").acreate(title="astray")
+        event = await client.receive("event")
+        assert (event["document"]["data"]["title"], "cursor" in event) == ("astray", False)
+
+
 async def test_suppress(realtime, api_key):
     def quiet():
         with suppress():
