@@ -19,6 +19,7 @@ from django_cocobase_realtime.conf import (
     Limits,
     LogSettings,
 )
+from django_cocobase_realtime.session.resume import REASONS
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode
 from django_cocobase_realtime.wire.messages import TYPES
 
@@ -76,6 +77,10 @@ def test_limits():
 def test_codes():
     assert set(table("protocol.md", "Errors")) == {code.value for code in ErrorCode}
     assert set(table("protocol.md", "Close codes")) == {str(int(code)) for code in CloseCode}
+
+
+def test_reasons_to_resync():
+    assert set(table("protocol.md", "Resume and snapshot")) == set(REASONS)
 
 
 def test_requests():
