@@ -28,6 +28,7 @@ def collections(**options):
     return {"COLLECTIONS": {"posts": {"model": "app.Post", **options}}}
 
 
+@pytest.mark.django_db(databases=["default", "other"])  # Django's own checks look at it
 @pytest.mark.parametrize(
     ("value", "id"),
     [
