@@ -5,7 +5,6 @@ from demo_project.board import views
 
 urlpatterns = [
     path("", views.index, name="index"),
-    path("data", views.data, name="data"),
     path("tasks", views.add_task, name="add_task"),
     path("tasks/<int:pk>/move", views.move_task, name="move_task"),
     path("tasks/<int:pk>/delete", views.delete_task, name="delete_task"),

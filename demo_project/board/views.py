@@ -27,22 +27,9 @@ def index(request: HttpRequest) -> HttpResponse:
     return render(request, "board/index.html", {"columns": Task.COLUMNS, "debug": settings.DEBUG})
 
 
-@require_GET
-def data(request: HttpRequest) -> JsonResponse:
-    """What is there now; the page asks for it whenever its socket has subscribed anew."""
-    return JsonResponse({"tasks": list(map(_task, Task.objects.all())), "posts": _posts()})
-
-
 def _task(task: Task) -> dict[str, Any]:
     fields = {"title": task.title, "column": task.column, "assignee": task.assignee}
     return {"id": str(task.pk), "data": fields}
-
-
-def _posts() -> list[dict[str, Any]]:
-    return [
-        {"id": str(post.pk), "data": {"title": post.title, "status": post.status}}
-        for post in Post.objects.all()[:50]
-    ]
 
 
 def _body(request: HttpRequest) -> dict[str, Any]:

@@ -32,6 +32,12 @@ class Demo(Server):
         for command in (["migrate", "-v0"], ["seed"]):
             subprocess.run([*manage, *command], cwd=ROOT, env=self.env, check=True)
 
+    def shell(self, code: str) -> None:
+        """Run code in a process of its own, as somebody at a terminal would."""
+        code = f"from demo_project.board.models import Task; {code}"
+        command = [sys.executable, "manage.py", "shell", "-c", code]
+        subprocess.run(command, cwd=ROOT, env=self.env, check=True, capture_output=True)
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
@@ -112,10 +118,21 @@ async def test_two_windows(demo):
         await picture(one, "desk")
         await picture(two, "phone")
 
+        # another process, with no layer between: the log has it
+        demo.shell("Task.objects.create(title='From a shell')")
+        await expect(one.locator("[data-cards=todo]")).to_contain_text("From a shell", timeout=2500)
+
         # the server dies; what changed meanwhile is there when it is back
         demo.kill()
         await expect(one.locator("#state")).to_contain_text(re.compile("lost|connecting"))
+        demo.shell("Task.objects.filter(title='From a shell').delete()")
+        demo.shell("Task.objects.create(title='While you were away')")
         demo.start()
+        await expect(one.locator("[data-cards=todo]")).to_contain_text(
+            "While you were away", timeout=20_000
+        )
+        await expect(one.locator("#board")).not_to_contain_text("From a shell")
+        await expect(one.locator("#log")).to_contain_text('"resumed":true')
         await expect(one.locator("#dot")).to_have_attribute("data-state", "live", timeout=20_000)
         await expect(two.locator("#dot")).to_have_attribute("data-state", "live", timeout=20_000)
         await two.get_by_role("button", name="Delete: Ring the bell").click()

@@ -100,14 +100,14 @@ function dropPost(id) {
 
 // A post that leaves a filtered subscription sends it nothing; a second one, to the ids of
 // drafts alone, tells which to take away.
-async function subscribeToPosts(live) {
+async function watchPosts(live) {
   const only = $("only-published").checked;
   const filters = only ? { status: "published" } : {};
-  await live.request({ type: "subscribe", collection: "posts", filters });
+  await watch(live, "posts", { collection: "posts", filters, snapshot: { order: "-created_at" } });
   if (only) {
-    const drafts = { subscription: "drafts", filters: { status: "draft" }, fields: [] };
-    await live.request({ type: "subscribe", collection: "posts", ...drafts });
+    await watch(live, "drafts", { collection: "posts", filters: { status: "draft" }, fields: [] });
   } else {
+    known.delete("drafts");
     await live.request({ type: "unsubscribe", subscription: "drafts" }).catch(() => {});
   }
 }
@@ -126,24 +126,43 @@ function said({ message, sender, at }) {
 
 // the socket
 
-async function refresh() {
-  const now = await (await fetch("data")).json();
-  for (const id of [...tasks.keys()]) if (!now.tasks.some((task) => task.id === id)) dropTask(id);
-  now.tasks.forEach((task) => showTask(task));
-  const wanted = now.posts.filter(({ data }) => !$("only-published").checked || data.status === "published");
-  for (const id of [...posts.keys()]) if (!wanted.some((each) => each.id === id)) dropPost(id);
-  wanted.forEach((each) => showPost(each));
+const known = new Map(); // subscription → how far we are: cursor, and the scope it is good for
+const fresh = new Map(); // subscription → ids of the snapshot that is arriving
+
+// With a cursor the server sends what we missed; else, or where that is not possible, a snapshot.
+async function watch(live, subscription, options) {
+  const { cursor, scope } = known.get(subscription) ?? {};
+  const since = cursor ? { since: cursor, scope } : {};
+  const reply = await live.request({ type: "subscribe", subscription, ...options, ...since });
+  known.set(subscription, { cursor: reply.cursor, scope: reply.scope });
+}
+
+function onSnapshot({ subscription, documents, more }) {
+  const [shown, show, drop] = subscription === "tasks"
+    ? [tasks, showTask, dropTask] : [posts, showPost, dropPost];
+  const ids = fresh.get(subscription) ?? new Set();
+  for (const document of documents) {
+    ids.add(document.id);
+    show(document);
+  }
+  fresh.set(subscription, ids);
+  if (more) return;
+  for (const id of [...shown.keys()]) if (!ids.has(id)) drop(id);
+  fresh.delete(subscription);
 }
 
 async function subscribe(live) {
-  await live.request({ type: "subscribe", collection: "tasks" });
-  await subscribeToPosts(live);
-  await refresh(); // after subscribing: nothing falls between
+  await watch(live, "tasks", { collection: "tasks", snapshot: true });
+  await watchPosts(live);
   const room = await live.request({ type: "join", room: "chat-123" });
   $("people").textContent = `${room.participants} here when you came`;
 }
 
 function onEvent(frame) {
+  for (const name of frame.subscriptions ?? [frame.subscription]) {
+    if (frame.cursor && known.has(name)) known.get(name).cursor = frame.cursor;
+  }
+  if (frame.type === "snapshot") onSnapshot(frame);
   if (frame.type !== "event") return;
   if (frame.event === "broadcast") return said(frame);
   const { collection, event, document: changed, subscriptions } = frame;
@@ -196,7 +215,7 @@ function onSubmit(id, act) {
 onSubmit("add-task", (title) => title && post("tasks", { title }));
 onSubmit("add-post", (title) => title && post("posts", { title }));
 onSubmit("say", (text) => text && live.send({ type: "broadcast", room: "chat-123", message: { text } }));
-$("only-published").addEventListener("change", async () => {
-  await subscribeToPosts(live);
-  await refresh();
+$("only-published").addEventListener("change", () => {
+  known.delete("posts"); // another set: from its beginning
+  watchPosts(live);
 });

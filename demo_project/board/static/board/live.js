@@ -1,6 +1,6 @@
 // A small client of the realtime protocol: one socket, authenticated by the Django session,
 // back by itself after a loss. `ready` is called whenever the socket is authenticated anew: the
-// place to subscribe and to fetch what is there.
+// place to subscribe.
 
 const SILENCE = 8000; // ms without an answer to a ping: the line is dead
 
