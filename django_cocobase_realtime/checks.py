@@ -20,6 +20,7 @@ from .documents import is_secret_looking
 from .registry import registry
 
 ID = "cocobase_realtime"
+CORE_LAYER = "channels_redis.core.RedisChannelLayer"
 DAPHNE_MINIMUM = (4, 2, 3)
 RATES = {name for name in LIMIT_NAMES if name.endswith("_rate")}
 
@@ -357,6 +358,14 @@ def _layer() -> Iterator[CheckMessage]:
             "The in-memory channel layer ends at its process.",
             "With several processes, use channels_redis.",
         )
+    if backend == CORE_LAYER and _major("redis") >= 8:
+        hosts = layers[alias].get("CONFIG", {}).get("hosts") or [None]
+        if any(not isinstance(host, dict) or "socket_timeout" not in host for host in hosts):
+            yield _warning(
+                53,
+                "redis-py 8 gives up an idle read when the core channel layer does.",
+                "Give each host {'address': ..., 'socket_timeout': None}, or use the pubsub layer.",
+            )
     if not apps.is_installed("channels"):
         yield _warning(52, "'channels' is not in INSTALLED_APPS.", "Add it.")
 
@@ -376,6 +385,13 @@ def _numbers() -> Iterator[CheckMessage]:
         value = conf.raw.get(name)
         if isinstance(value, str):
             yield _error(61, f"{SETTING}[{name!r}] must be a list, not a string.")
+
+
+def _major(package: str) -> int:
+    try:
+        return int(version(package).partition(".")[0])
+    except (PackageNotFoundError, ValueError):
+        return 0
 
 
 def _daphne() -> Iterator[CheckMessage]:

@@ -155,6 +155,26 @@ def test_routers_and_the_log(settings, router, ids):
     assert [id for id in found if id != "I080"] == ids
 
 
+@pytest.mark.parametrize(
+    ("hosts", "ids"),
+    [
+        (None, ["W053"]),
+        (["redis://r"], ["W053"]),
+        ([{"address": "redis://r"}], ["W053"]),
+        ([{"address": "redis://r", "socket_timeout": None}], []),
+    ],
+)
+def test_redis_py_8_and_the_core_layer(settings, monkeypatch, hosts, ids):
+    settings.COCOBASE_REALTIME = {}
+    monkeypatch.setattr("django_cocobase_realtime.checks.version", lambda name: "8.1.0")
+    backend = "channels_redis.core.RedisChannelLayer"
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend, "CONFIG": {"hosts": hosts}}}
+    found = [m.id.removeprefix("cocobase_realtime.") for m in check_settings()]
+    assert found == ids
+    monkeypatch.setattr("django_cocobase_realtime.checks.version", lambda name: "7.1.0")
+    assert check_settings() == []
+
+
 def test_settings_are_read_live(settings):
     settings.COCOBASE_REALTIME = {"LIMITS": {"subscriptions": 7}, "HEARTBEAT": 3}
     assert (conf.limits.subscriptions, conf.limits.rooms, conf.heartbeat) == (7, 50, 3)
