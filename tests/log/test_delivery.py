@@ -89,7 +89,7 @@ async def test_a_filtered_replay_ends_with_a_cursor(realtime, api_key):
 
 
 async def test_quiet_subscriptions_hear_how_far_they_are(realtime, api_key, monkeypatch):
-    monkeypatch.setattr("django_cocobase_realtime.fanout.hub.CURSORS", 0.1)
+    monkeypatch.setattr("django_cocobase_realtime.fanout.upkeep.CURSORS", 0.1)
     async with realtime(token=api_key) as client:
         reply = await client.subscribe("posts", filters={"status": "published"})
         await Post.objects.acreate(title="draft")

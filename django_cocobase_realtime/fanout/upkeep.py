@@ -1,0 +1,98 @@
+"""What a hub does by the clock: poll and trim the log, tell cursors, look after credentials."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..auth import chain
+from ..conf import conf
+from ..log.cursor import Position
+from ..log.cursor import encode as encode_cursor
+from ..log.follow import behind
+from ..log.trim import trim as trim_log
+from ..wire import native
+from ..wire.codes import CloseCode
+from ..workers import run
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+logger = logging.getLogger(__name__)
+
+TRIM = 60.0  # seconds between trims of the log, about
+CURSORS = 30.0  # seconds after which a quiet subscription is told its cursor
+
+
+async def poll(hub: Hub) -> None:
+    """Look for what no bell told of: a layer loses messages, other processes have none."""
+    while True:
+        await asyncio.sleep(conf.log.poll)
+        positions: dict[str, dict[str, Position]] = {}
+        for name, feed in hub.feeds.items():
+            positions.setdefault(feed.using, {})[name] = feed.position
+        for using, each in positions.items():
+            try:
+                names = await hub.threads[using].run(behind, using, each)
+            except Exception as error:
+                logger.warning("The log cannot be read: %r", error)
+                continue
+            for name in names:
+                hub.ring(name)
+
+
+async def trim(hub: Hub) -> None:
+    """Trim the streams that are followed here; several processes take turns by chance."""
+    while True:
+        await asyncio.sleep(TRIM * (0.5 + random.random()))  # noqa: S311
+        settings = conf.log
+        names: dict[str, list[str]] = {}
+        for name, feed in hub.feeds.items():
+            names.setdefault(feed.using, []).append(name)
+        for using, collections in names.items():
+            work = partial(
+                trim_log,
+                using,
+                max_age=settings.max_age,
+                max_events=settings.max_events,
+                collections=collections,
+            )
+            try:
+                await run(work)
+            except Exception as error:
+                logger.warning("The log could not be trimmed: %r", error)
+
+
+async def tell_cursors(hub: Hub) -> None:
+    """Now and then, tell quiet subscriptions how far they are, lest their cursor age out."""
+    while True:
+        await asyncio.sleep(CURSORS)
+        for name, feed in list(hub.feeds.items()):
+            cursor = encode_cursor(name, feed.epoch, feed.seq)
+            for subscription in hub.tables.get(name, ()):
+                if subscription.seen < feed.seq:
+                    subscription.seen = feed.seq
+                    frame = native.cursor(subscription.name, cursor)
+                    subscription.connection.writer.push(native.encode(frame))
+
+
+async def audit(hub: Hub) -> None:
+    """Close what no longer holds: the net below the signals, which other processes miss."""
+    while True:
+        await asyncio.sleep(conf.revocation_poll)
+        holders = [c for c in hub.connections.values() if c.identity is not None]
+        identities = {c.identity.credential: c.identity for c in holders if c.identity}
+        if not identities:
+            continue
+        try:
+            dead = await run(chain.dead, list(identities.values()))
+        except Exception as error:
+            logger.warning("Credentials could not be checked: %r", error)
+            continue
+        for connection in holders:
+            identity = connection.identity
+            if identity is not None and identity.credential in dead:
+                connection.close(CloseCode.BAD_CREDENTIAL)
