@@ -113,7 +113,7 @@ def test_layers_and_servers(settings, monkeypatch):
     settings.COCOBASE_REALTIME = {}
     assert [m.id for m in check_settings()] == ["cocobase_realtime.W051"]
     settings.DEBUG = True
-    monkeypatch.setattr("django_cocobase_realtime.checks.version", lambda name: "4.1.2")
+    monkeypatch.setattr("django_cocobase_realtime.checks.environment.version", lambda name: "4.1.2")
     assert [m.id for m in check_settings()] == ["cocobase_realtime.W070"]
     settings.INSTALLED_APPS = [
         a for a in settings.INSTALLED_APPS if a not in ("channels", "daphne")
@@ -166,12 +166,12 @@ def test_routers_and_the_log(settings, router, ids):
 )
 def test_redis_py_8_and_the_core_layer(settings, monkeypatch, hosts, ids):
     settings.COCOBASE_REALTIME = {}
-    monkeypatch.setattr("django_cocobase_realtime.checks.version", lambda name: "8.1.0")
+    monkeypatch.setattr("django_cocobase_realtime.checks.environment.version", lambda name: "8.1.0")
     backend = "channels_redis.core.RedisChannelLayer"
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend, "CONFIG": {"hosts": hosts}}}
     found = [m.id.removeprefix("cocobase_realtime.") for m in check_settings()]
     assert found == ids
-    monkeypatch.setattr("django_cocobase_realtime.checks.version", lambda name: "7.1.0")
+    monkeypatch.setattr("django_cocobase_realtime.checks.environment.version", lambda name: "7.1.0")
     assert check_settings() == []
 
 

@@ -182,7 +182,7 @@ def test_database_cascades_are_named():
 
     field = Item._meta.get_field("size")
     assert field.remote_field is None
-    from django_cocobase_realtime.checks import check_unseen
+    from django_cocobase_realtime.checks.collections import check_unseen
 
     class Remote:
         on_delete = DatabaseOnDelete()

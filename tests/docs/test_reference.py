@@ -89,10 +89,11 @@ def test_requests():
 
 
 def test_checks():
-    source = (ROOT / "django_cocobase_realtime" / "checks.py").read_text()
-    known = {f"E{int(n):03}" for n in re.findall(r"_error\(\s*(\d+),", source)}
-    known |= {f"W{int(n):03}" for n in re.findall(r"_warning\(\s*(\d+),", source)}
-    known |= set(re.findall(r"\{ID\}\.(I\d{3})", source))
+    package = ROOT / "django_cocobase_realtime" / "checks"
+    source = "".join(path.read_text() for path in package.glob("*.py"))
+    known = {f"E{int(n):03}" for n in re.findall(r"\berror\(\s*(\d+),", source)}
+    known |= {f"W{int(n):03}" for n in re.findall(r"\bwarning\(\s*(\d+),", source)}
+    known |= {f"I{int(n):03}" for n in re.findall(r"\binfo\(\s*(\d+),", source)}
     assert set(table("checks.md", None)) == known
     tests = (ROOT / "tests" / "test_settings.py", ROOT / "tests" / "capture" / "test_triggers.py")
     tested = "".join(path.read_text() for path in tests)

@@ -1,0 +1,201 @@
+"""Checks of what a project declares: collections, in settings and as classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.apps import apps
+from django.core.checks import CheckMessage
+from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
+from django.db import connections, router
+from django.utils.module_loading import import_string
+
+from ..collection import Collection, from_settings
+from ..conf import SETTING, conf
+from ..documents import is_secret_looking
+from ..registry import registry
+from .messages import error, info, warning
+
+
+def check_collections() -> list[CheckMessage]:
+    """Declarations of collections, in settings and as classes."""
+    try:
+        declared = conf.collections
+    except ImproperlyConfigured as problem:
+        return [error(1, str(problem))]
+    found: list[CheckMessage] = []
+    for name in declared:
+        if not isinstance(name, str) or not name:
+            found.append(error(3, f"{name!r} is no name for a collection.", "Use a string."))
+        elif name in registry.registered:
+            found.append(
+                error(
+                    10,
+                    f"Collection {name!r} is declared in {SETTING} and registered as a class.",
+                    "Keep one of the two.",
+                )
+            )
+        else:
+            try:
+                collection = from_settings(name, declared[name])
+            except ImproperlyConfigured as problem:
+                found.append(error(4, str(problem)))
+            else:
+                found += _collection(name, collection)
+    for name, cls in registry.registered.items():
+        collection = cls()
+        collection.__dict__["name"] = name
+        found += _collection(name, collection)
+    return found
+
+
+def _collection(name: str, collection: Collection) -> Iterator[CheckMessage]:
+    if not hasattr(collection, "model"):
+        yield error(4, f"Collection {name!r} names no model.", "Set its 'model'.")
+        return
+    try:
+        model = collection.model_class
+        meta = model._meta
+    except (LookupError, ValueError, AttributeError):
+        yield error(
+            5,
+            f"Collection {name!r} names the model {collection.model!r}, which does not exist.",
+            "Write it as 'app_label.Model', and see that the app is in INSTALLED_APPS.",
+        )
+        return
+    if meta.abstract or (not meta.managed and meta.swapped):
+        yield error(5, f"Collection {name!r} names {meta.label}, which has no table.")
+        return
+    yield from _fields(name, collection)
+    yield from _classes(name, collection)
+
+
+def _fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
+    meta = collection.concrete_model._meta
+    concrete = {field.name for field in meta.concrete_fields}
+    for option in ("fields", "filters", "not_secret"):
+        value = getattr(collection, option)
+        if value is None:
+            continue
+        if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+            yield error(4, f"Collection {name!r}: '{option}' must be a list of field names.")
+            return
+        serialized = option == "fields" and collection.serializer is not None
+        for field in value:
+            if not serialized and field.partition(".")[0] not in concrete:
+                yield error(
+                    6,
+                    f"Collection {name!r}: '{option}' names {field!r}, "
+                    f"which is no field of {meta.label}.",
+                    f"Its fields are {sorted(concrete)}.",
+                )
+    for option in ("fields", "filters"):
+        for field in getattr(collection, option) or ():
+            if is_secret_looking(field) and field not in collection.not_secret:
+                yield error(
+                    7,
+                    f"Collection {name!r}: '{option}' names {field!r}, which looks secret.",
+                    "Leave it out, or name it in 'not_secret' if its value may leave the server.",
+                )
+    project_field = collection.project_field
+    if project_field is not None:
+        try:
+            meta.get_field(project_field)
+        except FieldDoesNotExist:
+            yield error(6, f"Collection {name!r}: 'project_field' {project_field!r} is no field.")
+
+
+def _classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
+    for option in ("permission", "serializer"):
+        value = getattr(collection, option)
+        if isinstance(value, str):
+            try:
+                value = import_string(value)
+            except ImportError as problem:
+                yield error(
+                    8,
+                    f"Collection {name!r}: '{option}' {value!r} cannot be imported.",
+                    str(problem),
+                )
+                continue
+        if option == "permission" and value is not None:
+            methods = ("can_subscribe", "visible_to", "fields_for")
+            if not any(callable(getattr(value, method, None)) for method in methods):
+                yield error(
+                    9,
+                    f"Collection {name!r}: 'permission' decides nothing.",
+                    f"Give it one of {', '.join(methods)}.",
+                )
+        if option == "serializer" and value is not None and not callable(value):
+            yield error(8, f"Collection {name!r}: 'serializer' cannot be called.")
+    if collection.durable is True:
+        yield from _database(name, collection)
+    if collection.capture not in ("signals", "triggers"):
+        yield error(4, f"Collection {name!r}: 'capture' must be 'signals' or 'triggers'.")
+    elif collection.capture == "triggers":
+        yield from _triggers(name, collection)
+    if not all(isinstance(getattr(collection, flag), bool) for flag in ("durable", "track")):
+        yield error(4, f"Collection {name!r}: 'durable' and 'track' must be True or False.")
+
+
+def _database(name: str, collection: Collection) -> Iterator[CheckMessage]:
+    using = collection.database
+    log = apps.get_model("cocobase_realtime", "LogEvent")
+    if not router.allow_migrate_model(using, log):
+        yield error(
+            15,
+            f"Collection {name!r} lives in {using!r}, from which the routers keep the log.",
+            "Let them migrate this app there, or set 'durable' to False.",
+        )
+    elif (reads := router.db_for_read(collection.model_class)) != using:
+        yield warning(
+            16,
+            f"Collection {name!r} is written to {using!r} and read from {reads!r}.",
+            "Snapshots and the log are read where rows are written.",
+        )
+
+
+def _triggers(name: str, collection: Collection) -> Iterator[CheckMessage]:
+    vendor = connections[collection.database].vendor
+    if vendor != "postgresql":
+        yield error(
+            11,
+            f"Collection {name!r}: 'capture' by triggers needs PostgreSQL, not {vendor}.",
+            "Use 'signals'.",
+        )
+    if collection.concrete_model._meta.parents:
+        yield error(
+            12,
+            f"Collection {name!r}: a multi-table model's rows are in several tables.",
+            "Use 'signals'.",
+        )
+    if not collection.durable:
+        yield error(13, f"Collection {name!r}: triggers write the log; 'durable' must be True.")
+
+
+def check_unseen() -> Iterator[CheckMessage]:
+    """Models whose rows can change without a trace in the log."""
+    plain, silent = set(), set()
+    for collection in registry:
+        if collection.capture == "triggers":
+            continue
+        model = collection.concrete_model
+        rows = model._default_manager.get_queryset()
+        if not getattr(rows, "captures_bulk_writes", False):
+            plain.add(model._meta.label)
+        for field in model._meta.concrete_fields:
+            handler = getattr(field.remote_field, "on_delete", None)
+            if handler is not None and type(handler).__name__ == "DatabaseOnDelete":
+                silent.add(f"{model._meta.label}.{field.name}")
+    if plain:
+        yield info(
+            80,
+            f"Bulk writes to {', '.join(sorted(plain))} are not seen by clients.",
+            "Use RealtimeManager, or capture = 'triggers' on PostgreSQL; saves are seen.",
+        )
+    if silent:
+        yield warning(
+            81,
+            f"The database itself changes rows through {', '.join(sorted(silent))}, unseen.",
+            "Use Django's own on_delete, or capture = 'triggers'.",
+        )

@@ -1,0 +1,67 @@
+"""Checks of what stands around: the channel layer, Redis, daphne."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import CheckMessage
+
+from ..conf import conf
+from .messages import error, warning
+
+CORE_LAYER = "channels_redis.core.RedisChannelLayer"
+DAPHNE_MINIMUM = (4, 2, 3)
+
+
+def layer() -> Iterator[CheckMessage]:
+    """The channel layer exists and fits."""
+    alias = conf.channel_layer
+    layers = getattr(settings, "CHANNEL_LAYERS", {})
+    if alias not in layers:
+        yield error(
+            50,
+            f"There is no channel layer {alias!r}: nothing would be delivered.",
+            "Set CHANNEL_LAYERS; channels.layers.InMemoryChannelLayer is enough for one process.",
+        )
+        return
+    backend = str(layers[alias].get("BACKEND", ""))
+    if backend.endswith("InMemoryChannelLayer") and not settings.DEBUG:
+        yield warning(
+            51,
+            "The in-memory channel layer ends at its process.",
+            "With several processes, use channels_redis.",
+        )
+    if backend == CORE_LAYER and _major("redis") >= 8:
+        hosts = layers[alias].get("CONFIG", {}).get("hosts") or [None]
+        if any(not isinstance(host, dict) or "socket_timeout" not in host for host in hosts):
+            yield warning(
+                53,
+                "redis-py 8 gives up an idle read when the core channel layer does.",
+                "Give each host {'address': ..., 'socket_timeout': None}, or use the pubsub layer.",
+            )
+    if not apps.is_installed("channels"):
+        yield warning(52, "'channels' is not in INSTALLED_APPS.", "Add it.")
+
+
+def _major(package: str) -> int:
+    try:
+        return int(version(package).partition(".")[0])
+    except (PackageNotFoundError, ValueError):
+        return 0
+
+
+def daphne() -> Iterator[CheckMessage]:
+    """The installed daphne has no known hole."""
+    if not apps.is_installed("daphne"):
+        return
+    try:
+        installed = version("daphne")
+    except PackageNotFoundError:
+        return
+    numbers = tuple(int(n) for n in installed.split(".")[:3] if n.isdigit())
+    if numbers < DAPHNE_MINIMUM:
+        minimum = ".".join(map(str, DAPHNE_MINIMUM))
+        yield warning(70, f"daphne {installed} has a known security hole.", f"Use >= {minimum}.")
