@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 
 import pytest
 from websockets.exceptions import WebSocketException
@@ -12,7 +13,7 @@ from tests.client import connect
 
 pytestmark = pytest.mark.server
 EVENTS = 12
-STEP = 97  # bytes between cuts
+STEP = int(os.environ.get("CUT_EVERY", "97"))  # bytes between cuts
 
 
 class Cutter:
