@@ -20,7 +20,7 @@ from django.db import models
 from django.utils.module_loading import import_string
 
 from .database import database_for
-from .documents import RowCodec, _any, is_secret_looking
+from .documents import RowCodec, is_secret_looking, jsonable
 from .events import Change
 from .filters import Filter, InvalidFilter, Schema, parse
 from .filters.orm import field_spec
@@ -237,7 +237,7 @@ class Collection:
         if serializer is None:
             return None
         made = serializer(instance)
-        document: dict[str, Any] = _any(getattr(made, "data", made))
+        document: dict[str, Any] = jsonable(getattr(made, "data", made))
         return document
 
     def refused_fields(self) -> list[str]:

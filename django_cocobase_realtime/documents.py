@@ -63,7 +63,8 @@ def _json(encoder: type[json.JSONEncoder]) -> Encoder:
     return encode
 
 
-def _any(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """What JSON makes of a value, dates, decimals and UUIDs included. Raises ``TypeError``."""
     return json.loads(json.dumps(value, cls=DjangoJSONEncoder))
 
 
@@ -113,7 +114,7 @@ def _plain(field: models.Field[Any, Any]) -> Encoder:
     output = getattr(field, "output_field", None)
     if isinstance(output, models.Field):  # generated fields
         return field_encoder(output)
-    return _any
+    return jsonable
 
 
 def _duration(value: timedelta) -> str:

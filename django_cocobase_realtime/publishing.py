@@ -10,7 +10,7 @@ from django.db import models, transaction
 from .capture.record import record_rows, record_save, suppress
 from .capture.rows import WatchedTable
 from .database import database_for
-from .documents import _any
+from .documents import jsonable
 from .events import Broadcast, Kick, now
 from .fanout.broker import broker
 from .identity import DEFAULT_PROJECT
@@ -43,7 +43,7 @@ def _broadcast(room: str, message: Any, project: str) -> Broadcast:
     try:
         msgspec.json.encode(message)
     except TypeError:
-        message = _any(message)
+        message = jsonable(message)
     return Broadcast(room=room, project=project, message=message, at=now())
 
 

@@ -79,14 +79,16 @@ class Hub:
             await self._groups.need(CONTROL, QUICK)
 
     async def close(self, connection: Connection) -> None:
-        """Let a connection go with all it had; after the last one the hub rests."""
-        if self.connections.pop(connection.id, None) is None:
-            return
+        """Let a connection go with all it had; after the last one the hub rests.
+
+        Again for one that is gone: a request that was under way may have left something.
+        """
+        self.connections.pop(connection.id, None)
         for subscription in list(connection.subscriptions.values()):
             self.detach(subscription)
         for room in list(connection.rooms):
             self.leave(connection, room)
-        if not self.connections:
+        if not self.connections and (self._tasks or self.threads):
             await self._rest()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -339,3 +340,28 @@ async def test_streams_and_keys_are_few(realtime, api_key):
         await client.subscribe("posts", subscription="b")
     assert await Stream.objects.acount() == 1
     assert await ApiKey.objects.acount() == 1
+
+
+async def test_a_connection_that_is_cut_while_it_subscribes_leaves_nothing(
+    realtime, api_key, monkeypatch
+):
+    from django_cocobase_realtime import disconnect
+    from django_cocobase_realtime.fanout import feed
+    from django_cocobase_realtime.fanout.hub import Hub
+
+    def slow(*args):
+        time.sleep(0.4)
+        return follow(*args)
+
+    before = len(asyncio.all_tasks())
+    follow = feed.follow
+    monkeypatch.setattr(feed, "follow", slow)
+    async with realtime(token=api_key) as client:
+        hub = Hub.current()
+        await client.send({"type": "subscribe", "collection": "posts"})
+        await asyncio.sleep(0.1)
+        await sync_to_async(disconnect)(key=api_key.split("_")[1])
+        assert await client.closed() == 4500
+    await asyncio.sleep(0.1)
+    assert (hub.tables, hub.feeds, hub.threads, hub.connections) == ({}, {}, {}, {})
+    assert len(asyncio.all_tasks()) == before
