@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures.thread  # noqa: F401 - hooks in before us
 import logging
 import os
 import threading
@@ -35,7 +36,7 @@ MESSAGE_TYPE = "realtime.events"
 SEND_TIMEOUT = 5.0  # seconds that one group_send may take
 OUTBOX = 20_000  # events that may wait for a layer that does not answer
 BATCH_BYTES = 256 * 1024  # of one layer message
-EXIT_TIMEOUT = 2.0  # seconds a process that ends waits for its outbox
+EXIT_TIMEOUT = 5.0  # seconds a process that ends waits for its outbox
 
 Hears = Callable[[str], "Callable[[], object] | None"]
 Item = tuple[str, bytes, "Future[bool] | None"]
@@ -216,7 +217,9 @@ def _flush_at_exit() -> None:
         broker.flush()
 
 
-atexit.register(_flush_at_exit)
+# Before the interpreter forbids new work to thread pools, in which host names are looked up:
+# concurrent.futures hooks in at the same place, and what hooks in later runs earlier.
+getattr(threading, "_register_atexit", atexit.register)(_flush_at_exit)
 
 
 def _group(event: Event) -> str:

@@ -1,9 +1,11 @@
 """The log itself: dense numbers, no inversion of a row, a floor that moves with the events."""
 
+import io
 import threading
 from datetime import timedelta
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 from django.db.models import F
 from django.utils import timezone
@@ -214,3 +216,44 @@ def test_cursors():
     for wrong in (encode("other", "abcd0123", 7), "", "x", text + " ", text.upper() + "x"):
         with pytest.raises(InvalidCursor):
             decode("posts", wrong)
+
+
+def run(name, *args):
+    out = io.StringIO()
+    call_command(name, *args, stdout=out)
+    return out.getvalue()
+
+
+def test_the_command_that_trims(settings):
+    for n in range(5):
+        Post.objects.create(title=str(n))
+    Author.objects.create(name="a")
+    numbered(), numbered("authors")
+    assert run("realtime_trim") == "0 dropped in all.\n"
+    assert run("realtime_trim", "--max-events", "2") == "posts: 3 dropped\n3 dropped in all.\n"
+    assert run("realtime_trim", "--max-age", "0").endswith("3 dropped in all.\n")
+    settings.COCOBASE_REALTIME = {
+        "COLLECTIONS": {"posts": "app.Post"},
+        "LOG": {"MAX_AGE": None, "MAX_EVENTS": 1},
+    }
+    for n in range(3):
+        Post.objects.create(title=str(n))
+    numbered()
+    assert run("realtime_trim") == "posts: 2 dropped\n2 dropped in all.\n"
+    with pytest.raises(CommandError, match="below zero"):
+        run("realtime_trim", "--max-age", "-1")
+
+
+def test_the_command_that_begins_a_new_epoch():
+    Post.objects.create(title="a")
+    Author.objects.create(name="a")
+    numbered(), numbered("authors")
+    before = extents("default", ["posts", "authors"])
+    assert run("realtime_rotate_epoch", "posts") == "posts: a new epoch\n"
+    between = extents("default", ["posts", "authors"])
+    assert between["posts"].epoch != before["posts"].epoch
+    assert between["authors"] == before["authors"]
+    assert run("realtime_rotate_epoch") == "authors: a new epoch\nposts: a new epoch\n"
+    assert extents("default", ["authors"])["authors"].epoch != before["authors"].epoch
+    with pytest.raises(CommandError, match="nothing"):
+        run("realtime_rotate_epoch", "nothing")
