@@ -37,6 +37,7 @@ class Limits:
     name_bytes: int = 128
     queue_bytes: int = 1048576
     queue_messages: int = 1000
+    unacked_events: int = 256
     replay_events: int = 1000
     replay_pages: int = 50
     snapshot_documents: int = 10000

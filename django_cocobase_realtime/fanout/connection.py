@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class Connection:
     """A socket that the hub may write to. ``close`` asks its owner to end it."""
 
-    __slots__ = ("close", "id", "identity", "rooms", "subscriptions", "writer")
+    __slots__ = ("_unacked", "close", "id", "identity", "rooms", "subscriptions", "writer")
 
     def __init__(self, id: str, writer: Writer, close: Callable[[CloseCode], None]) -> None:
         self.id = id
@@ -25,3 +26,25 @@ class Connection:
         self.identity: Identity | None = None
         self.subscriptions: dict[str, Subscription] = {}
         self.rooms: set[str] = set()
+        self._unacked: deque[str] | None = None
+
+    def ack(self, cursor: str) -> None:
+        """The client took what came up to ``cursor``. From the first time on, it is on credit.
+
+        A cursor that is not among those on credit acknowledges nothing.
+        """
+        if self._unacked is None:
+            self._unacked = deque()
+        elif cursor in self._unacked:
+            while self._unacked.popleft() != cursor:
+                pass
+
+    def overdrawn(self, cursor: str | None, most: int) -> bool:
+        """Note an event that was sent; True where a client that acks owes more than ``most``.
+
+        What the server's socket buffers hide from the writer shows here.
+        """
+        if self._unacked is None or cursor is None:
+            return False
+        self._unacked.append(cursor)
+        return len(self._unacked) > most

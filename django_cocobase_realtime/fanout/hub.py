@@ -30,7 +30,7 @@ from . import upkeep
 from .broker import broker
 from .connection import Connection
 from .feed import Feed
-from .frames import ChangeFrames, broadcast_text
+from .frames import ChangeFrames, broadcast_text, cursor_of
 from .membership import PATIENCE, Membership
 from .names import CONTROL, collection_group, room_group
 from .snapshot import Wanted
@@ -246,13 +246,16 @@ class Hub:
         matched: dict[Connection, list[Subscription]] = {}
         for subscription in table.matching(change):
             matched.setdefault(subscription.connection, []).append(subscription)
-        frames = ChangeFrames(change, conf.limits.event_bytes)
+        limits, cursor = conf.limits, cursor_of(change)
+        frames = ChangeFrames(change, limits.event_bytes)
         for connection, subscriptions in matched.items():
             for subscription in subscriptions:
                 subscription.seen = change.seq or 0
             live = [each for each in subscriptions if each.held is None]
             for text in frames.texts(live):
                 connection.writer.push(text)
+            if connection.overdrawn(cursor, limits.unacked_events):
+                connection.close(CloseCode.SLOW_CONSUMER)
             for subscription in subscriptions:
                 if subscription.held is not None:
                     self._hold(subscription, frames.texts([subscription]))

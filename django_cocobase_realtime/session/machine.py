@@ -23,7 +23,7 @@ from . import authentication, rooms, subscriptions
 from .effects import Close, Send, Steps
 
 REFUSALS_IN_A_ROW = 10
-FREE_FACTOR = 10  # ping may come ten times as often as other requests
+FREE_FACTOR = 10  # ping and ack may come ten times as often as other requests
 
 
 class Session:
@@ -123,12 +123,15 @@ class Session:
             )
             yield from self.close(CloseCode.AUTH_REQUIRED)
         else:
+            if isinstance(command, messages.Ack):
+                self.connection.ack(command.cursor)
+                return
             handler: Callable[[Session, Any], Steps] = _HANDLERS[type(command)]
             yield from handler(self, command)
 
     def _bucket(self, command: messages.Command) -> TokenBucket:
         match command:
-            case messages.Ping():
+            case messages.Ping() | messages.Ack():
                 return self._free
             case messages.Subscribe():
                 return self._subscribes

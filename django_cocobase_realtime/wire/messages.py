@@ -81,7 +81,13 @@ class Ping(Message, frozen=True, tag="ping"):
     """Answered with ``pong``, before ``auth`` too."""
 
 
-Command = Auth | Subscribe | Unsubscribe | Join | Leave | Broadcast | Ping
+class Ack(Message, frozen=True, tag="ack", kw_only=True):
+    """The client has taken every event up to this cursor. Not answered."""
+
+    cursor: str
+
+
+Command = Auth | Subscribe | Unsubscribe | Join | Leave | Broadcast | Ping | Ack
 TYPES = {
     "auth": Auth,
     "subscribe": Subscribe,
@@ -90,6 +96,7 @@ TYPES = {
     "leave": Leave,
     "broadcast": Broadcast,
     "ping": Ping,
+    "ack": Ack,
 }
 
 

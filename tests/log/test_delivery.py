@@ -274,6 +274,31 @@ async def test_each_database_keeps_the_log_of_its_own_rows(realtime, user, setti
         assert (event["document"]["data"]["title"], "cursor" in event) == ("astray", False)
 
 
+async def test_a_client_on_credit_is_cut_where_its_socket_tells_nothing(
+    realtime, api_key, settings
+):
+    settings.COCOBASE_REALTIME = {
+        "COLLECTIONS": {"posts": "app.Post"},
+        "LIMITS": {"unacked_events": 3},
+    }
+    async with realtime(token=api_key) as acking, realtime(token=api_key) as silent:
+        await silent.subscribe("posts")
+        start = (await acking.subscribe("posts"))["cursor"]
+        await acking.send({"type": "ack", "cursor": start})
+        for n in range(10):
+            await Post.objects.acreate(title=str(n))
+            cursor = (await acking.receive("event"))["cursor"]
+            if n % 2:
+                await acking.send({"type": "ack", "cursor": cursor})
+        for _ in range(4):  # and then it says no more
+            await Post.objects.acreate(title="x")
+        assert await acking.closed() == 4120
+        await events(silent, 14)  # it never promised anything
+    async with realtime(token=api_key) as again:
+        assert (await again.subscribe("posts", since=cursor))["resumed"] is True
+        assert titles(await events(again, 4)) == ["x"] * 4
+
+
 async def test_suppress(realtime, api_key):
     def quiet():
         with suppress():

@@ -321,6 +321,25 @@ def test_rates_and_patience():
     assert closes(effects) == [CloseCode.RATE_LIMITED]
 
 
+def test_ack_is_not_answered_and_cheap(shell):
+    for n in range(100):
+        assert shell.take({"type": "ack", "cursor": str(n)}) == []
+    assert shell.answer({"type": "ack"})["code"] == "bad_request"
+
+
+def test_credit():
+    connection = Connection("c", None, lambda code: None)
+    assert not any(connection.overdrawn(str(n), 1) for n in range(9))  # it never acked
+    connection.ack("8")
+    assert [connection.overdrawn(c, 2) for c in "abc"] == [False, False, True]
+    connection.ack("b")
+    assert [connection.overdrawn(c, 2) for c in "de"] == [False, True]
+    connection.ack("unknown")
+    assert connection.overdrawn("f", 2)
+    connection.ack("f")
+    assert not connection.overdrawn(None, 0)  # no log, no cursor, no credit
+
+
 def test_a_reconnect_with_a_hundred_subscriptions_passes(shell):
     for number in range(100):
         frame = {"type": "subscribe", "collection": "posts", "subscription": str(number)}
