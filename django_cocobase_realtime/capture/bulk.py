@@ -83,7 +83,13 @@ def create(
                     befores[table] |= _existing(table, using, part, unique_fields)
         made = write()
         keys = [each.pk for each in made] if inserted is None else inserted
+        plain = inserted is None and not unique_fields
         for table in tables:
+            # nothing but what the instances hold was written, unless conflicts were resolved
+            rows = [table.row_of(each) for each in made] if plain else [None]
+            if None not in rows:
+                record_rows(table, using, ((None, row) for row in rows))
+                continue
             for part in _parts(keys):
                 after = _read(table, using, part)
                 pairs = [(befores[table].get(key), after[key]) for key in part if key in after]

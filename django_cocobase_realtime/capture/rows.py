@@ -95,6 +95,18 @@ class WatchedTable:
             rows = rows.select_for_update()
         return rows
 
+    def row_of(self, instance: models.Model) -> Row | None:
+        """The row as an instance wrote it; None where only the database knows it."""
+        if any(collection.codec.generated for collection in self.collections):
+            return None
+        held = instance.__dict__
+        try:
+            row = {name: held[name] for name in self.attnames}
+        except KeyError:
+            return None
+        expressions = any(hasattr(value, "resolve_expression") for value in row.values())
+        return None if expressions else row
+
     def pk_of(self, row: Row) -> Any:
         """The key in a row that was read."""
         return row[self.model._meta.pk.attname]

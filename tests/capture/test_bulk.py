@@ -2,7 +2,7 @@
 
 import pytest
 from django.db import connection, transaction
-from django.db.models import F
+from django.db.models import F, Value
 
 from django_cocobase_realtime.testing import capture_events
 from tests.app.models import Item, Post, Tag
@@ -65,6 +65,12 @@ def test_bulk_update(items, events):
 def test_bulk_create(events):
     made = Item.objects.bulk_create([Item(name="a", size=1), Item(name="b", size=2)])
     assert brief(events) == [("created", str(i.pk), i.size) for i in made]
+
+
+def test_bulk_create_of_what_only_the_database_knows(events):
+    Item.objects.bulk_create([Item(name="a", size=Value(1) + Value(2)), Item(name="b", size="7")])
+    assert sorted(e.after["size"] for e in events) == [3, 7]
+    assert all(e.document_id == e.after["id"] for e in events)
 
 
 def test_bulk_create_ignoring_conflicts_tells_only_of_what_was_inserted(items, events):
