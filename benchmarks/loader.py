@@ -100,6 +100,7 @@ class Loader:
         self.delays = array("q")
         self.arrivals: tuple[array[int], array[int]] | None = None
         self.committed: dict[int, int] = {}
+        self.echoes = False  # the trigger alone: its answers are counted
         self.frames = self.bytes = 0
         self.cached: bytes = b""  # the last payload, and what it is marked with
         self.marks: list[tuple[int, int]] = []
@@ -137,6 +138,8 @@ class Loader:
             while True:
                 answer = json.loads(self.control.recv(1024))
                 self.committed[answer["n"]] = answer["at"]
+                if self.echoes:
+                    self.left -= 1
         except BlockingIOError:
             return
 
@@ -267,8 +270,8 @@ class Loader:
         fresh = [Client(*each) for each in sockets]
         todo = fresh[::-1]
         self.waiting = 0
-        while (todo or self.waiting) and self.refused is None:
-            while todo and self.waiting < WINDOW:
+        while (todo and self.refused is None) or self.waiting:
+            while todo and self.refused is None and self.waiting < WINDOW:
                 client = todo.pop()
                 fd = client.connect(len(self.all))
                 self.clients[fd] = client
@@ -278,6 +281,7 @@ class Loader:
             self.turn(0.1)
             if time.monotonic() - began > timeout:
                 self.refused = f"{self.waiting} sockets were not through in {timeout} s"
+                break
         self.sizes = Counter(c.klass for c in self.all)
         return self.told(began)
 
@@ -286,8 +290,8 @@ class Loader:
         began = time.monotonic()
         self.refused, self.waiting = None, 0
         queue = list(zip(self.all, steps, strict=True))[::-1]
-        while (queue or self.waiting) and self.refused is None:
-            while queue and self.waiting < WINDOW:
+        while (queue and self.refused is None) or self.waiting:
+            while queue and self.refused is None and self.waiting < WINDOW:
                 client, (klass, each) = queue.pop()
                 client.klass, client.steps = klass, each[::-1]
                 self.waiting += 1
@@ -295,6 +299,7 @@ class Loader:
             self.turn(0.1)
             if time.monotonic() - began > timeout:
                 self.refused = f"{self.waiting} sockets were not through in {timeout} s"
+                break
         self.sizes = Counter(c.klass for c in self.all)
         return self.told(began)
 
@@ -338,9 +343,12 @@ class Loader:
     ) -> dict[str, Any]:
         """The next ``count`` events once all have the last; for ``seconds``, ``least`` rounds."""
         self.reset()
+        self.echoes = bool(message.get("nothing"))
         began, rounds, deliveries = time.monotonic(), 0, 0
         while rounds < least or time.monotonic() - began < seconds:
             expected = self.trigger(ports, count, message)
+            if self.echoes:
+                expected = 1
             self.left += expected
             deliveries += expected
             rounds += 1
@@ -351,6 +359,8 @@ class Loader:
                     time.sleep(NAP)
             if self.left > 0:
                 break
+        if self.echoes:  # none of these numbers was an event
+            self.number -= rounds * count
         return self.measured(began, rounds * count, deliveries)
 
     def paced(

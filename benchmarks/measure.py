@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.common import median, say
-from benchmarks.load import Load
+from benchmarks.load import Load, Step
 from benchmarks.targets import Target
 
 
@@ -35,6 +36,14 @@ class Bench:
         self.refused = answer["refused"]
         self.load.begin(self.classes)
 
+    def again(self, name: str, steps: Callable[[int], list[Step]], **message: Any) -> None:
+        """Another subscription on the same sockets, for another row: ``steps`` by class."""
+        self.target.name, self.target.message = name, message
+        self.rounds = []
+        classes = [n % self.classes for n in range(self.subscribers)]
+        self.refused = self.load.again([(k, steps(k)) for k in classes])["refused"]
+        self.load.begin(self.classes)
+
     def measure(self, seconds: float, least: int = 1, timeout: float = 60) -> None:
         """One round."""
         server, target = self.target.server, self.target
@@ -50,12 +59,23 @@ class Bench:
         told["cpu"] = server.cpu - before
         self.rounds.append(told)
 
+    def trigger_alone(self, seconds: float) -> float:
+        """Server CPU µs of a trigger that asks for nothing, which is in every event's figure."""
+        server = self.target.server
+        before = server.cpu
+        told = self.load.closed_loop([server.control], seconds=seconds, nothing=True)
+        return (server.cpu - before) / told["events"] * 1e6
+
+    def finish(self) -> None:
+        """What comes after the last event is one too many."""
+        if self.rounds:
+            quiet = self.load.quiet(0.2)
+            self.late, self.closed = quiet["late"], quiet["closed"]
+
     def stop(self) -> None:
-        """What comes late is one too many; then end it."""
+        """Finish, and end the server and its subscribers."""
         try:
-            if self.rounds:
-                quiet = self.load.quiet(0.2)
-                self.late, self.closed = quiet["late"], quiet["closed"]
+            self.finish()
         finally:
             self.load.stop()
             self.target.server.kill()
@@ -90,30 +110,36 @@ class Bench:
 
 def run(benches: list[Bench], rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Start all, measure each in turn, ``rounds`` times, after one unmeasured event; end all."""
-    running: list[Bench] = []
     try:
         for bench in benches:
-            began = time.monotonic()
-            running.append(bench)
-            try:
-                bench.start()
-            except (AssertionError, RuntimeError) as error:
-                bench.refused = str(error).strip().splitlines()[-1][:200]
-            if bench.refused:
-                say(f"    {bench.target.name}: not supported: {bench.refused[:120]}")
-                continue
-            say(f"    {bench.target.name}: up in {time.monotonic() - began:.1f} s")
-        fit = [bench for bench in benches if not bench.refused]
-        for bench in fit:
-            bench.measure(0)
-            bench.rounds.clear()
-        for _ in range(rounds):
-            for bench in fit:
-                bench.measure(seconds)
+            up(bench)
+        in_turn(benches, rounds, seconds)
     finally:
-        for bench in running:
+        for bench in benches:
             bench.stop()
     return [bench.row() for bench in benches]
+
+
+def up(bench: Bench) -> None:
+    """Start a bench; say how long it took, or why it cannot be had."""
+    began = time.monotonic()
+    try:
+        bench.start()
+    except (AssertionError, RuntimeError) as error:
+        bench.refused = str(error).strip().splitlines()[-1][:200]
+    took = f"up in {time.monotonic() - began:.1f} s"
+    say(f"    {bench.target.name}: {bench.refused or took}"[:160])
+
+
+def in_turn(benches: list[Bench], rounds: int, seconds: float) -> None:
+    """Measure each in turn, ``rounds`` times, after one unmeasured event."""
+    fit = [bench for bench in benches if not bench.refused]
+    for bench in fit:
+        bench.measure(0)
+        bench.rounds.clear()
+    for _ in range(rounds):
+        for bench in fit:
+            bench.measure(seconds)
 
 
 def faults(rows: list[dict[str, Any]]) -> int:

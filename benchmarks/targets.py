@@ -105,10 +105,10 @@ def token(user: int) -> str:
     return jwt.encode(claims, key, "HS256")
 
 
-def subscribe(filters: dict[str, Any]) -> list[Step]:
-    """Our request, and the answer to wait for."""
-    frame = {"type": "subscribe", "collection": "posts", "filters": filters}
-    return [(json.dumps(frame), '"subscribed"')]
+def subscribe(filters: dict[str, Any], collection: str = "posts") -> list[Step]:
+    """Our request, and the answer to wait for; again replaces what was asked before."""
+    frame = {"type": "subscribe", "collection": collection, "subscription": "posts"}
+    return [(json.dumps({**frame, "filters": filters}), '"subscribed"')]
 
 
 def ours(

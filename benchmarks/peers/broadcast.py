@@ -7,9 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from websockets.asyncio.server import broadcast, serve  # noqa: E402
+from websockets.asyncio.server import broadcast, serve
 
-from benchmarks.site import control, document  # noqa: E402
+from benchmarks.site import control, document
 
 sockets: dict[int, set] = {}
 

@@ -37,6 +37,9 @@ def listen(emit: Emit) -> None:
         message["reply"] = lambda number, at: control.sendto(
             json.dumps({"n": number, "at": at}).encode(), sender
         )
+        if message.get("nothing"):  # what the trigger itself costs
+            message["reply"](message["first"], 0)
+            return
         work = emit(message)
         if work is not None:
             task = loop.create_task(work)

@@ -43,13 +43,14 @@ def _hand_over(message):
     from .control import numbers
 
     hub = Hub.current()
-    feed = hub.feeds["posts"]
+    collection = message.get("collection", "posts")
+    feed = hub.feeds[collection]
     changes = []
     for number in numbers(message):
         image = {"id": "1", **document.data(number, message["classes"])}
         change = Change(
             id=str(number),
-            collection="posts",
+            collection=collection,
             op="updated",
             document_id="1",
             transaction=f"{number:032x}",
