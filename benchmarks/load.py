@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 Step = tuple[str | None, str]
@@ -46,8 +47,11 @@ class Load:
             raise RuntimeError(answer["error"])
         return answer
 
-    def open(self, sockets: list[tuple[Any, int, list[Step]]], timeout: float = 120) -> Any:
-        """Open sockets, each [(host, port, path), class, steps]. See ``refused`` in the answer."""
+    def open(self, sockets: Sequence[tuple[Any, ...]], timeout: float = 120) -> Any:
+        """Open sockets: ((host, port, path), class, steps[, receive buffer in bytes]) each.
+
+        The answer's ``refused`` is a server's refusal, or None.
+        """
         return self._ask("open", sockets=sockets, timeout=timeout)
 
     def again(self, steps: list[tuple[int, list[Step]]], timeout: float = 120) -> Any:

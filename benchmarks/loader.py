@@ -45,10 +45,24 @@ def frame(payload: bytes, opcode: int = 1) -> bytes:
 class Client:
     """One socket. ``steps`` are what it still has to say: (text or None, what to wait for)."""
 
-    __slots__ = ("buffer", "closed", "klass", "next", "open", "recv", "socket", "steps", "url")
+    __slots__ = (
+        "buffer",
+        "closed",
+        "klass",
+        "next",
+        "open",
+        "receive_buffer",
+        "recv",
+        "socket",
+        "steps",
+        "url",
+    )
 
-    def __init__(self, url: list[Any], klass: int, steps: list[Any]) -> None:
+    def __init__(
+        self, url: list[Any], klass: int, steps: list[Any], receive_buffer: int | None = None
+    ) -> None:
         self.url = url
+        self.receive_buffer = receive_buffer
         self.klass = klass
         self.next = klass
         self.steps = steps[::-1]
@@ -61,6 +75,8 @@ class Client:
     def connect(self, number: int) -> int:
         self.socket = sock = socket.socket()
         self.recv = sock.recv
+        if self.receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
         address = f"127.0.0.{1 + number // PER_ADDRESS}"
         if address != "127.0.0.1":
             sock.bind((address, 0))
@@ -354,9 +370,8 @@ class Loader:
             rounds += 1
             deadline = time.monotonic() + timeout
             while self.left > 0 and time.monotonic() < deadline:
+                time.sleep(NAP)
                 self.turn(1.0)
-                if self.left > 0:
-                    time.sleep(NAP)
             if self.left > 0:
                 break
         if self.echoes:  # none of these numbers was an event
@@ -377,8 +392,12 @@ class Loader:
             while (ahead := due - time.monotonic()) > 0:
                 self.turn(ahead)
         deadline = time.monotonic() + timeout
-        while (self.left > 0 or len(self.committed) < events) and time.monotonic() < deadline:
+        committed = events if message.get("save") else 0
+        while self.left > 0 or len(self.committed) < committed:
+            if time.monotonic() > deadline:
+                break
             self.turn(0.05)
+            self.left = deliveries - len(self.arrivals[0])
         numbers, times = self.arrivals
         self.arrivals = None
         delays = self.delays
@@ -441,31 +460,28 @@ class Loader:
         return {}
 
     def wake(self, index: int, timeout: float) -> dict[str, Any]:
-        """Read a stalled socket to its end: the code with which it was closed."""
+        """Read a stalled socket to its end: the code with which it was closed, None if it was not.
+
+        ``bytes`` is what had waited for it.
+        """
         client = self.all[index]
         assert client.socket is not None
-        faults, left = dict(self.faults), self.left
         client.socket.settimeout(timeout)
-        buffer, deadline = client.buffer, time.monotonic() + timeout
-        code = None
+        tail, total, deadline = b"", 0, time.monotonic() + timeout
+        code: int | None = None
         try:
-            while time.monotonic() < deadline:
-                data = client.socket.recv(1 << 20)
+            while code is None and time.monotonic() < deadline:
+                data = client.socket.recv(65_536)
                 if not data:
-                    break
-                buffer = (buffer + data)[-65536:]
+                    code = 1006
+                total += len(data)
+                tail = (tail + data)[-127:]
+                for size in range(2, len(tail) - 1):  # does it end with a close frame?
+                    if tail[-size - 2] == 0x88 and tail[-size - 1] == size:
+                        code = int.from_bytes(tail[-size:][:2], "big")
         except OSError:
             pass
-        found = re.search(rb'"type":"closing","code":(\d+)', buffer)
-        said = int(found[1]) if found else None
-        if len(buffer) >= 4:
-            for size in range(2, min(126, len(buffer) - 1)):
-                if buffer[-size - 2] == 0x88 and buffer[-size - 1] == size:
-                    code = int.from_bytes(buffer[-size : len(buffer) - size + 2], "big")
-                    break
-        self.faults.update({k: faults[k] - self.faults[k] for k in faults})
-        self.left = left
-        return {"code": code, "said": said}
+        return {"code": code, "bytes": total}
 
     def run(self) -> None:
         while True:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import Any
 
 FILLER = "lorem ipsum dolor sit amet consectetur adipiscing elit sed do"
+FILLER += "x" * int(os.environ.get("BENCH_PAD") or 0)
 AT = "2026-01-01T12:00:00.000000+00:00"
 
 
