@@ -256,7 +256,7 @@ def plot(told: dict[str, Any], path: Path) -> None:
         bars = axis.barh(names, values, color=colours)
         axis.bar_label(bars, [f" {value:.1f}" for value in values], fontsize=8)
         axis.set_xscale("log")
-        axis.set_xlim(right=max(values) * 2.5)
+        axis.set_xlim(1, max(values) * 2.5)
         axis.set_title(f"{server}: server CPU µs a delivery, {size:,} subscribers", fontsize=10)
         axis.tick_params(labelsize=8)
         for side in ("top", "right"):
