@@ -17,10 +17,10 @@ import time
 from benchmarks.common import say
 
 ALL: dict[str, list[str]] = {
-    "fanout": ["--rounds", "3", "--seconds", "0.5"],
-    "filtered": ["--rounds", "3", "--seconds", "0.5"],
+    "fanout": ["--rounds", "3", "--seconds", "0.4"],
+    "filtered": ["--rounds", "3", "--seconds", "0.4"],
     "steady": ["--rounds", "2", "--seconds", "4"],
-    "memory": [],
+    "memory": ["--connections", "4000"],
     "stalled": [],
     "processes": [],
     "save_cost": [],
