@@ -21,6 +21,7 @@ from .conf import conf
 from .fanout.broker import broker
 from .fanout.connection import Connection
 from .fanout.hub import Hub
+from .fanout.transport import unsent_of
 from .fanout.writer import Writer
 from .grants import Grant
 from .identity import Identity
@@ -94,6 +95,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             max_bytes=limits.queue_bytes,
             max_messages=limits.queue_messages,
             on_overflow=lambda: self._end(CloseCode.SLOW_CONSUMER),
+            unsent=unsent_of(self.base_send),
         )
         connection = Connection(uuid.uuid4().hex, writer, self._end)
         self.session = Session(connection, limits, heartbeat=conf.heartbeat, now=time.monotonic())
@@ -267,6 +269,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             await self._hub.close(self.session.connection)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
+                await writer.read(CLOSE_TIMEOUT / 2)  # or daphne cuts before the close is read
                 await self.close(int(code), code.reason)
         except TimeoutError:
             self._give_up()
