@@ -194,7 +194,7 @@ class Live:
             self._refilling = False
             self._subscription.update({})
 
-        self._talk.later(REFILL, refill)
+        self._talk.soon(REFILL, refill)
 
 
 def _by(order: str | None) -> Compare:

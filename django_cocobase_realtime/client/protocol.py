@@ -74,13 +74,17 @@ class Conversation:
 
     def ask(self, frame: Frame, done: Done | None = None) -> None:
         """Send a request; ``done`` gets its answer, or `CLOSED`."""
-        if not self._open:
+        if not (self.live or (self._open and frame["type"] == "auth")):
             if done is not None:
                 done(CLOSED)
             return
         self._last += 1
         self._asks[self._last] = done
         self._send({**frame, "id": self._last})
+
+    def soon(self, delay: float, act: Callable[[], None]) -> None:
+        """Act after ``delay`` seconds, whatever the connection."""
+        self._later(delay, act)
 
     def later(self, delay: float, act: Callable[[], None]) -> None:
         """Act after ``delay`` seconds, if this connection is still there then."""

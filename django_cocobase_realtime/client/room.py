@@ -118,8 +118,7 @@ class Room:
         if self._talk.rooms.get(self.name) is not self:
             return
         del self._talk.rooms[self.name]
-        if self._joined:
-            self._talk.ask({"type": "leave", "room": self.name})
+        self._talk.ask({"type": "leave", "room": self.name})
         self.end(RealtimeError("closed", "The room was left."), quietly=True)
 
     # what the conversation calls

@@ -85,7 +85,7 @@ class Subscription:
 
     def start(self) -> None:
         """Ask for it, from where it is."""
-        if self.paused:
+        if self.paused or self._talk.subscriptions.get(self.name) is not self:
             return
         wanted = self._options if self._next is None else self._next
         since = {}
@@ -109,7 +109,7 @@ class Subscription:
 
     def stop(self) -> None:
         """End it."""
-        if self._talk.subscriptions.pop(self.name, None) is not None and self.active:
+        if self._talk.subscriptions.pop(self.name, None) is not None:
             self._talk.ask({"type": "unsubscribe", "subscription": self.name})
 
     def pause(self) -> None:

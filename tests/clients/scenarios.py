@@ -365,6 +365,22 @@ async def unsubscribes(server: Script, client: Driver) -> None:
     await connection.nothing()
 
 
+async def what_is_stopped_stays_so(server: Script, client: Driver) -> None:
+    await start(server, client)
+    for who in "ab":
+        await client.do("watch", who, collection=who)
+    connection = await server.hello()
+    requests = [await connection.receive("subscribe") for _ in "ab"]
+    await client.do("stop", "a")  # while its answer is under way
+    assert (await connection.receive("unsubscribe"))["subscription"].startswith("a")
+    await connection.refuse(requests[1], "rate_limited", retry_after_ms=300)
+    await asyncio.sleep(0.1)
+    await client.do("stop", "b")  # while it waits for its turn
+    await connection.receive("unsubscribe")
+    await connection.subscribed(requests[0], cursor="c0")
+    await connection.nothing(0.6)
+
+
 # live sets
 
 
@@ -446,6 +462,27 @@ async def a_live_set_with_a_limit_is_a_window(server: Script, client: Driver) ->
     snapshot = (("8", {"n": 8}), ("7", {"n": 7}))
     await connection.snapshot(request, *snapshot, cursor="c3", truncated=True)
     await client.next("l", "documents", documents=[["8", {"n": 8}], ["7", {"n": 7}]])
+
+
+async def a_window_is_filled_up_after_a_cut(server: Script, client: Driver) -> None:
+    await start(server, client)
+    await client.do("live", "l", collection="posts", options={"order": "n", "limit": 1})
+    connection = await server.hello()
+    request = await connection.receive("subscribe")
+    await connection.subscribed(request, cursor="c0", scope="s")
+    await connection.snapshot(request, ("1", {"n": 1}), cursor="c0", truncated=True)
+    await client.until("l", "ready")
+    await connection.send(change(request, "left", "1", "c1"))
+    await client.next("l", "documents", documents=[])
+    connection.cut()
+    connection = await back(server, client)
+    request = await connection.receive("subscribe")
+    if "since" in request:
+        await connection.subscribed(request, cursor="c1", scope="s", resumed=True)
+        request = await connection.receive("subscribe")
+    await connection.subscribed(request, cursor="c1", scope="s")
+    await connection.snapshot(request, ("2", {"n": 2}), cursor="c1", truncated=True)
+    await client.next("l", "documents", documents=[["2", {"n": 2}]])
 
 
 async def a_live_set_refused_is_emptied(server: Script, client: Driver) -> None:
@@ -714,6 +751,10 @@ async def leaves_a_room(server: Script, client: Driver) -> None:
     await client.next("r", "ready")
     await client.do("leave", "r")
     assert (await connection.receive("leave"))["room"] == "chat"
+    await client.do("room", "q", name="other")
+    await connection.receive("join")
+    await client.do("leave", "q")  # while the answer is under way
+    assert (await connection.receive("leave"))["room"] == "other"
     await connection.send(said("chat", "late"))
     await client.nothing("r")
     connection.cut()

@@ -1,10 +1,7 @@
-// Live collections and rooms over one WebSocket. How to use it: docs/how-to/javascript.md.
+// The client of django-cocobase-realtime.
 
-const BACKOFF = [500, 30000]; // ms: the first and the longest delay, before jitter
-const SETTLED = 10000; // ms a connection must hold before the next loss counts as a first one
-const ACK = 32; // events between two acknowledgements
-const SEEN = 1000; // cursors remembered to tell duplicates
-const FORGOTTEN = 240000; // ms after which the server may not know a broadcast's key any more
+const SETTLED = 10000; // ms after which a connection's loss counts as a first one
+const FORGOTTEN = 240000; // ms after which the server may forget a broadcast's key
 
 export class RealtimeError extends Error {
   name = "RealtimeError";
@@ -21,19 +18,19 @@ function call(fn, ...values) {
   try {
     fn?.(...values);
   } catch (error) {
-    console.error(error); // a listener's mistake is not the connection's
+    console.error(error);
   }
 }
 
 class Emitter {
   #listeners = {};
   on(name, fn) {
-    const listener = (value) => fn(value);
+    const listener = (value) => call(fn, value);
     const all = (this.#listeners[name] ??= new Set()).add(listener);
     return () => void all.delete(listener);
   }
   _emit(name, value) {
-    for (const listener of this.#listeners[name] ?? []) call(listener, value);
+    this.#listeners[name]?.forEach((listener) => listener(value));
   }
   _fail(frame, handler) {
     const error = new RealtimeError(frame);
@@ -44,7 +41,7 @@ class Emitter {
   }
 }
 
-// A value that tells when it changes: Svelte's contract, and React's useSyncExternalStore.
+// Svelte's contract, and React's.
 class Store extends Emitter {
   #value = [];
   subscribe = (fn) => {
@@ -59,19 +56,21 @@ class Store extends Emitter {
   }
 }
 
-// Whether a frame is new to whom it is for, who then is as far as its cursor.
+// A frame may come twice, with the same cursor.
 function isNew({ cursor }, holder) {
   if (!cursor) return true;
   if (holder.seen.has(cursor)) return false;
   holder.seen.add((holder.cursor = cursor));
-  if (holder.seen.size > SEEN) holder.seen.delete(holder.seen.values().next().value);
+  if (holder.seen.size > 1000) holder.seen.delete(holder.seen.values().next().value);
   return true;
 }
+
+const byId = (all) => new Map(all.map((each) => [each.id, each]));
 
 function deferred() {
   const it = {};
   it.promise = new Promise((...settle) => ([it.resolve, it.reject] = settle));
-  it.promise.catch(() => {}); // told by other means as well
+  it.promise.catch(() => {});
   return it;
 }
 
@@ -87,6 +86,7 @@ class Subscription {
   }
 
   start() {
+    if (this.db._subscriptions.get(this.name) !== this) return; // stopped meanwhile
     const wanted = this.#next ?? this.options;
     const from = !this.#next && this.cursor && { since: this.cursor, scope: this.scope };
     const { name: subscription, collection } = this;
@@ -105,7 +105,7 @@ class Subscription {
   }
 
   stop() {
-    if (this.db._subscriptions.delete(this.name) && this.active)
+    if (this.db._subscriptions.delete(this.name))
       this.db._ask({ type: "unsubscribe", subscription: this.name });
   }
 
@@ -164,7 +164,9 @@ class Subscription {
   }
 }
 
-const NUMBER = /^-?\d+(\.\d+)?$/; // decimals and large integers travel as strings
+const WAKERS = ["online", "offline", "pageshow", "visibilitychange", "resume"];
+
+const NUMBER = /^-?\d+(\.\d+)?$/; // decimals travel as strings
 
 function ascending(a, b) {
   if (a === b) return 0;
@@ -173,20 +175,18 @@ function ascending(a, b) {
   return a < b ? -1 : +(a > b);
 }
 
-// The documents that match, kept in order. With a limit, a window: what sorts behind its last
-// document is not kept, and a fresh snapshot fills it up when documents leave.
+// With a limit, a window: what sorts behind its last document is dropped, and a fresh snapshot
+// fills it up when documents leave.
 class Live extends Store {
   #documents = new Map();
   #limit;
-  #last = null; // behind it there may be documents that we do not know
+  #last; // behind it there may be documents we do not know
   #refilling = false;
 
   constructor(db, collection, { order, limit, compare, onError, ...options }) {
     super();
-    const sign = order?.[0] === "-" ? -1 : 1;
-    const field = order?.replace("-", "");
-    const byField = (a, b) => sign * ascending(a.data[field], b.data[field]);
-    const by = compare ?? (field ? byField : () => 0);
+    const [sign, field] = order?.[0] === "-" ? [-1, order.slice(1)] : [1, order];
+    const by = compare ?? ((a, b) => sign * ascending(a.data[field], b.data[field]));
     this.compare = (a, b) => by(a, b) || ascending(a.id, b.id);
     this.#limit = limit ?? Infinity;
     const snapshot = order || limit ? { order, limit } : true;
@@ -219,13 +219,12 @@ class Live extends Store {
   }
 
   #fill(documents, truncated) {
-    const old = this.#documents;
-    const same = (a, b) => JSON.stringify(a?.data) === JSON.stringify(b.data);
-    this.#documents = new Map(
-      documents.map((each) => [each.id, same(old.get(each.id), each) ? old.get(each.id) : each]),
-    );
-    this.#last = null;
-    if (truncated) this.#last = this.#sorted().at(-1);
+    const kept = (each) => {
+      const old = this.#documents.get(each.id);
+      return JSON.stringify(old?.data) === JSON.stringify(each.data) ? old : each;
+    };
+    this.#documents = byId(documents.map(kept));
+    this.#last = truncated && this.#sorted().at(-1);
     this.db._changed.add(this);
   }
 
@@ -236,10 +235,10 @@ class Live extends Store {
   #refill() {
     if (this.#refilling) return;
     this.#refilling = true;
-    this.db._later(500, () => {
+    setTimeout(() => {
       this.#refilling = false;
       this.update({});
-    });
+    }, 500);
   }
 
   _flush() {
@@ -247,11 +246,8 @@ class Live extends Store {
     const last = this.#last;
     if (this.#limit < Infinity) {
       if (last) shown = shown.filter((each) => this.compare(each, last) <= 0);
-      if (shown.length > 2 * this.#limit) {
-        shown.length = this.#limit;
-        this.#last = shown.at(-1);
-      }
-      this.#documents = new Map(shown.map((each) => [each.id, each]));
+      if (shown.length > 2 * this.#limit) this.#last = shown[(shown.length = this.#limit) - 1];
+      this.#documents = byId(shown);
       if (last && shown.length < this.#limit) this.#refill();
       shown = shown.slice(0, this.#limit);
     }
@@ -279,7 +275,6 @@ class Room extends Store {
     return this.#ready.promise;
   }
 
-  // Sent once, however often the connection is lost meanwhile.
   broadcast(message, options) {
     const idempotency_key = Date.now().toString(36) + Math.random().toString(36).slice(1);
     const frame = { type: "broadcast", room: this.name, message, ...options, idempotency_key };
@@ -312,7 +307,7 @@ class Room extends Store {
     if (this.db._rooms.get(this.name) !== this) return;
     this.db._rooms.delete(this.name);
     this._lost({ ...CLOSED, message: "The room was left." });
-    if (this.db._live) this.db._ask({ type: "leave", room: this.name });
+    this.db._ask({ type: "leave", room: this.name });
   }
 
   _join() {
@@ -336,7 +331,6 @@ class Room extends Store {
     });
   }
 
-  // With the frame that ends it, for good.
   _lost(frame) {
     this.#joined = false;
     if (!frame) return;
@@ -353,11 +347,10 @@ class Room extends Store {
 
   _presence(frame) {
     const { event, member, participants } = frame;
-    const others = this.members.filter((each) => each.id !== member.id);
-    const at = event === "left" ? -1 : this.members.findIndex((each) => each.id === member.id);
-    if (at >= 0) others.splice(at, 0, member);
-    else if (event !== "left") others.push(member);
-    this.#present(others, participants);
+    const members = byId(this.members);
+    if (event === "left") members.delete(member.id);
+    else members.set(member.id, member);
+    this.#present([...members.values()], participants);
     this._emit("presence", frame);
   }
 
@@ -375,16 +368,23 @@ export class Realtime extends Emitter {
   _subscriptions = new Map();
   _rooms = new Map();
   _changed = new Set();
-  #link = null; // { socket } of the present try
+  #link = null; // the present socket
   #asks = new Map();
   #last = 0;
   #attempt = 0;
-  #due = 0; // times in ms since 1970, which go on while a laptop sleeps
+  #due = 0; // by a clock that sleep does not stop
   #hold = 0; // the server wants nobody before
-  #asked = 0; // and nothing came since
+  #asked = 0; // when, and nothing came since
+  #slept;
   #pinged = 0;
   #refresh = 0;
   #count = 0;
+  #every;
+  #sent;
+  #ticker;
+  #ticked;
+  #timer;
+  #closing;
 
   constructor({ url = "/realtime", token, timeout = 8000, WebSocket } = {}) {
     super();
@@ -429,7 +429,7 @@ export class Realtime extends Emitter {
     if (!this.#ticker) {
       this.#ticked = Date.now();
       this.#ticker = setInterval(() => this.#tick(), Math.min(1000, this.timeout / 4));
-      for (const [target, name] of WAKERS) target?.addEventListener?.(name, this.#wake);
+      WAKERS.forEach((name) => globalThis.addEventListener?.(name, this.#wake));
     }
     this.#open((this.#link = {}));
   }
@@ -437,8 +437,6 @@ export class Realtime extends Emitter {
   close() {
     this.#lost(1000, true);
   }
-
-  // for the classes above
 
   _watch(collection, options, sink) {
     const name = `${collection}#${++this.#last}`;
@@ -449,24 +447,17 @@ export class Realtime extends Emitter {
   }
 
   _ask(frame, done) {
-    if (this.#link?.socket?.readyState !== 1) return done?.(CLOSED);
+    if (!this._live && frame.type !== "auth") return done?.(CLOSED);
     const id = ++this.#last;
     this.#asks.set(id, done);
     this.#send({ ...frame, id });
   }
 
-  // On this connection only: after a loss everything is begun anew.
+  // On this connection only.
   _later(delay, fn) {
     const link = this.#link;
     setTimeout(() => link === this.#link && this._live && fn(), delay);
   }
-
-  // inside
-
-  #ticker = null;
-  #ticked = 0;
-  #timer = 0;
-  #closing = null;
 
   #begin(fn) {
     if (this._live) fn();
@@ -509,11 +500,10 @@ export class Realtime extends Emitter {
       this._live = Date.now();
       this.#pinged = 0;
       this.#become("live");
-      for (const each of this._subscriptions.values()) each.start();
-      for (const each of this._rooms.values()) each._join();
+      this._subscriptions.forEach((each) => each.start());
+      this._rooms.forEach((each) => each._join());
     });
   }
-  #every = 25000;
 
   #send(frame) {
     this._emit("frame", { direction: "out", frame });
@@ -521,10 +511,10 @@ export class Realtime extends Emitter {
   }
 
   #receive(frame) {
-    this.#asked = 0;
+    this.#asked = this.#slept = 0;
     this._emit("frame", { direction: "in", frame });
     this.#take(frame);
-    for (const store of this._changed) store._flush();
+    this._changed.forEach((store) => store._flush());
     this._changed.clear();
   }
 
@@ -541,7 +531,7 @@ export class Realtime extends Emitter {
       case "event":
         if (frame.room) return this._rooms.get(frame.room)?._said(frame);
         for (const name of frame.subscriptions ?? []) this._subscriptions.get(name)?.event(frame);
-        if (frame.cursor && ++this.#count % ACK === 0)
+        if (frame.cursor && ++this.#count % 32 === 0)
           this.#send({ type: "ack", cursor: frame.cursor });
         return;
       case "snapshot":
@@ -561,32 +551,30 @@ export class Realtime extends Emitter {
     }
   }
 
-  // What wakes up looks at once whether its line is still there.
+  // Is the line still there?
   #wake = () => {
-    if (globalThis.document?.hidden) return;
-    const now = Date.now();
-    this.#ticked = now;
-    this.#asked &&= now;
-    if (this._live) this.#ping(now);
-    else if (this.#due) this.#wait(this.#hold - now);
+    if (this._live) this.#ping();
+    else if (this.#due) this.#wait(this.#hold - Date.now());
   };
 
   #tick() {
     const now = Date.now();
-    const slept = now - this.#ticked > 5000;
+    if (now - this.#ticked > 5000) {
+      if (!this.#slept) this.#asked &&= now; // once: in hidden tabs all ticks are late
+      this.#slept = true;
+      this.#wake();
+    }
     this.#ticked = now;
-    if (slept) return this.#wake();
     if (!this.#link) return this.#due && now >= this.#due && this.connect();
     if (this.#asked && now - this.#asked > this.timeout) return this.#lost(4122);
     if (!this._live) return;
-    if (now - this.#pinged >= this.#every) this.#ping(now);
+    if (now - this.#pinged >= this.#every) this.#ping();
     if (this.#refresh && now > this.#refresh) this.#renew(this.#link);
   }
 
-  #sent = 0;
-  #ping(now) {
-    this.#asked ||= now;
-    this.#pinged = now;
+  #ping() {
+    this.#pinged = Date.now();
+    this.#asked ||= this.#pinged;
     this.#sent = performance.now();
     this.#send({ type: "ping" });
   }
@@ -597,7 +585,7 @@ export class Realtime extends Emitter {
       const token = await this.token();
       if (link === this.#link) this.#authenticate({ token });
     } catch ({ message }) {
-      this._fail({ code: "not_refreshed", message }); // the old one holds until it expires
+      this._fail({ code: "not_refreshed", message });
     }
   }
 
@@ -609,7 +597,6 @@ export class Realtime extends Emitter {
     this.#become("waiting", { delay });
   }
 
-  // Close codes: 45xx are final, 42xx and an expired token mean "at once", others back off.
   #lost(code, ours) {
     const { socket } = this.#link ?? {};
     const closing = this.#closing ?? { code };
@@ -618,22 +605,20 @@ export class Realtime extends Emitter {
     this.#link = this.#closing = null;
     this._live = false;
     this.#asked = this.#refresh = 0;
-    for (const each of this._subscriptions.values()) each.active = false;
-    for (const each of this._rooms.values()) each._lost();
-    const asks = [...this.#asks.values()];
-    this.#asks.clear();
-    for (const done of asks) call(done, CLOSED);
+    this._subscriptions.forEach((each) => (each.active = false));
+    this._rooms.forEach((each) => each._lost());
+    const asks = this.#asks;
+    this.#asks = new Map();
+    asks.forEach((done) => call(done, CLOSED));
     socket?.close();
 
     code = closing.code;
     if (ours || (code >= 4500 && code < 5000)) return this.#stop(code, ours, closing.reason);
     const after = closing.retry_after_ms ?? 0;
     this.#hold = code === 4200 ? Math.random() * after : Math.max(after, code === 4101 && 5000);
-    const atOnce = (code >= 4200 && code < 4300) || code === 4110;
-    const most = Math.min(BACKOFF[1], BACKOFF[0] * 2 ** this.#attempt);
-    const jitter = atOnce && !this.#attempt ? 0 : Math.random() * most;
-    this.#attempt++;
-    const delay = this.#hold + jitter;
+    const atOnce = !this.#attempt && ((code >= 4200 && code < 4300) || code === 4110);
+    const jitter = Math.random() * Math.min(30000, 500 * 2 ** this.#attempt++);
+    const delay = this.#hold + (atOnce ? 0 : jitter);
     this.#hold += now;
     this.#wait(delay);
   }
@@ -643,24 +628,16 @@ export class Realtime extends Emitter {
     clearInterval(this.#ticker);
     this.#ticker = null;
     this.#due = 0;
-    for (const [target, name] of WAKERS) target?.removeEventListener?.(name, this.#wake);
+    WAKERS.forEach((name) => globalThis.removeEventListener?.(name, this.#wake));
     this.#become("closed", { code });
     if (ours) return;
     const error = this._fail({ code, message });
-    for (const each of this._subscriptions.values()) each.ready.reject(error);
-    for (const each of this._rooms.values()) each._lost({ code, message });
+    this._subscriptions.forEach((each) => each.ready.reject(error));
+    this._rooms.forEach((each) => each._lost({ code, message }));
   }
 }
 
-const WAKERS = [
-  [globalThis, "online"],
-  [globalThis, "offline"],
-  [globalThis, "pageshow"],
-  [globalThis.document, "visibilitychange"],
-  [globalThis.document, "resume"],
-];
-
-// {% realtime %} puts this file on a page with an element that says where to connect.
+// {% realtime %} says where to connect.
 const page = globalThis.document?.querySelector("script[data-realtime-url]")?.dataset;
 if (page && !globalThis.realtime) {
   globalThis.realtime = new Realtime({ url: page.realtimeUrl, token: page.realtimeToken });
