@@ -202,7 +202,12 @@ def _by(order: str | None) -> Compare:
         return lambda a, b: 0
     sign = -1 if order.startswith("-") else 1
     field = order.removeprefix("-")
-    return lambda a, b: sign * ascending(a.data.get(field), b.data.get(field))
+
+    def value(document: Document) -> Any:
+        # the primary key is the document's id, and not among its data
+        return document.data.get(field, document.id)
+
+    return lambda a, b: sign * ascending(value(a), value(b))
 
 
 def _same(a: Document, b: Document) -> bool:

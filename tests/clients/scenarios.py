@@ -500,6 +500,16 @@ async def a_live_set_refused_is_emptied(server: Script, client: Driver) -> None:
     await client.next("l", "documents", documents=[])
 
 
+async def the_key_is_an_order_too(server: Script, client: Driver) -> None:
+    await start(server, client)
+    await client.do("live", "l", collection="posts", options={"order": "-id"})
+    connection = await server.hello()
+    request = await connection.receive("subscribe")
+    await connection.subscribed(request, cursor="c0", scope="s")
+    await connection.snapshot(request, ("10", {}), ("9", {}), cursor="c0")
+    await client.until("l", "documents", documents=[["10", {}], ["9", {}]])
+
+
 async def decimals_are_ordered_as_numbers(server: Script, client: Driver) -> None:
     await start(server, client)
     await client.do("live", "l", collection="posts", options={"order": "n"})

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 TIMEOUT = 15.0
+ROOT = Path(__file__).parent.parent.parent
+STATIC = ROOT / "django_cocobase_realtime" / "static" / "django_cocobase_realtime"
+FILES = {"/realtime.js": STATIC / "realtime.js", "/driver.mjs": Path(__file__).parent / "driver.mjs"}
 
 
 class Connection:
@@ -94,7 +100,9 @@ class Script:
         self.count = 0
 
     async def __aenter__(self) -> Script:
-        self._server = await serve(self._serve, "127.0.0.1", 0, ping_interval=None)
+        self._server = await serve(
+            self._serve, "127.0.0.1", 0, ping_interval=None, process_request=self._file
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -105,6 +113,16 @@ class Script:
     @property
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/realtime"
+
+    def _file(self, connection: ServerConnection, request: Request) -> Response | None:
+        """What a browser needs to run the client: an empty page and two scripts."""
+        if request.path == "/realtime":
+            return None
+        body, kind = b"<!doctype html><title>Client</title>", "text/html"
+        if request.path in FILES:
+            body, kind = FILES[request.path].read_bytes(), "text/javascript"
+        headers = Headers({"Content-Type": kind, "Content-Length": str(len(body))})
+        return Response(200, "OK", headers, body)
 
     async def _serve(self, socket: ServerConnection) -> None:
         connection = Connection(socket)

@@ -186,7 +186,8 @@ class Live extends Store {
   constructor(db, collection, { order, limit, compare, onError, ...options }) {
     super();
     const [sign, field] = order?.[0] === "-" ? [-1, order.slice(1)] : [1, order];
-    const by = compare ?? ((a, b) => sign * ascending(a.data[field], b.data[field]));
+    const value = ({ id, data }) => (field in data ? data[field] : id);
+    const by = compare ?? ((a, b) => sign * ascending(value(a), value(b)));
     this.compare = (a, b) => by(a, b) || ascending(a.id, b.id);
     this.#limit = limit ?? Infinity;
     const snapshot = order || limit ? { order, limit } : true;
