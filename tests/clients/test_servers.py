@@ -1,0 +1,83 @@
+"""Both clients with a real daphne and a real uvicorn, which are killed and restarted."""
+
+import asyncio
+
+import pytest
+
+from tests.app.models import Post
+from tests.clients.drivers import NodeDriver, PythonDriver
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture(params=["python", "javascript"])
+def client(request, monkeypatch):
+    return PythonDriver(monkeypatch) if request.param == "python" else NodeDriver()
+
+
+async def publish(title, status="published"):
+    return (await Post.objects.acreate(title=title, status=status)).pk
+
+
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+async def test_a_server_that_is_killed_and_restarted(serve, api_key, client, kind):
+    server = await asyncio.to_thread(serve, kind)
+    await publish("before")
+    published = {"filters": {"status": "published"}}
+    async with client:
+        await client.do("create", url=server.socket_url, tokens=api_key)
+        await client.until("db", "status", status="live")
+        await client.do("watch", "w", collection="posts", options=published)
+        await client.next("w", "ready")
+        options = {**published, "fields": ["title"], "order": "-id", "limit": 3}
+        await client.do("live", "l", collection="posts", options=options)
+        await client.until("l", "ready")
+        for round in range(2):
+            titles = [f"{round}.{n}" for n in range(4)]
+            await publish(titles[0])
+            await client.next("w", "event", event="created")
+            await asyncio.to_thread(server.kill)
+            await client.until("db", "status", status="waiting")
+            for title in titles[1:3]:
+                await publish(title)
+                await publish("draft", "draft")
+            await asyncio.to_thread(server.start)
+            await client.until("db", "status", status="live")
+            await publish(titles[3])
+            for title in titles[1:]:
+                note = await client.next("w", "event", event="created")
+                assert note["data"]["title"] == title
+            shown = [{"title": title} for title in reversed(titles[1:])]
+            while [each[1] for each in (await client.until("l", "documents"))["documents"]] != shown:
+                pass
+        await client.nothing("w")
+
+
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+async def test_rooms_and_refusals(serve, api_key, client, kind):
+    server = await asyncio.to_thread(serve, kind)
+    async with client:
+        await client.do("create", url=server.socket_url, tokens=api_key)
+        await client.do("watch", "w", collection="secrets")
+        await client.do("watch", "v", collection="posts", options={"filters": {"nope": 1}})
+        await client.until("w", "error", code="unknown_collection")
+        await client.until("v", "error", code="invalid_filter")
+        await client.do("room", "r", name="news")
+        await client.next("r", "ready")
+        await client.do("broadcast", "r", message={"text": "hi"}, tag="a")
+        notes = [await client.next("r", what) for what in ("message", "sent")]
+        assert notes[0]["message"] == {"text": "hi"}
+        await asyncio.to_thread(server.kill)
+        await client.until("db", "status", status="waiting")
+        await client.do("broadcast", "r", message={"text": "late"}, tag="b")
+        await asyncio.to_thread(server.start)
+        await client.until("r", "sent", tag="b")
+        await asyncio.to_thread(server.post, "/say", "from the server")
+        await client.until("r", "message", message={"text": "from the server"})
+
+
+async def test_a_bad_key_is_not_tried_again(serve, client):
+    server = await asyncio.to_thread(serve, "uvicorn")
+    async with client:
+        await client.do("create", url=server.socket_url, tokens="crk_bad_key")
+        await client.until("db", "status", status="closed", code=4500)
