@@ -7,10 +7,11 @@
             print(event.event, event.id, event.data)
 
 ``backoff``, ``subscription``, ``room`` and ``protocol`` are the protocol without I/O,
-``connection`` is the socket around them, ``watch`` and ``live`` are what a program reads from.
+``connection`` is the socket around them; ``client``, ``watch`` and ``live`` are what a program
+holds.
 """
 
-from .connection import Realtime
+from .client import Realtime
 from .errors import RealtimeError
 from .live import Live
 from .messages import Document, Event, Message, Presence

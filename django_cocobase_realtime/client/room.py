@@ -71,6 +71,8 @@ class Room:
         Returns when the server has it. Raises `RealtimeError` where it is refused, or could not
         be sent for minutes.
         """
+        if self._talk.rooms.get(self.name) is not self:
+            raise RealtimeError("closed", "The room was left.")
         frame = {"type": "broadcast", "room": self.name, "message": message}
         if not echo:
             frame["echo"] = False

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from django_cocobase_realtime.client import Realtime, RealtimeError
+from django_cocobase_realtime.client import client as client_module
 from django_cocobase_realtime.client import connection as client_connection
 from tests.servers import ROOT
 
@@ -117,7 +118,8 @@ class BrowserDriver(Driver):
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         await self.page.expose_function("tell", self.put)
         await self.page.evaluate("""async () => {
-            const [{ Realtime }, { Driver }] = await Promise.all([import("/realtime.js"), import("/driver.mjs")]);
+            const { Realtime } = await import("/realtime.js");
+            const { Driver } = await import("/driver.mjs");
             window.driver = new Driver(Realtime, window.tell);
         }""")
         return self
@@ -140,7 +142,8 @@ class PythonDriver(Driver):
         self._tasks: list[asyncio.Task[None]] = []
         self._shift = 0.0
         self._db: Realtime | None = None
-        monkeypatch.setattr(client_connection, "now", lambda: time.time() + self._shift)
+        for module in (client_connection, client_module):
+            monkeypatch.setattr(module, "now", lambda: time.time() + self._shift)
 
     def tell(self, who: str, what: str, **fields: Any) -> None:
         self.put({"who": who, "what": what, **fields})

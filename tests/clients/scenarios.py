@@ -398,9 +398,13 @@ async def a_live_set_follows(server: Script, client: Driver) -> None:
     await client.next("l", "documents", documents=[["2", {"n": 9}], ["1", {"n": 5}]])
     await client.next("l", "ready")
     await connection.send(change(request, "created", "3", "c1", n=7))
-    await client.next("l", "documents", documents=[["2", {"n": 9}], ["3", {"n": 7}], ["1", {"n": 5}]])
+    await client.next(
+        "l", "documents", documents=[["2", {"n": 9}], ["3", {"n": 7}], ["1", {"n": 5}]]
+    )
     await connection.send(change(request, "updated", "1", "c2", n=8))
-    await client.next("l", "documents", documents=[["2", {"n": 9}], ["1", {"n": 8}], ["3", {"n": 7}]])
+    await client.next(
+        "l", "documents", documents=[["2", {"n": 9}], ["1", {"n": 8}], ["3", {"n": 7}]]
+    )
     await connection.send(change(request, "left", "2", "c3"))
     await client.next("l", "documents", documents=[["1", {"n": 8}], ["3", {"n": 7}]])
     await connection.send(change(request, "entered", "10", "c4", n=7))  # ties by id, as numbers
@@ -767,6 +771,8 @@ async def leaves_a_room(server: Script, client: Driver) -> None:
     assert (await connection.receive("leave"))["room"] == "other"
     await connection.send(said("chat", "late"))
     await client.nothing("r")
+    await client.do("broadcast", "r", message="too late", tag="a")
+    await client.next("r", "failed", tag="a", code="closed")
     connection.cut()
     connection = await back(server, client)
     await connection.nothing()

@@ -15,7 +15,10 @@ from websockets.http11 import Request, Response
 TIMEOUT = 15.0
 ROOT = Path(__file__).parent.parent.parent
 STATIC = ROOT / "django_cocobase_realtime" / "static" / "django_cocobase_realtime"
-FILES = {"/realtime.js": STATIC / "realtime.js", "/driver.mjs": Path(__file__).parent / "driver.mjs"}
+FILES = {
+    "/realtime.js": STATIC / "realtime.js",
+    "/driver.mjs": Path(__file__).parent / "driver.mjs",
+}
 
 
 class Connection:

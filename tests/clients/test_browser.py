@@ -58,7 +58,9 @@ async def live_page(browser, server, cookie):
     page = await context.new_page()
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on("console", lambda said: "Security Policy" in said.text and page.errors.append(said.text))
+    page.on(
+        "console", lambda said: "Security Policy" in said.text and page.errors.append(said.text)
+    )
     await page.goto(f"http://127.0.0.1:{server.port}/live")
     yield page
     assert page.errors == []
@@ -137,5 +139,3 @@ async def test_a_page_that_was_frozen(serve, cookie):
         await expect(posts).to_have_text("two, one", timeout=10_000)
         await publish("three")
         await expect(posts).to_have_text("three, two, one")
-
-

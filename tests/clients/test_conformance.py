@@ -1,8 +1,5 @@
 """Both clients pass the same list."""
 
-import asyncio
-import traceback
-
 import pytest
 
 from tests.clients.drivers import NodeDriver, PythonDriver

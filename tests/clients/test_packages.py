@@ -101,7 +101,8 @@ stop();
 socket.tell({ type: "event", event: "deleted", subscriptions: [name], document: { id: "1" } });
 assert.equal(seen.length, changes);
 assert.deepEqual(store.documents.map((each) => each.id), ["2"]);
-await assert.rejects(new Realtime({ WebSocket: Socket }).request({ type: "x" }), { code: "closed" });
+const idle = new Realtime({ WebSocket: Socket });
+await assert.rejects(idle.request({ type: "x" }), { code: "closed" });
 db.close();
 console.log("done");
 """

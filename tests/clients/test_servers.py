@@ -48,7 +48,9 @@ async def test_a_server_that_is_killed_and_restarted(serve, api_key, client, kin
                 note = await client.next("w", "event", event="created")
                 assert note["data"]["title"] == title
             shown = [{"title": title} for title in reversed(titles[1:])]
-            while [each[1] for each in (await client.until("l", "documents"))["documents"]] != shown:
+            while [
+                each[1] for each in (await client.until("l", "documents"))["documents"]
+            ] != shown:
                 pass
         await client.nothing("w")
 

@@ -276,7 +276,8 @@ class Room extends Store {
     return this.#ready.promise;
   }
 
-  broadcast(message, options) {
+  async broadcast(message, options) {
+    if (this.db._rooms.get(this.name) !== this) throw new RealtimeError(CLOSED);
     const idempotency_key = Date.now().toString(36) + Math.random().toString(36).slice(1);
     const frame = { type: "broadcast", room: this.name, message, ...options, idempotency_key };
     const item = { frame, at: Date.now(), ...deferred() };
@@ -362,7 +363,7 @@ class Room extends Store {
 }
 
 export class Realtime extends Emitter {
-  status = "idle"; // connecting, live, waiting, closed
+  status = "idle";
   user = null;
   latency = null; // ms of the last ping
   _live = false;
@@ -454,7 +455,6 @@ export class Realtime extends Emitter {
     this.#send({ ...frame, id });
   }
 
-  // On this connection only.
   _later(delay, fn) {
     const link = this.#link;
     setTimeout(() => link === this.#link && this._live && fn(), delay);
@@ -491,7 +491,7 @@ export class Realtime extends Emitter {
 
   #authenticate({ token }) {
     this._ask({ type: "auth", token: token ?? undefined, batch: true }, (hello) => {
-      if (hello.type === "error") return this._live && this._fail(hello); // else it closes, too
+      if (hello.type === "error") return this._live && this._fail(hello);
       this.user = hello.user;
       this.connection = hello.connection;
       this.#every = hello.heartbeat * 1000;
