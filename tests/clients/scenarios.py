@@ -643,6 +643,24 @@ async def a_sleep_is_noticed_at_once(server: Script, client: Driver) -> None:
     await server.hello()
 
 
+async def time_asleep_is_not_held_against_the_line(server: Script, client: Driver) -> None:
+    await start(server, client, timeout=2000)
+    connection = await server.hello(heartbeat=1)
+    await client.next("db", "status", status="live")
+    connection.mute = True
+    while not connection.pings:
+        await asyncio.sleep(0.02)
+    pings = connection.pings  # which is not answered before the lid is shut
+    await client.do("sleep", seconds=3600)
+    async with asyncio.timeout(5):
+        while connection.pings == pings:
+            await asyncio.sleep(0.02)
+    await connection.send({"type": "pong"})
+    connection.mute = False
+    await client.nothing("db", 1.5)
+    assert server.count == 1
+
+
 async def errors_of_nobody_are_told(server: Script, client: Driver) -> None:
     await start(server, client)
     connection = await server.hello()
