@@ -104,6 +104,7 @@ async def test_whoever_breaks_off_is_unsubscribed(script):
     async def first():
         async for event in db.watch("posts"):
             return event.id
+        raise AssertionError
 
     task = asyncio.create_task(first())
     request = await connection.receive("subscribe")
