@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Iterable
 
 
-def set_up(database: str, layers: str | None = None) -> None:
+def set_up(database: str, settings: str = "tests.settings") -> None:
     """Django with the test project, on a fresh and migrated database: sqlite or postgres."""
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+    os.environ["DJANGO_SETTINGS_MODULE"] = settings
     os.environ.setdefault("REALTIME_TEST_FOLDER", tempfile.mkdtemp(prefix="realtime-bench-"))
     if database == "postgres":
         os.environ["TEST_DATABASE"] = "postgres"

@@ -11,11 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .collection import Collection
-    from .publishing import abroadcast, broadcast, disconnect, publish, suppress
+    from .publishing import (
+        abroadcast,
+        broadcast,
+        disconnect,
+        permissions_changed,
+        publish,
+        suppress,
+    )
     from .registry import register
 
 __version__ = "0.1.0"
-__all__ = ["Collection", "abroadcast", "broadcast", "disconnect", "publish", "register", "suppress"]
+__all__ = [
+    "Collection",
+    "abroadcast",
+    "broadcast",
+    "disconnect",
+    "permissions_changed",
+    "publish",
+    "register",
+    "suppress",
+]
 
 _HOMES = {
     "Collection": "collection",
@@ -23,6 +39,7 @@ _HOMES = {
     "abroadcast": "publishing",
     "broadcast": "publishing",
     "disconnect": "publishing",
+    "permissions_changed": "publishing",
     "publish": "publishing",
     "suppress": "publishing",
 }

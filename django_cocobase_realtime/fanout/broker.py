@@ -27,7 +27,7 @@ from typing import Any, cast
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from ..conf import conf
-from ..events import Bell, Broadcast, Change, Event, Kick, encode
+from ..events import Bell, Broadcast, Change, Event, Kick, RightsChanged, encode
 from .names import CONTROL, collection_group, room_group
 
 logger = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ def _group(event: Event) -> str:
             return collection_group(event.collection)
         case Broadcast():
             return room_group(event.project, event.room)
-        case Kick():
+        case Kick() | RightsChanged():
             return CONTROL
 
 

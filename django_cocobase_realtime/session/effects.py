@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..events import Broadcast
-from ..fanout.snapshot import Wanted
-from ..fanout.subscriptions import Subscription
-from ..log.cursor import Position
+from ..fanout.subscriptions import Begin, Subscription
 from ..wire.codes import CloseCode
 from ..wire.native import Frame
 
@@ -47,6 +45,11 @@ class Expire:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconsider:
+    """Ask anew what the connection may watch: its identity was refreshed. Result: None."""
+
+
+@dataclass(frozen=True, slots=True)
 class Authorize:
     """Ask the collection's permission. Result: a ``Grant``, None where it is refused or unknown."""
 
@@ -68,12 +71,11 @@ class Prepare:
 class Attach:
     """Start a prepared subscription, in place of one of the same name. Result: None.
 
-    Live at once, or after the documents that are ``wanted`` and what happened since ``after``.
+    Live at once, or after what it is to ``begin`` with.
     """
 
     subscription: Subscription
-    after: Position | None = None
-    wanted: Wanted | None = None
+    begin: Begin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ Effect = (
     | Authenticate
     | Admit
     | Expire
+    | Reconsider
     | Authorize
     | Prepare
     | Attach

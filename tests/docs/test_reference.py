@@ -19,9 +19,10 @@ from django_cocobase_realtime.conf import (
     Limits,
     LogSettings,
 )
+from django_cocobase_realtime.filters.keys import OPERATORS
 from django_cocobase_realtime.session.resume import REASONS
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode
-from django_cocobase_realtime.wire.messages import TYPES
+from django_cocobase_realtime.wire.messages import TYPES, Subscribe
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -52,7 +53,14 @@ def test_settings():
 def test_options_of_collections():
     documented = table("settings.md", "A collection's options")
     assert set(documented) == set(COLLECTION_OPTIONS)
-    for name in ("durable", "track", "project_field", "serializer", "not_secret"):
+    for name in (
+        "durable",
+        "track",
+        "project_field",
+        "serializer",
+        "soft_delete",
+        "not_secret",
+    ):
         assert documented[name] == repr(getattr(Collection, name))
 
 
@@ -86,6 +94,16 @@ def test_reasons_to_resync():
 def test_requests():
     documented = re.findall(r'^\| `\{"type":"(\w+)"', section("protocol.md", "Requests"), re.M)
     assert sorted(documented) == sorted(TYPES)
+
+
+def test_operators_of_filters():
+    assert set(table("filters.md", "Operators")) == set(OPERATORS)
+
+
+def test_options_of_subscribe():
+    options = re.findall(r"^  \| (.+?) \|", section("protocol.md", "Requests"), re.M)[1:]
+    documented = {name for cell in options for name in re.findall(r"`(\w+)`", cell)}
+    assert documented == set(Subscribe.__struct_fields__) - {"id", "collection", "subscription"}
 
 
 def test_checks():
