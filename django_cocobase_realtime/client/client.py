@@ -159,15 +159,22 @@ class Realtime:
         document: str | None = None,
         order: str | None = None,
         limit: int | None = None,
+        transitions: bool = True,
         compare: Compare | None = None,
         on_error: Callable[[RealtimeError], None] | None = None,
         **equal: Any,
     ) -> Live:
         """The documents that match, kept up to date, in ``order`` (a field, ``-`` downwards).
 
-        ``compare`` is another order than by the field's value, the same as the server's.
+        ``compare`` is another order than by the field's value, the same as the server's. Without
+        ``transitions``, for collections with ``"track": False``, documents do not leave.
         """
-        options = {"filters": {**(filters or {}), **equal}, "fields": fields, "document": document}
+        options = {
+            "filters": {**(filters or {}), **equal},
+            "fields": fields,
+            "document": document,
+            "transitions": transitions,
+        }
         live = Live(
             self._talk,
             collection,

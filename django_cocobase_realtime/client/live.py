@@ -70,7 +70,7 @@ class Live:
         wanted = {"order": order, "limit": limit}
         snapshot: Any = {key: value for key, value in wanted.items() if value is not None} or True
         self._subscription = talk.subscribe(
-            collection, {**options, "transitions": True, "snapshot": snapshot}, self
+            collection, {"transitions": True, **options, "snapshot": snapshot}, self
         )
 
     @property
@@ -125,17 +125,15 @@ class Live:
         document = frame["document"]
         if frame["event"] in ("left", "deleted"):
             self._known.pop(document["id"], None)
-        elif "data" in document:
-            self._known[document["id"]] = Document(document["id"], document["data"])
         else:
-            self._refill()  # too large for an event
+            self._known[document["id"]] = Document.of(document)
         self._show()
 
     def on_snapshot(self, documents: list[Reply], truncated: bool) -> None:
         """The whole of it, in place of what was known; what is the same stays the same object."""
         old, self._known = self._known, {}
         for each in documents:
-            found = Document(each["id"], each["data"])
+            found = Document.of(each)
             before = old.get(found.id)
             self._known[found.id] = before if before == found and before else found
         self._last = self._sorted()[-1] if truncated and self._known else None

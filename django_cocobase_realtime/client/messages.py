@@ -9,10 +9,20 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """``id`` is a string; ``data`` holds the readable fields, as JSON has them."""
+    """``id`` is a string; ``data`` holds the readable fields, as JSON has them.
+
+    One that is too large to be sent is ``truncated``: its data is empty.
+    """
 
     id: str
     data: Mapping[str, Any]
+    truncated: bool = False
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Document:
+        """From the ``document`` of an event, or one of a snapshot."""
+        data = document.get("data")
+        return cls(document["id"], {} if data is None else data, data is None)
 
 
 @dataclass(frozen=True, slots=True)

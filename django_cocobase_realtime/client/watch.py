@@ -36,7 +36,7 @@ class _Inbox:
             subscription.pause()
 
     def on_snapshot(self, documents: list[Reply], truncated: bool) -> None:
-        found = tuple(Document(each["id"], each["data"]) for each in documents)
+        found = tuple(map(Document.of, documents))
         event = Event("snapshot", self.collection, documents=found, truncated=truncated)
         self.queue.put(event)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import shutil
+import subprocess
 import time
 from typing import Any
 
@@ -66,14 +68,22 @@ class Driver(Notes):
     async def __aexit__(self, *error: object) -> None: ...
 
 
+@functools.cache
+def node_with_sockets() -> str:
+    node = shutil.which("node")
+    if node is not None:
+        version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)
+        if tuple(map(int, version.stdout.strip("v\n").split("."))) >= (20, 10):
+            return node
+    assert not os.environ.get("REQUIRE_SERVERS"), "CI needs Node 20.10 or newer."
+    pytest.skip("No Node 20.10 on this machine to run the JavaScript client in.")
+
+
 class NodeDriver(Driver):
-    """The JavaScript client in Node, which has WebSocket by a flag until version 22."""
+    """The JavaScript client in Node, which has WebSocket from 20.10 on, by a flag until 22."""
 
     async def __aenter__(self) -> NodeDriver:
-        node = shutil.which("node")
-        if node is None:
-            assert not os.environ.get("REQUIRE_NODE"), "CI needs Node."
-            pytest.skip("No Node on this machine to run the JavaScript client in.")
+        node = node_with_sockets()
         script = ROOT / "tests" / "clients" / "driver.mjs"
         self._process = await asyncio.create_subprocess_exec(
             *(node, "--experimental-websocket", str(script), str(STATIC / "realtime.js")),

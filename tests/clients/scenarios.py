@@ -504,6 +504,23 @@ async def a_live_set_refused_is_emptied(server: Script, client: Driver) -> None:
     await client.next("l", "documents", documents=[])
 
 
+async def documents_too_large_to_be_sent(server: Script, client: Driver) -> None:
+    await start(server, client)
+    await client.do("live", "l", collection="posts", options={"order": "n"})
+    connection = await server.hello()
+    request = await connection.receive("subscribe")
+    await connection.subscribed(request, cursor="c0", scope="s")
+    documents = [{"id": "1", "data": {"n": 1}}, {"id": "2", "truncated": True}]
+    name = {"type": "snapshot", "subscription": request["subscription"]}
+    await connection.send({**name, "documents": documents, "cursor": "c0", "more": False})
+    await client.until("l", "documents", documents=[["1", {"n": 1}], ["2", {}]])
+    await client.next("l", "ready")
+    event = change(request, "updated", "1", "c1")
+    await connection.send({**event, "document": {"id": "1"}, "truncated": True})
+    await client.until("l", "documents", documents=[["1", {}], ["2", {}]])
+    await connection.nothing()
+
+
 async def the_key_is_an_order_too(server: Script, client: Driver) -> None:
     await start(server, client)
     await client.do("live", "l", collection="posts", options={"order": "-id"})

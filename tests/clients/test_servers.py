@@ -55,6 +55,33 @@ async def test_a_server_that_is_killed_and_restarted(serve, api_key, client, kin
         await client.nothing("w")
 
 
+async def test_documents_come_and_go(serve, api_key, client):
+    server = await asyncio.to_thread(serve, "uvicorn")
+    first = await publish("first")
+    draft = await publish("second", "draft")
+    async with client:
+        await client.do("create", url=server.socket_url, tokens=api_key)
+        options = {"filters": {"status": "published"}, "fields": ["title"], "order": "id"}
+        await client.do("live", "l", collection="posts", options=options)
+        await client.until("l", "ready")
+        await Post.objects.filter(pk=draft).aupdate(title="third")  # a plain manager: not seen
+        post = await Post.objects.aget(pk=draft)
+        post.status = "published"
+        await post.asave()
+        second = [str(draft), {"title": "third"}]
+        expected = [[str(first), {"title": "first"}], second]
+        await client.next("l", "documents", documents=expected)
+        await asyncio.to_thread(server.kill)
+        post = await Post.objects.aget(pk=first)
+        post.status = "draft"
+        await post.asave()
+        await asyncio.to_thread(server.start)
+        await client.next("l", "documents", documents=[second])
+        # another filter: the old documents stay until the new ones are here
+        await client.do("update", "l", options={"filters": {"status": "draft"}})
+        await client.next("l", "documents", documents=[[str(first), {"title": "first"}]])
+
+
 @pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
 async def test_rooms_and_refusals(serve, api_key, client, kind):
     server = await asyncio.to_thread(serve, kind)

@@ -6,6 +6,8 @@ export type Data = { [field: string]: any };
 export interface Document<T = Data> {
   readonly id: string;
   readonly data: T;
+  /** In lists: too large to be sent; `data` is empty. */
+  readonly truncated?: true;
 }
 
 export type EventName = "created" | "updated" | "deleted" | "entered" | "left";
@@ -102,6 +104,8 @@ export interface LiveOptions<T = Data> extends SubscriptionOptions {
   order?: string;
   /** How many documents there are at most, the first by `order`. */
   limit?: number;
+  /** false: for collections with `"track": False`, whose documents are not told to leave. */
+  transitions?: boolean;
   /** Another order than by the field's value, the same as the server's. */
   compare?(a: Document<T>, b: Document<T>): number;
   onError?(error: RealtimeError): void;

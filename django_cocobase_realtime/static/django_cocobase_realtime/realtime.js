@@ -65,6 +65,9 @@ function isNew({ cursor }, holder) {
   return true;
 }
 
+// Without data: too large to be sent.
+const whole = ({ id, data }) => (data ? { id, data } : { id, data: {}, truncated: true });
+
 const byId = (all) => new Map(all.map((each) => [each.id, each]));
 
 function deferred() {
@@ -191,7 +194,7 @@ class Live extends Store {
     this.compare = (a, b) => by(a, b) || ascending(a.id, b.id);
     this.#limit = limit ?? Infinity;
     const snapshot = order || limit ? { order, limit } : true;
-    this.subscription = db._watch(collection, { ...options, transitions: true, snapshot }, {
+    this.subscription = db._watch(collection, { transitions: true, ...options, snapshot }, {
       event: (frame) => this.#event(frame),
       snapshot: (documents, truncated) => this.#fill(documents, truncated),
       error: onError,
@@ -212,10 +215,9 @@ class Live extends Store {
     this.subscription.stop();
   }
 
-  #event({ event, document: { id, data } }) {
-    if (event === "left" || event === "deleted") this.#documents.delete(id);
-    else if (data) this.#documents.set(id, { id, data });
-    else this.#refill(); // too large for an event
+  #event({ event, document }) {
+    if (event === "left" || event === "deleted") this.#documents.delete(document.id);
+    else this.#documents.set(document.id, whole(document));
     this.db._changed.add(this);
   }
 
@@ -224,7 +226,7 @@ class Live extends Store {
       const old = this.#documents.get(each.id);
       return JSON.stringify(old?.data) === JSON.stringify(each.data) ? old : each;
     };
-    this.#documents = byId(documents.map(kept));
+    this.#documents = byId(documents.map(whole).map(kept));
     this.#last = truncated && this.#sorted().at(-1);
     this.db._changed.add(this);
   }
@@ -299,7 +301,7 @@ class Room extends Store {
 
   async setState(state) {
     this.state = state;
-    if (!this.#joined) return; // told with the join
+    if (!this.#joined) return;
     await this.db.request({ type: "state", room: this.name, state });
     const me = this.db.user?.id ?? this.db.connection;
     this._set(this.members.map((each) => (each.id === me ? { ...each, state } : each)));
@@ -365,12 +367,12 @@ class Room extends Store {
 export class Realtime extends Emitter {
   status = "idle";
   user = null;
-  latency = null; // ms of the last ping
+  latency = null;
   _live = false;
   _subscriptions = new Map();
   _rooms = new Map();
   _changed = new Set();
-  #link = null; // the present socket
+  #link = null;
   #asks = new Map();
   #last = 0;
   #attempt = 0;
