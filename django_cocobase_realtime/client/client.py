@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import random
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from .connection import Connection, Token, now
 from .errors import RealtimeError, guarded, logger
 from .live import Compare, Live
+from .messages import Message
 from .room import Room
 from .subscription import Subscription
 from .watch import Watch
@@ -195,11 +196,13 @@ class Realtime:
         presence: bool = True,
         history: int | None = None,
         state: Mapping[str, Any] | None = None,
+        on_resync: Callable[[str], None] | None = None,
     ) -> Room:
         """Enter a room, or get it where this client is in it already.
 
         Without ``presence`` one is not listed. ``history`` is how many of the last messages are
-        wanted, where the room keeps them; ``state`` what the others see of us.
+        wanted, where the room keeps them; ``state`` what the others see of us. ``on_resync`` is
+        called with a reason where what was said while we were away is not all kept.
         """
         room = self._talk.rooms.get(name)
         if room is None:
@@ -210,12 +213,17 @@ class Realtime:
                 history=history,
                 state=state,
                 on_error=self.on_error,
+                on_resync=on_resync,
                 clock=now,
             )
             self._talk.rooms[name] = room
             if self._talk.live:
                 room.join()
         return room
+
+    def messages(self) -> AsyncIterator[Message]:
+        """What the server says from here on to everyone in the project, or to this user."""
+        return self._talk.messages.read()
 
     # what the connection calls
 
@@ -251,6 +259,7 @@ class Realtime:
         over = error or RealtimeError("closed", "The client was closed.")
         for room in list(self._talk.rooms.values()):
             room.end(over, quietly=error is None)
+        self._talk.messages.end(error)
         self._talk.rooms.clear()
         self._talk.subscriptions.clear()
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import CLOSED, RealtimeError, Reply
+from .messages import Message
+from .queues import Readers
 from .subscription import Sink, Subscription
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Conversation:
     ) -> None:
         self.subscriptions: dict[str, Subscription] = {}
         self.rooms: dict[str, Room] = {}
+        self.messages: Readers[Message] = Readers()
         self.live = False
         self.user: Mapping[str, str] | None = None
         self.connection: str | None = None
@@ -159,6 +162,8 @@ class Conversation:
             case "events":
                 for each in frame["events"]:
                     self._take(each)
+            case "event" if frame["event"] == "direct" or frame.get("room") == "*":
+                self.messages.put(Message.of(frame))
             case "event" if "room" in frame:
                 if room := self.rooms.get(frame["room"]):
                     room.said(frame)

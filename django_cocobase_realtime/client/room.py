@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import CLOSED, RealtimeError, Reply
+from .errors import CLOSED, RealtimeError, Reply, guarded
 from .messages import Message, Presence
 from .queues import Readers, Settled
 from .subscription import Seen
@@ -42,9 +42,10 @@ class Room:
         history: int | None,
         state: Mapping[str, Any] | None,
         on_error: Callable[[RealtimeError], None],
+        on_resync: Callable[[str], None] | None,
         clock: Callable[[], float],
     ) -> None:
-        self.name = name
+        self.name = self.title = name
         self.members: tuple[Mapping[str, Any], ...] = ()
         self.participants = 0
         self.state = state
@@ -52,6 +53,7 @@ class Room:
         self._presence = presence
         self._history = history
         self._on_error = on_error
+        self._on_resync = on_resync
         self._clock = clock
         self._joined = False
         self._seen = Seen()
@@ -65,9 +67,11 @@ class Room:
         await self._ready.wait()
         return self
 
-    async def broadcast(self, message: Any, *, echo: bool = True) -> None:
+    async def broadcast(self, message: Any, *, echo: bool = True, ephemeral: bool = False) -> None:
         """Say any JSON to everyone here, once, however often the connection is lost meanwhile.
 
+        Without ``echo`` it does not come back to us; a room that keeps history keeps nothing
+        ``ephemeral``.
         Returns when the server has it. Raises `RealtimeError` where it is refused, or could not
         be sent for minutes.
         """
@@ -76,6 +80,8 @@ class Room:
         frame = {"type": "broadcast", "room": self.name, "message": message}
         if not echo:
             frame["echo"] = False
+        if ephemeral:
+            frame["ephemeral"] = True
         said = _Said({**frame, "idempotency_key": secrets.token_urlsafe(12)}, self._clock())
         self._outbox[said] = None
         if self._joined:
@@ -132,10 +138,10 @@ class Room:
             frame["presence"] = False
         if self.state is not None:
             frame["state"] = dict(self.state)
+        if self._history:
+            frame["history"] = self._history
         if self._seen.cursor is not None:
             frame["since"] = self._seen.cursor
-        elif self._history:
-            frame["history"] = self._history
         self._talk.ask(frame, self._answered)
 
     def lost(self) -> None:
@@ -174,6 +180,11 @@ class Room:
             return
         if reply["type"] != "error":
             self._joined = True
+            self.title = reply.get("title", self.name)
+            if not reply.get("resumed"):
+                self._seen.cursor = reply.get("cursor")
+            if "resync" in reply and self._on_resync is not None:
+                guarded(self._on_resync, reply["resync"]["reason"])
             self.members, self.participants = tuple(reply["members"]), reply["participants"]
             self._ready.done()
             for said in list(self._outbox):

@@ -22,6 +22,7 @@ export class Driver {
     db.on("status", ({ status, delay, code }) =>
       this.tell("db", "status", { status, code, delay: delay === undefined ? undefined : delay / 1000 }));
     db.on("error", (error) => this.tell("db", "error", { code: error.code }));
+    db.on("message", ({ message }) => this.tell("db", "message", { message }));
     db.connect();
   }
 
@@ -68,6 +69,7 @@ export class Driver {
     const room = (this.#held[id] = this.db.room(name, options));
     this.#settle(id, room.ready);
     room.on("message", ({ message, replayed = false }) => this.tell(id, "message", { message, replayed }));
+    room.on("resync", (reason) => this.tell(id, "resync", { reason }));
     room.on("presence", ({ event, member }) =>
       this.tell(id, "presence", { event, id: member.id, members: room.members.map((each) => each.id) }));
   }

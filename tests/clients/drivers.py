@@ -190,6 +190,12 @@ class PythonDriver(Driver):
             proxy=None,
         )
         self._db.start()
+        self._spawn(self._listen(self._db.messages()))
+
+    async def _listen(self, messages: Any) -> None:
+        with contextlib.suppress(RealtimeError):
+            async for said in messages:
+                self.tell("db", "message", message=said.message)
 
     def do_watch(self, id: str, collection: str, options: Any = None) -> None:
         watch = self._held[id] = self._db.watch(collection, **(options or {}))
@@ -232,7 +238,11 @@ class PythonDriver(Driver):
         self._held[id].stop()
 
     def do_room(self, id: str, name: str, options: Any = None) -> None:
-        room = self._held[id] = self._db.room(name, **(options or {}))
+        room = self._held[id] = self._db.room(
+            name,
+            **(options or {}),
+            on_resync=lambda reason: self.tell(id, "resync", reason=reason),
+        )
 
         async def read() -> None:
             with contextlib.suppress(RealtimeError):

@@ -731,13 +731,47 @@ async def a_room_is_joined_again(server: Script, client: Driver) -> None:
     connection.cut()
     connection = await back(server, client)
     join = await connection.receive("join")
-    assert (join["since"], join["state"], "history" in join) == ("m1", {"mood": 1}, False)
-    await connection.answer(join, "joined", room="chat", participants=1, members=[ada])
+    # history, for the case that the room does not go back so far
+    assert (join["since"], join["state"], join["history"]) == ("m1", {"mood": 1}, 10)
+    joined = {"room": "chat", "participants": 1, "members": [ada], "cursor": "m2"}
+    await connection.answer(join, "joined", resumed=True, **joined)
     await connection.send(said("chat", "before", cursor="m1", replayed=True))
     await connection.send(said("chat", "meanwhile", cursor="m2", replayed=True))
     await client.next("r", "message", message="meanwhile")
     await client.do("members", "r")
     await client.next("r", "members", members=[ada], participants=1)
+
+
+async def a_room_that_does_not_go_back_so_far(server: Script, client: Driver) -> None:
+    await start(server, client)
+    await client.do("room", "r", name="chat")
+    connection = await server.hello()
+    join = await connection.receive("join")
+    assert not {"since", "history"} & join.keys()
+    joined = {"room": "chat", "participants": 0, "members": []}
+    await connection.answer(join, "joined", cursor="m5", **joined)
+    await client.next("r", "ready")
+    for reason, cursor in (("retention", "m9"), ("not_kept", None)):
+        connection.cut()
+        connection = await back(server, client)
+        join = await connection.receive("join")
+        assert join["since"] == ("m5" if cursor else "m9")
+        place = {"cursor": cursor} if cursor else {}
+        resync = {"resumed": False, "resync": {"reason": reason}}
+        await connection.answer(join, "joined", **joined, **resync, **place)
+        await client.next("r", "resync", reason=reason)
+    connection.cut()
+    connection = await back(server, client)
+    assert "since" not in await connection.receive("join")
+
+
+async def the_server_speaks(server: Script, client: Driver) -> None:
+    await start(server, client)
+    connection = await server.hello()
+    await client.next("db", "status", status="live")
+    await connection.send(said("*", "to all"), {"type": "event", "event": "direct", "message": 1})
+    await client.next("db", "message", message="to all")
+    await client.next("db", "message", message=1)
 
 
 async def a_broadcast_is_sent_once(server: Script, client: Driver) -> None:

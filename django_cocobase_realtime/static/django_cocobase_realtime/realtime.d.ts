@@ -139,6 +139,13 @@ export interface Message<T = any> {
   readonly at: string;
 }
 
+export interface ServerMessage<T = any> {
+  readonly event: "broadcast" | "direct";
+  readonly room?: "*";
+  readonly message: T;
+  readonly at: string;
+}
+
 export interface Presence {
   readonly event: "joined" | "left" | "updated";
   readonly member: Member;
@@ -151,7 +158,7 @@ export interface RoomOptions {
   /** How many of the last messages are wanted, where the room keeps them. */
   history?: number;
   /** What the others see of us, such as `{ typing: false }`; at most 1 KiB. */
-  state?: Json;
+  state?: { [key: string]: Json };
   onError?(error: RealtimeError): void;
 }
 
@@ -164,9 +171,11 @@ export interface Room<T = any> extends Store<readonly Member[]> {
   readonly ready: Promise<unknown>;
   on(name: "message", fn: (message: Message<T>) => void): () => void;
   on(name: "presence", fn: (presence: Presence) => void): () => void;
+  /** What was said while we were away is not all kept. */
+  on(name: "resync", fn: (reason: string) => void): () => void;
   /** Sent once, however often the connection is lost meanwhile. Resolves when the server has it. */
-  broadcast(message: T, options?: { echo?: boolean }): Promise<void>;
-  setState(state: Json): Promise<void>;
+  broadcast(message: T, options?: { echo?: boolean; ephemeral?: boolean }): Promise<void>;
+  setState(state: { [key: string]: Json }): Promise<void>;
   leave(): void;
 }
 
@@ -204,6 +213,8 @@ export class Realtime {
     fn: (change: { status: Status; delay?: number; code?: number }) => void,
   ): () => void;
   on(name: "error", fn: (error: RealtimeError) => void): () => void;
+  /** What the server says to everyone in the project (`room` is "*"), or to this user. */
+  on(name: "message", fn: (message: ServerMessage) => void): () => void;
   on(name: "latency", fn: (milliseconds: number) => void): () => void;
   on(name: "frame", fn: (passed: { direction: "in" | "out"; frame: any }) => void): () => void;
   /** Connect now, or again after `close` or a final refusal. */

@@ -261,7 +261,7 @@ class Live extends Store {
 class Room extends Store {
   participants = 0;
   seen = new Set();
-  cursor = null;
+  cursor;
   #joined = false;
   #outbox = new Set();
   #ready = deferred();
@@ -296,7 +296,7 @@ class Room extends Store {
       else item.resolve();
     };
     if (Date.now() - item.at < FORGOTTEN) this.db._ask(item.frame, settle);
-    else settle({ ...CLOSED, message: "The connection was away for too long." });
+    else settle({ ...CLOSED }); // for good
   }
 
   async setState(state) {
@@ -310,18 +310,20 @@ class Room extends Store {
   leave() {
     if (this.db._rooms.get(this.name) !== this) return;
     this.db._rooms.delete(this.name);
-    this._lost({ ...CLOSED, message: "The room was left." });
+    this._lost(CLOSED);
     this.db._ask({ type: "leave", room: this.name });
   }
 
   _join() {
-    const { name: room, state } = this;
+    const { name: room, state, cursor } = this;
     const { presence, history } = this.options;
-    const since = this.cursor ? { since: this.cursor } : { history };
-    this.db._ask({ type: "join", room, presence, state, ...since }, (reply) => {
+    const frame = { type: "join", room, presence, state, history, since: cursor };
+    this.db._ask(frame, (reply) => {
       if (reply === CLOSED || this.db._rooms.get(room) !== this) return;
       if (reply.type !== "error") {
         this.#joined = true;
+        if (!reply.resumed) this.cursor = reply.cursor;
+        if (reply.resync) this._emit("resync", reply.resync.reason);
         this.#present(reply.members, reply.participants);
         this.#ready.resolve(reply);
         for (const item of this.#outbox) this.#say(item);
@@ -532,6 +534,7 @@ export class Realtime extends Emitter {
       case "events":
         return frame.events.forEach((each) => this.#take(each));
       case "event":
+        if (frame.event === "direct" || frame.room === "*") return this._emit("message", frame);
         if (frame.room) return this._rooms.get(frame.room)?._said(frame);
         for (const name of frame.subscriptions ?? []) this._subscriptions.get(name)?.event(frame);
         if (frame.cursor && ++this.#count % 32 === 0)
