@@ -245,9 +245,9 @@ async def batches_are_taken_in_order(server: Script, client: Driver) -> None:
     await connection.subscribed(request, cursor="c0", scope="s")
     join = await connection.receive("join")
     await connection.answer(join, "joined", room="chat", participants=0, members=[])
+    await client.next("w", "ready")
     events = [change(request, "created", str(n), f"c{n}") for n in range(1, 4)]
     await connection.send({"type": "events", "events": [*events, said("chat", "hi")]})
-    await client.next("w", "ready")
     for n in range(1, 4):
         await client.next("w", "event", id=str(n))
     await client.until("r", "message", message="hi")
@@ -712,8 +712,8 @@ async def a_room_is_joined_again(server: Script, client: Driver) -> None:
     assert "presence" not in join
     ada, bob = {"id": "7", "name": "ada"}, {"id": "8", "name": "bob"}
     await connection.answer(join, "joined", room="chat", participants=2, members=[ada, bob])
-    await connection.send(said("chat", "before", replayed=True, cursor="m1"))
     await client.next("r", "ready")
+    await connection.send(said("chat", "before", replayed=True, cursor="m1"))
     await client.next("r", "message", message="before", replayed=True)
     await client.do("members", "r")
     await client.next("r", "members", members=[ada, bob], participants=2)

@@ -1,8 +1,11 @@
 """Both clients with a real daphne and a real uvicorn, which are killed and restarted."""
 
 import asyncio
+import time
 
+import jwt
 import pytest
+from asgiref.sync import sync_to_async
 
 from tests.app.models import Post
 from tests.clients.drivers import NodeDriver, PythonDriver
@@ -110,3 +113,50 @@ async def test_a_bad_key_is_not_tried_again(serve, client):
     async with client:
         await client.do("create", url=server.socket_url, tokens="crk_bad_key")
         await client.until("db", "status", status="closed", code=4500)
+
+
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+async def test_a_room_with_history_and_presence(serve, user, client, kind, monkeypatch):
+    pytest.importorskip("django_cocobase_realtime.room", reason="rooms keep nothing yet")
+    rooms = {"ROOMS": {"chat-*": {"history": 5}}}
+    server = await asyncio.to_thread(lambda: serve(kind, settings=rooms))
+    bob = await sync_to_async(user.__class__.objects.create_user)("bob")
+    token = {each.username: jwt_of(each) for each in (user, bob)}
+    other = PythonDriver(monkeypatch)
+    async with client, other:
+        for driver, name in ((client, "ada"), (other, "bob")):
+            await driver.do("create", url=server.socket_url, tokens=token[name])
+            options = {"history": 5, "state": {"mood": name}}
+            await driver.do("room", "r", name="chat-1", options=options)
+            await driver.until("r", "ready")
+        await client.until("r", "presence", event="joined", id=str(bob.pk))
+        await client.do("members", "r")
+        note = await client.next("r", "members", participants=2)
+        assert [each["state"] for each in note["members"]] == [{"mood": "ada"}, {"mood": "bob"}]
+        await other.do("state", "r", state={"typing": True})
+        await client.next("r", "presence", event="updated", id=str(bob.pk))
+        await other.do("broadcast", "r", message="one", tag="1")
+        await client.next("r", "message", message="one", replayed=False)
+        await other.do("room", "short", name="chat-2")
+        await client.do("room", "short", name="chat-2")
+        for driver in (client, other):
+            await driver.until("short", "ready")
+        await other.do("leave", "short")
+        await client.until("short", "presence", event="left", id=str(bob.pk))
+        await asyncio.to_thread(server.kill)
+        for driver in (client, other):
+            await driver.until("db", "status", status="waiting")
+        await other.do("broadcast", "r", message="two", tag="2")
+        await asyncio.to_thread(server.start)
+        await other.until("r", "sent", tag="2")
+        await client.until("r", "message", message="two")
+        # who comes later is told what was said
+        await client.do("leave", "r")
+        await client.do("room", "again", name="chat-1", options={"history": 5})
+        for words in ("one", "two"):
+            await client.until("again", "message", message=words, replayed=True)
+
+
+def jwt_of(user):
+    claims = {"sub": str(user.pk), "exp": time.time() + 600}
+    return jwt.encode(claims, "a-shared-secret-of-more-than-32-bytes!", "HS256")
