@@ -185,7 +185,7 @@ def test_the_set_is_what_the_database_finds(serve, redis, user, api_key, stack):
     permission = "tests.live.permissions.SmallForApps"
     options = {
         "COLLECTIONS": {"items": {"model": "app.Item", "permission": permission}},
-        "LIMITS": {"subscribe_rate": [1000, 1000]},
+        "LIMITS": {"subscribe_rate": [1000, 1000], "filter_depth": 4},
     }
     server = serve("uvicorn", layers=redis.layer("pubsub"), settings=options)
     watchers = [
