@@ -169,8 +169,8 @@ class Live:
             last = self._last
             if last is not None:
                 shown = [each for each in shown if self._compare(each, last) <= 0]
-            if len(shown) > 2 * self._limit:
-                del shown[self._limit :]
+            if len(shown) > 3 * self._limit:
+                del shown[2 * self._limit :]
                 self._last = shown[-1]
             self._known = {each.id: each for each in shown}
             if last is not None and len(shown) < self._limit:

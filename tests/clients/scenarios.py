@@ -468,6 +468,30 @@ async def a_live_set_with_a_limit_is_a_window(server: Script, client: Driver) ->
     await client.next("l", "documents", documents=[["8", {"n": 8}], ["7", {"n": 7}]])
 
 
+async def a_window_that_grows_is_bounded(server: Script, client: Driver) -> None:
+    await start(server, client)
+    await client.do("live", "l", collection="posts", options={"order": "-n", "limit": 1})
+    connection = await server.hello()
+    request = await connection.receive("subscribe")
+    await connection.subscribed(request, cursor="c0", scope="s")
+    await connection.snapshot(request, cursor="c0")
+    await client.until("l", "ready")
+    for n in range(1, 6):
+        await connection.send(change(request, "created", str(n), f"c{n}", n=n))
+        await client.next("l", "documents", documents=[[str(n), {"n": n}]])
+    for n in (5, 4):
+        await connection.send(change(request, "deleted", str(n), f"d{n}", n=n))
+        await client.next("l", "documents", documents=[[str(n - 1), {"n": n - 1}]])
+    await connection.nothing()
+    # 2 and 1 were let go when there were four: they are asked for
+    await connection.send(change(request, "deleted", "3", "d3", n=3))
+    await client.next("l", "documents", documents=[])
+    request = await connection.receive("subscribe")
+    await connection.subscribed(request, cursor="d3", scope="s")
+    await connection.snapshot(request, ("2", {"n": 2}), cursor="d3", truncated=True)
+    await client.next("l", "documents", documents=[["2", {"n": 2}]])
+
+
 async def a_window_is_filled_up_after_a_cut(server: Script, client: Driver) -> None:
     await start(server, client)
     await client.do("live", "l", collection="posts", options={"order": "n", "limit": 1})

@@ -249,7 +249,7 @@ class Live extends Store {
     const last = this.#last;
     if (this.#limit < Infinity) {
       if (last) shown = shown.filter((each) => this.compare(each, last) <= 0);
-      if (shown.length > 2 * this.#limit) this.#last = shown[(shown.length = this.#limit) - 1];
+      if (shown.length > 3 * this.#limit) this.#last = shown[(shown.length = 2 * this.#limit) - 1];
       this.#documents = byId(shown);
       if (last && shown.length < this.#limit) this.#refill();
       shown = shown.slice(0, this.#limit);
