@@ -33,6 +33,9 @@ class Load:
         """End the process."""
         self._process.kill()
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
 
     def _ask(self, do: str, **order: Any) -> dict[str, Any]:
         assert self._process.stdin is not None

@@ -25,7 +25,7 @@ from typing import Any
 MARK = re.compile(rb"#(\d+)@(\d+)#")
 KEY = base64.b64encode(b"x" * 16).decode()
 CHUNK = 16_384  # bytes read at a time
-NAP = 0.0005  # seconds between looks in a closed loop: a reader that wakes for each frame would
+NAP = 0.0005  # seconds between looks at the sockets: a reader that wakes for each frame would
 # cost the server a wake-up a frame, which clients on other machines do not
 WINDOW = 64  # sockets that are being opened at a time
 PER_ADDRESS = 20_000  # sockets that one source address opens
@@ -114,6 +114,7 @@ class Loader:
         self.number = 0  # the next event's
         self.faults = Counter({"lost": 0, "duplicates": 0, "misdirected": 0})
         self.delays = array("q")
+        self.seen = 0  # deliveries and faults that were told of
         self.arrivals: tuple[array[int], array[int]] | None = None
         self.committed: dict[int, int] = {}
         self.echoes = False  # the trigger alone: its answers are counted
@@ -391,6 +392,7 @@ class Loader:
             due = began + (number + 1) / rate
             while (ahead := due - time.monotonic()) > 0:
                 self.turn(ahead)
+                time.sleep(NAP)
         deadline = time.monotonic() + timeout
         committed = events if message.get("save") else 0
         while self.left > 0 or len(self.committed) < committed:
@@ -426,6 +428,7 @@ class Loader:
             )
 
         missing = max(self.left, 0)
+        self.seen = len(self.delays) + self.faults.total()
         self.left = 0
         return {
             "events": events,
@@ -444,12 +447,12 @@ class Loader:
 
     def quiet(self, seconds: float) -> dict[str, Any]:
         """Whatever still comes is one too many."""
-        before = len(self.delays) + self.faults.total()
         deadline = time.monotonic() + seconds
         while (rest := deadline - time.monotonic()) > 0:
             self.turn(rest)
         closed = Counter(c.closed for c in self.all if c.closed is not None)
-        return {"late": len(self.delays) + self.faults.total() - before, "closed": dict(closed)}
+        late = len(self.delays) + self.faults.total() - self.seen
+        return {"late": late, "closed": dict(closed)}
 
     def stall(self, index: int) -> dict[str, Any]:
         """Read nothing more from one socket; the others' counts go on without it."""

@@ -2,6 +2,7 @@
 
     python -m benchmarks.profile --server daphne             # ours, 1,000 subscribers
     python -m benchmarks.profile --row raw --native
+    python -m benchmarks.profile --matches 10                # filtered: ten of them match
 
 Prints the functions by their own time, and by all that they call; writes the collapsed stacks to
 ``benchmarks/results/profile-SERVER-ROW.txt``, for speedscope or flamegraph.pl.
@@ -31,7 +32,13 @@ def main(arguments: argparse.Namespace) -> int:
     redis = Redis()
     if "redis" in row:
         redis.start()
-    bench = Bench(fanout.make(row, kind, redis), arguments.subscribers)
+    classes = 1
+    target = fanout.make(row, kind, redis)
+    if arguments.matches:
+        classes = arguments.subscribers // arguments.matches
+        if row == "ours":
+            target = targets.ours(kind, filters=lambda n: {"status": f"s{n % classes}"})
+    bench = Bench(target, arguments.subscribers, classes)
     results.FOLDER.mkdir(exist_ok=True)
     path = results.FOLDER / f"profile-{kind}-{row.replace(' ', '-')}.txt"
     try:
@@ -55,15 +62,16 @@ def main(arguments: argparse.Namespace) -> int:
         if redis.process is not None:
             redis.kill()
     unspied = bench.rounds[0]
-    us = unspied["cpu"] / unspied["deliveries"] * 1e6
+    unit = "event" if arguments.matches else "delivery"
+    us = unspied["cpu"] / unspied["events" if arguments.matches else "deliveries"] * 1e6
     say(f"\n{bench.target.name} on {kind}, {arguments.subscribers} subscribers")
-    say(f"{us:.1f} µs CPU a delivery before py-spy looked")
+    say(f"{us:.1f} µs CPU a {unit} before py-spy looked")
     tell(path, arguments.top, us)
     return 0
 
 
 def tell(path: Path, top: int, us: float) -> None:
-    """Print the functions of collapsed stacks: share, and µs a delivery."""
+    """Print the functions of collapsed stacks: share, and µs of ``us``."""
     own: Counter[str] = Counter()
     all_of: Counter[str] = Counter()
     total = 0
@@ -95,6 +103,7 @@ if __name__ == "__main__":
     parser.add_argument("--server", choices=targets.KINDS, default="uvicorn")
     parser.add_argument("--row", choices=fanout.ROWS, default="ours")
     parser.add_argument("--subscribers", type=int, default=1000)
+    parser.add_argument("--matches", type=int, help="subscribers that get an event; all by default")
     parser.add_argument("--seconds", type=int, default=8)
     parser.add_argument("--rate", type=int, default=400, help="samples a second")
     parser.add_argument("--top", type=int, default=25)

@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from typing import Any
 
 from benchmarks import results, targets
-from benchmarks.common import median, say, set_up
+from benchmarks.common import each_database, median, say, set_up
 from benchmarks.measure import Bench, up
 
 RATE = 20.0
@@ -74,19 +73,8 @@ def one(arguments: argparse.Namespace) -> None:
     say(json.dumps(rows))
 
 
-def main(arguments: argparse.Namespace) -> int:
-    rows: list[dict[str, Any]] = []
-    for database in ("sqlite", "postgres"):
-        command = [sys.executable, "-m", "benchmarks.steady", "--database", database, *sys.argv[1:]]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.startswith("["):
-                    rows += json.loads(line)
-                else:
-                    say(line.rstrip())
-        if process.returncode:
-            return process.returncode
+def main() -> int:
+    rows = each_database("steady")
     say(f"\nwritten to {results.save('steady', rows, rate=RATE).name}")
     return int(any(row["lost"] + row["duplicates"] for row in rows if row["name"] == "ours"))
 
@@ -103,4 +91,4 @@ if __name__ == "__main__":
         os.environ.setdefault("REALTIME_TEST_SETTINGS", "")
         one(chosen)
     else:
-        sys.exit(main(chosen))
+        sys.exit(main())

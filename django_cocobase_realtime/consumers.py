@@ -11,7 +11,6 @@ from typing import Any
 
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
-from channels.utils import await_many_dispatch
 from django.db import InterfaceError, OperationalError
 
 from .auth.address import client_address
@@ -21,6 +20,7 @@ from .conf import conf
 from .fanout.broker import broker
 from .fanout.connection import Connection
 from .fanout.hub import Hub
+from .fanout.transport import unsent_of
 from .fanout.writer import Writer
 from .grants import Grant
 from .identity import Identity
@@ -64,7 +64,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._main = asyncio.current_task()
         self._given_up = False
         try:
-            await await_many_dispatch([receive], self.dispatch)
+            # no channel to listen to as well: Channels' own loop would take two tasks
+            while True:
+                await self.dispatch(await receive())
         except StopConsumer:
             pass
         except asyncio.CancelledError:
@@ -94,6 +96,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             max_bytes=limits.queue_bytes,
             max_messages=limits.queue_messages,
             on_overflow=lambda: self._end(CloseCode.SLOW_CONSUMER),
+            unsent=unsent_of(self.base_send),
         )
         connection = Connection(uuid.uuid4().hex, writer, self._end)
         self.session = Session(connection, limits, heartbeat=conf.heartbeat, now=time.monotonic())
@@ -267,6 +270,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             await self._hub.close(self.session.connection)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
+                await writer.read(CLOSE_TIMEOUT / 2)  # or daphne cuts before the close is read
                 await self.close(int(code), code.reason)
         except TimeoutError:
             self._give_up()
