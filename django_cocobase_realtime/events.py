@@ -57,7 +57,8 @@ class Sender(msgspec.Struct, frozen=True):
 class Broadcast(msgspec.Struct, frozen=True, tag="broadcast", omit_defaults=True):
     """A message to everyone in a room of a project.
 
-    ``connection`` is the sending connection's id; ``echo`` False leaves that one out.
+    ``connection`` is the sending connection's id; ``echo`` False leaves that one out. ``epoch``
+    and ``seq`` are its place among what the room keeps, None where it keeps nothing.
     """
 
     room: str
@@ -67,6 +68,41 @@ class Broadcast(msgspec.Struct, frozen=True, tag="broadcast", omit_defaults=True
     sender: Sender | None = None
     connection: str | None = None
     echo: bool = True
+    epoch: str | None = None
+    seq: int | None = None
+
+
+class Member(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Somebody in a room: a user, or a connection without one.
+
+    ``id`` is unique in the room. ``claimed`` is the user id that a client without a user gave
+    itself, never to be taken for a user's.
+    """
+
+    id: str
+    name: str
+    state: dict[str, Any] = {}
+    claimed: str | None = None
+
+
+class Presence(msgspec.Struct, frozen=True, tag="presence", omit_defaults=True):
+    """A member came, went, or changed. ``version`` counts a room's changes one by one."""
+
+    project: str
+    room: str
+    event: Literal["joined", "left", "updated"]
+    member: Member
+    participants: int
+    version: int
+
+
+class Push(msgspec.Struct, frozen=True, tag="push", omit_defaults=True):
+    """From the server to the connections of a user, or to everyone in a project (``user`` None)."""
+
+    project: str
+    message: Any
+    at: str
+    user: str | None = None
 
 
 class Kick(msgspec.Struct, frozen=True, tag="kick", omit_defaults=True):
@@ -78,7 +114,7 @@ class Kick(msgspec.Struct, frozen=True, tag="kick", omit_defaults=True):
     project: str | None = None
 
 
-Event = Change | Bell | Broadcast | Kick
+Event = Change | Bell | Broadcast | Presence | Push | Kick
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)

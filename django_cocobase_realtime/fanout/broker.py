@@ -27,7 +27,7 @@ from typing import Any, cast
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from ..conf import conf
-from ..events import Bell, Broadcast, Change, Event, Kick, encode
+from ..events import Bell, Broadcast, Change, Event, Kick, Presence, Push, encode
 from .names import CONTROL, collection_group, room_group
 
 logger = logging.getLogger(__name__)
@@ -226,9 +226,9 @@ def _group(event: Event) -> str:
     match event:
         case Change() | Bell():
             return collection_group(event.collection)
-        case Broadcast():
+        case Broadcast() | Presence():
             return room_group(event.project, event.room)
-        case Kick():
+        case Push() | Kick():
             return CONTROL
 
 
