@@ -11,19 +11,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .collection import Collection
-    from .publishing import abroadcast, broadcast, disconnect, publish, suppress
+    from .publishing import abroadcast, broadcast, disconnect, publish, send_to_user, suppress
     from .registry import register
+    from .room import Room, register_room
 
 __version__ = "0.1.0"
-__all__ = ["Collection", "abroadcast", "broadcast", "disconnect", "publish", "register", "suppress"]
+__all__ = [
+    "Collection",
+    "Room",
+    "abroadcast",
+    "broadcast",
+    "disconnect",
+    "publish",
+    "register",
+    "register_room",
+    "send_to_user",
+    "suppress",
+]
 
 _HOMES = {
     "Collection": "collection",
+    "Room": "room",
     "register": "registry",
+    "register_room": "room",
     "abroadcast": "publishing",
     "broadcast": "publishing",
     "disconnect": "publishing",
     "publish": "publishing",
+    "send_to_user": "publishing",
     "suppress": "publishing",
 }
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,21 +16,24 @@ from channels.utils import await_many_dispatch
 from django.db import InterfaceError, OperationalError
 
 from .auth.address import client_address
-from .auth.chain import AuthenticationUnavailable, authenticate
-from .auth.failures import failures
+from .auth.attempt import attempt
+from .auth.chain import AuthenticationUnavailable
 from .collection import Grant
 from .conf import conf
-from .fanout.broker import broker
 from .fanout.connection import Connection
 from .fanout.hub import Hub
+from .fanout.room_frames import RoomFrames
 from .fanout.writer import Writer
 from .identity import Identity
 from .limits import Cap, caps
 from .registry import UnknownCollection, registry
+from .room import RoomGrant, room_registry
+from .rooms.presence import PresenceUnavailable
+from .rooms.saying import Outcome, say
 from .session import Session
 from .session import effects as do
 from .wire import native
-from .wire.codes import CloseCode
+from .wire.codes import CloseCode, Retry
 from .workers import run
 
 logger = logging.getLogger(__name__)
@@ -168,15 +172,37 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 self._present.attach(subscription, after=after, wanted=wanted)
             case do.Detach(subscription):
                 self._present.detach(subscription)
-            case do.Enter(room):
-                project = self._identity.project
-                await self._present.enter(connection, project, room)
-                return self._present.rooms.members((project, room))
+            case do.Permit(room):
+                return await self._permit(room)
+            case do.Enter(wish, grant):
+                return await self._try(self._present.rooms.enter(connection, wish, grant))
+            case do.Replay(event):
+                await connection.writer.drained()
+                title = self._present.rooms.title(connection, event.room)
+                text = RoomFrames(event, title=title, replayed=True).text(connection.dialect)
+                if text is not None:
+                    connection.writer.push(text)
+            case do.Settle(room, past):
+                self._present.rooms.settle(connection, room, past)
             case do.Exit(room):
-                self._present.leave(connection, room)
-            case do.Say(event):
-                return await broker.send(event)
+                await self._try(self._present.rooms.leave(connection, room))
+            case do.Update(room, state):
+                return await self._try(self._present.rooms.update(connection, room, dict(state)))
+            case do.Say(event, room, ephemeral, key):
+                try:
+                    return await say(event, room, ephemeral=ephemeral, idempotency_key=key)
+                except PresenceUnavailable as error:
+                    logger.warning("Presence does not answer: %r", error)
+                    return Outcome.FAILED
         return None
+
+    async def _try(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """What ``work`` returns; False where presence does not answer."""
+        try:
+            return await work
+        except PresenceUnavailable as error:
+            logger.warning("Presence does not answer: %r", error)
+            return False
 
     @property
     def _present(self) -> Hub:
@@ -189,16 +215,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         return self.session.identity
 
     async def _authenticate(self, token: str | None) -> Identity | None:
-        now = time.monotonic()
-        delay = failures.delay(self._address, now)
-        if delay:
-            await asyncio.sleep(delay)
-        if token is not None and failures.refused_before(token, now):
-            return None
-        identity = await run(authenticate, token, self.scope)
-        if identity is None:
-            failures.record(self._address, token, now)
-        return identity
+        return await attempt(token, self.scope, self._address)
 
     def _admit(self) -> bool:
         self._release(Cap.UNAUTHENTICATED, self._address)
@@ -224,6 +241,14 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
         # an unknown collection takes the same way as a forbidden one
         return await run(decide)
+
+    async def _permit(self, name: str) -> RoomGrant | None:
+        room, identity = room_registry.find(name), self._identity
+        if room is None:
+            return None
+        if not room.asks:
+            return room.grant(identity, name)
+        return await run(room.grant, identity, name)
 
     def _watch_expiry(self) -> None:
         expires_at = self._identity.expires_at
@@ -255,7 +280,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             await writer.flush(FLUSH_TIMEOUT)
         await writer.stop()
         if self._hub is not None:
-            await self._hub.close(self.session.connection)
+            lost = code.retry is not Retry.STOP
+            await self._hub.close(self.session.connection, lost=lost)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self.close(int(code), code.reason)

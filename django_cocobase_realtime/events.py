@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
+PROJECT_ROOM = "*"
+"""The room that stands for the whole project."""
 Image = dict[str, Any]
 """A row in wire form: field name to JSON-ready value, secret-looking fields left out."""
 
@@ -71,6 +73,11 @@ class Broadcast(msgspec.Struct, frozen=True, tag="broadcast", omit_defaults=True
     epoch: str | None = None
     seq: int | None = None
 
+    @property
+    def is_for_all(self) -> bool:
+        """Whether it is the server's word to the whole project, joined or not."""
+        return self.room == PROJECT_ROOM and self.connection is None
+
 
 class Member(msgspec.Struct, frozen=True, omit_defaults=True):
     """Somebody in a room: a user, or a connection without one.
@@ -96,13 +103,13 @@ class Presence(msgspec.Struct, frozen=True, tag="presence", omit_defaults=True):
     version: int
 
 
-class Push(msgspec.Struct, frozen=True, tag="push", omit_defaults=True):
-    """From the server to the connections of a user, or to everyone in a project (``user`` None)."""
+class Push(msgspec.Struct, frozen=True, tag="push"):
+    """From the server to all connections of a user."""
 
     project: str
     message: Any
     at: str
-    user: str | None = None
+    user: str
 
 
 class Kick(msgspec.Struct, frozen=True, tag="kick", omit_defaults=True):

@@ -226,6 +226,8 @@ def _group(event: Event) -> str:
     match event:
         case Change() | Bell():
             return collection_group(event.collection)
+        case Broadcast() if event.is_for_all:
+            return CONTROL
         case Broadcast() | Presence():
             return room_group(event.project, event.room)
         case Push() | Kick():

@@ -10,14 +10,28 @@ from ..wire.codes import CloseCode
 
 if TYPE_CHECKING:
     from ..identity import Identity
+    from ..rooms.rooms import Seat
     from .subscriptions import Subscription
     from .writer import Writer
+
+
+NATIVE = "native"
 
 
 class Connection:
     """A socket that the hub may write to. ``close`` asks its owner to end it."""
 
-    __slots__ = ("_unacked", "close", "id", "identity", "rooms", "subscriptions", "writer")
+    __slots__ = (
+        "_unacked",
+        "claimed",
+        "close",
+        "dialect",
+        "id",
+        "identity",
+        "rooms",
+        "subscriptions",
+        "writer",
+    )
 
     def __init__(self, id: str, writer: Writer, close: Callable[[CloseCode], None]) -> None:
         self.id = id
@@ -25,7 +39,9 @@ class Connection:
         self.close = close
         self.identity: Identity | None = None
         self.subscriptions: dict[str, Subscription] = {}
-        self.rooms: set[str] = set()
+        self.rooms: dict[str, Seat] = {}
+        self.dialect = NATIVE
+        self.claimed: tuple[str, str] | None = None  # a user id and name, where nobody vouches
         self._unacked: deque[str] | None = None
 
     def ack(self, cursor: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..events import Broadcast, Change
+from ..events import Change
 from ..log.cursor import encode as encode_cursor
 from ..wire import native
 from .subscriptions import Subscription
@@ -87,18 +87,3 @@ def data_of(change: Change, fields: tuple[str, ...] | None) -> dict[str, Any]:
 
 def _only(values: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
     return {name: values[name] for name in fields if name in values}
-
-
-def broadcast_text(event: Broadcast) -> str:
-    """A broadcast as everyone in its room gets it."""
-    sender = event.sender
-    return native.encode(
-        native.broadcast(
-            room=event.room,
-            message=event.message,
-            sender=None
-            if sender is None
-            else {"id": sender.id, "name": sender.name, "verified": sender.verified},
-            at=event.at,
-        )
-    )

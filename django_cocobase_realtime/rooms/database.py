@@ -238,7 +238,7 @@ class DatabasePresence(PresenceBackend):
         if servers.filter(expires_at__lte=now).exists():
             servers.filter(expires_at__lte=now).delete()
         held = Exists(PresenceServer.objects.using(using).filter(pk=OuterRef("server")))
-        due = Q(leaves_at__lte=now) | ~held
+        due = Q(leaves_at__lte=now) | Q(~held)
         places = PresenceConnection.objects.using(using).filter(due)
         rooms = places.order_by("room").values_list("room", flat=True).distinct()
         moves: list[Presence] = []
@@ -294,9 +294,7 @@ def _member(row: PresenceMember) -> Member:
 
 
 def _info(room: PresenceRoom) -> RoomInfo:
-    return RoomInfo(
-        room.title, room.created_by, room.created_at, room.version, room.participants
-    )
+    return RoomInfo(room.title, room.created_by, room.created_at, room.version, room.participants)
 
 
 def _digest(name: str) -> str:

@@ -83,6 +83,10 @@ class Listing:
     members: Sequence[Member] = field(default=())
 
 
+class PresenceUnavailable(Exception):
+    """Redis, or what else a backend keeps presence in, does not answer."""
+
+
 class PresenceBackend(ABC):
     """The shared memory of rooms. One a process; all methods are synchronous and thread-safe.
 
@@ -92,11 +96,13 @@ class PresenceBackend(ABC):
     that finds the version moved on (``versions``).
     Expiry: by ``sweep``, which any process may call at any time: each departure is returned to
     exactly one caller. Times are taken from one clock for all processes where the backend has one.
-    Errors: methods raise what the database or Redis raises, and then have changed nothing.
+    Errors: methods raise what the database raises, or `PresenceUnavailable`, and then have
+    changed nothing that a second call would not repair.
     """
 
     def __init__(self, settings: PresenceSettings) -> None:
         """``settings``: of them a backend needs the ``url`` at most."""
+        self.settings = settings
 
     @abstractmethod
     def renew(self, server: str, seconds: float) -> bool:
@@ -152,7 +158,7 @@ class PresenceBackend(ABC):
     def unclaim(self, name: str) -> None:
         """Take a claim back."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most hold none
         """Give up connections; called by tests. The next call opens them again."""
 
 
@@ -170,6 +176,6 @@ def _backend(path: str, settings: PresenceSettings) -> PresenceBackend:
 
 
 def presence() -> PresenceBackend:
-    """This process's backend, as ``PRESENCE`` says."""
+    """The backend of this process, as ``PRESENCE`` says."""
     settings = conf.presence
     return _backend(settings.backend, settings)

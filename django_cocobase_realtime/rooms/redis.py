@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
-from redis import Redis
+from redis import Redis, RedisError
 
 from ..conf import PresenceSettings, conf
 from ..events import Member, Presence
@@ -18,6 +19,7 @@ from .presence import (
     Listing,
     Place,
     PresenceBackend,
+    PresenceUnavailable,
     RoomInfo,
     RoomKey,
     Roster,
@@ -195,7 +197,8 @@ class RedisPresence(PresenceBackend):
         }
 
     def _run(self, script: str, *args: Any) -> Any:
-        return self._scripts[script](keys=[PREFIX], args=args)
+        with _unavailable():
+            return self._scripts[script](keys=[PREFIX], args=args)
 
     def renew(self, server: str, seconds: float) -> bool:
         return bool(self._run("renew", server, int(seconds * 1000)))
@@ -244,7 +247,8 @@ class RedisPresence(PresenceBackend):
         pipeline = self._redis.pipeline(transaction=False)
         for key in wanted:
             pipeline.hget(f"{PREFIX}room:{_id(key)}", "version")
-        found = zip(wanted, pipeline.execute(), strict=True)
+        with _unavailable():
+            found = zip(wanted, pipeline.execute(), strict=True)
         return {key: int(version) for key, version in found if version}
 
     def sweep(self) -> list[Presence]:
@@ -261,13 +265,25 @@ class RedisPresence(PresenceBackend):
         )
 
     def claim(self, name: str, seconds: float) -> bool:
-        return bool(self._redis.set(f"{PREFIX}claim:{name}", 1, nx=True, px=int(seconds * 1000)))
+        with _unavailable():
+            return bool(
+                self._redis.set(f"{PREFIX}claim:{name}", 1, nx=True, px=int(seconds * 1000))
+            )
 
     def unclaim(self, name: str) -> None:
-        self._redis.delete(f"{PREFIX}claim:{name}")
+        with _unavailable():
+            self._redis.delete(f"{PREFIX}claim:{name}")
 
     def close(self) -> None:
         self._redis.close()
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except RedisError as error:
+        raise PresenceUnavailable(repr(error)) from error
 
 
 def layer_url() -> str:

@@ -161,5 +161,6 @@ _HANDLERS: dict[type, Callable[[Session, Any], Steps]] = {
     messages.Unsubscribe: subscriptions.unsubscribe,
     messages.Join: rooms.join,
     messages.Leave: rooms.leave,
+    messages.State: rooms.state,
     messages.Broadcast: rooms.broadcast,
 }
