@@ -39,7 +39,9 @@ async def test_publish(realtime, user, publish_key):
         assert await post({"room": "news", "message": {"n": 1}}, publish_key) == (202, {"sent": 1})
         event = await ada.receive("event")
         assert (event["message"], event["sender"]) == ({"n": 1}, None)
-        messages = [{"room": "news", "message": n, "idempotency_key": f"k{n % 3}"} for n in range(5)]
+        messages = [
+            {"room": "news", "message": n, "idempotency_key": f"k{n % 3}"} for n in range(5)
+        ]
         body = {"messages": [*messages, {"room": "elsewhere", "message": None}]}
         answer = await post(body, Authorization=f"Bearer {publish_key}")
         assert answer == (202, {"sent": 4})
@@ -157,7 +159,9 @@ async def test_rooms_that_one_may_not_join_are_not_listed(realtime, user, api_ke
         settings.COCOBASE_REALTIME = {"ROOMS": {"*": {"permission": f"{__name__}.Mine"}}}
         client = AsyncClient()
         answer = (await client.get("/realtime/rooms", headers={"X-API-Key": api_key})).json()
-        assert [(r["id"], r["participants"], len(r["participant_list"])) for r in answer["rooms"]] == [
+        assert [
+            (r["id"], r["participants"], len(r["participant_list"])) for r in answer["rooms"]
+        ] == [
             ("open", 1, 1),
             ("open-secret", 1, 0),
         ]

@@ -160,7 +160,10 @@ async def test_permissions(realtime, user, bob, api_key, settings):
                 for room in ("hall-1", "hall-closed", "nowhere")
             ]
         assert {a["code"] for a in answers} == {"forbidden"}
-        texts = {a["message"].replace(room, "?") for a, room in zip(answers, ("hall-1", "hall-closed", "nowhere"))}
+        texts = {
+            a["message"].replace(room, "?")
+            for a, room in zip(answers, ("hall-1", "hall-closed", "nowhere"), strict=True)
+        }
         assert len(texts) == 1
         assert (await ada.join("hall-1"))["title"] == "The Hall"
         reply = await staff.join("hall-1")
