@@ -1,6 +1,5 @@
 """``realtime_kick``: from a shell, into every server."""
 
-import asyncio
 from io import StringIO
 
 import pytest
@@ -12,7 +11,7 @@ from tests.client import connect
 
 
 async def call(function, *args, **options):
-    return await asyncio.to_thread(lambda: function(*args, **options))
+    return await sync_to_async(function)(*args, **options)
 
 
 @pytest.mark.server
