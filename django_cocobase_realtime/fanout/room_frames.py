@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..events import Broadcast, Presence, Push
 from ..rooms.history import cursor_of
-from ..wire import native
+from ..wire import native, sdk
+from .connection import NATIVE
 
 
 class RoomFrames:
@@ -23,9 +24,17 @@ class RoomFrames:
     def text(self, dialect: str) -> str | None:
         """The frame for connections of a dialect."""
         if dialect not in self._texts:
-            frame = self._native()
-            self._texts[dialect] = native.encode(frame)
+            frame = self._native() if dialect == NATIVE else self._sdk(dialect)
+            self._texts[dialect] = None if frame is None else native.encode(frame)
         return self._texts[dialect]
+
+    def _sdk(self, dialect: str) -> native.Frame | None:
+        match self._event:
+            case Broadcast() as event:
+                return sdk.broadcast(event, dialect, self._title)
+            case Presence() as event:
+                return sdk.presence(event, dialect, self._title)
+        return None
 
     def _native(self) -> native.Frame:
         match self._event:
