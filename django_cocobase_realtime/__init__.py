@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .collection import Collection
-    from .publishing import abroadcast, broadcast, disconnect, publish, send_to_user, suppress
+    from .publishing import (
+        abroadcast,
+        broadcast,
+        disconnect,
+        permissions_changed,
+        publish,
+        send_to_user,
+        suppress,
+    )
     from .registry import register
     from .room import Room, register_room
 
@@ -22,6 +30,7 @@ __all__ = [
     "abroadcast",
     "broadcast",
     "disconnect",
+    "permissions_changed",
     "publish",
     "register",
     "register_room",
@@ -37,6 +46,7 @@ _HOMES = {
     "abroadcast": "publishing",
     "broadcast": "publishing",
     "disconnect": "publishing",
+    "permissions_changed": "publishing",
     "publish": "publishing",
     "send_to_user": "publishing",
     "suppress": "publishing",

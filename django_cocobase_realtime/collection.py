@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2s
 from typing import Any, ClassVar
@@ -21,11 +21,12 @@ from django.utils.module_loading import import_string
 
 from .database import database_for
 from .documents import RowCodec, is_secret_looking, jsonable
-from .events import Change
-from .filters import Filter, InvalidFilter, Schema, parse
+from .events import Change, Image
+from .filters import Filter, InvalidFilter, Kind, Row, Schema, parse
 from .filters.orm import field_spec
+from .grants import Grant, decide
 from .identity import Identity
-from .permissions import Permission, Visible
+from .permissions import Both, Visible
 
 logger = logging.getLogger(__name__)
 
@@ -39,35 +40,25 @@ OPTIONS = (
     "track",
     "capture",
     "project_field",
+    "soft_delete",
     "not_secret",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What one identity may see of a collection: rows by ``visible``, fields by ``fields``.
-
-    ``fields`` is None for a serializer's whole document; ``filters`` may be named by clients.
-    """
-
-    visible: Filter
-    fields: tuple[str, ...] | None
-    filters: frozenset[str]
-    schema: Schema
 
 
 class Collection:
     """A model as clients see it. Subclass, set ``model``, and ``@register`` it.
 
     ``fields``: names that clients may read, None for all concrete ones but secret-looking ones.
-    ``filters``: names that clients may filter by, None for the readable ones.
-    ``permission``: a class with the methods of `permissions.Permission`, instead of methods here.
+    ``filters``: names that clients may filter by (``meta`` or ``meta.tags`` for JSON), None for
+    the readable ones. ``permission``: a class with the methods of `permissions.Permission`, or a
+    combination of such; where there are methods here too, both must allow.
     ``serializer``: a DRF serializer class, or a callable from instance to a mapping, that makes
     ``data``. ``track`` False saves the query for old values: no ``changed``. ``capture``:
     "signals", or "triggers", where PostgreSQL's triggers write the log (``realtime_triggers
     install``). ``durable`` False keeps no log. ``project_field``: the field whose value is the
-    project that owns a row. ``not_secret``: names that look secret and are not. Classes and models
-    may be given as dotted paths and labels.
+    project that owns a row. ``soft_delete``: a field that is true, or not null, in rows that count
+    as deleted, or a filter that they match. ``not_secret``: names that look secret and are not.
+    Classes and models may be given as dotted paths and labels.
     """
 
     name: ClassVar[str] = ""
@@ -80,65 +71,57 @@ class Collection:
     track: ClassVar[bool] = True
     capture: ClassVar[str] = "signals"
     project_field: ClassVar[str | None] = None
+    soft_delete: ClassVar[str | Mapping[str, Any] | None] = None
     not_secret: ClassVar[Sequence[str]] = ()
 
     # who may see it
 
     def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
         """Whether the identity may subscribe; see `permissions.Permission`."""
-        return bool(self._decide("can_subscribe", identity, filters))
+        return identity.is_authenticated
 
     def visible_to(self, identity: Identity) -> Visible:
         """The mandatory filter; see `permissions.Permission`."""
-        visible: Visible = self._decide("visible_to", identity)
-        return visible
+        return True
 
     def fields_for(self, identity: Identity) -> Sequence[str] | None:
         """The readable fields; see `permissions.Permission`."""
-        fields: Sequence[str] | None = self._decide("fields_for", identity)
-        return fields
-
-    def _decide(self, question: str, *args: Any) -> Any:
-        answer = getattr(self._permission, question, None) or getattr(Permission(), question)
-        return answer(*args)
+        return None
 
     def grant(self, identity: Identity, filters: Mapping[str, Any]) -> Grant | None:
         """Ask the permission; None for a refusal. May use the ORM: not for event loops."""
-        if not self.can_subscribe(identity, filters):
+        asked = self if self.permission is None else Both(self._permission, self)
+        decision = decide(asked, identity, filters, self._rows, self)
+        if decision is None:
             return None
-        visible = self._visible(identity)
-        readable = self.readable
-        narrowed = self.fields_for(identity)
-        if narrowed is not None:
-            wanted = set(narrowed)
-            readable = tuple(
-                name for name in (narrowed if readable is None else readable) if name in wanted
-            )
-        filters_allowed = self.filterable
-        if narrowed is not None:
-            filters_allowed &= wanted
-        return Grant(visible, readable, filters_allowed, self.schema)
-
-    def _visible(self, identity: Identity) -> Filter:
-        answer = self.visible_to(identity)
-        if answer is True:
-            visible = Filter.everything()
-        elif answer is None or answer is False:
-            return Filter.nothing()
-        elif isinstance(answer, Mapping):
-            visible = self._trusted(answer)
-        else:
-            raise TypeError(
-                f"visible_to of collection {self.name!r} must return a filter (a mapping), "
-                f"True, False or None, not {type(answer).__name__}."
-            )
         if self.project_field is not None:
-            visible &= self._trusted({self.project_field: identity.project})
-        return visible
+            own = self.trusted({self.project_field: identity.project})
+            decision = replace(decision, visible=decision.visible & own)
+        readable, allowed = self.readable, self.filterable
+        narrowed = decision.fields
+        if narrowed is not None:
+            names = sorted(narrowed) if readable is None else readable
+            readable = tuple(name for name in names if name in narrowed)
+            allowed = frozenset(name for name in allowed if name.partition(".")[0] in narrowed)
+        return Grant(decision, readable, allowed, self.schema, self.track)
 
-    def _trusted(self, filters: Mapping[str, Any]) -> Filter:
+    def _rows(self, answer: Visible) -> Filter:
+        """What ``visible_to`` returned, as a filter."""
+        if answer is True:
+            return Filter.everything()
+        if answer is None or answer is False:
+            return Filter.nothing()
+        if isinstance(answer, Mapping):
+            return self.trusted(answer)
+        raise TypeError(
+            f"visible_to of collection {self.name!r} must return a filter (a mapping), "
+            f"True, False or None, not {type(answer).__name__}."
+        )
+
+    def trusted(self, filters: Mapping[str, Any]) -> Filter:
+        """A filter of the project's own. Raises ``ImproperlyConfigured``."""
         try:
-            return parse(filters, self.schema, trusted=True)
+            return parse(filters, self.schema, trusted=True, aliases=self._aliases)
         except InvalidFilter as error:
             raise ImproperlyConfigured(f"Collection {self.name!r}: {error}") from error
 
@@ -168,6 +151,29 @@ class Collection:
         return {name: field_spec(field) for name, field in self.codec.fields.items()}
 
     @cached_property
+    def _aliases(self) -> dict[str, str]:
+        """Other names by which the project's own filters know a field: ``owner_id``, ``pk``."""
+        fields = self.codec.fields.items()
+        found = {field.attname: name for name, field in fields if field.attname != name}
+        found.setdefault("pk", self.concrete_model._meta.pk.name)
+        return found
+
+    @cached_property
+    def removed(self) -> Filter | None:
+        """Rows that count as deleted though they are there; None where no such thing is known."""
+        rule = self.soft_delete
+        if rule is None:
+            return None
+        if isinstance(rule, str):
+            flag = self.schema[rule].kind is Kind.BOOLEAN
+            rule = {rule: True} if flag else {rule: {"isnull": False}}
+        return self.trusted(rule)
+
+    def row(self, image: Image) -> Row:
+        """An image as filters see it."""
+        return Row(image, self.schema)
+
+    @cached_property
     def readable(self) -> tuple[str, ...] | None:
         """Names in ``data``: None where a serializer alone knows them."""
         if self.fields is not None:
@@ -195,11 +201,7 @@ class Collection:
     @cached_property
     def _permission(self) -> Any:
         permission = self.permission
-        if permission is None:
-            return Permission()
-        if isinstance(permission, str):
-            permission = import_string(permission)
-        return permission() if isinstance(permission, type) else permission
+        return import_string(permission) if isinstance(permission, str) else permission
 
     @cached_property
     def _serializer(self) -> Callable[..., Any] | None:

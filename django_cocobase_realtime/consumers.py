@@ -18,12 +18,12 @@ from django.db import InterfaceError, OperationalError
 from .auth.address import client_address
 from .auth.attempt import attempt
 from .auth.chain import AuthenticationUnavailable
-from .collection import Grant
 from .conf import conf
 from .fanout.connection import Connection
 from .fanout.hub import Hub
 from .fanout.room_frames import RoomFrames
 from .fanout.writer import Writer
+from .grants import Grant
 from .identity import Identity
 from .limits import Cap, caps
 from .registry import UnknownCollection, registry
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 FLUSH_TIMEOUT = 2.0  # seconds a closing connection may take to read what it was sent
 CLOSE_TIMEOUT = 60.0  # and to take the close itself: a client that stalled may yet read it
+REFUSAL_STEP = 0.05  # seconds, to whole ones of which the time of a refusal is rounded up
 RETRY_OVERLOADED_MS = 5000
 RETRY_UNAVAILABLE_MS = 5000
 LONGEST_TIMER = 86400.0  # seconds; event loops take no arbitrarily long ones
@@ -164,12 +165,14 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 return self._admit()
             case do.Expire():
                 self._watch_expiry()
+            case do.Reconsider():
+                self._present.reconsider([connection])
             case do.Authorize(name, filters):
                 return await self._authorize(name, filters)
             case do.Prepare(collection):
                 return await self._present.prepare(collection)
-            case do.Attach(subscription, after, wanted):
-                self._present.attach(subscription, after=after, wanted=wanted)
+            case do.Attach(subscription, begin):
+                self._present.attach(subscription, begin)
             case do.Detach(subscription):
                 self._present.detach(subscription)
             case do.Permit(room):
@@ -230,7 +233,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         return True
 
     async def _authorize(self, name: str, filters: Any) -> Grant | None:
-        identity = self._identity
+        await self._present.settled(self.session.connection)
+        identity, asked = self._identity, time.monotonic()
 
         def decide() -> Grant | None:
             try:
@@ -239,8 +243,11 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 return None
             return collection.grant(identity, filters)
 
-        # an unknown collection takes the same way as a forbidden one
-        return await run(decide)
+        # an unknown collection takes the same way as a forbidden one, and the same time
+        grant = await run(decide)
+        if grant is None:
+            await asyncio.sleep(REFUSAL_STEP - (time.monotonic() - asked) % REFUSAL_STEP)
+        return grant
 
     async def _permit(self, name: str) -> RoomGrant | None:
         room, identity = room_registry.find(name), self._identity

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from .identity import Identity
+
 PROJECT_ROOM = "*"
 """The room that stands for the whole project."""
 Image = dict[str, Any]
@@ -121,7 +123,19 @@ class Kick(msgspec.Struct, frozen=True, tag="kick", omit_defaults=True):
     project: str | None = None
 
 
-Event = Change | Bell | Broadcast | Presence | Push | Kick
+class RightsChanged(msgspec.Struct, frozen=True, tag="rights"):
+    """What these users (ids as on the wire; None: everyone) may see may have changed."""
+
+    users: tuple[str, ...] | None = None
+
+    def concerns(self, identity: Identity | None) -> bool:
+        """Whether a connection of this identity must be looked at anew."""
+        if identity is None:
+            return False
+        return self.users is None or identity.user_key in self.users
+
+
+Event = Change | Bell | Broadcast | Presence | Push | Kick | RightsChanged
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 from django.db import models, transaction
 
+from .auth.rights import announce
 from .capture.record import record_rows, record_save, suppress
 from .capture.rows import WatchedTable
 from .database import database_for
@@ -19,7 +20,15 @@ from .room import Room, room_registry
 from .rooms.saying import Outcome, say, say_soon
 from .wire.codes import CloseCode
 
-__all__ = ["abroadcast", "broadcast", "disconnect", "publish", "send_to_user", "suppress"]
+__all__ = [
+    "abroadcast",
+    "broadcast",
+    "disconnect",
+    "permissions_changed",
+    "publish",
+    "send_to_user",
+    "suppress",
+]
 
 
 def broadcast(
@@ -127,6 +136,20 @@ def publish(
         else:
             created = event == "created"
             record_save(table, using, pk, before=None, created=created, instance=None)
+
+
+def permissions_changed(user: Any = None, *, using: str | None = None) -> None:
+    """What a user (instance or id; None: everyone) may see has changed: look at it anew.
+
+    Groups, permissions and staff status are noticed without this; call it where a permission
+    looks elsewhere. On commit, in every process: a subscription that may see the same as before
+    goes on, nothing lost; otherwise the connection is closed with 4201 and its client fetches
+    afresh.
+    """
+    if user is None:
+        announce(None, using)
+    else:
+        announce([user.pk if isinstance(user, models.Model) else user], using)
 
 
 def disconnect(*, user: Any = None, key: str | None = None, project: str | None = None) -> None:

@@ -196,7 +196,7 @@ def test_what_visible_to_may_say(answer, seen):
             return answer
 
     grant = Posts().grant(Identity("key:a"), {})
-    assert grant.visible.matches(Row({"title": "x"}, grant.schema)) is seen
+    assert grant.decision.visible.matches(Row({"title": "x"}, grant.schema)) is seen
 
 
 def test_visible_to_must_say_something_sensible():

@@ -15,7 +15,7 @@ from django.utils.crypto import constant_time_compare
 
 from ..identity import Identity
 from .base import Authenticator
-from .users import gone
+from .users import gone, password_mark
 
 KIND = "session"
 
@@ -35,9 +35,13 @@ class DjangoSessionAuthenticator(Authenticator):
         if token is not None or not scope.get("realtime_origin_checked"):
             return None
         user = scope.get("user")
-        if user is not None and user.is_authenticated:
-            return _identity(user, f"{KIND}:user:{user.pk}", None) if user.is_active else None
         key = _session_key(scope)
+        if user is not None and user.is_authenticated:
+            if not user.is_active:
+                return None
+            if key is None:  # whoever vouched for the user keeps no session of ours
+                return _identity(user, f"{KIND}:user:{user.pk}", None)
+            return _identity(user, session_credential(key), None, {"session": key})
         if key is None:
             return None
         session = _engine().SessionStore(key)
@@ -76,7 +80,7 @@ def _identity(
         user_id=user.pk,
         name=user.get_username(),
         expires_at=expires_at,
-        private=private or {},
+        private={**password_mark(user), **(private or {})},
     )
 
 
@@ -85,6 +89,9 @@ def _engine() -> Any:
 
 
 def _session_key(scope: Mapping[str, Any]) -> str | None:
+    held: str | None = getattr(scope.get("session"), "session_key", None)
+    if held:  # of Channels' own session middleware
+        return held
     for name, value in scope.get("headers", ()):
         if name == b"cookie":
             cookies = parse_cookie(value.decode("latin1"))

@@ -17,7 +17,7 @@ from jwt import PyJWK, PyJWKClient
 from ..conf import JwtSettings, conf
 from ..identity import DEFAULT_PROJECT, Identity
 from .base import Authenticator
-from .users import active_user, gone
+from .users import active_user, gone, password_mark
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +66,14 @@ class JwtAuthenticator(Authenticator):
             project=project,
             claims=MappingProxyType(claims),
             expires_at=expires_at,
+            private={} if user is None else password_mark(user),
         )
 
     def dead(self, identities: Collection[Identity]) -> set[str]:
-        """Tokens whose user is gone or inactive; expiry is watched by the connection itself."""
+        """Tokens whose user is gone, inactive, or has a new password since.
+
+        Expiry is watched by the connection itself.
+        """
         return gone(identities)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldError, ValidationError
+from django.utils.crypto import constant_time_compare
 
 from ..identity import Identity
 
@@ -23,12 +24,35 @@ def active_user(lookup: str, value: Any) -> Any:
     return user if user is not None and user.is_active else None
 
 
+def password_mark(user: Any) -> dict[str, str]:
+    """What an identity keeps to notice a changed password: a keyed hash, as sessions do."""
+    make = getattr(user, "get_session_auth_hash", None)
+    return {} if make is None else {"password": make()}
+
+
 def gone(identities: Collection[Identity]) -> set[str]:
-    """Credentials whose Django user was deleted or is no longer active. One query."""
+    """Credentials whose Django user was deleted, is no longer active, or changed the password.
+
+    The last for identities that keep a `password_mark`. One query.
+    """
     holders = [identity for identity in identities if identity.user is not None]
     if not holders:
         return set()
     users = get_user_model()._default_manager
-    pks = {identity.user.pk for identity in holders}
-    active = {user.pk for user in users.filter(pk__in=pks) if user.is_active}
-    return {identity.credential for identity in holders if identity.user.pk not in active}
+    found = users.filter(pk__in={identity.user.pk for identity in holders})
+    active = {user.pk: user for user in found if user.is_active}
+    return {each.credential for each in holders if not _holds(each, active.get(each.user.pk))}
+
+
+def _holds(identity: Identity, user: Any) -> bool:
+    mark = identity.private.get("password")
+    if user is None or mark is None:
+        return user is not None
+    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
+    return any(constant_time_compare(mark, each) for each in hashes)
+
+
+def reloaded(user: Any) -> Any:
+    """The same user as the database has it now, with no cached permissions; None where gone."""
+    fresh = type(user)._default_manager.filter(pk=user.pk).first()
+    return fresh if fresh is not None and fresh.is_active else None

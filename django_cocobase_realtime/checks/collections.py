@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from django.apps import apps
 from django.core.checks import CheckMessage
@@ -13,6 +13,7 @@ from django.utils.module_loading import import_string
 from ..collection import Collection, from_settings
 from ..conf import SETTING, conf
 from ..documents import is_secret_looking
+from ..permissions import Combination
 from ..registry import registry
 from .messages import error, info, warning
 
@@ -97,12 +98,28 @@ def _fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
                     f"Collection {name!r}: '{option}' names {field!r}, which looks secret.",
                     "Leave it out, or name it in 'not_secret' if its value may leave the server.",
                 )
+    yield from _soft_delete(name, collection)
     project_field = collection.project_field
     if project_field is not None:
         try:
             meta.get_field(project_field)
         except FieldDoesNotExist:
             yield error(6, f"Collection {name!r}: 'project_field' {project_field!r} is no field.")
+
+
+def _soft_delete(name: str, collection: Collection) -> Iterator[CheckMessage]:
+    rule = collection.soft_delete
+    if rule is None:
+        return
+    if not isinstance(rule, str | Mapping) or not rule:
+        yield error(4, f"Collection {name!r}: 'soft_delete' must be a field or a filter.")
+        return
+    try:
+        if isinstance(rule, str) and rule not in collection.schema:
+            raise ImproperlyConfigured(f"Collection {name!r}: 'soft_delete' {rule!r} is no field.")
+        assert collection.removed is not None
+    except ImproperlyConfigured as problem:
+        yield error(6, str(problem), f"Its fields are {sorted(collection.schema)}.")
 
 
 def _classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
@@ -119,8 +136,10 @@ def _classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
                 )
                 continue
         if option == "permission" and value is not None:
-            methods = ("can_subscribe", "visible_to", "fields_for")
-            if not any(callable(getattr(value, method, None)) for method in methods):
+            methods = ("can_subscribe", "visible_to", "fields_for", "has_object_permission")
+            if not isinstance(value, Combination) and not any(
+                callable(getattr(value, method, None)) for method in methods
+            ):
                 yield error(
                     9,
                     f"Collection {name!r}: 'permission' decides nothing.",

@@ -27,7 +27,17 @@ from typing import Any, cast
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from ..conf import conf
-from ..events import Bell, Broadcast, Change, Event, Kick, Presence, Push, encode
+from ..events import (
+    Bell,
+    Broadcast,
+    Change,
+    Event,
+    Kick,
+    Presence,
+    Push,
+    RightsChanged,
+    encode,
+)
 from .names import CONTROL, collection_group, room_group
 
 logger = logging.getLogger(__name__)
@@ -230,7 +240,7 @@ def _group(event: Event) -> str:
             return CONTROL
         case Broadcast() | Presence():
             return room_group(event.project, event.room)
-        case Push() | Kick():
+        case Push() | Kick() | RightsChanged():
             return CONTROL
 
 

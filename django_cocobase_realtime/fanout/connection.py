@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..wire.codes import CloseCode
 
@@ -18,8 +17,18 @@ if TYPE_CHECKING:
 NATIVE = "native"
 
 
+class Close(Protocol):
+    """Ends a connection, soon; ``retry_after_ms`` is told to the client."""
+
+    def __call__(self, code: CloseCode, retry_after_ms: int | None = None) -> None:
+        """Returns at once."""
+
+
 class Connection:
-    """A socket that the hub may write to. ``close`` asks its owner to end it."""
+    """A socket that the hub may write to. ``close`` asks its owner to end it.
+
+    ``rights`` counts how often what its identity may see may have changed.
+    """
 
     __slots__ = (
         "_unacked",
@@ -28,16 +37,18 @@ class Connection:
         "dialect",
         "id",
         "identity",
+        "rights",
         "rooms",
         "subscriptions",
         "writer",
     )
 
-    def __init__(self, id: str, writer: Writer, close: Callable[[CloseCode], None]) -> None:
+    def __init__(self, id: str, writer: Writer, close: Close) -> None:
         self.id = id
         self.writer = writer
         self.close = close
         self.identity: Identity | None = None
+        self.rights = 0
         self.subscriptions: dict[str, Subscription] = {}
         self.rooms: dict[str, Seat] = {}
         self.dialect = NATIVE

@@ -8,10 +8,10 @@ from typing import Any
 from ..events import Change
 from ..log.cursor import encode as encode_cursor
 from ..wire import native
-from .subscriptions import Subscription
+from .subscriptions import Delivery
 
-Shape = tuple[tuple[str, ...] | None, tuple[str, ...]]
-"""(projection, names of the connection's matching subscriptions)."""
+Shape = tuple[tuple[str, ...] | None, str, tuple[str, ...]]
+"""(projection, name of the event, names of the connection's matching subscriptions)."""
 
 
 class ChangeFrames:
@@ -25,15 +25,15 @@ class ChangeFrames:
         self._replayed = replayed
         self._texts: dict[Shape, str] = {}
 
-    def texts(self, subscriptions: Iterable[Subscription]) -> list[str]:
+    def texts(self, deliveries: Iterable[Delivery]) -> list[str]:
         """The frames that one connection gets for its matching subscriptions.
 
-        One frame, unless they project differently: then one a projection.
+        One frame, unless they project differently or are told another event: then one of each.
         """
-        shapes: dict[tuple[str, ...] | None, list[str]] = {}
-        for subscription in subscriptions:
-            shapes.setdefault(subscription.fields, []).append(subscription.name)
-        return [self._text((fields, tuple(names))) for fields, names in shapes.items()]
+        shapes: dict[tuple[tuple[str, ...] | None, str], list[str]] = {}
+        for subscription, event in deliveries:
+            shapes.setdefault((subscription.view.fields, event), []).append(subscription.name)
+        return [self._text((*shape, tuple(names))) for shape, names in shapes.items()]
 
     def _text(self, shape: Shape) -> str:
         text = self._texts.get(shape)
@@ -41,8 +41,8 @@ class ChangeFrames:
             text = self._texts[shape] = self._encode(*shape)
         return text
 
-    def _encode(self, fields: tuple[str, ...] | None, names: tuple[str, ...]) -> str:
-        frame = self._frame(fields, names)
+    def _encode(self, fields: tuple[str, ...] | None, event: str, names: tuple[str, ...]) -> str:
+        frame = self._frame(fields, event, names)
         text = native.encode(frame)
         if len(text) > self._max_bytes or len(text.encode()) > self._max_bytes:
             # never silently dropped: the reader learns that there is something to fetch
@@ -51,19 +51,24 @@ class ChangeFrames:
             text = native.encode(frame)
         return text
 
-    def _frame(self, fields: tuple[str, ...] | None, names: tuple[str, ...]) -> native.Frame:
+    def _frame(
+        self, fields: tuple[str, ...] | None, event: str, names: tuple[str, ...]
+    ) -> native.Frame:
         change = self._change
-        changed = change.changed
-        if changed is not None and fields is not None:
-            changed = tuple(name for name in changed if name in fields)
+        document: dict[str, Any] = {"id": change.document_id}
+        changed = None
+        if event != "left":  # whoever it leaves must not see what it has become
+            data = document["data"] = data_of(change, fields)
+            if change.changed is not None and event in ("updated", "entered"):
+                changed = tuple(name for name in change.changed if name in (fields or data))
         return native.change(
             collection=change.collection,
-            event=change.op,
-            document={"id": change.document_id, "data": data_of(change, fields)},
+            event=event,
+            document=document,
             subscriptions=names,
             at=change.at,
             transaction=change.transaction,
-            changed=changed if change.op == "updated" else None,
+            changed=changed,
             cursor=cursor_of(change),
             replayed=self._replayed,
         )

@@ -11,31 +11,39 @@ import asyncio
 import logging
 import weakref
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from ..collection import Collection
-from ..conf import conf
-from ..events import Bell, Broadcast, Change, Event, Kick, Presence, Push, decode
-from ..log.cursor import Position
+from ..events import (
+    Bell,
+    Broadcast,
+    Change,
+    Event,
+    Kick,
+    Presence,
+    Push,
+    RightsChanged,
+    decode,
+)
 from ..log.read import Extent
 from ..registry import registry
 from ..wire.codes import CloseCode
 from ..workers import DatabaseThread
 from . import tending, upkeep
+from .audience import Audience
 from .broker import broker
 from .connection import Connection
 from .feed import Feed
-from .frames import ChangeFrames, cursor_of
 from .membership import PATIENCE, Membership
 from .names import CONTROL, collection_group
+from .rights import freeze, thaw
 from .rooms import Rooms
-from .snapshot import Wanted
 from .start import start
-from .subscriptions import Subscription, SubscriptionTable
+from .subscriptions import Begin, Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +57,14 @@ class Hub:
         self.loop = loop
         self.connections: dict[str, Connection] = {}
         self.rooms = Rooms(self)
-        self.tables: dict[str, SubscriptionTable] = {}
+        self.audiences: dict[str, Audience] = {}
         self._users: Counter[str] = Counter()
         self.feeds: dict[str, Feed] = {}
         self.threads: dict[str, DatabaseThread] = {}
         self.groups = Membership(self._take)
         self._tasks: list[asyncio.Task[None]] = []
         self._tending = False
+        self._thawing: dict[Connection, asyncio.Task[None]] = {}
 
     @classmethod
     def current(cls) -> Hub:
@@ -124,8 +133,8 @@ class Hub:
         shown = registry.get(collection)
         self._users[collection] += 1
         try:
-            if collection not in self.tables:
-                self.tables[collection] = SubscriptionTable(shown.schema)
+            if collection not in self.audiences:
+                self.audiences[collection] = Audience(shown)
             group = collection_group(collection)
             await self.groups.need(group, QUICK if shown.durable else PATIENCE)
             if not shown.durable:
@@ -145,7 +154,9 @@ class Hub:
         self.groups.release(collection_group(collection))
         if self._users[collection] <= 0:
             del self._users[collection]
-            self.tables.pop(collection, None)
+            audience = self.audiences.pop(collection, None)
+            if audience is not None:
+                audience.stop()
             feed = self.feeds.pop(collection, None)
             if feed is not None:
                 feed.stop()
@@ -164,29 +175,34 @@ class Hub:
             if any(s.collection == collection for s in connection.subscriptions.values()):
                 connection.close(CloseCode.POSITION_LOST)
 
-    def attach(
-        self,
-        subscription: Subscription,
-        *,
-        after: Position | None = None,
-        wanted: Wanted | None = None,
-    ) -> None:
+    def attach(self, subscription: Subscription, begin: Begin | None = None) -> None:
         """Start a prepared subscription; one of the same name is replaced, nothing lost between.
 
-        Live at once, or once its snapshot is sent and all since ``after`` was replayed.
+        Live at once, or once its snapshot is sent and all since ``begin.after`` was replayed.
         """
         name, connection = subscription.collection, subscription.connection
+        if subscription.rights != connection.rights or connection in self._thawing:
+            # what it may see changed while it was being granted
+            self.release(name)
+            connection.close(CloseCode.PERMISSIONS_CHANGED)
+            return
         old = connection.subscriptions.get(subscription.name)
         connection.subscriptions[subscription.name] = subscription
-        table, feed = self.tables[name], self.feeds.get(name)
-        if after is None and wanted is None:
-            table.add(subscription)
+        if begin is None:
+            feed = self.feeds.get(name)
+            self.audiences[name].table.add(subscription)
             subscription.seen = 0 if feed is None else feed.seq
         else:
-            work = start(subscription, registry.get(name), table, feed, after, wanted)
-            subscription.starting = self.loop.create_task(work)
+            self.start(subscription, begin)
         if old is not None:
             self._forget(old)
+
+    def start(self, subscription: Subscription, begin: Begin) -> None:
+        """Bring a subscription up to date by a task of its own, then live."""
+        name = subscription.collection
+        subscription.begin = begin
+        work = start(subscription, self.audiences[name], self.feeds.get(name), begin)
+        subscription.starting = self.loop.create_task(work)
 
     def detach(self, subscription: Subscription) -> None:
         """End a subscription."""
@@ -198,7 +214,7 @@ class Hub:
     def _forget(self, subscription: Subscription) -> None:
         if subscription.starting is not None:
             subscription.starting.cancel()
-        self.tables[subscription.collection].discard(subscription)
+        self.audiences[subscription.collection].table.discard(subscription)
         self.release(subscription.collection)
 
     def tend_rooms(self) -> None:
@@ -243,34 +259,31 @@ class Hub:
                 self.rooms.push(event)
             case Kick():
                 self._kick(event)
+            case RightsChanged():
+                self.reconsider(c for c in self.connections.values() if event.concerns(c.identity))
+
+    def reconsider(self, connections: Iterable[Connection]) -> None:
+        """Show these connections nothing more until their rights are known again."""
+        for connection in list(connections):
+            connection.rights += 1
+            if connection in self._thawing:
+                continue  # it asks again
+            task = self.loop.create_task(thaw(self, connection, freeze(self, connection)))
+            self._thawing[connection] = task
+            task.add_done_callback(partial(self._thawed, connection))
+
+    def _thawed(self, connection: Connection, task: asyncio.Task[None]) -> None:
+        self._thawing.pop(connection, None)
+
+    async def settled(self, connection: Connection) -> None:
+        """Wait until the connection's rights are known."""
+        while (task := self._thawing.get(connection)) is not None:
+            await asyncio.wait({task})
 
     def _deliver_change(self, change: Change) -> None:
-        table = self.tables.get(change.collection)
-        if table is None:
-            return
-        matched: dict[Connection, list[Subscription]] = {}
-        for subscription in table.matching(change):
-            matched.setdefault(subscription.connection, []).append(subscription)
-        limits, cursor = conf.limits, cursor_of(change)
-        frames = ChangeFrames(change, limits.event_bytes)
-        for connection, subscriptions in matched.items():
-            for subscription in subscriptions:
-                subscription.seen = change.seq or 0
-            live = [each for each in subscriptions if each.held is None]
-            for text in frames.texts(live):
-                connection.writer.push(text)
-            if connection.overdrawn(cursor, limits.unacked_events):
-                connection.close(CloseCode.SLOW_CONSUMER)
-            for subscription in subscriptions:
-                if subscription.held is not None:
-                    self._hold(subscription, frames.texts([subscription]))
-
-    def _hold(self, subscription: Subscription, texts: list[str]) -> None:
-        held = subscription.held
-        if held is not None:
-            held += texts
-            if len(held) > conf.limits.queue_messages:
-                subscription.connection.close(CloseCode.SLOW_CONSUMER)
+        audience = self.audiences.get(change.collection)
+        if audience is not None:
+            audience.tell(change)
 
     def _kick(self, event: Kick) -> None:
         for connection in list(self.connections.values()):

@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..collection import Collection
 from ..events import Change, now
-from ..filters import Row
-from ..filters.orm import to_q
+from ..filters.orm import ordering, to_q
+from .checks import sees
 from .frames import data_of
 from .subscriptions import Subscription
 
-PAGE = 200  # documents of one frame
+PAGE = 200  # documents read at a time
 
 Document = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which documents: ``limit`` of them at most, in ``order`` (a field, with ``-`` downwards)."""
+def find(
+    collection: Collection, subscription: Subscription, order: str | None, most: int
+) -> list[Any]:
+    """Keys of the matching rows in order, ``most`` of them and one more where there are more.
 
-    limit: int
-    order: str | None = None
-
-
-def find(collection: Collection, subscription: Subscription, wanted: Wanted) -> list[Any]:
-    """Keys of the matching rows in order, one more than ``limit`` where there are more."""
-    model = collection.concrete_model
-    rows = model._base_manager.using(collection.database).filter(to_q(subscription.filter))
-    order = ["pk"] if wanted.order is None else [wanted.order, "pk"]
-    return list(rows.order_by(*order).values_list("pk", flat=True)[: wanted.limit + 1])
+    Nulls come lowest and texts go by code point, on every database; ties go by key.
+    """
+    model, using = collection.concrete_model, collection.database
+    filter = subscription.view.filter
+    if collection.removed is not None:
+        filter &= ~collection.removed
+    rows = model._base_manager.using(using).filter(to_q(filter, model, using))
+    by = [] if order is None else [ordering(model, order, using)]
+    return list(rows.order_by(*by, "pk").values_list("pk", flat=True)[: most + 1])
 
 
 def read(collection: Collection, subscription: Subscription, keys: Sequence[Any]) -> list[Document]:
     """Documents of these rows in this order, but of those that are gone or match no more."""
-    codec = collection.codec
+    codec, removed = collection.codec, collection.removed
     using = collection.database
     rows = collection.concrete_model._base_manager.using(using).filter(pk__in=keys)
     pk = collection.concrete_model._meta.pk.attname
@@ -44,11 +43,14 @@ def read(collection: Collection, subscription: Subscription, keys: Sequence[Any]
     documents = []
     for key in keys:
         image = found.get(key)
-        if image is None or not subscription.filter.matches(Row(image, collection.schema)):
+        if image is None or not sees(collection, subscription, image):
+            continue
+        if removed is not None and removed.matches(collection.row(image)):
             continue
         change = Change("", collection.name, "created", codec.key(key), "", now(), after=image)
         document = collection.document_of(change, using)
         if document is not None:
             change = Change("", "", "created", change.document_id, "", "", document=document)
-        documents.append({"id": change.document_id, "data": data_of(change, subscription.fields)})
+        data = data_of(change, subscription.view.fields)
+        documents.append({"id": change.document_id, "data": data})
     return documents

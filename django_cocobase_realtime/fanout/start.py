@@ -7,12 +7,15 @@ come to where the feed is, and then, in the same turn of the loop, goes live.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError
 
 from ..collection import Collection
 from ..conf import conf
+from ..events import Change
+from ..lifecycle import as_seen
 from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
 from ..log.read import page
@@ -20,41 +23,42 @@ from ..wire import native
 from ..wire.codes import CloseCode
 from ..workers import run
 from . import snapshot
+from .checks import judge
 from .frames import ChangeFrames
-from .snapshot import Wanted
+from .snapshot import Document
+from .subscriptions import Begin, Delivery, SubscriptionTable, Wanted
 
 if TYPE_CHECKING:
+    from .audience import Audience
     from .feed import Feed
-    from .subscriptions import Subscription, SubscriptionTable
+    from .subscriptions import Subscription
 
 logger = logging.getLogger(__name__)
 
 
 async def start(
-    subscription: Subscription,
-    collection: Collection,
-    table: SubscriptionTable,
-    feed: Feed | None,
-    after: Position | None,
-    wanted: Wanted | None,
+    subscription: Subscription, audience: Audience, feed: Feed | None, begin: Begin
 ) -> None:
     """Send the snapshot, replay from ``after`` (by default from where the snapshot began), go live.
+
+    ``subscription.begin`` is kept at what is yet to do, should it have to begin again.
 
     What goes wrong closes the connection: its client comes back with its cursor.
     """
     connection = subscription.connection
     try:
         if feed is None:
-            await _without_log(subscription, collection, table, wanted)
+            await _without_log(subscription, audience, begin.wanted)
             return
-        position = after or feed.position
-        if wanted is not None:
-            cursor = encode_cursor(collection.name, position.epoch, position.seq)
-            await _send_snapshot(subscription, collection, wanted, cursor)
-        if await _replay(subscription, collection, table, feed, position):
-            table.add(subscription)
+        position = begin.after or feed.position
+        if begin.wanted is not None:
+            cursor = encode_cursor(subscription.collection, position.epoch, position.seq)
+            await _send_snapshot(subscription, audience.collection, begin.wanted, cursor)
+            subscription.begin = Begin(position)
+        if await _replay(subscription, audience, feed, position):
+            audience.table.add(subscription)
             subscription.seen = feed.seq
-            subscription.starting = None
+            subscription.starting = subscription.begin = None
         else:
             connection.close(CloseCode.POSITION_LOST)
     except DatabaseError as error:
@@ -66,11 +70,7 @@ async def start(
 
 
 async def _replay(
-    subscription: Subscription,
-    collection: Collection,
-    table: SubscriptionTable,
-    feed: Feed,
-    position: Position,
+    subscription: Subscription, audience: Audience, feed: Feed, position: Position
 ) -> bool:
     """Send what happened between ``position`` and the feed's; False where the log has it no more.
 
@@ -85,7 +85,7 @@ async def _replay(
         changes = await run(
             page,
             feed.using,
-            collection.name,
+            subscription.collection,
             position.epoch,
             seq,
             limits.replay_events,
@@ -93,52 +93,95 @@ async def _replay(
         )
         if not changes or changes[0].seq != seq + 1:
             return False
-        for change in changes:
-            seq = change.seq or seq
-            row = table.row(change)
-            if row is not None and subscription.wants(change, row):
-                await writer.drained()
-                frames = ChangeFrames(change, limits.event_bytes, replayed=True)
-                for text in frames.texts([subscription]):
-                    writer.push(text)
-                told = seq
+        missed = await run(_missed, audience.collection, audience.table, subscription, changes)
+        for change, delivery in missed:
+            await writer.drained()
+            for text in ChangeFrames(change, limits.event_bytes, replayed=True).texts([delivery]):
+                writer.push(text)
+            told = change.seq or told
+            subscription.begin = Begin(Position(position.epoch, told))
+        seq = changes[-1].seq or seq
         if seq > told:
             await writer.drained()
             told = seq
-            cursor = encode_cursor(collection.name, position.epoch, seq)
+            cursor = encode_cursor(subscription.collection, position.epoch, seq)
             writer.push(native.encode(native.cursor(subscription.name, cursor)))
     return True
+
+
+def _missed(
+    collection: Collection,
+    table: SubscriptionTable,
+    subscription: Subscription,
+    changes: list[Change],
+) -> list[tuple[Change, Delivery]]:
+    """Those of the changes that the subscription must be told of. In a worker thread."""
+    found: list[tuple[Change, Delivery]] = []
+    for change in changes:
+        seen = as_seen(change, collection)
+        if seen is None:
+            continue
+        if subscription.view.check is not None:
+            found += [(seen, delivery) for delivery in judge(collection, seen, [subscription])]
+        elif event := table.event_to(subscription, seen):
+            found.append((seen, (subscription, event)))
+    return found
 
 
 async def _send_snapshot(
     subscription: Subscription, collection: Collection, wanted: Wanted, cursor: str | None
 ) -> None:
     writer = subscription.connection.writer
-    keys = await run(snapshot.find, collection, subscription, wanted)
-    truncated = len(keys) > wanted.limit
-    keys = keys[: wanted.limit]
-    pages = [keys[i : i + snapshot.PAGE] for i in range(0, len(keys), snapshot.PAGE)] or [[]]
-    for number, part in enumerate(pages, 1):
+    # where rows are checked one by one, more must be looked at than are shown
+    checked = subscription.view.check is not None
+    most = conf.limits.snapshot_documents if checked else wanted.limit
+    keys = await run(snapshot.find, collection, subscription, wanted.order, most)
+    left, waiting = wanted.limit, keys[:most]
+    while True:
+        part, waiting = waiting[: snapshot.PAGE], waiting[snapshot.PAGE :]
         documents = await run(snapshot.read, collection, subscription, part) if part else []
-        more = number < len(pages)
-        frame = native.snapshot(subscription.name, documents, cursor, more=more)
-        if truncated and not more:
-            frame["truncated"] = True
-        await writer.drained()
-        writer.push(native.encode(frame))
+        truncated = len(documents) > left or (not waiting and len(keys) > most)
+        documents = documents[:left]
+        left -= len(documents)
+        more = bool(waiting) and left > 0
+        truncated = truncated or (bool(waiting) and left <= 0)
+        for each, follows in _split(documents, conf.limits.event_bytes):
+            frame = native.snapshot(subscription.name, each, cursor, more=more or follows)
+            if truncated and not frame["more"]:
+                frame["truncated"] = True
+            await writer.drained()
+            writer.push(native.encode(frame))
+        if not more:
+            return
+
+
+def _split(documents: list[Document], most: int) -> Iterator[tuple[list[Any], bool]]:
+    """Documents in parts of about ``most`` bytes, each with whether another one follows.
+
+    One that is larger by itself comes as its id, marked as truncated.
+    """
+    part: list[Any] = []
+    size = 0
+    for document in documents:
+        length = len(native.encode(document).encode())
+        if length > most:
+            document, length = {"id": document["id"], "truncated": True}, 0
+        if part and size + length > most:
+            yield part, True
+            part, size = [], 0
+        part.append(document)
+        size += length
+    yield part, False
 
 
 async def _without_log(
-    subscription: Subscription,
-    collection: Collection,
-    table: SubscriptionTable,
-    wanted: Wanted | None,
+    subscription: Subscription, audience: Audience, wanted: Wanted | None
 ) -> None:
     """Without a log, what happens during the snapshot is held back and follows it."""
     subscription.held = []
-    table.add(subscription)
+    audience.table.add(subscription)
     if wanted is not None:
-        await _send_snapshot(subscription, collection, wanted, None)
+        await _send_snapshot(subscription, audience.collection, wanted, None)
     held, subscription.held = subscription.held, None
     subscription.starting = None
     for text in held or ():

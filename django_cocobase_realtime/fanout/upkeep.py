@@ -6,9 +6,10 @@ import asyncio
 import logging
 import random
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..auth import chain
+from ..auth.rights import Fingerprint, fingerprints
 from ..conf import conf
 from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
@@ -72,15 +73,20 @@ async def tell_cursors(hub: Hub) -> None:
         await asyncio.sleep(CURSORS)
         for name, feed in list(hub.feeds.items()):
             cursor = encode_cursor(name, feed.epoch, feed.seq)
-            for subscription in hub.tables.get(name, ()):
-                if subscription.seen < feed.seq:
+            audience = hub.audiences.get(name)
+            for subscription in () if audience is None else audience.table:
+                if subscription.seen < feed.seq and not subscription.unchecked:
                     subscription.seen = feed.seq
                     frame = native.cursor(subscription.name, cursor)
                     subscription.connection.writer.push(native.encode(frame))
 
 
 async def audit(hub: Hub) -> None:
-    """Close what no longer holds: the net below the signals, which other processes miss."""
+    """Close what no longer holds: the net below the signals, which other processes miss.
+
+    And look anew at what those may see whose rights are not what they were at the last look.
+    """
+    known: dict[Any, Fingerprint] = {}
     while True:
         await asyncio.sleep(conf.revocation_poll)
         holders = [c for c in hub.connections.values() if c.identity is not None]
@@ -89,6 +95,7 @@ async def audit(hub: Hub) -> None:
             continue
         try:
             dead = await run(chain.dead, list(identities.values()))
+            found = await run(fingerprints, list(identities.values()))
         except Exception as error:
             logger.warning("Credentials could not be checked: %r", error)
             continue
@@ -96,3 +103,8 @@ async def audit(hub: Hub) -> None:
             identity = connection.identity
             if identity is not None and identity.credential in dead:
                 connection.close(CloseCode.BAD_CREDENTIAL)
+        moved = {pk for pk, rights in found.items() if known.get(pk, rights) != rights}
+        known = found
+        hub.reconsider(
+            c for c in holders if c.identity and c.identity.user and c.identity.user.pk in moved
+        )

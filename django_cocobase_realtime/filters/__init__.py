@@ -1,9 +1,10 @@
 """Filters: parsed once, then a predicate on rows and an index over subscriptions. Pure."""
 
-from .expression import Filter, Row
+from .expression import Filter
 from .grammar import FilterLimits, parse
 from .index import FilterIndex
-from .schema import FieldSpec, InvalidFilter, Kind, Schema
+from .row import Row
+from .schema import FieldSpec, InvalidFilter, Kind, Ref, Schema, fold
 
 __all__ = [
     "FieldSpec",
@@ -12,7 +13,9 @@ __all__ = [
     "FilterLimits",
     "InvalidFilter",
     "Kind",
+    "Ref",
     "Row",
     "Schema",
+    "fold",
     "parse",
 ]

@@ -1,83 +1,200 @@
-"""A parsed filter, and the row that it is asked about."""
+"""A parsed filter: a tree of conditions, normalised, the same for the same meaning.
+
+The tree has three faces that agree value by value: the predicate (``predicate``), the ORM's ``Q``
+(``orm``) and the places in the equality index (``index``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
-from .schema import Schema, coerce
+from .row import Row
+from .schema import Kind, Ref
 
 
-class Row:
-    """An image seen through its schema: each field is coerced once, for all who look at it."""
+class Op(Enum):
+    """What a condition asks. ``eq`` is IN of one value, ``ne`` NOT_IN, ``between`` two of these."""
 
-    __slots__ = ("_image", "_schema", "_values")
-
-    def __init__(self, image: Mapping[str, Any], schema: Schema) -> None:
-        self._image = image
-        self._schema = schema
-        self._values: dict[str, Hashable | None] = {}
-
-    def get(self, name: str) -> Hashable | None:
-        """The field's value as it compares; None for null, missing, or beyond comparing."""
-        try:
-            return self._values[name]
-        except KeyError:
-            value = self._values[name] = self._read(name)
-            return value
-
-    def _read(self, name: str) -> Hashable | None:
-        raw = self._image.get(name)
-        if raw is None:
-            return None
-        try:
-            return coerce(self._schema[name], raw)
-        except ValueError:
-            return None
+    IN = "in"
+    NOT_IN = "notin"
+    GT = "gt"
+    GTE = "gte"
+    LT = "lt"
+    LTE = "lte"
+    CONTAINS = "contains"
+    STARTS_WITH = "startswith"
+    ENDS_WITH = "endswith"
+    IS_NULL = "isnull"
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """A conjunction of equalities. ``possible`` False matches nothing.
+class Condition:
+    """One question about one value.
 
-    A null or missing value equals nothing.
+    ``operand`` is a frozenset for IN and NOT_IN, a bool for IS_NULL, folded text for the
+    text operators (a tagged JSON value for CONTAINS on JSON), else one coerced value. A null or
+    missing value answers every question but IS_NULL with no.
     """
 
-    equalities: Mapping[str, frozenset[Hashable]] = field(default_factory=dict)
-    possible: bool = True
+    ref: Ref
+    kind: Kind
+    op: Op
+    operand: Any
+
+    def text(self) -> str:
+        """The same for the same condition, on every server."""
+        operand = self.operand
+        shown = sorted(map(repr, operand)) if isinstance(operand, frozenset) else repr(operand)
+        return f"{'.'.join(map(repr, self.ref))} {self.op.value} {shown}"
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """Every part holds; without parts, always."""
+
+    parts: tuple[Node, ...] = ()
+
+    def text(self) -> str:
+        """The same whatever the order of its parts."""
+        return f"all({', '.join(sorted(part.text() for part in self.parts))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """Some part holds; without parts, never."""
+
+    parts: tuple[Node, ...] = ()
+
+    def text(self) -> str:
+        """The same whatever the order of its parts."""
+        return f"any({', '.join(sorted(part.text() for part in self.parts))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The part does not hold: two-valued, so a null value is among what it matches."""
+
+    part: Node
+
+    def text(self) -> str:
+        """The same for the same part."""
+        return f"not({self.part.text()})"
+
+
+Node = Condition | And | Or | Not
+ALWAYS = And()
+NEVER = Or()
+
+
+def all_of(nodes: Iterable[Node]) -> Node:
+    """Their conjunction, flattened; conditions of one field's IN meet."""
+    parts: dict[Node, None] = {}
+    sets: dict[Ref, Condition] = {}
+    for node in nodes:
+        for part in node.parts if isinstance(node, And) else (node,):
+            if part == NEVER:
+                return NEVER
+            if isinstance(part, Condition) and part.op is Op.IN:
+                held = sets.get(part.ref)
+                if held is not None:
+                    both = held.operand & part.operand
+                    part = Condition(part.ref, part.kind, Op.IN, both)
+                if not part.operand:
+                    return NEVER
+                sets[part.ref] = part
+            else:
+                parts[part] = None
+    found = [*sets.values(), *parts]
+    return found[0] if len(found) == 1 else And(tuple(found))
+
+
+def any_of(nodes: Iterable[Node]) -> Node:
+    """Their disjunction, flattened; conditions of one field's IN join."""
+    parts: dict[Node, None] = {}
+    sets: dict[Ref, Condition] = {}
+    for node in nodes:
+        for part in node.parts if isinstance(node, Or) else (node,):
+            if part == ALWAYS:
+                return ALWAYS
+            if isinstance(part, Condition) and part.op is Op.IN:
+                held = sets.get(part.ref)
+                if held is not None:
+                    part = Condition(part.ref, part.kind, Op.IN, held.operand | part.operand)
+                if part.operand:
+                    sets[part.ref] = part
+            else:
+                parts[part] = None
+    found = [*sets.values(), *parts]
+    return found[0] if len(found) == 1 else Or(tuple(found))
+
+
+def negate(node: Node) -> Node:
+    """Its two-valued negation."""
+    if node == ALWAYS:
+        return NEVER
+    if node == NEVER:
+        return ALWAYS
+    return node.part if isinstance(node, Not) else Not(node)
+
+
+Place = tuple[Ref, Hashable]
+"""An equality: this value is there."""
+
+
+class Filter:
+    """A set of rows. Equal filters are of one mind: same ``canonical``, same hash."""
+
+    __slots__ = ("_canonical", "matches", "root")
+
+    matches: Callable[[Row], bool]
+    """Whether the row is in the set."""
+
+    def __init__(self, root: Node = ALWAYS) -> None:
+        from .predicate import compile_node
+
+        self.root = root
+        self._canonical = root.text()
+        self.matches = compile_node(root)
 
     @classmethod
     def everything(cls) -> Filter:
         """Matches every row."""
-        return cls()
+        return cls(ALWAYS)
 
     @classmethod
     def nothing(cls) -> Filter:
         """Matches no row."""
-        return cls(possible=False)
+        return cls(NEVER)
 
-    def matches(self, row: Row) -> bool:
-        """Whether the row is in the set."""
-        if not self.possible:
-            return False
-        for name, values in self.equalities.items():
-            value = row.get(name)
-            if value is None or value not in values:
-                return False
-        return True
+    @property
+    def possible(self) -> bool:
+        """False where no row can match, whatever it holds."""
+        return self.root != NEVER
 
     def canonical(self) -> str:
         """The same text for the same filter, on every server."""
-        if not self.possible:
-            return "nothing"
-        return repr([(n, sorted(map(repr, v))) for n, v in sorted(self.equalities.items())])
+        return self._canonical
 
     def __and__(self, other: Filter) -> Filter:
         """Matches what both match."""
-        if not (self.possible and other.possible):
-            return Filter.nothing()
-        both = dict(self.equalities)
-        for name, values in other.equalities.items():
-            both[name] = both[name] & values if name in both else values
-        return Filter(both, all(both.values()))
+        return Filter(all_of((self.root, other.root)))
+
+    def __or__(self, other: Filter) -> Filter:
+        """Matches what either matches."""
+        return Filter(any_of((self.root, other.root)))
+
+    def __invert__(self) -> Filter:
+        """Matches what this one does not."""
+        return Filter(negate(self.root))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Filter) and self._canonical == other._canonical
+
+    def __hash__(self) -> int:
+        return hash(self._canonical)
+
+    def __repr__(self) -> str:
+        return f"<Filter {self._canonical}>"

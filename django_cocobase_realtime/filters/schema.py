@@ -2,7 +2,7 @@
 
 A filter's value is coerced by the field's kind, as the ORM would: ``"18"`` equals 18 on an
 integer field, datetimes compare as instants. A value that cannot be coerced is an error at
-subscribe time, never a silent no-match.
+subscribe time, never a silent no-match. JSON knows no such kindness: there, a number is a number.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal, InvalidOperation
 from enum import Enum
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 from uuid import UUID
 
@@ -34,7 +36,9 @@ class Kind(Enum):
     DATE = "date"
     TIME = "time"
     UUID = "UUID"
+    ADDRESS = "IP address"
     KEY = "id"
+    JSON = "JSON value: text, number or boolean"
     OPAQUE = "value that filters cannot compare"
 
 
@@ -49,17 +53,45 @@ class FieldSpec:
     kind: Kind
     key: Kind = Kind.TEXT
     zone: tzinfo = field(default=UTC, compare=False)
+    primary_key: bool = False
+
+    @property
+    def ordered(self) -> bool:
+        """Whether rows can be sorted by it."""
+        return self.compares_as not in (Kind.JSON, Kind.OPAQUE)
+
+    @property
+    def compares_as(self) -> Kind:
+        """The kind of its values; of an id, the kind behind it."""
+        return self.key if self.kind is Kind.KEY else self.kind
 
 
 Schema = Mapping[str, FieldSpec]
+
+Ref = tuple[str, ...]
+"""What a condition looks at: a field's name, and the keys of a path into its JSON."""
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 
 
 def coerce(spec: FieldSpec, value: Any) -> Hashable:
     """A value as it compares on this field. Raises ``ValueError`` where it cannot be one."""
-    kind = spec.key if spec.kind is Kind.KEY else spec.kind
-    return _COERCE[kind](value, spec)
+    return _COERCE[spec.compares_as](value, spec)
+
+
+def fold(text: str) -> str:
+    """Text without its case: each character's simple lower-case mapping (Unicode, UnicodeData).
+
+    Not ``str.lower``: that one also looks at a character's neighbours (the final sigma), which
+    no database does, and all faces of a filter must agree.
+    """
+    return text.lower() if text.isascii() else "".join(map(_fold_one, text))
+
+
+@lru_cache(maxsize=4096)
+def _fold_one(character: str) -> str:
+    lower = character.lower()
+    return lower if len(lower) == 1 else lower[0]
 
 
 def _text(value: Any, spec: FieldSpec) -> str:
@@ -147,6 +179,26 @@ def _uuid(value: Any, spec: FieldSpec) -> UUID:
     return UUID(value)
 
 
+def _address(value: Any, spec: FieldSpec) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    address = ip_address(value)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        return f"::ffff:{address.ipv4_mapped}"
+    return str(address)
+
+
+def _json(value: Any, spec: FieldSpec) -> Hashable:
+    # tagged, so that true is not 1 and "1" is not 1
+    if isinstance(value, bool):
+        return ("boolean", value)
+    if isinstance(value, int | float) and math.isfinite(value):
+        return ("number", value)
+    if isinstance(value, str):
+        return ("text", value)
+    raise ValueError
+
+
 def _opaque(value: Any, spec: FieldSpec) -> Hashable:
     raise ValueError
 
@@ -161,5 +213,7 @@ _COERCE: dict[Kind, Callable[[Any, FieldSpec], Hashable]] = {
     Kind.DATE: _date,
     Kind.TIME: _time,
     Kind.UUID: _uuid,
+    Kind.ADDRESS: _address,
+    Kind.JSON: _json,
     Kind.OPAQUE: _opaque,
 }

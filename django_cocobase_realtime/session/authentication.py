@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..identity import Identity
 from ..wire import native
 from ..wire.codes import CloseCode, ErrorCode
 from ..wire.messages import Auth
-from .effects import Admit, Authenticate, Expire, Send, Steps
+from .effects import Admit, Authenticate, Expire, Reconsider, Send, Steps
 
 if TYPE_CHECKING:
     from .machine import Session
+
+
+_OF_THE_TOKEN = frozenset({"exp", "iat", "nbf", "jti"})
 
 
 def auth(session: Session, command: Auth) -> Steps:
@@ -40,6 +43,8 @@ def auth(session: Session, command: Auth) -> Steps:
         yield from session.close(CloseCode.CONNECTION_LIMIT)
         return
     yield Expire()
+    if current is not None and _rights(current) != _rights(identity):
+        yield Reconsider()
     yield Send(
         native.authenticated(
             command.id,
@@ -50,6 +55,11 @@ def auth(session: Session, command: Auth) -> Steps:
             heartbeat=session.heartbeat,
         )
     )
+
+
+def _rights(identity: Identity) -> dict[str, Any]:
+    """Claims by which a permission may decide: all but those that every token has anew."""
+    return {name: claim for name, claim in identity.claims.items() if name not in _OF_THE_TOKEN}
 
 
 def _user(identity: Identity) -> dict[str, str] | None:

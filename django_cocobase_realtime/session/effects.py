@@ -8,9 +8,7 @@ from typing import Any, TypeAlias
 
 from ..events import Broadcast
 from ..fanout.rooms import Wish
-from ..fanout.snapshot import Wanted
-from ..fanout.subscriptions import Subscription
-from ..log.cursor import Position
+from ..fanout.subscriptions import Begin, Subscription
 from ..room import Room, RoomGrant
 from ..rooms.history import Past
 from ..wire.codes import CloseCode
@@ -50,6 +48,11 @@ class Expire:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconsider:
+    """Ask anew what the connection may watch: its identity was refreshed. Result: None."""
+
+
+@dataclass(frozen=True, slots=True)
 class Authorize:
     """Ask the collection's permission. Result: a ``Grant``, None where it is refused or unknown."""
 
@@ -71,12 +74,11 @@ class Prepare:
 class Attach:
     """Start a prepared subscription, in place of one of the same name. Result: None.
 
-    Live at once, or after the documents that are ``wanted`` and what happened since ``after``.
+    Live at once, or after what it is to ``begin`` with.
     """
 
     subscription: Subscription
-    after: Position | None = None
-    wanted: Wanted | None = None
+    begin: Begin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ Effect = (
     | Authenticate
     | Admit
     | Expire
+    | Reconsider
     | Authorize
     | Prepare
     | Attach

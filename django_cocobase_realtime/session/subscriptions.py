@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..collection import Grant
-from ..fanout.snapshot import Wanted
-from ..fanout.subscriptions import EVENTS, Subscription
+from ..conf import Limits
+from ..fanout.subscriptions import EVENTS, Begin, Subscription, View, Wanted
 from ..filters import Filter, FilterLimits, InvalidFilter, parse
+from ..grants import Grant
+from ..identity import Identity
 from ..log.cursor import Position, encode
 from ..log.read import Extent
+from ..registry import UnknownCollection, registry
 from ..wire import native
 from ..wire.codes import ErrorCode
 from ..wire.messages import Subscribe, Unsubscribe
@@ -30,26 +33,32 @@ class Refusal(Exception):
 
 def subscribe(session: Session, command: Subscribe) -> Steps:
     """Watch a collection. One of the same name is replaced; a refused one leaves it alone."""
+    connection = session.connection
+    rights = connection.rights
     try:
         _check_names(session, command)
         grant: Grant | None = yield Authorize(command.collection, command.filters or {})
         if grant is None:
             message = f"There is no collection {command.collection!r} that you may watch."
             raise Refusal(ErrorCode.UNKNOWN_COLLECTION, message)
-        subscription = Subscription(
-            connection=session.connection,
-            name=command.subscription or command.collection,
-            collection=command.collection,
-            filter=_filter(session, command, grant) & grant.visible,
-            fields=_projection(grant, command.fields),
-            events=EVENTS if command.events is None else frozenset(command.events),
-        )
+        view = view_of(session.limits, command, grant, session.identity)
         wanted = _wanted(session, command, grant)
     except Refusal as refusal:
         yield session.error(refusal.code, str(refusal), command.id)
         return
+    subscription = Subscription(
+        connection=connection,
+        name=command.subscription or command.collection,
+        collection=command.collection,
+        view=view,
+        events=EVENTS if command.events is None else frozenset(command.events),
+        transitions=command.transitions,
+        changed=None if command.changed is None else frozenset(command.changed),
+        again=partial(_again, session.limits, command),
+        rights=rights,
+    )
     extent: Extent | None = yield Prepare(command.collection)
-    scope = scope_of(subscription)
+    scope = view.scope
     after, answer = _resume(session, command, extent, scope)
     reply = native.reply(
         "subscribed",
@@ -66,7 +75,37 @@ def subscribe(session: Session, command: Subscribe) -> Steps:
         reply["cursor"] = encode(command.collection, extent.epoch, seq)
     # the reply first: what brings the subscription up to date follows it
     yield Send(reply)
-    yield Attach(subscription, after, wanted if after is None else None)
+    if after is not None:
+        yield Attach(subscription, Begin(after))
+    else:
+        yield Attach(subscription, None if wanted is None else Begin(wanted=wanted))
+
+
+def view_of(limits: Limits, command: Subscribe, grant: Grant, identity: Identity | None) -> View:
+    """What the subscription would see by this grant. Raises `Refusal`."""
+    decision = grant.decision
+    filter = _filter(limits, command, grant) & decision.visible
+    fields = _projection(grant, command.fields)
+    _check_changes(command, grant)
+    parts = (
+        command.collection,
+        filter.canonical(),
+        fields,
+        sorted(command.events or EVENTS),
+        command.transitions,
+        None if command.changed is None else sorted(command.changed),
+        None if identity is None else (identity.project, identity.user_key),
+    )
+    return View(filter, fields, scope_of(parts), decision.check)
+
+
+def _again(limits: Limits, command: Subscribe, identity: Identity) -> View | None:
+    """The same question when rights may have changed. In a worker thread: may use the ORM."""
+    try:
+        grant = registry.get(command.collection).grant(identity, command.filters or {})
+        return None if grant is None else view_of(limits, command, grant, identity)
+    except (Refusal, UnknownCollection):
+        return None
 
 
 def _check_names(session: Session, command: Subscribe) -> None:
@@ -80,13 +119,31 @@ def _check_names(session: Session, command: Subscribe) -> None:
         raise Refusal(ErrorCode.LIMIT_EXCEEDED, message)
 
 
-def _filter(session: Session, command: Subscribe, grant: Grant) -> Filter:
-    limits = session.limits
+def _filter(limits: Limits, command: Subscribe, grant: Grant) -> Filter:
     bounds = FilterLimits(limits.filter_clauses, limits.filter_depth, limits.filter_values)
     try:
-        return parse(command.filters or {}, grant.schema, allowed=grant.filters, limits=bounds)
+        found = parse(command.filters or {}, grant.schema, allowed=grant.filters, limits=bounds)
     except InvalidFilter as error:
         raise Refusal(ErrorCode.INVALID_FILTER, str(error)) from None
+    if command.document is None:
+        return found
+    key = next(name for name, spec in grant.schema.items() if spec.primary_key)
+    try:
+        return found & parse({key: command.document}, grant.schema)
+    except InvalidFilter:
+        return Filter.nothing()  # no document has such an id: accepted, and silent
+
+
+def _check_changes(command: Subscribe, grant: Grant) -> None:
+    """Old values are known where they are asked for, and only readable fields are named."""
+    if (command.transitions or command.changed is not None) and not grant.tracked:
+        message = "This collection keeps no old values: neither transitions nor changed."
+        raise Refusal(ErrorCode.BAD_REQUEST, message)
+    readable = set(grant.filters if grant.fields is None else grant.fields)
+    unknown = sorted(set(command.changed or ()) - readable)
+    if unknown:
+        message = f"Unknown fields {unknown} in changed; readable are {sorted(readable)}."
+        raise Refusal(ErrorCode.BAD_REQUEST, message)
 
 
 def _projection(grant: Grant, asked: list[str] | None) -> tuple[str, ...] | None:
@@ -112,7 +169,7 @@ def _wanted(session: Session, command: Subscribe, grant: Grant) -> Wanted | None
         raise Refusal(ErrorCode.LIMIT_EXCEEDED, f"A snapshot may have {most} documents at most.")
     if asked.order is not None:
         readable = set(grant.fields or ()) | grant.filters
-        allowed = sorted(readable & set(grant.schema))
+        allowed = sorted(n for n, spec in grant.schema.items() if n in readable and spec.ordered)
         if asked.order.removeprefix("-") not in allowed:
             message = f"order {asked.order!r} is not possible; allowed are {allowed}."
             raise Refusal(ErrorCode.BAD_REQUEST, message)

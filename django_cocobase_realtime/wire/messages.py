@@ -43,8 +43,11 @@ class Subscribe(Message, frozen=True, tag="subscribe", kw_only=True):
     collection: Name
     subscription: Name | None = None
     filters: dict[str, Any] | None = None
+    document: str | int | None = None
     fields: list[str] | None = None
     events: list[EventName] | None = None
+    changed: list[str] | None = None
+    transitions: bool = False
     since: str | None = None
     scope: str | None = None
     snapshot: bool | Snapshot = False

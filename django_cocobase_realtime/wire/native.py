@@ -86,7 +86,7 @@ def change(
     cursor: str | None = None,
     replayed: bool = False,
 ) -> Frame:
-    """A change of one document, as ``created``, ``updated`` or ``deleted``.
+    """A change of one document: ``created``, ``updated``, ``deleted``, ``entered`` or ``left``.
 
     ``cursor`` is None where no log keeps it; ``replayed`` marks what happened before.
     """

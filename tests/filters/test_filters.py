@@ -1,4 +1,4 @@
-"""Equality filters: coercion, refusals, and an index that never misses."""
+"""Equality: coercion, refusals, and an index that never misses."""
 
 import uuid
 from datetime import UTC, datetime
@@ -72,7 +72,9 @@ def test_values_are_coerced_by_the_field(name, asked, stored):
         ("integer", "1e5"),
         ("integer", "9" * 50),
         ("integer", [1]),
-        ("integer", {"gte": 1}),
+        ("integer", {"above": 1}),
+        ("integer", {}),
+        ("integer", {"gte": None}),
         ("boolean", "yes"),
         ("boolean", 2),
         ("decimal", "1e999999999"),
@@ -89,12 +91,17 @@ def test_values_are_coerced_by_the_field(name, asked, stored):
         ("uuid", 7),
         ("text", ["a"]),
         ("text", True),
-        ("json", 1),
+        ("json", [1]),
+        ("json.a", {"eq": {"b": 1}}),
         ("binary", "AP8="),
         ("id", "x"),
         ("integer", None),
         ("password", "x"),
-        ("integer__gte", 1),
+        ("integer__above", 1),
+        ("integer__gte__lte", 1),
+        ("char.length", 1),
+        ("json.", 1),
+        ("json..a", 1),
         ("_connector", "OR"),
         ("", 1),
     ],
@@ -102,7 +109,7 @@ def test_values_are_coerced_by_the_field(name, asked, stored):
 def test_what_cannot_hold_is_an_error_not_a_silence(name, asked):
     with pytest.raises(InvalidFilter, match=r"^.*\.$") as caught:
         parse({name: asked}, SCHEMA)
-    assert repr(name) in str(caught.value)
+    assert repr(name) in str(caught.value) or repr(str(name)) in str(caught.value)
 
 
 def test_only_what_is_allowed_is_named():
@@ -112,7 +119,7 @@ def test_only_what_is_allowed_is_named():
 
 
 def test_limits():
-    with pytest.raises(InvalidFilter, match="2 keys"):
+    with pytest.raises(InvalidFilter, match="2 conditions"):
         parse({"title": "a", "body": "b", "status": "c"}, POSTS, limits=FilterLimits(clauses=2))
 
 
@@ -158,9 +165,9 @@ def test_the_index_never_misses_and_never_offers_what_is_gone(filters, image, go
         index.discard(n)
     kept = {n: each for n, each in parsed.items() if n not in gone}
     row = Row(image, POSTS)
-    found = list(index.candidates(row))
+    found = list(index.matching(row))
     assert len(found) == len(set(found))
-    assert {n for n, each in kept.items() if each.matches(row)} <= set(found) <= set(kept)
+    assert {n for n, each in kept.items() if each.matches(row)} == set(found)
     assert len(index) == len(kept)
 
 
@@ -171,8 +178,9 @@ def test_an_event_asks_only_those_who_may_match():
     index.add("all", Filter.everything())
     index.add("none", Filter.nothing())
     row = Row({"status": "published", "owner": "77"}, POSTS)
-    assert set(index.candidates(row)) <= {"all", 0, 77}
+    assert set(index.matching(row)) == {"all", 77}
+    assert len(list(index.candidates(row))) <= 3
     for n in range(10_000):
         index.discard(n)
-    assert list(index.candidates(row)) == ["all"]
+    assert list(index.matching(row)) == ["all"]
     assert index._buckets == {}

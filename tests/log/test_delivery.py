@@ -388,5 +388,5 @@ async def test_a_connection_that_is_cut_while_it_subscribes_leaves_nothing(
         await sync_to_async(disconnect)(key=api_key.split("_")[1])
         assert await client.closed() == 4500
     await asyncio.sleep(0.1)
-    assert (hub.tables, hub.feeds, hub.threads, hub.connections) == ({}, {}, {}, {})
+    assert (hub.audiences, hub.feeds, hub.threads, hub.connections) == ({}, {}, {}, {})
     assert len(asyncio.all_tasks()) == before

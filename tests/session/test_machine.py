@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from django_cocobase_realtime.collection import Grant
 from django_cocobase_realtime.conf import Limits
 from django_cocobase_realtime.events import Member
 from django_cocobase_realtime.fanout.connection import Connection
 from django_cocobase_realtime.fanout.rooms import Joined
-from django_cocobase_realtime.fanout.snapshot import Wanted
+from django_cocobase_realtime.fanout.subscriptions import Begin, Wanted
 from django_cocobase_realtime.filters import FieldSpec, Filter, Kind
+from django_cocobase_realtime.grants import Decision, Grant
 from django_cocobase_realtime.identity import Identity
 from django_cocobase_realtime.log.cursor import Position, encode
 from django_cocobase_realtime.log.read import Extent
@@ -23,7 +23,7 @@ from django_cocobase_realtime.wire.codes import CloseCode
 
 ADA = Identity("jwt:default:1", user_id=1, name="ada")
 SCHEMA = {"status": FieldSpec("status", Kind.TEXT)}
-GRANT = Grant(Filter.everything(), ("title", "status"), frozenset({"status"}), SCHEMA)
+GRANT = Grant(Decision(Filter.everything()), ("title", "status"), frozenset({"status"}), SCHEMA)
 
 
 class Shell:
@@ -163,8 +163,8 @@ def test_subscribe(shell):
         {"type": "subscribe", "collection": "posts", "filters": {"status": "a"}, "id": "x"}
     )
     assert [type(e) for e in effects] == [do.Authorize, do.Prepare, do.Send, do.Attach]
-    assert effects[3].subscription.fields == ("title", "status")
-    assert (effects[3].after, effects[3].wanted) == (None, None)
+    assert effects[3].subscription.view.fields == ("title", "status")
+    assert effects[3].begin is None
     frame = effects[2].frame
     assert (frame["type"], frame["id"], frame["durable"]) == ("subscribed", "x", True)
     assert frame["cursor"] == encode("posts", "e1", 10)
@@ -182,9 +182,9 @@ def test_resume(shell):
     since = encode("posts", "e1", 7)
     reply, attach = subscribed(shell, since=since, scope=scope)
     assert (reply["resumed"], reply["cursor"]) == (True, since)  # its own: a second drop is safe
-    assert attach.after == Position("e1", 7)
+    assert attach.begin == Begin(Position("e1", 7))
     reply, attach = subscribed(shell, since=since, snapshot=True)
-    assert (reply["resumed"], attach.wanted) == (True, None)
+    assert reply["resumed"] is True
     assert subscribed(shell, since=encode("posts", "e1", 5))[0]["resumed"] is True  # the floor
 
 
@@ -206,8 +206,7 @@ def test_never_a_partial_answer(shell, since, reason):
     assert reply["resumed"] is False
     assert reply["resync"] == {"reason": reason}
     assert reply["cursor"] == encode("posts", "e1", 10)
-    assert attach.after is None
-    assert attach.wanted == Wanted(10_000)
+    assert attach.begin == Begin(wanted=Wanted(10_000))
 
 
 def test_another_scope_is_a_resync(shell):
@@ -235,8 +234,8 @@ def test_without_a_log(shell):
 
 
 def test_snapshots_are_bounded(shell):
-    assert subscribed(shell, snapshot=True)[1].wanted == Wanted(10_000)
-    wanted = subscribed(shell, snapshot={"limit": 5, "order": "-status"})[1].wanted
+    assert subscribed(shell, snapshot=True)[1].begin.wanted == Wanted(10_000)
+    wanted = subscribed(shell, snapshot={"limit": 5, "order": "-status"})[1].begin.wanted
     assert wanted == Wanted(5, "-status")
     for snapshot, code in (
         ({"limit": 10_001}, "limit_exceeded"),
@@ -259,7 +258,7 @@ def test_a_refusal_is_one_error_and_attaches_nothing(shell):
 
 def test_fields_must_be_readable(shell):
     ask = {"type": "subscribe", "collection": "posts", "fields": ["title"]}
-    assert shell.take(ask)[-1].subscription.fields == ("title",)
+    assert shell.take(ask)[-1].subscription.view.fields == ("title",)
     answer = shell.answer({**ask, "fields": ["title", "password"]})
     assert answer["code"] == "bad_request"
     assert "password" in answer["message"]

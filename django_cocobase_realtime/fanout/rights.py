@@ -1,0 +1,102 @@
+"""When rights change: what a connection watches is frozen at once, and thaws or ends.
+
+A subscription whose scope is still the same goes on from where it stood, nothing lost. One that
+may see something else ends the connection with 4201: its client comes back and fetches afresh.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from django.db import DatabaseError
+
+from ..auth.users import reloaded
+from ..identity import Identity
+from ..log.cursor import Position
+from ..wire.codes import CloseCode
+from ..workers import run
+from .subscriptions import Begin, Subscription, View
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .hub import Hub
+
+logger = logging.getLogger(__name__)
+
+Frozen = list[tuple[Subscription, Begin | None]]
+"""Subscriptions, and how each goes on from where it is; None where no log keeps it."""
+
+
+def freeze(hub: Hub, connection: Connection) -> Frozen:
+    """Tell the connection nothing more of any collection. At once: not a byte follows."""
+    frozen: Frozen = []
+    for subscription in connection.subscriptions.values():
+        begin = subscription.begin
+        if subscription.starting is not None:
+            subscription.starting.cancel()
+        feed = hub.feeds.get(subscription.collection)
+        if feed is None:
+            # what a snapshot held back is dropped with it: it begins anew
+            subscription.held = []
+        else:
+            hub.audiences[subscription.collection].table.discard(subscription)
+            seq = subscription.unchecked[0] - 1 if subscription.unchecked else feed.seq
+            begin = begin or Begin(Position(feed.epoch, seq))
+        subscription.unchecked.clear()
+        frozen.append((subscription, begin))
+    return frozen
+
+
+async def thaw(hub: Hub, connection: Connection, frozen: Frozen) -> None:
+    """Ask anew what the identity may see; go on where that is the same, else close."""
+    while True:
+        identity, rights = connection.identity, connection.rights
+        if identity is None:
+            return
+        try:
+            fresh, views = await run(_ask, identity, [subscription for subscription, _ in frozen])
+        except DatabaseError as error:
+            logger.warning("Rights could not be looked at: %r", error)
+            connection.close(CloseCode.UNAVAILABLE)
+            return
+        except Exception:
+            logger.exception("A permission failed.")
+            connection.close(CloseCode.INTERNAL_ERROR)
+            return
+        if fresh is None:
+            connection.close(CloseCode.BAD_CREDENTIAL)
+            return
+        if (connection.identity, connection.rights) == (identity, rights):
+            break  # else they changed again while we asked
+    connection.identity = fresh
+    live = [
+        (subscription, begin, view)
+        for (subscription, begin), view in zip(frozen, views, strict=True)
+        if connection.subscriptions.get(subscription.name) is subscription
+    ]
+    if any(view is None or view.scope != s.view.scope for s, _, view in live):
+        connection.close(CloseCode.PERMISSIONS_CHANGED)
+        return
+    for subscription, begin, view in live:
+        assert view is not None
+        subscription.view, subscription.rights = view, rights
+        if begin is not None:
+            hub.start(subscription, begin)
+            continue
+        held, subscription.held = subscription.held, None
+        for text in held or ():
+            connection.writer.push(text)
+
+
+def _ask(
+    identity: Identity, subscriptions: list[Subscription]
+) -> tuple[Identity | None, list[View | None]]:
+    user = identity.user
+    if user is not None:
+        user = reloaded(user)
+        if user is None:
+            return None, []
+        identity = replace(identity, user=user)
+    return identity, [None if s.again is None else s.again(identity) for s in subscriptions]
