@@ -28,15 +28,28 @@ def realtime_application(prefix: str = "realtime") -> Any:
 
 
 def websocket_urlpatterns(prefix: str = "realtime") -> list[Any]:
-    """Routes of the native dialect for Channels' ``URLRouter``."""
-    consumer: Any = _consumer
-    return [re_path(rf"^{prefix.strip('/')}/?$", consumer)]
+    """Routes of both dialects for Channels' ``URLRouter``: ours, and those of the published SDKs."""
+    under = rf"^{prefix.strip('/')}"
+    native: Any = _consumer
+    sdks: Any = _sdk_consumer
+    return [
+        re_path(rf"{under}/?$", native),
+        re_path(rf"{under}/collections/(?P<name>.+?)/?$", sdks, {"dialect": "sdk.collections"}),
+        re_path(rf"{under}/broadcast/?$", sdks, {"dialect": "sdk.broadcast"}),
+        re_path(rf"{under}/rooms/(?P<name>.+?)/?$", sdks, {"dialect": "sdk.rooms"}),
+    ]
 
 
 async def _consumer(scope: Any, receive: Any, send: Any) -> None:
     from .consumers import RealtimeConsumer
 
     await RealtimeConsumer()(scope, receive, send)
+
+
+async def _sdk_consumer(scope: Any, receive: Any, send: Any) -> None:
+    from .sdk_consumer import SdkConsumer
+
+    await SdkConsumer()(scope, receive, send)
 
 
 class RealtimeOriginValidator(OriginValidator):

@@ -8,7 +8,9 @@ from typing import Any
 from ..events import Change
 from ..log.cursor import encode as encode_cursor
 from ..wire import native
-from .subscriptions import Delivery
+from .connection import NATIVE
+from .sdk_frames import sdk_change, shows_old
+from .subscriptions import Delivery, Subscription
 
 Shape = tuple[tuple[str, ...] | None, str, tuple[str, ...]]
 """(projection, name of the event, names of the connection's matching subscriptions)."""
@@ -32,6 +34,8 @@ class ChangeFrames:
         """
         shapes: dict[tuple[tuple[str, ...] | None, str], list[str]] = {}
         for subscription, event in deliveries:
+            if subscription.connection.dialect != NATIVE:
+                return [self._sdk(subscription)]
             shapes.setdefault((subscription.view.fields, event), []).append(subscription.name)
         return [self._text((*shape, tuple(names))) for shape, names in shapes.items()]
 
@@ -39,6 +43,18 @@ class ChangeFrames:
         text = self._texts.get(shape)
         if text is None:
             text = self._texts[shape] = self._encode(*shape)
+        return text
+
+    def _sdk(self, subscription: Subscription) -> str:
+        """For a connection of the published SDKs, which has one subscription."""
+        change, fields = self._change, subscription.view.fields
+        old = shows_old(change, subscription)
+        shape = (fields, "sdk", ("old",) if old else ())
+        text = self._texts.get(shape)
+        if text is None:
+            data = data_of(change, fields)
+            text = sdk_change(change, fields, data, old=old, max_bytes=self._max_bytes)
+            self._texts[shape] = text
         return text
 
     def _encode(self, fields: tuple[str, ...] | None, event: str, names: tuple[str, ...]) -> str:

@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..conf import Limits
+from ..events import PROJECT_ROOM
 from ..fanout.connection import Connection
 from ..fanout.rooms import Joined, Wish
-from ..events import PROJECT_ROOM
 from ..room import RoomGrant
 from ..wire import messages, native, sdk
 from ..wire.codes import CloseCode, ErrorCode
-from ..wire.messages import InvalidMessage
 from . import authentication, rooms, subscriptions
 from .effects import Enter, Permit, Replay, Send, Settle, Steps
 from .machine import Session
@@ -123,7 +122,6 @@ class SdkSession(Session):
             message = f"Names may have {self.limits.name_bytes} bytes at most."
             yield from self._refuse(sdk.error(message), CloseCode.FORBIDDEN)
             return
-        self._explained = True
         yield from self._muted(authentication.auth(self, messages.Auth(token=token)))
         if self.identity is None or self.closed:
             return
@@ -142,10 +140,12 @@ class SdkSession(Session):
                 effect = steps.send(result)
             except StopIteration:
                 return
-            if isinstance(effect, Send) and "error" not in effect.frame:
-                result = None
-            else:
-                result = yield effect
+            if isinstance(effect, Send):
+                if "error" not in effect.frame:
+                    result = None
+                    continue
+                self._explained = True
+            result = yield effect
 
     def _watch(self, frame: Mapping[str, Any], user_id: str) -> Steps:
         filters = frame.get("filters") or {}
@@ -165,8 +165,8 @@ class SdkSession(Session):
                 break
             if isinstance(effect, Send):
                 refused = "error" in effect.frame
-                effect = effect if refused else Send(
-                    sdk.connected_to_collection(self.name, filters)
+                effect = (
+                    effect if refused else Send(sdk.connected_to_collection(self.name, filters))
                 )
             result = yield effect
         if refused:
