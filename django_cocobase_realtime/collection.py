@@ -210,16 +210,14 @@ class Collection:
     @cached_property
     def times(self) -> tuple[str | None, str | None]:
         """The fields that say when a row was created and updated: declared, or by their kind."""
-        fields = self.codec.fields
-        created = [n for n, field in fields.items() if getattr(field, "auto_now_add", False)]
-        updated = [n for n, field in fields.items() if getattr(field, "auto_now", False)]
-        moments = models.DateTimeField
-        return (
-            self.created_field
-            or next((n for n in created if isinstance(fields[n], moments)), None),
-            self.updated_field
-            or next((n for n in updated if isinstance(fields[n], moments)), None),
-        )
+
+        def first(flag: str) -> str | None:
+            for name, field in self.codec.fields.items():
+                if isinstance(field, models.DateTimeField) and getattr(field, flag):
+                    return name
+            return None
+
+        return self.created_field or first("auto_now_add"), self.updated_field or first("auto_now")
 
     @cached_property
     def _permission(self) -> Any:

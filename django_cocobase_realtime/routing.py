@@ -28,7 +28,7 @@ def realtime_application(prefix: str = "realtime") -> Any:
 
 
 def websocket_urlpatterns(prefix: str = "realtime") -> list[Any]:
-    """Routes of both dialects for Channels' ``URLRouter``: ours, and those of the published SDKs."""
+    """Routes for Channels' ``URLRouter``: of the native dialect, and of the published SDKs."""
     under = rf"^{prefix.strip('/')}"
     native: Any = _consumer
     sdks: Any = _sdk_consumer

@@ -45,7 +45,7 @@ _decoder = msgspec.json.Decoder(_First)
 class SdkConsumer(RealtimeConsumer):
     """One WebSocket of an SDK: for a collection, a room, or the project's broadcast."""
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection that passed the gate."""
         first = await _gate(scope, receive, send)
         if first is None:
