@@ -136,6 +136,8 @@ class Conf:
         value = getattr(django_settings, SETTING, None)
         if value is None:
             return {}
+        if isinstance(value, dict):
+            return value
         if not isinstance(value, Mapping):
             raise ImproperlyConfigured(f"{SETTING} must be a dictionary.")
         return value
@@ -198,7 +200,7 @@ class Conf:
     def limits(self) -> Limits:
         """The defaults with the project's overrides."""
         value = self._option("LIMITS")
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict) and not isinstance(value, Mapping):
             raise ImproperlyConfigured(f"{SETTING}['LIMITS'] must be a dictionary.")
         key = id(value), tuple(value.items())
         if key != self._limits_key:

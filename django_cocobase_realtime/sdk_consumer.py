@@ -17,6 +17,7 @@ from .auth.address import client_address
 from .auth.failures import failures
 from .conf import Limits, conf
 from .consumers import RealtimeConsumer
+from .deadlines import Deadlines
 from .fanout.connection import Connection
 from .limits import Cap, caps
 from .session import SdkSession, Session
@@ -45,29 +46,13 @@ _decoder = msgspec.json.Decoder(_First)
 class SdkConsumer(RealtimeConsumer):
     """One WebSocket of an SDK: for a collection, a room, or the project's broadcast."""
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one connection that passed the gate."""
-        first = await _gate(scope, receive, send)
-        if first is None:
-            return
-        waiting = [first, {"type": "websocket.connect"}]
-
-        async def receive_again() -> Message:
-            return waiting.pop() if waiting else await receive()
-
-        async def send_but_accept(message: Message) -> None:
-            if message["type"] != "websocket.accept":
-                await send(message)
-
-        await super().__call__(scope, receive_again, send_but_accept)
-
     def make_session(self, connection: Connection, limits: Limits) -> Session:
         """A session in the SDKs' words, for what the path names."""
         named = self.scope["url_route"]["kwargs"]
         return SdkSession(
             connection,
             limits,
-            dialect=named["dialect"],
+            dialect=f"sdk.{named['kind']}",
             name=named.get("name", ""),
             heartbeat=conf.heartbeat,
             now=time.monotonic(),
@@ -76,6 +61,23 @@ class SdkConsumer(RealtimeConsumer):
     def said_goodbye(self, code: int) -> bool:
         """SDKs have no word for leaving but to close the socket."""
         return code in (1000, 1005)
+
+
+async def serve(scope: Any, receive: Receive, send: Send) -> None:
+    """Serve one connection, if it passes the gate."""
+    first = await _gate(scope, receive, send)
+    if first is None:
+        return
+    waiting: list[Any] = [first, {"type": "websocket.connect"}]
+
+    async def receive_again() -> Any:
+        return waiting.pop() if waiting else await receive()
+
+    async def send_but_accept(message: Any) -> None:
+        if message["type"] != "websocket.accept":
+            await send(message)
+
+    await SdkConsumer()(scope, receive_again, send_but_accept)
 
 
 async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
@@ -91,8 +93,7 @@ async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
     caps.take(Cap.UNAUTHENTICATED, address)
     try:
         try:
-            async with asyncio.timeout(limits.auth_timeout):
-                message = await receive()
+            message = await Deadlines.current().wait(receive(), limits.auth_timeout)
         except TimeoutError:
             await _refuse(send, _TIMEOUT, CloseCode.AUTH_TIMEOUT)
             return None
@@ -128,4 +129,4 @@ def _wrong(text: str | None, limits: Limits) -> str | None:
 
 async def _refuse(send: Send, text: str, code: CloseCode) -> None:
     await send({"type": "websocket.send", "text": text})
-    await send({"type": "websocket.close", "code": int(code), "reason": code.reason})
+    await send({"type": "websocket.close", "code": int(code)})  # no SDK reads reasons
