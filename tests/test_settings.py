@@ -50,6 +50,7 @@ def collections(**options):
         (collections(fields=["title", "nothing"]), "E006"),
         (collections(filters=["nothing"]), "E006"),
         (collections(project_field="nothing"), "E006"),
+        (collections(created_field="nothing"), "E006"),
         ({"COLLECTIONS": {"a": {"model": "app.Author", "fields": ["password"]}}}, "E007"),
         ({"COLLECTIONS": {"a": {"model": "app.Author", "filters": ["password"]}}}, "E007"),
         (collections(permission="nowhere.Nothing"), "E008"),

@@ -56,7 +56,7 @@ def test_settings():
 def test_options_of_collections():
     documented = table("settings.md", "A collection's options")
     assert set(documented) == set(COLLECTION_OPTIONS)
-    for name in ("durable", "track", "project_field", "serializer", "not_secret"):
+    for name in ("durable", "track", "project_field", "serializer", "not_secret", "created_field"):
         assert documented[name] == repr(getattr(Collection, name))
 
 
