@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sqlite test-postgres lint docs build clean matrix
+.PHONY: help demo test test-sqlite test-postgres lint docs bench build clean matrix
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,13 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter, migrations
 
 docs: $(VENV)/.dev ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[daphne,uvicorn,postgres,drf]" --group test --group bench
+	@touch $@
+
+bench: $(VENV)/.bench ## Measure against peers, write docs/benchmarks.md (BENCH=fanout: that one)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 build: $(VENV)/.dev ## Build the wheel into dist/ and check what is in it
 	rm -rf dist

@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
-from benchmarks.common import median, say, set_up
+from benchmarks import results
+from benchmarks.common import each_database, median, say, set_up
 
 ROUNDS = 60
 
@@ -96,12 +95,17 @@ def main(database: str) -> None:
         "bulk_create of 1000": create_thousand,
     }
     say(f"\n{database}: median of {ROUNDS} rounds, ratio to the bare save")
+    rows = []
     for name, work in works.items():
         bare, *others = measure(watch, work, modes)
         ratios = "  ".join(
             f"{mode} {seconds / bare:.2f}x" for mode, seconds in zip(modes[1:], others, strict=True)
         )
-        say(f"  {name:30} bare {bare * 1e6 / (10 if 'single' in name else 1):9.0f} us   {ratios}")
+        bare_us = bare * 1e6 / (10 if "single" in name else 1)
+        say(f"  {name:30} bare {bare_us:9.0f} us   {ratios}")
+        times = {m: s / bare for m, s in zip(modes[1:], others, strict=True)}
+        rows.append({"database": database, "name": name, "bare_us": bare_us, **times})
+    say(json.dumps(rows))
 
 
 if __name__ == "__main__":
@@ -112,6 +116,4 @@ if __name__ == "__main__":
     if chosen:
         main(chosen)
     else:
-        for each in ("sqlite", "postgres"):
-            command = [sys.executable, "-m", "benchmarks.save_cost", "--database", each]
-            subprocess.run(command, check=True)
+        results.save("save_cost", each_database("save_cost"), rounds=ROUNDS)

@@ -174,6 +174,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 return await self._authenticate(token)
             case do.Admit():
                 return await self._admit()
+            case do.Batch():
+                connection.writer.take_batches(self._present.batches)
             case do.Expire():
                 self._watch_expiry()
             case do.Reconsider():

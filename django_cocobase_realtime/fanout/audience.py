@@ -11,7 +11,8 @@ from ..lifecycle import as_seen
 from ..wire.codes import CloseCode
 from .checks import Checks
 from .connection import Connection
-from .frames import ChangeFrames, cursor_of
+from .frames import ChangeFrames
+from .spread import spread
 from .subscriptions import Delivery, Subscription, SubscriptionTable
 
 
@@ -21,7 +22,7 @@ class Audience:
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
         self.table = SubscriptionTable(collection.schema)
-        self._checks = Checks(collection, self._send)
+        self._checks = Checks(collection, self._checked)
 
     def stop(self) -> None:
         """Deliver nothing more."""
@@ -32,28 +33,33 @@ class Audience:
         seen = as_seen(change, self.collection)
         if seen is None:
             return
-        self._send(seen, self.table.deliveries(seen))
+        frames = ChangeFrames(seen, conf.limits.event_bytes)
+        told, single = self.table.deliveries(seen)
+        for each in told:
+            spread(each.writers, frames.text(each.shape, each.event), frames.cursor)
+        if single:
+            self._send(frames, single, seen.seq or 0)
         asked = self.table.unchecked(seen)
         if asked:
             self._checks.put(seen, asked)
 
-    def _send(self, change: Change, deliveries: Iterable[Delivery]) -> None:
+    def _send(self, frames: ChangeFrames, deliveries: Iterable[Delivery], seq: int) -> None:
+        """To connections for which several subscriptions may match, or something is held."""
         matched: dict[Connection, list[Delivery]] = {}
         for delivery in deliveries:
             matched.setdefault(delivery[0].connection, []).append(delivery)
-        limits, cursor = conf.limits, cursor_of(change)
-        frames = ChangeFrames(change, limits.event_bytes)
         for connection, each in matched.items():
             for subscription, _ in each:
-                subscription.seen = change.seq or 0
+                subscription.seen = seq
             live = [d for d in each if d[0].held is None]
             for text in frames.texts(live):
-                connection.writer.push(text)
-            if connection.overdrawn(cursor, limits.unacked_events):
-                connection.close(CloseCode.SLOW_CONSUMER)
+                connection.writer.push_event(text, frames.cursor)
             for delivery in each:
                 if delivery[0].held is not None:
                     self._hold(delivery[0], frames.texts([delivery]))
+
+    def _checked(self, change: Change, deliveries: list[Delivery]) -> None:
+        self._send(ChangeFrames(change, conf.limits.event_bytes), deliveries, change.seq or 0)
 
     def _hold(self, subscription: Subscription, texts: list[str]) -> None:
         held = subscription.held

@@ -115,7 +115,7 @@ def judge(
     for subscription in subscriptions:
         was = before is not None and before.by(subscription)
         now = after is not None and after.by(subscription)
-        event = subscription.event_of(change, was, now)
+        event = subscription.shape.event_of(change, was, now)
         if event is not None:
             found.append((subscription, event))
     took = time.monotonic() - started

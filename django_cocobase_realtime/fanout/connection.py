@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from ..wire.codes import CloseCode
@@ -31,7 +30,6 @@ class Connection:
     """
 
     __slots__ = (
-        "_unacked",
         "claimed",
         "close",
         "dialect",
@@ -53,25 +51,3 @@ class Connection:
         self.rooms: dict[str, Seat] = {}
         self.dialect = NATIVE
         self.claimed: tuple[str, str] | None = None  # a user id and name, where nobody vouches
-        self._unacked: deque[str] | None = None
-
-    def ack(self, cursor: str) -> None:
-        """The client took what came up to ``cursor``. From the first time on, it is on credit.
-
-        A cursor that is not among those on credit acknowledges nothing.
-        """
-        if self._unacked is None:
-            self._unacked = deque()
-        elif cursor in self._unacked:
-            while self._unacked.popleft() != cursor:
-                pass
-
-    def overdrawn(self, cursor: str | None, most: int) -> bool:
-        """Note an event that was sent; True where a client that acks owes more than ``most``.
-
-        What the server's socket buffers hide from the writer shows here.
-        """
-        if self._unacked is None or cursor is None:
-            return False
-        self._unacked.append(cursor)
-        return len(self._unacked) > most

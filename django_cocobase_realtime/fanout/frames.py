@@ -9,55 +9,63 @@ from ..events import Change
 from ..log.cursor import encode as encode_cursor
 from ..wire import native
 from .connection import NATIVE
+from .crowds import Shape
 from .sdk_frames import sdk_change, shows_old
 from .subscriptions import Delivery, Subscription
 
-Shape = tuple[tuple[str, ...] | None, str, tuple[str, ...]]
-"""(projection, name of the event, names of the connection's matching subscriptions)."""
+Look = tuple[str, tuple[str, ...] | None, str, tuple[str, ...]]
+"""(dialect, projection, name of the event, names of the connection's matching subscriptions)."""
 
 
 class ChangeFrames:
     """Encodes one change; the same shape is encoded once, whatever the number of readers."""
 
-    __slots__ = ("_change", "_max_bytes", "_replayed", "_texts")
+    __slots__ = ("_change", "_max_bytes", "_replayed", "_texts", "cursor")
 
     def __init__(self, change: Change, max_bytes: int, *, replayed: bool = False) -> None:
         self._change = change
         self._max_bytes = max_bytes
         self._replayed = replayed
-        self._texts: dict[Shape, str] = {}
+        self._texts: dict[Look, str] = {}
+        self.cursor = cursor_of(change)
+
+    def text(self, shape: Shape, event: str) -> str:
+        """The frame for a connection with one matching subscription, of this shape."""
+        return self._text((shape.dialect, shape.fields, event, shape.names))
 
     def texts(self, deliveries: Iterable[Delivery]) -> list[str]:
         """The frames that one connection gets for its matching subscriptions.
 
         One frame, unless they project differently or are told another event: then one of each.
         """
-        shapes: dict[tuple[tuple[str, ...] | None, str], list[str]] = {}
+        looks: dict[tuple[str, tuple[str, ...] | None, str], list[str]] = {}
         for subscription, event in deliveries:
             if subscription.connection.dialect != NATIVE:
                 return [self._sdk(subscription)]
-            shapes.setdefault((subscription.view.fields, event), []).append(subscription.name)
-        return [self._text((*shape, tuple(names))) for shape, names in shapes.items()]
+            look = (subscription.connection.dialect, subscription.view.fields, event)
+            looks.setdefault(look, []).append(subscription.name)
+        return [self._text((*look, tuple(names))) for look, names in looks.items()]
 
-    def _text(self, shape: Shape) -> str:
-        text = self._texts.get(shape)
+    def _text(self, look: Look) -> str:
+        text = self._texts.get(look)
         if text is None:
-            text = self._texts[shape] = self._encode(*shape)
+            text = self._texts[look] = self._encode(look)
         return text
 
     def _sdk(self, subscription: Subscription) -> str:
         """For a connection of the published SDKs, which has one subscription."""
         change, fields = self._change, subscription.view.fields
         old = shows_old(change, subscription)
-        shape = (fields, "sdk", ("old",) if old else ())
-        text = self._texts.get(shape)
+        look = (subscription.connection.dialect, fields, "old" if old else "", ())
+        text = self._texts.get(look)
         if text is None:
             data = data_of(change, fields)
             text = sdk_change(change, fields, data, old=old, max_bytes=self._max_bytes)
-            self._texts[shape] = text
+            self._texts[look] = text
         return text
 
-    def _encode(self, fields: tuple[str, ...] | None, event: str, names: tuple[str, ...]) -> str:
+    def _encode(self, look: Look) -> str:
+        _, fields, event, names = look
         frame = self._frame(fields, event, names)
         text = native.encode(frame)
         if len(text) > self._max_bytes or len(text.encode()) > self._max_bytes:
@@ -85,7 +93,7 @@ class ChangeFrames:
             at=change.at,
             transaction=change.transaction,
             changed=changed,
-            cursor=cursor_of(change),
+            cursor=self.cursor,
             replayed=self._replayed,
         )
 

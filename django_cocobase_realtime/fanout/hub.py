@@ -35,6 +35,7 @@ from ..wire.codes import CloseCode
 from ..workers import DatabaseThread
 from . import tending, upkeep
 from .audience import Audience
+from .batches import Batches
 from .broker import broker
 from .connection import Connection
 from .feed import Feed
@@ -59,6 +60,7 @@ class Hub:
         self.rooms = Rooms(self)
         self.audiences: dict[str, Audience] = {}
         self._users: Counter[str] = Counter()
+        self.batches = Batches(loop)
         self.feeds: dict[str, Feed] = {}
         self.threads: dict[str, DatabaseThread] = {}
         self.groups = Membership(self._take)

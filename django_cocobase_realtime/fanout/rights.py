@@ -17,6 +17,7 @@ from ..identity import Identity
 from ..log.cursor import Position
 from ..wire.codes import CloseCode
 from ..workers import run
+from .start import release
 from .subscriptions import Begin, Subscription, View
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ def freeze(hub: Hub, connection: Connection) -> Frozen:
         if subscription.starting is not None:
             subscription.starting.cancel()
         feed = hub.feeds.get(subscription.collection)
+        table = hub.audiences[subscription.collection].table
         if feed is None:
             # what a snapshot held back is dropped with it: it begins anew
             subscription.held = []
+            table.add(subscription)
         else:
-            hub.audiences[subscription.collection].table.discard(subscription)
+            table.discard(subscription)
             seq = subscription.unchecked[0] - 1 if subscription.unchecked else feed.seq
             begin = begin or Begin(Position(feed.epoch, seq))
         subscription.unchecked.clear()
@@ -85,9 +88,7 @@ async def thaw(hub: Hub, connection: Connection, frozen: Frozen) -> None:
         if begin is not None:
             hub.start(subscription, begin)
             continue
-        held, subscription.held = subscription.held, None
-        for text in held or ():
-            connection.writer.push(text)
+        release(subscription, hub.audiences[subscription.collection])
 
 
 def _ask(

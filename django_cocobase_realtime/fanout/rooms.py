@@ -379,7 +379,7 @@ class Rooms:
     def _say(self, frames: RoomFrames, seat: Seat) -> None:
         text = frames.text(seat.connection.dialect)
         if text is not None:
-            seat.connection.writer.push(text)
+            seat.connection.writer.push_event(text)
 
     async def _fill(self, local: LocalRoom) -> None:
         """Read what was said in a durable room and never arrived."""
@@ -404,7 +404,7 @@ class Rooms:
             if user is None or identity.user_key == user:
                 text = frames.text(connection.dialect)
                 if text is not None:
-                    connection.writer.push(text)
+                    connection.writer.push_event(text)
 
 
 def _entry(seat: Seat, wish: Wish, title: str, server: str) -> Entry:

@@ -185,7 +185,13 @@ async def _without_log(
     audience.table.add(subscription)
     if wanted is not None:
         await _send_snapshot(subscription, audience.collection, wanted, None)
-    held, subscription.held = subscription.held, None
     subscription.starting = None
+    release(subscription, audience)
+
+
+def release(subscription: Subscription, audience: Audience) -> None:
+    """Send what was held back, and hold back no more."""
+    held, subscription.held = subscription.held, None
+    audience.table.add(subscription)
     for text in held or ():
         subscription.connection.writer.push(text)

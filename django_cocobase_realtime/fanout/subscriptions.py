@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from ..events import Change, Image
 from ..filters import Filter, FilterIndex, Row, Schema
 from ..grants import Check
 from ..log.cursor import Position
+from .connection import NATIVE
+from .crowds import Crowd, Shape, Told
 
 if TYPE_CHECKING:
     from ..identity import Identity
@@ -86,24 +89,23 @@ class Subscription:
     held: list[str] | None = None
     unchecked: deque[int] = field(default_factory=deque)
 
-    def event_of(self, change: Change, was: bool, now: bool) -> str | None:
-        """What the change is to it: the row ``was`` in its set, is in it ``now``; None: nothing."""
-        match change.op:
-            case "created":
-                return "created" if now and "created" in self.events else None
-            case "deleted":
-                return "deleted" if was and "deleted" in self.events else None
-        if self.transitions and was is not now and change.before is not None:
-            return "entered" if now else "left"
-        if not now or "updated" not in self.events:
-            return None
-        if self.changed is not None and change.changed is not None:
-            return None if self.changed.isdisjoint(change.changed) else "updated"
-        return "updated"
+    @property
+    def shape(self) -> Shape:
+        """What its frames look like, and when there is one."""
+        return Shape(
+            self.connection.dialect,
+            self.view.fields,
+            (self.name,),
+            self.events,
+            self.transitions,
+            self.changed,
+        )
 
 
 Delivery = tuple[Subscription, str]
 """Who must be told, and the name of the event to it."""
+
+CrowdKey = tuple[Filter, Shape, bool]
 
 
 class SubscriptionTable:
@@ -111,51 +113,106 @@ class SubscriptionTable:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self._literal: FilterIndex[Subscription] = FilterIndex()
-        self._transitional: FilterIndex[Subscription] = FilterIndex()
+        self._literal: FilterIndex[Crowd] = FilterIndex()
+        self._transitional: FilterIndex[Crowd] = FilterIndex()
         self._checked: FilterIndex[Subscription] = FilterIndex()
+        self._crowds: dict[CrowdKey, Crowd] = {}
+        self._shapes: WeakValueDictionary[Shape, Shape] = WeakValueDictionary()
+        self._homes: dict[Subscription, Crowd | None] = {}
+        self._of: dict[Connection, dict[Subscription, None]] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._indexes))
+        return len(self._homes)
 
     def __iter__(self) -> Iterator[Subscription]:
-        for index in self._indexes:
-            yield from index
-
-    @property
-    def _indexes(self) -> tuple[FilterIndex[Subscription], ...]:
-        return self._literal, self._transitional, self._checked
+        return iter(list(self._homes))
 
     def add(self, subscription: Subscription) -> None:
-        """Let it hear from the next event on."""
+        """Let it hear from the next event on; again where what it sees or holds has changed."""
+        self.discard(subscription)
+        connection = subscription.connection
         if subscription.view.check is not None:
-            index = self._checked
+            self._homes[subscription] = None
+            self._checked.add(subscription, subscription.view.filter)
+            return
+        siblings = self._of.setdefault(connection, {})
+        siblings[subscription] = None
+        if len(siblings) == 2:
+            for each in siblings:
+                self._leave(each)
+                self._enter(each, solo=False)
         else:
-            index = self._transitional if subscription.transitions else self._literal
-        index.add(subscription, subscription.view.filter)
+            # the SDKs' frames also depend on whether the row matched before
+            alike = subscription.held is None and connection.dialect == NATIVE
+            self._enter(subscription, solo=len(siblings) == 1 and alike)
 
     def discard(self, subscription: Subscription) -> None:
         """Let it hear no more; nothing where it was not there."""
-        for index in self._indexes:
-            index.discard(subscription)
+        if subscription not in self._homes:
+            return
+        self._leave(subscription)
+        del self._homes[subscription]
+        self._checked.discard(subscription)
+        siblings = self._of.get(subscription.connection)
+        if siblings is None:
+            return
+        siblings.pop(subscription, None)
+        if not siblings:
+            del self._of[subscription.connection]
+        elif len(siblings) == 1:
+            (left,) = siblings
+            self._leave(left)
+            self._enter(left, solo=left.held is None)
 
-    def deliveries(self, change: Change) -> Iterator[Delivery]:
-        """Who must be told of this change, but for those whose ``check`` must be asked."""
+    def _enter(self, subscription: Subscription, *, solo: bool) -> None:
+        filter, shape = subscription.view.filter, subscription.shape
+        shape = self._shapes.setdefault(shape, shape)
+        key = (filter, shape, solo)
+        crowd = self._crowds.get(key)
+        if crowd is None:
+            crowd = self._crowds[key] = Crowd(filter, shape, solo=solo)
+            index = self._transitional if shape.transitions else self._literal
+            index.add(crowd, filter)
+        crowd.members[subscription] = subscription.connection.writer
+        self._homes[subscription] = crowd
+
+    def _leave(self, subscription: Subscription) -> None:
+        crowd = self._homes.get(subscription)
+        if crowd is None:
+            return
+        subscription.seen = max(subscription.seen, crowd.seen)
+        self._homes[subscription] = None
+        del crowd.members[subscription]
+        if not crowd.members:
+            del self._crowds[crowd.filter, crowd.shape, crowd.solo]
+            self._literal.discard(crowd)
+            self._transitional.discard(crowd)
+
+    def seen(self, subscription: Subscription) -> int:
+        """The number of the last event that a subscription was told of."""
+        crowd = self._homes.get(subscription)
+        return subscription.seen if crowd is None else max(subscription.seen, crowd.seen)
+
+    def deliveries(self, change: Change) -> tuple[list[Told], list[Delivery]]:
+        """Who must be told of this change, but for those whose ``check`` must be asked.
+
+        First by the frame that all of them get; then those whose connection may get more of it.
+        """
         before, after = self.row(change.before), self.row(change.after)
-        judged = before if change.op == "deleted" else after
-        if judged is not None:
-            gone = change.op == "deleted"
-            for subscription in self._literal.matching(judged):
-                event = subscription.event_of(change, gone, not gone)
-                if event is not None:
-                    yield subscription, event
+        gone = change.op == "deleted"
+        judged = before if gone else after
+        told: list[Told] = []
+        single: list[Delivery] = []
+        if judged is not None and len(self._literal):
+            crowds = self._literal.matching(judged)
+            told += _told(change, crowds, gone, not gone, single)
         if len(self._transitional):
             was = {} if before is None else dict.fromkeys(self._transitional.matching(before))
             now = {} if after is None else dict.fromkeys(self._transitional.matching(after))
-            for subscription in was | now:
-                event = subscription.event_of(change, subscription in was, subscription in now)
-                if event is not None:
-                    yield subscription, event
+            told += _told(change, [c for c in was if c in now], True, True, single)
+            told += _told(change, [c for c in was if c not in now], True, False, single)
+            told += _told(change, [c for c in now if c not in was], False, True, single)
+        return told, single
 
     def unchecked(self, change: Change) -> list[Subscription]:
         """Those whose ``check`` must be asked: their filter holds the row, before or after."""
@@ -172,8 +229,34 @@ class SubscriptionTable:
         before, after = self.row(change.before), self.row(change.after)
         matches = subscription.view.filter.matches
         was = before is not None and matches(before)
-        return subscription.event_of(change, was, after is not None and matches(after))
+        return subscription.shape.event_of(change, was, after is not None and matches(after))
 
     def row(self, image: Image | None) -> Row | None:
         """An image as filters see it."""
         return None if image is None else Row(image, self.schema)
+
+
+def _told(
+    change: Change, crowds: Iterable[Crowd], was: bool, now: bool, single: list[Delivery]
+) -> list[Told]:
+    """Members of solo crowds by their shape; those of others are added to ``single``."""
+    told: dict[Shape, Told | None] = {}
+    last: Shape | None = None
+    each: Told | None = None
+    seq = change.seq or 0
+    for crowd in crowds:
+        shape = crowd.shape
+        if shape is not last:  # mostly it is: a look at the dictionary hashes all of it
+            last = shape
+            if shape not in told:
+                event = shape.event_of(change, was, now)
+                told[shape] = None if event is None else Told(shape, event)
+            each = told[shape]
+        if each is None:
+            continue
+        if crowd.solo:
+            crowd.seen = seq
+            each.writers += crowd.members.values()
+        else:
+            single += [(subscription, each.event) for subscription in crowd.members]
+    return [each for each in told.values() if each is not None and each.writers]

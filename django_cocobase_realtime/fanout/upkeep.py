@@ -75,8 +75,10 @@ async def tell_cursors(hub: Hub) -> None:
         for name, feed in list(hub.feeds.items()):
             cursor = encode_cursor(name, feed.epoch, feed.seq)
             audience = hub.audiences.get(name)
-            for subscription in () if audience is None else audience.table:
-                if subscription.seen < feed.seq and not subscription.unchecked:
+            if audience is None:
+                continue
+            for subscription in audience.table:
+                if audience.table.seen(subscription) < feed.seq and not subscription.unchecked:
                     subscription.seen = feed.seq
                     if subscription.connection.dialect != NATIVE:
                         continue

@@ -11,9 +11,225 @@ import asyncio
 import types
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
-from typing import Any
+from typing import Any, Protocol
+
+BATCH = 100  # events of one frame
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Queued = tuple[str, bool]
+"""A frame, and whether it is an event that may be joined with others."""
+
+
+class Batcher(Protocol):
+    """Joins events for clients that take several in one frame."""
+
+    def later(self, writer: Writer) -> None:
+        """Have the writer release what it gathered, at the end of this turn of the loop."""
+
+    def joined(self, events: list[str]) -> str:
+        """One frame of events that are frames already."""
+
+
+class Credit:
+    """What a client that acks may owe: ``most`` events. Shows what the server's buffers hide."""
+
+    __slots__ = ("_owed", "most")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._owed: deque[str] = deque()
+
+    def owe(self, cursor: str) -> bool:
+        """Note an event that was sent; True where that is more than it may owe."""
+        self._owed.append(cursor)
+        return len(self._owed) > self.most
+
+    def ack(self, cursor: str) -> None:
+        """The client took what came up to ``cursor``; one that it does not owe pays nothing."""
+        if cursor in self._owed:
+            while self._owed.popleft() != cursor:
+                pass
+
+
+class Writer:
+    """Sends frames of one connection in order, in bounded memory.
+
+    ``max_bytes`` and ``max_messages`` bound what waits for a client that does not read; beyond
+    either, or beyond its ``credit``, the queue is dropped and ``on_overflow`` is called once. With
+    ``batch`` set, events that come in the same turn of the loop, or wait together, leave as one
+    frame. Not thread-safe: it belongs to its connection's event loop.
+
+    ``direct``: an event may be handed to ``send`` as it is (see ``spread``).
+    """
+
+    __slots__ = (
+        "_batch",
+        "_bytes",
+        "_credit",
+        "_gathered",
+        "_max_bytes",
+        "_max_messages",
+        "_on_overflow",
+        "_queue",
+        "_task",
+        "closed",
+        "direct",
+        "send",
+    )
+
+    def __init__(
+        self, send: Send, *, max_bytes: int, max_messages: int, on_overflow: Callable[[], None]
+    ) -> None:
+        self.send = send
+        self._max_bytes = max_bytes
+        self._max_messages = max_messages
+        self._on_overflow = on_overflow
+        self._queue: deque[Queued] | None = None
+        self._bytes = 0
+        self._task: asyncio.Task[None] | None = None
+        self._gathered: list[str] | None = None
+        self._batch: Batcher | None = None
+        self._credit: Credit | None = None
+        self.closed = False
+        self.direct = True
+
+    @property
+    def queued_bytes(self) -> int:
+        """Length of what waits, in characters (bytes for ASCII)."""
+        return self._bytes
+
+    def take_batches(self, batch: Batcher) -> None:
+        """From now on events may leave together."""
+        self._batch = batch
+        self.direct = False
+
+    def ack(self, cursor: str, most: int) -> None:
+        """The client took events up to ``cursor``; from the first time on it may owe ``most``."""
+        if self._credit is None:
+            self._credit = Credit(most)
+            self.direct = False
+        else:
+            self._credit.ack(cursor)
+
+    def push(self, text: str) -> None:
+        """Send ``text`` now or queue it. Never waits, never raises; nothing after a close."""
+        if self._gathered:
+            self.release()
+        self._put(text)
+
+    def push_event(self, text: str, cursor: str | None = None) -> None:
+        """Like ``push``, for an event, which may leave in one frame with others."""
+        if self._credit is not None and cursor is not None and self._credit.owe(cursor):
+            self._overflow()
+        elif self._batch is None:
+            self._put(text)
+        elif self._task is not None:
+            self._enqueue(text, is_event=True)
+        elif self._gathered is not None:
+            self._gathered.append(text)
+            if len(self._gathered) >= BATCH:
+                self.release()
+        else:
+            self._gathered = [text]
+            self._batch.later(self)
+
+    def release(self) -> None:
+        """Send what was gathered."""
+        gathered, self._gathered = self._gathered, None
+        if gathered and self._batch is not None:
+            self._put(self._batch.joined(gathered))
+
+    def _put(self, text: str) -> None:
+        if self.closed:
+            return
+        if self._task is not None:
+            self._enqueue(text)
+            return
+        started: Any = self.send({"type": "websocket.send", "text": text})
+        try:
+            waiting = started.send(None)
+        except StopIteration:
+            return
+        except Exception:
+            self.lost()
+            return
+        self.wait_for(started, waiting)
+
+    def lost(self) -> None:
+        """The socket is gone; its disconnect event follows."""
+        self.closed = True
+        self.direct = False
+        self._drop()
+
+    def wait_for(self, started: Coroutine[Any, Any, None], waiting: Any) -> None:
+        """A coroutine that sends for this writer has yielded ``waiting``: queue what follows."""
+        self.direct = False
+        self._task = asyncio.get_running_loop().create_task(self._drain(started, waiting))
+
+    def _enqueue(self, text: str, *, is_event: bool = False) -> None:
+        if self.closed:
+            return
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append((text, is_event))
+        self._bytes += len(text)
+        if self._bytes > self._max_bytes or len(self._queue) > self._max_messages:
+            self._overflow()
+
+    def _overflow(self) -> None:
+        if not self.closed:
+            self.lost()
+            self._on_overflow()
+
+    def _drop(self) -> None:
+        self._gathered = self._queue = None
+        self._bytes = 0
+
+    def _next(self, queue: deque[Queued]) -> str:
+        """What is to be sent next: events that wait together, as one."""
+        text, is_event = queue.popleft()
+        self._bytes -= len(text)
+        if not is_event or self._batch is None:
+            return text
+        events = [text]
+        while queue and queue[0][1] and len(events) < BATCH:
+            text, _ = queue.popleft()
+            self._bytes -= len(text)
+            events.append(text)
+        return self._batch.joined(events)
+
+    async def _drain(self, started: Coroutine[Any, Any, None], waiting: Any) -> None:
+        try:
+            await _resume(started, waiting)
+            while self._queue:
+                await self.send({"type": "websocket.send", "text": self._next(self._queue)})
+        except Exception:
+            self.lost()
+        finally:
+            self._task = None
+            if not self.closed:
+                self.direct = self._batch is None and self._credit is None
+
+    async def drained(self) -> None:
+        """Wait until nothing waits: for those who have much to send and can pause."""
+        while self._task is not None:
+            await asyncio.wait({self._task})
+
+    async def flush(self, timeout: float) -> bool:
+        """Wait until all is sent, ``timeout`` seconds at most. False: it was not."""
+        self.release()
+        if self._task is None:
+            return True
+        done, _ = await asyncio.wait({self._task}, timeout=timeout)
+        return bool(done)
+
+    async def stop(self) -> None:
+        """Send nothing more; give up what waits."""
+        self.lost()
+        task = self._task
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task}, timeout=1)
 
 
 @types.coroutine
@@ -30,103 +246,3 @@ def _resume(started: Coroutine[Any, Any, None], waiting: Any) -> Generator[Any, 
             waiting = started.send(result) if failure is None else started.throw(failure)
         except StopIteration:
             return
-
-
-class Writer:
-    """Sends frames of one connection in order, in bounded memory.
-
-    ``max_bytes`` and ``max_messages`` bound what waits for a client that does not read; beyond
-    either, the queue is dropped and ``on_overflow`` is called once. Not thread-safe: it belongs
-    to its connection's event loop.
-    """
-
-    __slots__ = (
-        "_bytes",
-        "_max_bytes",
-        "_max_messages",
-        "_on_overflow",
-        "_queue",
-        "_send",
-        "_task",
-        "closed",
-    )
-
-    def __init__(
-        self, send: Send, *, max_bytes: int, max_messages: int, on_overflow: Callable[[], None]
-    ) -> None:
-        self._send = send
-        self._max_bytes = max_bytes
-        self._max_messages = max_messages
-        self._on_overflow = on_overflow
-        self._queue: deque[str] = deque()
-        self._bytes = 0
-        self._task: asyncio.Task[None] | None = None
-        self.closed = False
-
-    @property
-    def queued_bytes(self) -> int:
-        """Length of what waits, in characters (bytes for ASCII)."""
-        return self._bytes
-
-    def push(self, text: str) -> None:
-        """Send ``text`` now or queue it. Never waits, never raises; nothing after a close."""
-        if self.closed:
-            return
-        if self._task is not None:
-            self._enqueue(text)
-            return
-        started: Any = self._send({"type": "websocket.send", "text": text})
-        try:
-            waiting = started.send(None)
-        except StopIteration:
-            return
-        except Exception:
-            self.closed = True  # the socket is gone; its disconnect event follows
-            return
-        self._task = asyncio.get_running_loop().create_task(self._drain(started, waiting))
-
-    def _enqueue(self, text: str) -> None:
-        self._queue.append(text)
-        self._bytes += len(text)
-        if self._bytes > self._max_bytes or len(self._queue) > self._max_messages:
-            self.closed = True
-            self._drop()
-            self._on_overflow()
-
-    def _drop(self) -> None:
-        self._queue.clear()
-        self._bytes = 0
-
-    async def _drain(self, started: Coroutine[Any, Any, None], waiting: Any) -> None:
-        try:
-            await _resume(started, waiting)
-            while self._queue:
-                text = self._queue.popleft()
-                self._bytes -= len(text)
-                await self._send({"type": "websocket.send", "text": text})
-        except Exception:
-            self.closed = True
-            self._drop()
-        finally:
-            self._task = None
-
-    async def drained(self) -> None:
-        """Wait until nothing waits: for those who have much to send and can pause."""
-        while self._task is not None:
-            await asyncio.wait({self._task})
-
-    async def flush(self, timeout: float) -> bool:
-        """Wait until all is sent, ``timeout`` seconds at most. False: it was not."""
-        if self._task is None:
-            return True
-        done, _ = await asyncio.wait({self._task}, timeout=timeout)
-        return bool(done)
-
-    async def stop(self) -> None:
-        """Send nothing more; give up what waits."""
-        self.closed = True
-        self._drop()
-        task = self._task
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task}, timeout=1)

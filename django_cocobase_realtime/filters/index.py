@@ -8,14 +8,29 @@ with the fewest neighbours does, a disjunction at all places of its parts. What 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from .expression import And, Condition, Filter, Node, Op, Or, Place
+from .expression import ALWAYS, And, Condition, Filter, Node, Op, Or, Place, all_of
+from .predicate import Predicate, compile_node
 from .row import Row
 from .schema import Ref
 
 T = TypeVar("T", bound=Hashable)
+
+
+class _Entry(Generic[T]):
+    """A filter, its items, and what is left to be asked where it stands; None for nothing."""
+
+    __slots__ = ("filter", "members", "places", "test")
+
+    def __init__(
+        self, filter: Filter, places: tuple[Place, ...] | None, test: Predicate | None
+    ) -> None:
+        self.filter = filter
+        self.places = places
+        self.test = test
+        self.members: dict[T, None] = {}
 
 
 class FilterIndex(Generic[T]):
@@ -26,11 +41,10 @@ class FilterIndex(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._members: dict[Filter, dict[T, None]] = {}
+        self._entries: dict[Filter, _Entry[T]] = {}
         self._filters: dict[T, Filter] = {}
-        self._places: dict[Filter, tuple[Place, ...] | None] = {}
-        self._everywhere: dict[Filter, None] = {}
-        self._buckets: dict[Ref, dict[Hashable, dict[Filter, None]]] = {}
+        self._everywhere: dict[_Entry[T], None] = {}
+        self._buckets: dict[Ref, dict[Hashable, dict[_Entry[T], None]]] = {}
 
     def __len__(self) -> int:
         return len(self._filters)
@@ -41,84 +55,99 @@ class FilterIndex(Generic[T]):
     def add(self, item: T, filter: Filter) -> None:
         """Put an item in. One that is in already is put in anew."""
         self.discard(item)
-        self._filters[item] = filter
-        members = self._members.get(filter)
-        if members is None:
-            members = self._members[filter] = {}
-            self._stand(filter)
-        members[item] = None
+        entry = self._entries.get(filter)
+        if entry is None:
+            entry = self._entries[filter] = self._stand(filter)
+        self._filters[item] = entry.filter
+        entry.members[item] = None
 
     def discard(self, item: T) -> None:
         """Take an item out; nothing where it is not in."""
         filter = self._filters.pop(item, None)
         if filter is None:
             return
-        members = self._members[filter]
-        members.pop(item, None)
-        if not members:
-            del self._members[filter]
-            self._leave(filter)
+        entry = self._entries[filter]
+        entry.members.pop(item, None)
+        if not entry.members:
+            del self._entries[filter]
+            self._leave(entry)
 
-    def matching(self, row: Row) -> Iterator[T]:
+    def matching(self, row: Row) -> list[T]:
         """Items whose filter matches the row, each once."""
-        for filter in self.candidates(row):
-            if filter.matches(row):
-                yield from self._members[filter]
+        found: list[T] = []
+        for entry in self._candidates(row):
+            test = entry.test
+            if test is None or test(row):
+                found += entry.members
+        return found
 
-    def candidates(self, row: Row) -> Iterator[Filter]:
-        """Filters that may match the row, each once; never misses one that does."""
-        yield from self._everywhere
-        found: list[dict[Filter, None]] = []
+    def candidates(self, row: Row) -> list[Filter]:
+        """Filters that are asked about the row, each once; never misses one that matches."""
+        return [entry.filter for entry in self._candidates(row)]
+
+    def _candidates(self, row: Row) -> Iterable[_Entry[T]]:
+        found: list[dict[_Entry[T], None]] = [self._everywhere] if self._everywhere else []
         for ref, buckets in self._buckets.items():
             bucket = buckets.get(row.get(ref))
             if bucket is not None:
                 found.append(bucket)
         if len(found) == 1:
-            yield from found[0]
-        elif found:
-            # a filter may stand at places of several fields
-            merged: dict[Filter, None] = {}
-            for bucket in found:
-                merged |= bucket
-            yield from merged
+            return found[0]
+        # a filter may stand at places of several fields
+        merged: dict[_Entry[T], None] = {}
+        for bucket in found:
+            merged |= bucket
+        return merged
 
-    def _stand(self, filter: Filter) -> None:
-        places = self._places[filter] = self._choose(filter.root)
+    def _stand(self, filter: Filter) -> _Entry[T]:
+        places, rest = self._choose(filter.root)
+        test = None if places is not None and rest == ALWAYS else filter.matches
+        if places is not None and rest is not None and rest != ALWAYS:
+            test = compile_node(rest)
+        entry: _Entry[T] = _Entry(filter, places, test)
         if places is None:
-            self._everywhere[filter] = None
-            return
-        for ref, value in places:
-            self._buckets.setdefault(ref, {}).setdefault(value, {})[filter] = None
-
-    def _leave(self, filter: Filter) -> None:
-        places = self._places.pop(filter)
-        self._everywhere.pop(filter, None)
+            self._everywhere[entry] = None
         for ref, value in places or ():
+            self._buckets.setdefault(ref, {}).setdefault(value, {})[entry] = None
+        return entry
+
+    def _leave(self, entry: _Entry[T]) -> None:
+        self._everywhere.pop(entry, None)
+        for ref, value in entry.places or ():
             buckets = self._buckets[ref]
             bucket = buckets[value]
-            bucket.pop(filter, None)
+            bucket.pop(entry, None)
             if not bucket:
                 del buckets[value]
             if not buckets:
                 del self._buckets[ref]
 
-    def _choose(self, node: Node) -> tuple[Place, ...] | None:
-        """Places of a node; None where it has none, empty where no row can match."""
+    def _choose(self, node: Node) -> tuple[tuple[Place, ...] | None, Node | None]:
+        """Places of a node, and what is left to be asked of a row found there.
+
+        Places: None where it has none, empty where no row can match. The rest: None for all of
+        the node, ALWAYS for nothing.
+        """
         match node:
             case Condition(ref=ref, op=Op.IN, operand=values):
-                return tuple((ref, value) for value in values)
+                return tuple((ref, value) for value in values), ALWAYS
             case And(parts):
-                choices = [c for c in map(self._choose, parts) if c is not None]
-                return min(choices, key=self._crowd) if choices else None
+                choices = [(p, part) for part in parts if (p := self._choose(part)[0]) is not None]
+                if not choices:
+                    return None, None
+                places, chosen = min(choices, key=lambda choice: self._crowd(choice[0]))
+                if not isinstance(chosen, Condition):
+                    return places, None
+                return places, all_of(part for part in parts if part is not chosen)
             case Or(parts):
                 joined: dict[Place, None] = {}
                 for part in parts:
-                    places = self._choose(part)
-                    if places is None:
-                        return None
-                    joined |= dict.fromkeys(places)
-                return tuple(joined)
-        return None
+                    places_of_part, _ = self._choose(part)
+                    if places_of_part is None:
+                        return None, None
+                    joined |= dict.fromkeys(places_of_part)
+                return tuple(joined), None
+        return None, None
 
     def _crowd(self, places: tuple[Place, ...]) -> int:
         return sum(len(self._buckets.get(ref, {}).get(value, ())) + 1 for ref, value in places)

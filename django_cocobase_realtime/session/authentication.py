@@ -8,7 +8,7 @@ from ..identity import Identity
 from ..wire import native
 from ..wire.codes import CloseCode, ErrorCode
 from ..wire.messages import Auth
-from .effects import Admit, Authenticate, Expire, Reconsider, Send, Steps
+from .effects import Admit, Authenticate, Batch, Expire, Reconsider, Send, Steps
 
 if TYPE_CHECKING:
     from .machine import Session
@@ -42,6 +42,8 @@ def auth(session: Session, command: Auth) -> Steps:
     if current is None and not (yield Admit()):
         yield from session.close(CloseCode.CONNECTION_LIMIT)
         return
+    if command.batch:
+        yield Batch()
     yield Expire()
     if current is not None and _rights(current) != _rights(identity):
         yield Reconsider()

@@ -43,6 +43,11 @@ class Admit:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """From now on, events that wait together may leave as one frame. Result: None."""
+
+
+@dataclass(frozen=True, slots=True)
 class Expire:
     """Watch over the identity's ``expires_at``, anew after a refresh. Result: None."""
 
@@ -150,6 +155,7 @@ Effect = (
     | Close
     | Authenticate
     | Admit
+    | Batch
     | Expire
     | Reconsider
     | Authorize

@@ -128,7 +128,7 @@ class Session:
             yield from self.close(CloseCode.AUTH_REQUIRED)
         else:
             if isinstance(command, messages.Ack):
-                self.connection.ack(command.cursor)
+                self.connection.writer.ack(command.cursor, self.limits.unacked_events)
                 return
             handler: Callable[[Session, Any], Steps] = _HANDLERS[type(command)]
             yield from handler(self, command)

@@ -28,6 +28,7 @@ class Auth(Message, frozen=True, tag="auth"):
     """The first message. ``token`` is left out where the Django session identifies the user."""
 
     token: str | None = None
+    batch: bool = False
 
 
 class Snapshot(msgspec.Struct, frozen=True):

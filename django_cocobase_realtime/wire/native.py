@@ -24,6 +24,11 @@ def encode(frame: Mapping[str, Any]) -> str:
     return _encoder.encode(frame).decode()
 
 
+def joined(events: Sequence[str]) -> str:
+    """Several event frames, encoded already, as one frame: for clients that take batches."""
+    return '{"type":"events","events":[' + ",".join(events) + "]}"
+
+
 def reply(type: str, id: str | int | None, **fields: Any) -> Frame:
     """A reply to a request, with the request's ``id`` where it had one."""
     frame = {"type": type, **fields}

@@ -21,11 +21,12 @@ from django_cocobase_realtime.conf import (
     LogSettings,
     PresenceSettings,
 )
+from django_cocobase_realtime.filters.keys import OPERATORS
 from django_cocobase_realtime.room import OPTIONS as ROOM_OPTIONS
 from django_cocobase_realtime.room import Room
 from django_cocobase_realtime.session.resume import REASONS
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode
-from django_cocobase_realtime.wire.messages import TYPES
+from django_cocobase_realtime.wire.messages import TYPES, Subscribe
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -56,7 +57,16 @@ def test_settings():
 def test_options_of_collections():
     documented = table("settings.md", "A collection's options")
     assert set(documented) == set(COLLECTION_OPTIONS)
-    for name in ("durable", "track", "project_field", "serializer", "not_secret", "created_field"):
+    for name in (
+        "durable",
+        "track",
+        "project_field",
+        "created_field",
+        "updated_field",
+        "serializer",
+        "soft_delete",
+        "not_secret",
+    ):
         assert documented[name] == repr(getattr(Collection, name))
 
 
@@ -101,6 +111,16 @@ def test_reasons_to_resync():
 def test_requests():
     documented = re.findall(r'^\| `\{"type":"(\w+)"', section("protocol.md", "Requests"), re.M)
     assert sorted(documented) == sorted(TYPES)
+
+
+def test_operators_of_filters():
+    assert set(table("filters.md", "Operators")) == set(OPERATORS)
+
+
+def test_options_of_subscribe():
+    options = re.findall(r"^  \| (.+?) \|", section("protocol.md", "Requests"), re.M)[1:]
+    documented = {name for cell in options for name in re.findall(r"`(\w+)`", cell)}
+    assert documented == set(Subscribe.__struct_fields__) - {"id", "collection", "subscription"}
 
 
 def test_checks():

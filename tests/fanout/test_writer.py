@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from django_cocobase_realtime.fanout.writer import Writer
+from django_cocobase_realtime.fanout.writer import Credit, Writer
 
 
 class Socket:
@@ -91,3 +91,14 @@ async def test_a_socket_that_is_gone_is_silence(make, stalled):
     assert writer.closed
     writer.push("c")
     assert socket.sent == []
+
+
+def test_credit():
+    credit = Credit(2)
+    assert [credit.owe(cursor) for cursor in "abc"] == [False, False, True]
+    credit.ack("b")
+    assert [credit.owe(cursor) for cursor in "de"] == [False, True]
+    credit.ack("unknown")
+    assert credit.owe("f")
+    credit.ack("f")
+    assert not credit.owe("g")

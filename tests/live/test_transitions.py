@@ -221,3 +221,16 @@ async def test_a_snapshot_is_ordered_limited_and_filtered(realtime, api_key, set
         for order in ("meta", "password", "owner__password", "nonsense"):
             ask = {"type": "subscribe", "collection": "posts", "snapshot": {"order": order}}
             assert (await client.request(ask))["code"] == "bad_request"
+
+
+async def test_batches_hold_the_same_events(realtime, api_key):
+    async with realtime(token=api_key, authenticate=False) as client:
+        await client.send({"type": "auth", "token": api_key, "batch": True})
+        await client.receive("authenticated")
+        await client.subscribe("items")
+        await Item.objects.acreate(name="alone")
+        assert (await client.receive("event"))["document"]["data"]["name"] == "alone"
+        await Item.objects.abulk_create([Item(name=str(n)) for n in range(5)])
+        frame = await client.receive("events")
+        assert [e["document"]["data"]["name"] for e in frame["events"]] == list("01234")
+        assert all(e["type"] == "event" and e["cursor"] for e in frame["events"])

@@ -1,6 +1,7 @@
 """The conversation without sockets: each entry point's effects, and what answers do to it."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 
@@ -9,6 +10,7 @@ from django_cocobase_realtime.events import Member
 from django_cocobase_realtime.fanout.connection import Connection
 from django_cocobase_realtime.fanout.rooms import Joined
 from django_cocobase_realtime.fanout.subscriptions import Begin, Wanted
+from django_cocobase_realtime.fanout.writer import Writer
 from django_cocobase_realtime.filters import FieldSpec, Filter, Kind
 from django_cocobase_realtime.grants import Decision, Grant
 from django_cocobase_realtime.identity import Identity
@@ -30,7 +32,7 @@ class Shell:
     """Drives a session with answers given beforehand, and keeps its effects."""
 
     def __init__(self, limits=None, **answers):
-        self.connection = Connection("c1", None, lambda code: None)
+        self.connection = Connection("c1", Mock(spec=Writer), lambda code: None)
         self.session = Session(self.connection, limits or Limits(), heartbeat=25, now=0.0)
         self.answers = {do.Authenticate: ADA, do.Admit: True, do.Authorize: GRANT, **answers}
         self.answers.setdefault(do.Prepare, Extent("e1", 10, 5))
@@ -332,19 +334,6 @@ def test_ack_is_not_answered_and_cheap(shell):
     for n in range(100):
         assert shell.take({"type": "ack", "cursor": str(n)}) == []
     assert shell.answer({"type": "ack"})["code"] == "bad_request"
-
-
-def test_credit():
-    connection = Connection("c", None, lambda code: None)
-    assert not any(connection.overdrawn(str(n), 1) for n in range(9))  # it never acked
-    connection.ack("8")
-    assert [connection.overdrawn(c, 2) for c in "abc"] == [False, False, True]
-    connection.ack("b")
-    assert [connection.overdrawn(c, 2) for c in "de"] == [False, True]
-    connection.ack("unknown")
-    assert connection.overdrawn("f", 2)
-    connection.ack("f")
-    assert not connection.overdrawn(None, 0)  # no log, no cursor, no credit
 
 
 def test_a_reconnect_with_a_hundred_subscriptions_passes(shell):

@@ -1,0 +1,147 @@
+"""Rounds over several servers in turn, so that noise hits all alike: medians, and ratios."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.common import median, say
+from benchmarks.load import Load, Step
+from benchmarks.targets import Target
+
+
+class Bench:
+    """A target with its subscribers and what was measured of it."""
+
+    def __init__(self, target: Target, subscribers: int, classes: int = 1) -> None:
+        self.target = target
+        self.subscribers = subscribers
+        self.classes = classes
+        self.load = Load()
+        self.refused: str | None = None
+        self.rounds: list[dict[str, Any]] = []
+        self.closed: dict[str, int] = {}
+        self.late = 0
+
+    def start(self) -> None:
+        """Start the server and subscribe all; ``refused`` says why not."""
+        server, target = self.target.server, self.target
+        server.start()
+        sockets = [
+            (server.url, n % self.classes, target.steps(n, n % self.classes))
+            for n in range(self.subscribers)
+        ]
+        answer = self.load.open(sockets)
+        self.refused = answer["refused"]
+        self.load.begin(self.classes)
+
+    def again(self, name: str, steps: Callable[[int], list[Step]], **message: Any) -> None:
+        """Another subscription on the same sockets, for another row: ``steps`` by class."""
+        self.target.name, self.target.message = name, message
+        self.rounds = []
+        classes = [n % self.classes for n in range(self.subscribers)]
+        self.refused = self.load.again([(k, steps(k)) for k in classes])["refused"]
+        self.load.begin(self.classes)
+
+    def measure(self, seconds: float, least: int = 1, timeout: float = 60) -> None:
+        """One round."""
+        server, target = self.target.server, self.target
+        before = server.cpu
+        told = self.load.closed_loop(
+            [server.control],
+            seconds=seconds,
+            least=least,
+            count=target.burst,
+            timeout=timeout,
+            **target.message,
+        )
+        told["cpu"] = server.cpu - before
+        self.rounds.append(told)
+
+    def trigger_alone(self, seconds: float) -> float:
+        """Server CPU µs of a trigger that asks for nothing, which is in every event's figure."""
+        server = self.target.server
+        before = server.cpu
+        told = self.load.closed_loop([server.control], seconds=seconds, nothing=True)
+        return (server.cpu - before) / told["events"] * 1e6
+
+    def finish(self) -> None:
+        """What comes after the last event is one too many."""
+        if self.rounds:
+            quiet = self.load.quiet(0.2)
+            self.late, self.closed = quiet["late"], quiet["closed"]
+
+    def stop(self) -> None:
+        """Finish, and end the server and its subscribers."""
+        try:
+            self.finish()
+        finally:
+            self.load.stop()
+            self.target.server.kill()
+
+    def row(self) -> dict[str, Any]:
+        """Medians over the rounds; faults are added up."""
+        row: dict[str, Any] = {"name": self.target.name, "subscribers": self.subscribers}
+        if self.refused or not self.rounds:
+            return {**row, "refused": self.refused or "not measured"}
+        used = [r for r in self.rounds if r["deliveries"]]
+        return {
+            **row,
+            "events": sum(r["events"] for r in used),
+            "deliveries": sum(r["deliveries"] for r in used),
+            "us_per_delivery": median(r["cpu"] / r["deliveries"] * 1e6 for r in used),
+            "us_per_event": median(r["cpu"] / r["events"] * 1e6 for r in used),
+            "us_per_delivery_each_round": [
+                round(r["cpu"] / r["deliveries"] * 1e6, 2) for r in used
+            ],
+            "loader_us_per_delivery": median(r["loader_cpu"] / r["deliveries"] * 1e6 for r in used),
+            "frame_bytes": median(r["frame_bytes"] for r in used),
+            "frames": sum(r["frames"] for r in used),
+            "p50_ms": median(r["p50_ms"] for r in used),
+            "p99_ms": median(r["p99_ms"] for r in used),
+            "per_second": median(r["deliveries"] / r["wall"] for r in used),
+            "lost": sum(r["lost"] for r in used),
+            "duplicates": sum(r["duplicates"] for r in used) + self.late,
+            "misdirected": sum(r["misdirected"] for r in used),
+            "closed": self.closed,
+        }
+
+
+def run(benches: list[Bench], rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """Start all, measure each in turn, ``rounds`` times, after one unmeasured event; end all."""
+    try:
+        for bench in benches:
+            up(bench)
+        in_turn(benches, rounds, seconds)
+    finally:
+        for bench in benches:
+            bench.stop()
+    return [bench.row() for bench in benches]
+
+
+def up(bench: Bench) -> None:
+    """Start a bench; say how long it took, or why it cannot be had."""
+    began = time.monotonic()
+    try:
+        bench.start()
+    except (AssertionError, RuntimeError) as error:
+        bench.refused = str(error).strip().splitlines()[-1][:200]
+    took = f"up in {time.monotonic() - began:.1f} s"
+    say(f"    {bench.target.name}: {bench.refused or took}"[:160])
+
+
+def in_turn(benches: list[Bench], rounds: int, seconds: float) -> None:
+    """Measure each in turn, ``rounds`` times, after one unmeasured event."""
+    fit = [bench for bench in benches if not bench.refused]
+    for bench in fit:
+        bench.measure(0)
+        bench.rounds.clear()
+    for _ in range(rounds):
+        for bench in fit:
+            bench.measure(seconds)
+
+
+def faults(rows: list[dict[str, Any]]) -> int:
+    """Deliveries that were lost, repeated or misdirected, over all rows."""
+    return sum(r.get(name, 0) for r in rows for name in ("lost", "duplicates", "misdirected"))

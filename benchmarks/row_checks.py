@@ -1,0 +1,96 @@
+"""What permissions cost an event: a filter, a look at each row, and a query for each row.
+
+``python -m benchmarks.row_checks [--subscribers 100] [--events 50]``. In one process, without
+sockets: the time from an event's arrival until all frames are handed to the writers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import time
+from types import SimpleNamespace
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+
+import django
+
+django.setup()
+
+from asgiref.sync import sync_to_async  # noqa: E402
+from django.core.management import call_command  # noqa: E402
+
+from django_cocobase_realtime import Collection  # noqa: E402
+from django_cocobase_realtime.events import Change, now  # noqa: E402
+from django_cocobase_realtime.fanout.audience import Audience  # noqa: E402
+from django_cocobase_realtime.fanout.connection import Connection  # noqa: E402
+from django_cocobase_realtime.fanout.subscriptions import Subscription, View  # noqa: E402
+from django_cocobase_realtime.identity import Identity  # noqa: E402
+from tests.app.models import Item  # noqa: E402
+
+
+class ByFilter:
+    def visible_to(self, identity):
+        return {"size": {"lt": 10}}
+
+
+class ByRow:
+    def has_object_permission(self, identity, item):
+        return item.size < 10
+
+
+class ByQuery:
+    def has_object_permission(self, identity, item):
+        return Item.objects.filter(name__startswith="item", size__lt=10).exists()
+
+
+async def measure(permission: type, subscribers: int, events: int) -> float:
+    """Microseconds a subscriber and event."""
+    cls = type("Items", (Collection,), {"model": Item, "permission": permission, "name": "items"})
+    collection = cls()
+    collection.__dict__["name"] = "items"
+    audience = Audience(collection)
+    got = 0
+
+    def push(text: str) -> None:
+        nonlocal got
+        got += 1
+
+    for number in range(subscribers):
+        writer = SimpleNamespace(push=push)
+        connection = Connection(str(number), writer, lambda code, retry_after_ms=None: None)
+        connection.identity = Identity(f"key:{number}")
+        grant = await sync_to_async(collection.grant)(connection.identity, {})
+        view = View(grant.decision.visible, grant.fields, "", grant.decision.check)
+        subscription = Subscription(connection, "items", "items", view)
+        connection.subscriptions["items"] = subscription
+        audience.table.add(subscription)
+    image = {"id": "1", "name": "item", "size": 5}
+    started = time.perf_counter()
+    for number in range(events):
+        id = str(number)
+        audience.tell(Change(id, "items", "created", "1", id, now(), after=image))
+        while got < (number + 1) * subscribers:
+            await asyncio.sleep(0)
+    return (time.perf_counter() - started) / events / subscribers * 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--subscribers", type=int, default=100)
+    parser.add_argument("--events", type=int, default=50)
+    options = parser.parse_args()
+    call_command("migrate", verbosity=0)
+    Item.objects.get_or_create(name="item", defaults={"size": 5})
+    first = None
+    for permission in (ByFilter, ByRow, ByQuery):
+        cost = asyncio.run(measure(permission, options.subscribers, options.events))
+        first = first or cost
+        print(
+            f"{permission.__name__:10} {cost:8.1f} us a subscriber and event  {cost / first:6.1f} x"
+        )
+
+
+if __name__ == "__main__":
+    main()
