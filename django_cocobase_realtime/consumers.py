@@ -22,6 +22,7 @@ from .conf import Limits, conf
 from .fanout.connection import Connection
 from .fanout.hub import Hub
 from .fanout.room_frames import RoomFrames
+from .fanout.transport import unsent_of
 from .fanout.writer import Writer
 from .grants import Grant
 from .identity import Identity
@@ -101,6 +102,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             max_bytes=limits.queue_bytes,
             max_messages=limits.queue_messages,
             on_overflow=lambda: self._end(CloseCode.SLOW_CONSUMER),
+            unsent=unsent_of(self.base_send),
         )
         connection = Connection(uuid.uuid4().hex, writer, self._end)
         self.session = self.make_session(connection, limits)
@@ -308,6 +310,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             await self._hub.close(self.session.connection, lost=lost)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
+                await writer.read(CLOSE_TIMEOUT / 2)  # or daphne cuts before the close is read
                 await self.close(int(code), code.reason)
         except TimeoutError:
             self._give_up()

@@ -58,6 +58,9 @@ class SdkConsumer(RealtimeConsumer):
             now=time.monotonic(),
         )
 
+    async def accept(self, *args: Any, **kwargs: Any) -> None:
+        """The gate has accepted."""
+
     def said_goodbye(self, code: int) -> bool:
         """SDKs have no word for leaving but to close the socket."""
         return code in (1000, 1005)
@@ -73,11 +76,7 @@ async def serve(scope: Any, receive: Receive, send: Send) -> None:
     async def receive_again() -> Any:
         return waiting.pop() if waiting else await receive()
 
-    async def send_but_accept(message: Any) -> None:
-        if message["type"] != "websocket.accept":
-            await send(message)
-
-    await SdkConsumer()(scope, receive_again, send_but_accept)
+    await SdkConsumer()(scope, receive_again, send)
 
 
 async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:

@@ -54,10 +54,11 @@ class Credit:
 class Writer:
     """Sends frames of one connection in order, in bounded memory.
 
-    ``max_bytes`` and ``max_messages`` bound what waits for a client that does not read; beyond
-    either, or beyond its ``credit``, the queue is dropped and ``on_overflow`` is called once. With
-    ``batch`` set, events that come in the same turn of the loop, or wait together, leave as one
-    frame. Not thread-safe: it belongs to its connection's event loop.
+    ``max_bytes`` and ``max_messages`` bound what waits for a client that does not read, ``unsent``
+    tells of bytes that wait in the server; beyond these, or beyond its credit, the queue is
+    dropped and ``on_overflow`` is called once. With a batcher, events that come in the same turn
+    of the loop, or wait together, leave as one frame. Not thread-safe: it belongs to its
+    connection's event loop.
 
     ``direct``: an event may be handed to ``send`` as it is (see ``spread``).
     """
@@ -72,15 +73,23 @@ class Writer:
         "_on_overflow",
         "_queue",
         "_task",
+        "_unsent",
         "closed",
         "direct",
         "send",
     )
 
     def __init__(
-        self, send: Send, *, max_bytes: int, max_messages: int, on_overflow: Callable[[], None]
+        self,
+        send: Send,
+        *,
+        max_bytes: int,
+        max_messages: int,
+        on_overflow: Callable[[], None],
+        unsent: Callable[[], int] | None = None,
     ) -> None:
         self.send = send
+        self._unsent = unsent
         self._max_bytes = max_bytes
         self._max_messages = max_messages
         self._on_overflow = on_overflow
@@ -91,7 +100,7 @@ class Writer:
         self._batch: Batcher | None = None
         self._credit: Credit | None = None
         self.closed = False
-        self.direct = True
+        self.direct = unsent is None
 
     @property
     def queued_bytes(self) -> int:
@@ -149,6 +158,8 @@ class Writer:
         try:
             waiting = started.send(None)
         except StopIteration:
+            if self._unsent is not None and self._unsent() > self._max_bytes:
+                self._overflow()
             return
         except Exception:
             self.lost()
@@ -208,7 +219,7 @@ class Writer:
         finally:
             self._task = None
             if not self.closed:
-                self.direct = self._batch is None and self._credit is None
+                self.direct = (self._batch, self._credit, self._unsent) == (None, None, None)
 
     async def drained(self) -> None:
         """Wait until nothing waits: for those who have much to send and can pause."""
@@ -222,6 +233,14 @@ class Writer:
             return True
         done, _ = await asyncio.wait({self._task}, timeout=timeout)
         return bool(done)
+
+    async def read(self, timeout: float) -> None:
+        """Wait until the client has read what the server holds, where that can be told."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while self._unsent is not None and self._unsent() > 0:
+            if asyncio.get_running_loop().time() > deadline:
+                return
+            await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
         """Send nothing more; give up what waits."""
