@@ -5,7 +5,14 @@ import asyncio
 import pytest
 from asgiref.sync import sync_to_async
 
-from django_cocobase_realtime import Room, abroadcast, broadcast, register_room, send_to_user
+from django_cocobase_realtime import (
+    Room,
+    abroadcast,
+    broadcast,
+    permissions_changed,
+    register_room,
+    send_to_user,
+)
 from django_cocobase_realtime.models import ApiKey, PresenceConnection, RoomMessage
 from django_cocobase_realtime.room import room_registry
 from django_cocobase_realtime.rooms import presence as backends
@@ -177,6 +184,20 @@ async def test_permissions(realtime, user, bob, api_key, settings):
         await ada.send({"type": "leave", "room": "hall-1"})
         await ada.receive("left")
         assert await staff.receive_nothing()  # who may not see members hears of none
+
+
+async def test_rights_that_change_count_at_once(realtime, user, bob, settings):
+    configure(settings, {"hall-*": {"permission": f"{__name__}.Door"}, "*": {}})
+    async with realtime(user=user) as ada, realtime(user=bob) as staff:
+        await ada.join("lobby")
+        await staff.join("hall-1")
+        bob.is_staff = False
+        await bob.asave()
+        assert await staff.closed() == 4201
+        user.first_name = "Ada"
+        await user.asave()
+        await sync_to_async(permissions_changed)(user)
+        assert (await ada.request({"type": "ping"}))["type"] == "pong"
 
 
 async def test_a_class_decides(realtime, user, bob, settings):
