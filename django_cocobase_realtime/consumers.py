@@ -12,7 +12,6 @@ from typing import Any
 
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
-from channels.utils import await_many_dispatch
 from django.db import InterfaceError, OperationalError
 
 from .auth.address import client_address
@@ -71,7 +70,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._admitted = False
         self._goodbye = False
         try:
-            await await_many_dispatch([receive], self.dispatch)
+            # no channel to listen to as well: Channels' own loop would take two tasks
+            while True:
+                await self.dispatch(await receive())
         except StopConsumer:
             pass
         except asyncio.CancelledError:

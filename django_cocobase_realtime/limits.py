@@ -6,7 +6,7 @@ Everything is in this process: caps on connections are per process.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Hashable
 from enum import IntEnum
 
@@ -40,13 +40,13 @@ class PerMinute:
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
-        self._times: deque[float] = deque()
+        self._times: list[float] = []
 
     def exceeded(self, now: float) -> bool:
         """Count one more; True where that is more than the bound within a minute."""
-        while self._times and now - self._times[0] >= 60:
-            self._times.popleft()
-        self._times.append(now)
+        # of a bounded number at most: more than that is told apart by nothing
+        recent = [time for time in self._times if now - time < 60]
+        self._times = [*recent[-self._bound :], now] if self._bound else [now]
         return len(self._times) > self._bound
 
 

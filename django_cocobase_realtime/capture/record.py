@@ -59,6 +59,7 @@ def record_save(
     """A row was written. ``instance`` is None where only the database knows what it holds."""
     row: Row | None = None
     made: list[Change] = []
+    current, at = Transaction.current(using), now()
     for codec, collections in table.codecs():
         old = None if before is None else codec.image(before)
         new = after_image(codec, instance, update_fields, old)
@@ -68,7 +69,7 @@ def record_save(
                 return
             new = codec.image(row)
         op: Literal["created", "updated"] = "created" if created else "updated"
-        made += _changes(collections, codec, using, op, pk, old, new)
+        made += _changes(collections, codec, op, pk, old, new, current, at)
     emit(using, table, made)
 
 
@@ -78,6 +79,7 @@ def record_rows(
     """Many rows were written at once: each as it was (None: not there) and as it is."""
     made: list[Change] = []
     groups = list(table.codecs())
+    current, at = Transaction.current(using), now()
     for before, after in pairs:
         row = after or before
         if row is None:
@@ -88,17 +90,18 @@ def record_rows(
             new = None if after is None else codec.image(after)
             op: Literal["created", "updated", "deleted"]
             op = "deleted" if after is None else "created" if before is None else "updated"
-            made += _changes(collections, codec, using, op, pk, old, new)
+            made += _changes(collections, codec, op, pk, old, new, current, at)
     emit(using, table, made)
 
 
 def record_related(table: WatchedTable, using: str, row: Row, field: str) -> None:
     """A row's many-to-many field changed: an update of the row, though not of its table."""
     made: list[Change] = []
+    current, at = Transaction.current(using), now()
     for codec, collections in table.codecs():
         image = codec.image(row)
         pk = table.pk_of(row)
-        for change in _changes(collections, codec, using, "updated", pk, image, image):
+        for change in _changes(collections, codec, "updated", pk, image, image, current, at):
             changed = None if change.changed is None else (field,)
             made.append(replace(change, changed=changed))
     emit(using, table, made)
@@ -107,13 +110,13 @@ def record_related(table: WatchedTable, using: str, row: Row, field: str) -> Non
 def _changes(
     collections: Iterable[Collection],
     codec: RowCodec,
-    using: str,
     op: Literal["created", "updated", "deleted"],
     pk: Any,
     old: Image | None,
     new: Image | None,
+    current: Transaction,
+    at: str,
 ) -> list[Change]:
-    current = Transaction.current(using)
     changed = None if op != "updated" or old is None or new is None else difference(old, new)
     made = []
     for collection in collections:
@@ -126,7 +129,7 @@ def _changes(
                 op=op,
                 document_id=codec.key(pk),
                 transaction=current.id,
-                at=now(),
+                at=at,
                 before=old if keep else None,
                 after=new,
                 changed=changed if keep else None,

@@ -12,7 +12,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +62,8 @@ class Checks:
                 subscription.connection.close(CloseCode.OVERLOADED, RETRY_MS)
             return
         for subscription in subscriptions:
+            if subscription.unchecked is None:
+                subscription.unchecked = deque()
             subscription.unchecked.append(change.seq or 0)
         self._waiting.append((change, subscriptions))
         spent.waiting += 1
@@ -92,7 +93,7 @@ class Checks:
                 spent.waiting -= 1
                 live = {s for s in subscriptions if is_current(s)}
                 for subscription in live:
-                    with suppress(IndexError):
+                    if subscription.unchecked:
                         subscription.unchecked.popleft()
                 self._deliver(change, [(s, event) for s, event in found if s in live])
         finally:

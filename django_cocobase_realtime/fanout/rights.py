@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from django.db import DatabaseError
 
 from ..auth.users import reloaded
+from ..conf import conf
 from ..identity import Identity
 from ..log.cursor import Position
 from ..room import RoomGrant
@@ -21,6 +22,7 @@ from ..wire.codes import CloseCode
 from ..workers import run
 from .start import release
 from .subscriptions import Begin, Subscription, View
+from .views import view_again
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -49,7 +51,7 @@ def freeze(hub: Hub, connection: Connection) -> Frozen:
             table.discard(subscription)
             seq = subscription.unchecked[0] - 1 if subscription.unchecked else feed.seq
             begin = begin or Begin(Position(feed.epoch, seq))
-        subscription.unchecked.clear()
+        subscription.unchecked = None
         frozen.append((subscription, begin))
     return frozen
 
@@ -112,4 +114,5 @@ def _ask(
         if user is None:
             return None, []
         identity = replace(identity, user=user)
-    return identity, [None if s.again is None else s.again(identity) for s in subscriptions]
+    limits = conf.limits
+    return identity, [view_again(limits, s.asked, identity) for s in subscriptions]

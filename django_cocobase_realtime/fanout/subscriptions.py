@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -22,7 +22,6 @@ from .connection import NATIVE
 from .crowds import Crowd, Shape, Told
 
 if TYPE_CHECKING:
-    from ..identity import Identity
     from .connection import Connection
 
 EVENTS = frozenset({"created", "updated", "deleted"})
@@ -65,7 +64,7 @@ class Subscription:
 
     ``events`` are the wanted ones; with ``transitions`` an update that brings a document into the
     set is ``entered``, one that takes it out ``left``. With ``changed``, an update matters only if
-    one of these fields changed. ``again`` asks the permission anew: None where it refuses now.
+    one of these fields changed. ``asked`` is the request, to ask the permission again by.
     ``rights`` counts, with its connection's, how often rights may have changed.
 
     ``seen`` is the number of the last event that it was told of, ``starting`` the task that
@@ -81,13 +80,13 @@ class Subscription:
     events: frozenset[str] = EVENTS
     transitions: bool = False
     changed: frozenset[str] | None = None
-    again: Callable[[Identity], View | None] | None = None
+    asked: bytes = b""
     rights: int = 0
     seen: int = 0
     starting: asyncio.Task[None] | None = None
     begin: Begin | None = None
     held: list[str] | None = None
-    unchecked: deque[int] = field(default_factory=deque)
+    unchecked: deque[int] | None = None
 
     @property
     def shape(self) -> Shape:
@@ -118,6 +117,7 @@ class SubscriptionTable:
         self._checked: FilterIndex[Subscription] = FilterIndex()
         self._crowds: dict[CrowdKey, Crowd] = {}
         self._shapes: WeakValueDictionary[Shape, Shape] = WeakValueDictionary()
+        self._indexes = (self._literal, self._transitional, self._checked)
         self._homes: dict[Subscription, Crowd | None] = {}
         self._of: dict[Connection, dict[Subscription, None]] = {}
 
@@ -131,6 +131,9 @@ class SubscriptionTable:
         """Let it hear from the next event on; again where what it sees or holds has changed."""
         self.discard(subscription)
         connection = subscription.connection
+        known = next(filter(None, (i.known(subscription.view.filter) for i in self._indexes)), None)
+        if known is not None:  # one of each is enough
+            subscription.view = replace(subscription.view, filter=known)
         if subscription.view.check is not None:
             self._homes[subscription] = None
             self._checked.add(subscription, subscription.view.filter)

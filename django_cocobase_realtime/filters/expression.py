@@ -147,17 +147,21 @@ Place = tuple[Ref, Hashable]
 class Filter:
     """A set of rows. Equal filters are of one mind: same ``canonical``, same hash."""
 
-    __slots__ = ("_canonical", "matches", "root")
-
-    matches: Callable[[Row], bool]
-    """Whether the row is in the set."""
+    __slots__ = ("__weakref__", "_canonical", "_predicate", "root")
 
     def __init__(self, root: Node = ALWAYS) -> None:
-        from .predicate import compile_node
-
         self.root = root
         self._canonical = root.text()
-        self.matches = compile_node(root)
+        self._predicate: Callable[[Row], bool] | None = None
+
+    @property
+    def matches(self) -> Callable[[Row], bool]:
+        """Whether a row is in the set: compiled at first use, since an index may need it never."""
+        if self._predicate is None:
+            from .predicate import compile_node
+
+            self._predicate = compile_node(self.root)
+        return self._predicate
 
     @classmethod
     def everything(cls) -> Filter:

@@ -33,6 +33,10 @@ class _Entry(Generic[T]):
         self.members: dict[T, None] = {}
 
 
+Bucket = _Entry[T] | dict[_Entry[T], None]
+"""Those that stand at one place: mostly one, and a dictionary of one is four times as large."""
+
+
 class FilterIndex(Generic[T]):
     """Items by their filter; items of one filter are found, and judged, together.
 
@@ -44,7 +48,7 @@ class FilterIndex(Generic[T]):
         self._entries: dict[Filter, _Entry[T]] = {}
         self._filters: dict[T, Filter] = {}
         self._everywhere: dict[_Entry[T], None] = {}
-        self._buckets: dict[Ref, dict[Hashable, dict[_Entry[T], None]]] = {}
+        self._buckets: dict[Ref, dict[Hashable, Bucket[T]]] = {}
 
     def __len__(self) -> int:
         return len(self._filters)
@@ -72,6 +76,11 @@ class FilterIndex(Generic[T]):
             del self._entries[filter]
             self._leave(entry)
 
+    def known(self, filter: Filter) -> Filter | None:
+        """The equal filter that is in already, None where there is none."""
+        entry = self._entries.get(filter)
+        return None if entry is None else entry.filter
+
     def matching(self, row: Row) -> list[T]:
         """Items whose filter matches the row, each once."""
         found: list[T] = []
@@ -90,7 +99,7 @@ class FilterIndex(Generic[T]):
         for ref, buckets in self._buckets.items():
             bucket = buckets.get(row.get(ref))
             if bucket is not None:
-                found.append(bucket)
+                found.append({bucket: None} if isinstance(bucket, _Entry) else bucket)
         if len(found) == 1:
             return found[0]
         # a filter may stand at places of several fields
@@ -108,16 +117,24 @@ class FilterIndex(Generic[T]):
         if places is None:
             self._everywhere[entry] = None
         for ref, value in places or ():
-            self._buckets.setdefault(ref, {}).setdefault(value, {})[entry] = None
+            buckets = self._buckets.setdefault(ref, {})
+            held = buckets.get(value)
+            if held is None:
+                buckets[value] = entry
+            elif isinstance(held, _Entry):
+                buckets[value] = {held: None, entry: None}
+            else:
+                held[entry] = None
         return entry
 
     def _leave(self, entry: _Entry[T]) -> None:
         self._everywhere.pop(entry, None)
         for ref, value in entry.places or ():
             buckets = self._buckets[ref]
-            bucket = buckets[value]
-            bucket.pop(entry, None)
-            if not bucket:
+            held = buckets[value]
+            if not isinstance(held, _Entry):
+                held.pop(entry, None)
+            if held is entry or not held:
                 del buckets[value]
             if not buckets:
                 del self._buckets[ref]
@@ -150,4 +167,8 @@ class FilterIndex(Generic[T]):
         return None, None
 
     def _crowd(self, places: tuple[Place, ...]) -> int:
-        return sum(len(self._buckets.get(ref, {}).get(value, ())) + 1 for ref, value in places)
+        crowd = 0
+        for ref, value in places:
+            held = self._buckets.get(ref, {}).get(value)
+            crowd += 1 if held is None else 2 if isinstance(held, _Entry) else 1 + len(held)
+        return crowd

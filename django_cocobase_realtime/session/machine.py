@@ -40,11 +40,12 @@ class Session:
         self.heartbeat = heartbeat
         self.closed = False
         self._bad_requests = PerMinute(limits.bad_requests_per_minute)
-        per_second, burst = limits.messages_rate
-        self._messages = TokenBucket(limits.messages_rate, now)
-        self._free = TokenBucket((per_second * FREE_FACTOR, burst * FREE_FACTOR), now)
-        self._subscribes = TokenBucket(limits.subscribe_rate, now)
-        self._broadcasts = TokenBucket(limits.broadcast_rate, now)
+        self._began = now
+        # made at first use: most connections need but one or two
+        self._messages: TokenBucket | None = None
+        self._free: TokenBucket | None = None
+        self._subscribes: TokenBucket | None = None
+        self._broadcasts: TokenBucket | None = None
         self._refusals = 0
 
     @property
@@ -137,11 +138,21 @@ class Session:
         """What pays for a command."""
         match command:
             case messages.Ping() | messages.Ack():
+                if self._free is None:
+                    per_second, burst = self.limits.messages_rate
+                    rate = (per_second * FREE_FACTOR, burst * FREE_FACTOR)
+                    self._free = TokenBucket(rate, self._began)
                 return self._free
             case messages.Subscribe():
+                if self._subscribes is None:
+                    self._subscribes = TokenBucket(self.limits.subscribe_rate, self._began)
                 return self._subscribes
             case messages.Broadcast():
+                if self._broadcasts is None:
+                    self._broadcasts = TokenBucket(self.limits.broadcast_rate, self._began)
                 return self._broadcasts
+        if self._messages is None:
+            self._messages = TokenBucket(self.limits.messages_rate, self._began)
         return self._messages
 
     def _bad(self, error: InvalidMessage, now: float) -> Steps:

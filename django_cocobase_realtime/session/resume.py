@@ -5,9 +5,6 @@ The answer is never partial: everything after its cursor, or a reason to fetch a
 
 from __future__ import annotations
 
-from hashlib import blake2s
-from typing import Any
-
 from ..conf import Limits
 from ..log.cursor import InvalidCursor, Position, decode
 from ..log.read import Extent
@@ -29,11 +26,6 @@ REASONS = (
     "retention",
     "replay_limit",
 )
-
-
-def scope_of(parts: Any) -> str:
-    """A hash of what a subscription may see, the same on every server for the same ``parts``."""
-    return blake2s(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 def resume(

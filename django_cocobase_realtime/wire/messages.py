@@ -38,7 +38,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     order: str | None = None
 
 
-class Subscribe(Message, frozen=True, tag="subscribe", kw_only=True):
+class Subscribe(Message, frozen=True, tag="subscribe", kw_only=True, omit_defaults=True):
     """Watch a collection. ``subscription`` names it, by default as the collection."""
 
     collection: Name
