@@ -101,7 +101,7 @@ async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
         reason = _wrong(message.get("text"), limits)
         if reason is None:
             return message
-        delay = failures.delay(address, time.monotonic())
+        delay = failures.delay(address, time.monotonic(), limits)
         if delay:
             await asyncio.sleep(delay)
         await _refuse(send, reason, CloseCode.BAD_CREDENTIAL)
