@@ -113,6 +113,8 @@ class Rooms:
         except BaseException:
             if new:
                 self.drop(connection, wish.room, lost=False)
+            else:
+                self.settle(connection, wish.room, None)  # it hears on as it did
             raise
         if joined is None:
             seat.live = True  # nothing to take back

@@ -39,6 +39,8 @@ def join(session: Session, command: Join) -> Steps:
         return
     grant: RoomGrant | None = yield Permit(command.room)
     if grant is None:
+        if command.room in rooms:  # it could be joined before
+            yield Exit(command.room)
         message = f"You may not join the room {command.room!r}."
         yield session.error(ErrorCode.FORBIDDEN, message, command.id)
         return

@@ -1,6 +1,7 @@
 """Rooms as their members see them, in one process: presence, states, history, permissions."""
 
 import asyncio
+import time
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -266,6 +267,31 @@ async def test_history(realtime, user, bob, settings):
             assert "cursor" not in reply
             assert await ada.receive_nothing()
     assert await RoomMessage.objects.acount() == 3
+
+
+async def test_what_is_said_while_the_past_is_read_comes_once(
+    realtime, user, settings, monkeypatch
+):
+    from django_cocobase_realtime.rooms import history
+
+    configure(settings, {"*": {"history": 10}})
+    look = history.look
+
+    def slow_look(*args):
+        broadcast("r", "early")  # kept, and on its way
+        time.sleep(0.3)
+        past = look(*args)
+        broadcast("r", "late")
+        time.sleep(0.3)
+        return past
+
+    monkeypatch.setattr(history, "look", slow_look)
+    async with realtime(user=user) as ada:
+        await ada.join("r", history=5)
+        early, late = await ada.receive("event"), await ada.receive("event")
+        assert (early["message"], early.get("replayed")) == ("early", True)
+        assert (late["message"], late.get("replayed")) == ("late", None)
+        assert await ada.receive_nothing()
 
 
 async def test_a_durable_room_tells_what_the_layer_lost(realtime, user, settings):

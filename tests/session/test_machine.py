@@ -279,6 +279,22 @@ def test_rooms(shell):
         assert shell.answer(frame)["code"] == "not_joined"
 
 
+def test_a_room_that_may_not_be_joined_any_more_is_left(shell):
+    shell.take({"type": "join", "room": "r"})
+    shell.answers[do.Permit] = None
+    effects = shell.take({"type": "join", "room": "r"})
+    assert [type(e) for e in effects] == [do.Permit, do.Exit, do.Send]
+    assert effects[-1].frame["code"] == "forbidden"
+    assert shell.connection.rooms == {}
+
+
+def test_presence_that_does_not_answer(shell):
+    shell.answers[do.Enter] = False
+    answer = shell.answer({"type": "join", "room": "r", "id": 1})
+    assert (answer["code"], answer["id"]) == ("internal_error", 1)
+    assert answer["retry_after_ms"] > 0
+
+
 def test_limits():
     limits = Limits(subscriptions=1, rooms=1, name_bytes=4, message_bytes=100)
     shell = Shell(limits)
