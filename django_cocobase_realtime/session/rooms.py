@@ -8,9 +8,9 @@ import msgspec
 
 from ..events import Broadcast as Said
 from ..events import Sender, now
-from ..fanout.rooms import Joined, Wish
 from ..room import RoomGrant
 from ..rooms import history
+from ..rooms.rooms import Joined, Wish
 from ..rooms.saying import Outcome
 from ..wire import native
 from ..wire.codes import ErrorCode

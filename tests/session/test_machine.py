@@ -8,7 +8,6 @@ import pytest
 from django_cocobase_realtime.conf import Limits
 from django_cocobase_realtime.events import Member
 from django_cocobase_realtime.fanout.connection import Connection
-from django_cocobase_realtime.fanout.rooms import Joined
 from django_cocobase_realtime.fanout.subscriptions import Begin, Wanted
 from django_cocobase_realtime.fanout.writer import Writer
 from django_cocobase_realtime.filters import FieldSpec, Filter, Kind
@@ -17,7 +16,7 @@ from django_cocobase_realtime.identity import Identity
 from django_cocobase_realtime.log.cursor import Position, encode
 from django_cocobase_realtime.log.read import Extent
 from django_cocobase_realtime.room import Room, RoomGrant
-from django_cocobase_realtime.rooms.rooms import Seat
+from django_cocobase_realtime.rooms.rooms import Joined, Seat
 from django_cocobase_realtime.rooms.saying import Outcome
 from django_cocobase_realtime.session import Session
 from django_cocobase_realtime.session import effects as do
