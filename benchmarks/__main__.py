@@ -34,10 +34,12 @@ def main(names: list[str]) -> int:
         say(f"\n=== {name}")
         began = time.monotonic()
         command = [sys.executable, "-m", f"benchmarks.{name}", *ALL[name]]
-        try:
-            code = subprocess.run(command, timeout=LONGEST).returncode
-        except subprocess.TimeoutExpired:
-            code = -1
+        with subprocess.Popen(command) as process:
+            try:
+                code = process.wait(LONGEST)
+            except subprocess.TimeoutExpired:
+                process.terminate()  # not kill: it has servers to end
+                code = -1
         say(f"=== {name} took {time.monotonic() - began:.0f} s")
         if code:
             failed.append(name)

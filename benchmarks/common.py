@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 def set_up(database: str, settings: str = "tests.settings") -> None:
     """Django with the test project, on a fresh and migrated database: sqlite or postgres."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended too
     os.environ["DJANGO_SETTINGS_MODULE"] = settings
     os.environ.setdefault("REALTIME_TEST_FOLDER", tempfile.mkdtemp(prefix="realtime-bench-"))
     if database == "postgres":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -35,7 +36,8 @@ class Load:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):  # what it was told last, unread
+                pipe.close()
 
     def _ask(self, do: str, **order: Any) -> dict[str, Any]:
         assert self._process.stdin is not None

@@ -115,6 +115,7 @@ class Loader:
         self.faults = Counter({"lost": 0, "duplicates": 0, "misdirected": 0})
         self.delays = array("q")
         self.seen = 0  # deliveries and faults that were told of
+        self.late = 0  # what came after it was told
         self.arrivals: tuple[array[int], array[int]] | None = None
         self.committed: dict[int, int] = {}
         self.echoes = False  # the trigger alone: its answers are counted
@@ -205,8 +206,9 @@ class Loader:
             end = at + head + length
             if end > size:
                 break
-            self.take(client, data[at] & 15, data[at + head : end], now)
-            if end - at == size and self.marks:
+            opcode = data[at] & 15
+            self.take(client, opcode, data[at + head : end], now)
+            if opcode == 1 and self.marks and end - at == size:
                 self.chunk = data
             at = end
         client.buffer = data[at:]
@@ -409,6 +411,8 @@ class Loader:
         return self.measured(began, events, deliveries, delays)
 
     def reset(self) -> None:
+        self.late += len(self.delays) + self.faults.total() - self.seen
+        self.seen = 0
         self.left = self.frames = self.bytes = 0
         self.delays = array("q")
         self.committed.clear()
@@ -451,7 +455,7 @@ class Loader:
         while (rest := deadline - time.monotonic()) > 0:
             self.turn(rest)
         closed = Counter(c.closed for c in self.all if c.closed is not None)
-        late = len(self.delays) + self.faults.total() - self.seen
+        late = self.late + len(self.delays) + self.faults.total() - self.seen
         return {"late": late, "closed": dict(closed)}
 
     def stall(self, index: int) -> dict[str, Any]:

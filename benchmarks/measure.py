@@ -76,6 +76,8 @@ class Bench:
         """Finish, and end the server and its subscribers."""
         try:
             self.finish()
+        except (RuntimeError, BrokenPipeError):
+            say(f"    {self.target.name}: the load generator is gone")
         finally:
             self.load.stop()
             self.target.server.kill()

@@ -21,7 +21,7 @@ from benchmarks.load import Load, Step
 from benchmarks.targets import Target
 
 WARM = 100  # connections that are open before the first look
-IDLE = 5.0  # seconds of doing nothing
+IDLE = 20.0  # seconds of doing nothing: both servers ping once in so many
 MANY = 100  # subscriptions a connection
 
 

@@ -34,7 +34,7 @@ def measure(
     kind: str, layer: str, count: int, redis: Any, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """A row: ``count`` processes."""
-    made = [targets.ours(kind, layers=redis.layer(layer)) for _ in range(count)]
+    made = [targets.ours(kind, layers=redis.layer(layer), shared=True) for _ in range(count)]
     servers = [target.server for target in made]
     ports = [servers[0].control]
     with Load() as load:
@@ -78,7 +78,7 @@ def measure(
 
 def saves(kind: str, layer: str, redis: Any, subscribers: int) -> dict[str, Any]:
     """Messages an event where each is a save, heard by two processes."""
-    made = [targets.ours(kind, layers=redis.layer(layer)) for _ in range(2)]
+    made = [targets.ours(kind, layers=redis.layer(layer), shared=True) for _ in range(2)]
     events = 50
     with Load() as load:
         try:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -66,14 +67,24 @@ def asgi(
     *,
     layers: dict[str, Any] | None = None,
     settings: dict[str, Any] | None = None,
+    shared: bool = False,
     **env: str,
 ) -> MeasuredServer:
-    """One of the applications in ``benchmarks.site`` under uvicorn or daphne."""
+    """One of the applications in ``benchmarks.site`` under uvicorn or daphne.
+
+    On SQLite each server has a copy of the database, unless ``shared``: servers on one database
+    hear of each other's saves, as they should.
+    """
     from django.db import connections
 
     databases = {alias: dict(connections[alias].settings_dict) for alias in connections}
     for alias, database in databases.items():
         database["NAME"] = str(connections[alias].settings_dict["NAME"])
+        if connections[alias].vendor == "sqlite" and not shared:
+            folder = tempfile.mkdtemp(dir=Path(database["NAME"]).parent)
+            database["NAME"] = f"{folder}/{alias}.sqlite3"
+            with connections[alias].cursor() as cursor:
+                cursor.execute("VACUUM INTO %s", [database["NAME"]])
     command = {
         "uvicorn": [
             *("uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--lifespan", "off"),

@@ -142,11 +142,11 @@ class Feed:
         """Tell the other processes what was numbered here."""
         fresh = [c for c in progress.changes if c.seq is not None and c.seq > progress.start]
         if len(fresh) < progress.head - progress.start:
-            broker.publish(Bell(self.collection))
+            broker.publish_elsewhere(Bell(self.collection))
             return
         for change in fresh:
             small = len(encode(change)) <= LARGE
-            broker.publish(change if small else Bell(self.collection))
+            broker.publish_elsewhere(change if small else Bell(self.collection))
 
 
 def _settle(waiters: list[asyncio.Future[None]], error: Exception | None) -> None:
