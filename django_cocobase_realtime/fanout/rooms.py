@@ -81,6 +81,11 @@ class Rooms:
         try:
             if new:
                 await self._hub.groups.need(room_group(*key))
+            self._hub.tend_rooms()
+            await self.sweep(STALE)
+            await self.lease()
+            if connection.rooms.get(wish.room) is not seat:
+                return None  # it was closed meanwhile
             joined = await self._enter(seat, wish)
         except BaseException:
             if new:
@@ -89,17 +94,17 @@ class Rooms:
                 self.settle(connection, wish.room, None)  # it hears on as it did
             raise
         if joined is None:
-            seat.live = True  # nothing to take back
+            seat.live = seat.entry is None  # nothing to take back
             self.drop(connection, wish.room, lost=False)
         return joined
 
     async def _enter(self, seat: Seat, wish: Wish) -> Joined | None:
         backend, local = presence(), self.local[seat.key]
         title = wish.title or seat.grant.room.title_of(wish.room)
-        self._hub.tend_rooms()
-        await self.sweep(STALE)
+        place = (seat.key, seat.connection.id)
         if wish.presence:
-            await self.lease()
+            # calls are made in their order: what it left before is told before, or not at all
+            self.left = [each for each in self.left if each != place]
             entry = _entry(seat, wish, title, self.server)
             entered = await self.call(backend.enter, entry, create=wish.create)
             if entered is None:

@@ -365,6 +365,41 @@ async def test_direct_and_project_wide(realtime, user, bob, api_key):
             assert await client.receive_nothing()
 
 
+@pytest.mark.parametrize("where", ["groups", "backend"])
+async def test_a_connection_that_is_closed_while_it_joins_leaves_no_ghost(
+    realtime, user, settings, monkeypatch, where
+):
+    from django_cocobase_realtime import disconnect
+    from django_cocobase_realtime.fanout.membership import Membership
+    from django_cocobase_realtime.rooms.database import DatabasePresence
+
+    configure(settings, {})
+    need, enter = Membership.need, DatabasePresence.enter
+
+    async def slow_need(self, *args):
+        await need(self, *args)
+        await asyncio.sleep(0.5)
+
+    def slow_enter(self, *args, **options):
+        time.sleep(0.5)
+        return enter(self, *args, **options)
+
+    async with realtime(user=user) as ada:
+        await ada.join("first")
+        if where == "groups":
+            monkeypatch.setattr(Membership, "need", slow_need)
+        else:
+            monkeypatch.setattr(DatabasePresence, "enter", slow_enter)
+        await ada.send({"type": "join", "room": "second"})
+        await asyncio.sleep(0.2)
+        await sync_to_async(disconnect)(user=user)
+        assert await ada.closed() == 4500
+        await asyncio.sleep(0.5)
+    async with asyncio.timeout(5):
+        while await PresenceConnection.objects.aexists():
+            await asyncio.sleep(0.1)
+
+
 async def test_nothing_is_left_behind(realtime, user, settings):
     configure(settings, {})
     async with realtime(user=user) as ada:
