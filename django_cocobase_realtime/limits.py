@@ -6,9 +6,8 @@ Everything is in this process: caps on connections are per process.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Hashable
-from enum import Enum
+from enum import IntEnum
 
 from .conf import Rate
 
@@ -50,12 +49,12 @@ class PerMinute:
         return len(self._times) > self._bound
 
 
-class Cap(Enum):
+class Cap(IntEnum):
     """What is counted for each of its keys."""
 
-    ADDRESS = "address"
-    UNAUTHENTICATED = "unauthenticated"
-    USER = "user"
+    ADDRESS = 1
+    UNAUTHENTICATED = 2
+    USER = 3
 
 
 class Caps:
@@ -63,21 +62,21 @@ class Caps:
 
     def __init__(self) -> None:
         self.total = 0
-        self._counts: Counter[tuple[Cap, Hashable]] = Counter()
+        self._counts: dict[tuple[Cap, Hashable], int] = {}
 
     def count(self, cap: Cap, key: Hashable) -> int:
         """How many there are."""
-        return self._counts[cap, key]
+        return self._counts.get((cap, key), 0)
 
     def take(self, cap: Cap, key: Hashable) -> None:
         """One more."""
-        self._counts[cap, key] += 1
+        self._counts[cap, key] = self._counts.get((cap, key), 0) + 1
 
     def release(self, cap: Cap, key: Hashable) -> None:
         """One less; names nobody holds are forgotten."""
-        self._counts[cap, key] -= 1
-        if self._counts[cap, key] <= 0:
-            del self._counts[cap, key]
+        left = self._counts.pop((cap, key), 0) - 1
+        if left > 0:
+            self._counts[cap, key] = left
 
 
 caps = Caps()
