@@ -20,7 +20,6 @@ from ..identity import Identity
 
 UID = "django_cocobase_realtime.rights"
 MANY = 1000  # users beyond which everyone is meant
-_UNRELATED = frozenset({"last_login"})
 Fingerprint = tuple[Any, ...]
 
 
@@ -75,8 +74,14 @@ def fingerprints(identities: Collection[Identity]) -> dict[Any, Fingerprint]:
 def _user_saved(
     instance: Any, created: bool, using: str, update_fields: frozenset[str] | None, **kwargs: Any
 ) -> None:
-    if not created and not (update_fields and update_fields <= _UNRELATED):
+    if not created and not (update_fields and _only_moments(instance, update_fields)):
         announce([instance.pk], using)
+
+
+def _only_moments(instance: Any, names: frozenset[str]) -> bool:
+    """Whether only times were written: a last login, a last visit, with every request perhaps."""
+    fields = (instance._meta.get_field(name) for name in names)
+    return all(isinstance(field, models.DateField) for field in fields)
 
 
 def _of_user_changed(

@@ -182,6 +182,8 @@ async def test_an_unrelated_change_costs_nothing(realtime, user, settings):
         assert await seen(ada) == "1"
         user.first_name = "Ada"
         await user.asave()
+        user.last_login = user.date_joined
+        await user.asave(update_fields=["last_login"])
         await Post.objects.acreate(title="2", project="red")
         assert await seen(ada) == "2"
         await sync_to_async(permissions_changed)(user)
