@@ -5,7 +5,13 @@ import zipfile
 from pathlib import Path
 
 PACKAGE = "django_cocobase_realtime"
-NEEDED = ("py.typed", "migrations/0001_initial.py", "management/commands/realtime_key.py")
+NEEDED = (
+    "py.typed",
+    "migrations/0001_initial.py",
+    "management/commands/realtime_key.py",
+    "static/django_cocobase_realtime/realtime.js",
+    "static/django_cocobase_realtime/realtime.d.ts",
+)
 
 
 def problems(wheel: Path) -> list[str]:

@@ -1,0 +1,162 @@
+"""The JavaScript client in a real Chromium: the list, and what only browsers have."""
+
+import asyncio
+import os
+import shutil
+import signal
+import traceback
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.app.models import Post
+from tests.clients.drivers import BrowserDriver
+from tests.clients.scenarios import SCENARIOS
+from tests.clients.script import Script
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+
+
+@asynccontextmanager
+async def chromium():
+    if CHROMIUM is None:
+        assert not os.environ.get("REQUIRE_BROWSER"), "CI needs Chromium."
+        pytest.skip("No Chromium on this machine.")
+    from playwright.async_api import async_playwright
+
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+async def test_the_conformance_list():
+    failed = {}
+    pages = asyncio.Semaphore(6)  # a scenario is mostly waiting
+
+    async def run(browser, name):
+        async with pages, Script() as server:
+            try:
+                # a context of its own: pages of one share their throttled timers
+                page = await (await browser.new_context()).new_page()
+                await page.goto(f"http://127.0.0.1:{server.port}/")
+                async with BrowserDriver(page) as client:
+                    await SCENARIOS[name](server, client)
+            except Exception:
+                failed[name] = traceback.format_exc()
+
+    async with chromium() as browser:
+        await asyncio.gather(*(run(browser, name) for name in SCENARIOS))
+    assert not failed, "\n".join(failed.values())
+
+
+@asynccontextmanager
+async def live_page(browser, server, cookie):
+    context = await browser.new_context()
+    await context.add_cookies(
+        [{"name": "sessionid", "value": cookie, "domain": "127.0.0.1", "path": "/"}]
+    )
+    page = await context.new_page()
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on(
+        "console", lambda said: "Security Policy" in said.text and page.errors.append(said.text)
+    )
+    await page.goto(f"http://127.0.0.1:{server.port}/live")
+    yield page
+    assert page.errors == []
+    await context.close()
+
+
+@pytest.fixture
+def cookie(client, user):
+    client.force_login(user)
+    return client.cookies["sessionid"].value
+
+
+async def publish(title):
+    await Post.objects.acreate(title=title, status="published")
+
+
+async def test_the_tag_and_a_server_that_restarts(serve, cookie):
+    from playwright.async_api import expect
+
+    server = await asyncio.to_thread(serve, "daphne")
+    await publish("one")
+    async with chromium() as browser, live_page(browser, server, cookie) as page:
+        posts, body = page.locator("#posts"), page.locator("body")
+        await expect(posts).to_have_text("one")
+        await expect(body).to_have_attribute("data-script", "object")
+        assert await page.evaluate("window.realtime.user.name") == "ada"
+        await publish("two")
+        await expect(posts).to_have_text("two, one")
+        await asyncio.to_thread(server.kill)
+        await expect(body).to_have_attribute("data-status", "waiting")
+        await expect(posts).to_have_text("two, one")
+        await publish("three")
+        await asyncio.to_thread(server.start)
+        await expect(posts).to_have_text("three, two, one", timeout=40_000)
+        await expect(body).to_have_attribute("data-status", "live")
+
+
+async def test_the_network_goes_and_comes(serve, cookie):
+    from playwright.async_api import expect
+
+    server = await asyncio.to_thread(serve, "uvicorn")
+    async with chromium() as browser, live_page(browser, server, cookie) as page:
+        posts, body = page.locator("#posts"), page.locator("body")
+        await publish("one")
+        await expect(posts).to_have_text("one")
+        # waits so long that only the news of the network can end them
+        await page.evaluate("Math.random = () => 100")
+        await page.context.set_offline(True)
+        await asyncio.to_thread(server.kill)
+        await expect(body).to_have_attribute("data-status", "waiting")
+        await asyncio.to_thread(server.start)
+        await publish("two")
+        await asyncio.sleep(2)
+        assert await body.get_attribute("data-status") == "waiting"
+        await page.context.set_offline(False)
+        await expect(posts).to_have_text("two, one", timeout=10_000)
+
+
+async def test_a_laptop_that_slept(serve, cookie):
+    from playwright.async_api import expect
+
+    server = await asyncio.to_thread(serve, "daphne")
+    async with chromium() as browser:
+        system = await browser.new_browser_cdp_session()
+        before = await renderers(system)
+        async with live_page(browser, server, cookie) as page:
+            posts, body = page.locator("#posts"), page.locator("body")
+            await publish("one")
+            await expect(posts).to_have_text("one")
+            await page.evaluate("window.ticks = 0; setInterval(() => window.ticks++, 50)")
+            ticks = await page.evaluate("window.ticks")
+            asleep = await renderers(system) - before
+            for pid in asleep:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                await asyncio.to_thread(server.kill)
+                await publish("two")
+                await asyncio.to_thread(server.start)
+                await asyncio.sleep(6)
+            finally:
+                for pid in asleep:
+                    os.kill(pid, signal.SIGCONT)
+            assert await page.evaluate("window.ticks") - ticks < 60  # no timer ran
+            await expect(posts).to_have_text("two, one", timeout=10_000)
+            await expect(body).to_have_attribute("data-status", "live")
+            await publish("three")
+            await expect(posts).to_have_text("three, two, one")
+
+
+async def renderers(system):
+    """Process ids of the browser's pages."""
+    found = await system.send("SystemInfo.getProcessInfo")
+    return {each["id"] for each in found["processInfo"] if each["type"] == "renderer"}

@@ -1,0 +1,86 @@
+"""``{% realtime %}``: one script element that works with hashed files, prefixes and policies."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+from django.contrib.staticfiles.storage import staticfiles_storage
+from django.core.management import call_command
+from django.template import Context, Template
+from django.urls import set_script_prefix
+
+
+def render(tag="{% realtime %}", **context):
+    return Template("{% load realtime %}" + tag).render(Context(context))
+
+
+def attributes(html):
+    element = re.fullmatch(r'<script type="module"((?: [\w-]+="[^"]*")*)></script>', html)
+    assert element, html
+    return dict(re.findall(r' ([\w-]+)="([^"]*)"', element[1]))
+
+
+def test_the_element():
+    assert attributes(render()) == {
+        "src": "/static/django_cocobase_realtime/realtime.js",
+        "data-realtime-url": "/realtime",
+    }
+
+
+@pytest.fixture
+def hashed(settings, tmp_path):
+    backend = "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
+    settings.STATIC_ROOT = str(tmp_path)
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": backend}}
+    staticfiles_storage._setup()
+    call_command("collectstatic", "--noinput", "-v0")
+    yield
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+    staticfiles_storage._setup()
+
+
+def test_hashed_files(hashed):
+    source = attributes(render())["src"]
+    assert re.fullmatch(r"/static/django_cocobase_realtime/realtime\.[0-9a-f]{12}\.js", source)
+
+
+@pytest.fixture
+def script_name():
+    set_script_prefix("/app/")
+    yield
+    set_script_prefix("/")
+
+
+def test_below_a_script_name(script_name):
+    # what FORCE_SCRIPT_NAME, and a server's own prefix, set for each request
+    assert attributes(render())["data-realtime-url"] == "/app/realtime"
+    assert attributes(render('{% realtime "ws/live" %}'))["data-realtime-url"] == "/app/ws/live"
+    assert attributes(render('{% realtime "/ws" %}'))["data-realtime-url"] == "/ws"
+    url = "wss://live.example.com/realtime"
+    assert attributes(render(f'{{% realtime "{url}" %}}'))["data-realtime-url"] == url
+
+
+class LazyNonce:
+    """As Django 6's: false until somebody asked for it."""
+
+    def __bool__(self):
+        return False
+
+    def __str__(self):
+        return "made"
+
+
+def test_nonce():
+    assert attributes(render(csp_nonce=LazyNonce()))["nonce"] == "made"
+    request = SimpleNamespace(csp_nonce="django-csp")
+    assert attributes(render(request=request))["nonce"] == "django-csp"
+    assert attributes(render('{% realtime nonce="own" %}', csp_nonce="x"))["nonce"] == "own"
+
+
+def test_a_token_is_escaped():
+    html = render("{% realtime token=token %}", token='"><script>alert(1)</script>')
+    assert html.count("<script") == 1
+    assert "alert(1)&lt;" in attributes(html)["data-realtime-token"]
