@@ -17,30 +17,38 @@ if TYPE_CHECKING:
         disconnect,
         permissions_changed,
         publish,
+        send_to_user,
         suppress,
     )
     from .registry import register
+    from .room import Room, register_room
 
 __version__ = "0.1.0"
 __all__ = [
     "Collection",
+    "Room",
     "abroadcast",
     "broadcast",
     "disconnect",
     "permissions_changed",
     "publish",
     "register",
+    "register_room",
+    "send_to_user",
     "suppress",
 ]
 
 _HOMES = {
     "Collection": "collection",
+    "Room": "room",
     "register": "registry",
+    "register_room": "room",
     "abroadcast": "publishing",
     "broadcast": "publishing",
     "disconnect": "publishing",
     "permissions_changed": "publishing",
     "publish": "publishing",
+    "send_to_user": "publishing",
     "suppress": "publishing",
 }
 

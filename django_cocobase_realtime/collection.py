@@ -40,6 +40,8 @@ OPTIONS = (
     "track",
     "capture",
     "project_field",
+    "created_field",
+    "updated_field",
     "soft_delete",
     "not_secret",
 )
@@ -71,6 +73,8 @@ class Collection:
     track: ClassVar[bool] = True
     capture: ClassVar[str] = "signals"
     project_field: ClassVar[str | None] = None
+    created_field: ClassVar[str | None] = None
+    updated_field: ClassVar[str | None] = None
     soft_delete: ClassVar[str | Mapping[str, Any] | None] = None
     not_secret: ClassVar[Sequence[str]] = ()
 
@@ -197,6 +201,23 @@ class Collection:
         if isinstance(serializer, type) and hasattr(serializer, "get_fields"):
             return tuple(serializer().fields)
         return ()
+
+    @cached_property
+    def declared_times(self) -> frozenset[str]:
+        """Fields that were named to be told as a document's times, readable or not."""
+        return frozenset(filter(None, (self.created_field, self.updated_field)))
+
+    @cached_property
+    def times(self) -> tuple[str | None, str | None]:
+        """The fields that say when a row was created and updated: declared, or by their kind."""
+
+        def first(flag: str) -> str | None:
+            for name, field in self.codec.fields.items():
+                if isinstance(field, models.DateTimeField) and getattr(field, flag):
+                    return name
+            return None
+
+        return self.created_field or first("auto_now_add"), self.updated_field or first("auto_now")
 
     @cached_property
     def _permission(self) -> Any:

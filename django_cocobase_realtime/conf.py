@@ -54,6 +54,7 @@ class Limits:
     connections_per_process: int = 5000
     unauthenticated_per_address: int = 10
     idle_timeout: float | None = None
+    state_bytes: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,21 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PresenceSettings:
+    """Where it is known who is in which room, and for how long without a word, in seconds.
+
+    ``backend``: "database", "memory" (one process), "redis", or a dotted path. ``url`` of Redis,
+    None for the channel layer's. ``grace``: how long a user whose connection was lost is still
+    there. ``lease``: how long the members of a server that was killed are.
+    """
+
+    backend: str = "database"
+    url: str | None = None
+    grace: float = 10
+    lease: float = 18
+
+
+@dataclass(frozen=True, slots=True)
 class Option:
     """One key of the setting: its default and what it is for (the reference is held to this)."""
 
@@ -92,6 +108,8 @@ class Option:
 
 OPTIONS: dict[str, Option] = {
     "COLLECTIONS": Option({}, "Collection name to model label or to a mapping of options."),
+    "ROOMS": Option({}, "Pattern of room names to a mapping of options."),
+    "PRESENCE": Option({}, "Where it is known who is in which room."),
     "JWT": Option(None, "How JSON Web Tokens are verified; None accepts no JWT."),
     "LIMITS": Option({}, "Overrides of single limits."),
     "LOG": Option({}, "How long changes are kept, and how often new ones are looked for."),
@@ -105,6 +123,7 @@ OPTIONS: dict[str, Option] = {
 }
 JWT_KEYS = {f.name.upper(): f.name for f in fields(JwtSettings)}
 LOG_KEYS = {f.name.upper(): f.name for f in fields(LogSettings)}
+PRESENCE_KEYS = {f.name.upper(): f.name for f in fields(PresenceSettings)}
 LIMIT_NAMES = {f.name for f in fields(Limits)}
 
 
@@ -117,6 +136,8 @@ class Conf:
         value = getattr(django_settings, SETTING, None)
         if value is None:
             return {}
+        if isinstance(value, dict):
+            return value
         if not isinstance(value, Mapping):
             raise ImproperlyConfigured(f"{SETTING} must be a dictionary.")
         return value
@@ -159,10 +180,27 @@ class Conf:
         return LogSettings(**{LOG_KEYS[key]: item for key, item in value.items()})
 
     @property
+    def rooms(self) -> Mapping[str, Any]:
+        """Pattern of room names to options, not yet resolved: see ``room``."""
+        value = self._option("ROOMS")
+        if not isinstance(value, Mapping):
+            raise ImproperlyConfigured(f"{SETTING}['ROOMS'] must be a dictionary.")
+        return value
+
+    @property
+    def presence(self) -> PresenceSettings:
+        """Where presence is kept."""
+        value = self._option("PRESENCE")
+        if not isinstance(value, Mapping) or set(value) - set(PRESENCE_KEYS):
+            known = sorted(PRESENCE_KEYS)
+            raise ImproperlyConfigured(f"{SETTING}['PRESENCE'] must be a dictionary of {known}.")
+        return PresenceSettings(**{PRESENCE_KEYS[key]: item for key, item in value.items()})
+
+    @property
     def limits(self) -> Limits:
         """The defaults with the project's overrides."""
         value = self._option("LIMITS")
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict) and not isinstance(value, Mapping):
             raise ImproperlyConfigured(f"{SETTING}['LIMITS'] must be a dictionary.")
         key = id(value), tuple(value.items())
         if key != self._limits_key:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,22 +15,25 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.db import InterfaceError, OperationalError
 
 from .auth.address import client_address
-from .auth.chain import AuthenticationUnavailable, authenticate
-from .auth.failures import failures
-from .conf import conf
-from .fanout.broker import broker
+from .auth.attempt import attempt
+from .auth.chain import AuthenticationUnavailable
+from .conf import Limits, conf
 from .fanout.connection import Connection
 from .fanout.hub import Hub
+from .fanout.room_frames import RoomFrames
 from .fanout.transport import unsent_of
 from .fanout.writer import Writer
 from .grants import Grant
 from .identity import Identity
 from .limits import Cap, caps
 from .registry import UnknownCollection, registry
+from .room import RoomGrant, room_registry
+from .rooms.presence import PresenceUnavailable
+from .rooms.saying import Outcome, say
 from .session import Session
 from .session import effects as do
 from .wire import native
-from .wire.codes import CloseCode
+from .wire.codes import CloseCode, Retry
 from .workers import run
 
 logger = logging.getLogger(__name__)
@@ -63,6 +67,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._ending: asyncio.Task[None] | None = None
         self._main = asyncio.current_task()
         self._given_up = False
+        self._admitted = False
+        self._goodbye = False
         try:
             # no channel to listen to as well: Channels' own loop would take two tasks
             while True:
@@ -83,6 +89,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             case "websocket.connect":
                 await self.websocket_connect(message)
             case "websocket.disconnect":
+                self._goodbye = self.said_goodbye(int(message.get("code") or 1005))
                 raise StopConsumer
 
     # the life of a connection
@@ -99,7 +106,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             unsent=unsent_of(self.base_send),
         )
         connection = Connection(uuid.uuid4().hex, writer, self._end)
-        self.session = Session(connection, limits, heartbeat=conf.heartbeat, now=time.monotonic())
+        self.session = self.make_session(connection, limits)
         if (
             caps.total >= limits.connections_per_process
             or caps.count(Cap.ADDRESS, self._address) >= limits.connections_per_address
@@ -108,12 +115,19 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             await self._perform_all(self.session.close(CloseCode.OVERLOADED, RETRY_OVERLOADED_MS))
             return
         caps.total += 1
+        self._admitted = True
         self._count(Cap.ADDRESS, self._address)
         self._count(Cap.UNAUTHENTICATED, self._address)
-        self._hub = Hub.current()
-        await self._hub.open(connection)
         self._timer("auth", limits.auth_timeout, self.session.auth_timeout)
         self._touch()
+
+    def make_session(self, connection: Connection, limits: Limits) -> Session:
+        """The conversation of this connection's dialect."""
+        return Session(connection, limits, heartbeat=conf.heartbeat, now=time.monotonic())
+
+    def said_goodbye(self, code: int) -> bool:
+        """Whether a client that closes with this code is not about to come back."""
+        return False
 
     async def receive(
         self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
@@ -136,9 +150,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             caps.release(cap, key)
         if self._ending is not None and not self._given_up:
             self._ending.cancel()
-        if self._hub is not None:
+        if self._admitted:
             caps.total -= 1
-            await self._hub.close(self.session.connection)
+            if self._hub is not None:
+                await self._hub.close(self.session.connection, lost=not self._goodbye)
             await self.session.connection.writer.stop()
 
     # effects
@@ -161,7 +176,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             case do.Authenticate(token):
                 return await self._authenticate(token)
             case do.Admit():
-                return self._admit()
+                return await self._admit()
             case do.Batch():
                 connection.writer.take_batches(self._present.batches)
             case do.Expire():
@@ -176,15 +191,37 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 self._present.attach(subscription, begin)
             case do.Detach(subscription):
                 self._present.detach(subscription)
-            case do.Enter(room):
-                project = self._identity.project
-                await self._present.enter(connection, project, room)
-                return self._present.rooms.members((project, room))
+            case do.Permit(room):
+                return await self._permit(room)
+            case do.Enter(wish, grant):
+                return await self._try(self._present.rooms.enter(connection, wish, grant))
+            case do.Replay(event):
+                await connection.writer.drained()
+                title = self._present.rooms.title(connection, event.room)
+                text = RoomFrames(event, title=title, replayed=True).text(connection.dialect)
+                if text is not None:
+                    connection.writer.push(text)
+            case do.Settle(room, past):
+                self._present.rooms.settle(connection, room, past)
             case do.Exit(room):
-                self._present.leave(connection, room)
-            case do.Say(event):
-                return await broker.send(event)
+                await self._try(self._present.rooms.leave(connection, room))
+            case do.Update(room, state):
+                return await self._try(self._present.rooms.update(connection, room, dict(state)))
+            case do.Say(event, room, ephemeral, key):
+                try:
+                    return await say(event, room, ephemeral=ephemeral, idempotency_key=key)
+                except PresenceUnavailable as error:
+                    logger.warning("Presence does not answer: %r", error)
+                    return Outcome.FAILED
         return None
+
+    async def _try(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """What ``work`` returns; False where presence does not answer."""
+        try:
+            return await work
+        except PresenceUnavailable as error:
+            logger.warning("Presence does not answer: %r", error)
+            return False
 
     @property
     def _present(self) -> Hub:
@@ -197,27 +234,20 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         return self.session.identity
 
     async def _authenticate(self, token: str | None) -> Identity | None:
-        now = time.monotonic()
-        delay = failures.delay(self._address, now)
-        if delay:
-            await asyncio.sleep(delay)
-        if token is not None and failures.refused_before(token, now):
-            return None
-        identity = await run(authenticate, token, self.scope)
-        if identity is None:
-            failures.record(self._address, token, now)
-        return identity
+        return await attempt(token, self.scope, self._address)
 
-    def _admit(self) -> bool:
+    async def _admit(self) -> bool:
         self._release(Cap.UNAUTHENTICATED, self._address)
         self._cancel("auth")
         identity = self._identity
-        if identity.user_key is None:
-            return True
-        key = (identity.project, identity.user_key)
-        if caps.count(Cap.USER, key) >= self.session.limits.connections_per_user:
-            return False
-        self._count(Cap.USER, key)
+        if identity.user_key is not None:
+            key = (identity.project, identity.user_key)
+            if caps.count(Cap.USER, key) >= self.session.limits.connections_per_user:
+                return False
+            self._count(Cap.USER, key)
+        # only now: whoever is refused costs the hub nothing
+        self._hub = Hub.current()
+        await self._hub.open(self.session.connection)
         return True
 
     async def _authorize(self, name: str, filters: Any) -> Grant | None:
@@ -236,6 +266,14 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if grant is None:
             await asyncio.sleep(REFUSAL_STEP - (time.monotonic() - asked) % REFUSAL_STEP)
         return grant
+
+    async def _permit(self, name: str) -> RoomGrant | None:
+        room, identity = room_registry.find(name), self._identity
+        if room is None:
+            return None
+        if not room.asks:
+            return room.grant(identity, name)
+        return await run(room.grant, identity, name)
 
     def _watch_expiry(self) -> None:
         expires_at = self._identity.expires_at
@@ -263,11 +301,14 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     async def _close(self, code: CloseCode, retry_after_ms: int | None) -> None:
         writer = self.session.connection.writer
         if not writer.closed:
-            writer.push(native.encode(native.closing(code, retry_after_ms)))
+            frame = self.session.closing(code, retry_after_ms)
+            if frame is not None:
+                writer.push(native.encode(frame))
             await writer.flush(FLUSH_TIMEOUT)
         await writer.stop()
         if self._hub is not None:
-            await self._hub.close(self.session.connection)
+            lost = code.retry is not Retry.STOP
+            await self._hub.close(self.session.connection, lost=lost)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await writer.read(CLOSE_TIMEOUT / 2)  # or daphne cuts before the close is read
@@ -297,7 +338,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     def _touch(self) -> None:
         seconds = self.session.limits.idle_timeout
-        if seconds is not None and self._hub is not None:
+        if seconds is not None and self._admitted:
             self._timer("idle", seconds, self.session.idle)
 
     def _count(self, cap: Cap, key: Any) -> None:

@@ -13,6 +13,8 @@ import msgspec
 
 from .identity import Identity
 
+PROJECT_ROOM = "*"
+"""The room that stands for the whole project."""
 Image = dict[str, Any]
 """A row in wire form: field name to JSON-ready value, secret-looking fields left out."""
 
@@ -59,7 +61,8 @@ class Sender(msgspec.Struct, frozen=True):
 class Broadcast(msgspec.Struct, frozen=True, tag="broadcast", omit_defaults=True):
     """A message to everyone in a room of a project.
 
-    ``connection`` is the sending connection's id; ``echo`` False leaves that one out.
+    ``connection`` is the sending connection's id; ``echo`` False leaves that one out. ``epoch``
+    and ``seq`` are its place among what the room keeps, None where it keeps nothing.
     """
 
     room: str
@@ -69,6 +72,46 @@ class Broadcast(msgspec.Struct, frozen=True, tag="broadcast", omit_defaults=True
     sender: Sender | None = None
     connection: str | None = None
     echo: bool = True
+    epoch: str | None = None
+    seq: int | None = None
+
+    @property
+    def is_for_all(self) -> bool:
+        """Whether it is the server's word to the whole project, joined or not."""
+        return self.room == PROJECT_ROOM and self.connection is None
+
+
+class Member(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Somebody in a room: a user, or a connection without one.
+
+    ``id`` is unique in the room. ``claimed`` is the user id that a client without a user gave
+    itself, never to be taken for a user's.
+    """
+
+    id: str
+    name: str
+    state: dict[str, Any] = {}
+    claimed: str | None = None
+
+
+class Presence(msgspec.Struct, frozen=True, tag="presence", omit_defaults=True):
+    """A member came, went, or changed. ``version`` counts a room's changes one by one."""
+
+    project: str
+    room: str
+    event: Literal["joined", "left", "updated"]
+    member: Member
+    participants: int
+    version: int
+
+
+class Push(msgspec.Struct, frozen=True, tag="push"):
+    """From the server to all connections of a user."""
+
+    project: str
+    message: Any
+    at: str
+    user: str
 
 
 class Kick(msgspec.Struct, frozen=True, tag="kick", omit_defaults=True):
@@ -92,7 +135,7 @@ class RightsChanged(msgspec.Struct, frozen=True, tag="rights"):
         return self.users is None or identity.user_key in self.users
 
 
-Event = Change | Bell | Broadcast | Kick | RightsChanged
+Event = Change | Bell | Broadcast | Presence | Push | Kick | RightsChanged
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Hashable
-from enum import Enum
+from enum import IntEnum
 
 from .conf import Rate
 
@@ -50,12 +50,12 @@ class PerMinute:
         return len(self._times) > self._bound
 
 
-class Cap(Enum):
+class Cap(IntEnum):
     """What is counted for each of its keys."""
 
-    ADDRESS = "address"
-    UNAUTHENTICATED = "unauthenticated"
-    USER = "user"
+    ADDRESS = 1
+    UNAUTHENTICATED = 2
+    USER = 3
 
 
 class Caps:

@@ -13,9 +13,20 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from .log.models import LogEvent, Stream
+from .log.models import LogEvent, Stream, new_epoch
 
-__all__ = ["ApiKey", "LogEvent", "Stream"]
+__all__ = [
+    "ApiKey",
+    "Claim",
+    "LogEvent",
+    "PresenceConnection",
+    "PresenceMember",
+    "PresenceRoom",
+    "PresenceServer",
+    "RoomMessage",
+    "RoomStream",
+    "Stream",
+]
 
 PREFIX_LENGTH = 8
 _ALPHABET = string.ascii_letters + string.digits
@@ -126,3 +137,126 @@ class ApiKey(models.Model):
         if self.revoked_at is None:
             self.revoked_at = timezone.now()
             self.save(update_fields=["revoked_at"])
+
+
+class PresenceServer(models.Model):
+    """A server process that holds connections, until its lease is over (seconds since 1970)."""
+
+    id = models.CharField(primary_key=True, max_length=32)
+    expires_at = models.FloatField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class PresenceRoom(models.Model):
+    """A room in which somebody is. Its row is locked by whoever changes its members."""
+
+    project = models.CharField(max_length=128)
+    name = models.CharField(max_length=255)
+    title = models.CharField(max_length=255)
+    created_by = models.CharField(max_length=255)
+    created_at = models.FloatField()
+    version = models.BigIntegerField()
+    participants = models.IntegerField(default=0)
+
+    class Meta:
+        """Rooms of two projects never meet."""
+
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["project", "name"], name="realtime_one_room"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project}/{self.name}"
+
+
+class PresenceMember(models.Model):
+    """A member of a room; ``state`` is JSON."""
+
+    room = models.ForeignKey(PresenceRoom, models.CASCADE, related_name="members")
+    member = models.CharField(max_length=255)
+    name = models.CharField(max_length=255)
+    claimed = models.CharField(max_length=255, null=True)  # noqa: DJ001 - null is "a user"
+    state = models.TextField(default="{}")
+
+    class Meta:
+        """One a user and room."""
+
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["room", "member"], name="realtime_one_member"),
+        ]
+
+    def __str__(self) -> str:
+        return self.member
+
+
+class PresenceConnection(models.Model):
+    """A connection by which a member is in a room; ``leaves_at`` where it was lost."""
+
+    room = models.ForeignKey(PresenceRoom, models.CASCADE, related_name="connections")
+    member = models.CharField(max_length=255)
+    connection = models.CharField(max_length=32)
+    server = models.CharField(max_length=32, db_index=True)
+    leaves_at = models.FloatField(null=True, db_index=True)
+
+    class Meta:
+        """Each once a room, and found by its member."""
+
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["room", "connection"], name="realtime_one_place"),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["room", "member"], name="realtime_places_of_member"),
+        ]
+
+    def __str__(self) -> str:
+        return self.connection
+
+
+class Claim(models.Model):
+    """Something that happens once: the digest of its name, until when it is remembered."""
+
+    name = models.CharField(primary_key=True, max_length=64)
+    expires_at = models.FloatField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class RoomStream(models.Model):
+    """The numbered broadcasts of a room that keeps some: those above ``head`` - kept."""
+
+    project = models.CharField(max_length=128)
+    name = models.CharField(max_length=255)
+    epoch = models.CharField(max_length=16, default=new_epoch)
+    head = models.BigIntegerField(default=0)
+
+    class Meta:
+        """One a room."""
+
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["project", "name"], name="realtime_one_stream"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project}/{self.name}"
+
+
+class RoomMessage(models.Model):
+    """One kept broadcast: ``event`` is JSON."""
+
+    stream = models.ForeignKey(RoomStream, models.CASCADE, related_name="messages")
+    seq = models.BigIntegerField()
+    event = models.TextField()
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        """Dense numbers a room."""
+
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["stream", "seq"], name="realtime_dense_messages"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.stream} {self.seq}"

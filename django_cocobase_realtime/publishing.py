@@ -12,10 +12,12 @@ from .capture.record import record_rows, record_save, suppress
 from .capture.rows import WatchedTable
 from .database import database_for
 from .documents import jsonable
-from .events import Broadcast, Kick, now
+from .events import Broadcast, Kick, Push, now
 from .fanout.broker import broker
 from .identity import DEFAULT_PROJECT
 from .registry import registry
+from .room import Room, room_registry
+from .rooms.saying import Outcome, say, say_soon
 from .wire.codes import CloseCode
 
 __all__ = [
@@ -24,35 +26,86 @@ __all__ = [
     "disconnect",
     "permissions_changed",
     "publish",
+    "send_to_user",
     "suppress",
 ]
 
 
 def broadcast(
-    room: str, message: Any, *, project: str = DEFAULT_PROJECT, using: str | None = None
+    room: str,
+    message: Any,
+    *,
+    project: str = DEFAULT_PROJECT,
+    idempotency_key: str | None = None,
+    ephemeral: bool = False,
+    using: str | None = None,
 ) -> None:
     """Send ``message`` (anything JSON) to everyone in a room; its ``sender`` is null.
 
-    At most once, and without waiting: inside a transaction (of database ``using``) it is sent on
-    commit and never after a rollback. Raises ``TypeError`` for what JSON cannot say.
+    The room ``"*"`` is the whole project: everyone who is connected. At most once, and without
+    waiting: inside a transaction (of database ``using``) it is sent on commit and never after a
+    rollback. Of two with the same ``idempotency_key`` within five minutes, in one room, the first
+    is sent. ``ephemeral``: a room that keeps history does not keep this. Raises ``TypeError`` for
+    what JSON cannot say.
     """
     event = _broadcast(room, message, project)
-    transaction.on_commit(lambda: broker.publish(event), using=using, robust=True)
+
+    def send() -> None:
+        say_soon(event, _declared(room), ephemeral=ephemeral, idempotency_key=idempotency_key)
+
+    transaction.on_commit(send, using=using, robust=True)
 
 
-async def abroadcast(room: str, message: Any, *, project: str = DEFAULT_PROJECT) -> bool:
+async def abroadcast(
+    room: str,
+    message: Any,
+    *,
+    project: str = DEFAULT_PROJECT,
+    idempotency_key: str | None = None,
+    ephemeral: bool = False,
+) -> bool:
     """``broadcast`` from async code, at once; False where the channel layer did not take it."""
-    return await broker.send(_broadcast(room, message, project))
+    outcome = await say(
+        _broadcast(room, message, project),
+        _declared(room),
+        ephemeral=ephemeral,
+        idempotency_key=idempotency_key,
+    )
+    return outcome is not Outcome.FAILED
+
+
+def send_to_user(
+    user: Any, message: Any, *, project: str = DEFAULT_PROJECT, using: str | None = None
+) -> None:
+    """Send ``message`` to all connections of a user (instance or id), whatever rooms they are in.
+
+    At most once, and on commit, like ``broadcast``; nothing is kept for a user who is away.
+    """
+    subject = _subject(user)
+    event = Push(project=project, message=_json(message), at=now(), user=subject)
+    transaction.on_commit(lambda: broker.publish(event), using=using, robust=True)
 
 
 def _broadcast(room: str, message: Any, project: str) -> Broadcast:
     if not isinstance(room, str) or not room:
         raise TypeError("A room is named by a non-empty string.")
+    return Broadcast(room=room, project=project, message=_json(message), at=now())
+
+
+def _declared(room: str) -> Room:
+    return room_registry.find(room) or Room()
+
+
+def _json(message: Any) -> Any:
     try:
         msgspec.json.encode(message)
     except TypeError:
-        message = jsonable(message)
-    return Broadcast(room=room, project=project, message=message, at=now())
+        return jsonable(message)
+    return message
+
+
+def _subject(user: Any) -> str:
+    return str(user.pk if isinstance(user, models.Model) else user)
 
 
 def publish(
@@ -106,7 +159,7 @@ def disconnect(*, user: Any = None, key: str | None = None, project: str | None 
     """
     if (user is None) == (key is None):
         raise TypeError("Name either a user or a key.")
-    subject = None if user is None else str(user.pk if isinstance(user, models.Model) else user)
+    subject = None if user is None else _subject(user)
     credential = None if key is None else f"key:{key}"
     broker.publish(
         Kick(

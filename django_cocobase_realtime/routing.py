@@ -6,6 +6,7 @@ so it may stand above ``get_asgi_application()``.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,19 +25,52 @@ def realtime_application(prefix: str = "realtime") -> Any:
     other WebSockets beside it, put `websocket_urlpatterns` into a router of your own, behind
     `RealtimeOriginValidator`.
     """
-    return RealtimeOriginValidator(URLRouter(websocket_urlpatterns(prefix)))
+    return RealtimeOriginValidator(_Routes(prefix))
 
 
 def websocket_urlpatterns(prefix: str = "realtime") -> list[Any]:
-    """Routes of the native dialect for Channels' ``URLRouter``."""
-    consumer: Any = _consumer
-    return [re_path(rf"^{prefix.strip('/')}/?$", consumer)]
+    """Routes for Channels' ``URLRouter``: of the native dialect, and of the published SDKs."""
+    under = rf"^{prefix.strip('/')}"
+    native: Any = _consumer
+    sdks: Any = _sdk_consumer
+    # first those whose clients come again every second, whether they are let in or not
+    return [
+        re_path(rf"{under}/(?P<kind>collections|rooms)/(?P<name>.+?)/?$", sdks),
+        re_path(rf"{under}/?$", native),
+        re_path(rf"{under}/(?P<kind>broadcast)/?$", sdks),
+    ]
+
+
+class _Routes:
+    """`websocket_urlpatterns` without Channels' router in between.
+
+    SDK clients that are not let in come again every second: for them the way here is most of what
+    they cost.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        under = re.escape(prefix.strip("/"))
+        self._named = re.compile(rf"/+{under}/(collections|rooms)/(.+?)/?", re.DOTALL)
+        self._router = URLRouter(websocket_urlpatterns(prefix))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        found = None if scope.get("root_path") else self._named.fullmatch(scope["path"])
+        if found is None:
+            return await self._router(scope, receive, send)
+        scope["url_route"] = {"args": (), "kwargs": {"kind": found[1], "name": found[2]}}
+        return await _sdk_consumer(scope, receive, send)
 
 
 async def _consumer(scope: Any, receive: Any, send: Any) -> None:
     from .consumers import RealtimeConsumer
 
     await RealtimeConsumer()(scope, receive, send)
+
+
+async def _sdk_consumer(scope: Any, receive: Any, send: Any) -> None:
+    from .sdk_consumer import serve
+
+    await serve(scope, receive, send)
 
 
 class RealtimeOriginValidator(OriginValidator):
@@ -61,19 +95,19 @@ class RealtimeOriginValidator(OriginValidator):
         return list(settings.ALLOWED_HOSTS)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
-        """Check the Origin, note that it was checked, go on."""
-        scope = {**scope, "realtime_origin_checked": self._vouches(scope)}
+        """Check the Origin, note that it was checked, go on.
+
+        No Origin is fine: no browser, so no page that could misuse a visitor's cookie.
+        """
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if b"origin" not in headers:
+            application: Any = self.application
+            return await application({**scope, "realtime_origin_checked": False}, receive, send)
+        scope = {**scope, "realtime_origin_checked": self._vouches(headers)}
         return await super().__call__(scope, receive, send)
 
-    def valid_origin(self, parsed_origin: Any) -> bool:
-        """No Origin is fine: no browser, so no page that could misuse a visitor's cookie."""
-        return parsed_origin is None or bool(self.validate_origin(parsed_origin))
-
-    def _vouches(self, scope: Any) -> bool:
-        headers: dict[bytes, bytes] = dict(scope.get("headers", ()))
-        origin = headers.get(b"origin")
-        if origin is None:
-            return False
+    def _vouches(self, headers: dict[bytes, bytes]) -> bool:
+        origin = headers[b"origin"]
         if "*" in self.allowed_origins:
             # any page may connect, but only the site's own may act as its visitor
             return urlsplit(origin.decode("latin1")).netloc.encode("latin1") == headers.get(b"host")

@@ -8,4 +8,6 @@ app_name = "realtime"
 urlpatterns = [
     path("health", views.health, name="health"),
     path("ready", views.ready, name="ready"),
+    path("rooms", views.rooms, name="rooms"),
+    path("publish", views.publish, name="publish"),
 ]

@@ -50,6 +50,7 @@ def collections(**options):
         (collections(fields=["title", "nothing"]), "E006"),
         (collections(filters=["nothing"]), "E006"),
         (collections(project_field="nothing"), "E006"),
+        (collections(created_field="nothing"), "E006"),
         (collections(soft_delete="nothing"), "E006"),
         (collections(soft_delete={"nothing": True}), "E006"),
         (collections(soft_delete={"status_contains": 5}), "E006"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -22,6 +23,8 @@ def client_address(scope: Mapping[str, Any]) -> str:
     peer = _parse(client[0]) if client else None
     if peer is None:
         return UNKNOWN  # a Unix socket, a test
+    if not conf.trusted_proxies:
+        return _text(peer)
     address = peer
     if _is_trusted(peer):
         for text in reversed(_forwarded(scope)):
@@ -34,6 +37,10 @@ def client_address(scope: Mapping[str, Any]) -> str:
     return str(address)
 
 
+_text = lru_cache(maxsize=1024)(str)
+
+
+@lru_cache(maxsize=1024)
 def _parse(text: str) -> Address | None:
     text = text.strip().strip('"')
     if text.startswith("["):

@@ -33,7 +33,7 @@ class FailedAuths:
             return 0.0
         while times and now - times[0] >= WINDOW:
             times.popleft()
-        return LATE if len(times) >= conf.limits.failed_auths_per_minute else 0.0
+        return LATE if times and len(times) >= conf.limits.failed_auths_per_minute else 0.0
 
     def refused_before(self, token: str, now: float) -> bool:
         """Whether this very credential was wrong within the last minute."""

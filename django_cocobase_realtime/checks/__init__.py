@@ -12,7 +12,7 @@ from django.db import connections
 from ..collection import trigger_name
 from ..conf import OPTIONS, SETTING, conf
 from ..registry import registry
-from . import environment, values
+from . import environment, rooms, values
 from .collections import check_collections, check_unseen
 from .messages import error, warning
 
@@ -45,6 +45,8 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
         environment.layer,
         values.numbers,
         environment.daphne,
+        rooms.declarations,
+        rooms.presence,
     ):
         found += check()
     return found

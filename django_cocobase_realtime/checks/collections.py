@@ -99,12 +99,14 @@ def _fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
                     "Leave it out, or name it in 'not_secret' if its value may leave the server.",
                 )
     yield from _soft_delete(name, collection)
-    project_field = collection.project_field
-    if project_field is not None:
+    for option in ("project_field", "created_field", "updated_field"):
+        named = getattr(collection, option)
+        if named is None:
+            continue
         try:
-            meta.get_field(project_field)
+            meta.get_field(named)
         except FieldDoesNotExist:
-            yield error(6, f"Collection {name!r}: 'project_field' {project_field!r} is no field.")
+            yield error(6, f"Collection {name!r}: {option!r} {named!r} is no field.")
 
 
 def _soft_delete(name: str, collection: Collection) -> Iterator[CheckMessage]:

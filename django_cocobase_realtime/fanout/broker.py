@@ -27,7 +27,17 @@ from typing import Any, cast
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from ..conf import conf
-from ..events import Bell, Broadcast, Change, Event, Kick, RightsChanged, encode
+from ..events import (
+    Bell,
+    Broadcast,
+    Change,
+    Event,
+    Kick,
+    Presence,
+    Push,
+    RightsChanged,
+    encode,
+)
 from .names import CONTROL, collection_group, room_group
 
 logger = logging.getLogger(__name__)
@@ -226,9 +236,11 @@ def _group(event: Event) -> str:
     match event:
         case Change() | Bell():
             return collection_group(event.collection)
-        case Broadcast():
+        case Broadcast() if event.is_for_all:
+            return CONTROL
+        case Broadcast() | Presence():
             return room_group(event.project, event.room)
-        case Kick() | RightsChanged():
+        case Push() | Kick() | RightsChanged():
             return CONTROL
 
 

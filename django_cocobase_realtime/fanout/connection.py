@@ -8,6 +8,7 @@ from ..wire.codes import CloseCode
 
 if TYPE_CHECKING:
     from ..identity import Identity
+    from ..rooms.rooms import Seat
     from .subscriptions import Subscription
     from .writer import Writer
 
@@ -29,6 +30,7 @@ class Connection:
     """
 
     __slots__ = (
+        "claimed",
         "close",
         "dialect",
         "id",
@@ -46,5 +48,6 @@ class Connection:
         self.identity: Identity | None = None
         self.rights = 0
         self.subscriptions: dict[str, Subscription] = {}
-        self.rooms: set[str] = set()
+        self.rooms: dict[str, Seat] = {}
         self.dialect = NATIVE
+        self.claimed: tuple[str, str] | None = None  # a user id and name, where nobody vouches

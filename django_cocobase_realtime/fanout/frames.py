@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..events import Broadcast, Change
+from ..events import Change
 from ..log.cursor import encode as encode_cursor
 from ..wire import native
+from .connection import NATIVE
 from .crowds import Shape
-from .subscriptions import Delivery
+from .sdk_frames import sdk_change, shows_old
+from .subscriptions import Delivery, Subscription
 
 Look = tuple[str, tuple[str, ...] | None, str, tuple[str, ...]]
 """(dialect, projection, name of the event, names of the connection's matching subscriptions)."""
@@ -38,6 +40,8 @@ class ChangeFrames:
         """
         looks: dict[tuple[str, tuple[str, ...] | None, str], list[str]] = {}
         for subscription, event in deliveries:
+            if subscription.connection.dialect != NATIVE:
+                return [self._sdk(subscription)]
             look = (subscription.connection.dialect, subscription.view.fields, event)
             looks.setdefault(look, []).append(subscription.name)
         return [self._text((*look, tuple(names))) for look, names in looks.items()]
@@ -46,6 +50,18 @@ class ChangeFrames:
         text = self._texts.get(look)
         if text is None:
             text = self._texts[look] = self._encode(look)
+        return text
+
+    def _sdk(self, subscription: Subscription) -> str:
+        """For a connection of the published SDKs, which has one subscription."""
+        change, fields = self._change, subscription.view.fields
+        old = shows_old(change, subscription)
+        look = (subscription.connection.dialect, fields, "old" if old else "", ())
+        text = self._texts.get(look)
+        if text is None:
+            data = data_of(change, fields)
+            text = sdk_change(change, fields, data, old=old, max_bytes=self._max_bytes)
+            self._texts[look] = text
         return text
 
     def _encode(self, look: Look) -> str:
@@ -100,18 +116,3 @@ def data_of(change: Change, fields: tuple[str, ...] | None) -> dict[str, Any]:
 
 def _only(values: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
     return {name: values[name] for name in fields if name in values}
-
-
-def broadcast_text(event: Broadcast) -> str:
-    """A broadcast as everyone in its room gets it."""
-    sender = event.sender
-    return native.encode(
-        native.broadcast(
-            room=event.room,
-            message=event.message,
-            sender=None
-            if sender is None
-            else {"id": sender.id, "name": sender.name, "verified": sender.verified},
-            at=event.at,
-        )
-    )

@@ -18,22 +18,31 @@ from typing import Any
 import msgspec
 
 from ..collection import Collection
-from ..events import Bell, Broadcast, Change, Event, Kick, RightsChanged, decode
+from ..events import (
+    Bell,
+    Broadcast,
+    Change,
+    Event,
+    Kick,
+    Presence,
+    Push,
+    RightsChanged,
+    decode,
+)
 from ..log.read import Extent
 from ..registry import registry
-from ..rooms.rooms import Rooms
 from ..wire.codes import CloseCode
 from ..workers import DatabaseThread
-from . import upkeep
+from . import tending, upkeep
 from .audience import Audience
 from .batches import Batches
 from .broker import broker
 from .connection import Connection
 from .feed import Feed
-from .frames import broadcast_text
 from .membership import PATIENCE, Membership
-from .names import CONTROL, collection_group, room_group
+from .names import CONTROL, collection_group
 from .rights import freeze, thaw
+from .rooms import Rooms
 from .start import start
 from .subscriptions import Begin, Subscription
 
@@ -46,16 +55,17 @@ class Hub:
     """Routes events to connections. Belongs to one event loop; get it with ``Hub.current``."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self.connections: dict[str, Connection] = {}
-        self.rooms = Rooms()
+        self.rooms = Rooms(self)
         self.audiences: dict[str, Audience] = {}
         self._users: Counter[str] = Counter()
         self.batches = Batches(loop)
         self.feeds: dict[str, Feed] = {}
         self.threads: dict[str, DatabaseThread] = {}
-        self._groups = Membership(self._take)
+        self.groups = Membership(self._take)
         self._tasks: list[asyncio.Task[None]] = []
+        self._tending = False
         self._thawing: dict[Connection, asyncio.Task[None]] = {}
 
     @classmethod
@@ -73,41 +83,46 @@ class Hub:
         """Take a connection in; the first one makes the hub listen."""
         self.connections[connection.id] = connection
         if not self._tasks:
-            broker.attach(self._loop, self._hears)
-            self._start(self._groups.listen())
-            self._start(self._groups.sweep())
+            broker.attach(self.loop, self._hears)
+            self._start(self.groups.listen())
+            self._start(self.groups.sweep())
             for work in (upkeep.poll, upkeep.trim, upkeep.tell_cursors, upkeep.audit):
                 self._start(work(self))
-            await self._groups.need(CONTROL, QUICK)
+            await self.groups.need(CONTROL, QUICK)
 
-    async def close(self, connection: Connection) -> None:
+    async def close(self, connection: Connection, *, lost: bool = True) -> None:
         """Let a connection go with all it had; after the last one the hub rests.
 
-        Again for one that is gone: a request that was under way may have left something.
+        Again for one that is gone: a request that was under way may have left something. ``lost``
+        False: it is not to come back.
         """
         self.connections.pop(connection.id, None)
         for subscription in list(connection.subscriptions.values()):
             self.detach(subscription)
         for room in list(connection.rooms):
-            self.leave(connection, room)
+            self.rooms.drop(connection, room, lost=lost)
         if not self.connections and (self._tasks or self.threads):
             await self._rest()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(self._loop.create_task(work))
+        self._tasks.append(self.loop.create_task(work))
 
     async def _rest(self) -> None:
         tasks, self._tasks = self._tasks, []
-        broker.detach(self._loop)
+        broker.detach(self.loop)
         for thread in self.threads.values():
             thread.close()
         self.threads.clear()
         for task in tasks:
             task.cancel()
-        if _hubs.get(self._loop) is self:
-            del _hubs[self._loop]
+        if _hubs.get(self.loop) is self:
+            del _hubs[self.loop]
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._groups.leave_all()
+        if self._tending:
+            self._tending = False
+            await tending.say_farewell(self.rooms)
+            self.rooms.close()
+        await self.groups.leave_all()
 
     # subscriptions and rooms
 
@@ -123,7 +138,7 @@ class Hub:
             if collection not in self.audiences:
                 self.audiences[collection] = Audience(shown)
             group = collection_group(collection)
-            await self._groups.need(group, QUICK if shown.durable else PATIENCE)
+            await self.groups.need(group, QUICK if shown.durable else PATIENCE)
             if not shown.durable:
                 return None
             feed = self.feeds.get(collection)
@@ -138,7 +153,7 @@ class Hub:
     def release(self, collection: str) -> None:
         """One subscription less; after the last one the collection is not followed any more."""
         self._users[collection] -= 1
-        self._groups.release(collection_group(collection))
+        self.groups.release(collection_group(collection))
         if self._users[collection] <= 0:
             del self._users[collection]
             audience = self.audiences.pop(collection, None)
@@ -189,7 +204,7 @@ class Hub:
         name = subscription.collection
         subscription.begin = begin
         work = start(subscription, self.audiences[name], self.feeds.get(name), begin)
-        subscription.starting = self._loop.create_task(work)
+        subscription.starting = self.loop.create_task(work)
 
     def detach(self, subscription: Subscription) -> None:
         """End a subscription."""
@@ -204,20 +219,15 @@ class Hub:
         self.audiences[subscription.collection].table.discard(subscription)
         self.release(subscription.collection)
 
-    async def enter(self, connection: Connection, project: str, room: str) -> None:
-        """Put a connection into a room."""
-        await self._groups.need(room_group(project, room))
-        connection.rooms.add(room)
-        self.rooms.enter((project, room), connection)
+    def tend_rooms(self) -> None:
+        """Somebody enters a room: look after rooms from now on."""
+        if not self._tending:
+            self._tending = True
+            self._start(tending.tend(self.rooms))
 
-    def leave(self, connection: Connection, room: str) -> None:
-        """Take a connection out of a room."""
-        if connection.identity is None or room not in connection.rooms:
-            return
-        project = connection.identity.project
-        connection.rooms.discard(room)
-        self.rooms.leave((project, room), connection)
-        self._groups.release(room_group(project, room))
+    def publish(self, event: Event) -> None:
+        """Tell the other processes."""
+        broker.publish(event)
 
     # events
 
@@ -244,7 +254,11 @@ class Hub:
             case Bell():
                 self.ring(event.collection)
             case Broadcast():
-                self._deliver_broadcast(event)
+                self.rooms.deliver(event)
+            case Presence():
+                self.rooms.hear(event)
+            case Push():
+                self.rooms.push(event)
             case Kick():
                 self._kick(event)
             case RightsChanged():
@@ -256,7 +270,7 @@ class Hub:
             connection.rights += 1
             if connection in self._thawing:
                 continue  # it asks again
-            task = self._loop.create_task(thaw(self, connection, freeze(self, connection)))
+            task = self.loop.create_task(thaw(self, connection, freeze(self, connection)))
             self._thawing[connection] = task
             task.add_done_callback(partial(self._thawed, connection))
 
@@ -272,12 +286,6 @@ class Hub:
         audience = self.audiences.get(change.collection)
         if audience is not None:
             audience.tell(change)
-
-    def _deliver_broadcast(self, event: Broadcast) -> None:
-        text = broadcast_text(event)
-        for connection in list(self.rooms.connections((event.project, event.room))):
-            if event.echo or connection.id != event.connection:
-                connection.writer.push(text)
 
     def _kick(self, event: Kick) -> None:
         for connection in list(self.connections.values()):

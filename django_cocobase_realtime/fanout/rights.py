@@ -16,6 +16,8 @@ from ..auth.users import reloaded
 from ..conf import conf
 from ..identity import Identity
 from ..log.cursor import Position
+from ..room import RoomGrant
+from ..rooms.rooms import Seat
 from ..wire.codes import CloseCode
 from ..workers import run
 from .start import release
@@ -60,8 +62,10 @@ async def thaw(hub: Hub, connection: Connection, frozen: Frozen) -> None:
         identity, rights = connection.identity, connection.rights
         if identity is None:
             return
+        seats = [seat for seat in connection.rooms.values() if seat.grant.room.asks]
         try:
             fresh, views = await run(_ask, identity, [subscription for subscription, _ in frozen])
+            grants = [] if fresh is None else await run(_enter, fresh, seats)
         except DatabaseError as error:
             logger.warning("Rights could not be looked at: %r", error)
             connection.close(CloseCode.UNAVAILABLE)
@@ -84,6 +88,10 @@ async def thaw(hub: Hub, connection: Connection, frozen: Frozen) -> None:
     if any(view is None or view.scope != s.view.scope for s, _, view in live):
         connection.close(CloseCode.PERMISSIONS_CHANGED)
         return
+    sitting = list(connection.rooms.values())
+    if any(s.grant != grant for s, grant in zip(seats, grants, strict=True) if s in sitting):
+        connection.close(CloseCode.PERMISSIONS_CHANGED)
+        return
     for subscription, begin, view in live:
         assert view is not None
         subscription.view, subscription.rights = view, rights
@@ -91,6 +99,10 @@ async def thaw(hub: Hub, connection: Connection, frozen: Frozen) -> None:
             hub.start(subscription, begin)
             continue
         release(subscription, hub.audiences[subscription.collection])
+
+
+def _enter(identity: Identity, seats: list[Seat]) -> list[RoomGrant | None]:
+    return [seat.grant.room.grant(identity, seat.key[1]) for seat in seats]
 
 
 def _ask(

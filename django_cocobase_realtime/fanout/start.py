@@ -24,6 +24,7 @@ from ..wire.codes import CloseCode
 from ..workers import run
 from . import snapshot
 from .checks import judge
+from .connection import NATIVE
 from .frames import ChangeFrames
 from .snapshot import Document
 from .subscriptions import Begin, Delivery, SubscriptionTable, Wanted
@@ -104,6 +105,8 @@ async def _replay(
         if seq > told:
             await writer.drained()
             told = seq
+            if subscription.connection.dialect != NATIVE:
+                continue
             cursor = encode_cursor(subscription.collection, position.epoch, seq)
             writer.push(native.encode(native.cursor(subscription.name, cursor)))
     return True

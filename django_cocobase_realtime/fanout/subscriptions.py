@@ -18,6 +18,7 @@ from ..events import Change, Image
 from ..filters import Filter, FilterIndex, Row, Schema
 from ..grants import Check
 from ..log.cursor import Position
+from .connection import NATIVE
 from .crowds import Crowd, Shape, Told
 
 if TYPE_CHECKING:
@@ -144,7 +145,9 @@ class SubscriptionTable:
                 self._leave(each)
                 self._enter(each, solo=False)
         else:
-            self._enter(subscription, solo=len(siblings) == 1 and subscription.held is None)
+            # the SDKs' frames also depend on whether the row matched before
+            alike = subscription.held is None and connection.dialect == NATIVE
+            self._enter(subscription, solo=len(siblings) == 1 and alike)
 
     def discard(self, subscription: Subscription) -> None:
         """Let it hear no more; nothing where it was not there."""

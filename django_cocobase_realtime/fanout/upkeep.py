@@ -18,6 +18,7 @@ from ..log.trim import trim as trim_log
 from ..wire import native
 from ..wire.codes import CloseCode
 from ..workers import run
+from .connection import NATIVE
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -79,6 +80,8 @@ async def tell_cursors(hub: Hub) -> None:
             for subscription in audience.table:
                 if audience.table.seen(subscription) < feed.seq and not subscription.unchecked:
                     subscription.seen = feed.seq
+                    if subscription.connection.dialect != NATIVE:
+                        continue
                     frame = native.cursor(subscription.name, cursor)
                     subscription.connection.writer.push(native.encode(frame))
 

@@ -1,53 +1,105 @@
-"""Rooms of one process: which connections are in which, and who they are.
+"""The rooms of one process: who sits in them here, and who is in them anywhere. No I/O.
 
-Members are counted within this process. A member is a user, however many connections it has;
-a connection without a user is a member of its own.
+A room's list of members follows the changes that are announced, version by version; what an
+announcement was lost for is found by reading the list again, and told as what changed between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any
+
+from ..events import Broadcast, Member, Presence
+from ..log.cursor import Position
+from ..room import RoomGrant
+from .presence import Entry, RoomKey, Roster
 
 if TYPE_CHECKING:
     from ..fanout.connection import Connection
 
-RoomKey = tuple[str, str]
-"""(project, room)."""
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """One connection in one room. ``entry`` is None for one that is not listed.
+
+    ``live``: it was told who is there, and hears of changes. ``held``: what was said while it is
+    still being told what was said before, None once it hears all.
+    """
+
+    connection: Connection
+    key: RoomKey
+    grant: RoomGrant
+    entry: Entry | None = None
+    live: bool = False
+    held: list[Broadcast] | None = None
 
 
-class Rooms:
-    """Membership of this process's connections. Not thread-safe: one an event loop."""
+class News(Enum):
+    """What an announced change is to this process."""
 
-    def __init__(self) -> None:
-        self._members: dict[RoomKey, dict[str, Connection]] = {}
+    NEXT = "next"
+    KNOWN = "known"
+    GAP = "gap"
 
-    def enter(self, key: RoomKey, connection: Connection) -> bool:
-        """Add a connection; True where it is the room's first one."""
-        members = self._members.setdefault(key, {})
-        members[connection.id] = connection
-        return len(members) == 1
 
-    def leave(self, key: RoomKey, connection: Connection) -> bool:
-        """Take a connection out; True where it was the room's last one."""
-        members = self._members.get(key)
-        if members is None or members.pop(connection.id, None) is None:
-            return False
-        if members:
-            return False
-        del self._members[key]
-        return True
+@dataclass(slots=True, eq=False)
+class LocalRoom:
+    """A room in which somebody of this process sits.
 
-    def connections(self, key: RoomKey) -> Iterable[Connection]:
-        """Who is in the room, in the order in which they came."""
-        return self._members.get(key, {}).values()
+    ``version`` of ``members`` is None until the list was read. ``position`` is the last broadcast
+    that was delivered here, None where the room is not durable. ``title`` is what people see.
+    """
 
-    def members(self, key: RoomKey) -> list[dict[str, Any]]:
-        """``{"id", "name"}`` of each member, once a user."""
-        found: dict[str, dict[str, Any]] = {}
-        for connection in self.connections(key):
-            identity = connection.identity
-            if identity is not None:
-                id = identity.user_key or connection.id
-                found.setdefault(id, {"id": id, "name": identity.name})
-        return list(found.values())
+    key: RoomKey
+    seats: dict[str, Seat] = field(default_factory=dict)
+    version: int | None = None
+    members: dict[str, Member] = field(default_factory=dict)
+    position: Position | None = None
+    title: str = ""
+
+    def take(self, move: Presence) -> News:
+        """Apply an announced change, where it is the next one."""
+        if self.version is None:
+            return News.GAP
+        if move.version <= self.version:
+            return News.KNOWN
+        if move.version > self.version + 1:
+            return News.GAP
+        self.version = move.version
+        if move.event == "left":
+            self.members.pop(move.member.id, None)
+        else:
+            self.members[move.member.id] = move.member
+        return News.NEXT
+
+    def adopt(self, roster: Roster) -> list[Presence]:
+        """Take a list that was read for the truth; what changed, departures first."""
+        new = {member.id: member for member in roster.members}
+        old, known = self.members, self.version is not None
+        self.members, self.version = new, roster.version
+        if not known:
+            return []
+        gone = [self._move("left", member) for id, member in old.items() if id not in new]
+        come = [
+            self._move("joined" if id not in old else "updated", member)
+            for id, member in new.items()
+            if old.get(id) != member
+        ]
+        return gone + come
+
+    def _move(self, event: Any, member: Member) -> Presence:
+        return Presence(*self.key, event, member, len(self.members), self.version or 0)
+
+    def next(self, event: Broadcast) -> News:
+        """Whether a broadcast of a durable room is the next one; then it counts as delivered."""
+        held = self.position
+        if held is None or event.seq is None or event.epoch is None:
+            return News.NEXT
+        if event.epoch == held.epoch:
+            if event.seq <= held.seq:
+                return News.KNOWN
+            if event.seq > held.seq + 1:
+                return News.GAP
+        self.position = Position(event.epoch, event.seq)
+        return News.NEXT

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..events import Broadcast
+from ..fanout.rooms import Wish
 from ..fanout.subscriptions import Begin, Subscription
+from ..room import Room, RoomGrant
+from ..rooms.history import Past
 from ..wire.codes import CloseCode
 from ..wire.native import Frame
 
@@ -91,10 +94,35 @@ class Detach:
 
 
 @dataclass(frozen=True, slots=True)
-class Enter:
-    """Enter a room. Result: its members, a list of ``{"id", "name"}``."""
+class Permit:
+    """Ask a room's permission. Result: a ``RoomGrant``, None where it may not be joined."""
 
     room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Enter a room. Result: ``Joined``, None where it was not to be opened, False where it is not
+    known for now who is in it.
+    """
+
+    wish: Wish
+    grant: RoomGrant
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Send what was said before, at the client's pace. Result: None."""
+
+    event: Broadcast
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The past of a room was told; go on with what was said since. Result: None."""
+
+    room: str
+    past: Past | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +133,21 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
+class Update:
+    """Set one's state in a room. Result: False where that cannot be done for now."""
+
+    room: str
+    state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Say:
-    """Send a broadcast to its room. Result: False where the channel layer did not take it."""
+    """Send a broadcast to its room. Result: an ``Outcome``."""
 
     event: Broadcast
+    room: Room
+    ephemeral: bool = False
+    idempotency_key: str | None = None
 
 
 Effect = (
@@ -123,8 +162,12 @@ Effect = (
     | Prepare
     | Attach
     | Detach
+    | Permit
     | Enter
+    | Replay
+    | Settle
     | Exit
+    | Update
     | Say
 )
 Steps: TypeAlias = Generator[Effect, Any, None]

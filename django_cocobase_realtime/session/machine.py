@@ -73,9 +73,9 @@ class Session:
         except InvalidMessage as error:
             yield from self._bad(error, now)
             return
-        refused = self._bucket(command).take(now)
+        refused = self.bucket(command).take(now)
         if refused:
-            yield from self._rate_limited(command, refused)
+            yield from self.rate_limited(command, refused)
             return
         self._refusals = 0
         yield from self._handle(command)
@@ -100,6 +100,10 @@ class Session:
             yield Close(code, retry_after_ms)
 
     # what handlers use
+
+    def closing(self, code: CloseCode, retry_after_ms: int | None) -> native.Frame | None:
+        """The last frame, if there is to be one."""
+        return native.closing(code, retry_after_ms)
 
     def error(
         self, code: ErrorCode, message: str, id: Any = None, retry_after_ms: int | None = None
@@ -130,7 +134,8 @@ class Session:
             handler: Callable[[Session, Any], Steps] = _HANDLERS[type(command)]
             yield from handler(self, command)
 
-    def _bucket(self, command: messages.Command) -> TokenBucket:
+    def bucket(self, command: messages.Command) -> TokenBucket:
+        """What pays for a command."""
         match command:
             case messages.Ping() | messages.Ack():
                 if self._free is None:
@@ -152,10 +157,15 @@ class Session:
 
     def _bad(self, error: InvalidMessage, now: float) -> Steps:
         yield self.error(error.code, str(error), error.id)
+        yield from self.count_bad(now)
+
+    def count_bad(self, now: float) -> Steps:
+        """One more malformed request; too many are the end."""
         if self._bad_requests.exceeded(now):
             yield from self.close(CloseCode.TOO_MANY_BAD_REQUESTS)
 
-    def _rate_limited(self, command: messages.Command, retry_after_ms: int) -> Steps:
+    def rate_limited(self, command: messages.Command, retry_after_ms: int) -> Steps:
+        """Refuse what came too fast; persistent ones are the end."""
         self._refusals += 1
         yield self.error(
             ErrorCode.RATE_LIMITED,
@@ -172,5 +182,6 @@ _HANDLERS: dict[type, Callable[[Session, Any], Steps]] = {
     messages.Unsubscribe: subscriptions.unsubscribe,
     messages.Join: rooms.join,
     messages.Leave: rooms.leave,
+    messages.State: rooms.state,
     messages.Broadcast: rooms.broadcast,
 }

@@ -62,9 +62,15 @@ class Unsubscribe(Message, frozen=True, tag="unsubscribe"):
 
 
 class Join(Message, frozen=True, tag="join", kw_only=True):
-    """Enter a room."""
+    """Enter a room; ``presence`` False enters it unlisted. ``history`` and ``since`` ask for what
+    was said before, the last so many broadcasts or all after a cursor.
+    """
 
     room: Name
+    presence: bool = True
+    state: dict[str, Any] | None = None
+    history: Annotated[int, msgspec.Meta(ge=0)] = 0
+    since: str | None = None
 
 
 class Leave(Message, frozen=True, tag="leave", kw_only=True):
@@ -73,12 +79,24 @@ class Leave(Message, frozen=True, tag="leave", kw_only=True):
     room: Name
 
 
+class State(Message, frozen=True, tag="state", kw_only=True):
+    """Tell the others in a room how I am: typing, away, where my cursor is."""
+
+    room: Name
+    state: dict[str, Any]
+
+
 class Broadcast(Message, frozen=True, tag="broadcast", kw_only=True):
-    """Send any JSON to everyone in a room that the sender has joined."""
+    """Send any JSON to everyone in a room that the sender has joined.
+
+    ``ephemeral``: not worth keeping. ``idempotency_key``: seen twice, sent once.
+    """
 
     room: Name
     message: Any
     echo: bool = True
+    ephemeral: bool = False
+    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
 
 
 class Ping(Message, frozen=True, tag="ping"):
@@ -91,13 +109,14 @@ class Ack(Message, frozen=True, tag="ack", kw_only=True):
     cursor: str
 
 
-Command = Auth | Subscribe | Unsubscribe | Join | Leave | Broadcast | Ping | Ack
+Command = Auth | Subscribe | Unsubscribe | Join | Leave | State | Broadcast | Ping | Ack
 TYPES = {
     "auth": Auth,
     "subscribe": Subscribe,
     "unsubscribe": Unsubscribe,
     "join": Join,
     "leave": Leave,
+    "state": State,
     "broadcast": Broadcast,
     "ping": Ping,
     "ack": Ack,
@@ -136,11 +155,11 @@ def decode(text: str) -> Command:
     try:
         command: Command = msgspec.convert(frame, schema)
     except msgspec.ValidationError as error:
-        raise InvalidMessage(ErrorCode.BAD_REQUEST, _sentence(str(error)), id) from None
+        raise InvalidMessage(ErrorCode.BAD_REQUEST, sentence(str(error)), id) from None
     return command
 
 
-def _sentence(error: str) -> str:
+def sentence(error: str) -> str:
     """Msgspec's "Expected `str`, got `int` - at `$.room`" in the words of the wire."""
     reason, _, place = error.partition(" - at `$")
     place = place.rstrip("`").lstrip(".")

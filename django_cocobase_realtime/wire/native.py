@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from ..events import Member
 from .codes import CloseCode, ErrorCode
 
 PROTOCOL = 1
@@ -128,13 +129,53 @@ def snapshot(
     }
 
 
-def broadcast(*, room: str, message: Any, sender: Mapping[str, Any] | None, at: str) -> Frame:
-    """A message that somebody (or the server: ``sender`` None) sent to a room."""
-    return {
+def broadcast(
+    *,
+    room: str,
+    message: Any,
+    sender: Mapping[str, Any] | None,
+    at: str,
+    cursor: str | None = None,
+    replayed: bool = False,
+) -> Frame:
+    """A message that somebody (or the server: ``sender`` None) sent to a room.
+
+    ``cursor`` is its place among what the room keeps; ``replayed`` marks what was said before.
+    """
+    frame: Frame = {
         "type": "event",
         "event": "broadcast",
         "room": room,
         "message": message,
         "sender": sender,
         "at": at,
+    }
+    if cursor is not None:
+        frame["cursor"] = cursor
+    if replayed:
+        frame["replayed"] = True
+    return frame
+
+
+def direct(*, message: Any, at: str) -> Frame:
+    """A message from the server to all connections of a user."""
+    return {"type": "event", "event": "direct", "message": message, "sender": None, "at": at}
+
+
+def member(member: Member) -> Frame:
+    """Somebody in a room. ``verified`` False: the name is one that a client claimed."""
+    frame: Frame = {"id": member.id, "name": member.name, "state": member.state}
+    if member.claimed is not None:
+        frame["verified"] = False
+    return frame
+
+
+def presence(*, room: str, event: str, member: Mapping[str, Any], participants: int) -> Frame:
+    """Somebody ``joined`` or ``left`` a room, or ``updated`` his state."""
+    return {
+        "type": "presence",
+        "room": room,
+        "event": event,
+        "member": member,
+        "participants": participants,
     }

@@ -40,15 +40,16 @@ def _float(text: str) -> float:
 class _Keys:
     """Counts keys over the whole frame and refuses duplicates."""
 
-    __slots__ = ("seen",)
+    __slots__ = ("most", "seen")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self.seen = 0
+        self.most = most
 
     def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         self.seen += len(pairs)
-        if self.seen > MAX_KEYS:
-            raise BadFrame(f"A frame may have {MAX_KEYS} keys at most.")
+        if self.seen > self.most:
+            raise BadFrame(f"A frame may have {self.most} keys at most.")
         found = dict(pairs)
         if len(found) != len(pairs):
             raise BadFrame("An object names the same key twice.")
@@ -86,17 +87,17 @@ def _check_tree(root: dict[str, Any]) -> None:
     raise BadFrame(f"A frame may be {MAX_DEPTH} levels deep at most.")
 
 
-def scan(text: str) -> dict[str, Any]:
+def scan(text: str, max_keys: int = MAX_KEYS) -> dict[str, Any]:
     """One text frame to its JSON object.
 
     Raises `BadFrame` for anything that is not JSON (RFC 8259), not an object, or out of bounds:
-    deeper than 16 levels, more than 512 keys, duplicate keys, NUL, lone surrogates, NaN and
-    Infinity, integers beyond 2^53.
+    deeper than 16 levels, more than ``max_keys`` keys, duplicate keys, NUL, lone surrogates, NaN
+    and Infinity, integers beyond 2^53.
     """
     try:
         frame = json.loads(
             text,
-            object_pairs_hook=_Keys(),
+            object_pairs_hook=_Keys(max_keys),
             parse_constant=_refuse_constant,
             parse_int=_integer,
             parse_float=_float,

@@ -15,11 +15,15 @@ from django_cocobase_realtime.conf import (
     JWT_KEYS,
     LOG_KEYS,
     OPTIONS,
+    PRESENCE_KEYS,
     JwtSettings,
     Limits,
     LogSettings,
+    PresenceSettings,
 )
 from django_cocobase_realtime.filters.keys import OPERATORS
+from django_cocobase_realtime.room import OPTIONS as ROOM_OPTIONS
+from django_cocobase_realtime.room import Room
 from django_cocobase_realtime.session.resume import REASONS
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode
 from django_cocobase_realtime.wire.messages import TYPES, Subscribe
@@ -57,11 +61,24 @@ def test_options_of_collections():
         "durable",
         "track",
         "project_field",
+        "created_field",
+        "updated_field",
         "serializer",
         "soft_delete",
         "not_secret",
     ):
         assert documented[name] == repr(getattr(Collection, name))
+
+
+def test_options_of_rooms():
+    documented = table("settings.md", "Options of rooms")
+    assert documented == {name: repr(getattr(Room, name)) for name in ROOM_OPTIONS}
+
+
+def test_presence():
+    documented = table("settings.md", "Presence")
+    settings = PresenceSettings()
+    assert documented == {key: repr(getattr(settings, name)) for key, name in PRESENCE_KEYS.items()}
 
 
 def test_jwt():
@@ -113,7 +130,11 @@ def test_checks():
     known |= {f"W{int(n):03}" for n in re.findall(r"\bwarning\(\s*(\d+),", source)}
     known |= {f"I{int(n):03}" for n in re.findall(r"\binfo\(\s*(\d+),", source)}
     assert set(table("checks.md", None)) == known
-    tests = (ROOT / "tests" / "test_settings.py", ROOT / "tests" / "capture" / "test_triggers.py")
+    tests = (
+        ROOT / "tests" / "test_settings.py",
+        ROOT / "tests" / "capture" / "test_triggers.py",
+        ROOT / "tests" / "rooms" / "test_checks.py",
+    )
     tested = "".join(path.read_text() for path in tests)
     assert {id for id in known if id not in tested} == set()
 

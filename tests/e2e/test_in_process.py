@@ -96,7 +96,16 @@ async def test_rooms(realtime, api_key, user):
         assert (await app.join("chat-123"))["participants"] == 1
         joined = await ada.join("chat-123", id=3)
         assert joined["participants"] == 2
-        assert {"id": str(user.pk), "name": "ada"} in joined["members"]
+        ada_herself = {"id": str(user.pk), "name": "ada", "state": {}}
+        assert ada_herself in joined["members"]
+        presence = await app.receive("presence")
+        assert presence == {
+            "type": "presence",
+            "room": "chat-123",
+            "event": "joined",
+            "member": ada_herself,
+            "participants": 2,
+        }
         message = {"user": "John", "text": "Hello everyone!"}
         await ada.send({"type": "broadcast", "room": "chat-123", "message": message, "id": 4})
         event = await app.receive("event")
@@ -116,6 +125,8 @@ async def test_rooms(realtime, api_key, user):
         reply = await ada.request({"type": "broadcast", "room": "chat-123", "message": 2})
         assert reply["code"] == "not_joined"
         assert (await ada.request({"type": "leave", "room": "x"}))["code"] == "not_joined"
+        presence = await app.receive("presence")
+        assert (presence["event"], presence["participants"]) == ("left", 1)
         assert await app.receive_nothing()
 
 

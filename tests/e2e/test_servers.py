@@ -61,6 +61,7 @@ async def test_two_processes_and_a_writer_share_one_redis(serve, api_key, redis,
             await client.subscribe("posts")
             await client.send({"type": "join", "room": "r"})
             await client.receive("joined")
+        assert (await first.receive("presence"))["participants"] == 2
         await call(one.post, "/save", [{"title": "from one"}])
         await Post.objects.acreate(title="from a writer without sockets")
         for client in (first, second):

@@ -6,7 +6,9 @@ from unittest.mock import Mock
 import pytest
 
 from django_cocobase_realtime.conf import Limits
+from django_cocobase_realtime.events import Member
 from django_cocobase_realtime.fanout.connection import Connection
+from django_cocobase_realtime.fanout.rooms import Joined
 from django_cocobase_realtime.fanout.subscriptions import Begin, Wanted
 from django_cocobase_realtime.fanout.writer import Writer
 from django_cocobase_realtime.filters import FieldSpec, Filter, Kind
@@ -14,6 +16,9 @@ from django_cocobase_realtime.grants import Decision, Grant
 from django_cocobase_realtime.identity import Identity
 from django_cocobase_realtime.log.cursor import Position, encode
 from django_cocobase_realtime.log.read import Extent
+from django_cocobase_realtime.room import Room, RoomGrant
+from django_cocobase_realtime.rooms.rooms import Seat
+from django_cocobase_realtime.rooms.saying import Outcome
 from django_cocobase_realtime.session import Session
 from django_cocobase_realtime.session import effects as do
 from django_cocobase_realtime.wire.codes import CloseCode
@@ -31,8 +36,9 @@ class Shell:
         self.session = Session(self.connection, limits or Limits(), heartbeat=25, now=0.0)
         self.answers = {do.Authenticate: ADA, do.Admit: True, do.Authorize: GRANT, **answers}
         self.answers.setdefault(do.Prepare, Extent("e1", 10, 5))
-        self.answers.setdefault(do.Enter, [{"id": "1", "name": "ada"}])
-        self.answers.setdefault(do.Say, True)
+        self.answers.setdefault(do.Permit, RoomGrant(Room()))
+        self.answers.setdefault(do.Enter, Joined(1, [Member("1", "ada")], "r", None, None))
+        self.answers.setdefault(do.Say, Outcome.SENT)
 
     def run(self, steps):
         effects, result = [], None
@@ -46,10 +52,11 @@ class Shell:
                         self.connection.subscriptions[subscription.name] = subscription
                     case do.Detach(subscription):
                         del self.connection.subscriptions[subscription.name]
-                    case do.Enter(room):
-                        self.connection.rooms.add(room)
+                    case do.Enter(wish, grant):
+                        seat = Seat(self.connection, ("default", wish.room), grant)
+                        self.connection.rooms[wish.room] = seat
                     case do.Exit(room):
-                        self.connection.rooms.discard(room)
+                        self.connection.rooms.pop(room, None)
         except StopIteration:
             return effects
 
@@ -260,11 +267,12 @@ def test_fields_must_be_readable(shell):
 
 
 def test_rooms(shell):
-    assert shell.answer({"type": "join", "room": "r"})["members"] == [{"id": "1", "name": "ada"}]
+    joined = shell.answer({"type": "join", "room": "r"})
+    assert joined["members"] == [{"id": "1", "name": "ada", "state": {}}]
     say = {"type": "broadcast", "room": "r", "message": [1]}
     assert shell.frames(say) == []  # no id, no reply
     assert shell.answer({**say, "id": 1}) == {"type": "sent", "room": "r", "id": 1}
-    shell.answers[do.Say] = False
+    shell.answers[do.Say] = Outcome.FAILED
     assert shell.answer(say)["code"] == "internal_error"
     assert shell.answer({"type": "leave", "room": "r"}) == {"type": "left", "room": "r"}
     for frame in ({"type": "leave", "room": "r"}, say):

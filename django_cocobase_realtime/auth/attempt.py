@@ -1,0 +1,30 @@
+"""One attempt to authenticate, over a socket or HTTP: who fails often is answered late."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..identity import Identity
+from ..workers import run
+from .chain import authenticate
+from .failures import failures
+
+
+async def attempt(token: str | None, scope: Mapping[str, Any], address: str) -> Identity | None:
+    """The identity that ``token`` proves, None for none; a failure counts against ``address``.
+
+    ``scope``: the ASGI scope of the request. Raises ``AuthenticationUnavailable``.
+    """
+    now = time.monotonic()
+    delay = failures.delay(address, now)
+    if delay:
+        await asyncio.sleep(delay)
+    if token is not None and failures.refused_before(token, now):
+        return None
+    identity = await run(authenticate, token, scope)
+    if identity is None:
+        failures.record(address, token, now)
+    return identity

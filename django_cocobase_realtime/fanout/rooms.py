@@ -1,0 +1,425 @@
+"""The hub's rooms: enters and leaves them for this process's connections, and tells these who
+comes, who goes and what is said.
+
+What is announced over the channel layer is only a hint: versions and numbers show what was lost,
+and it is read again. All calls to the presence backend go through one thread, in their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from ..conf import conf
+from ..database import database_for
+from ..events import Broadcast, Member, Presence, Push
+from ..log.cursor import Position
+from ..models import PresenceRoom
+from ..room import RoomGrant
+from ..rooms import history
+from ..rooms.history import Past
+from ..rooms.presence import Entry, Place, RoomKey, presence
+from ..rooms.rooms import LocalRoom, News, Seat
+from ..wire.codes import CloseCode
+from ..workers import DatabaseThread, run
+from .names import room_group
+from .room_frames import RoomFrames
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .hub import Hub
+
+P = ParamSpec("P")
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+STALE = 5.0  # seconds after which whoever enters looks first who is gone: nobody may have looked
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How somebody wants to enter a room. ``create`` False: only where somebody is."""
+
+    room: str
+    presence: bool = True
+    state: dict[str, Any] | None = None
+    history: int = 0
+    since: str | None = None
+    title: str | None = None
+    create: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A room as who enters it finds it; ``past`` None where it keeps nothing.
+
+    ``member`` is he himself, None where he is not listed.
+    """
+
+    participants: int
+    members: list[Member]
+    title: str
+    member: Member | None
+    past: Past | None
+
+
+class Rooms:
+    """One a hub. ``server`` names it to the presence backend."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.server = uuid.uuid4().hex
+        self.local: dict[RoomKey, LocalRoom] = {}
+        self.lost: list[Place] = []
+        self.left: list[Place] = []
+        self.wake = asyncio.Event()
+        self._leased_until = float("-inf")
+        self._swept = float("-inf")
+        self._thread: DatabaseThread | None = None
+        self._reading: dict[RoomKey, asyncio.Task[None]] = {}
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the presence backend; calls are made one after the other, in this order."""
+        if self._thread is None:
+            self._thread = DatabaseThread(database_for(PresenceRoom))
+        return await self._thread.run(function, *args, **kwargs)
+
+    # coming
+
+    async def enter(self, connection: Connection, wish: Wish, grant: RoomGrant) -> Joined | None:
+        """Put a connection into a room, again to change how it is there.
+
+        None where it is not to be opened and nobody is there. Raises what the backend raises;
+        then the connection is not in the room. `settle` must follow once the past was told.
+        """
+        assert connection.identity is not None
+        key = (connection.identity.project, wish.room)
+        seat = connection.rooms.get(wish.room)
+        new = seat is None
+        if seat is None:
+            seat = connection.rooms[wish.room] = Seat(connection, key, grant)
+            self.local.setdefault(key, LocalRoom(key)).seats[connection.id] = seat
+        seat.grant = grant
+        if grant.room.kept:
+            seat.held = seat.held or []
+        try:
+            if new:
+                await self._hub.groups.need(room_group(*key))
+            joined = await self._enter(seat, wish)
+        except BaseException:
+            if new:
+                self.drop(connection, wish.room, lost=False)
+            raise
+        if joined is None:
+            seat.live = True  # nothing to take back
+            self.drop(connection, wish.room, lost=False)
+        return joined
+
+    async def _enter(self, seat: Seat, wish: Wish) -> Joined | None:
+        backend, local = presence(), self.local[seat.key]
+        title = wish.title or seat.grant.room.title_of(wish.room)
+        self._hub.tend_rooms()
+        await self.sweep(STALE)
+        if wish.presence:
+            await self.lease()
+            entry = _entry(seat, wish, title, self.server)
+            entered = await self.call(backend.enter, entry, create=wish.create)
+            if entered is None:
+                return None
+            seat.entry, info = entry, entered.info
+            if entered.move is not None:
+                self.spread([entered.move], acting=seat.connection)
+        else:
+            if seat.entry is not None:
+                seat.entry = None
+                move = await self.call(backend.leave, seat.key, seat.connection.id)
+                self.spread([move] if move else [], acting=seat.connection)
+            found = await self.call(backend.info, seat.key)
+            if found is None and not wish.create:
+                return None
+            info = found  # type: ignore[assignment]
+        if info is not None:
+            local.title = info.title
+        if local.version is None or (info is not None and local.version < info.version):
+            await self.read(local)
+        past = None
+        if seat.grant.room.kept:
+            kept = seat.grant.room.kept
+            past = await run(history.look, seat.key, min(wish.history, kept), wish.since, kept)
+            if seat.grant.room.durable and local.position is None:
+                local.position = past.position
+        # from here on in one turn of the loop: what is told now, and what follows it
+        seat.live = True
+        sees = seat.grant.can_see_members
+        return Joined(
+            participants=len(local.members),
+            members=list(local.members.values()) if sees else [],
+            title=local.title or title,
+            member=local.members.get(seat.entry.member) if seat.entry else None,
+            past=past,
+        )
+
+    def settle(self, connection: Connection, room: str, past: Past | None) -> None:
+        """The past was told: tell what was said meanwhile, and from now on all that is said."""
+        seat = connection.rooms.get(room)
+        if seat is None or seat.held is None:
+            return
+        held, seat.held = seat.held, None
+        for event in held:
+            if past is None or event.seq is None or event.seq > past.position.seq:
+                self._say(RoomFrames(event, title=self.local[seat.key].title), seat)
+
+    async def sweep(self, after: float) -> bool:
+        """Remove those whose time is over, where that was not done for so many seconds."""
+        if self._hub.loop.time() - self._swept < after:
+            return False
+        self._swept = self._hub.loop.time()
+        self.spread(await self.call(presence().sweep))
+        return True
+
+    async def lease(self) -> None:
+        """Hold this server's lease; where it was lost, enter all its connections again."""
+        loop = self._hub.loop
+        if loop.time() < self._leased_until:
+            return
+        settings = conf.presence
+        held = await self.call(presence().renew, self.server, settings.lease)
+        self._leased_until = loop.time() + settings.lease / 3
+        if held:
+            return
+        for local in list(self.local.values()):
+            for seat in list(local.seats.values()):
+                if seat.entry is not None:
+                    await self._enter_again(local, seat, seat.entry)
+
+    async def _enter_again(self, local: LocalRoom, seat: Seat, entry: Entry) -> None:
+        member = local.members.get(entry.member)
+        if member is not None:
+            entry = replace(entry, state=member.state)
+        entered = await self.call(presence().enter, entry)
+        if entered is not None and entered.move is not None:
+            self.spread([entered.move])
+        if seat.connection.rooms.get(entry.key[1]) is not seat:  # it left meanwhile
+            self.left.append((entry.key, entry.connection))
+
+    # going
+
+    async def leave(self, connection: Connection, room: str) -> None:
+        """Leave a room, at once. Raises what the backend raises; the room is left all the same."""
+        place = self.drop(connection, room, lost=False)
+        if place is not None and place in self.left:
+            self.left.remove(place)
+            try:
+                move = await self.call(presence().leave, *place)
+            except BaseException:
+                self.left.append(place)
+                raise
+            self.spread([move] if move else [])
+
+    def drop(self, connection: Connection, room: str, *, lost: bool) -> Place | None:
+        """Take a connection out here; the backend is told by and by (``tend``).
+
+        ``lost``: a user's connection lingers, since he may be about to come back.
+        """
+        seat = connection.rooms.pop(room, None)
+        if seat is None:
+            return None
+        local = self.local[seat.key]
+        local.seats.pop(connection.id, None)
+        if not local.seats:
+            del self.local[seat.key]
+            reading = self._reading.pop(seat.key, None)
+            if reading is not None:
+                reading.cancel()
+        self._hub.groups.release(room_group(*seat.key))
+        place = (seat.key, connection.id)
+        if seat.entry is None and seat.live:
+            return None
+        # whoever has no user comes back as somebody else
+        lingers = lost and seat.entry is not None and seat.entry.member != connection.id
+        (self.lost if lingers else self.left).append(place)
+        self.wake.set()
+        return place
+
+    async def flush(self) -> None:
+        """Tell the backend who was lost and who left. Raises what it raises, and keeps them."""
+        lost, self.lost = self.lost, []
+        if lost:
+            try:
+                await self.call(presence().linger, lost, conf.presence.grace)
+            except BaseException:
+                self.lost[:0] = lost
+                raise
+        while self.left:
+            key, connection = self.left[0]
+            move = await self.call(presence().leave, key, connection)
+            if self.left and self.left[0] == (key, connection):
+                del self.left[0]
+            self.spread([move] if move else [])
+
+    def close(self) -> None:
+        """The hub rests."""
+        if self._thread is not None:
+            self._thread.close()
+            self._thread = None
+        self._leased_until = float("-inf")
+
+    # members
+
+    async def update(self, connection: Connection, room: str, state: dict[str, Any]) -> None:
+        """Set the state of this connection's member."""
+        seat = connection.rooms.get(room)
+        if seat is None or seat.entry is None:
+            return
+        move = await self.call(presence().update, seat.key, connection.id, state)
+        if move is not None:
+            self.spread([move], acting=connection)
+
+    def spread(self, moves: Iterable[Presence], acting: Connection | None = None) -> None:
+        """Tell all processes, and those who are here at once, of changes that were made here."""
+        for move in moves:
+            self._hub.publish(move)
+            self.hear(move, acting)
+
+    def hear(self, move: Presence, acting: Connection | None = None) -> None:
+        """A change was announced."""
+        local = self.local.get((move.project, move.room))
+        if local is None:
+            return
+        news = local.take(move)
+        if news is News.NEXT:
+            self._tell(local, move, acting)
+        elif news is News.GAP and local.version is not None:
+            self._read_soon(local)
+
+    def _tell(self, local: LocalRoom, move: Presence, acting: Connection | None = None) -> None:
+        frames = RoomFrames(move, title=local.title)
+        for seat in list(local.seats.values()):
+            if not seat.live or not seat.grant.can_see_members or seat.connection is acting:
+                continue
+            own = seat.entry is not None and seat.entry.member == move.member.id
+            if own and move.event != "updated":
+                continue
+            text = frames.text(seat.connection.dialect)
+            if text is not None:
+                seat.connection.writer.push(text)
+
+    async def read(self, local: LocalRoom) -> None:
+        """Read the list of members anew, and tell what changed."""
+        for _ in range(2):
+            roster = await self.call(presence().roster, local.key)
+            # what was read may be older than what was announced meanwhile: then once more
+            if local.version is None or roster.version >= local.version:
+                break
+        for move in local.adopt(roster):
+            self._tell(local, move)
+
+    def _read_soon(self, local: LocalRoom) -> None:
+        if local.key not in self._reading:
+            self._reading[local.key] = self._hub.loop.create_task(self._catch_up(local))
+
+    async def _catch_up(self, local: LocalRoom) -> None:
+        try:
+            await self.read(local)
+            await self._fill(local)
+        except Exception as error:
+            logger.warning("A room could not be read, trying again: %r", error)
+        finally:
+            if self._reading.get(local.key) is not None:
+                del self._reading[local.key]
+
+    async def compare(self) -> None:
+        """Find the rooms in which something was missed, and read it."""
+        versions = await self.call(presence().versions, list(self.local))
+        durable = [key for key, local in self.local.items() if local.position is not None]
+        heads = await run(history.heads, durable) if durable else {}
+        for key, local in list(self.local.items()):
+            moved = local.version is not None and versions.get(key, 0) != local.version
+            spoken = local.position is not None and heads.get(key) not in (None, local.position)
+            if moved or spoken:
+                self._read_soon(local)
+
+    def title(self, connection: Connection, room: str) -> str:
+        """What people see of a room that this connection is in."""
+        seat = connection.rooms.get(room)
+        return room if seat is None else self.local[seat.key].title
+
+    # what is said
+
+    def deliver(self, event: Broadcast) -> None:
+        """A broadcast came."""
+        if event.is_for_all:
+            self.push(event)
+            return
+        local = self.local.get((event.project, event.room))
+        if local is None:
+            return
+        news = local.next(event)
+        if news is News.NEXT:
+            self._deliver(local, event)
+        elif news is News.GAP:
+            self._read_soon(local)
+
+    def _deliver(self, local: LocalRoom, event: Broadcast) -> None:
+        frames = RoomFrames(event, title=local.title)
+        for seat in list(local.seats.values()):
+            if not event.echo and seat.connection.id == event.connection:
+                continue
+            if seat.held is None:
+                self._say(frames, seat)
+                continue
+            seat.held.append(event)
+            if len(seat.held) > conf.limits.queue_messages:
+                seat.connection.close(CloseCode.SLOW_CONSUMER)
+
+    def _say(self, frames: RoomFrames, seat: Seat) -> None:
+        text = frames.text(seat.connection.dialect)
+        if text is not None:
+            seat.connection.writer.push_event(text)
+
+    async def _fill(self, local: LocalRoom) -> None:
+        """Read what was said in a durable room and never arrived."""
+        while local.position is not None:
+            events = await run(history.page, local.key, local.position.seq)
+            for event in events:
+                position = Position(event.epoch or "", event.seq or 0)
+                if local.position.epoch != position.epoch or local.position.seq < position.seq:
+                    local.position = position
+                    self._deliver(local, event)
+            if not events:
+                return
+
+    def push(self, event: Push | Broadcast) -> None:
+        """From the server to a user, or to everyone in a project."""
+        frames = RoomFrames(event)
+        user = event.user if isinstance(event, Push) else None
+        for connection in list(self._hub.connections.values()):
+            identity = connection.identity
+            if identity is None or identity.project != event.project:
+                continue
+            if user is None or identity.user_key == user:
+                text = frames.text(connection.dialect)
+                if text is not None:
+                    connection.writer.push_event(text)
+
+
+def _entry(seat: Seat, wish: Wish, title: str, server: str) -> Entry:
+    connection = seat.connection
+    identity = connection.identity
+    assert identity is not None
+    id, name = connection.claimed or (None, identity.name)
+    user = identity.user_key
+    return Entry(
+        key=seat.key,
+        connection=connection.id,
+        server=server,
+        member=user or connection.id,
+        name=identity.name if user is not None else name,
+        title=title,
+        state=wish.state,
+        claimed=None if user is not None else id,
+    )

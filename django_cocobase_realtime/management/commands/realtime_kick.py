@@ -1,0 +1,51 @@
+"""``realtime_kick``: close live connections, in every process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ...fanout.broker import broker, channel_layer, is_in_memory
+from ...models import ApiKey
+from ...publishing import disconnect
+
+
+class Command(BaseCommand):
+    """What may connect again afterwards is up to the credential: revoke a key to keep it out."""
+
+    help = "Close the live connections of a user or of an API key."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Whom."""
+        who = parser.add_mutually_exclusive_group(required=True)
+        who.add_argument("--user", help="A username, or a user's id.")
+        who.add_argument("--key", metavar="PREFIX", help="An API key's prefix.")
+        parser.add_argument("--project", help="Only connections of this project.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Tell every process."""
+        layer = channel_layer()
+        if layer is None or is_in_memory(layer):
+            raise CommandError(
+                "The channel layer ends at its process, so no server would hear of it. "
+                "Use channels_redis, or revoke the key: servers look after credentials themselves."
+            )
+        if options["key"]:
+            prefix = options["key"].removeprefix("crk_").partition("_")[0]
+            if not ApiKey.objects.filter(prefix=prefix).exists():
+                raise CommandError(f"There is no key with prefix {prefix!r}.")
+            disconnect(key=prefix, project=options["project"])
+        else:
+            disconnect(user=_user_id(options["user"]), project=options["project"])
+        if not broker.flush():
+            raise CommandError("The channel layer does not answer.")
+        self.stdout.write("Told.")
+
+
+def _user_id(text: str) -> str:
+    """A username's id; any other text as it is: a token's subject need not be a Django user."""
+    users = get_user_model()
+    user = users._default_manager.filter(**{users.USERNAME_FIELD: text}).first()
+    return text if user is None else str(user.pk)

@@ -1,0 +1,26 @@
+"""The rooms of a project as one identity may see them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..fanout.broker import broker
+from ..identity import Identity
+from ..room import room_registry
+from .presence import Listing, presence
+
+
+def visible_rooms(identity: Identity) -> list[Listing]:
+    """Rooms that the identity may join, with the members that it may see. Uses the database.
+
+    Whoever is gone by now is told to have left.
+    """
+    for move in presence().sweep():
+        broker.publish(move)
+    found = []
+    for each in presence().listing(identity.project):
+        room = room_registry.find(each.name)
+        grant = None if room is None else room.grant(identity, each.name)
+        if grant is not None:
+            found.append(each if grant.can_see_members else replace(each, members=()))
+    return found

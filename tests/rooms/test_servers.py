@@ -1,0 +1,172 @@
+"""Presence over real servers that are killed, and tabs that open and close as they please."""
+
+import asyncio
+import random
+import time
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime, timedelta
+
+import jwt
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from tests.client import connect
+
+pytestmark = pytest.mark.server
+KEY = "a-shared-secret-of-more-than-32-bytes!"
+JWT = {"KEY": KEY, "USER_LOOKUP": None}
+LIMITS = {
+    "connections_per_address": 5000,
+    "unauthenticated_per_address": 5000,
+    "failed_auths_per_minute": 1000,
+}
+MEMBERS = 500
+
+
+def token(name):
+    expires = datetime.now(UTC) + timedelta(hours=1)
+    return jwt.encode({"sub": name, "exp": expires}, KEY, "HS256")
+
+
+async def call(function, *args):
+    return await asyncio.to_thread(function, *args)
+
+
+class Watcher:
+    """Keeps a list of members by what it is told, as a client would."""
+
+    def __init__(self, client):
+        self.client = client
+        self.ids = set()
+        self.left = []
+        self.participants = 0
+
+    async def run(self):
+        with suppress(ConnectionClosed):
+            while True:
+                frame = await self.client.receive(timeout=120)
+                if frame["type"] == "joined":
+                    self.ids = {m["id"] for m in frame["members"]}
+                elif frame["type"] == "presence":
+                    id = frame["member"]["id"]
+                    if frame["event"] == "left":
+                        self.left.append(id)
+                        self.ids.discard(id)
+                    else:
+                        self.ids.add(id)
+                else:
+                    continue
+                self.participants = frame["participants"]
+
+    async def sees(self, expected, within):
+        async with asyncio.timeout(within):
+            while self.ids != expected or self.participants != len(expected):
+                await asyncio.sleep(0.1)
+
+
+async def watch(stack, url, name):
+    client = await stack.enter_async_context(connect(url, token(name)))
+    watcher = Watcher(client)
+    task = asyncio.create_task(watcher.run())
+    stack.callback(task.cancel)
+    await client.send({"type": "join", "room": "hall", "presence": False})
+    return watcher
+
+
+async def member(stack, url, name):
+    client = await stack.enter_async_context(connect(url, token(name), compression=None))
+    await client.send({"type": "join", "room": "hall"})
+    await client.receive("joined", timeout=60)
+    return client
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("backend", ["database", "redis"])
+async def test_a_killed_servers_members_are_gone_in_time_and_nobody_else(serve, redis, backend):
+    settings = {
+        "JWT": JWT,
+        "LIMITS": LIMITS,
+        "ROOMS": {"hall": {"permission": "tests.app.rooms.Watched"}},
+        "PRESENCE": {"BACKEND": backend},
+    }
+    start = lambda: serve("uvicorn", layers=redis.layer("pubsub"), settings=settings)  # noqa: E731
+    doomed, safe = await call(start), await call(start)
+    async with AsyncExitStack() as stack, AsyncExitStack() as dying:
+        watcher = await watch(stack, safe.socket_url, "watcher")
+        names = [f"u{n}" for n in range(MEMBERS)]
+        for first in range(0, MEMBERS, 25):
+            part = names[first : first + 25]
+            await asyncio.gather(
+                *(
+                    member(stack, safe.socket_url, name)
+                    if index % 2
+                    else member(dying, doomed.socket_url, name)
+                    for index, name in enumerate(part, first)
+                )
+            )
+        await watcher.sees(set(names), within=30)
+        assert watcher.left == []
+        await call(doomed.kill)
+        killed = time.monotonic()
+        # every fourth of them comes back, to the other server
+        back = [name for index, name in enumerate(names) if index % 8 == 0]
+        await asyncio.sleep(3)
+        await asyncio.gather(*(member(stack, safe.socket_url, name) for name in back))
+        still = {name for index, name in enumerate(names) if index % 2} | set(back)
+        await watcher.sees(still, within=30 - (time.monotonic() - killed))
+        assert not set(watcher.left) & still
+        # who asks anew is told the same
+        fresh = await watch(stack, safe.socket_url, "watcher2")
+        await fresh.sees(still, within=10)
+
+
+class Tab:
+    """Opens and closes at random, sometimes says goodbye, sometimes is cut."""
+
+    def __init__(self, urls, user, seed):
+        self.urls, self.user = urls, user
+        self.random = random.Random(seed)
+        self.stack = None
+
+    async def open(self):
+        self.stack = AsyncExitStack()
+        await member(self.stack, self.random.choice(self.urls), self.user)
+
+    async def close(self):
+        stack, self.stack = self.stack, None
+        await stack.aclose()
+
+    async def run(self, turns):
+        for _ in range(turns):
+            await asyncio.sleep(self.random.random() * 0.5)
+            await (self.open() if self.stack is None else self.close())
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("backend", ["database", "redis"])
+async def test_fifty_tabs_end_with_the_right_list(serve, redis, backend):
+    settings = {
+        "JWT": JWT,
+        "LIMITS": {**LIMITS, "connections_per_user": 50},
+        "PRESENCE": {"BACKEND": backend, "GRACE": 1, "LEASE": 6},
+    }
+    start = lambda kind: serve(kind, layers=redis.layer("core"), settings=settings)  # noqa: E731
+    servers = [await call(start, "uvicorn"), await call(start, "daphne")]
+    urls = [server.socket_url for server in servers]
+    async with AsyncExitStack() as stack:
+        watchers = [await watch(stack, url, "watcher") for url in urls]
+        tabs = [Tab(urls, f"u{n % 10}", seed=n) for n in range(50)]
+        await asyncio.gather(*(tab.run(tab.random.randrange(3, 8)) for tab in tabs))
+        expected = {tab.user for tab in tabs if tab.stack is not None}
+        # one user is gone for certain, one has come back with one tab
+        for tab in tabs:
+            if tab.user == "u3" and tab.stack is not None:
+                await tab.close()
+        expected.discard("u3")
+        for watcher in watchers:
+            await watcher.sees(expected, within=20)
+        fresh = await watch(stack, urls[0], "another watcher")
+        await fresh.sees(expected, within=10)
+        await asyncio.gather(*(tab.close() for tab in tabs if tab.stack is not None))
+        for watcher in (*watchers, fresh):
+            await watcher.sees(set(), within=20)

@@ -1,0 +1,356 @@
+"""Golden transcripts: what each published SDK sends, and what it must get, frame for frame."""
+
+import asyncio
+import re
+from datetime import datetime
+
+import pytest
+from asgiref.sync import sync_to_async
+
+from django_cocobase_realtime import abroadcast
+from django_cocobase_realtime.auth.failures import FailedAuths
+from django_cocobase_realtime.models import ApiKey, PresenceRoom
+from tests.app.models import Post
+
+POSTS = "/realtime/collections/posts"
+SHORT = {"GRACE": 0.6, "LEASE": 3}
+
+
+@pytest.fixture(autouse=True)
+def _no_memory(monkeypatch):
+    fresh = FailedAuths()
+    monkeypatch.setattr("django_cocobase_realtime.auth.attempt.failures", fresh)
+    monkeypatch.setattr("django_cocobase_realtime.sdk_consumer.failures", fresh)
+
+
+@pytest.fixture
+def sdk(realtime):
+    return lambda path: realtime(path=path, authenticate=False)
+
+
+async def room(client, key, **first):
+    return await client.request({"api_key": key, **first})
+
+
+def time_of(frame):
+    at = frame.pop("timestamp")
+    assert datetime.fromisoformat(at).tzinfo is not None
+    return frame
+
+
+async def test_a_collection_as_the_go_sdk_reads_it(sdk, api_key):
+    """Its struct wants a string ``collection`` and times with an offset, or its loop ends."""
+    async with sdk(POSTS) as go:
+        answer = await go.request({"api_key": api_key, "filters": {"status": "published"}})
+        assert answer == {
+            "event": "connected",
+            "collection_id": "posts",
+            "filters": {"status": "published"},
+        }
+        await Post.objects.acreate(title="a draft")
+        post = await Post.objects.acreate(title="one", status="published")
+        frame = await go.receive()
+        data, document = frame.pop("data"), frame.pop("document")
+        assert frame == {"event": "create", "collection_id": "posts"}
+        assert (data["id"], data["collection"], data["collection_id"]) == (
+            str(post.pk),
+            "posts",
+            "posts",
+        )
+        for name in ("created_at", "updated_at"):
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", data[name])
+        assert data["data"]["title"] == "one"
+        # what JavaScript 1.6 reads
+        assert document["collection"] == {"id": "posts", "name": "posts"}
+        assert (document["id"], document["data"]) == (data["id"], data["data"])
+        post.title = "two"
+        await post.asave()
+        frame = await go.receive()
+        assert frame["event"] == "update"
+        assert frame["old_data"]["title"] == "one"
+        assert set(frame["old_data"]) == {"title", "updated_at"}
+        post.status = "draft"  # out of the filter: nothing
+        await post.asave()
+        await post.adelete()  # and so is its deletion
+        other = await Post.objects.acreate(title="gone", status="published")
+        assert (await go.receive())["event"] == "create"
+        await other.adelete()
+        frame = await go.receive()
+        assert (frame["event"], frame["data"]["data"]["title"]) == ("delete", "gone")
+        assert "old_data" not in frame
+        assert await go.request({"type": "ping"}) == {"type": "pong"}
+        assert await go.request("ping") == {"event": "pong"}
+        assert await go.receive_nothing()
+
+
+async def test_old_values_of_rows_that_were_not_seen_are_not_told(sdk, api_key):
+    async with sdk(POSTS) as client:
+        await client.request({"api_key": api_key, "filters": {"status": "published"}})
+        post = await Post.objects.acreate(title="secret draft")
+        post.title, post.status = "public", "published"
+        await post.asave()
+        frame = await client.receive()
+        assert (frame["event"], "old_data" in frame) == ("update", False)
+
+
+async def test_times_that_may_not_be_read_are_not_told(sdk, api_key, settings):
+    posts = {"model": "app.Post", "fields": ["title"]}
+    settings.COCOBASE_REALTIME = {
+        "COLLECTIONS": {"posts": posts, "timed": {**posts, "created_field": "created_at"}}
+    }
+    async with sdk(POSTS) as bare, sdk("/realtime/collections/timed/") as timed:
+        for client in (bare, timed):
+            assert "filters" not in await client.request({"api_key": api_key})
+        await Post.objects.acreate(title="x")
+        data = (await bare.receive())["data"]
+        assert (data["created_at"], data["updated_at"]) == (None, None)
+        data = (await timed.receive())["data"]
+        assert data["created_at"].endswith("+00:00")
+        assert data["data"] == {"title": "x"}
+
+
+async def test_a_document_too_large_is_told_without_its_data(sdk, api_key, settings):
+    settings.COCOBASE_REALTIME = {
+        "COLLECTIONS": {"posts": "app.Post"},
+        "LIMITS": {"event_bytes": 2000},
+    }
+    async with sdk(POSTS) as client:
+        await client.request({"api_key": api_key})
+        post = await Post.objects.acreate(title="x", body="y" * 3000)
+        frame = await client.receive()
+        assert (frame["data"]["id"], frame["data"]["data"], frame["truncated"]) == (
+            str(post.pk),
+            {},
+            True,
+        )
+
+
+BAD_KEY = {"type": "error", "error": "Invalid API key", "error_detail": "Project not found"}
+NO_KEY = {"type": "error", "error": "API key is required"}
+DENIED = {"type": "error", "error": "Collection not found or access denied"}
+
+
+@pytest.mark.parametrize("path", [POSTS, "/realtime/broadcast", "/realtime/rooms/r"])
+async def test_a_bad_first_frame(sdk, api_key, path):
+    for first, answer in [
+        ({"filters": {}}, NO_KEY),
+        ({"api_key": ""}, NO_KEY),
+        ({"api_key": 5}, NO_KEY),
+        ({"api_key": "crk_12345678_wrong"}, BAD_KEY),
+        ({"api_key": "crk_12345678_wrong"}, BAD_KEY),  # again: from memory
+        ({"token": "a.b.c"}, BAD_KEY),
+        ("{", {"type": "error", "error": "Authentication failed"}),
+        ('{"api_key": "x", "a": NaN}', {"type": "error", "error": "Authentication failed"}),
+        ({"api_key": api_key, "x": "y" * 5000}, {"error": "Authentication failed"}),
+    ]:
+        async with sdk(path) as client:
+            frame = await client.request(first)
+            assert frame.items() >= answer.items(), first
+            assert await client.closed() == 4500
+    async with sdk(path) as client:
+        assert await client.request({"type": "ping", "api_key": "x"}) == {"type": "pong"}
+
+
+async def test_a_key_must_come_in_time(sdk, transactional_db, settings):
+    settings.COCOBASE_REALTIME = {"LIMITS": {"auth_timeout": 0.1}}
+    async with sdk(POSTS) as client:
+        assert await client.receive() == {"type": "error", "error": "Authentication timeout"}
+        assert await client.closed() == 4501
+
+
+@pytest.mark.parametrize("name", ["nothing", "x" * 200])
+async def test_a_collection_that_is_not_there(sdk, api_key, name):
+    async with sdk(f"/realtime/collections/{name}") as client:
+        frame = await client.request({"api_key": api_key})
+        assert frame == DENIED or "128 bytes" in frame["error"]
+        assert await client.closed() == 4505
+        assert await client.receive_nothing()
+
+
+@pytest.mark.parametrize("filters", [{"nothing": 1}, {"views": "many"}, [1], "x"])
+async def test_a_filter_that_does_not_hold_up(sdk, api_key, filters):
+    async with sdk(POSTS) as client:
+        frame = await client.request({"api_key": api_key, "filters": filters})
+        assert frame["error"] == "Invalid filter"
+        assert frame["error_detail"]
+        assert await client.closed() == 4505
+
+
+async def test_the_projects_broadcast(sdk, api_key):
+    other = (await sync_to_async(ApiKey.objects.create_key)("o", project="other"))[1]
+    path = "/realtime/broadcast"
+    async with sdk(path) as one, sdk(path) as two, sdk(path) as far, sdk("/realtime/rooms/r") as r:
+        answer = await one.request({"api_key": api_key, "user_id": "7", "user_name": "Ann"})
+        assert answer == {"event": "connected", "project_id": "default", "user_id": "7"}
+        answer = await two.request({"api_key": api_key})
+        assert answer["user_id"] == "anonymous"
+        await far.request({"api_key": other})
+        await room(r, api_key, action="create")
+        await one.send({"type": "message", "data": {"x": [1, None]}})
+        for client in (one, two):
+            frame = time_of(await client.receive())
+            assert frame == {
+                "type": "message",
+                "user_id": "7",
+                "user_name": "Ann",
+                "data": {"x": [1, None]},
+            }
+        await two.send({"hello": "world"})
+        frame = time_of(await one.receive())
+        assert (frame["user_name"], frame["data"]) == ("Anonymous", {"hello": "world"})
+        await two.receive()
+        await abroadcast("*", "from the server")
+        for client in (one, two):
+            frame = await client.receive()
+            assert (frame["user_id"], frame["data"]) == ("server", "from the server")
+        assert await one.request("{") == {"type": "error", "error": "Invalid JSON"}
+        assert await one.request({"type": "ping"}) == {"type": "pong"}
+        for client in (far, r):
+            assert await client.receive_nothing()
+
+
+async def test_a_room_as_flutter_uses_it(sdk, api_key):
+    path = "/realtime/rooms/lobby"
+    async with sdk(path) as early:
+        frame = await room(early, api_key, user_id="0", action="join")
+        assert frame == {"type": "error", "error": "Room not found", "room_id": "lobby"}
+        assert await early.closed() == 4505
+    assert not await PresenceRoom.objects.aexists()
+    async with sdk(path) as ann:
+        answer = await room(
+            ann, api_key, user_id="a", user_name="Ann", action="create", room_title="The Lobby"
+        )
+        assert answer == {
+            "event": "joined",
+            "room_id": "lobby",
+            "room_title": "The Lobby",
+            "participants": 1,
+            "user_id": "a",
+        }
+        async with sdk(path) as bob:
+            answer = await room(
+                bob, api_key, user_id="b", user_name="Bob", action="create", room_title="Mine"
+            )
+            assert (answer["room_title"], answer["participants"]) == ("The Lobby", 2)
+            info = {"id": "lobby", "title": "The Lobby", "participants": 2}
+            assert time_of(await ann.receive()) == {
+                "type": "user_joined",
+                "user_id": "b",
+                "user_name": "Bob",
+                "room_info": info,
+            }
+            await bob.send({"type": "message", "content": {"text": "hi", "kind": "text"}})
+            for client in (ann, bob):
+                assert time_of(await client.receive()) == {
+                    "type": "message",
+                    "user_id": "b",
+                    "user_name": "Bob",
+                    "content": {"text": "hi", "kind": "text"},
+                    "room_info": {"id": "lobby", "title": "The Lobby"},
+                }
+        frame = time_of(await ann.receive())
+        assert frame == {
+            "type": "user_left",
+            "user_id": "b",
+            "user_name": "Bob",
+            "room_info": {**info, "participants": 1},
+        }
+        # two anonymous people are two participants
+        async with sdk(path) as x, sdk(path) as y:
+            assert (await room(x, api_key))["participants"] == 2
+            assert (await room(y, api_key))["participants"] == 3
+            assert [(await ann.receive())["user_id"] for _ in "xy"] == ["anonymous", "anonymous"]
+            assert (await x.receive())["type"] == "user_joined"
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):  # an empty room is gone
+        while await PresenceRoom.objects.aexists():
+            await asyncio.sleep(0.05)
+
+
+async def test_two_dialects_in_one_room(sdk, realtime, api_key, user, settings):
+    settings.COCOBASE_REALTIME = {"PRESENCE": SHORT}
+    async with realtime(user=user) as native, sdk("/realtime/rooms/chat-123") as other:
+        await native.join("chat-123", state={"mood": "fine"})
+        answer = await room(other, api_key, user_id=str(user.pk), user_name="not ada")
+        assert (answer["room_title"], answer["participants"]) == ("chat-123", 2)
+        frame = await native.receive("presence")
+        # whom a client claims to be is no user's id
+        assert frame["member"]["verified"] is False
+        assert frame["member"]["id"] != str(user.pk)
+        assert frame["member"]["name"] == "not ada"
+        await native.send({"type": "broadcast", "room": "chat-123", "message": {"text": "hello"}})
+        await native.receive("event")
+        frame = time_of(await other.receive())
+        assert frame == {
+            "type": "message",
+            "user_id": str(user.pk),
+            "user_name": "ada",
+            "content": {"text": "hello"},
+            "room_info": {"id": "chat-123", "title": "chat-123"},
+        }
+        await other.send({"type": "message", "content": "hi"})
+        frame = await native.receive("event")
+        assert (frame["message"], frame["room"]) == ("hi", "chat-123")
+        assert frame["sender"] == {"id": str(user.pk), "name": "not ada", "verified": False}
+        await other.receive()
+        await native.send({"type": "state", "room": "chat-123", "state": {"typing": True}})
+        assert await other.receive_nothing()
+        await native.send({"type": "leave", "room": "chat-123"})
+        frame = time_of(await other.receive())
+        assert (frame["type"], frame["user_name"]) == ("user_left", "ada")
+    async with sdk("/realtime/rooms/chat-123") as gone:
+        answer = await room(gone, api_key)
+        assert answer["error"] == "Room not found"
+
+
+async def test_a_key_with_a_user_speaks_as_that_user(sdk, realtime, user, settings):
+    settings.COCOBASE_REALTIME = {"PRESENCE": {"GRACE": 10, "LEASE": 18}}
+    key = (await sync_to_async(ApiKey.objects.create_key)("mine", user=user))[1]
+    path = "/realtime/rooms/r"
+    async with sdk(path) as watcher:
+        bare = (await sync_to_async(ApiKey.objects.create_key)("bare"))[1]
+        await room(watcher, bare, action="create")
+        async with sdk(path) as client:
+            answer = await room(client, key, user_id="999", user_name="Impostor")
+            assert answer["user_id"] == str(user.pk)
+            frame = await watcher.receive()
+            assert (frame["user_id"], frame["user_name"]) == (str(user.pk), "ada")
+            await client.send({"type": "message", "content": 1})
+            assert (await watcher.receive())["user_name"] == "ada"
+        # closing the socket is how an SDK says goodbye: no grace
+        assert (await watcher.receive(timeout=3))["type"] == "user_left"
+
+
+class Members:
+    def can_join(self, identity, room):
+        return identity.user_id is not None
+
+
+async def test_a_room_that_one_may_not_join_looks_like_none(sdk, api_key, settings):
+    settings.COCOBASE_REALTIME = {"ROOMS": {"m-*": {"permission": f"{__name__}.Members"}}}
+    for name in ("m-1", "elsewhere"):
+        for action in ("create", "join"):
+            async with sdk(f"/realtime/rooms/{name}") as client:
+                answer = await room(client, api_key, action=action)
+                assert answer == {"type": "error", "error": "Room not found", "room_id": name}
+                assert await client.closed() == 4505
+
+
+async def test_rates(sdk, api_key, settings):
+    settings.COCOBASE_REALTIME = {"LIMITS": {"broadcast_rate": (0.1, 1)}}
+    async with sdk("/realtime/rooms/r") as client:
+        await room(client, api_key, action="create")
+        await client.send({"type": "message", "content": 1})
+        await client.receive()
+        answer = await client.request({"type": "message", "content": 2})
+        assert answer["type"] == "error"
+        assert (await client.request({"type": "ping"})) == {"type": "pong"}
+
+
+async def test_a_revoked_key_is_cut_and_told(sdk, api_key):
+    async with sdk("/realtime/broadcast") as client:
+        await client.request({"api_key": api_key})
+        key = await ApiKey.objects.aget()
+        await sync_to_async(key.revoke)()
+        assert (await client.receive())["type"] == "error"
+        assert await client.closed() == 4500
