@@ -12,7 +12,7 @@ from django_cocobase_realtime.events import Kick
 from django_cocobase_realtime.fanout.broker import broker
 from django_cocobase_realtime.wire.codes import CloseCode
 
-OUTAGE = 3.0  # seconds
+OUTAGE = 2.0  # seconds
 _out: dict[str, float] = {}  # session key → end of its outage; of this process
 
 

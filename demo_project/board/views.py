@@ -16,7 +16,7 @@ from .ticking import plug_run, traffic
 
 RATES = (1, 10, 50)  # changes a second
 TRAFFIC_SECONDS = 60
-PLUG_RATE, PLUG_CHANGES, PLUG_AT = 12, 60, 10
+PLUG_RATE, PLUG_CHANGES, PLUG_AT = 16, 96, 16
 
 
 def action(view):

@@ -64,7 +64,7 @@ db.on("status", ({ status, delay }) => {
   if (status === "waiting") {
     run.cut = true;
     run.resumed = null;
-    step(`next try in ${(delay / 1000).toFixed(1)} s`);
+    step(delay < 50 ? "trying at once" : `next try in ${(delay / 1000).toFixed(1)} s`);
   }
   if (status === "live") step("the socket is back");
 });
