@@ -72,17 +72,28 @@ export async function tokenFrom(path) {
 }
 
 export function showStatus(db, dot, words) {
-  db.on("status", ({ status, delay, code }) => {
+  let detail = {};
+  // that there is no connection is shown anyway
+  db.on("error", ({ code, message }) => code === "not_connected" || complain(message));
+  const show = () => {
+    const status = db.status === "live" && !navigator.onLine ? "offline" : db.status;
     dot.dataset.state = status;
     words.textContent = {
+      idle: "connecting…",
       connecting: "connecting…",
       live: "live",
-      waiting: `lost, back in ${((delay ?? 0) / 1000).toFixed(1)} s`,
-      closed: `closed (${code}); reload the page`,
+      offline: "no network",
+      waiting: `lost, back in ${((detail.delay ?? 0) / 1000).toFixed(1)} s`,
+      closed: `closed (${detail.code}); reload the page`,
     }[status];
-    if (status === "live") performance.mark("live");
+  };
+  db.on("status", (change) => {
+    detail = change;
+    if (change.status === "live") performance.mark("live");
+    show();
   });
-  dot.dataset.state = db.status;
+  for (const name of ["online", "offline"]) addEventListener(name, show);
+  show();
 }
 
 export function flash(node) {
