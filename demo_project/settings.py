@@ -103,4 +103,5 @@ COCOBASE_REALTIME = {
         "beats": {"model": "board.Beat", "fields": ["name", "number"], "filters": ["name"]},
     },
     "JWT": {"KEY": SECRET_KEY},
+    "PRESENCE": {"GRACE": 3},  # who closes a window is soon seen to be gone
 }

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.servers import ROOT, Server
 
@@ -88,15 +89,22 @@ class Windows:
             self.complaints.append(f"asked for {request.url}")
 
 
-@pytest.fixture
-async def windows(demo):
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def _browser(_demo):
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        windows = Windows(browser, demo)
-        yield windows
+        yield browser
         await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def windows(_browser, demo):
+    windows = Windows(_browser, demo)
+    yield windows
+    for context in _browser.contexts:
+        await context.close()
     assert windows.complaints == []
 
 

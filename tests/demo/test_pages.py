@@ -1,11 +1,10 @@
 """Each page in two windows at once: what one does, the other shows."""
 
 import re
-import time
 
 import pytest
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 DESK = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
@@ -46,7 +45,7 @@ async def test_the_board(windows, demo):
     card = one.locator(".card", has_text="Ring the bell")
     await card.drag_to(one.locator("[data-column=todo]"))
     await expect(column(two, "todo")).to_contain_text("Ring the bell")
-    await two.wait_for_function("window.flashed")
+    assert await two.evaluate("window.flashed")
 
     # a filter is another live set: cards come into it and go out of it
     await one.fill("#words", "BELL")
@@ -155,9 +154,8 @@ async def test_the_chat(windows):
 
     # who comes later is told what was said
     late = await windows.open("chat/")
-    await expect(late.locator("#talk li")).to_have_text(
-        [re.compile("Hello <b>everyone</b>!"), re.compile("Ahoy")]
-    )
+    await expect(late.locator("#talk li").nth(-2)).to_contain_text("Hello <b>everyone</b>!")
+    await expect(late.locator("#talk li").last).to_contain_text("Ahoy")
     await expect(one.locator("#people")).to_have_text("4")
     # who goes, goes (after a grace for reloads)
     await late.context.close()
@@ -184,15 +182,13 @@ async def test_the_traffic(windows):
         )
 
     # a page that is loaded amid it: how soon is it live?
-    before = time.time()
     late = await windows.open("traffic/")
-    # nothing is printed unless asked for with -s
-    await late.wait_for_function("performance.getEntriesByName('first-event').length")
+    await expect(late.locator("#total")).to_have_text(re.compile(r"[1-9]\d*"))
     marks = "name => performance.getEntriesByName(name)[0].startTime"
     live = await late.evaluate(marks, "live")
     first = await late.evaluate(marks, "first-event")
-    print(f"live after {live:.0f} ms, first event after {first:.0f} ms of the navigation")
-    assert first < 5000, f"{first} ms, and {time.time() - before:.1f} s in all"
+    print(f"\nLive {live:.0f} ms, first event {first:.0f} ms after the navigation began.")
+    assert first < 3000  # 1 s is the aim, on a machine that does nothing else
 
     await two.get_by_role("button", name="Off").click()
     await expect(one.get_by_role("button", name="Off")).to_have_attribute("aria-pressed", "true")
