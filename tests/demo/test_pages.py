@@ -209,7 +209,7 @@ async def test_the_plug(windows):
         await expect(page.locator("#verdict")).to_contain_text(
             "Nothing was lost: 96 changes made, 96 received, 0 twice.", timeout=30_000
         )
-        await expect(page.locator("#lost")).to_have_text("0")
+        await expect(page.locator("#missing")).to_have_text("0")
         await expect(page.locator(".squares .made")).to_have_count(0)
     for page in (cut, beside):
         await expect(page.locator("#resumed")).to_have_text("yes")
@@ -259,7 +259,7 @@ async def test_the_identities(windows):
     await expect(pane(one, "ben").locator(".parcels")).to_contain_text("Secret letters")
     await expect(pane(one, "ada").locator(".parcels")).not_to_contain_text("Secret letters")
     await expect(pane(one, "ada").locator(".heard li").first).to_have_text(
-        re.compile(r"left parcel \d+, and no more than this number")
+        re.compile(r"left parcel \d+, by its number alone")
     )
 
     # changed and deleted out of the other's sight

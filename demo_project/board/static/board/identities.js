@@ -38,7 +38,7 @@ function open(pane) {
   db.on("frame", ({ direction, frame }) => {
     if (!heard || direction !== "in") return;
     for (const { event, document } of changes(frame)) {
-      const what = document.data ? document.data.title : `parcel ${document.id}, and no more than this number`;
+      const what = document.data ? document.data.title : `parcel ${document.id}, by its number alone`;
       heard.prepend(element("li", {}, element("b", { textContent: event, className: event }), ` ${what}`));
     }
     while (heard.children.length > 20) heard.lastChild.remove();

@@ -84,9 +84,9 @@ function show() {
   const late = [...got.values()].filter((how) => how === "late").length;
   $("made").textContent = made;
   $("received").textContent = got.size;
-  $("lost").textContent = made - got.size;
+  $("missing").textContent = made - got.size;
   $("twice").textContent = twice;
-  $("resumed").textContent = resumed === null ? (cut ? "not yet" : "–") : resumed ? "yes" : "no";
+  $("resumed").textContent = resumed === null ? (cut ? "…" : "–") : resumed ? "yes" : "no";
   const all = last - first + 1;
   if (run.over || got.size < all || (cut && resumed === null)) return;
   run.over = true;
