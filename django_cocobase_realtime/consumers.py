@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,22 +13,19 @@ from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.db import InterfaceError, OperationalError
 
+from . import room_effects
 from .auth.address import client_address
 from .auth.attempt import attempt
 from .auth.chain import AuthenticationUnavailable
 from .conf import Limits, conf
 from .fanout.connection import Connection
 from .fanout.hub import Hub
-from .fanout.room_frames import RoomFrames
 from .fanout.transport import unsent_of
 from .fanout.writer import Writer
 from .grants import Grant
 from .identity import Identity
 from .limits import Cap, caps
 from .registry import UnknownCollection, registry
-from .room import RoomGrant, room_registry
-from .rooms.presence import PresenceUnavailable
-from .rooms.saying import Outcome, say
 from .session import Session
 from .session import effects as do
 from .wire import native
@@ -191,37 +187,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 self._present.attach(subscription, begin)
             case do.Detach(subscription):
                 self._present.detach(subscription)
-            case do.Permit(room):
-                return await self._permit(room)
-            case do.Enter(wish, grant):
-                return await self._try(self._present.rooms.enter(connection, wish, grant))
-            case do.Replay(event):
-                await connection.writer.drained()
-                title = self._present.rooms.title(connection, event.room)
-                text = RoomFrames(event, title=title, replayed=True).text(connection.dialect)
-                if text is not None:
-                    connection.writer.push(text)
-            case do.Settle(room, past):
-                self._present.rooms.settle(connection, room, past)
-            case do.Exit(room):
-                await self._try(self._present.rooms.leave(connection, room))
-            case do.Update(room, state):
-                return await self._try(self._present.rooms.update(connection, room, dict(state)))
-            case do.Say(event, room, ephemeral, key):
-                try:
-                    return await say(event, room, ephemeral=ephemeral, idempotency_key=key)
-                except PresenceUnavailable as error:
-                    logger.warning("Presence does not answer: %r", error)
-                    return Outcome.FAILED
+            case _:
+                return await room_effects.perform(self._present, connection, effect)
         return None
-
-    async def _try(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """What ``work`` returns; False where presence does not answer."""
-        try:
-            return await work
-        except PresenceUnavailable as error:
-            logger.warning("Presence does not answer: %r", error)
-            return False
 
     @property
     def _present(self) -> Hub:
@@ -266,14 +234,6 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if grant is None:
             await asyncio.sleep(REFUSAL_STEP - (time.monotonic() - asked) % REFUSAL_STEP)
         return grant
-
-    async def _permit(self, name: str) -> RoomGrant | None:
-        room, identity = room_registry.find(name), self._identity
-        if room is None:
-            return None
-        if not room.asks:
-            return room.grant(identity, name)
-        return await run(room.grant, identity, name)
 
     def _watch_expiry(self) -> None:
         expires_at = self._identity.expires_at

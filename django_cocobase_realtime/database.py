@@ -79,7 +79,7 @@ class CommitHook:
     def register(self, connection: Any) -> None:
         """Run on commit; at once in autocommit."""
         self._place = len(connection.run_on_commit)
-        transaction.on_commit(self, using=connection.alias, robust=True)
+        connection.on_commit(self, robust=True)
 
     def is_pending(self, connection: Any) -> bool:
         """Whether it will still run at this connection's next commit."""

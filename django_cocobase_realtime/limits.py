@@ -6,7 +6,6 @@ Everything is in this process: caps on connections are per process.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Hashable
 from enum import IntEnum
 
@@ -63,21 +62,21 @@ class Caps:
 
     def __init__(self) -> None:
         self.total = 0
-        self._counts: Counter[tuple[Cap, Hashable]] = Counter()
+        self._counts: dict[tuple[Cap, Hashable], int] = {}
 
     def count(self, cap: Cap, key: Hashable) -> int:
         """How many there are."""
-        return self._counts[cap, key]
+        return self._counts.get((cap, key), 0)
 
     def take(self, cap: Cap, key: Hashable) -> None:
         """One more."""
-        self._counts[cap, key] += 1
+        self._counts[cap, key] = self._counts.get((cap, key), 0) + 1
 
     def release(self, cap: Cap, key: Hashable) -> None:
         """One less; names nobody holds are forgotten."""
-        self._counts[cap, key] -= 1
-        if self._counts[cap, key] <= 0:
-            del self._counts[cap, key]
+        left = self._counts.pop((cap, key), 0) - 1
+        if left > 0:
+            self._counts[cap, key] = left
 
 
 caps = Caps()

@@ -85,10 +85,14 @@ async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
     limits = conf.limits
     await receive()
     await send({"type": "websocket.accept"})
-    if caps.count(Cap.UNAUTHENTICATED, address) >= limits.unauthenticated_per_address:
+    if (
+        caps.total >= limits.connections_per_process
+        or caps.count(Cap.UNAUTHENTICATED, address) >= limits.unauthenticated_per_address
+    ):
         code = CloseCode.OVERLOADED
         await _refuse(send, native.encode(sdk.closing(code)), code)
         return None
+    caps.total += 1
     caps.take(Cap.UNAUTHENTICATED, address)
     try:
         try:
@@ -101,12 +105,13 @@ async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
         reason = _wrong(message.get("text"), limits)
         if reason is None:
             return message
-        delay = failures.delay(address, time.monotonic())
+        delay = failures.delay(address, time.monotonic(), limits)
         if delay:
             await asyncio.sleep(delay)
         await _refuse(send, reason, CloseCode.BAD_CREDENTIAL)
         return None
     finally:
+        caps.total -= 1
         caps.release(Cap.UNAUTHENTICATED, address)
 
 

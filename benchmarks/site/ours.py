@@ -64,4 +64,4 @@ def _hand_over(message):
         feed.take(change)
         changes.append(change)
     for change in changes:
-        broker.publish(change)
+        broker.publish_elsewhere(change)

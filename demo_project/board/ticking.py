@@ -37,7 +37,8 @@ class Ticker:
             self.made = 0
             self._tell(rate)
             self.first, self.last = beat.number + 1, beat.number + count
-            threading.Thread(target=self._count, args=(run, beat, rate, at or {}), daemon=True).start()
+            args = (run, beat, rate, at or {})
+            threading.Thread(target=self._count, args=args, daemon=True).start()
 
     def stop(self):
         with self._lock:

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections import OrderedDict, deque
 
-from ..conf import conf
+from ..conf import Limits, conf
 
 WINDOW = 60.0  # seconds
 LATE = 1.0  # seconds by which an address over its limit is answered later
@@ -26,14 +26,15 @@ class FailedAuths:
         self._wrong: OrderedDict[bytes, float] = OrderedDict()
         self._key = secrets.token_bytes(32)
 
-    def delay(self, address: str, now: float) -> float:
+    def delay(self, address: str, now: float, limits: Limits | None = None) -> float:
         """Seconds to wait before the next attempt of this address is looked at."""
         times = self._failures.get(address)
         if times is None:
             return 0.0
         while times and now - times[0] >= WINDOW:
             times.popleft()
-        return LATE if times and len(times) >= conf.limits.failed_auths_per_minute else 0.0
+        most = (limits or conf.limits).failed_auths_per_minute
+        return LATE if len(times) >= most else 0.0
 
     def refused_before(self, token: str, now: float) -> bool:
         """Whether this very credential was wrong within the last minute."""

@@ -151,13 +151,13 @@ def emit(using: str, table: WatchedTable, changes: list[Change]) -> None:
             # savepoints included: Django drops the hook with the savepoint that is rolled back
             transaction.on_commit(send, using=using, robust=True)
     if logged:
-        append(using, logged)
+        current = Transaction.current(using)
+        append(current.connection, logged)
         for observe in observers:
             for change in logged:
                 transaction.on_commit(partial(observe, change), using=using)
-        current = Transaction.current(using)
         for name in dict.fromkeys(change.collection for change in logged):
-            current.once_on_commit(using, name, partial(broker.ring, name))
+            current.once_on_commit(name, partial(broker.ring, name))
 
 
 def _send(collection: Collection, change: Change, using: str) -> None:

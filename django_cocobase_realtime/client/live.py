@@ -22,14 +22,14 @@ Compare = Callable[[Document, Document], int]
 
 
 def ascending(a: Any, b: Any) -> int:
-    """Compare two values of JSON; None is larger than all. Text that is a number counts as one.
+    """Compare two values of JSON; None is smaller than all. Text that is a number counts as one.
 
     Decimals and large integers travel as text.
     """
     if a == b:
         return 0
     if a is None or b is None:
-        return 1 if a is None else -1
+        return -1 if a is None else 1
     if isinstance(a, str) and isinstance(b, str):
         if _NUMBER.fullmatch(a) and _NUMBER.fullmatch(b):
             a, b = float(a), float(b)

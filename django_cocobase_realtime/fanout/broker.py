@@ -19,10 +19,11 @@ import logging
 import os
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
@@ -49,7 +50,15 @@ BATCH_BYTES = 256 * 1024  # of one layer message
 EXIT_TIMEOUT = 5.0  # seconds a process that ends waits for its outbox
 
 Hears = Callable[[str], "Callable[[], object] | None"]
-Item = tuple[str, bytes, "Future[bool] | None"]
+
+
+class Item(NamedTuple):
+    """What waits to be sent. ``elsewhere``: to other processes alone."""
+
+    group: str
+    payload: bytes
+    done: Future[bool] | None = None
+    elsewhere: bool = False
 
 
 class Broker:
@@ -59,6 +68,7 @@ class Broker:
         self._reset()
 
     def _reset(self) -> None:
+        self.origin = uuid.uuid4().hex  # of messages that this process need not hear itself
         self._outbox: deque[Item] = deque()
         self._loops: dict[asyncio.AbstractEventLoop, Hears] = {}
         self._lock = threading.Lock()
@@ -74,7 +84,16 @@ class Broker:
     def publish(self, event: Event) -> None:
         """Send to the event's group, soon; returns at once and never raises."""
         try:
-            self._put((_group(event), encode(event), None))
+            self._put(Item(_group(event), encode(event)))
+        except Exception:
+            logger.exception("An event could not be published.")
+
+    def publish_elsewhere(self, event: Event) -> None:
+        """Like ``publish``, for what this process's hub has delivered already."""
+        if len(self._loops) == 1 and is_in_memory(channel_layer()):
+            return  # there is no other process to tell
+        try:
+            self._put(Item(_group(event), encode(event), elsewhere=True))
         except Exception:
             logger.exception("An event could not be published.")
 
@@ -99,7 +118,7 @@ class Broker:
     async def send(self, event: Event, timeout: float = SEND_TIMEOUT) -> bool:
         """Like ``publish``, but tells whether the layer took it within ``timeout`` seconds."""
         done: Future[bool] = Future()
-        self._put((_group(event), encode(event), done))
+        self._put(Item(_group(event), encode(event), done))
         try:
             return await asyncio.wait_for(asyncio.wrap_future(done), timeout)
         except TimeoutError:
@@ -170,34 +189,41 @@ class Broker:
                             self._idle.set()
                             return
                     continue
-                for group, items in batches:
-                    self._settle(items, await self._group_send(group, [i[1] for i in items]))
+                for items in batches:
+                    self._settle(items, await self._group_send(items))
         except asyncio.CancelledError:
             with self._lock:
                 self._draining = False
             raise
 
-    def _take(self) -> list[tuple[str, list[Item]]]:
+    def _take(self) -> list[list[Item]]:
         """What waits, in order, neighbours and others of one group together up to a size."""
-        batches: list[tuple[str, list[Item]]] = []
-        open_batches: dict[str, tuple[list[Item], int]] = {}
+        batches: list[list[Item]] = []
+        open_batches: dict[tuple[str, bool], tuple[list[Item], int]] = {}
         while self._outbox:
             item = self._outbox.popleft()
-            items, size = open_batches.get(item[0], ([], 0))
-            if not items or size + len(item[1]) > BATCH_BYTES:
+            key = item.group, item.elsewhere
+            items, size = open_batches.get(key, ([], 0))
+            if not items or size + len(item.payload) > BATCH_BYTES:
                 items, size = [], 0
-                batches.append((item[0], items))
+                batches.append(items)
             items.append(item)
-            open_batches[item[0]] = (items, size + len(item[1]))
+            open_batches[key] = (items, size + len(item.payload))
         return batches
 
-    async def _group_send(self, group: str, payloads: list[bytes]) -> bool:
+    async def _group_send(self, items: list[Item]) -> bool:
+        """One message for items of one group."""
+        group, _, _, elsewhere = items[0]
+        payloads = [item.payload for item in items]
         layer = channel_layer()
         if layer is None:
             return False
         try:
+            message = {"type": MESSAGE_TYPE, "events": payloads}
+            if elsewhere and len(self._loops) == 1:  # else another hub of this process needs it
+                message["origin"] = self.origin
             async with asyncio.timeout(SEND_TIMEOUT):
-                await layer.group_send(group, {"type": MESSAGE_TYPE, "events": payloads})
+                await layer.group_send(group, message)
         except Exception as error:
             self.dropped += len(payloads)
             if time.monotonic() - self._complained > 10:
@@ -207,7 +233,8 @@ class Broker:
         return True
 
     def _settle(self, items: Iterable[Item], sent: bool) -> None:
-        for _, _, done in items:
+        for item in items:
+            done = item.done
             if done is not None and done.set_running_or_notify_cancel():
                 done.set_result(sent)
 
@@ -285,6 +312,6 @@ class Inbox:
     async def receive(self) -> list[bytes]:
         """Payloads of the next message, in the order in which they were published."""
         message = await self._layer.receive(self._channel)
-        if message.get("type") != MESSAGE_TYPE:
+        if message.get("type") != MESSAGE_TYPE or message.get("origin") == broker.origin:
             return []
         return cast("list[bytes]", message["events"])

@@ -49,6 +49,7 @@ class Feed:
         self._lost = lost
         self._started = False
         self._wake = asyncio.Event()
+        self._rung = False
         self._waiters: list[asyncio.Future[None]] = []
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -67,7 +68,8 @@ class Feed:
         self._task.cancel()
 
     def ring(self) -> None:
-        """Look at the log."""
+        """Look at the log: something waits there."""
+        self._rung = True
         self._wake.set()
 
     def take(self, change: Change) -> None:
@@ -75,12 +77,12 @@ class Feed:
         if not self._started or change.seq is None:
             return
         if change.epoch != self.epoch:
-            self.ring()
+            self._wake.set()
         elif change.seq == self.seq + 1:
             self.seq = change.seq
             self._deliver(change)
         elif change.seq > self.seq:
-            self.ring()
+            self._wake.set()
 
     async def caught_up(self) -> None:
         """Wait until all that was committed before this call is delivered.
@@ -89,7 +91,7 @@ class Feed:
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        self.ring()
+        self._wake.set()
         await waiter
 
     async def _run(self) -> None:
@@ -113,7 +115,8 @@ class Feed:
     async def _advance(self) -> None:
         while True:
             position = self.position if self._started else None
-            progress = await self._thread.run(follow, self.using, self.collection, position)
+            rung, self._rung = self._rung, False
+            progress = await self._thread.run(follow, self.using, self.collection, position, rung)
             self._apply(progress)
             if not progress.more:
                 return
@@ -142,11 +145,11 @@ class Feed:
         """Tell the other processes what was numbered here."""
         fresh = [c for c in progress.changes if c.seq is not None and c.seq > progress.start]
         if len(fresh) < progress.head - progress.start:
-            broker.publish(Bell(self.collection))
+            broker.publish_elsewhere(Bell(self.collection))
             return
         for change in fresh:
             small = len(encode(change)) <= LARGE
-            broker.publish(change if small else Bell(self.collection))
+            broker.publish_elsewhere(change if small else Bell(self.collection))
 
 
 def _settle(waiters: list[asyncio.Future[None]], error: Exception | None) -> None:

@@ -43,6 +43,7 @@ from .membership import PATIENCE, Membership
 from .names import CONTROL, collection_group
 from .rights import freeze, thaw
 from .rooms import Rooms
+from .speech import push
 from .start import start
 from .subscriptions import Begin, Subscription
 
@@ -253,12 +254,12 @@ class Hub:
                     self._deliver_change(event)
             case Bell():
                 self.ring(event.collection)
-            case Broadcast():
+            case Broadcast() if not event.is_for_all:
                 self.rooms.deliver(event)
             case Presence():
                 self.rooms.hear(event)
-            case Push():
-                self.rooms.push(event)
+            case Broadcast() | Push():
+                push(self, event)
             case Kick():
                 self._kick(event)
             case RightsChanged():

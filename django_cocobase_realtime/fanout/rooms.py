@@ -11,23 +11,22 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ..conf import conf
 from ..database import database_for
-from ..events import Broadcast, Member, Presence, Push
-from ..log.cursor import Position
+from ..events import Broadcast, Presence
 from ..models import PresenceRoom
 from ..room import RoomGrant
 from ..rooms import history
 from ..rooms.history import Past
 from ..rooms.presence import Entry, Place, RoomKey, presence
-from ..rooms.rooms import LocalRoom, News, Seat
-from ..wire.codes import CloseCode
+from ..rooms.rooms import Joined, LocalRoom, News, Seat, Wish
 from ..workers import DatabaseThread, run
 from .names import room_group
 from .room_frames import RoomFrames
+from .speech import fill, tell_room, tell_seat
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -38,33 +37,6 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 STALE = 5.0  # seconds after which whoever enters looks first who is gone: nobody may have looked
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """How somebody wants to enter a room. ``create`` False: only where somebody is."""
-
-    room: str
-    presence: bool = True
-    state: dict[str, Any] | None = None
-    history: int = 0
-    since: str | None = None
-    title: str | None = None
-    create: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """A room as who enters it finds it; ``past`` None where it keeps nothing.
-
-    ``member`` is he himself, None where he is not listed.
-    """
-
-    participants: int
-    members: list[Member]
-    title: str
-    member: Member | None
-    past: Past | None
 
 
 class Rooms:
@@ -109,23 +81,30 @@ class Rooms:
         try:
             if new:
                 await self._hub.groups.need(room_group(*key))
+            self._hub.tend_rooms()
+            await self.sweep(STALE)
+            await self.lease()
+            if connection.rooms.get(wish.room) is not seat:
+                return None  # it was closed meanwhile
             joined = await self._enter(seat, wish)
         except BaseException:
             if new:
                 self.drop(connection, wish.room, lost=False)
+            else:
+                self.settle(connection, wish.room, None)  # it hears on as it did
             raise
         if joined is None:
-            seat.live = True  # nothing to take back
+            seat.live = seat.entry is None  # nothing to take back
             self.drop(connection, wish.room, lost=False)
         return joined
 
     async def _enter(self, seat: Seat, wish: Wish) -> Joined | None:
         backend, local = presence(), self.local[seat.key]
         title = wish.title or seat.grant.room.title_of(wish.room)
-        self._hub.tend_rooms()
-        await self.sweep(STALE)
+        place = (seat.key, seat.connection.id)
         if wish.presence:
-            await self.lease()
+            # calls are made in their order: what it left before is told before, or not at all
+            self.left = [each for each in self.left if each != place]
             entry = _entry(seat, wish, title, self.server)
             entered = await self.call(backend.enter, entry, create=wish.create)
             if entered is None:
@@ -171,7 +150,7 @@ class Rooms:
         held, seat.held = seat.held, None
         for event in held:
             if past is None or event.seq is None or event.seq > past.position.seq:
-                self._say(RoomFrames(event, title=self.local[seat.key].title), seat)
+                tell_seat(RoomFrames(event, title=self.local[seat.key].title), seat)
 
     async def sweep(self, after: float) -> bool:
         """Remove those whose time is over, where that was not done for so many seconds."""
@@ -325,7 +304,7 @@ class Rooms:
     async def _catch_up(self, local: LocalRoom) -> None:
         try:
             await self.read(local)
-            await self._fill(local)
+            await fill(local)
         except Exception as error:
             logger.warning("A room could not be read, trying again: %r", error)
         finally:
@@ -352,59 +331,14 @@ class Rooms:
 
     def deliver(self, event: Broadcast) -> None:
         """A broadcast came."""
-        if event.is_for_all:
-            self.push(event)
-            return
         local = self.local.get((event.project, event.room))
         if local is None:
             return
         news = local.next(event)
         if news is News.NEXT:
-            self._deliver(local, event)
+            tell_room(local, event)
         elif news is News.GAP:
             self._read_soon(local)
-
-    def _deliver(self, local: LocalRoom, event: Broadcast) -> None:
-        frames = RoomFrames(event, title=local.title)
-        for seat in list(local.seats.values()):
-            if not event.echo and seat.connection.id == event.connection:
-                continue
-            if seat.held is None:
-                self._say(frames, seat)
-                continue
-            seat.held.append(event)
-            if len(seat.held) > conf.limits.queue_messages:
-                seat.connection.close(CloseCode.SLOW_CONSUMER)
-
-    def _say(self, frames: RoomFrames, seat: Seat) -> None:
-        text = frames.text(seat.connection.dialect)
-        if text is not None:
-            seat.connection.writer.push_event(text)
-
-    async def _fill(self, local: LocalRoom) -> None:
-        """Read what was said in a durable room and never arrived."""
-        while local.position is not None:
-            events = await run(history.page, local.key, local.position.seq)
-            for event in events:
-                position = Position(event.epoch or "", event.seq or 0)
-                if local.position.epoch != position.epoch or local.position.seq < position.seq:
-                    local.position = position
-                    self._deliver(local, event)
-            if not events:
-                return
-
-    def push(self, event: Push | Broadcast) -> None:
-        """From the server to a user, or to everyone in a project."""
-        frames = RoomFrames(event)
-        user = event.user if isinstance(event, Push) else None
-        for connection in list(self._hub.connections.values()):
-            identity = connection.identity
-            if identity is None or identity.project != event.project:
-                continue
-            if user is None or identity.user_key == user:
-                text = frames.text(connection.dialect)
-                if text is not None:
-                    connection.writer.push_event(text)
 
 
 def _entry(seat: Seat, wish: Wish, title: str, server: str) -> Entry:

@@ -14,6 +14,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMa
 from typing import Any, Protocol
 
 BATCH = 100  # events of one frame
+HIGH_WATER = (
+    64 * 1024
+)  # bytes in a server's own buffer beyond which it counts as full, as uvicorn's
+LOOK = 0.005  # seconds between looks at a full one
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Queued = tuple[str, bool]
@@ -158,8 +162,8 @@ class Writer:
         try:
             waiting = started.send(None)
         except StopIteration:
-            if self._unsent is not None and self._unsent() > self._max_bytes:
-                self._overflow()
+            if self._unsent is not None and self._unsent() > HIGH_WATER:
+                self._wait(self._room())
             return
         except Exception:
             self.lost()
@@ -174,8 +178,17 @@ class Writer:
 
     def wait_for(self, started: Coroutine[Any, Any, None], waiting: Any) -> None:
         """A coroutine that sends for this writer has yielded ``waiting``: queue what follows."""
+        self._wait(_resume(started, waiting))
+
+    def _wait(self, until: Awaitable[None]) -> None:
         self.direct = False
-        self._task = asyncio.get_running_loop().create_task(self._drain(started, waiting))
+        self._task = asyncio.get_running_loop().create_task(self._drain(until))
+
+    async def _room(self) -> None:
+        """Wait until the server's buffer is as good as read, where that can be told."""
+        # polled: daphne tells nobody
+        while self._unsent is not None and not self.closed and self._unsent() > HIGH_WATER:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK)
 
     def _enqueue(self, text: str, *, is_event: bool = False) -> None:
         if self.closed:
@@ -209,11 +222,12 @@ class Writer:
             events.append(text)
         return self._batch.joined(events)
 
-    async def _drain(self, started: Coroutine[Any, Any, None], waiting: Any) -> None:
+    async def _drain(self, until: Awaitable[None]) -> None:
         try:
-            await _resume(started, waiting)
+            await until
             while self._queue:
                 await self.send({"type": "websocket.send", "text": self._next(self._queue)})
+                await self._room()
         except Exception:
             self.lost()
         finally:

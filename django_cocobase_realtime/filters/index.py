@@ -3,7 +3,8 @@
 Each filter stands at places, equalities of which every row that it matches has at least one:
 ``status = published`` stands at one, ``status in (a, b)`` at two, a conjunction where its part
 with the fewest neighbours does, a disjunction at all places of its parts. What has no such place
-(ranges, texts, negations alone) is asked for every row.
+stands by a range of numbers or moments, where it has one (``ranges``). What has neither (texts and
+negations alone) is asked for every row.
 """
 
 from __future__ import annotations
@@ -13,22 +14,33 @@ from typing import Generic, TypeVar
 
 from .expression import ALWAYS, And, Condition, Filter, Node, Op, Or, Place, all_of
 from .predicate import Predicate, compile_node
+from .ranges import HIGHEST, LOWEST, Ranges, position
 from .row import Row
 from .schema import Ref
 
 T = TypeVar("T", bound=Hashable)
+Range = tuple[Ref, float, float]
+"""What lies between which positions, both included."""
+
+
+CROWDED = 16  # neighbours at one's places beyond which a range, where there is one, is better
 
 
 class _Entry(Generic[T]):
     """A filter, its items, and what is left to be asked where it stands; None for nothing."""
 
-    __slots__ = ("filter", "members", "places", "test")
+    __slots__ = ("filter", "members", "places", "range", "test")
 
     def __init__(
-        self, filter: Filter, places: tuple[Place, ...] | None, test: Predicate | None
+        self,
+        filter: Filter,
+        places: tuple[Place, ...] | None,
+        range: Range | None,
+        test: Predicate | None,
     ) -> None:
         self.filter = filter
         self.places = places
+        self.range = range
         self.test = test
         self.members: dict[T, None] = {}
 
@@ -49,6 +61,7 @@ class FilterIndex(Generic[T]):
         self._filters: dict[T, Filter] = {}
         self._everywhere: dict[_Entry[T], None] = {}
         self._buckets: dict[Ref, dict[Hashable, Bucket[T]]] = {}
+        self._ranges: dict[Ref, Ranges[_Entry[T]]] = {}
 
     def __len__(self) -> int:
         return len(self._filters)
@@ -100,6 +113,10 @@ class FilterIndex(Generic[T]):
             bucket = buckets.get(row.get(ref))
             if bucket is not None:
                 found.append({bucket: None} if isinstance(bucket, _Entry) else bucket)
+        for ref, ranges in self._ranges.items():
+            place = position(row.get(ref))
+            if place is not None:
+                found.append(dict.fromkeys(ranges.around(place)))
         if len(found) == 1:
             return found[0]
         # a filter may stand at places of several fields
@@ -113,8 +130,17 @@ class FilterIndex(Generic[T]):
         test = None if places is not None and rest == ALWAYS else filter.matches
         if places is not None and rest is not None and rest != ALWAYS:
             test = compile_node(rest)
-        entry: _Entry[T] = _Entry(filter, places, test)
-        if places is None:
+        range = None
+        if places is None or self._crowd(places) > len(places) + CROWDED:
+            # a value that everybody asks for tells nobody apart
+            range = _range(filter.root)
+        if range is not None:
+            places, test = None, filter.matches
+        entry: _Entry[T] = _Entry(filter, places, range, test)
+        if range is not None:
+            ref, low, high = range
+            self._ranges.setdefault(ref, Ranges()).add(entry, low, high)
+        elif places is None:
             self._everywhere[entry] = None
         for ref, value in places or ():
             buckets = self._buckets.setdefault(ref, {})
@@ -129,6 +155,11 @@ class FilterIndex(Generic[T]):
 
     def _leave(self, entry: _Entry[T]) -> None:
         self._everywhere.pop(entry, None)
+        if entry.range is not None:
+            ref, low, high = entry.range
+            self._ranges[ref].discard(entry, low, high)
+            if not self._ranges[ref]:
+                del self._ranges[ref]
         for ref, value in entry.places or ():
             buckets = self._buckets[ref]
             held = buckets[value]
@@ -172,3 +203,23 @@ class FilterIndex(Generic[T]):
             held = self._buckets.get(ref, {}).get(value)
             crowd += 1 if held is None else 2 if isinstance(held, _Entry) else 1 + len(held)
         return crowd
+
+
+def _range(node: Node) -> Range | None:
+    """The narrowest range that every row must lie in; None where there is none."""
+    bounds: dict[Ref, tuple[float, float]] = {}
+    for part in node.parts if isinstance(node, And) else (node,):
+        if not isinstance(part, Condition) or part.op not in _BOUNDS:
+            continue
+        place = position(part.operand)
+        if place is None:
+            continue
+        low, high = bounds.get(part.ref, (LOWEST, HIGHEST))
+        upper = part.op in (Op.LT, Op.LTE)
+        bounds[part.ref] = (low, min(high, place)) if upper else (max(low, place), high)
+    found = [(ref, low, high) for ref, (low, high) in bounds.items() if (low, high) != _OPEN]
+    return min(found, key=lambda each: each[2] - each[1]) if found else None
+
+
+_BOUNDS = frozenset({Op.GT, Op.GTE, Op.LT, Op.LTE})
+_OPEN = (LOWEST, HIGHEST)

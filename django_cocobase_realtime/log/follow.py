@@ -28,22 +28,29 @@ class Progress:
     more: bool
 
 
-def follow(using: str, collection: str, position: Position | None) -> Progress:
-    """Go on from ``position``; without one, only tell where the stream stands."""
+def follow(using: str, collection: str, position: Position | None, rung: bool = False) -> Progress:
+    """Go on from ``position``; without one, only tell where the stream stands.
+
+    ``rung``: somebody said that something waits, so there is no need to ask.
+    """
     left = False
+    fresh: list[Change] | None = None
     # in this order: a head that is read after nothing waited has all that was committed before
-    waits = unsequenced(using, collection)
+    waits = rung or unsequenced(using, collection)
     found = None if waits else extents(using, [collection]).get(collection)
     if found is None:
         numbered = sequence(using, collection)
         epoch, floor, start = numbered.epoch, numbered.floor, numbered.start
-        head, left = numbered.head, numbered.more
+        head, left, fresh = numbered.head, numbered.more, numbered.changes
     else:
         epoch, floor, start, head = found.epoch, found.floor, found.head, found.head
     changes: list[Change] = []
     if position is not None and position.epoch == epoch and head > position.seq:
-        changes = page(using, collection, epoch, position.seq, PAGE)
-        left = left or len(changes) == PAGE
+        if fresh is not None and position.seq == start:
+            changes = fresh
+        else:
+            changes = page(using, collection, epoch, position.seq, PAGE)
+            left = left or len(changes) == PAGE
     return Progress(epoch, floor, start, head, changes, left)
 
 

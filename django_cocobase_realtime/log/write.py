@@ -32,10 +32,11 @@ _json = msgspec.json.Encoder()
 class Transaction:
     """One open database transaction: its id, and what it must do once it commits."""
 
-    __slots__ = ("_hooks", "_marker", "count", "id")
+    __slots__ = ("_hooks", "_marker", "connection", "count", "id")
 
-    def __init__(self) -> None:
+    def __init__(self, connection: Any) -> None:
         self.id = uuid.uuid4().hex
+        self.connection = connection
         self.count = 0
         self._marker = CommitHook()
         self._hooks: dict[str, CommitHook] = {}
@@ -46,17 +47,16 @@ class Transaction:
         connection: Any = transaction.get_connection(using)
         current: Transaction | None = getattr(connection, "_realtime_transaction", None)
         if current is None or not current._marker.is_pending(connection):
-            current = connection._realtime_transaction = cls()
+            current = connection._realtime_transaction = cls(connection)
             current._marker.register(connection)
         return current
 
-    def once_on_commit(self, using: str, key: str, call: Callable[[], object]) -> None:
+    def once_on_commit(self, key: str, call: Callable[[], object]) -> None:
         """Call once after the commit, however often it is asked for under this key."""
-        connection: Any = transaction.get_connection(using)
         hook = self._hooks.get(key)
-        if hook is None or not hook.is_pending(connection):
+        if hook is None or not hook.is_pending(self.connection):
             hook = self._hooks[key] = CommitHook(call)
-            hook.register(connection)
+            hook.register(self.connection)
 
 
 @lru_cache(maxsize=512)
@@ -90,9 +90,9 @@ def _insert_document(using: str) -> str:
     )
 
 
-def append(using: str, changes: Sequence[Change]) -> None:
-    """Log changes, in order, in the open transaction of ``using``. Raises database errors."""
-    connection = connections[using]
+def append(connection: Any, changes: Sequence[Change]) -> None:
+    """Log changes, in order, in the connection's open transaction. Raises database errors."""
+    using = connection.alias
     at = connection.ops.adapt_datetimefield_value(timezone.now())
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql" and len(changes) > 1:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..events import Broadcast, Member, Presence
 from ..log.cursor import Position
 from ..room import RoomGrant
+from .history import Past
 from .presence import Entry, RoomKey, Roster
 
 if TYPE_CHECKING:
@@ -103,3 +104,30 @@ class LocalRoom:
                 return News.GAP
         self.position = Position(event.epoch, event.seq)
         return News.NEXT
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How somebody wants to enter a room. ``create`` False: only where somebody is."""
+
+    room: str
+    presence: bool = True
+    state: dict[str, Any] | None = None
+    history: int = 0
+    since: str | None = None
+    title: str | None = None
+    create: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A room as who enters it finds it; ``past`` None where it keeps nothing.
+
+    ``member`` is he himself, None where he is not listed.
+    """
+
+    participants: int
+    members: list[Member]
+    title: str
+    member: Member | None
+    past: Past | None

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..events import Broadcast
-from ..fanout.rooms import Wish
 from ..fanout.subscriptions import Begin, Subscription
 from ..room import Room, RoomGrant
 from ..rooms.history import Past
+from ..rooms.rooms import Wish
 from ..wire.codes import CloseCode
 from ..wire.native import Frame
 

@@ -8,9 +8,9 @@ import msgspec
 
 from ..events import Broadcast as Said
 from ..events import Sender, now
-from ..fanout.rooms import Joined, Wish
 from ..room import RoomGrant
 from ..rooms import history
+from ..rooms.rooms import Joined, Wish
 from ..rooms.saying import Outcome
 from ..wire import native
 from ..wire.codes import ErrorCode
@@ -39,6 +39,8 @@ def join(session: Session, command: Join) -> Steps:
         return
     grant: RoomGrant | None = yield Permit(command.room)
     if grant is None:
+        if command.room in rooms:  # it could be joined before
+            yield Exit(command.room)
         message = f"You may not join the room {command.room!r}."
         yield session.error(ErrorCode.FORBIDDEN, message, command.id)
         return

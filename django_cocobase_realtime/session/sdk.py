@@ -12,8 +12,8 @@ from typing import Any
 from ..conf import Limits
 from ..events import PROJECT_ROOM
 from ..fanout.connection import Connection
-from ..fanout.rooms import Joined, Wish
 from ..room import RoomGrant
+from ..rooms.rooms import Joined, Wish
 from ..wire import messages, native, sdk
 from ..wire.codes import CloseCode, ErrorCode
 from . import authentication, rooms, subscriptions

@@ -72,7 +72,7 @@ async def fill(page, path):
 @pytest.mark.parametrize("path", PAGES)
 async def test_it_is_fit_for_every_screen_and_reader(windows, path):
     """Nothing hangs over the edge; axe-core finds nothing serious, dark and light."""
-    page = await windows.open(path, viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
+    page = await windows.open(path, reduced_motion="reduce")
     await fill(page, path)
     await page.evaluate(axe())
     for scheme in ("light", "dark"):
@@ -103,7 +103,8 @@ async def test_everything_is_reached_by_tab_and_seen_to_be(windows):
                 const at = document.activeElement;
                 const label = at.labels?.[0]?.textContent;
                 const name = at.getAttribute("aria-label") ?? label ?? at.textContent;
-                return [at === document.body ? null : name.trim(), getComputedStyle(at).outlineStyle];
+                const outline = getComputedStyle(at).outlineStyle;
+                return [at === document.body ? null : name.trim(), outline];
             }"""
         )
         if name is None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_cocobase_realtime.fanout.batches import Batches
@@ -47,6 +47,7 @@ kinds = st.sampled_from(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(kinds, max_size=12), st.integers(1, 4))
 def test_everybody_gets_everything_once_in_order(kinds, events):
     async def check():

@@ -1,6 +1,7 @@
 """Rooms as their members see them, in one process: presence, states, history, permissions."""
 
 import asyncio
+import time
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -268,6 +269,31 @@ async def test_history(realtime, user, bob, settings):
     assert await RoomMessage.objects.acount() == 3
 
 
+async def test_what_is_said_while_the_past_is_read_comes_once(
+    realtime, user, settings, monkeypatch
+):
+    from django_cocobase_realtime.rooms import history
+
+    configure(settings, {"*": {"history": 10}})
+    look = history.look
+
+    def slow_look(*args):
+        broadcast("r", "early")  # kept, and on its way
+        time.sleep(0.3)
+        past = look(*args)
+        broadcast("r", "late")
+        time.sleep(0.3)
+        return past
+
+    monkeypatch.setattr(history, "look", slow_look)
+    async with realtime(user=user) as ada:
+        await ada.join("r", history=5)
+        early, late = await ada.receive("event"), await ada.receive("event")
+        assert (early["message"], early.get("replayed")) == ("early", True)
+        assert (late["message"], late.get("replayed")) == ("late", None)
+        assert await ada.receive_nothing()
+
+
 async def test_a_durable_room_tells_what_the_layer_lost(realtime, user, settings):
     """Messages that no layer carried: from another process, or lost on the way."""
     from django_cocobase_realtime.events import Broadcast, now
@@ -337,6 +363,39 @@ async def test_direct_and_project_wide(realtime, user, bob, api_key):
         assert (await one.receive("event"))["message"] == "mine"
         for client in (two, other, far):
             assert await client.receive_nothing()
+
+
+@pytest.mark.parametrize("where", ["groups", "backend"])
+async def test_a_connection_that_is_closed_while_it_joins_leaves_no_ghost(
+    realtime, user, bob, settings, monkeypatch, where
+):
+    from django_cocobase_realtime import disconnect
+    from django_cocobase_realtime.fanout.membership import Membership
+    from django_cocobase_realtime.rooms.database import DatabasePresence
+
+    configure(settings, {})
+    need, enter = Membership.need, DatabasePresence.enter
+
+    async def slow_need(self, *args):
+        await need(self, *args)
+        await asyncio.sleep(0.5)
+
+    def slow_enter(self, *args, **options):
+        time.sleep(0.5)
+        return enter(self, *args, **options)
+
+    async with realtime(user=bob) as other, realtime(user=user) as ada:
+        await other.join("second")
+        if where == "groups":
+            monkeypatch.setattr(Membership, "need", slow_need)
+        else:
+            monkeypatch.setattr(DatabasePresence, "enter", slow_enter)
+        await ada.send({"type": "join", "room": "second"})
+        await asyncio.sleep(0.2)
+        await sync_to_async(disconnect)(user=user)
+        assert await ada.closed() == 4500
+        await asyncio.sleep(1)
+        assert await PresenceConnection.objects.acount() == 1
 
 
 async def test_nothing_is_left_behind(realtime, user, settings):

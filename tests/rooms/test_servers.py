@@ -170,3 +170,43 @@ async def test_fifty_tabs_end_with_the_right_list(serve, redis, backend):
         await asyncio.gather(*(tab.close() for tab in tabs if tab.stack is not None))
         for watcher in (*watchers, fresh):
             await watcher.sees(set(), within=20)
+
+
+async def test_lists_are_right_while_the_channel_layer_is_dead(serve, redis):
+    """Nothing is announced from one server to the other: versions show it, and the list is read."""
+    settings = {"JWT": JWT, "LIMITS": LIMITS, "PRESENCE": {"GRACE": 1, "LEASE": 6}}
+    start = lambda: serve("uvicorn", layers=redis.layer("pubsub"), settings=settings)  # noqa: E731
+    one, two = await call(start), await call(start)
+    async with AsyncExitStack() as stack:
+        watcher = await watch(stack, one.socket_url, "watcher")
+        await member(stack, two.socket_url, "before")
+        await watcher.sees({"before"}, within=20)
+        await call(redis.kill)
+        async with AsyncExitStack() as leaving:
+            await member(stack, two.socket_url, "meanwhile")
+            await member(leaving, two.socket_url, "passing")
+            await watcher.sees({"before", "meanwhile", "passing"}, within=20)
+        await watcher.sees({"before", "meanwhile"}, within=20)
+        assert watcher.left == ["passing"]
+
+
+async def test_a_dead_presence_costs_a_refusal_but_no_socket(serve, api_key, redis):
+    settings = {"PRESENCE": {"BACKEND": "redis", "URL": redis.url}}
+    server = await call(lambda: serve("uvicorn", settings=settings))
+    async with connect(server.socket_url, api_key) as client:
+        join = {"type": "join", "room": "r", "id": 1}
+        assert (await client.request(join))["type"] == "joined"
+        await call(redis.kill)
+        answer = await client.request({**join, "room": "s"})
+        assert (answer["code"], answer["id"]) == ("internal_error", 1)
+        assert answer["retry_after_ms"] > 0
+        say = {"type": "broadcast", "room": "r", "message": "still heard"}
+        assert (await client.request(say))["message"] == "still heard"
+        await call(redis.start)
+        async with asyncio.timeout(30):
+            while (await client.request({**join, "room": "s"}))["type"] != "joined":
+                await asyncio.sleep(0.2)
+        # what Redis forgot is entered again
+        async with connect(server.socket_url, api_key) as other, asyncio.timeout(30):
+            while (await other.request(join))["participants"] < 2:
+                await asyncio.sleep(0.5)

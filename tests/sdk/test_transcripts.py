@@ -347,6 +347,16 @@ async def test_rates(sdk, api_key, settings):
         assert (await client.request({"type": "ping"})) == {"type": "pong"}
 
 
+@pytest.mark.parametrize("limit", ["unauthenticated_per_address", "connections_per_process"])
+async def test_sockets_that_say_nothing_are_counted(sdk, api_key, settings, limit):
+    settings.COCOBASE_REALTIME = {"LIMITS": {limit: 1}}
+    async with sdk(POSTS), sdk(POSTS) as second:
+        assert (await second.receive())["type"] == "error"
+        assert await second.closed() == 4131
+    async with sdk(POSTS) as third:  # what is over is over
+        assert (await third.request({"filters": {}})) == NO_KEY
+
+
 async def test_a_revoked_key_is_cut_and_told(sdk, api_key):
     async with sdk("/realtime/broadcast") as client:
         await client.request({"api_key": api_key})

@@ -8,7 +8,6 @@ import pytest
 from django_cocobase_realtime.conf import Limits
 from django_cocobase_realtime.events import Member
 from django_cocobase_realtime.fanout.connection import Connection
-from django_cocobase_realtime.fanout.rooms import Joined
 from django_cocobase_realtime.fanout.subscriptions import Begin, Wanted
 from django_cocobase_realtime.fanout.writer import Writer
 from django_cocobase_realtime.filters import FieldSpec, Filter, Kind
@@ -17,7 +16,7 @@ from django_cocobase_realtime.identity import Identity
 from django_cocobase_realtime.log.cursor import Position, encode
 from django_cocobase_realtime.log.read import Extent
 from django_cocobase_realtime.room import Room, RoomGrant
-from django_cocobase_realtime.rooms.rooms import Seat
+from django_cocobase_realtime.rooms.rooms import Joined, Seat
 from django_cocobase_realtime.rooms.saying import Outcome
 from django_cocobase_realtime.session import Session
 from django_cocobase_realtime.session import effects as do
@@ -277,6 +276,22 @@ def test_rooms(shell):
     assert shell.answer({"type": "leave", "room": "r"}) == {"type": "left", "room": "r"}
     for frame in ({"type": "leave", "room": "r"}, say):
         assert shell.answer(frame)["code"] == "not_joined"
+
+
+def test_a_room_that_may_not_be_joined_any_more_is_left(shell):
+    shell.take({"type": "join", "room": "r"})
+    shell.answers[do.Permit] = None
+    effects = shell.take({"type": "join", "room": "r"})
+    assert [type(e) for e in effects] == [do.Permit, do.Exit, do.Send]
+    assert effects[-1].frame["code"] == "forbidden"
+    assert shell.connection.rooms == {}
+
+
+def test_presence_that_does_not_answer(shell):
+    shell.answers[do.Enter] = False
+    answer = shell.answer({"type": "join", "room": "r", "id": 1})
+    assert (answer["code"], answer["id"]) == ("internal_error", 1)
+    assert answer["retry_after_ms"] > 0
 
 
 def test_limits():

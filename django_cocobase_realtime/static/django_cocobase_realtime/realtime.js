@@ -173,7 +173,7 @@ const NUMBER = /^-?\d+(\.\d+)?$/; // decimals travel as strings
 
 function ascending(a, b) {
   if (a === b) return 0;
-  if (a == null || b == null) return a == null ? 1 : -1;
+  if (a == null || b == null) return a == null ? -1 : 1;
   if (NUMBER.test(a) && NUMBER.test(b)) [a, b] = [+a, +b];
   return a < b ? -1 : +(a > b);
 }

@@ -186,5 +186,5 @@ async def decimals_are_ordered_as_numbers(server: Script, client: Driver) -> Non
     await connection.subscribed(request, cursor="c0", scope="s")
     data = {"1": "10.50", "2": "9.75", "3": None, "4": "-1.00"}
     await connection.snapshot(request, *((id, {"n": n}) for id, n in data.items()), cursor="c0")
-    expected = [[id, {"n": data[id]}] for id in ("4", "2", "1", "3")]
+    expected = [[id, {"n": data[id]}] for id in ("3", "4", "2", "1")]
     await client.until("l", "documents", documents=expected)

@@ -1,0 +1,157 @@
+"""What Redis runs for presence, each script as one step. Keys are made of KEYS[1], a prefix."""
+
+from __future__ import annotations
+
+# Under PREFIX: servers (sorted set, by the end of the lease in ms), holders (set of servers that
+# hold connections), of:SERVER (set of "CONNECTION ROOM"), lost (sorted set of the same, by when
+# they leave), and for each ROOM: room (hash), members (hash to JSON), counts (hash, connections
+# of each member), places (hash from connection to "SERVER MEMBER"); rooms:PROJECT (set).
+# A member's state stands in its JSON as a text, so that Lua never rewrites what is in it.
+_LIBRARY = """
+local P = KEYS[1]
+local function clock()
+  local t = redis.call('TIME')
+  return tonumber(t[1]), tonumber(t[2])
+end
+local function now() local s, us = clock() return s * 1000 + math.floor(us / 1000) end
+local function split(text) return string.match(text, '^(%S+) (.*)$') end
+local function move(room, event, text)
+  redis.call('HINCRBY', P..'room:'..room, 'version', 1)
+  local names = redis.call('HMGET', P..'room:'..room, 'project', 'name', 'version')
+  return {event, names[1], names[2], text, redis.call('HLEN', P..'members:'..room), names[3]}
+end
+local function depart(room, connection)
+  local place = redis.call('HGET', P..'places:'..room, connection)
+  if not place then return false end
+  local server, member = split(place)
+  redis.call('HDEL', P..'places:'..room, connection)
+  redis.call('SREM', P..'of:'..server, connection..' '..room)
+  redis.call('ZREM', P..'lost', connection..' '..room)
+  if redis.call('HINCRBY', P..'counts:'..room, member, -1) > 0 then return false end
+  redis.call('HDEL', P..'counts:'..room, member)
+  local text = redis.call('HGET', P..'members:'..room, member)
+  redis.call('HDEL', P..'members:'..room, member)
+  local gone = move(room, 'left', text)
+  if gone[5] == 0 then
+    redis.call('DEL', P..'room:'..room, P..'members:'..room, P..'counts:'..room, P..'places:'..room)
+    redis.call('SREM', P..'rooms:'..gone[2], room)
+  end
+  return gone
+end
+local function info(room)
+  local i = redis.call('HMGET', P..'room:'..room, 'title', 'created_by', 'created_at', 'version')
+  if not i[1] then return false end
+  i[5] = redis.call('HLEN', P..'members:'..room)
+  return i
+end
+"""
+_RENEW = """
+local known = redis.call('ZSCORE', P..'servers', ARGV[1])
+redis.call('ZADD', P..'servers', now() + tonumber(ARGV[2]), ARGV[1])
+return known and 1 or 0
+"""
+_ENTER = """
+local room, project, name, connection, server = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local member, shown, title, claimed, state = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+if redis.call('EXISTS', P..'room:'..room) == 0 then
+  if ARGV[11] == '0' then return false end
+  local s, us = clock()
+  local by = claimed ~= '' and string.sub(claimed, 2) or member
+  redis.call('HSET', P..'room:'..room, 'project', project, 'name', name, 'title', title,
+    'created_by', by, 'created_at', string.format('%d.%06d', s, us),
+    'version', string.format('%d%06d', s, us))
+  redis.call('SADD', P..'rooms:'..project, room)
+end
+local place = redis.call('HGET', P..'places:'..room, connection)
+if not place then
+  redis.call('HINCRBY', P..'counts:'..room, member, 1)
+end
+redis.call('HSET', P..'places:'..room, connection, server..' '..member)
+redis.call('SADD', P..'of:'..server, connection..' '..room)
+redis.call('SADD', P..'holders', server)
+redis.call('ZREM', P..'lost', connection..' '..room)
+local text = redis.call('HGET', P..'members:'..room, member)
+local old = text and cjson.decode(text)
+local new = {id = member, name = shown, claimed = claimed}
+new.state = state ~= '' and state or (old and old.state or '{}')
+new.place = old and old.place or redis.call('HGET', P..'room:'..room, 'version')
+local moved = false
+if not old or old.name ~= new.name or old.claimed ~= new.claimed or old.state ~= new.state then
+  text = cjson.encode(new)
+  redis.call('HSET', P..'members:'..room, member, text)
+  moved = move(room, old and 'updated' or 'joined', text)
+end
+return {info(room), moved}
+"""
+_LEAVE = "return depart(ARGV[1], ARGV[2])"
+_LINGER = """
+local til = now() + tonumber(ARGV[1])
+for i = 2, #ARGV do
+  local connection, room = split(ARGV[i])
+  if redis.call('HEXISTS', P..'places:'..room, connection) == 1 then
+    redis.call('ZADD', P..'lost', til, ARGV[i])
+  end
+end
+"""
+_UPDATE = """
+local room = ARGV[1]
+local place = redis.call('HGET', P..'places:'..room, ARGV[2])
+if not place then return false end
+local _, member = split(place)
+local value = cjson.decode(redis.call('HGET', P..'members:'..room, member))
+if value.state == ARGV[3] then return false end
+value.state = ARGV[3]
+local text = cjson.encode(value)
+redis.call('HSET', P..'members:'..room, member, text)
+return move(room, 'updated', text)
+"""
+_ROSTER = """
+return {redis.call('HGET', P..'room:'..ARGV[1], 'version'),
+  redis.call('HVALS', P..'members:'..ARGV[1])}
+"""
+_INFO = "return info(ARGV[1])"
+_SWEEP = """
+local moves, t = {}, now()
+redis.call('ZREMRANGEBYSCORE', P..'servers', '-inf', t)
+for _, server in ipairs(redis.call('SMEMBERS', P..'holders')) do
+  if not redis.call('ZSCORE', P..'servers', server) then
+    for _, item in ipairs(redis.call('SMEMBERS', P..'of:'..server)) do
+      local connection, room = split(item)
+      local gone = depart(room, connection)
+      if gone then table.insert(moves, gone) end
+    end
+    redis.call('DEL', P..'of:'..server)
+    redis.call('SREM', P..'holders', server)
+  end
+end
+for _, item in ipairs(redis.call('ZRANGEBYSCORE', P..'lost', '-inf', t)) do
+  local connection, room = split(item)
+  local gone = depart(room, connection)
+  if gone then table.insert(moves, gone) end
+  redis.call('ZREM', P..'lost', item)
+end
+return moves
+"""
+_LISTING = """
+local found = {}
+for _, room in ipairs(redis.call('SMEMBERS', P..'rooms:'..ARGV[1])) do
+  local members = redis.call('HVALS', P..'members:'..room)
+  table.insert(found, {redis.call('HGET', P..'room:'..room, 'name'), info(room), members})
+end
+return found
+"""
+
+SCRIPTS = {
+    name: _LIBRARY + text
+    for name, text in {
+        "renew": _RENEW,
+        "enter": _ENTER,
+        "leave": _LEAVE,
+        "linger": _LINGER,
+        "update": _UPDATE,
+        "roster": _ROSTER,
+        "info": _INFO,
+        "sweep": _SWEEP,
+        "listing": _LISTING,
+    }.items()
+}
