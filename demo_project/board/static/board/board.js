@@ -88,6 +88,9 @@ function render() {
     cards.delete(id);
     shown.delete(id);
   }
+  // out of the old columns first, so that the cards that stay need not be moved
+  for (const [id, { column }] of found)
+    if (cards.get(id)?.parentElement !== column.list) cards.get(id)?.remove();
   for (const column of columns) {
     const wanted = column.live.documents.filter(({ id }) => found.get(id).column === column);
     wanted.forEach((document, place) => {
@@ -138,8 +141,8 @@ function animate(before) {
     const to = card.getBoundingClientRect();
     const [x, y] = [from.left - to.left, from.top - to.top];
     if (Math.abs(x) + Math.abs(y) < 1) continue;
-    const start = { transform: `translate(${x}px, ${y}px)`, zIndex: 2 };
-    card.animate([start, { transform: "none", zIndex: 2 }],
+    const zIndex = Math.abs(x) > 1 ? 3 : 1; // above those that only make room
+    card.animate([{ transform: `translate(${x}px, ${y}px)`, zIndex }, { transform: "none", zIndex }],
       { id: "glide", duration: 420, easing: "cubic-bezier(.3, .8, .3, 1)" });
   }
 }

@@ -100,6 +100,8 @@ export function flash(node) {
   node.classList.remove("flash");
   void node.offsetWidth;
   node.classList.add("flash");
+  // else it begins again where the node is put elsewhere
+  node.addEventListener("animationend", () => node.classList.remove("flash"), { once: true });
 }
 
 export const clockTime = (at) =>
@@ -122,7 +124,17 @@ function logFrame({ direction, frame }) {
 
 if (db) {
   showStatus(db, $("dot"), $("state"));
-  db.on("latency", (ms) => ($("latency").textContent = `${Math.max(1, Math.round(ms))} ms`));
+  const showLatency = (ms) => ($("latency").textContent = `${Math.max(1, Math.round(ms))} ms`);
+  // a ping while the page is being built measures that
+  const measure = async () => {
+    const sent = performance.now();
+    await db.request({ type: "ping" });
+    showLatency(performance.now() - sent);
+    if (!measured) db.on("latency", showLatency);
+    measured = true;
+  };
+  let measured = false;
+  db.on("status", ({ status }) => status === "live" && setTimeout(() => measure().catch(() => {}), 1500));
   db.on("frame", logFrame);
   let again = true;
   db.on("status", ({ status, code }) => {
