@@ -32,6 +32,10 @@ async function poll(mine) {
     try {
       const { first, last, made } = await state();
       if (last === mine.last) mine.made = Math.max(mine.made, first + made - 1);
+      else if (last < mine.last) {
+        mine.last = mine.made;
+        step("the server was started anew, and makes no more");
+      }
     } catch {
       // the server itself is away; it goes on when it is back
     }

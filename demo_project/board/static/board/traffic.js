@@ -50,8 +50,10 @@ for (const each of buttons)
 
 db.watchCollection("beats", onEvent, { filters: { name: "traffic" } });
 db.watchCollection("tasks", onEvent);
-// the server says here when the rate changes
-db.room("traffic", { presence: false }).on("message", ({ message }) => showRate(message.rate));
+// the server (it has no sender) says here when the rate changes
+db.room("traffic", { presence: false }).on("message", ({ message, sender }) => {
+  if (sender === null) showRate(message.rate);
+});
 readClock().catch(() => {});
 draw();
 setInterval(draw, 500);
