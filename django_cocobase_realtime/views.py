@@ -19,7 +19,7 @@ from .auth.chain import AuthenticationUnavailable
 from .auth.http import identify
 from .conf import conf
 from .events import Broadcast, now
-from .fanout.broker import channel_layer
+from .fanout.layer import channel_layer
 from .identity import Identity
 from .room import Room, room_registry
 from .rooms.listing import visible_rooms

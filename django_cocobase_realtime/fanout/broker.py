@@ -1,4 +1,4 @@
-"""The broker: the only module that touches the channel layer.
+"""The broker: with `layer`, the only place that touches the channel layer.
 
 A channel layer is a lossy doorbell (it drops at capacity, forgets groups when Redis restarts),
 so nothing here promises delivery: *at most once*, in the order in which one process published,
@@ -23,11 +23,8 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
-from channels.layers import InMemoryChannelLayer, get_channel_layer
-
-from ..conf import conf
 from ..events import (
     Bell,
     Broadcast,
@@ -39,12 +36,11 @@ from ..events import (
     RightsChanged,
     encode,
 )
+from .layer import MESSAGE_TYPE, ORIGIN, SEND_TIMEOUT, channel_layer, is_in_memory
 from .names import CONTROL, collection_group, room_group
 
 logger = logging.getLogger(__name__)
 
-MESSAGE_TYPE = "realtime.events"
-SEND_TIMEOUT = 5.0  # seconds that one group_send may take
 OUTBOX = 20_000  # events that may wait for a layer that does not answer
 BATCH_BYTES = 256 * 1024  # of one layer message
 EXIT_TIMEOUT = 5.0  # seconds a process that ends waits for its outbox
@@ -221,7 +217,7 @@ class Broker:
         try:
             message = {"type": MESSAGE_TYPE, "events": payloads}
             if elsewhere and len(self._loops) == 1:  # else another hub of this process needs it
-                message["origin"] = self.origin
+                message[ORIGIN] = self.origin
             async with asyncio.timeout(SEND_TIMEOUT):
                 await layer.group_send(group, message)
         except Exception as error:
@@ -269,49 +265,3 @@ def _group(event: Event) -> str:
             return room_group(event.project, event.room)
         case Push() | Kick() | RightsChanged():
             return CONTROL
-
-
-def channel_layer() -> Any:
-    """The project's channel layer, or None where it has none."""
-    return get_channel_layer(conf.channel_layer)
-
-
-def is_in_memory(layer: Any) -> bool:
-    """Whether the layer ends at this process."""
-    return isinstance(layer, InMemoryChannelLayer)
-
-
-class Inbox:
-    """One channel of the layer, and its group memberships.
-
-    ``receive`` waits for the next message's payloads. All methods raise what the layer raises.
-    """
-
-    def __init__(self, layer: Any, channel: str) -> None:
-        self._layer = layer
-        self._channel = channel
-
-    @classmethod
-    async def open(cls) -> Inbox | None:
-        """A new channel; None where the project has no channel layer."""
-        layer = channel_layer()
-        if layer is None:
-            return None
-        return cls(layer, await layer.new_channel())
-
-    async def join(self, group: str) -> None:
-        """Be sent what is sent to ``group``; again to renew."""
-        async with asyncio.timeout(SEND_TIMEOUT):
-            await self._layer.group_add(group, self._channel)
-
-    async def leave(self, group: str) -> None:
-        """Be sent no more of it."""
-        async with asyncio.timeout(SEND_TIMEOUT):
-            await self._layer.group_discard(group, self._channel)
-
-    async def receive(self) -> list[bytes]:
-        """Payloads of the next message, in the order in which they were published."""
-        message = await self._layer.receive(self._channel)
-        if message.get("type") != MESSAGE_TYPE or message.get("origin") == broker.origin:
-            return []
-        return cast("list[bytes]", message["events"])

@@ -103,7 +103,7 @@ class Checks:
 def is_current(subscription: Subscription) -> bool:
     """Whether it still is what its connection asked for, and neither starts nor is reconsidered."""
     held = subscription.connection.subscriptions.get(subscription.name)
-    return held is subscription and subscription.starting is None
+    return held is subscription and subscription.begin is None
 
 
 def judge(

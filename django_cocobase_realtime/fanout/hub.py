@@ -184,14 +184,13 @@ class Hub:
         Live at once, or once its snapshot is sent and all since ``begin.after`` was replayed.
         """
         name, connection = subscription.collection, subscription.connection
-        if subscription.rights != connection.rights or connection in self._thawing:
-            # what it may see changed while it was being granted
-            self.release(name)
-            connection.close(CloseCode.PERMISSIONS_CHANGED)
-            return
         old = connection.subscriptions.get(subscription.name)
         connection.subscriptions[subscription.name] = subscription
-        if begin is None:
+        if subscription.rights != connection.rights or connection in self._thawing:
+            # what it may see may have changed while it was being granted: it is asked again
+            subscription.begin = begin
+            self.reconsider([connection])
+        elif begin is None:
             feed = self.feeds.get(name)
             self.audiences[name].table.add(subscription)
             subscription.seen = 0 if feed is None else feed.seq
@@ -271,7 +270,8 @@ class Hub:
             connection.rights += 1
             if connection in self._thawing:
                 continue  # it asks again
-            task = self.loop.create_task(thaw(self, connection, freeze(self, connection)))
+            freeze(self, connection)
+            task = self.loop.create_task(thaw(self, connection))
             self._thawing[connection] = task
             task.add_done_callback(partial(self._thawed, connection))
 

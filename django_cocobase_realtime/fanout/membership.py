@@ -11,7 +11,8 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
-from .broker import Inbox
+from .broker import broker
+from .layer import Inbox
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Membership:
         while True:
             try:
                 if self._inbox is None:
-                    self._inbox = await Inbox.open()
+                    self._inbox = await Inbox.open(broker.origin)
                     self._listening.set()
                     if self._inbox is None:
                         logger.error("No channel layer: nothing comes from other processes.")

@@ -30,41 +30,40 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Frozen = list[tuple[Subscription, Begin | None]]
-"""Subscriptions, and how each goes on from where it is; None where no log keeps it."""
 
+def freeze(hub: Hub, connection: Connection) -> list[Subscription]:
+    """Tell the connection nothing more of any collection. At once: not a byte follows.
 
-def freeze(hub: Hub, connection: Connection) -> Frozen:
-    """Tell the connection nothing more of any collection. At once: not a byte follows."""
-    frozen: Frozen = []
+    Each subscription keeps how it goes on from where it is. Again for what came meanwhile.
+    """
     for subscription in connection.subscriptions.values():
-        begin = subscription.begin
         if subscription.starting is not None:
             subscription.starting.cancel()
+            subscription.starting = None
         feed = hub.feeds.get(subscription.collection)
         table = hub.audiences[subscription.collection].table
         if feed is None:
             # what a snapshot held back is dropped with it: it begins anew
-            subscription.held = []
+            subscription.held = subscription.held or []
             table.add(subscription)
         else:
             table.discard(subscription)
             seq = subscription.unchecked[0] - 1 if subscription.unchecked else feed.seq
-            begin = begin or Begin(Position(feed.epoch, seq))
+            subscription.begin = subscription.begin or Begin(Position(feed.epoch, seq))
         subscription.unchecked = None
-        frozen.append((subscription, begin))
-    return frozen
+    return list(connection.subscriptions.values())
 
 
-async def thaw(hub: Hub, connection: Connection, frozen: Frozen) -> None:
+async def thaw(hub: Hub, connection: Connection) -> None:
     """Ask anew what the identity may see; go on where that is the same, else close."""
     while True:
+        subscriptions = freeze(hub, connection)
         identity, rights = connection.identity, connection.rights
         if identity is None:
             return
         seats = [seat for seat in connection.rooms.values() if seat.grant.room.asks]
         try:
-            fresh, views = await run(_ask, identity, [subscription for subscription, _ in frozen])
+            fresh, views = await run(_ask, identity, subscriptions)
             grants = [] if fresh is None else await run(_enter, fresh, seats)
         except DatabaseError as error:
             logger.warning("Rights could not be looked at: %r", error)
@@ -77,28 +76,24 @@ async def thaw(hub: Hub, connection: Connection, frozen: Frozen) -> None:
         if fresh is None:
             connection.close(CloseCode.BAD_CREDENTIAL)
             return
-        if (connection.identity, connection.rights) == (identity, rights):
-            break  # else they changed again while we asked
+        now = (connection.identity, connection.rights, list(connection.subscriptions.values()))
+        if now == (identity, rights, subscriptions):
+            break  # else something changed again while we asked
     connection.identity = fresh
-    live = [
-        (subscription, begin, view)
-        for (subscription, begin), view in zip(frozen, views, strict=True)
-        if connection.subscriptions.get(subscription.name) is subscription
-    ]
-    if any(view is None or view.scope != s.view.scope for s, _, view in live):
-        connection.close(CloseCode.PERMISSIONS_CHANGED)
-        return
+    asked = list(zip(subscriptions, views, strict=True))
     sitting = list(connection.rooms.values())
-    if any(s.grant != grant for s, grant in zip(seats, grants, strict=True) if s in sitting):
+    if any(view is None or view.scope != s.view.scope for s, view in asked) or any(
+        s.grant != grant for s, grant in zip(seats, grants, strict=True) if s in sitting
+    ):
         connection.close(CloseCode.PERMISSIONS_CHANGED)
         return
-    for subscription, begin, view in live:
+    for subscription, view in asked:
         assert view is not None
         subscription.view, subscription.rights = view, rights
-        if begin is not None:
-            hub.start(subscription, begin)
-            continue
-        release(subscription, hub.audiences[subscription.collection])
+        if subscription.begin is not None:
+            hub.start(subscription, subscription.begin)
+        else:
+            release(subscription, hub.audiences[subscription.collection])
 
 
 def _enter(identity: Identity, seats: list[Seat]) -> list[RoomGrant | None]:

@@ -11,7 +11,8 @@ import pytest
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from django_cocobase_realtime.events import Broadcast, Change, Kick, decode, encode
-from django_cocobase_realtime.fanout.broker import Broker, Inbox, broker
+from django_cocobase_realtime.fanout.broker import Broker, broker
+from django_cocobase_realtime.fanout.layer import Inbox
 from django_cocobase_realtime.fanout.names import collection_group, room_group
 from tests.servers import ROOT
 

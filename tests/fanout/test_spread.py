@@ -59,7 +59,10 @@ def test_everybody_gets_everything_once_in_order(kinds, events):
         for peer in peers:
             if peer.kind == "quick":  # not a turn of the loop later
                 assert peer.got == list(range(events))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)  # what was gathered leaves
+        async with asyncio.timeout(5):
+            while any(peer.writer._task for peer in peers if "never" not in peer.kind):
+                await asyncio.sleep(0.001)
         for peer in peers:
             if "gone" in peer.kind:
                 assert peer.writer.closed

@@ -1,7 +1,10 @@
 """Permissions that the tests of this folder name by their paths."""
 
+import time
+
 from django.db.models import F
 
+from django_cocobase_realtime import permissions_changed
 from django_cocobase_realtime.permissions import (
     DjangoModelPermissions,
     IsAdminUser,
@@ -47,6 +50,19 @@ class ByObject(Permission):
 class SmallForApps(Permission):
     def visible_to(self, identity):
         return {"size": {"lt": 5}} if identity.user is None else True
+
+
+class Meddling(Permission):
+    """Rights change while they are asked for."""
+
+    times = 0
+
+    def can_subscribe(self, identity, filters):
+        if Meddling.times:
+            Meddling.times -= 1
+            permissions_changed(identity.user)
+            time.sleep(0.2)
+        return True
 
 
 class FewViews(Permission):

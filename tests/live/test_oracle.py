@@ -154,7 +154,16 @@ class Watcher:
         self.send(**more, subscription="set", transitions=True, snapshot=True)
         self.send(**more, subscription="literal")
         self.send(**{**more, "filters": {"name": mark}}, subscription="mark")
-        self.until(lambda frame: frame.get("subscription") == "mark")
+        waits = {"snapshot", "mark"}  # a snapshot may be newer than its cursor: nothing meanwhile
+
+        def done(frame):
+            if frame["type"] == "snapshot" and not frame["more"]:
+                waits.discard("snapshot")
+            if frame.get("subscription") == "mark":
+                waits.discard("mark")
+            return not waits
+
+        self.until(done)
 
     def until(self, done):
         while True:

@@ -220,6 +220,21 @@ async def test_rights_are_fresh_when_a_subscription_starts(realtime, user, setti
         assert await seen(ada) == "her own"
 
 
+async def test_rights_that_change_while_they_are_asked_for(realtime, user, settings):
+    from tests.live.permissions import Meddling
+
+    posts(settings, "Meddling")
+    async with realtime(user=user) as ada:
+        Meddling.times = 2
+        await Post.objects.acreate(title="before")
+        await ada.subscribe("posts", snapshot=True)
+        await Post.objects.acreate(title="after")
+        snapshot = await ada.receive("snapshot")
+        titles = [document["data"]["title"] for document in snapshot["documents"]]
+        assert titles[0] == "before"
+        assert "after" in titles or await seen(ada) == "after"
+
+
 async def test_a_changed_password_ends_sessions_and_tokens(realtime, user):
     from tests.e2e.test_in_process import token
 

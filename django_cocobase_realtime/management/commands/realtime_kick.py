@@ -7,7 +7,8 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ...fanout.broker import broker, channel_layer, is_in_memory
+from ...fanout.broker import broker
+from ...fanout.layer import channel_layer, is_in_memory
 from ...models import ApiKey
 from ...publishing import disconnect
 
