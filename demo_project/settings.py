@@ -91,13 +91,17 @@ if os.environ.get("REDIS_URL"):
         }
     }
 
+# parcels and the rooms are declared in board/realtime.py
 COCOBASE_REALTIME = {
     "COLLECTIONS": {
         "posts": "board.Post",
         "tasks": {
             "model": "board.Task",
             "fields": ["title", "column", "assignee", "moved_at"],
-            "filters": ["column", "assignee"],
+            "filters": ["title", "column", "assignee"],
         },
+        "beats": {"model": "board.Beat", "fields": ["name", "number"], "filters": ["name"]},
     },
+    "JWT": {"KEY": SECRET_KEY},
+    "PRESENCE": {"GRACE": 3},  # who closes a window is soon seen to be gone
 }

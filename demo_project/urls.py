@@ -1,15 +1,27 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from demo_project.board import views
+from demo_project.board import pages, views
 
 urlpatterns = [
-    path("", views.index, name="index"),
-    path("tasks", views.add_task, name="add_task"),
-    path("tasks/<int:pk>/move", views.move_task, name="move_task"),
-    path("tasks/<int:pk>/delete", views.delete_task, name="delete_task"),
-    path("posts", views.add_post, name="add_post"),
-    path("posts/<int:pk>/toggle", views.toggle_post, name="toggle_post"),
+    path("", pages.board, name="board"),
+    path("chat/", pages.chat, name="chat"),
+    path("traffic/", pages.traffic, name="traffic"),
+    path("plug/", pages.plug, name="plug"),
+    path("identities/", pages.identities, name="identities"),
+    path("token/<slug:who>", pages.token, name="token"),
+    path("api/tasks", views.add_task),
+    path("api/tasks/<int:pk>/move", views.move_task),
+    path("api/tasks/<int:pk>/delete", views.delete_task),
+    path("api/posts", views.add_post),
+    path("api/posts/<int:pk>/toggle", views.toggle_post),
+    path("api/parcels", views.add_parcel),
+    path("api/parcels/<int:pk>/hand-over", views.hand_over_parcel),
+    path("api/parcels/<int:pk>/delete", views.delete_parcel),
+    path("api/traffic", views.set_traffic),
+    path("api/clock", views.clock),
+    path("api/plug", views.pull_plug),
+    path("api/plug/state", views.plug_state),
     path("admin/", admin.site.urls),
     path("realtime/", include("django_cocobase_realtime.urls")),
 ]

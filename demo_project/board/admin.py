@@ -1,15 +1,24 @@
 from django.contrib import admin
 
-from .models import Post, Task
+from .models import Parcel, Post, Task
+
+admin.site.site_header = admin.site.site_title = "Harbour admin"
 
 
 @admin.register(Task)
 class TaskAdmin(admin.ModelAdmin):
     list_display = ("title", "column", "assignee", "moved_at")
     list_editable = ("column", "assignee")
+    list_filter = ("column",)
 
 
 @admin.register(Post)
 class PostAdmin(admin.ModelAdmin):
     list_display = ("title", "status", "created_at")
     list_editable = ("status",)
+
+
+@admin.register(Parcel)
+class ParcelAdmin(admin.ModelAdmin):
+    list_display = ("title", "owner")
+    list_editable = ("owner",)

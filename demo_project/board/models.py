@@ -1,5 +1,6 @@
-"""What the page shows live."""
+"""What the pages show live."""
 
+from django.conf import settings
 from django.db import models
 
 from django_cocobase_realtime.managers import RealtimeManager
@@ -25,7 +26,7 @@ class Task(models.Model):
 
 
 class Post(models.Model):
-    """An entry of the news list; visitors see published ones, or all."""
+    """A notice; the board shows the published ones."""
 
     STATUSES = (("draft", "Draft"), ("published", "Published"))
 
@@ -40,3 +41,32 @@ class Post(models.Model):
 
     def __str__(self) -> str:
         return self.title
+
+
+class Parcel(models.Model):
+    """Seen by its owner and by dispatchers, see ``realtime.py``."""
+
+    title = models.CharField(max_length=120)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True
+    )
+
+    objects = RealtimeManager()
+
+    class Meta:
+        ordering = ("pk",)
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class Beat(models.Model):
+    """A counter. Each change adds one, so whoever hears of them all can tell that they are all."""
+
+    name = models.CharField(max_length=40, unique=True)
+    number = models.PositiveIntegerField(default=0)
+
+    objects = RealtimeManager()
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.number}"

@@ -1,88 +1,158 @@
-"""Ordinary Django views: nothing here knows of sockets."""
+"""What the pages' buttons do: ordinary Django views, nothing here knows of sockets."""
 
 import json
-import secrets
-from typing import Any
+import time
+from functools import partial, wraps
 
-from django.conf import settings
-from django.contrib.auth import get_user_model, login
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import get_object_or_404, render
-from django.views.decorators.csrf import ensure_csrf_cookie
+from django.contrib.auth import get_user_model
+from django.http import JsonResponse
+from django.shortcuts import get_object_or_404
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from .models import Post, Task
+from . import people, plug
+from .models import Parcel, Post, Task
+from .ticking import plug_run, traffic
 
-ANIMALS = ("Otter", "Heron", "Lynx", "Wren", "Badger", "Hare", "Newt", "Stork", "Mole", "Finch")
-
-
-@require_GET
-@ensure_csrf_cookie
-def index(request: HttpRequest) -> HttpResponse:
-    """The page. A newcomer becomes a guest with a name, logged in by a Django session."""
-    if not request.user.is_authenticated:
-        name = f"{secrets.choice(ANIMALS)} {secrets.randbelow(900) + 100}"
-        guest = get_user_model().objects.create_user(username=name)
-        login(request, guest, "django.contrib.auth.backends.ModelBackend")
-    return render(request, "board/index.html", {"columns": Task.COLUMNS, "debug": settings.DEBUG})
+RATES = (1, 10, 50)  # changes a second
+TRAFFIC_SECONDS = 60
+PLUG_RATE, PLUG_CHANGES, PLUG_AT = 16, 96, 16
 
 
-def _task(task: Task) -> dict[str, Any]:
-    fields = {"title": task.title, "column": task.column, "assignee": task.assignee}
-    return {"id": str(task.pk), "data": fields}
+def action(view):
+    """A POST, by somebody with a session, of a JSON object that the view gets as ``body``."""
+
+    @require_POST
+    @wraps(view)
+    def acted(request, **values):
+        if not request.user.is_authenticated:
+            return JsonResponse({"error": "Load the page again."}, status=403)
+        try:
+            body = json.loads(request.body or "{}")
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            return JsonResponse({"error": "The body must be a JSON object."}, status=400)
+        return view(request, body=body, **values)
+
+    return acted
 
 
-def _body(request: HttpRequest) -> dict[str, Any]:
-    try:
-        body = json.loads(request.body)
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
+def wrong(error, status=400):
+    return JsonResponse({"error": error}, status=status)
 
 
-def _title(request: HttpRequest) -> str:
-    return str(_body(request).get("title", "")).strip()[:120]
+def title_of(body):
+    return str(body.get("title", "")).strip()[:120]
 
 
-@require_POST
-def add_task(request: HttpRequest) -> JsonResponse:
-    title = _title(request)
+@action
+def add_task(request, body):
+    title = title_of(body)
     if not title:
-        return JsonResponse({"error": "Give the card a title."}, status=400)
-    task = Task.objects.create(title=title, assignee=request.user.get_username() or "Nobody")
-    return JsonResponse(_task(task), status=201)
+        return wrong("Give the card a title.")
+    task = Task.objects.create(title=title, assignee=request.user.get_username())
+    return JsonResponse({"id": str(task.pk)}, status=201)
 
 
-@require_POST
-def move_task(request: HttpRequest, pk: int) -> JsonResponse:
-    column = _body(request).get("column")
+@action
+def move_task(request, body, pk):
+    column = body.get("column")
     if column not in dict(Task.COLUMNS):
-        return JsonResponse({"error": "No such column."}, status=400)
+        return wrong("No such column.")
     task = get_object_or_404(Task, pk=pk)
     task.column = column
-    task.assignee = request.user.get_username() or task.assignee
+    task.assignee = request.user.get_username()
     task.save()
-    return JsonResponse(_task(task))
+    return JsonResponse({})
 
 
-@require_POST
-def delete_task(request: HttpRequest, pk: int) -> JsonResponse:
+@action
+def delete_task(request, body, pk):
     get_object_or_404(Task, pk=pk).delete()
     return JsonResponse({})
 
 
-@require_POST
-def add_post(request: HttpRequest) -> JsonResponse:
-    title = _title(request)
+@action
+def add_post(request, body):
+    title = title_of(body)
     if not title:
-        return JsonResponse({"error": "Give the post a title."}, status=400)
-    Post.objects.create(title=title, status="published")
-    return JsonResponse({}, status=201)
+        return wrong("Give the notice a title.")
+    post = Post.objects.create(title=title, status="published")
+    return JsonResponse({"id": str(post.pk)}, status=201)
 
 
-@require_POST
-def toggle_post(request: HttpRequest, pk: int) -> JsonResponse:
+@action
+def toggle_post(request, body, pk):
     post = get_object_or_404(Post, pk=pk)
     post.status = "draft" if post.status == "published" else "published"
     post.save()
     return JsonResponse({})
+
+
+@action
+def add_parcel(request, body):
+    title = title_of(body)
+    if not title:
+        return wrong("Give the parcel a title.")
+    parcel = Parcel.objects.create(title=title)
+    return JsonResponse({"id": str(parcel.pk)}, status=201)
+
+
+@action
+def hand_over_parcel(request, body, pk):
+    """To the courier named ``owner``, or with null to nobody."""
+    owner = body.get("owner")
+    if owner is not None and owner not in people.COURIERS:
+        return wrong("No such courier.")
+    parcel = get_object_or_404(Parcel, pk=pk)
+    parcel.owner = owner and get_user_model().objects.get(username=owner)
+    parcel.save()
+    return JsonResponse({})
+
+
+@action
+def delete_parcel(request, body, pk):
+    get_object_or_404(Parcel, pk=pk).delete()
+    return JsonResponse({})
+
+
+@action
+def set_traffic(request, body):
+    """``rate``: changes a second for the next minute, or 0."""
+    rate = body.get("rate")
+    if rate == 0:
+        traffic.stop()
+    elif rate in RATES:
+        traffic.start(rate, rate * TRAFFIC_SECONDS)
+    else:
+        return wrong("No such rate.")
+    return JsonResponse({"rate": traffic.rate})
+
+
+@require_GET
+@never_cache
+def clock(request):
+    """The server's time in milliseconds, for latencies on a machine with another clock."""
+    return JsonResponse({"now": time.time() * 1000, "rate": traffic.rate})
+
+
+@action
+def pull_plug(request, body):
+    """Begin to make changes; amid them drop this visitor's sockets."""
+    if plug_run.is_running:
+        return wrong("Somebody's run is not over yet.", status=409)
+    pull = partial(plug.pull, request.user.pk, request.session.session_key)
+    plug_run.start(PLUG_RATE, PLUG_CHANGES, at={PLUG_AT: pull})
+    return JsonResponse(_run())
+
+
+@require_GET
+@never_cache
+def plug_state(request):
+    """How far the changes are, by the way of HTTP, which the plug leaves alone."""
+    return JsonResponse(_run())
+
+
+def _run():
+    return {"first": plug_run.first, "last": plug_run.last, "made": plug_run.made}

@@ -1,221 +1,219 @@
-import { Live } from "./live.js";
+// The board: three live sets, one a column. A card that moves leaves one and enters another.
+import { $, announce, button, calm, db, element, flash, onSubmit, post } from "./common.js";
 
-const $ = (id) => document.getElementById(id);
-const me = document.body.dataset.me;
-const COLUMNS = ["todo", "doing", "done"];
-const tasks = new Map();
-const posts = new Map();
+const columns = [...document.querySelectorAll("[data-column]")].map((section) => ({
+  section,
+  name: section.dataset.column,
+  label: section.querySelector("h2 span").textContent,
+  list: section.querySelector("ul"),
+  count: section.querySelector("[data-count]"),
+}));
+const named = (name) => columns.find((each) => each.name === name);
+const cards = new Map(); // id → element, the same one wherever the card goes
+const gone = new Map(); // id → where it was, for a card that is between two columns
+const FORGET = 600; // ms
 
-// building blocks
-
-function element(name, props = {}, ...children) {
-  const made = Object.assign(document.createElement(name), props);
-  made.append(...children);
-  return made;
+function move(id, step) {
+  const at = columns.indexOf(named(cards.get(id).dataset.at));
+  const to = columns[at + step];
+  if (to) moveTo(id, to.name);
 }
 
-async function post(url, body = {}) {
-  const token = document.cookie.match(/csrftoken=([^;]+)/)?.[1] ?? "";
-  const answer = await fetch(url, {
-    method: "POST",
-    headers: { "Content-Type": "application/json", "X-CSRFToken": token },
-    body: JSON.stringify(body),
+function moveTo(id, column) {
+  if (cards.get(id)?.dataset.at !== column) post(`tasks/${id}/move`, { column });
+}
+
+function newCard(id) {
+  const left = button("←", "", () => move(id, -1), { data: { act: "left" } });
+  const right = button("→", "", () => move(id, 1), { data: { act: "right" } });
+  const remove = button("×", "", () => post(`tasks/${id}/delete`), { data: { act: "delete" } });
+  const card = element("li", { className: "card", draggable: true, data: { id } },
+    element("p", {}),
+    element("div", { className: "foot" }, element("span", { className: "who" }),
+      element("span", { className: "tools" }, left, right, remove)));
+  card.addEventListener("keydown", ({ key }) => {
+    if (key === "ArrowLeft") move(id, -1);
+    if (key === "ArrowRight") move(id, 1);
   });
-  if (!answer.ok) console.error(url, answer.status);
+  card.addEventListener("dragstart", (event) => {
+    event.dataTransfer.setData("text/plain", id);
+    event.dataTransfer.effectAllowed = "move";
+    card.classList.add("dragged");
+  });
+  card.addEventListener("dragend", () => card.classList.remove("dragged"));
+  return card;
 }
 
-function flash(node) {
-  node.classList.remove("flash");
-  void node.offsetWidth;
-  node.classList.add("flash");
-}
-
-// tasks
-
-function showTask({ id, data }, fresh = false) {
-  let card = tasks.get(id);
-  if (!card) {
-    card = element("li", { className: "card" });
-    card.dataset.id = id;
-    tasks.set(id, card);
-  }
-  const at = COLUMNS.indexOf(data.column);
-  const move = (step, label, sign) => {
-    const button = element("button", { textContent: sign, title: label, disabled: !COLUMNS[at + step] });
-    button.setAttribute("aria-label", `${label}: ${data.title}`);
-    button.onclick = () => post(`tasks/${id}/move`, { column: COLUMNS[at + step] });
-    return button;
-  };
-  const remove = element("button", { textContent: "×", title: "Delete", className: "quiet" });
-  remove.setAttribute("aria-label", `Delete: ${data.title}`);
-  remove.onclick = () => post(`tasks/${id}/delete`);
-  card.replaceChildren(
-    element("p", { textContent: data.title }),
-    element("div", { className: "foot" }, element("span", { className: "who", textContent: data.assignee }),
-      element("span", { className: "tools" }, move(-1, "Move left", "←"), move(1, "Move right", "→"), remove)),
-  );
-  const list = document.querySelector(`[data-cards="${data.column}"]`);
-  if (card.parentElement !== list) list.append(card);
-  if (fresh) flash(card);
-  count();
-}
-
-function dropTask(id) {
-  tasks.get(id)?.remove();
-  tasks.delete(id);
-  count();
-}
-
-function count() {
-  for (const column of COLUMNS) {
-    const cards = document.querySelector(`[data-cards="${column}"]`).children.length;
-    document.querySelector(`[data-count="${column}"]`).textContent = cards;
+function fill(card, { data }, column) {
+  const at = columns.indexOf(column);
+  card.dataset.at = column.name;
+  card.querySelector("p").textContent = data.title;
+  card.querySelector(".who").textContent = data.assignee;
+  for (const tool of card.querySelectorAll("button")) {
+    const to = { left: columns[at - 1], right: columns[at + 1] }[tool.dataset.act];
+    const verb = { left: "Move left", right: "Move right", delete: "Delete" }[tool.dataset.act];
+    tool.setAttribute("aria-label", `${verb}: ${data.title}`);
+    tool.title = to ? `To ${to.label}` : verb;
+    if (tool.dataset.act !== "delete") tool.disabled = !to;
   }
 }
 
-// posts
-
-function showPost({ id, data }, fresh = false) {
-  let item = posts.get(id);
-  if (!item) {
-    item = element("li");
-    posts.set(id, item);
-    item.dataset.id = id;
-    const next = [...$("posts").children].find((other) => Number(other.dataset.id) < Number(id));
-    $("posts").insertBefore(item, next ?? null);
+// Between the frame that takes a card out and the one that brings it in, it may be in both
+// columns or in none; the later change counts.
+function whereabouts() {
+  const found = new Map();
+  for (const column of columns) {
+    for (const document of column.live.documents) {
+      const other = found.get(document.id);
+      if (!other || other.document.data.moved_at < document.data.moved_at)
+        found.set(document.id, { document, column });
+    }
   }
-  const draft = data.status !== "published";
-  const toggle = element("button", { textContent: draft ? "Publish" : "Withdraw", className: "quiet" });
-  toggle.setAttribute("aria-label", `${toggle.textContent}: ${data.title}`);
-  toggle.onclick = () => post(`posts/${id}/toggle`);
-  item.classList.toggle("draft", draft);
-  item.replaceChildren(element("span", { textContent: data.title }), toggle);
-  if (fresh) flash(item);
+  return found;
 }
 
-function dropPost(id) {
-  posts.get(id)?.remove();
-  posts.delete(id);
+const shown = new Map(); // id → the document that the card shows
+
+function render() {
+  drawing = 0;
+  const before = new Map(cards.size ? [...cards].map(([id, card]) => [id, card.getBoundingClientRect()]) : []);
+  const focused = document.activeElement;
+  const found = whereabouts();
+  const changed = [];
+
+  for (const [id, card] of cards) {
+    if (found.has(id)) continue;
+    gone.set(id, { rect: before.get(id), at: performance.now(), from: card.dataset.at });
+    card.remove();
+    cards.delete(id);
+    shown.delete(id);
+  }
+  // out of the old columns first, so that the cards that stay need not be moved
+  for (const [id, { column }] of found)
+    if (cards.get(id)?.parentElement !== column.list) cards.get(id)?.remove();
+  for (const column of columns) {
+    const wanted = column.live.documents.filter(({ id }) => found.get(id).column === column);
+    wanted.forEach((document, place) => {
+      const card = cards.get(document.id) ?? newCard(document.id);
+      const was = card.dataset.at ?? gone.get(document.id)?.from;
+      if (shown.get(document.id) !== document) {
+        fill(card, document, column);
+        changed.push({ card, document, column, was });
+      }
+      cards.set(document.id, card);
+      shown.set(document.id, document);
+      if (column.list.children[place] !== card)
+        column.list.insertBefore(card, column.list.children[place] ?? null);
+    });
+    column.count.textContent = wanted.length;
+  }
+  if (focused !== document.activeElement && focused.isConnected) {
+    const other = focused.closest(".card")?.querySelector("button:enabled");
+    (focused.disabled ? other : focused)?.focus({ preventScroll: true });
+  }
+  if (ready) tell(changed);
+  animate(before);
 }
 
-// A post that leaves a filtered subscription sends it nothing; a second one, to the ids of
-// drafts alone, tells which to take away.
-async function watchPosts(live) {
-  const only = $("only-published").checked;
-  const filters = only ? { status: "published" } : {};
-  await watch(live, "posts", { collection: "posts", filters, snapshot: { order: "-created_at" } });
-  if (only) {
-    await watch(live, "drafts", { collection: "posts", filters: { status: "draft" }, fields: [] });
-  } else {
-    known.delete("drafts");
-    await live.request({ type: "unsubscribe", subscription: "drafts" }).catch(() => {});
+function tell(changed) {
+  for (const { card, document, column, was } of changed) {
+    flash(card);
+    const { title, assignee } = document.data;
+    if (was !== column.name && assignee !== db.user?.name)
+      announce(`${title}: ${was ? "moved to" : "new in"} ${column.label}, by ${assignee}`);
   }
 }
 
-// the chat
-
-function said({ message, sender, at }) {
-  const mine = sender?.name === me;
-  const time = new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  $("talk").append(element("li", { className: mine ? "mine" : "" },
-    element("span", { className: "name", textContent: mine ? "you" : sender?.name ?? "the server" }),
-    element("span", { className: "words", textContent: message.text }),
-    element("time", { textContent: time })));
-  $("talk").scrollTop = $("talk").scrollHeight;
-}
-
-// the socket
-
-const known = new Map(); // subscription → how far we are: cursor, and the scope it is good for
-const fresh = new Map(); // subscription → ids of the snapshot that is arriving
-
-// With a cursor the server sends what we missed; else, or where that is not possible, a snapshot.
-async function watch(live, subscription, options) {
-  const { cursor, scope } = known.get(subscription) ?? {};
-  const since = cursor ? { since: cursor, scope } : {};
-  const reply = await live.request({ type: "subscribe", subscription, ...options, ...since });
-  known.set(subscription, { cursor: reply.cursor, scope: reply.scope });
-}
-
-function onSnapshot({ subscription, documents, more }) {
-  const [shown, show, drop] = subscription === "tasks"
-    ? [tasks, showTask, dropTask] : [posts, showPost, dropPost];
-  const ids = fresh.get(subscription) ?? new Set();
-  for (const document of documents) {
-    ids.add(document.id);
-    show(document);
+// First where it was, last where it is: the card glides from one to the other.
+function animate(before) {
+  const now = performance.now();
+  for (const [id, { at }] of gone) if (now - at > FORGET) gone.delete(id);
+  if (calm.matches || document.hidden || !ready) return;
+  for (const [id, card] of cards) {
+    const from = before.get(id) ?? gone.get(id)?.rect;
+    gone.delete(id);
+    if (!from) {
+      card.animate([{ opacity: 0, transform: "scale(.96)" }, {}], { duration: 250, easing: "ease-out" });
+      continue;
+    }
+    const running = card.getAnimations().filter((each) => each.id === "glide");
+    running.forEach((each) => each.cancel());
+    const to = card.getBoundingClientRect();
+    const [x, y] = [from.left - to.left, from.top - to.top];
+    if (Math.abs(x) + Math.abs(y) < 1) continue;
+    const zIndex = Math.abs(x) > 1 ? 3 : 1; // above those that only make room
+    card.animate([{ transform: `translate(${x}px, ${y}px)`, zIndex }, { transform: "none", zIndex }],
+      { id: "glide", duration: 420, easing: "cubic-bezier(.3, .8, .3, 1)" });
   }
-  fresh.set(subscription, ids);
-  if (more) return;
-  for (const id of [...shown.keys()]) if (!ids.has(id)) drop(id);
-  fresh.delete(subscription);
 }
 
-async function subscribe(live) {
-  await watch(live, "tasks", { collection: "tasks", snapshot: true });
-  await watchPosts(live);
-  const room = await live.request({ type: "join", room: "chat-123" });
-  $("people").textContent = `${room.participants} here when you came`;
+let ready = false; // the first fill is not news
+let drawing = 0;
+function draw() {
+  if (document.hidden) render(); // no frame is drawn there
+  else drawing ||= requestAnimationFrame(render);
 }
 
-function onEvent(frame) {
-  for (const name of frame.subscriptions ?? [frame.subscription]) {
-    if (frame.cursor && known.has(name)) known.get(name).cursor = frame.cursor;
-  }
-  if (frame.type === "snapshot") onSnapshot(frame);
-  if (frame.type !== "event") return;
-  if (frame.event === "broadcast") return said(frame);
-  const { collection, event, document: changed, subscriptions } = frame;
-  if (subscriptions.includes("drafts")) return dropPost(changed.id);
-  if (collection === "tasks") event === "deleted" ? dropTask(changed.id) : showTask(changed, true);
-  if (collection === "posts") event === "deleted" ? dropPost(changed.id) : showPost(changed, true);
-}
-
-function onState(state, detail = {}) {
-  $("dot").dataset.state = state;
-  const words = {
-    connecting: "connecting…",
-    live: detail.latency === undefined ? "live" : `live · ${Math.round(detail.latency)} ms`,
-    lost: `lost, back in ${((detail.delay ?? 0) / 1000).toFixed(1)} s`,
-    closed: `closed for good (${detail.code}); reload the page`,
-  };
-  $("state").textContent = words[state];
-}
-
-let frames = 0;
-function onFrame(way, frame) {
-  if (frame.type === "ping" || frame.type === "pong") return;
-  $("frames").textContent = ++frames;
-  const sign = way === "in" ? "↓" : "↑";
-  $("log").prepend(element("li", { className: way },
-    element("b", { textContent: sign }), element("code", { textContent: JSON.stringify(frame) })));
-  while ($("log").children.length > 60) $("log").lastChild.remove();
-}
-
-const scheme = location.protocol === "https:" ? "wss" : "ws";
-const live = new Live({
-  url: `${scheme}://${location.host}/realtime`,
-  ready: (socket) => subscribe(socket).catch((error) => error.code === "closed" || console.error(error)),
-  event: onEvent,
-  state: onState,
-  frame: onFrame,
+const filtersOf = ({ name }) => ({
+  column: name,
+  ...($("words").value.trim() && { title_contains: $("words").value.trim() }),
+  ...($("mine").checked && { assignee: db.user?.name ?? "" }),
 });
 
-// what people do
-
-function onSubmit(id, act) {
-  $(id).addEventListener("submit", (event) => {
+for (const column of columns) {
+  const { section, name } = column;
+  column.live = db.live("tasks", { filters: filtersOf(column), order: "-moved_at" });
+  section.addEventListener("dragover", (event) => {
     event.preventDefault();
-    const input = event.target.querySelector("input");
-    act(input.value.trim());
-    input.value = "";
-    input.focus();
+    event.dataTransfer.dropEffect = "move";
+    section.classList.add("over");
+  });
+  section.addEventListener("dragleave", () => section.classList.remove("over"));
+  section.addEventListener("drop", (event) => {
+    event.preventDefault();
+    section.classList.remove("over");
+    moveTo(event.dataTransfer.getData("text/plain"), name);
   });
 }
-onSubmit("add-task", (title) => title && post("tasks", { title }));
-onSubmit("add-post", (title) => title && post("posts", { title }));
-onSubmit("say", (text) => text && live.send({ type: "broadcast", room: "chat-123", message: { text } }));
-$("only-published").addEventListener("change", () => {
-  known.delete("posts"); // another set: from its beginning
-  watchPosts(live);
+for (const { live } of columns) live.subscribe(draw);
+Promise.all(columns.map(({ live }) => live.ready)).then(() => {
+  performance.mark("filled");
+  // after the first fill is drawn
+  setTimeout(() => {
+    ready = true;
+    document.body.dataset.ready = "";
+  }, 50);
 });
+
+let typing;
+function refilter() {
+  clearTimeout(typing);
+  typing = setTimeout(() => {
+    for (const column of columns) column.live.update({ filters: filtersOf(column) }).catch(() => {});
+  }, 150);
+}
+$("words").addEventListener("input", refilter);
+$("mine").addEventListener("change", refilter);
+$("filter").addEventListener("submit", (event) => event.preventDefault());
+onSubmit("add-task", (title) => post("tasks", { title }));
+
+// notices
+
+const published = () => ({ filters: $("drafts").checked ? {} : { status: "published" } });
+const posts = db.live("posts", { ...published(), order: "-created_at", limit: 4 });
+const items = new Map();
+
+function showPost({ id, data }) {
+  const draft = data.status !== "published";
+  const verb = draft ? "Publish" : "Withdraw";
+  return element("li", { className: draft ? "draft" : "" }, element("span", { textContent: data.title }),
+    button(verb, `${verb}: ${data.title}`, () => post(`posts/${id}/toggle`)));
+}
+
+posts.subscribe((documents) => {
+  for (const each of documents) if (!items.has(each)) items.set(each, showPost(each));
+  for (const each of items.keys()) if (!documents.includes(each)) items.delete(each);
+  $("posts").replaceChildren(...documents.map((each) => items.get(each)));
+});
+$("drafts").addEventListener("change", () => posts.update(published()));
+onSubmit("add-post", (title) => post("posts", { title }));

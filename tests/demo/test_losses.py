@@ -1,0 +1,102 @@
+"""The network goes, the server dies, the laptop sleeps: the pages go on where they were."""
+
+import asyncio
+import os
+import re
+import signal
+
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+
+async def test_the_network_is_cut(windows, demo):
+    from playwright.async_api import expect
+
+    one = await windows.open()
+    two = await windows.open()
+    await one.context.set_offline(True)
+    await expect(one.locator("#state")).to_have_text("no network")
+    await expect(one.locator("#state")).to_contain_text("lost", timeout=20_000)
+    await two.fill("#task-title", "While the network was away")
+    await two.press("#task-title", "Enter")
+    await expect(two.locator(".columns")).to_contain_text("While the network was away")
+    # what is done in vain says so
+    await one.locator(".card [data-act=right]:enabled").first.click()
+    await expect(one.locator("#toast")).to_contain_text("does not answer")
+    await one.context.set_offline(False)
+    await expect(one.locator(".columns")).to_contain_text("While the network was away")
+    await expect(one.locator("#log")).to_contain_text('"resumed":true')
+    await one.get_by_role("button", name="Delete: While the network was away").click()
+    await expect(two.locator(".columns")).not_to_contain_text("While the network was away")
+
+
+async def test_the_server_is_killed(windows, demo):
+    from playwright.async_api import expect
+
+    board = await windows.open()
+    chat = await windows.open("chat/")
+    identities = await windows.open("identities/")
+    demo.shell("Task.objects.create(title='Before')")
+    await expect(board.locator(".columns")).to_contain_text("Before")
+    await asyncio.to_thread(demo.kill)
+    await expect(board.locator("#state")).to_contain_text(re.compile("lost|connecting"))
+    # said without a server, and heard when there is one
+    await chat.fill("#message", "Is anybody there?")
+    await chat.press("#message", "Enter")
+    await expect(chat.locator(".pending")).to_contain_text("sending…")
+    demo.shell(
+        "from django.contrib.auth.models import User;"
+        "Task.objects.filter(title='Before').delete(); Task.objects.create(title='Meanwhile');"
+        "oranges = Parcel.objects.filter(title='A box of oranges');"
+        "oranges.update(owner=User.objects.get(username='ada'))"
+    )
+    await asyncio.to_thread(demo.start)
+    await expect(board.locator(".columns")).to_contain_text("Meanwhile", timeout=30_000)
+    await expect(board.locator(".columns")).not_to_contain_text("Before")
+    await expect(board.locator("#log")).to_contain_text('"resumed":true')
+    await expect(chat.locator("#talk li", has_text="Is anybody there?")).to_contain_text(
+        "echo", timeout=30_000
+    )
+    await expect(chat.locator("#talk li", has_text="Is anybody there?")).to_have_count(1)
+    await expect(identities.locator("[data-who=ada] .parcels")).to_contain_text(
+        "A box of oranges", timeout=30_000
+    )
+    demo.shell("Parcel.objects.filter(title='A box of oranges').update(owner=None)")
+    await expect(identities.locator("[data-who=ada] .parcels")).not_to_contain_text(
+        "A box of oranges"
+    )
+
+
+async def renderers(system):
+    """Process ids of the browser's pages."""
+    found = await system.send("SystemInfo.getProcessInfo")
+    return {each["id"] for each in found["processInfo"] if each["type"] == "renderer"}
+
+
+async def test_the_laptop_sleeps(windows, demo):
+    """Its processes are stopped, timers and all, and the server restarts meanwhile."""
+    from playwright.async_api import expect
+
+    system = await windows.browser.new_browser_cdp_session()
+    board = await windows.open()
+    chat = await windows.open("chat/")
+    await expect(board.locator(".card").first).to_be_visible()
+    asleep = await renderers(system)  # windows of other tests are closed
+    assert asleep
+    for pid in asleep:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        await asyncio.to_thread(demo.kill)
+        await asyncio.to_thread(demo.shell, "Task.objects.create(title='While it slept')")
+        await asyncio.to_thread(demo.start)
+        await asyncio.sleep(4)
+    finally:
+        for pid in asleep:
+            os.kill(pid, signal.SIGCONT)
+    await expect(board.locator(".columns")).to_contain_text("While it slept", timeout=20_000)
+    await expect(board.locator("#state")).to_have_text("live")
+    await expect(chat.locator("#state")).to_have_text("live", timeout=20_000)
+    await chat.fill("#message", "Awake")
+    await chat.press("#message", "Enter")
+    await expect(chat.locator("#talk li").last).to_contain_text("Awake")

@@ -1,0 +1,271 @@
+"""Each page in two windows at once: what one does, the other shows."""
+
+import re
+
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+DESK = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+
+def column(page, name):
+    return page.locator(f"[data-column={name}] .cards")
+
+
+async def test_the_board(windows, demo):
+    from playwright.async_api import expect
+
+    one = await windows.open(viewport=DESK)
+    two = await windows.open(viewport=PHONE)
+    me = await one.locator("[data-me]").inner_text()
+
+    # added by one, moved by a button of the other, and on by the keyboard
+    await one.fill("#task-title", "Ring the bell")
+    await one.press("#task-title", "Enter")
+    await expect(column(two, "todo")).to_contain_text("Ring the bell")
+    await two.get_by_role("button", name="Move right: Ring the bell").click()
+    await expect(column(one, "doing")).to_contain_text("Ring the bell")
+    await expect(column(one, "todo")).not_to_contain_text("Ring the bell")
+    await expect(one.locator("#news")).to_contain_text("Ring the bell: moved to Doing, by")
+    bell = one.get_by_role("button", name="Move right: Ring the bell")
+    await bell.focus()
+    await one.keyboard.press("ArrowRight")
+    await expect(column(two, "done")).to_contain_text("Ring the bell")
+    # the focus goes with the card
+    left = one.get_by_role("button", name="Move left: Ring the bell")
+    await expect(left).to_be_focused()
+    await one.keyboard.press("ArrowLeft")
+    await expect(column(two, "doing")).to_contain_text("Ring the bell")
+
+    # dragged, and it glides over there
+    await two.evaluate(
+        "document.addEventListener('animationstart', () => document.body.dataset.flashed = 1)"
+    )
+    card = one.locator(".card", has_text="Ring the bell")
+    await card.drag_to(one.locator("[data-column=todo]"))
+    await expect(column(two, "todo")).to_contain_text("Ring the bell")
+    await expect(two.locator("body[data-flashed]")).to_be_visible()
+
+    # a filter is another live set: cards come into it and go out of it
+    await one.fill("#words", "BELL")
+    await expect(one.locator(".card")).to_have_count(1)
+    await two.get_by_role("button", name="Move right: Ring the bell").click()
+    await expect(column(one, "doing").locator(".card")).to_have_count(1)
+    await two.fill("#task-title", "Another bell")
+    await two.press("#task-title", "Enter")
+    await expect(column(one, "todo")).to_contain_text("Another bell")
+    await one.fill("#words", "")
+    await expect(column(one, "done")).to_contain_text("Paint the small boat")
+    await one.check("#mine")
+    await expect(one.locator(".card")).to_have_count(0)
+    await one.uncheck("#mine")
+    await one.get_by_role("button", name="Move right: Mend the blue net").click()
+    await one.check("#mine")
+    await expect(one.locator(".card")).to_have_count(1)
+    await expect(one.locator(".card .who")).to_have_text(me)
+    await two.get_by_role("button", name="Move left: Mend the blue net").click()
+    await expect(one.locator(".card")).to_have_count(0)
+    await one.uncheck("#mine")
+
+    # notices
+    await expect(two.locator("#posts li")).to_have_count(2)
+    await one.check("#drafts")
+    await one.get_by_role("button", name="Publish: Notes for the next meeting").click()
+    await expect(two.locator("#posts")).to_contain_text("Notes for the next meeting")
+    await one.get_by_role("button", name="Withdraw: The ferry runs again").click()
+    await expect(two.locator("#posts")).not_to_contain_text("The ferry runs again")
+    await expect(one.locator("#posts .draft")).to_have_text(re.compile("The ferry runs again"))
+    await two.fill("#post-title", "<i>Low</i> tide")
+    await two.press("#post-title", "Enter")
+    await expect(one.locator("#posts")).to_contain_text("<i>Low</i> tide")
+    await expect(one.locator("#log")).to_contain_text('"event":"entered"')
+
+    # another process, with no layer between
+    demo.shell("Task.objects.create(title='From a shell')")
+    await expect(column(one, "todo")).to_contain_text("From a shell")
+    await two.get_by_role("button", name="Delete: From a shell").click()
+    await expect(one.locator(".columns")).not_to_contain_text("From a shell")
+
+
+async def test_the_admin(windows):
+    from playwright.async_api import expect
+
+    one = await windows.open()
+    two = await windows.open()
+    # in the same browser: the visitor's session becomes the admin's, and the board goes on
+    async with one.context.expect_page() as opened:
+        await one.get_by_role("navigation").get_by_role("link", name="Admin").click()
+    admin = await opened.value
+    await admin.fill("#id_username", "admin")
+    await admin.fill("#id_password", "admin")
+    await admin.press("#id_password", "Enter")
+    await admin.get_by_role("link", name="Tasks").first.click()
+    await admin.get_by_role("link", name="Paint the small boat").click()
+    await admin.fill("#id_title", "Paint the large boat")
+    await admin.press("#id_title", "Enter")
+    for board in (one, two):
+        await expect(column(board, "done")).to_contain_text("Paint the large boat")
+    await expect(one.locator("[data-me]")).to_have_text("admin")
+    await one.get_by_role("button", name="Move left: Paint the large boat").click()
+    await expect(column(two, "doing")).to_contain_text("Paint the large boat")
+
+
+async def test_the_chat(windows):
+    from playwright.async_api import expect
+
+    one = await windows.open("chat/", viewport=DESK)
+    me = await one.locator("[data-me]").inner_text()
+    async with one.context.expect_page() as opened:
+        await one.get_by_role("link", name="somebody else").click()
+    other = await opened.value
+    phone = await windows.open("chat/", viewport=PHONE)
+    it = await other.locator("[data-me]").inner_text()
+    assert it != me
+
+    # who is here
+    for page in (one, other, phone):
+        await expect(page.locator("#people")).to_have_text("3")
+        await expect(page.locator("#members")).to_contain_text(it)
+    await expect(other.locator("#members")).to_contain_text(f"{it} (you)")
+    beside = await windows.open("chat/", beside=one)  # two windows are one member
+    await expect(beside.locator("#people")).to_have_text("3")
+    await expect(one.locator("#people")).to_have_text("3")
+    await beside.close()
+
+    # typing, and no more
+    await one.locator("#message").press_sequentially("Hello <b>every")
+    await expect(phone.locator("#typing")).to_have_text(f"{me} is typing…")
+    await expect(one.locator("#typing")).to_have_text("")
+    await expect(phone.locator("#typing")).to_have_text("", timeout=6000)
+    await one.locator("#message").press_sequentially("one</b>!")
+
+    # what is said is text; the echo says how long it took
+    await one.press("#message", "Enter")
+    for page in (other, phone):
+        said = page.locator("#talk li", has_text="Hello <b>everyone</b>!")
+        await expect(said.locator(".name")).to_have_text(me)
+    mine = one.locator("#talk li", has_text="Hello <b>everyone</b>!")
+    await expect(mine.locator("small")).to_have_text(re.compile(r"echo \d+ ms"))
+    await expect(mine).to_have_count(1)
+    await other.fill("#message", "Ahoy")
+    await other.press("#message", "Enter")
+    await expect(one.locator("#talk li").last).to_contain_text("Ahoy")
+
+    # who comes later is told what was said
+    late = await windows.open("chat/")
+    await expect(late.locator("#talk li").nth(-2)).to_contain_text("Hello <b>everyone</b>!")
+    await expect(late.locator("#talk li").last).to_contain_text("Ahoy")
+    await expect(one.locator("#people")).to_have_text("4")
+    # who goes, goes (after a grace for reloads)
+    await late.context.close()
+    await expect(one.locator("#people")).to_have_text("3", timeout=20_000)
+
+
+async def test_the_traffic(windows):
+    from playwright.async_api import expect
+
+    one = await windows.open("traffic/", viewport=DESK)
+    two = await windows.open("traffic/", viewport=PHONE)
+    await one.get_by_role("button", name="10/s").click()
+    for page in (one, two):
+        await expect(page.get_by_role("button", name="10/s")).to_have_attribute(
+            "aria-pressed", "true"
+        )
+        await expect(page.locator("#total")).to_have_text(re.compile(r"[2-9]\d"), timeout=15_000)
+        await expect(page.locator("#median")).to_have_text(re.compile(r"[\d.]+ ms"))
+        await expect(page.locator("#events svg")).to_have_attribute(
+            "aria-label", re.compile(r"at most [1-9]")
+        )
+        await expect(page.locator("#latencies svg")).to_have_attribute(
+            "aria-label", re.compile(r"between \d+ and \d+ milliseconds")
+        )
+
+    # a page that is loaded amid it: how soon is it live?
+    late = await windows.open("traffic/")
+    await expect(late.locator("#total")).to_have_text(re.compile(r"[1-9]\d*"))
+    marks = "name => performance.getEntriesByName(name)[0].startTime"
+    live = await late.evaluate(marks, "live")
+    first = await late.evaluate(marks, "first-event")
+    print(f"\nLive {live:.0f} ms, first event {first:.0f} ms after the navigation began.")
+    assert first < 3000  # 1 s is the aim, on a machine that does nothing else
+
+    await two.get_by_role("button", name="Off").click()
+    await expect(one.get_by_role("button", name="Off")).to_have_attribute("aria-pressed", "true")
+    await expect(one.locator("#rate")).to_have_text("0")
+
+
+async def test_the_plug(windows):
+    from playwright.async_api import expect
+
+    cut = await windows.open("plug/", viewport=PHONE)
+    beside = await windows.open("plug/", beside=cut)
+    other = await windows.open("plug/", viewport=DESK)
+    await cut.get_by_role("button", name="Pull the plug").click()
+    for page in (cut, beside):
+        await expect(page.locator("#state")).to_have_text(re.compile("lost|connecting"))
+        await expect(page.locator(".squares .made").first).to_be_visible()
+    for page in (cut, beside, other):
+        await expect(page.locator("#verdict")).to_contain_text(
+            "Nothing was lost: 96 changes made, 96 received, 0 twice.", timeout=30_000
+        )
+        await expect(page.locator("#missing")).to_have_text("0")
+        await expect(page.locator(".squares .made")).to_have_count(0)
+    for page in (cut, beside):
+        await expect(page.locator("#resumed")).to_have_text("yes")
+        await expect(page.locator("#steps")).to_contain_text("resumed where it was")
+        assert await page.locator(".squares .late").count() > 20
+    await expect(other.locator("#verdict")).to_contain_text("This window was not cut.")
+    assert await other.locator(".squares .live").count() == 96
+
+
+async def test_the_plug_is_pulled_by_forms_of_the_site_alone(windows, demo):
+    page = await windows.open("plug/")
+    answer = await page.context.request.post(demo.url + "api/plug", data={})
+    assert answer.status == 403
+    answer = await page.context.request.get(demo.url + "api/plug")
+    assert answer.status == 405
+
+
+async def test_the_identities(windows):
+    from playwright.async_api import expect
+
+    one = await windows.open("identities/", viewport=DESK)
+    two = await windows.open("identities/", viewport=PHONE)
+
+    def pane(page, who):
+        return page.locator(f"[data-who={who}]")
+
+    for page in (one, two):
+        await expect(pane(page, "ada").locator(".parcels li")).to_have_text(
+            ["A barrel of tar", "Lamp oil for the lighthouse"]
+        )
+        await expect(pane(page, "ben").locator(".parcels li")).to_have_text(
+            ["Charts of the north shore"]
+        )
+        await expect(pane(page, "dora").locator(".parcels li")).to_have_count(4)
+
+    # a new one is the dispatcher's to see alone
+    await one.fill("#parcel-title", "Secret letters")
+    await one.press("#parcel-title", "Enter")
+    owner = two.get_by_label("Owner of Secret letters")
+    await expect(owner).to_be_visible()
+
+    # handed to one, then from one to the other
+    await owner.select_option("ada")
+    await expect(pane(one, "ada").locator(".parcels")).to_contain_text("Secret letters")
+    await expect(pane(one, "ada").locator(".heard li").first).to_have_text("entered Secret letters")
+    await owner.select_option("ben")
+    await expect(pane(one, "ben").locator(".parcels")).to_contain_text("Secret letters")
+    await expect(pane(one, "ada").locator(".parcels")).not_to_contain_text("Secret letters")
+    await expect(pane(one, "ada").locator(".heard li").first).to_have_text(
+        re.compile(r"left parcel \d+, by its number alone")
+    )
+
+    # changed and deleted out of the other's sight
+    heard = await pane(one, "ada").locator(".heard li").all_inner_texts()
+    await one.get_by_role("button", name="Delete: Secret letters").click()
+    await expect(pane(two, "ben").locator(".heard li").first).to_have_text("deleted Secret letters")
+    await expect(pane(two, "ben").locator(".parcels")).not_to_contain_text("Secret letters")
+    await expect(pane(two, "dora").locator(".parcels li")).to_have_count(4)
+    assert await pane(one, "ada").locator(".heard li").all_inner_texts() == heard
