@@ -91,44 +91,38 @@ NEVER = Or()
 
 def all_of(nodes: Iterable[Node]) -> Node:
     """Their conjunction, flattened; conditions of one field's IN meet."""
-    parts: dict[Node, None] = {}
-    sets: dict[Ref, Condition] = {}
-    for node in nodes:
-        for part in node.parts if isinstance(node, And) else (node,):
-            if part == NEVER:
-                return NEVER
-            if isinstance(part, Condition) and part.op is Op.IN:
-                held = sets.get(part.ref)
-                if held is not None:
-                    both = held.operand & part.operand
-                    part = Condition(part.ref, part.kind, Op.IN, both)
-                if not part.operand:
-                    return NEVER
-                sets[part.ref] = part
-            else:
-                parts[part] = None
-    found = [*sets.values(), *parts]
-    return found[0] if len(found) == 1 else And(tuple(found))
+    return _join(nodes, And, NEVER, frozenset.intersection)
 
 
 def any_of(nodes: Iterable[Node]) -> Node:
     """Their disjunction, flattened; conditions of one field's IN join."""
+    return _join(nodes, Or, ALWAYS, frozenset.union)
+
+
+def _join(
+    nodes: Iterable[Node],
+    kind: type[And | Or],
+    end: Node,
+    meet: Callable[[frozenset[Any], frozenset[Any]], frozenset[Any]],
+) -> Node:
+    """``end`` decides alone; ``meet`` makes one IN of two of the same field."""
     parts: dict[Node, None] = {}
     sets: dict[Ref, Condition] = {}
     for node in nodes:
-        for part in node.parts if isinstance(node, Or) else (node,):
-            if part == ALWAYS:
-                return ALWAYS
+        for part in node.parts if isinstance(node, kind) else (node,):
             if isinstance(part, Condition) and part.op is Op.IN:
                 held = sets.get(part.ref)
-                if held is not None:
-                    part = Condition(part.ref, part.kind, Op.IN, held.operand | part.operand)
-                if part.operand:
-                    sets[part.ref] = part
-            else:
+                values = part.operand if held is None else meet(held.operand, part.operand)
+                if values:
+                    sets[part.ref] = Condition(part.ref, part.kind, Op.IN, values)
+                    continue
+                part = NEVER
+            if part == end:
+                return end
+            if part != NEVER:  # among what is joined by "or", it says nothing
                 parts[part] = None
     found = [*sets.values(), *parts]
-    return found[0] if len(found) == 1 else Or(tuple(found))
+    return found[0] if len(found) == 1 else kind(tuple(found))
 
 
 def negate(node: Node) -> Node:

@@ -1,14 +1,10 @@
 """What the pages are like: for eyes, for keyboards, for assistive technology, on any screen."""
 
-import json
-import os
 import re
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 
 import pytest
+
+from tests.npm import package
 
 from .conftest import picture
 
@@ -17,31 +13,9 @@ AXE = "4.10.3"
 PAGES = ("", "chat/", "traffic/", "plug/", "identities/")
 
 
-def missing(reason):
-    assert not os.environ.get("REQUIRE_BROWSER"), f"CI needs axe-core: {reason}"
-    pytest.skip(reason)
-
-
 def axe():
-    """The source of axe-core, installed once on this machine, outside of the project."""
-    home = Path(tempfile.gettempdir()) / f"realtime-npm-axe-core-{AXE}"
-    found = home / "node_modules" / "axe-core"
-    if not found.exists():
-        if shutil.which("npm") is None:
-            missing("There is no npm on this machine.")
-        with tempfile.TemporaryDirectory(dir=home.parent) as folder:
-            options = ["--no-audit", "--no-fund", "--no-save", "--ignore-scripts"]
-            command = ["npm", "install", "--prefix", folder, *options, f"axe-core@{AXE}"]
-            made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-            if made.returncode:
-                missing(f"npm could not install it: {made.stderr[-300:]}")
-            home.mkdir(exist_ok=True)
-            try:
-                Path(folder, "node_modules").rename(home / "node_modules")
-            except OSError:  # another worker was faster
-                assert found.exists()
-    assert json.loads((found / "package.json").read_text())["version"] == AXE
-    return (found / "axe.min.js").read_text()
+    """The source of axe-core."""
+    return (package("axe-core", AXE, required_by="REQUIRE_BROWSER") / "axe.min.js").read_text()
 
 
 async def fill(page, path):

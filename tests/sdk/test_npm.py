@@ -3,9 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
-import subprocess
-import tempfile
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from asgiref.sync import sync_to_async
 
 from django_cocobase_realtime.models import ApiKey
 from tests.app.models import Post
+from tests.npm import package
 
 pytestmark = pytest.mark.server
 HERE = Path(__file__).parent
@@ -22,33 +20,9 @@ LIMITS = {"LIMITS": {"unauthenticated_per_address": 100, "failed_auths_per_minut
 ENTRIES = {"1.6.0": "dist/index.js", "1.5.2": "dist/core/core.js"}
 
 
-def missing(reason):
-    if os.environ.get("REQUIRE_SERVERS"):
-        raise AssertionError(f"CI needs the npm package: {reason}")
-    pytest.skip(reason)
-
-
-def package(version):
-    """The folder of the package, installed once on this machine, outside of the project."""
-    home = Path(tempfile.gettempdir()) / f"realtime-npm-cocobase-{version}"
-    found = home / "node_modules" / "cocobase"
-    if not found.exists():
-        for tool in ("node", "npm"):
-            if shutil.which(tool) is None:
-                missing(f"There is no {tool} on this machine.")
-        with tempfile.TemporaryDirectory(dir=home.parent) as folder:
-            options = ["--no-audit", "--no-fund", "--no-save", "--ignore-scripts"]
-            command = ["npm", "install", "--prefix", folder, *options, f"cocobase@{version}"]
-            made = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-            if made.returncode:
-                missing(f"npm could not install it: {made.stderr[-300:]}")
-            home.mkdir(exist_ok=True)
-            try:
-                Path(folder, "node_modules").rename(home / "node_modules")
-            except OSError:  # another worker was faster
-                assert found.exists()
-    assert json.loads((found / "package.json").read_text())["version"] == version
-    return found
+def cocobase(version):
+    """The folder of the package."""
+    return package("cocobase", version, required_by="REQUIRE_SERVERS")
 
 
 class Sdk:
@@ -115,7 +89,7 @@ class Balancer:
 
 @asynccontextmanager
 async def node(version, server, key):
-    entry = await asyncio.to_thread(lambda: package(version) / ENTRIES[version])
+    entry = await asyncio.to_thread(lambda: cocobase(version) / ENTRIES[version])
     process = await asyncio.create_subprocess_exec(
         *("node", "--no-warnings", "--experimental-websocket", "--import", str(HERE / "hook.mjs")),
         *(str(HERE / "driver.mjs"), str(entry), key),
@@ -294,7 +268,7 @@ async def test_in_a_browser(serve, transactional_db):
     server = await asyncio.to_thread(lambda: serve("daphne", settings=LIMITS))
     _, key = await sync_to_async(ApiKey.objects.create_key)("browser")
     script = await asyncio.to_thread(
-        lambda: (package("1.6.0") / "dist" / "browser" / "cocobase.min.js").read_text()
+        lambda: (cocobase("1.6.0") / "dist" / "browser" / "cocobase.min.js").read_text()
     )
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
