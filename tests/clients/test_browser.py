@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import traceback
 from contextlib import asynccontextmanager
@@ -10,23 +9,17 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.app.models import Post
+from tests.chromium import ARGUMENTS, CHROMIUM, need_chromium
 from tests.clients.drivers import BrowserDriver
 from tests.clients.scenarios import SCENARIOS
 from tests.clients.script import Script
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
 
 
 @asynccontextmanager
 async def chromium():
-    if CHROMIUM is None:
-        assert not os.environ.get("REQUIRE_BROWSER"), "CI needs Chromium."
-        pytest.skip("No Chromium on this machine.")
+    need_chromium()
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:

@@ -1,7 +1,6 @@
 """The demo as its visitors have it: runserver, SQLite, the in-memory layer; and a real Chromium."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +8,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.chromium import ARGUMENTS, CHROMIUM, need_chromium
 from tests.servers import ROOT, Server
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
 PICTURES = os.environ.get("DEMO_PICTURES")
 
 
@@ -43,9 +38,7 @@ class Demo(Server):
 
 @pytest.fixture(scope="session")
 def _demo(tmp_path_factory):
-    if CHROMIUM is None:
-        assert not os.environ.get("REQUIRE_BROWSER"), "CI needs Chromium."
-        pytest.skip("No Chromium on this machine to look at the demo with.")
+    need_chromium()
     server = Demo(tmp_path_factory.mktemp("demo"))
     yield server
     server.stop()

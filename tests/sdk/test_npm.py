@@ -11,6 +11,7 @@ from asgiref.sync import sync_to_async
 
 from django_cocobase_realtime.models import ApiKey
 from tests.app.models import Post
+from tests.chromium import ARGUMENTS, CHROMIUM, need_chromium
 from tests.npm import package
 
 pytestmark = pytest.mark.server
@@ -260,11 +261,7 @@ window.fetch = (url, ...rest) => nativeFetch(own(url), ...rest);
 async def test_in_a_browser(serve, transactional_db):
     from playwright.async_api import async_playwright, expect
 
-    from tests.demo.test_browser import ARGUMENTS, CHROMIUM
-
-    if CHROMIUM is None:
-        assert not os.environ.get("REQUIRE_BROWSER"), "CI needs Chromium."
-        pytest.skip("No Chromium on this machine.")
+    need_chromium()
     server = await asyncio.to_thread(lambda: serve("daphne", settings=LIMITS))
     _, key = await sync_to_async(ApiKey.objects.create_key)("browser")
     script = await asyncio.to_thread(
