@@ -43,6 +43,8 @@ async def test_the_board(windows, demo):
         "document.addEventListener('animationstart', () => document.body.dataset.flashed = 1)"
     )
     card = one.locator(".card", has_text="Ring the bell")
+    await expect(column(one, "doing")).to_contain_text("Ring the bell")
+    await card.evaluate("card => Promise.all(card.getAnimations().map((each) => each.finished))")
     await card.drag_to(one.locator("[data-column=todo]"))
     await expect(column(two, "todo")).to_contain_text("Ring the bell")
     await expect(two.locator("body[data-flashed]")).to_be_visible()
