@@ -20,7 +20,7 @@ from .auth.chain import AuthenticationUnavailable
 from .conf import Limits, conf
 from .fanout.connection import Connection
 from .fanout.hub import Hub
-from .fanout.transport import unsent_of
+from .fanout.transport import unsent_of, wait_for_close
 from .fanout.writer import Writer
 from .grants import Grant
 from .identity import Identity
@@ -271,7 +271,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             await self._hub.close(self.session.connection, lost=lost)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                await writer.read(CLOSE_TIMEOUT / 2)  # or daphne cuts before the close is read
+                if code is CloseCode.SLOW_CONSUMER:
+                    wait_for_close(self.base_send, CLOSE_TIMEOUT)
                 await self.close(int(code), code.reason)
         except TimeoutError:
             self._give_up()

@@ -248,14 +248,6 @@ class Writer:
         done, _ = await asyncio.wait({self._task}, timeout=timeout)
         return bool(done)
 
-    async def read(self, timeout: float) -> None:
-        """Wait until the client has read what the server holds, where that can be told."""
-        deadline = asyncio.get_running_loop().time() + timeout
-        while self._unsent is not None and self._unsent() > 0:
-            if asyncio.get_running_loop().time() > deadline:
-                return
-            await asyncio.sleep(0.05)
-
     async def stop(self) -> None:
         """Send nothing more; give up what waits."""
         self.lost()
