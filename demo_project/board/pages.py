@@ -8,7 +8,7 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 
 from . import people
 from .models import Task
@@ -24,7 +24,7 @@ POLICY = (
 def page(view):
     """For visitors with a name, under a strict Content Security Policy."""
 
-    @require_GET
+    @require_safe
     @never_cache
     @ensure_csrf_cookie
     @wraps(view)
@@ -68,7 +68,7 @@ def identities(request):
     return "identities", {"couriers": couriers, "dispatcher": people.DISPATCHER}
 
 
-@require_GET
+@require_safe
 @never_cache
 def token(request, who):
     """For this demo alone: whoever asks may be one of these."""

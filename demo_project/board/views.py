@@ -8,7 +8,7 @@ from django.contrib.auth import get_user_model
 from django.http import JsonResponse
 from django.shortcuts import get_object_or_404
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST, require_safe
 
 from . import people, plug
 from .models import Parcel, Post, Task
@@ -130,7 +130,7 @@ def set_traffic(request, body):
     return JsonResponse({"rate": traffic.rate})
 
 
-@require_GET
+@require_safe
 @never_cache
 def clock(request):
     """The server's time in milliseconds, for latencies on a machine with another clock."""
@@ -147,7 +147,7 @@ def pull_plug(request, body):
     return JsonResponse(_run())
 
 
-@require_GET
+@require_safe
 @never_cache
 def plug_state(request):
     """How far the changes are, by the way of HTTP, which the plug leaves alone."""
