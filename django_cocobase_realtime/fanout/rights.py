@@ -63,8 +63,7 @@ async def thaw(hub: Hub, connection: Connection) -> None:
             return
         seats = [seat for seat in connection.rooms.values() if seat.grant.room.asks]
         try:
-            fresh, views = await run(_ask, identity, subscriptions)
-            grants = [] if fresh is None else await run(_enter, fresh, seats)
+            fresh, views, grants = await run(_ask, identity, subscriptions, seats)
         except DatabaseError as error:
             logger.warning("Rights could not be looked at: %r", error)
             connection.close(CloseCode.UNAVAILABLE)
@@ -96,18 +95,15 @@ async def thaw(hub: Hub, connection: Connection) -> None:
             release(subscription, hub.audiences[subscription.collection])
 
 
-def _enter(identity: Identity, seats: list[Seat]) -> list[RoomGrant | None]:
-    return [seat.grant.room.grant(identity, seat.key[1]) for seat in seats]
-
-
 def _ask(
-    identity: Identity, subscriptions: list[Subscription]
-) -> tuple[Identity | None, list[View | None]]:
+    identity: Identity, subscriptions: list[Subscription], seats: list[Seat]
+) -> tuple[Identity | None, list[View | None], list[RoomGrant | None]]:
     user = identity.user
     if user is not None:
         user = reloaded(user)
         if user is None:
-            return None, []
+            return None, [], []
         identity = replace(identity, user=user)
     limits = conf.limits
-    return identity, [view_again(limits, s.asked, identity) for s in subscriptions]
+    views = [view_again(limits, each.asked, identity) for each in subscriptions]
+    return identity, views, [seat.grant.room.grant(identity, seat.key[1]) for seat in seats]

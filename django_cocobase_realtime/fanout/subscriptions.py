@@ -145,9 +145,7 @@ class SubscriptionTable:
                 self._leave(each)
                 self._enter(each, solo=False)
         else:
-            # the SDKs' frames also depend on whether the row matched before
-            alike = subscription.held is None and connection.dialect == NATIVE
-            self._enter(subscription, solo=len(siblings) == 1 and alike)
+            self._enter(subscription, solo=len(siblings) == 1 and _alike(subscription))
 
     def discard(self, subscription: Subscription) -> None:
         """Let it hear no more; nothing where it was not there."""
@@ -165,7 +163,7 @@ class SubscriptionTable:
         elif len(siblings) == 1:
             (left,) = siblings
             self._leave(left)
-            self._enter(left, solo=left.held is None)
+            self._enter(left, solo=_alike(left))
 
     def _enter(self, subscription: Subscription, *, solo: bool) -> None:
         filter, shape = subscription.view.filter, subscription.shape
@@ -237,6 +235,14 @@ class SubscriptionTable:
     def row(self, image: Image | None) -> Row | None:
         """An image as filters see it."""
         return None if image is None else Row(image, self.schema)
+
+
+def _alike(subscription: Subscription) -> bool:
+    """Whether its frames are those of its shape: nothing is held, and no old row matters.
+
+    The SDKs' frames also depend on whether the row matched before.
+    """
+    return subscription.held is None and subscription.connection.dialect == NATIVE
 
 
 def _told(

@@ -127,15 +127,17 @@ class FilterIndex(Generic[T]):
 
     def _stand(self, filter: Filter) -> _Entry[T]:
         places, rest = self._choose(filter.root)
-        test = None if places is not None and rest == ALWAYS else filter.matches
-        if places is not None and rest is not None and rest != ALWAYS:
-            test = compile_node(rest)
         range = None
         if places is None or self._crowd(places) > len(places) + CROWDED:
             # a value that everybody asks for tells nobody apart
             range = _range(filter.root)
         if range is not None:
-            places, test = None, filter.matches
+            places, rest = None, None
+        test: Predicate | None = None
+        if rest is None:
+            test = filter.matches
+        elif rest != ALWAYS:
+            test = compile_node(rest)
         entry: _Entry[T] = _Entry(filter, places, range, test)
         if range is not None:
             ref, low, high = range
