@@ -10,7 +10,7 @@ from django.db import models, transaction
 from .auth.rights import announce
 from .capture.record import record_rows, record_save, suppress
 from .capture.rows import WatchedTable
-from .database import database_for
+from .database import database_for, write_transaction
 from .documents import jsonable
 from .events import Broadcast, Kick, Push, now
 from .fanout.broker import broker
@@ -129,7 +129,7 @@ def publish(
     using = using or database_for(type(instance), instance)
     table = WatchedTable(shown.concrete_model, (shown,))
     pk = getattr(instance, shown.concrete_model._meta.pk.attname)
-    with transaction.atomic(using=using, savepoint=False):
+    with write_transaction(using):
         if event == "deleted":
             row = {name: getattr(instance, name) for name in table.attnames}
             record_rows(table, using, [(row, None)])

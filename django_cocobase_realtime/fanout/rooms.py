@@ -50,6 +50,7 @@ class Rooms:
         self.left: list[Place] = []
         self.wake = asyncio.Event()
         self._leased_until = float("-inf")
+        self._unlisted: dict[Seat, None] = {}  # who is to be entered again
         self._swept = float("-inf")
         self._thread: DatabaseThread | None = None
         self._reading: dict[RoomKey, asyncio.Task[None]] = {}
@@ -168,14 +169,22 @@ class Rooms:
         settings = conf.presence
         held = await self.call(presence().renew, self.server, settings.lease)
         self._leased_until = loop.time() + settings.lease / 3
-        if held:
-            return
-        for local in list(self.local.values()):
-            for seat in list(local.seats.values()):
-                if seat.entry is not None:
-                    await self._enter_again(local, seat, seat.entry)
+        if not held:
+            seats = (seat for local in self.local.values() for seat in local.seats.values())
+            self._unlisted = dict.fromkeys(seat for seat in seats if seat.entry is not None)
+        try:
+            while self._unlisted:
+                seat = next(iter(self._unlisted))
+                await self._enter_again(seat)
+                self._unlisted.pop(seat, None)
+        except BaseException:
+            self._leased_until = float("-inf")  # the rest of them next time
+            raise
 
-    async def _enter_again(self, local: LocalRoom, seat: Seat, entry: Entry) -> None:
+    async def _enter_again(self, seat: Seat) -> None:
+        entry, local = seat.entry, self.local.get(seat.key)
+        if entry is None or local is None or local.seats.get(entry.connection) is not seat:
+            return  # it left meanwhile
         member = local.members.get(entry.member)
         if member is not None:
             entry = replace(entry, state=member.state)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from django.db import transaction
 from django.utils import timezone
 
+from ..database import write_transaction
 from .models import LogEvent, Stream, new_epoch
 
 CHUNK = 5000  # events deleted in one transaction
@@ -35,7 +35,7 @@ def trim(
 
 
 def _trim_chunk(using: str, name: str, max_age: float | None, max_events: int | None) -> int:
-    with transaction.atomic(using=using):
+    with write_transaction(using):
         stream = Stream.objects.using(using).select_for_update().get(collection=name)
         floor = stream.floor
         if max_events is not None:
@@ -62,7 +62,7 @@ def rotate_epoch(using: str, collections: Iterable[str] | None = None) -> list[s
     For a restored backup, whose numbers would name other events. Returns the streams' names.
     """
     rotated = []
-    with transaction.atomic(using=using):
+    with write_transaction(using):
         streams = Stream.objects.using(using).select_for_update().order_by("collection")
         if collections is not None:
             streams = streams.filter(collection__in=list(collections))

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from django.db import OperationalError, connections, transaction
+from django.db import OperationalError, connections
 from django.db.models import Exists, OuterRef, Q
 
 from ..conf import PresenceSettings
@@ -68,7 +68,13 @@ class DatabasePresence(PresenceBackend):
         until = self._now() + seconds
         if servers.filter(pk=server).update(expires_at=until):
             return True
-        servers.update_or_create(pk=server, defaults={"expires_at": until})
+        # one statement, which waits for other writers (read first, SQLite would fail at once)
+        servers.bulk_create(
+            [PresenceServer(pk=server, expires_at=until)],
+            update_conflicts=True,
+            unique_fields=["pk"],
+            update_fields=["expires_at"],
+        )
         return False
 
     def enter(self, entry: Entry, *, create: bool = True) -> Entered | None:
@@ -176,7 +182,7 @@ class DatabasePresence(PresenceBackend):
         for key, connection in places:
             wanted[connection].add(key)
         rows = PresenceConnection.objects.using(using)
-        with transaction.atomic(using=using):
+        with write_transaction(using):
             for start in range(0, len(names), CHUNK):
                 found = rows.filter(connection__in=names[start : start + CHUNK]).order_by("pk")
                 pks = [

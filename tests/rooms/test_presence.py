@@ -292,3 +292,30 @@ def test_many_threads_at_once_end_with_the_right_list(backend):
         assert isinstance(move, Presence)
         (there.add if move.event == "joined" else there.remove)(move.member.id)
         assert move.participants == len(there)
+
+
+def test_servers_that_come_and_go_at_once_never_fail_each_other(backend):
+    """Leases taken, connections that linger and sweeps, all from several threads."""
+    failures = []
+
+    def work(number):
+        try:
+            for _turn in range(20):
+                server, connection = uuid.uuid4().hex, uuid.uuid4().hex
+                assert backend.renew(server, 60) is False
+                enter(backend, connection, f"user{number}", server=server)
+                backend.linger([(R, connection)], 0)
+                backend.sweep()
+        except Exception as error:
+            failures.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=work, args=[n]) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    backend.sweep()
+    assert names(backend) == []

@@ -5,6 +5,7 @@ import time
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import OperationalError
 
 from django_cocobase_realtime import (
     Room,
@@ -14,7 +15,13 @@ from django_cocobase_realtime import (
     register_room,
     send_to_user,
 )
-from django_cocobase_realtime.models import ApiKey, PresenceConnection, RoomMessage
+from django_cocobase_realtime.models import (
+    ApiKey,
+    PresenceConnection,
+    PresenceRoom,
+    PresenceServer,
+    RoomMessage,
+)
 from django_cocobase_realtime.room import room_registry
 from django_cocobase_realtime.rooms import presence as backends
 
@@ -416,8 +423,6 @@ async def test_a_lost_lease_is_taken_again(realtime, user, bob, settings):
         await ada.join("r", state={"a": 1})
         await other.join("r")
         await ada.receive("presence")
-        from django_cocobase_realtime.models import PresenceRoom, PresenceServer
-
         await PresenceServer.objects.all().adelete()
         await PresenceRoom.objects.all().adelete()
         async with asyncio.timeout(10):
@@ -429,3 +434,30 @@ async def test_a_lost_lease_is_taken_again(realtime, user, bob, settings):
                 "ada": {"a": 1},
                 "bob": {},
             }
+
+
+async def test_a_lease_that_is_taken_again_in_part_is_taken_again_in_whole(
+    realtime, user, bob, settings, monkeypatch
+):
+    """The backend fails between the first and the last of those who are entered again."""
+    settings.COCOBASE_REALTIME = {"PRESENCE": SHORT}
+    async with realtime(user=user) as ada, realtime(user=bob) as other:
+        await ada.join("r")
+        await other.join("r")
+        await ada.receive("presence")
+        backend, entered = type(backends.presence()), []
+        enter = backend.enter
+
+        def failing(self, entry, **options):
+            entered.append(entry.member)
+            if len(entered) == 2:
+                raise OperationalError("database is locked")
+            return enter(self, entry, **options)
+
+        monkeypatch.setattr(backend, "enter", failing)
+        await PresenceServer.objects.all().adelete()
+        await PresenceRoom.objects.all().adelete()
+        async with asyncio.timeout(10):
+            while await PresenceConnection.objects.acount() < 2:
+                await asyncio.sleep(0.1)
+        assert entered == [str(user.pk), str(bob.pk), str(bob.pk)]

@@ -45,6 +45,7 @@ class Watcher:
         with suppress(ConnectionClosed):
             while True:
                 frame = await self.client.receive(timeout=120)
+                assert frame["type"] != "error", frame
                 if frame["type"] == "joined":
                     self.ids = {m["id"] for m in frame["members"]}
                 elif frame["type"] == "presence":
@@ -59,16 +60,21 @@ class Watcher:
                 self.participants = frame["participants"]
 
     async def sees(self, expected, within):
-        async with asyncio.timeout(within):
-            while self.ids != expected or self.participants != len(expected):
-                await asyncio.sleep(0.1)
+        until = time.monotonic() + within
+        while self.ids != expected or self.participants != len(expected):
+            assert not self.task.done(), self.task.exception() or "The connection was lost."
+            assert time.monotonic() < until, (
+                f"missing {sorted(expected - self.ids)}, too many {sorted(self.ids - expected)}, "
+                f"{self.participants} participants, {len(expected)} expected"
+            )
+            await asyncio.sleep(0.1)
 
 
 async def watch(stack, url, name):
     client = await stack.enter_async_context(connect(url, token(name)))
     watcher = Watcher(client)
-    task = asyncio.create_task(watcher.run())
-    stack.callback(task.cancel)
+    watcher.task = asyncio.create_task(watcher.run())
+    stack.callback(watcher.task.cancel)
     await client.send({"type": "join", "room": "hall", "presence": False})
     return watcher
 
@@ -134,7 +140,8 @@ class Tab:
 
     async def close(self):
         stack, self.stack = self.stack, None
-        await stack.aclose()
+        if stack is not None:
+            await stack.aclose()
 
     async def run(self, turns):
         for _ in range(turns):
@@ -156,18 +163,20 @@ async def test_fifty_tabs_end_with_the_right_list(serve, redis, backend):
     async with AsyncExitStack() as stack:
         watchers = [await watch(stack, url, "watcher") for url in urls]
         tabs = [Tab(urls, f"u{n % 10}", seed=n) for n in range(50)]
+        for tab in tabs:
+            stack.push_async_callback(tab.close)
         await asyncio.gather(*(tab.run(tab.random.randrange(3, 8)) for tab in tabs))
         expected = {tab.user for tab in tabs if tab.stack is not None}
         # one user is gone for certain, one has come back with one tab
         for tab in tabs:
-            if tab.user == "u3" and tab.stack is not None:
+            if tab.user == "u3":
                 await tab.close()
         expected.discard("u3")
         for watcher in watchers:
             await watcher.sees(expected, within=20)
         fresh = await watch(stack, urls[0], "another watcher")
         await fresh.sees(expected, within=10)
-        await asyncio.gather(*(tab.close() for tab in tabs if tab.stack is not None))
+        await asyncio.gather(*(tab.close() for tab in tabs))
         for watcher in (*watchers, fresh):
             await watcher.sees(set(), within=20)
 
