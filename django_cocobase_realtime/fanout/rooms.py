@@ -298,12 +298,9 @@ class Rooms:
 
     async def read(self, local: LocalRoom) -> None:
         """Read the list of members anew, and tell what changed."""
-        for _ in range(2):
-            roster = await self.call(presence().roster, local.key)
-            # what was read may be older than what was announced meanwhile: then once more
-            if local.version is None or roster.version >= local.version:
-                break
-        for move in local.adopt(roster):
+        since = local.version
+        roster = await self.call(presence().roster, local.key)
+        for move in local.adopt(roster, since):
             self._tell(local, move)
 
     def _read_soon(self, local: LocalRoom) -> None:

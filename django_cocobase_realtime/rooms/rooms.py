@@ -74,8 +74,14 @@ class LocalRoom:
             self.members[move.member.id] = move.member
         return News.NEXT
 
-    def adopt(self, roster: Roster) -> list[Presence]:
-        """Take a list that was read for the truth; what changed, departures first."""
+    def adopt(self, roster: Roster, since: int | None) -> list[Presence]:
+        """Take a list that was read for the truth; what changed, departures first.
+
+        ``since``: the version here when reading began. What was announced meanwhile may be newer
+        than what was read, and stays; otherwise a lower version is that of a room begun anew.
+        """
+        if self.version not in (None, since) and roster.version < (self.version or 0):
+            return []
         new = {member.id: member for member in roster.members}
         old, known = self.members, self.version is not None
         self.members, self.version = new, roster.version

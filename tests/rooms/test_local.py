@@ -16,7 +16,7 @@ def move(event, member, version, participants=1):
 def test_announced_changes_apply_in_their_order_only():
     room = LocalRoom(KEY)
     assert room.take(move("joined", ADA, 5)) is News.GAP  # nothing was read yet
-    assert room.adopt(Roster(10, [ADA])) == []
+    assert room.adopt(Roster(10, [ADA]), None) == []
     assert room.take(move("joined", EVE, 10)) is News.KNOWN
     assert room.take(move("joined", BOB, 12)) is News.GAP
     assert list(room.members) == ["ada"]
@@ -32,17 +32,30 @@ def test_announced_changes_apply_in_their_order_only():
 
 def test_a_list_that_is_read_is_told_as_what_changed():
     room = LocalRoom(KEY)
-    room.adopt(Roster(1, [ADA, BOB]))
+    room.adopt(Roster(1, [ADA, BOB]), None)
     renamed = Member("bob", "Robert")
-    told = room.adopt(Roster(9, [renamed, EVE]))
+    told = room.adopt(Roster(9, [renamed, EVE]), room.version)
     assert [(m.event, m.member.id) for m in told] == [
         ("left", "ada"),
         ("updated", "bob"),
         ("joined", "eve"),
     ]
     assert {(m.participants, m.version) for m in told} == {(2, 9)}
-    assert room.adopt(Roster(9, [renamed, EVE])) == []
-    assert [m.event for m in room.adopt(Roster())] == ["left", "left"]
+    assert room.adopt(Roster(9, [renamed, EVE]), room.version) == []
+    assert [m.event for m in room.adopt(Roster(), room.version)] == ["left", "left"]
+
+
+def test_a_list_that_was_read_late_takes_nobody_out():
+    """It was announced meanwhile who came; the list was read before he did."""
+    room = LocalRoom(KEY)
+    room.adopt(Roster(7, [ADA]), None)
+    since = room.version
+    assert room.take(move("joined", BOB, 8, 2)) is News.NEXT
+    assert room.adopt(Roster(7, [ADA]), since) == []
+    assert (list(room.members), room.version) == (["ada", "bob"], 8)
+    # a room that was closed and begun anew, with nothing announced meanwhile
+    told = room.adopt(Roster(2, [EVE]), room.version)
+    assert [m.event for m in told] == ["left", "left", "joined"]
 
 
 def test_broadcasts_of_a_durable_room():
