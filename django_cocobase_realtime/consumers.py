@@ -133,7 +133,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         try:
             await self._perform_all(self.session.receive(text_data, time.monotonic()))
         except (OperationalError, InterfaceError, AuthenticationUnavailable) as error:
-            logger.warning("The database is unavailable: %r", error)
+            logger.warning("The database is unavailable: %r", error.__cause__ or error)
             self._end(CloseCode.UNAVAILABLE, RETRY_UNAVAILABLE_MS)
         except Exception:
             logger.exception("A request failed.")

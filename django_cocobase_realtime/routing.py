@@ -6,16 +6,21 @@ so it may stand above ``get_asgi_application()``.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 from urllib.parse import urlsplit
 
 from channels.routing import URLRouter
 from channels.security.websocket import OriginValidator
+from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.urls import re_path
 
 from .conf import conf
+
+logger = logging.getLogger(__name__)
 
 
 def realtime_application(prefix: str = "realtime") -> Any:
@@ -51,7 +56,9 @@ class _Routes:
     def __init__(self, prefix: str) -> None:
         under = re.escape(prefix.strip("/"))
         self._named = re.compile(rf"/+{under}/(collections|rooms)/(.+?)/?", re.DOTALL)
-        self._router = URLRouter(websocket_urlpatterns(prefix))
+        self._prefix = prefix.strip("/")
+        nowhere: Any = self._nowhere
+        self._router = URLRouter([*websocket_urlpatterns(prefix), re_path(r"", nowhere)])
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         found = None if scope.get("root_path") else self._named.fullmatch(scope["path"])
@@ -60,14 +67,27 @@ class _Routes:
         scope["url_route"] = {"args": (), "kwargs": {"kind": found[1], "name": found[2]}}
         return await _sdk_consumer(scope, receive, send)
 
+    async def _nowhere(self, scope: Any, receive: Any, send: Any) -> None:
+        """Refuse the handshake: a wrong path is the client's mistake, no error of the server."""
+        logger.warning("No WebSocket at %r; they are under /%s.", scope["path"], self._prefix)
+        await receive()
+        await send({"type": "websocket.close"})
+
+
+def _need_app() -> None:
+    if not apps.is_installed("django_cocobase_realtime"):
+        raise ImproperlyConfigured("Add 'django_cocobase_realtime' to INSTALLED_APPS.")
+
 
 async def _consumer(scope: Any, receive: Any, send: Any) -> None:
+    _need_app()
     from .consumers import RealtimeConsumer
 
     await RealtimeConsumer()(scope, receive, send)
 
 
 async def _sdk_consumer(scope: Any, receive: Any, send: Any) -> None:
+    _need_app()
     from .sdk_consumer import serve
 
     await serve(scope, receive, send)
@@ -105,6 +125,14 @@ class RealtimeOriginValidator(OriginValidator):
             return await application({**scope, "realtime_origin_checked": False}, receive, send)
         scope = {**scope, "realtime_origin_checked": self._vouches(headers)}
         return await super().__call__(scope, receive, send)
+
+    def valid_origin(self, parsed_origin: Any) -> bool:
+        """Whether a page of this origin may connect; says so in the log where it may not."""
+        valid: bool = super().valid_origin(parsed_origin)
+        if not valid:
+            origin = None if parsed_origin is None else parsed_origin.geturl()
+            logger.warning("Pages of %r may not connect; see ALLOWED_ORIGINS.", origin)
+        return valid
 
     def _vouches(self, headers: dict[bytes, bytes]) -> bool:
         origin = headers[b"origin"]

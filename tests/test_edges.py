@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from channels.testing import WebsocketCommunicator
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError
 
 import django_cocobase_realtime
@@ -19,10 +20,7 @@ async def accepted(path="/realtime", origin=None, host=b"testserver", prefix=Non
     headers = [(b"host", host)] + ([(b"origin", origin)] if origin else [])
     application = realtime_application(prefix) if prefix else realtime_application()
     communicator = WebsocketCommunicator(application, path, headers)
-    try:
-        connected, _ = await communicator.connect()
-    except ValueError:  # no such route
-        return None
+    connected, _ = await communicator.connect()
     await communicator.disconnect()
     return connected
 
@@ -32,13 +30,32 @@ async def accepted(path="/realtime", origin=None, host=b"testserver", prefix=Non
     [
         ("/realtime", None, True),
         ("/realtime/", None, True),
-        ("/realtime/x", None, None),
-        ("/", None, None),
+        ("/realtime/x", None, False),
+        ("/", None, False),
+        ("/realtime", "live", False),
         ("/live/ws/", "/live/ws/", True),
     ],
 )
 async def test_routes(path, prefix, found, transactional_db):
     assert await accepted(path, prefix=prefix) is found
+
+
+async def test_a_wrong_path_or_page_is_told_in_one_line_of_the_log(caplog, transactional_db):
+    assert not await accepted("/realtme")
+    assert not await accepted(origin=b"http://evil.example")
+    assert [record.getMessage() for record in caplog.records] == [
+        "No WebSocket at '/realtme'; they are under /realtime.",
+        "Pages of 'http://evil.example' may not connect; see ALLOWED_ORIGINS.",
+    ]
+
+
+async def test_an_app_that_is_not_installed_says_so(settings):
+    settings.INSTALLED_APPS = [
+        app for app in settings.INSTALLED_APPS if app != "django_cocobase_realtime"
+    ]
+    for path in ("/realtime", "/realtime/rooms/lobby"):
+        with pytest.raises(ImproperlyConfigured, match="INSTALLED_APPS"):
+            await accepted(path)
 
 
 @pytest.mark.parametrize(
