@@ -156,3 +156,12 @@ async def test_the_last_connection_leaves_nothing_running(realtime, api_key):
         assert len(asyncio.all_tasks()) > before
     await asyncio.sleep(0.05)
     assert len(asyncio.all_tasks()) == before
+
+
+def test_the_test_helpers_need_no_pytest():
+    code = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "import django; django.setup()\n"
+        "from django_cocobase_realtime.testing import capture_events, connect"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
