@@ -51,7 +51,7 @@ def follow(folder, env):
     file.write_text(f'{head}{APPS}    "daphne",\n{own}{last}]{tail}\n{settings}')
     said = run("manage.py", "makemigrations", "blog")
     said += run("manage.py", "migrate")
-    said += run("manage.py", "createsuperuser", "--noinput", "--username=ada", "--email=a@b.c")
+    said += run("manage.py", "createsuperuser", "--noinput", "--username=ada", "--email=a@b.org")
     return said + run("manage.py", "check")
 
 
