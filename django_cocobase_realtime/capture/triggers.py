@@ -87,11 +87,6 @@ def remove_sql(collection: Collection) -> list[str]:
     return [f"DROP TRIGGER IF EXISTS {name} ON {table}", f"DROP FUNCTION IF EXISTS {name}()"]
 
 
-def _names(collection: Collection) -> tuple[str, str]:
-    """Trigger (and function) and table, quoted."""
-    return _quote(trigger_name(collection.name)), _quote(collection.concrete_model._meta.db_table)
-
-
 def _digest(collection: Collection) -> str:
     return blake2s(_function(collection).encode(), digest_size=16).hexdigest()
 
