@@ -13,9 +13,7 @@ from urllib.parse import urlsplit
 
 from channels.routing import URLRouter
 from channels.security.websocket import OriginValidator
-from django.apps import apps
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 from django.urls import re_path
 
 from .conf import conf
@@ -56,9 +54,8 @@ class _Routes:
     def __init__(self, prefix: str) -> None:
         under = re.escape(prefix.strip("/"))
         self._named = re.compile(rf"/+{under}/(collections|rooms)/(.+?)/?", re.DOTALL)
-        self._prefix = prefix.strip("/")
-        nowhere: Any = self._nowhere
-        self._router = URLRouter([*websocket_urlpatterns(prefix), re_path(r"", nowhere)])
+        nowhere: Any = _nowhere
+        self._router = URLRouter([*websocket_urlpatterns(prefix), re_path("", nowhere)])
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         found = None if scope.get("root_path") else self._named.fullmatch(scope["path"])
@@ -67,30 +64,23 @@ class _Routes:
         scope["url_route"] = {"args": (), "kwargs": {"kind": found[1], "name": found[2]}}
         return await _sdk_consumer(scope, receive, send)
 
-    async def _nowhere(self, scope: Any, receive: Any, send: Any) -> None:
-        """Refuse the handshake: a wrong path is the client's mistake, no error of the server."""
-        logger.warning("No WebSocket at %r; they are under /%s.", scope["path"], self._prefix)
-        await receive()
-        await send({"type": "websocket.close"})
-
-
-def _need_app() -> None:
-    if not apps.is_installed("django_cocobase_realtime"):
-        raise ImproperlyConfigured("Add 'django_cocobase_realtime' to INSTALLED_APPS.")
-
 
 async def _consumer(scope: Any, receive: Any, send: Any) -> None:
-    _need_app()
     from .consumers import RealtimeConsumer
 
     await RealtimeConsumer()(scope, receive, send)
 
 
 async def _sdk_consumer(scope: Any, receive: Any, send: Any) -> None:
-    _need_app()
     from .sdk_consumer import serve
 
     await serve(scope, receive, send)
+
+
+async def _nowhere(scope: Any, receive: Any, send: Any) -> None:
+    """No such path: strangers ask for many, so it is refused without a fuss."""
+    logger.warning("There is no WebSocket at %r.", scope["path"])
+    await send({"type": "websocket.close"})
 
 
 class RealtimeOriginValidator(OriginValidator):
@@ -123,6 +113,11 @@ class RealtimeOriginValidator(OriginValidator):
         if b"origin" not in headers:
             application: Any = self.application
             return await application({**scope, "realtime_origin_checked": False}, receive, send)
+        try:
+            _ = urlsplit(headers[b"origin"].decode("latin1")).port
+        except ValueError:  # no browser's: an address that is none
+            await send({"type": "websocket.close"})
+            return None
         scope = {**scope, "realtime_origin_checked": self._vouches(headers)}
         return await super().__call__(scope, receive, send)
 
