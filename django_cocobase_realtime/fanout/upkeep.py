@@ -15,6 +15,7 @@ from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
 from ..log.follow import behind
 from ..log.trim import trim as trim_log
+from ..registry import registry
 from ..wire import native
 from ..wire.codes import CloseCode
 from ..workers import run
@@ -46,21 +47,17 @@ async def poll(hub: Hub) -> None:
                 hub.ring(name)
 
 
-async def trim(hub: Hub) -> None:
-    """Trim the streams that are followed here; several processes take turns by chance."""
+async def trim() -> None:
+    """Trim all streams, followed or not, lest the log grow for ever.
+
+    Several processes take turns by chance.
+    """
     while True:
         await asyncio.sleep(TRIM * (0.5 + random.random()))  # noqa: S311
         settings = conf.log
-        names: dict[str, list[str]] = {}
-        for name, feed in hub.feeds.items():
-            names.setdefault(feed.using, []).append(name)
-        for using, collections in names.items():
+        for using in sorted({each.database for each in registry if each.durable}):
             work = partial(
-                trim_log,
-                using,
-                max_age=settings.max_age,
-                max_events=settings.max_events,
-                collections=collections,
+                trim_log, using, max_age=settings.max_age, max_events=settings.max_events
             )
             try:
                 await run(work)
