@@ -200,7 +200,7 @@ def test_trim_by_number_and_age_moves_the_floor():
 
 
 def test_what_nobody_follows_is_trimmed_too():
-    """Nothing was ever numbered: without a number its loss could not be told, so it is given one."""
+    """Nothing was numbered: without a number its loss could not be told, so it gets one."""
     for n in range(10):
         Post.objects.create(title=str(n))
     assert trim("default", max_age=86400, max_events=None) == {}
