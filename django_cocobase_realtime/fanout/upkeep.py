@@ -20,6 +20,7 @@ from ..wire import native
 from ..wire.codes import CloseCode
 from ..workers import run
 from .connection import NATIVE
+from .rights import Look, in_doubt
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -89,15 +90,18 @@ async def audit(hub: Hub) -> None:
     And look anew at what those may see whose rights are not what they were at the last look.
     """
     known: dict[Any, Fingerprint] = {}
+    looked: set[str] = set()
     while True:
         await asyncio.sleep(conf.revocation_poll)
         holders = [c for c in hub.connections.values() if c.identity is not None]
         identities = {c.identity.credential: c.identity for c in holders if c.identity}
         if not identities:
             continue
+        new = [look for c in holders if c.id not in looked and (look := Look.at(c)) is not None]
         try:
             dead = await run(chain.dead, list(identities.values()))
             found = await run(fingerprints, list(identities.values()))
+            doubted = await run(in_doubt, new)
         except Exception as error:
             logger.warning("Credentials could not be checked: %r", error)
             continue
@@ -106,7 +110,9 @@ async def audit(hub: Hub) -> None:
             if identity is not None and identity.credential in dead:
                 connection.close(CloseCode.BAD_CREDENTIAL)
         moved = {pk for pk, rights in found.items() if known.get(pk, rights) != rights}
-        known = found
+        known, looked = found, {c.id for c in holders}
         hub.reconsider(
-            c for c in holders if c.identity and c.identity.user and c.identity.user.pk in moved
+            c
+            for c in holders
+            if c in doubted or (c.identity and c.identity.user and c.identity.user.pk in moved)
         )
