@@ -109,9 +109,7 @@ class Look:
         if connection.identity is None or connection.identity.user is None:
             return None
         seats = [seat for seat in connection.rooms.values() if seat.grant.room.asks]
-        return cls(
-            connection, connection.identity, list(connection.subscriptions.values()), seats
-        )
+        return cls(connection, connection.identity, list(connection.subscriptions.values()), seats)
 
 
 def in_doubt(looks: Iterable[Look]) -> list[Connection]:
