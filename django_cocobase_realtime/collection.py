@@ -30,6 +30,7 @@ from .permissions import Both, Visible
 
 logger = logging.getLogger(__name__)
 
+TRIGGER_PREFIX = "cocobase_realtime_"
 OPTIONS = (
     "model",
     "fields",
@@ -265,8 +266,8 @@ class Collection:
 
 
 def trigger_name(collection: str) -> str:
-    """The name of a collection's trigger and of its function in the database."""
-    return "cocobase_realtime_" + blake2s(collection.encode(), digest_size=8).hexdigest()
+    """The name of the function that a collection's triggers call in the database."""
+    return TRIGGER_PREFIX + blake2s(collection.encode(), digest_size=8).hexdigest()
 
 
 def from_settings(name: str, declaration: Any) -> Collection:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldError, ValidationError
+from django.db.models import DateField
 from django.utils.crypto import constant_time_compare
 
 from ..identity import Identity
@@ -50,6 +51,12 @@ def _holds(identity: Identity, user: Any) -> bool:
         return user is not None
     hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
     return any(constant_time_compare(mark, each) for each in hashes)
+
+
+def same_user(one: Any, other: Any) -> bool:
+    """Whether two loads of a user hold the same, moments (a last login) aside."""
+    fields = (f for f in type(one)._meta.concrete_fields if not isinstance(f, DateField))
+    return all(getattr(one, f.attname) == getattr(other, f.attname) for f in fields)
 
 
 def reloaded(user: Any) -> Any:

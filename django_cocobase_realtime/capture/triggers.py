@@ -1,23 +1,30 @@
 """PostgreSQL triggers that write the log: for raw SQL and other programs.
 
-A collection with ``capture = "triggers"`` is logged by its table's trigger and by nothing else,
-so nothing is logged twice. The row images are built in SQL, field by field, equal to what
-`documents.RowCodec` makes of the same row. TRUNCATE fires no row trigger and is not seen.
+A collection with ``capture = "triggers"`` is logged by its table's triggers and by nothing else,
+so nothing is logged twice. A statement's rows are logged by one INSERT, once it is done.
 """
 
 from __future__ import annotations
 
 from hashlib import blake2s
-from typing import Any
 
-from django.db import connections, models
+from django.db import connections
 
-from ..collection import Collection, trigger_name
+from ..collection import TRIGGER_PREFIX, Collection, trigger_name
 from ..log.models import LogEvent
 from ..registry import registry
+from .sql_images import image, quote, text
 
-MAX_SAFE_INTEGER = 2**53 - 1
-_OBJECT_FIELDS = 40  # a function takes 100 arguments at most, a field takes two
+# triggers are called in the order of their names: ours before what may write to the table again
+_TRUNCATE = {"0_{}_truncate": "BEFORE TRUNCATE ON {} FOR EACH STATEMENT"}
+_BY_STATEMENT = {
+    "0_{}_insert": "AFTER INSERT ON {} REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT",
+    "0_{}_update": "AFTER UPDATE ON {} REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows "
+    "FOR EACH STATEMENT",
+    "0_{}_delete": "AFTER DELETE ON {} REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT",
+    **_TRUNCATE,
+}
+_BY_ROW = {"0_{}": "AFTER INSERT OR UPDATE OR DELETE ON {} FOR EACH ROW", **_TRUNCATE}
 
 
 def by_triggers() -> list[Collection]:
@@ -26,19 +33,19 @@ def by_triggers() -> list[Collection]:
 
 
 def install(collection: Collection) -> None:
-    """Create or replace the collection's trigger. Raises ``ValueError`` for other databases."""
+    """Create or replace the collection's triggers. Raises ``ValueError`` for other databases."""
     connection = connections[collection.database]
     if connection.vendor != "postgresql":
         raise ValueError(
             f"Triggers need PostgreSQL; {collection.name!r} is in {connection.vendor}."
         )
     with connection.cursor() as cursor:
-        for statement in install_sql(collection):
+        for statement in install_sql(collection, by_row=_must_go_by_row(collection)):
             cursor.execute(statement)
 
 
 def remove(collection: Collection) -> bool:
-    """Drop the collection's trigger; False where there was none."""
+    """Drop the collection's triggers; False where there were none."""
     there = is_installed(collection)
     connection = connections[collection.database]
     if connection.vendor == "postgresql":
@@ -49,149 +56,115 @@ def remove(collection: Collection) -> bool:
 
 
 def is_installed(collection: Collection) -> bool:
-    """Whether the database has the trigger, as this version would write it."""
+    """Whether the database has the triggers, enabled and as this version would write them."""
     connection = connections[collection.database]
     if connection.vendor != "postgresql":
         return False
+    by_row = _must_go_by_row(collection)
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT obj_description(t.oid, 'pg_trigger') FROM pg_trigger t "
-            "WHERE t.tgname = %s AND t.tgrelid = to_regclass(%s)",
-            [trigger_name(collection.name), _quote(collection.concrete_model._meta.db_table)],
+            "SELECT count(*) FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid "
+            "WHERE t.tgrelid = to_regclass(%s) AND f.proname = %s AND t.tgenabled <> 'D' "
+            "AND obj_description(f.oid, 'pg_proc') = %s",
+            [_names(collection)[1], trigger_name(collection.name), _digest(collection, by_row)],
         )
-        row = cursor.fetchone()
-    return row is not None and row[0] == _digest(collection)
+        (count,) = cursor.fetchone()
+    return bool(count == len(_BY_ROW if by_row else _BY_STATEMENT))
 
 
-def install_sql(collection: Collection) -> list[str]:
-    """Statements, in order. Names are quoted; nothing in them comes from a client."""
-    name, table = (
-        _quote(trigger_name(collection.name)),
-        _quote(collection.concrete_model._meta.db_table),
-    )
-    return [
-        _function(collection),
-        f"DROP TRIGGER IF EXISTS {name} ON {table}",
-        f"CREATE TRIGGER {name} AFTER INSERT OR UPDATE OR DELETE ON {table} "
-        f"FOR EACH ROW EXECUTE FUNCTION {name}()",
-        f"COMMENT ON TRIGGER {name} ON {table} IS {_text(_digest(collection))}",
-    ]
+def install_sql(collection: Collection, *, by_row: bool = False) -> list[str]:
+    """Statements, in order. Names are quoted; nothing in them comes from a client.
+
+    ``by_row``: called for each row, instead of once for each statement with all of its rows.
+    """
+    function, table = _names(collection)
+    prefix = trigger_name(collection.name)
+    statements = [*remove_sql(collection), _function(collection, by_row)]
+    for name, event in (_BY_ROW if by_row else _BY_STATEMENT).items():
+        trigger = quote(name.format(prefix))
+        statements.append(
+            f"CREATE TRIGGER {trigger} {event.format(table)} EXECUTE FUNCTION {function}()"
+        )
+    statements.append(f"COMMENT ON FUNCTION {function}() IS {text(_digest(collection, by_row))}")
+    return statements
 
 
 def remove_sql(collection: Collection) -> list[str]:
-    """Statements, in order."""
-    name, table = (
-        _quote(trigger_name(collection.name)),
-        _quote(collection.concrete_model._meta.db_table),
-    )
-    return [f"DROP TRIGGER IF EXISTS {name} ON {table}", f"DROP FUNCTION IF EXISTS {name}()"]
+    """Statements, in order; the triggers go with their function."""
+    function, _ = _names(collection)
+    return [f"DROP FUNCTION IF EXISTS {function}() CASCADE"]
 
 
-def _digest(collection: Collection) -> str:
-    return blake2s(_function(collection).encode(), digest_size=16).hexdigest()
+def _names(collection: Collection) -> tuple[str, str]:
+    """Function and table, quoted."""
+    return quote(trigger_name(collection.name)), quote(collection.concrete_model._meta.db_table)
 
 
-def _function(collection: Collection) -> str:
-    key = _quote(str(collection.concrete_model._meta.pk.column))
-    log = _quote(LogEvent._meta.db_table)
-    name = _text(collection.name)
-    function = _quote(trigger_name(collection.name))
-    old, new = _image(collection, "OLD"), _image(collection, "NEW")
+def _must_go_by_row(collection: Collection) -> bool:
+    """Whether a trigger for each row is needed: it is called at once, not when all is done.
+
+    So it is for a partitioned table, whose partitions may be written to by name, and where a
+    trigger of the project's own may change the row that was just written: what is logged by
+    statement would come after what the inner statement logged.
+    """
+    with connections[collection.database].cursor() as cursor:
+        cursor.execute(
+            # of a trigger's type: 1 is for each row, 2 before, 64 instead of
+            "SELECT relkind = 'p' OR EXISTS ("
+            "SELECT FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid WHERE t.tgrelid = c.oid "
+            "AND NOT t.tgisinternal AND t.tgtype & 1 = 1 AND t.tgtype & 66 = 0 "
+            "AND NOT starts_with(f.proname, %s)) FROM pg_class c WHERE c.oid = to_regclass(%s)",
+            [TRIGGER_PREFIX, _names(collection)[1]],
+        )
+        found = cursor.fetchone()
+    return bool(found and found[0])
+
+
+def _digest(collection: Collection, by_row: bool) -> str:
+    return blake2s(_function(collection, by_row).encode(), digest_size=16).hexdigest()
+
+
+def _function(collection: Collection, by_row: bool) -> str:
+    key = quote(str(collection.concrete_model._meta.pk.column))
+    log = quote(LogEvent._meta.db_table)
     # names and literals of the project's own code, quoted; nothing that a client sent
+    function, table = _names(collection)
+    old, new = image(collection.codec, "o"), image(collection.codec, "n")
+    moved = (
+        f"CASE WHEN b -> {text(name)} IS DISTINCT FROM a -> {text(name)} THEN {text(name)} END"
+        for name in collection.codec.fields
+    )
+    changed = f"array_to_json(array_remove(ARRAY[{', '.join(moved)}], NULL))::text"
+    olds, news = ("(SELECT OLD.*)", "(SELECT NEW.*)") if by_row else ("old_rows", "new_rows")
+    into = (
+        f"INSERT INTO {log} "
+        "(collection, transaction_id, op, document_id, before, after, changed, created_at) "
+        f"SELECT {text(collection.name)}, pg_current_xact_id()::text"
+    )
     return f"""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger AS $body$
-DECLARE
-    b jsonb;
-    a jsonb;
-    changes text;
-    document text;
 BEGIN
-    IF TG_OP <> 'INSERT' THEN
-        b := {old};
-        document := OLD.{key}::text;
+    IF TG_OP = 'INSERT' THEN
+        {into}, 'created', n.{key}::text, NULL, ({new})::text, NULL, clock_timestamp()
+        FROM {news} AS n;
+    ELSIF TG_OP = 'DELETE' THEN
+        {into}, 'deleted', o.{key}::text, ({old})::text, NULL, NULL, clock_timestamp()
+        FROM {olds} AS o;
+    ELSIF TG_OP = 'TRUNCATE' THEN
+        {into}, 'deleted', o.{key}::text, ({old})::text, NULL, NULL, clock_timestamp()
+        FROM {table} AS o;
+    ELSE
+        -- a row whose key changed is another document; OFFSET keeps images from being made twice
+        {into}, CASE WHEN b IS NULL THEN 'created' WHEN a IS NULL THEN 'deleted' ELSE 'updated' END,
+            document, b::text, a::text,
+            CASE WHEN b IS NOT NULL AND a IS NOT NULL THEN {changed} END, clock_timestamp()
+        FROM (
+            SELECT coalesce(n.{key}, o.{key})::text AS document,
+                CASE WHEN o.{key} IS NOT NULL THEN {old} END AS b,
+                CASE WHEN n.{key} IS NOT NULL THEN {new} END AS a
+            FROM {olds} AS o FULL JOIN {news} AS n ON o.{key} = n.{key}
+            OFFSET 0
+        ) AS both_rows;
     END IF;
-    IF TG_OP <> 'DELETE' THEN
-        a := {new};
-        document := NEW.{key}::text;
-    END IF;
-    IF TG_OP = 'UPDATE' THEN
-        SELECT coalesce(jsonb_agg(field.key), '[]'::jsonb)::text INTO changes
-        FROM jsonb_each(a) AS field WHERE b -> field.key IS DISTINCT FROM field.value;
-    END IF;
-    INSERT INTO {log}
-        (collection, transaction_id, op, document_id, before, after, changed, created_at)
-    VALUES (
-        {name}, pg_current_xact_id()::text,
-        CASE TG_OP WHEN 'INSERT' THEN 'created' WHEN 'UPDATE' THEN 'updated' ELSE 'deleted' END,
-        document, b::text, a::text, changes, clock_timestamp()
-    );
     RETURN NULL;
 END
 $body$ LANGUAGE plpgsql"""  # noqa: S608
-
-
-def _image(collection: Collection, row: str) -> str:
-    pairs = [
-        f"{_text(name)}, {_value(field, f'{row}.{_quote(str(field.column))}')}"
-        for name, field in collection.codec.fields.items()
-    ]
-    parts = [pairs[i : i + _OBJECT_FIELDS] for i in range(0, len(pairs), _OBJECT_FIELDS)]
-    return " || ".join(f"jsonb_build_object({', '.join(part)})" for part in parts)
-
-
-def _value(field: models.Field[Any, Any], column: str) -> str:
-    """A column's value in wire form, as JSON or as text; null stays null."""
-    if isinstance(field, models.ForeignKey) or field.primary_key:
-        return f"{column}::text"
-    output = getattr(field, "output_field", None)
-    match output if getattr(field, "generated", False) else field:
-        case models.BooleanField() | models.JSONField():
-            return column
-        case models.IntegerField():
-            safe = f"{column} BETWEEN -{MAX_SAFE_INTEGER} AND {MAX_SAFE_INTEGER}"
-            return f"CASE WHEN {safe} THEN to_jsonb({column}) ELSE to_jsonb({column}::text) END"
-        case models.FloatField():
-            special = f"replace(lower({column}::text), 'infinity', 'inf')"
-            finite = f"{column}::text NOT IN ('NaN', 'Infinity', '-Infinity')"
-            return f"CASE WHEN {finite} THEN to_jsonb({column}) ELSE to_jsonb({special}) END"
-        case models.DateTimeField():
-            text = f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
-            return f"replace({text}, '.000000', '') || '+00:00'"
-        case models.DateField():
-            return f"to_char({column}, 'YYYY-MM-DD')"
-        case models.TimeField():
-            return f"replace(to_char({column}, 'HH24:MI:SS.US'), '.000000', '')"
-        case models.DurationField():
-            return _duration(column)
-        case models.BinaryField():
-            return f"translate(encode({column}, 'base64'), E'\\n', '')"
-        case models.GenericIPAddressField():
-            return f"host({column})"
-        case models.DecimalField() | models.UUIDField() | models.CharField() | models.TextField():
-            return f"{column}::text"
-    return f"to_jsonb({column})"
-
-
-def _duration(column: str) -> str:
-    """An interval as ISO 8601, digit by digit as Django writes it."""
-    total = f"(extract(epoch FROM {column}) * 1000000)::bigint"
-    size = f"abs({total})"
-    day, hour, minute = 86_400_000_000, 3_600_000_000, 60_000_000
-
-    def two(number: str) -> str:
-        return f"lpad(({number})::text, 2, '0')"
-
-    micro = f"{size} % 1000000"
-    fraction = f"CASE WHEN {micro} = 0 THEN '' ELSE '.' || lpad(({micro})::text, 6, '0') END"
-    return (
-        f"CASE WHEN {total} < 0 THEN '-' ELSE '' END || 'P' || ({size} / {day})::text || 'DT' || "
-        f"{two(f'{size} % {day} / {hour}')} || 'H' || {two(f'{size} % {hour} / {minute}')} || 'M' "
-        f"|| {two(f'{size} % {minute} / 1000000')} || {fraction} || 'S'"
-    )
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

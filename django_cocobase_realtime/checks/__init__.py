@@ -64,14 +64,16 @@ def check_database(app_configs: Any = None, databases: Any = None, **kwargs: Any
             continue
         with connections[collection.database].cursor() as cursor:
             cursor.execute(
-                "SELECT count(*) FROM pg_trigger WHERE tgname = %s", [trigger_name(collection.name)]
+                "SELECT count(*) FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid "
+                "WHERE f.proname = %s",
+                [trigger_name(collection.name)],
             )
             (count,) = cursor.fetchone()
         if not count:
             found.append(
                 warning(
                     14,
-                    f"Collection {collection.name!r}: its trigger is not installed.",
+                    f"Collection {collection.name!r}: its triggers are not installed.",
                     "Run manage.py realtime_triggers install.",
                 )
             )

@@ -87,7 +87,8 @@ class Hub:
             broker.attach(self.loop, self._hears)
             self._start(self.groups.listen())
             self._start(self.groups.sweep())
-            for work in (upkeep.poll, upkeep.trim, upkeep.tell_cursors, upkeep.audit):
+            self._start(upkeep.trim())
+            for work in (upkeep.poll, upkeep.tell_cursors, upkeep.audit):
                 self._start(work(self))
             await self.groups.need(CONTROL, QUICK)
 

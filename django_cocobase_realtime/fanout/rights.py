@@ -7,12 +7,13 @@ may see something else ends the connection with 4201: its client comes back and 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from django.db import DatabaseError
 
-from ..auth.users import reloaded
+from ..auth.users import reloaded, same_user
 from ..conf import conf
 from ..identity import Identity
 from ..log.cursor import Position
@@ -81,9 +82,7 @@ async def thaw(hub: Hub, connection: Connection) -> None:
     connection.identity = fresh
     asked = list(zip(subscriptions, views, strict=True))
     sitting = list(connection.rooms.values())
-    if any(view is None or view.scope != s.view.scope for s, view in asked) or any(
-        s.grant != grant for s, grant in zip(seats, grants, strict=True) if s in sitting
-    ):
+    if not _same(asked, [pair for pair in zip(seats, grants, strict=True) if pair[0] in sitting]):
         connection.close(CloseCode.PERMISSIONS_CHANGED)
         return
     for subscription, view in asked:
@@ -93,6 +92,58 @@ async def thaw(hub: Hub, connection: Connection) -> None:
             hub.start(subscription, subscription.begin)
         else:
             release(subscription, hub.audiences[subscription.collection])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """A connection and what it was granted, as of one moment."""
+
+    connection: Connection
+    identity: Identity
+    subscriptions: list[Subscription]
+    seats: list[Seat]
+
+    @classmethod
+    def at(cls, connection: Connection) -> Look | None:
+        """None for one whose identity is not known, or is nobody's."""
+        if connection.identity is None or connection.identity.user is None:
+            return None
+        seats = [seat for seat in connection.rooms.values() if seat.grant.room.asks]
+        return cls(connection, connection.identity, list(connection.subscriptions.values()), seats)
+
+
+def in_doubt(looks: Iterable[Look]) -> list[Connection]:
+    """Those who would not be granted the same now. In a worker thread; raises database errors.
+
+    For connections that are new: what changed between their coming and the first look at their
+    user's rights shows nowhere else, where no signal told of it.
+    """
+    return [look.connection for look in looks if not _holds(look)]
+
+
+def _holds(look: Look) -> bool:
+    try:
+        fresh, views, grants = _ask(look.identity, look.subscriptions, look.seats)
+    except DatabaseError:
+        raise
+    except Exception:
+        return False  # asked again, it closes the connection
+    return (
+        fresh is not None
+        and same_user(fresh.user, look.identity.user)
+        and _same(
+            list(zip(look.subscriptions, views, strict=True)),
+            list(zip(look.seats, grants, strict=True)),
+        )
+    )
+
+
+def _same(
+    asked: list[tuple[Subscription, View | None]], granted: list[tuple[Seat, RoomGrant | None]]
+) -> bool:
+    return all(view is not None and view.scope == s.view.scope for s, view in asked) and all(
+        seat.grant == grant for seat, grant in granted
+    )
 
 
 def _ask(

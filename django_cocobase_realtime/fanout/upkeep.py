@@ -15,10 +15,12 @@ from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
 from ..log.follow import behind
 from ..log.trim import trim as trim_log
+from ..registry import registry
 from ..wire import native
 from ..wire.codes import CloseCode
 from ..workers import run
 from .connection import NATIVE
+from .rights import Look, in_doubt
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -46,21 +48,17 @@ async def poll(hub: Hub) -> None:
                 hub.ring(name)
 
 
-async def trim(hub: Hub) -> None:
-    """Trim the streams that are followed here; several processes take turns by chance."""
+async def trim() -> None:
+    """Trim all streams, followed or not, lest the log grow for ever.
+
+    Several processes take turns by chance.
+    """
     while True:
         await asyncio.sleep(TRIM * (0.5 + random.random()))  # noqa: S311
         settings = conf.log
-        names: dict[str, list[str]] = {}
-        for name, feed in hub.feeds.items():
-            names.setdefault(feed.using, []).append(name)
-        for using, collections in names.items():
+        for using in sorted({each.database for each in registry if each.durable}):
             work = partial(
-                trim_log,
-                using,
-                max_age=settings.max_age,
-                max_events=settings.max_events,
-                collections=collections,
+                trim_log, using, max_age=settings.max_age, max_events=settings.max_events
             )
             try:
                 await run(work)
@@ -92,15 +90,18 @@ async def audit(hub: Hub) -> None:
     And look anew at what those may see whose rights are not what they were at the last look.
     """
     known: dict[Any, Fingerprint] = {}
+    looked: set[str] = set()
     while True:
         await asyncio.sleep(conf.revocation_poll)
         holders = [c for c in hub.connections.values() if c.identity is not None]
         identities = {c.identity.credential: c.identity for c in holders if c.identity}
         if not identities:
             continue
+        new = [look for c in holders if c.id not in looked and (look := Look.at(c)) is not None]
         try:
             dead = await run(chain.dead, list(identities.values()))
             found = await run(fingerprints, list(identities.values()))
+            doubted = await run(in_doubt, new)
         except Exception as error:
             logger.warning("Credentials could not be checked: %r", error)
             continue
@@ -109,7 +110,9 @@ async def audit(hub: Hub) -> None:
             if identity is not None and identity.credential in dead:
                 connection.close(CloseCode.BAD_CREDENTIAL)
         moved = {pk for pk, rights in found.items() if known.get(pk, rights) != rights}
-        known = found
+        known, looked = found, {c.id for c in holders}
         hub.reconsider(
-            c for c in holders if c.identity and c.identity.user and c.identity.user.pk in moved
+            c
+            for c in holders
+            if c in doubted or (c.identity and c.identity.user and c.identity.user.pk in moved)
         )

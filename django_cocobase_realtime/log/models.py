@@ -61,7 +61,12 @@ class LogEvent(models.Model):
         app_label = "cocobase_realtime"
         verbose_name = "logged event"
         constraints = [
-            models.UniqueConstraint(fields=["collection", "seq"], name="realtime_dense_seq"),
+            # of what has a number alone, so that a writer pays for one index less
+            models.UniqueConstraint(
+                fields=["collection", "seq"],
+                name="realtime_seq",
+                condition=Q(seq__isnull=False),
+            ),
         ]
         indexes = [
             models.Index(

@@ -49,9 +49,11 @@ def extents(using: str, collections: Collection[str]) -> dict[str, Extent]:
     }
 
 
-def waiting(using: str, collections: Collection[str]) -> set[str]:
-    """Streams with committed events that have no number yet."""
-    rows = LogEvent.objects.using(using).filter(seq=None, collection__in=collections)
+def waiting(using: str, collections: Collection[str] | None = None) -> set[str]:
+    """Streams, of all or of these, with committed events that have no number yet."""
+    rows = LogEvent.objects.using(using).filter(seq=None)
+    if collections is not None:
+        rows = rows.filter(collection__in=collections)
     return set(rows.order_by().values_list("collection", flat=True).distinct())
 
 

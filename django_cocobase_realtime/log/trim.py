@@ -9,6 +9,8 @@ from django.utils import timezone
 
 from ..database import write_transaction
 from .models import LogEvent, Stream, new_epoch
+from .read import waiting
+from .sequence import sequence
 
 CHUNK = 5000  # events deleted in one transaction
 
@@ -22,35 +24,47 @@ def trim(
 ) -> dict[str, int]:
     """Drop events older than ``max_age`` seconds or beyond the last ``max_events``.
 
-    Returns how many went, by collection. Events without a number yet are never dropped.
+    Returns how many went, by collection. What nobody follows has no numbers yet and is given them
+    first: only by a number can a client tell that it missed something.
     """
+    names = None if collections is None else list(collections)
+    for name in waiting(using, names):
+        while sequence(using, name).more:
+            pass
     streams = Stream.objects.using(using).order_by("collection")
-    if collections is not None:
-        streams = streams.filter(collection__in=list(collections))
+    if names is not None:
+        streams = streams.filter(collection__in=names)
     dropped: dict[str, int] = {}
-    for name in streams.values_list("collection", flat=True):
-        while (count := _trim_chunk(using, name, max_age, max_events)) > 0:
-            dropped[name] = dropped.get(name, 0) + count
+    for stream in streams:
+        if _bound(using, stream, max_age, max_events) <= stream.floor:
+            continue  # without the lock, for which servers that number would wait
+        while (count := _trim_chunk(using, stream.collection, max_age, max_events)) > 0:
+            dropped[stream.collection] = dropped.get(stream.collection, 0) + count
     return dropped
+
+
+def _bound(using: str, stream: Stream, max_age: float | None, max_events: int | None) -> int:
+    """The number up to which events may go."""
+    bound = stream.floor
+    if max_events is not None:
+        bound = max(bound, stream.head - max_events)
+    if max_age is not None:
+        oldest = timezone.now() - timedelta(seconds=max_age)
+        # numbers follow commits, not clocks: up to the first event that is young enough
+        events = LogEvent.objects.using(using).filter(collection=stream.collection)
+        young = events.filter(seq__gt=stream.floor, created_at__gte=oldest)
+        first = young.order_by("seq").values_list("seq", flat=True).first()
+        bound = max(bound, stream.head if first is None else first - 1)
+    return bound
 
 
 def _trim_chunk(using: str, name: str, max_age: float | None, max_events: int | None) -> int:
     with write_transaction(using):
         stream = Stream.objects.using(using).select_for_update().get(collection=name)
-        floor = stream.floor
-        if max_events is not None:
-            floor = max(floor, stream.head - max_events)
-        events = LogEvent.objects.using(using).filter(collection=name)
-        if max_age is not None:
-            oldest = timezone.now() - timedelta(seconds=max_age)
-            # numbers follow commits, not clocks: up to the first event that is young enough
-            young = events.filter(seq__gt=stream.floor, created_at__gte=oldest)
-            first = young.order_by("seq").values_list("seq", flat=True).first()
-            floor = max(floor, stream.head if first is None else first - 1)
-        floor = min(floor, stream.floor + CHUNK)
+        floor = min(_bound(using, stream, max_age, max_events), stream.floor + CHUNK)
         if floor <= stream.floor:
             return 0
-        events.filter(seq__lte=floor).delete()
+        LogEvent.objects.using(using).filter(collection=name, seq__lte=floor).delete()
         count = floor - stream.floor
         Stream.objects.using(using).filter(pk=stream.pk).update(floor=floor)
     return count

@@ -201,9 +201,29 @@ async def test_rights_without_a_signal_are_noticed(realtime, user, settings):
     await user.asave()
     async with realtime(user=user) as ada:
         await ada.subscribe("posts")
-        await asyncio.sleep(0.5)  # a look at how things are
+        await asyncio.sleep(1)  # a look at how things are
         await type(user).objects.filter(pk=user.pk).aupdate(is_staff=False)
         assert await closed_with(ada, 4201)
+
+
+@pytest.mark.parametrize("subscribes", ["before", "after"])
+async def test_rights_that_change_before_the_first_look(realtime, user, settings, subscribes):
+    """There is nothing to compare them with but what was granted."""
+    posts(settings, "AdminOrOwn")
+    user.is_staff = True
+    await user.asave()
+    async with realtime(user=user) as ada:
+        if subscribes == "before":
+            await ada.subscribe("posts")
+        await type(user).objects.filter(pk=user.pk).aupdate(is_staff=False)
+        if subscribes == "before":
+            assert await closed_with(ada, 4201)
+            return
+        await asyncio.sleep(1)
+        await ada.subscribe("posts")
+        await Post.objects.acreate(title="somebody's")
+        await Post.objects.acreate(title="her own", owner=user)
+        assert await seen(ada) == "her own"
 
 
 async def test_rights_are_fresh_when_a_subscription_starts(realtime, user, settings):
@@ -263,8 +283,9 @@ async def test_missing_and_forbidden_take_the_same_time(realtime, user, settings
             return time.monotonic() - started
 
         await took("posts")
-        forbidden = sorted([await took("posts") for _ in range(9)])[4]
-        missing = sorted([await took("nonsense") for _ in range(9)])[4]
+        # the shortest: what else the machine does only makes it longer
+        forbidden = min([await took("posts") for _ in range(9)])
+        missing = min([await took("nonsense") for _ in range(9)])
         assert abs(forbidden - missing) < 0.02, (forbidden, missing)
 
 

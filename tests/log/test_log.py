@@ -1,5 +1,6 @@
 """The log itself: dense numbers, no inversion of a row, a floor that moves with the events."""
 
+import asyncio
 import io
 import threading
 from datetime import timedelta
@@ -10,6 +11,7 @@ from django.db import connection, connections, transaction
 from django.db.models import F
 from django.utils import timezone
 
+from django_cocobase_realtime.fanout import upkeep
 from django_cocobase_realtime.log.cursor import InvalidCursor, Position, decode, encode
 from django_cocobase_realtime.log.follow import behind, follow
 from django_cocobase_realtime.log.models import LogEvent, Stream
@@ -195,6 +197,33 @@ def test_trim_by_number_and_age_moves_the_floor():
     Post.objects.create(title="unnumbered")
     assert trim("default", max_age=86400, max_events=1) == {"posts": 3}
     assert [e.after["title"] for e in numbered()] == ["unnumbered"]
+
+
+def test_what_nobody_follows_is_trimmed_too():
+    """Nothing was numbered: without a number its loss could not be told, so it gets one."""
+    for n in range(10):
+        Post.objects.create(title=str(n))
+    assert trim("default", max_age=86400, max_events=None) == {}
+    assert LogEvent.objects.count() == 10
+    assert trim("default", max_age=None, max_events=4) == {"posts": 6}
+    assert [e.seq for e in numbered()] == [7, 8, 9, 10]
+    Author.objects.create(name="a")
+    assert trim("default", max_age=0, max_events=None, collections=["posts"]) == {"posts": 4}
+    assert LogEvent.objects.get().collection == "authors"
+
+
+async def test_a_server_trims_what_nobody_there_follows(realtime, user, settings, monkeypatch):
+    settings.COCOBASE_REALTIME = {
+        "COLLECTIONS": {"posts": "app.Post"},
+        "LOG": {"MAX_AGE": None, "MAX_EVENTS": 2},
+    }
+    monkeypatch.setattr(upkeep, "TRIM", 0.1)
+    async with realtime(user=user):
+        for n in range(5):
+            await Post.objects.acreate(title=str(n))
+        async with asyncio.timeout(10):
+            while await LogEvent.objects.acount() > 2:
+                await asyncio.sleep(0.05)
 
 
 def test_a_new_epoch():

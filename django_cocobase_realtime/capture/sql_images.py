@@ -1,0 +1,83 @@
+"""Row images in PostgreSQL's SQL, equal to what `documents.RowCodec` makes of the same row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+
+from ..documents import RowCodec
+
+MAX_SAFE_INTEGER = 2**53 - 1
+_OBJECT_FIELDS = 40  # a function takes 100 arguments at most, a field takes two
+
+
+def quote(name: str) -> str:
+    """An identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text(value: str) -> str:
+    """A literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def image(codec: RowCodec, row: str) -> str:
+    """An expression for the image, as jsonb, of what is called ``row``."""
+    pairs = [
+        f"{text(name)}, {_value(field, f'{row}.{quote(str(field.column))}')}"
+        for name, field in codec.fields.items()
+    ]
+    parts = [pairs[i : i + _OBJECT_FIELDS] for i in range(0, len(pairs), _OBJECT_FIELDS)]
+    return " || ".join(f"jsonb_build_object({', '.join(part)})" for part in parts)
+
+
+def _value(field: models.Field[Any, Any], column: str) -> str:
+    """A column's value in wire form, as JSON or as text; null stays null."""
+    if isinstance(field, models.ForeignKey) or field.primary_key:
+        return f"{column}::text"
+    output = getattr(field, "output_field", None)
+    match output if getattr(field, "generated", False) else field:
+        case models.BooleanField() | models.JSONField():
+            return column
+        case models.IntegerField():
+            safe = f"{column} BETWEEN -{MAX_SAFE_INTEGER} AND {MAX_SAFE_INTEGER}"
+            return f"CASE WHEN {safe} THEN to_jsonb({column}) ELSE to_jsonb({column}::text) END"
+        case models.FloatField():
+            special = f"replace(lower({column}::text), 'infinity', 'inf')"
+            finite = f"{column}::text NOT IN ('NaN', 'Infinity', '-Infinity')"
+            return f"CASE WHEN {finite} THEN to_jsonb({column}) ELSE to_jsonb({special}) END"
+        case models.DateTimeField():
+            text = f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
+            return f"replace({text}, '.000000', '') || '+00:00'"
+        case models.DateField():
+            return f"to_char({column}, 'YYYY-MM-DD')"
+        case models.TimeField():
+            return f"replace(to_char({column}, 'HH24:MI:SS.US'), '.000000', '')"
+        case models.DurationField():
+            return _duration(column)
+        case models.BinaryField():
+            return f"translate(encode({column}, 'base64'), E'\\n', '')"
+        case models.GenericIPAddressField():
+            return f"host({column})"
+        case models.DecimalField() | models.UUIDField() | models.CharField() | models.TextField():
+            return f"{column}::text"
+    return f"to_jsonb({column})"
+
+
+def _duration(column: str) -> str:
+    """An interval as ISO 8601, digit by digit as Django writes it."""
+    total = f"(extract(epoch FROM {column}) * 1000000)::bigint"
+    size = f"abs({total})"
+    day, hour, minute = 86_400_000_000, 3_600_000_000, 60_000_000
+
+    def two(number: str) -> str:
+        return f"lpad(({number})::text, 2, '0')"
+
+    micro = f"{size} % 1000000"
+    fraction = f"CASE WHEN {micro} = 0 THEN '' ELSE '.' || lpad(({micro})::text, 6, '0') END"
+    return (
+        f"CASE WHEN {total} < 0 THEN '-' ELSE '' END || 'P' || ({size} / {day})::text || 'DT' || "
+        f"{two(f'{size} % {day} / {hour}')} || 'H' || {two(f'{size} % {hour} / {minute}')} || 'M' "
+        f"|| {two(f'{size} % {minute} / 1000000')} || {fraction} || 'S'"
+    )
