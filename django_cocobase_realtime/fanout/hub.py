@@ -257,7 +257,7 @@ class Hub:
             case Broadcast() if not event.is_for_all:
                 self.rooms.deliver(event)
             case Presence():
-                self.rooms.hear(event)
+                self.rooms.members.hear(event)
             case Broadcast() | Push():
                 push(self, event)
             case Kick():
