@@ -182,7 +182,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             case do.Authorize(name, filters):
                 return await self._authorize(name, filters)
             case do.Prepare(collection):
-                return await self._present.prepare(collection)
+                return await self._present.following.prepare(collection)
             case do.Attach(subscription, begin):
                 self._present.attach(subscription, begin)
             case do.Detach(subscription):
