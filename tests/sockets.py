@@ -12,7 +12,7 @@ from django_cocobase_realtime.routing import realtime_application
 
 
 class Socket:
-    """Sends wait while ``reading`` is clear, or from the first frame on for which ``stop`` holds."""
+    """Sends wait while ``reading`` is clear; ``stop`` tells from which frame on it is."""
 
     def __init__(self) -> None:
         self.reading = asyncio.Event()

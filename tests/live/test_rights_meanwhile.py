@@ -220,7 +220,7 @@ async def test_a_snapshot_that_begins_anew_leaves_no_ghosts(
 class Gated(Waits):
     """The first look at a row of this title waits for its gate."""
 
-    gates: dict[str, threading.Event] = {}  # noqa: RUF012 - filled by the test
+    gates: dict[str, threading.Event] = {}
 
     def has_object_permission(self, identity, post):
         gate = self.gates.pop(post.title, None)
