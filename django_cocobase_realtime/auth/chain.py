@@ -35,8 +35,8 @@ def _authenticator(path: str) -> Authenticator:
 def authenticate(token: str | None, scope: Mapping[str, Any]) -> Identity | None:
     """The first identity that an authenticator vouches for, None where none does.
 
-    Raises `AuthenticationUnavailable` where the database fails or an authenticator says so; any other failure of an
-    authenticator is logged, without the token, and counts as "not mine".
+    Raises `AuthenticationUnavailable` where the database fails or an authenticator says so; any
+    other failure of an authenticator is logged, without the token, and counts as "not mine".
     """
     if token is not None and (not 0 < len(token) <= TOKEN_LENGTH or not token.isprintable()):
         return None

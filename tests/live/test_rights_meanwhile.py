@@ -185,7 +185,7 @@ async def test_a_snapshot_that_begins_anew_leaves_no_ghosts(
     """Rights are looked at within it; a document of its first page is gone by the second try."""
     posts(settings, f"{HERE}.Waits", durable=durable)
     monkeypatch.setattr(snapshot, "PAGE", 1)
-    a, b, c = [await Post.objects.acreate(title=title) for title in "abc"]
+    a, b, _ = [await Post.objects.acreate(title=title) for title in "abc"]
     async with open_socket(user=user) as socket:
         socket.stop = lambda frame: frame["type"] == "snapshot"
         await socket.say(type="subscribe", collection="posts", snapshot={"order": "title"})
