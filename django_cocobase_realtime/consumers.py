@@ -251,7 +251,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     # closing
 
     def _end(self, code: CloseCode, retry_after_ms: int | None = None) -> None:
-        """Close from outside a request: a timer, the hub, a full queue."""
+        """Close from outside a request: the hub, a full queue. At once: not a byte follows."""
+        self.session.connection.writer.finish()
         self._start(self.session.close(code, retry_after_ms))
 
     def _start(self, steps: do.Steps) -> None:
@@ -262,8 +263,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         writer = self.session.connection.writer
         if not writer.closed:
             frame = self.session.closing(code, retry_after_ms)
-            if frame is not None:
-                writer.push(native.encode(frame))
+            writer.finish(None if frame is None else native.encode(frame))
             await writer.flush(FLUSH_TIMEOUT)
         await writer.stop()
         if self._hub is not None:

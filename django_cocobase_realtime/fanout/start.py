@@ -53,6 +53,8 @@ async def start(
             return
         position = begin.after or feed.position
         if begin.wanted is not None:
+            # should it begin anew, then with all that happened since its first page
+            subscription.begin = Begin(position, begin.wanted)
             cursor = encode_cursor(subscription.collection, position.epoch, position.seq)
             await _send_snapshot(subscription, audience.collection, begin.wanted, cursor)
             subscription.begin = Begin(position)
@@ -181,11 +183,11 @@ async def _without_log(
     subscription: Subscription, audience: Audience, wanted: Wanted | None
 ) -> None:
     """Without a log, what happens during the snapshot is held back and follows it."""
-    subscription.held = []
+    subscription.held = subscription.held or []
     audience.table.add(subscription)
     if wanted is not None:
         await _send_snapshot(subscription, audience.collection, wanted, None)
-    subscription.starting = None
+    subscription.starting = subscription.begin = None
     release(subscription, audience)
 
 
