@@ -52,7 +52,7 @@ class Checks:
     ) -> None:
         self._collection = collection
         self._deliver = deliver
-        self._waiting: deque[tuple[Change, list[Subscription]]] = deque()
+        self._waiting: deque[tuple[Change, dict[Subscription, int]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def put(self, change: Change, subscriptions: list[Subscription]) -> None:
@@ -65,7 +65,7 @@ class Checks:
             if subscription.unchecked is None:
                 subscription.unchecked = deque()
             subscription.unchecked.append(change.seq or 0)
-        self._waiting.append((change, subscriptions))
+        self._waiting.append((change, {each: each.rights for each in subscriptions}))
         spent.waiting += 1
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -91,7 +91,8 @@ class Checks:
                     found = []
                 self._waiting.popleft()
                 spent.waiting -= 1
-                live = {s for s in subscriptions if is_current(s)}
+                # what was asked before its rights changed counts no more: it replays the change
+                live = {s for s, rights in subscriptions.items() if is_current(s, rights)}
                 for subscription in live:
                     if subscription.unchecked:
                         subscription.unchecked.popleft()
@@ -100,10 +101,10 @@ class Checks:
             self._task = None
 
 
-def is_current(subscription: Subscription) -> bool:
-    """Whether it still is what its connection asked for, and neither starts nor is reconsidered."""
+def is_current(subscription: Subscription, rights: int) -> bool:
+    """Whether it still is what its connection asked for, by the same rights, and not starting."""
     held = subscription.connection.subscriptions.get(subscription.name)
-    return held is subscription and subscription.begin is None
+    return held is subscription and subscription.rights == rights and subscription.begin is None
 
 
 def judge(

@@ -108,7 +108,8 @@ async def audit(hub: Hub) -> None:
             identity = connection.identity
             if identity is not None and identity.credential in dead:
                 connection.close(CloseCode.BAD_CREDENTIAL)
-        moved = {pk for pk, rights in found.items() if known.get(pk, rights) != rights}
+        # whoever is new is looked at too: rights may have changed since they were asked
+        moved = {pk for pk, rights in found.items() if known.get(pk) != rights}
         known = found
         hub.reconsider(
             c for c in holders if c.identity and c.identity.user and c.identity.user.pk in moved
