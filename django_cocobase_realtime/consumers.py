@@ -263,8 +263,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         writer = self.session.connection.writer
         if not writer.closed:
             frame = self.session.closing(code, retry_after_ms)
-            if frame is not None:
-                writer.push(native.encode(frame))
+            writer.finish(None if frame is None else native.encode(frame))
             await writer.flush(FLUSH_TIMEOUT)
         await writer.stop()
         if self._hub is not None:

@@ -71,6 +71,7 @@ class Writer:
         "_batch",
         "_bytes",
         "_credit",
+        "_finished",
         "_gathered",
         "_max_bytes",
         "_max_messages",
@@ -103,6 +104,7 @@ class Writer:
         self._gathered: list[str] | None = None
         self._batch: Batcher | None = None
         self._credit: Credit | None = None
+        self._finished = False
         self.closed = False
         self.direct = unsent is None
 
@@ -132,6 +134,8 @@ class Writer:
 
     def push_event(self, text: str, cursor: str | None = None) -> None:
         """Like ``push``, for an event, which may leave in one frame with others."""
+        if self._finished:
+            return
         if self._credit is not None and cursor is not None and self._credit.owe(cursor):
             self._overflow()
         elif self._batch is None:
@@ -146,6 +150,14 @@ class Writer:
             self._gathered = [text]
             self._batch.later(self)
 
+    def finish(self, text: str | None) -> None:
+        """Send a last frame, where there is one; what is pushed after it is dropped."""
+        if text is not None:
+            self.push(text)
+        self.release()
+        self._finished = True
+        self.direct = False
+
     def release(self) -> None:
         """Send what was gathered."""
         gathered, self._gathered = self._gathered, None
@@ -153,7 +165,7 @@ class Writer:
             self._put(self._batch.joined(gathered))
 
     def _put(self, text: str) -> None:
-        if self.closed:
+        if self.closed or self._finished:
             return
         if self._task is not None:
             self._enqueue(text)
@@ -232,7 +244,7 @@ class Writer:
             self.lost()
         finally:
             self._task = None
-            if not self.closed:
+            if not self.closed and not self._finished:
                 self.direct = (self._batch, self._credit, self._unsent) == (None, None, None)
 
     async def drained(self) -> None:

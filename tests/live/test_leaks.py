@@ -8,9 +8,11 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group
 
-from django_cocobase_realtime import permissions_changed
+from django_cocobase_realtime import abroadcast, disconnect, permissions_changed
+from django_cocobase_realtime.routing import realtime_application
 from tests.app.models import Post
 from tests.live.gates import Gate
+from tests.live.test_rights import seen
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -155,3 +157,35 @@ async def test_a_scope_tells_nobody_what_it_is_a_hash_of(realtime, user, setting
         async with realtime(user=user) as client:
             scopes.append((await client.subscribe("posts"))["scope"])
     assert scopes[0] == scopes[1] != scopes[2]
+
+
+async def test_nothing_follows_the_last_word(realtime, user, settings):
+    """Whoever is being cut off hears no more, however slowly the last of it is read."""
+    posts(settings)
+    reads = asyncio.Event()
+    reads.set()
+
+    async def slow(scope, receive, send):
+        async def later(message):
+            if message["type"] == "websocket.send":
+                await reads.wait()
+            await send(message)
+
+        await realtime_application()(scope, receive, later)
+
+    async with realtime(user=user, application=slow) as client:
+        await client.subscribe("posts")
+        await client.join("r")
+        reads.clear()
+        await Post.objects.acreate(title="before")
+        await asyncio.sleep(0.2)
+        await sync_to_async(disconnect)(user=user)
+        await asyncio.sleep(0.2)
+        await Post.objects.acreate(title="after")
+        await abroadcast("r", "after")
+        await asyncio.sleep(0.2)
+        reads.set()
+        assert await seen(client) == "before"
+        assert (await client.receive("closing"))["code"] == 4500
+        with pytest.raises(AssertionError, match="websocket.close"):
+            await client.receive()
