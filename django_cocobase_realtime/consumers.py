@@ -20,7 +20,7 @@ from .auth.chain import AuthenticationUnavailable
 from .conf import Limits, conf
 from .fanout.connection import Connection
 from .fanout.hub import Hub
-from .fanout.transport import unsent_of, wait_for_close
+from .fanout.transport import held_back, unsent_of, wait_for_close
 from .fanout.writer import Writer
 from .grants import Grant
 from .identity import Identity
@@ -131,7 +131,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         """A frame: the session decides, the consumer does."""
         self._touch()
         try:
-            await self._perform_all(self.session.receive(text_data, time.monotonic()))
+            with held_back(self.base_send):
+                await self._perform_all(self.session.receive(text_data, time.monotonic()))
         except (OperationalError, InterfaceError, AuthenticationUnavailable) as error:
             logger.warning("The database is unavailable: %r", error)
             self._end(CloseCode.UNAVAILABLE, RETRY_UNAVAILABLE_MS)

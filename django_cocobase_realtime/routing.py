@@ -6,6 +6,7 @@ so it may stand above ``get_asgi_application()``.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ from django.conf import settings
 from django.urls import re_path
 
 from .conf import conf
+
+logger = logging.getLogger(__name__)
 
 
 def realtime_application(prefix: str = "realtime") -> Any:
@@ -51,7 +54,8 @@ class _Routes:
     def __init__(self, prefix: str) -> None:
         under = re.escape(prefix.strip("/"))
         self._named = re.compile(rf"/+{under}/(collections|rooms)/(.+?)/?", re.DOTALL)
-        self._router = URLRouter(websocket_urlpatterns(prefix))
+        nowhere: Any = _nowhere
+        self._router = URLRouter([*websocket_urlpatterns(prefix), re_path("", nowhere)])
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         found = None if scope.get("root_path") else self._named.fullmatch(scope["path"])
@@ -71,6 +75,12 @@ async def _sdk_consumer(scope: Any, receive: Any, send: Any) -> None:
     from .sdk_consumer import serve
 
     await serve(scope, receive, send)
+
+
+async def _nowhere(scope: Any, receive: Any, send: Any) -> None:
+    """No such path: strangers ask for many, so it is refused without a fuss."""
+    logger.warning("There is no WebSocket at %r.", scope["path"])
+    await send({"type": "websocket.close"})
 
 
 class RealtimeOriginValidator(OriginValidator):
@@ -103,6 +113,11 @@ class RealtimeOriginValidator(OriginValidator):
         if b"origin" not in headers:
             application: Any = self.application
             return await application({**scope, "realtime_origin_checked": False}, receive, send)
+        try:
+            _ = urlsplit(headers[b"origin"].decode("latin1")).port
+        except ValueError:  # no browser's: an address that is none
+            await send({"type": "websocket.close"})
+            return None
         scope = {**scope, "realtime_origin_checked": self._vouches(headers)}
         return await super().__call__(scope, receive, send)
 

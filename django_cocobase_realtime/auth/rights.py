@@ -7,7 +7,7 @@ model, another service) are announced by ``permissions_changed(user)``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from django.contrib.auth import get_user_model

@@ -52,7 +52,7 @@ class Checks:
     ) -> None:
         self._collection = collection
         self._deliver = deliver
-        self._waiting: deque[tuple[Change, list[Subscription]]] = deque()
+        self._waiting: deque[tuple[Change, dict[Subscription, int]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def put(self, change: Change, subscriptions: list[Subscription]) -> None:
@@ -65,7 +65,7 @@ class Checks:
             if subscription.unchecked is None:
                 subscription.unchecked = deque()
             subscription.unchecked.append(change.seq or 0)
-        self._waiting.append((change, subscriptions))
+        self._waiting.append((change, {each: each.rights for each in subscriptions}))
         spent.waiting += 1
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -91,7 +91,12 @@ class Checks:
                     found = []
                 self._waiting.popleft()
                 spent.waiting -= 1
-                live = {s for s in subscriptions if _took_off(s, change.seq or 0)}
+                # what was asked before its rights changed counts no more
+                live = {
+                    s
+                    for s, rights in subscriptions.items()
+                    if s.rights == rights and _took_off(s, change.seq or 0)
+                }
                 self._deliver(change, [(s, event) for s, event in found if s in live])
         finally:
             self._task = None

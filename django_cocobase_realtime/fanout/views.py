@@ -5,10 +5,12 @@ Asked when it starts, and again when rights may have changed.
 
 from __future__ import annotations
 
-from hashlib import blake2s
+from hashlib import blake2s, sha256
 from typing import Any
 
 import msgspec
+from django.conf import settings
+from django.utils.encoding import force_bytes
 
 from ..conf import Limits
 from ..filters import Filter, FilterLimits, InvalidFilter, parse
@@ -65,8 +67,12 @@ def packed(command: Subscribe) -> bytes:
 
 
 def _scope(parts: Any) -> str:
-    """A hash of what a subscription may see, the same on every server for the same ``parts``."""
-    return blake2s(repr(parts).encode(), digest_size=8).hexdigest()
+    """A hash of what a subscription may see, the same on every server for the same ``parts``.
+
+    Keyed: what a permission compares is no client's to guess.
+    """
+    key = sha256(force_bytes(settings.SECRET_KEY)).digest()
+    return blake2s(repr(parts).encode(), digest_size=8, key=key, person=b"scope").hexdigest()
 
 
 def _filter(limits: Limits, command: Subscribe, grant: Grant) -> Filter:
