@@ -30,6 +30,8 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@touch $@
 
 demo: $(VENV)/.demo ## Serve the live demo page (PORT=8000)
+	@$(BIN)/python -c "import socket; socket.create_server(('$(HOST)', $(PORT)))" 2>/dev/null || \
+		{ echo "Port $(PORT) is taken; choose another: make demo PORT=8001"; exit 1; }
 	$(BIN)/python manage.py migrate --verbosity 0
 	$(BIN)/python manage.py seed
 	@echo "Open http://$(HOST):$(PORT)/ in two windows."

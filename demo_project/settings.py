@@ -53,6 +53,7 @@ TEMPLATES = [
     }
 ]
 STATIC_URL = "static/"
+TIME_ZONE = "UTC"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

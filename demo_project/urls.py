@@ -1,5 +1,7 @@
 from django.contrib import admin
+from django.templatetags.static import static
 from django.urls import include, path
+from django.views.generic import RedirectView
 
 from demo_project.board import pages, views
 
@@ -22,6 +24,7 @@ urlpatterns = [
     path("api/clock", views.clock),
     path("api/plug", views.pull_plug),
     path("api/plug/state", views.plug_state),
+    path("favicon.ico", RedirectView.as_view(url=static("board/icon.svg"))),
     path("admin/", admin.site.urls),
     path("realtime/", include("django_cocobase_realtime.urls")),
 ]

@@ -20,7 +20,7 @@ from django.db import models
 from django.utils.module_loading import import_string
 
 from .database import database_for
-from .documents import RowCodec, is_secret_looking, jsonable
+from .documents import RowCodec, jsonable
 from .events import Change, Image
 from .filters import Filter, InvalidFilter, Kind, Row, Schema, parse
 from .filters.orm import field_spec
@@ -269,14 +269,6 @@ class Collection:
         made = serializer(instance)
         document: dict[str, Any] = jsonable(getattr(made, "data", made))
         return document
-
-    def refused_fields(self) -> list[str]:
-        """Names in ``fields`` that look secret and were not declared otherwise."""
-        return [
-            name
-            for name in self.fields or ()
-            if is_secret_looking(name) and name not in self.not_secret
-        ]
 
 
 def trigger_name(collection: str) -> str:

@@ -134,7 +134,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             with held_back(self.base_send):
                 await self._perform_all(self.session.receive(text_data, time.monotonic()))
         except (OperationalError, InterfaceError, AuthenticationUnavailable) as error:
-            logger.warning("The database is unavailable: %r", error)
+            logger.warning("The database is unavailable: %r", error.__cause__ or error)
             self._end(CloseCode.UNAVAILABLE, RETRY_UNAVAILABLE_MS)
         except Exception:
             logger.exception("A request failed.")
@@ -183,7 +183,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             case do.Authorize(name, filters):
                 return await self._authorize(name, filters)
             case do.Prepare(collection):
-                return await self._present.prepare(collection)
+                return await self._present.following.prepare(collection)
             case do.Attach(subscription, begin):
                 self._present.attach(subscription, begin)
             case do.Detach(subscription):

@@ -161,7 +161,6 @@ class RowCodec:
         self._encoders = [
             (name, field.attname, field_encoder(field)) for name, field in self.fields.items()
         ]
-        self._by_name = {name: (attname, encode) for name, attname, encode in self._encoders}
         self.attnames = tuple(attname for _, attname, _ in self._encoders)
         self.generated = any(getattr(f, "generated", False) for f in self.fields.values())
 

@@ -9,7 +9,9 @@ import string
 from datetime import datetime
 from typing import Any, ClassVar
 
+from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.utils import timezone
 
@@ -27,6 +29,9 @@ __all__ = [
     "RoomStream",
     "Stream",
 ]
+
+if not apps.is_installed("django_cocobase_realtime"):  # asgi.py alone leads here
+    raise ImproperlyConfigured("Add 'django_cocobase_realtime' to INSTALLED_APPS.")
 
 PREFIX_LENGTH = 8
 _ALPHABET = string.ascii_letters + string.digits

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import models
 
 from .collection import Collection, from_settings
 from .conf import conf
@@ -71,11 +70,6 @@ class Registry:
 
     def __iter__(self) -> Iterator[Collection]:
         return iter(list(self._collections().values()))
-
-    def watching(self, model: type[models.Model]) -> list[Collection]:
-        """Collections over a model's table, proxies and the concrete model alike."""
-        concrete = model._meta.concrete_model
-        return [collection for collection in self if collection.concrete_model is concrete]
 
 
 registry = Registry()

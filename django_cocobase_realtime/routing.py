@@ -121,6 +121,14 @@ class RealtimeOriginValidator(OriginValidator):
         scope = {**scope, "realtime_origin_checked": self._vouches(headers)}
         return await super().__call__(scope, receive, send)
 
+    def valid_origin(self, parsed_origin: Any) -> bool:
+        """Whether a page of this origin may connect; says so in the log where it may not."""
+        valid: bool = super().valid_origin(parsed_origin)
+        if not valid:
+            origin = None if parsed_origin is None else parsed_origin.geturl()
+            logger.warning("Pages of %r may not connect; see ALLOWED_ORIGINS.", origin)
+        return valid
+
     def _vouches(self, headers: dict[bytes, bytes]) -> bool:
         origin = headers[b"origin"]
         if "*" in self.allowed_origins:

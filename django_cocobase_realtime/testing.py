@@ -18,11 +18,15 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from typing import Any, cast
 
 import msgpack
-import pytest
 from channels.layers import InMemoryChannelLayer
 from channels.testing import WebsocketCommunicator
 
@@ -170,7 +174,10 @@ class UnkindChannelLayer(InMemoryChannelLayer):
         await super().group_send(group, message)
 
 
-@pytest.fixture
-def realtime() -> Callable[..., AbstractAsyncContextManager[RealtimeClient]]:
-    """`connect`, as a fixture."""
-    return connect
+with suppress(ImportError):  # TransactionTestCase needs no pytest
+    import pytest
+
+    @pytest.fixture
+    def realtime() -> Callable[..., AbstractAsyncContextManager[RealtimeClient]]:
+        """`connect`, as a fixture."""
+        return connect

@@ -38,6 +38,29 @@ async def test_routes(path, prefix, found, transactional_db):
     assert await accepted(path, prefix=prefix) is found
 
 
+async def test_a_wrong_path_or_page_is_told_in_one_line_of_the_log(caplog, transactional_db):
+    assert not await accepted("/realtme")
+    assert not await accepted(origin=b"http://evil.example")
+    assert [record.getMessage() for record in caplog.records] == [
+        "There is no WebSocket at '/realtme'.",
+        "Pages of 'http://evil.example' may not connect; see ALLOWED_ORIGINS.",
+    ]
+
+
+def test_an_app_that_is_not_installed_says_so():
+    code = (
+        "import django; from django.conf import settings\n"
+        "apps = ['django.contrib.contenttypes', 'django.contrib.auth']\n"
+        "settings.configure(INSTALLED_APPS=apps)\n"
+        "django.setup()\n"
+        "import django_cocobase_realtime.consumers"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.endswith("Add 'django_cocobase_realtime' to INSTALLED_APPS.\n")
+
+
 @pytest.mark.parametrize(
     ("allowed", "origin", "may"),
     [
@@ -136,3 +159,12 @@ async def test_the_last_connection_leaves_nothing_running(realtime, api_key):
         assert len(asyncio.all_tasks()) > before
     await asyncio.sleep(0.05)
     assert len(asyncio.all_tasks()) == before
+
+
+def test_the_test_helpers_need_no_pytest():
+    code = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "import django; django.setup()\n"
+        "from django_cocobase_realtime.testing import capture_events, connect"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

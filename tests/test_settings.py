@@ -126,6 +126,25 @@ def test_layers_and_servers(settings, monkeypatch):
     assert [m.id for m in check_settings()] == ["cocobase_realtime.W052"]
 
 
+@pytest.mark.parametrize(
+    ("argv", "home", "ids"),
+    [
+        (["manage.py", "runserver"], "django.contrib.staticfiles", ["W054"]),
+        (["manage.py", "runserver", "8001"], "django.core", ["W054"]),
+        (["manage.py", "runserver"], "daphne", []),
+        (["manage.py", "migrate"], "django.contrib.staticfiles", []),
+    ],
+)
+def test_a_runserver_without_sockets(settings, monkeypatch, argv, home, ids):
+    settings.COCOBASE_REALTIME = {}
+    settings.DEBUG = True
+    monkeypatch.setattr("sys.argv", argv)
+    monkeypatch.setattr(
+        "django_cocobase_realtime.checks.environment.get_commands", lambda: {"runserver": home}
+    )
+    assert [m.id.removeprefix("cocobase_realtime.") for m in check_settings()] == ids
+
+
 class Elsewhere:
     """Posts live in the other database; replicas and the log do as the test says."""
 

@@ -43,6 +43,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
         values.jwt,
         values.authenticators,
         environment.layer,
+        environment.runserver,
         values.numbers,
         environment.daphne,
         rooms.declarations,

@@ -212,7 +212,8 @@ def check_unseen() -> Iterator[CheckMessage]:
         yield info(
             80,
             f"Bulk writes to {', '.join(sorted(plain))} are not seen by clients.",
-            "Use RealtimeManager, or capture = 'triggers' on PostgreSQL; saves are seen.",
+            "Saves are seen. For the others use RealtimeManager, or capture = 'triggers' on "
+            "PostgreSQL; or silence cocobase_realtime.I080.",
         )
     if silent:
         yield warning(

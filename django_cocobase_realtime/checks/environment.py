@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage
+from django.core.management import get_commands
 
 from ..conf import conf
 from .messages import error, warning
@@ -44,6 +46,18 @@ def layer() -> Iterator[CheckMessage]:
             )
     if not apps.is_installed("channels"):
         yield warning(52, "'channels' is not in INSTALLED_APPS.", "Add it.")
+
+
+def runserver() -> Iterator[CheckMessage]:
+    """The development server that is being started serves WebSockets."""
+    if sys.argv[1:2] != ["runserver"]:
+        return
+    if get_commands()["runserver"] in ("django.core", "django.contrib.staticfiles"):
+        yield warning(
+            54,
+            "This runserver is a WSGI server, which serves no WebSockets.",
+            "Put 'daphne' first in INSTALLED_APPS and set ASGI_APPLICATION, or run uvicorn.",
+        )
 
 
 def _major(package: str) -> int:

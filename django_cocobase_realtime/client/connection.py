@@ -10,8 +10,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+try:
+    from websockets.asyncio.client import ClientConnection, connect
+    from websockets.exceptions import ConnectionClosed, WebSocketException
+except ImportError as missing:
+    raise ImportError(
+        'The client needs websockets: pip install "django-cocobase-realtime[client]"'
+    ) from missing
 
 from .backoff import Backoff, Pause
 from .errors import RealtimeError, Reply, logger

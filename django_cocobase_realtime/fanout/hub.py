@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from ..collection import Collection
 from ..events import (
     Bell,
     Broadcast,
@@ -29,18 +27,14 @@ from ..events import (
     RightsChanged,
     decode,
 )
-from ..log.read import Extent
-from ..registry import registry
 from ..wire.codes import CloseCode
-from ..workers import DatabaseThread
 from . import tending, upkeep
-from .audience import Audience
 from .batches import Batches
 from .broker import broker
 from .connection import Connection
-from .feed import Feed
-from .membership import PATIENCE, Membership
-from .names import CONTROL, collection_group
+from .following import Following
+from .membership import QUICK, Membership
+from .names import CONTROL
 from .rights import freeze, thaw
 from .rooms import Rooms
 from .speech import push
@@ -48,8 +42,6 @@ from .start import start
 from .subscriptions import Begin, Subscription
 
 logger = logging.getLogger(__name__)
-
-QUICK = 0.5  # seconds to wait for a group whose events the log brings anyway
 
 
 class Hub:
@@ -59,11 +51,8 @@ class Hub:
         self.loop = loop
         self.connections: dict[str, Connection] = {}
         self.rooms = Rooms(self)
-        self.audiences: dict[str, Audience] = {}
-        self._users: Counter[str] = Counter()
+        self.following = Following(self)
         self.batches = Batches(loop)
-        self.feeds: dict[str, Feed] = {}
-        self.threads: dict[str, DatabaseThread] = {}
         self.groups = Membership(self._take)
         self._tasks: list[asyncio.Task[None]] = []
         self._tending = False
@@ -84,7 +73,7 @@ class Hub:
         """Take a connection in; the first one makes the hub listen."""
         self.connections[connection.id] = connection
         if not self._tasks:
-            broker.attach(self.loop, self._hears)
+            broker.attach(self.loop, self.following.hears)
             self._start(self.groups.listen())
             self._start(self.groups.sweep())
             self._start(upkeep.trim())
@@ -103,7 +92,7 @@ class Hub:
             self.detach(subscription)
         for room in list(connection.rooms):
             self.rooms.drop(connection, room, lost=lost)
-        if not self.connections and (self._tasks or self.threads):
+        if not self.connections and (self._tasks or self.following.threads):
             await self._rest()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -112,9 +101,7 @@ class Hub:
     async def _rest(self) -> None:
         tasks, self._tasks = self._tasks, []
         broker.detach(self.loop)
-        for thread in self.threads.values():
-            thread.close()
-        self.threads.clear()
+        self.following.close()
         for task in tasks:
             task.cancel()
         if _hubs.get(self.loop) is self:
@@ -126,58 +113,7 @@ class Hub:
             self.rooms.close()
         await self.groups.leave_all()
 
-    # subscriptions and rooms
-
-    async def prepare(self, collection: str) -> Extent | None:
-        """Follow a collection, and catch up with all that was committed before.
-
-        Returns how far everything is delivered, None for a collection without a log. Raises what
-        the database raises. One ``attach`` or ``release`` must follow, in the same turn.
-        """
-        shown = registry.get(collection)
-        self._users[collection] += 1
-        try:
-            if collection not in self.audiences:
-                self.audiences[collection] = Audience(shown)
-            group = collection_group(collection)
-            await self.groups.need(group, QUICK if shown.durable else PATIENCE)
-            if not shown.durable:
-                return None
-            feed = self.feeds.get(collection)
-            if feed is None:
-                feed = self.feeds[collection] = self._follow(shown)
-            await feed.caught_up()
-        except BaseException:
-            self.release(collection)
-            raise
-        return feed.extent
-
-    def release(self, collection: str) -> None:
-        """One subscription less; after the last one the collection is not followed any more."""
-        self._users[collection] -= 1
-        self.groups.release(collection_group(collection))
-        if self._users[collection] <= 0:
-            del self._users[collection]
-            audience = self.audiences.pop(collection, None)
-            if audience is not None:
-                audience.stop()
-            feed = self.feeds.pop(collection, None)
-            if feed is not None:
-                feed.stop()
-
-    def _follow(self, collection: Collection) -> Feed:
-        using = collection.database
-        thread = self.threads.get(using)
-        if thread is None:
-            thread = self.threads[using] = DatabaseThread(using)
-        lost = partial(self._lost, collection.name)
-        return Feed(collection.name, thread, using, self._deliver_change, lost)
-
-    def _lost(self, collection: str) -> None:
-        """The stream began anew, or was trimmed faster than this process could read."""
-        for connection in list(self.connections.values()):
-            if any(s.collection == collection for s in connection.subscriptions.values()):
-                connection.close(CloseCode.POSITION_LOST)
+    # subscriptions
 
     def attach(self, subscription: Subscription, begin: Begin | None = None) -> None:
         """Start a prepared subscription; one of the same name is replaced, nothing lost between.
@@ -192,8 +128,8 @@ class Hub:
             subscription.begin = begin
             self.reconsider([connection])
         elif begin is None:
-            feed = self.feeds.get(name)
-            self.audiences[name].table.add(subscription)
+            feed = self.following.feeds.get(name)
+            self.following.audiences[name].table.add(subscription)
             subscription.seen = 0 if feed is None else feed.seq
         else:
             self.start(subscription, begin)
@@ -204,7 +140,9 @@ class Hub:
         """Bring a subscription up to date by a task of its own, then live."""
         name = subscription.collection
         subscription.begin = begin
-        work = start(subscription, self.audiences[name], self.feeds.get(name), begin)
+        work = start(
+            subscription, self.following.audiences[name], self.following.feeds.get(name), begin
+        )
         subscription.starting = self.loop.create_task(work)
 
     def detach(self, subscription: Subscription) -> None:
@@ -217,8 +155,8 @@ class Hub:
     def _forget(self, subscription: Subscription) -> None:
         if subscription.starting is not None:
             subscription.starting.cancel()
-        self.audiences[subscription.collection].table.discard(subscription)
-        self.release(subscription.collection)
+        self.following.audiences[subscription.collection].table.discard(subscription)
+        self.following.release(subscription.collection)
 
     def tend_rooms(self) -> None:
         """Somebody enters a room: look after rooms from now on."""
@@ -247,17 +185,13 @@ class Hub:
         """Hand an event to everyone here who must see it."""
         match event:
             case Change():
-                feed = self.feeds.get(event.collection) if event.seq is not None else None
-                if feed is not None:
-                    feed.take(event)
-                elif event.seq is None:
-                    self._deliver_change(event)
+                self.following.take(event)
             case Bell():
-                self.ring(event.collection)
+                self.following.ring(event.collection)
             case Broadcast() if not event.is_for_all:
                 self.rooms.deliver(event)
             case Presence():
-                self.rooms.hear(event)
+                self.rooms.members.hear(event)
             case Broadcast() | Push():
                 push(self, event)
             case Kick():
@@ -286,11 +220,6 @@ class Hub:
         while (task := self._thawing.get(connection)) is not None:
             await asyncio.wait({task})
 
-    def _deliver_change(self, change: Change) -> None:
-        audience = self.audiences.get(change.collection)
-        if audience is not None:
-            audience.tell(change)
-
     def _kick(self, event: Kick) -> None:
         for connection in list(self.connections.values()):
             identity = connection.identity
@@ -300,16 +229,6 @@ class Hub:
             by_credential = event.credential is not None and identity.credential == event.credential
             if (by_user or by_credential) and event.project in (None, identity.project):
                 connection.close(CloseCode(event.code))
-
-    def _hears(self, collection: str) -> Callable[[], None] | None:
-        """For the broker, from any thread: what to call when this collection's bell rings."""
-        return partial(self.ring, collection) if collection in self.feeds else None
-
-    def ring(self, collection: str) -> None:
-        """A collection's log has something new."""
-        feed = self.feeds.get(collection)
-        if feed is not None:
-            feed.ring()
 
 
 _hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = weakref.WeakKeyDictionary()

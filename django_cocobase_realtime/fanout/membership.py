@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 SWEEP = 1.0  # seconds between looks at groups to leave or to join again
 RENEW = 30.0  # seconds after which memberships are renewed: a flushed Redis forgets them
 PATIENCE = 5.0  # seconds to wait for a group, where nothing but the layer brings its events
+QUICK = 0.5  # where the log brings them anyway
 RETRY = (0.1, 2.0)  # seconds, first and longest wait before listening to the layer again
 
 

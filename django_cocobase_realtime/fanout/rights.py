@@ -41,8 +41,8 @@ def freeze(hub: Hub, connection: Connection) -> list[Subscription]:
         if subscription.starting is not None:
             subscription.starting.cancel()
             subscription.starting = None
-        feed = hub.feeds.get(subscription.collection)
-        table = hub.audiences[subscription.collection].table
+        feed = hub.following.feeds.get(subscription.collection)
+        table = hub.following.audiences[subscription.collection].table
         if feed is None:
             # what a snapshot held back follows it, should that begin anew: some of it was shown
             subscription.held = subscription.held or []
@@ -91,7 +91,7 @@ async def thaw(hub: Hub, connection: Connection) -> None:
         if subscription.begin is not None:
             hub.start(subscription, subscription.begin)
         else:
-            release(subscription, hub.audiences[subscription.collection])
+            release(subscription, hub.following.audiences[subscription.collection])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,22 +1,20 @@
-"""The hub's rooms: enters and leaves them for this process's connections, and tells these who
-comes, who goes and what is said.
+"""The hub's rooms: enters and leaves them for this process's connections, and tells what is said.
 
-What is announced over the channel layer is only a hint: versions and numbers show what was lost,
-and it is read again. All calls to the presence backend go through one thread, in their order.
+All calls to the presence backend go through one thread, in their order. ``members`` tells who
+comes and goes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ..conf import conf
 from ..database import database_for
-from ..events import Broadcast, Presence
+from ..events import Broadcast
 from ..models import PresenceRoom
 from ..room import RoomGrant
 from ..rooms import history
@@ -24,9 +22,10 @@ from ..rooms.history import Past
 from ..rooms.presence import Entry, Place, RoomKey, presence
 from ..rooms.rooms import Joined, LocalRoom, News, Seat, Wish
 from ..workers import DatabaseThread, run
+from .members import Members
 from .names import room_group
 from .room_frames import RoomFrames
-from .speech import fill, tell_room, tell_seat
+from .speech import tell_room, tell_seat
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
 
 STALE = 5.0  # seconds after which whoever enters looks first who is gone: nobody may have looked
 
@@ -43,7 +41,7 @@ class Rooms:
     """One a hub. ``server`` names it to the presence backend."""
 
     def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+        self.hub = hub
         self.server = uuid.uuid4().hex
         self.local: dict[RoomKey, LocalRoom] = {}
         self.lost: list[Place] = []
@@ -53,7 +51,7 @@ class Rooms:
         self._unlisted: dict[Seat, None] = {}  # who is to be entered again
         self._swept = float("-inf")
         self._thread: DatabaseThread | None = None
-        self._reading: dict[RoomKey, asyncio.Task[None]] = {}
+        self.members = Members(self)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the presence backend; calls are made one after the other, in this order."""
@@ -81,8 +79,8 @@ class Rooms:
             seat.held = seat.held or []
         try:
             if new:
-                await self._hub.groups.need(room_group(*key))
-            self._hub.tend_rooms()
+                await self.hub.groups.need(room_group(*key))
+            self.hub.tend_rooms()
             await self.sweep(STALE)
             await self.lease()
             if connection.rooms.get(wish.room) is not seat:
@@ -112,12 +110,12 @@ class Rooms:
                 return None
             seat.entry, info = entry, entered.info
             if entered.move is not None:
-                self.spread([entered.move], acting=seat.connection)
+                self.members.spread([entered.move], acting=seat.connection)
         else:
             if seat.entry is not None:
                 seat.entry = None
                 move = await self.call(backend.leave, seat.key, seat.connection.id)
-                self.spread([move] if move else [], acting=seat.connection)
+                self.members.spread([move] if move else [], acting=seat.connection)
             found = await self.call(backend.info, seat.key)
             if found is None and not wish.create:
                 return None
@@ -125,7 +123,7 @@ class Rooms:
         if info is not None:
             local.title = info.title
         if local.version is None or (info is not None and local.version < info.version):
-            await self.read(local)
+            await self.members.read(local)
         past = None
         if seat.grant.room.kept:
             kept = seat.grant.room.kept
@@ -155,15 +153,15 @@ class Rooms:
 
     async def sweep(self, after: float) -> bool:
         """Remove those whose time is over, where that was not done for so many seconds."""
-        if self._hub.loop.time() - self._swept < after:
+        if self.hub.loop.time() - self._swept < after:
             return False
-        self._swept = self._hub.loop.time()
-        self.spread(await self.call(presence().sweep))
+        self._swept = self.hub.loop.time()
+        self.members.spread(await self.call(presence().sweep))
         return True
 
     async def lease(self) -> None:
         """Hold this server's lease; where it was lost, enter all its connections again."""
-        loop = self._hub.loop
+        loop = self.hub.loop
         if loop.time() < self._leased_until:
             return
         settings = conf.presence
@@ -190,7 +188,7 @@ class Rooms:
             entry = replace(entry, state=member.state)
         entered = await self.call(presence().enter, entry)
         if entered is not None and entered.move is not None:
-            self.spread([entered.move])
+            self.members.spread([entered.move])
         if seat.connection.rooms.get(entry.key[1]) is not seat:  # it left meanwhile
             self.left.append((entry.key, entry.connection))
 
@@ -206,7 +204,7 @@ class Rooms:
             except BaseException:
                 self.left.append(place)
                 raise
-            self.spread([move] if move else [])
+            self.members.spread([move] if move else [])
 
     def drop(self, connection: Connection, room: str, *, lost: bool) -> Place | None:
         """Take a connection out here; the backend is told by and by (``tend``).
@@ -220,10 +218,8 @@ class Rooms:
         local.seats.pop(connection.id, None)
         if not local.seats:
             del self.local[seat.key]
-            reading = self._reading.pop(seat.key, None)
-            if reading is not None:
-                reading.cancel()
-        self._hub.groups.release(room_group(*seat.key))
+            self.members.forget(seat.key)
+        self.hub.groups.release(room_group(*seat.key))
         place = (seat.key, connection.id)
         if seat.entry is None and seat.live:
             return None
@@ -247,7 +243,7 @@ class Rooms:
             move = await self.call(presence().leave, key, connection)
             if self.left and self.left[0] == (key, connection):
                 del self.left[0]
-            self.spread([move] if move else [])
+            self.members.spread([move] if move else [])
 
     def close(self) -> None:
         """The hub rests."""
@@ -256,7 +252,7 @@ class Rooms:
             self._thread = None
         self._leased_until = float("-inf")
 
-    # members
+    # while it is there
 
     async def update(self, connection: Connection, room: str, state: dict[str, Any]) -> None:
         """Set the state of this connection's member."""
@@ -265,68 +261,7 @@ class Rooms:
             return
         move = await self.call(presence().update, seat.key, connection.id, state)
         if move is not None:
-            self.spread([move], acting=connection)
-
-    def spread(self, moves: Iterable[Presence], acting: Connection | None = None) -> None:
-        """Tell all processes, and those who are here at once, of changes that were made here."""
-        for move in moves:
-            self._hub.publish(move)
-            self.hear(move, acting)
-
-    def hear(self, move: Presence, acting: Connection | None = None) -> None:
-        """A change was announced."""
-        local = self.local.get((move.project, move.room))
-        if local is None:
-            return
-        news = local.take(move)
-        if news is News.NEXT:
-            self._tell(local, move, acting)
-        elif news is News.GAP and local.version is not None:
-            self._read_soon(local)
-
-    def _tell(self, local: LocalRoom, move: Presence, acting: Connection | None = None) -> None:
-        frames = RoomFrames(move, title=local.title)
-        for seat in list(local.seats.values()):
-            if not seat.live or not seat.grant.can_see_members or seat.connection is acting:
-                continue
-            own = seat.entry is not None and seat.entry.member == move.member.id
-            if own and move.event != "updated":
-                continue
-            text = frames.text(seat.connection.dialect)
-            if text is not None:
-                seat.connection.writer.push(text)
-
-    async def read(self, local: LocalRoom) -> None:
-        """Read the list of members anew, and tell what changed."""
-        since = local.version
-        roster = await self.call(presence().roster, local.key)
-        for move in local.adopt(roster, since):
-            self._tell(local, move)
-
-    def _read_soon(self, local: LocalRoom) -> None:
-        if local.key not in self._reading:
-            self._reading[local.key] = self._hub.loop.create_task(self._catch_up(local))
-
-    async def _catch_up(self, local: LocalRoom) -> None:
-        try:
-            await self.read(local)
-            await fill(local)
-        except Exception as error:
-            logger.warning("A room could not be read, trying again: %r", error)
-        finally:
-            if self._reading.get(local.key) is not None:
-                del self._reading[local.key]
-
-    async def compare(self) -> None:
-        """Find the rooms in which something was missed, and read it."""
-        versions = await self.call(presence().versions, list(self.local))
-        durable = [key for key, local in self.local.items() if local.position is not None]
-        heads = await run(history.heads, durable) if durable else {}
-        for key, local in list(self.local.items()):
-            moved = local.version is not None and versions.get(key, 0) != local.version
-            spoken = local.position is not None and heads.get(key) not in (None, local.position)
-            if moved or spoken:
-                self._read_soon(local)
+            self.members.spread([move], acting=connection)
 
     def title(self, connection: Connection, room: str) -> str:
         """What people see of a room that this connection is in."""
@@ -344,7 +279,7 @@ class Rooms:
         if news is News.NEXT:
             tell_room(local, event)
         elif news is News.GAP:
-            self._read_soon(local)
+            self.members.read_soon(local)
 
 
 def _entry(seat: Seat, wish: Wish, title: str, server: str) -> Entry:

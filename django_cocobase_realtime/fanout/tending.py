@@ -39,7 +39,7 @@ async def tend(rooms: Rooms) -> None:
             await rooms.flush()
             await rooms.lease()
             if await rooms.sweep(SWEEP):
-                await rooms.compare()
+                await rooms.members.compare()
         except Exception as error:
             logger.warning("Presence does not answer, trying again: %r", error)
 

@@ -41,16 +41,16 @@ async def poll(hub: Hub) -> None:
     while True:
         await asyncio.sleep(conf.log.poll)
         positions: dict[str, dict[str, Position]] = {}
-        for name, feed in hub.feeds.items():
+        for name, feed in hub.following.feeds.items():
             positions.setdefault(feed.using, {})[name] = feed.position
         for using, each in positions.items():
             try:
-                names = await hub.threads[using].run(behind, using, each)
+                names = await hub.following.threads[using].run(behind, using, each)
             except Exception as error:
                 logger.warning("The log cannot be read: %r", error)
                 continue
             for name in names:
-                hub.ring(name)
+                hub.following.ring(name)
 
 
 async def trim() -> None:
@@ -75,9 +75,9 @@ async def tell_cursors(hub: Hub) -> None:
     """Now and then, tell quiet subscriptions how far they are, lest their cursor age out."""
     while True:
         await asyncio.sleep(CURSORS)
-        for name, feed in list(hub.feeds.items()):
+        for name, feed in list(hub.following.feeds.items()):
             cursor = encode_cursor(name, feed.epoch, feed.seq)
-            audience = hub.audiences.get(name)
+            audience = hub.following.audiences.get(name)
             if audience is None:
                 continue
             for subscription in audience.table:

@@ -167,11 +167,6 @@ class Filter:
         """Matches no row."""
         return cls(NEVER)
 
-    @property
-    def possible(self) -> bool:
-        """False where no row can match, whatever it holds."""
-        return self.root != NEVER
-
     def canonical(self) -> str:
         """The same text for the same filter, on every server."""
         return self._canonical

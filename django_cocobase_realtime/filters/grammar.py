@@ -119,7 +119,7 @@ class _Parser:
         if operator == "isnull":
             return Condition(ref, kind, Op.IS_NULL, self._truth(value, key))
         if kind is Kind.OPAQUE:
-            raise InvalidFilter(f"{key!r} holds a {kind.value}; it knows isnull alone.")
+            raise InvalidFilter(f"{key!r} holds {_a(kind)}; it knows isnull alone.")
         if operator in ("in", "notin", "between"):
             return self._list(ref, spec, operator, value, key)
         if value is None:
@@ -173,14 +173,14 @@ class _Parser:
         try:
             return coerce(spec, value)
         except (ValueError, TypeError, OverflowError):
-            raise InvalidFilter(f"{key!r} must be a {spec.compares_as.value}.") from None
+            raise InvalidFilter(f"{key!r} must be {_a(spec.compares_as)}.") from None
 
     def _text(self, kind: Kind, operator: str, value: Any, key: str) -> Any:
         if kind is Kind.JSON and operator in ("contains", "icontains"):
             tagged = self._coerce(FieldSpec("", Kind.JSON), value, key)
             return tagged, fold(value) if isinstance(value, str) else None
         if kind not in (Kind.TEXT, Kind.ADDRESS, Kind.JSON):
-            raise InvalidFilter(f"{key!r}: {operator} is for text; this is a {kind.value}.")
+            raise InvalidFilter(f"{key!r}: {operator} is for text; this is {_a(kind)}.")
         if not isinstance(value, str):
             raise InvalidFilter(f"{key!r}: {operator} takes a text.")
         return fold(value)
@@ -190,6 +190,10 @@ class _Parser:
         if text not in _TRUTH:
             raise InvalidFilter(f"{key!r}: isnull takes true or false.")
         return _TRUTH[text]
+
+
+def _a(kind: Kind) -> str:
+    return f"{'an' if kind.value[0] in 'aeioI' else 'a'} {kind.value}"
 
 
 def _ordered(ref: Ref, kind: Kind, operator: str, operand: Any, key: str) -> Condition:

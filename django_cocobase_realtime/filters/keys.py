@@ -83,6 +83,8 @@ class Names:
         if ref is None:
             where = "" if name == key else f"{key!r}: "
             message = f"{where}{name!r} cannot be filtered by; allowed are {self.allowed}."
+            if any(name.startswith(f"{each}_") for each in self.allowed):
+                message += f" If its end was meant as an operator: there are {list(OPERATORS)}."
             raise InvalidFilter(message)
         return ref
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from ..conf import PresenceSettings
 from ..database import database_for, write_transaction
 from ..events import Member, Presence
 from ..models import Claim, PresenceConnection, PresenceMember, PresenceRoom, PresenceServer
+from .clock import DatabaseClock
 from .presence import (
     Entered,
     Entry,
@@ -28,7 +28,6 @@ from .presence import (
 )
 
 CHUNK = 400  # rooms named in one query, rows deleted by one
-CLOCK = 60.0  # seconds after which the database's clock is read again
 LENGTH = 255
 ATTEMPTS = 50
 
@@ -42,30 +41,16 @@ class DatabasePresence(PresenceBackend):
     """
 
     def __init__(self, settings: PresenceSettings) -> None:
-        self._ahead: dict[str, tuple[float, float]] = {}
+        self._clock = DatabaseClock()
 
     @property
     def using(self) -> str:
         """The database that the project's routers choose."""
         return database_for(PresenceRoom)
 
-    def _now(self) -> float:
-        """Seconds since 1970 by the database's clock."""
-        using, own = self.using, time.time()
-        if connections[using].vendor != "postgresql":
-            return own
-        ahead, read_at = self._ahead.get(using, (0.0, 0.0))
-        if not 0 <= own - read_at < CLOCK:
-            with connections[using].cursor() as cursor:
-                cursor.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
-                (theirs,) = cursor.fetchone()
-            ahead = theirs - own
-            self._ahead[using] = ahead, own
-        return own + ahead
-
     def renew(self, server: str, seconds: float) -> bool:
         servers = PresenceServer.objects.using(self.using)
-        until = self._now() + seconds
+        until = self._clock.now(self.using) + seconds
         if servers.filter(pk=server).update(expires_at=until):
             return True
         # one statement, which waits for other writers (read first, SQLite would fail at once)
@@ -78,7 +63,8 @@ class DatabasePresence(PresenceBackend):
         return False
 
     def enter(self, entry: Entry, *, create: bool = True) -> Entered | None:
-        using, now = self.using, self._now()
+        using = self.using
+        now = self._clock.now(using)
         with write_transaction(using):
             room = self._open(using, entry, now) if create else self._lock(using, entry.key)
             if room is None:
@@ -176,7 +162,8 @@ class DatabasePresence(PresenceBackend):
         return moves
 
     def linger(self, places: Sequence[Place], seconds: float) -> None:
-        using, until = self.using, self._now() + seconds
+        using = self.using
+        until = self._clock.now(using) + seconds
         names = [connection for _, connection in places]
         wanted = defaultdict(set)
         for key, connection in places:
@@ -238,7 +225,8 @@ class DatabasePresence(PresenceBackend):
         return found
 
     def sweep(self) -> list[Presence]:
-        using, now = self.using, self._now()
+        using = self.using
+        now = self._clock.now(using)
         # the lease first: a server that comes back to find none enters all its connections again
         servers = PresenceServer.objects.using(using)
         if servers.filter(expires_at__lte=now).exists():
@@ -271,7 +259,7 @@ class DatabasePresence(PresenceBackend):
         ]
 
     def claim(self, name: str, seconds: float) -> bool:
-        now = self._now()
+        now = self._clock.now(self.using)
         digest, until = _digest(name), now + seconds
         claims = Claim.objects.using(self.using)
         if claims.filter(pk=digest, expires_at__lte=now).update(expires_at=until):

@@ -24,7 +24,9 @@ def auth(session: Session, command: Auth) -> Steps:
     if identity is None:
         yield session.error(
             ErrorCode.AUTHENTICATION_FAILED,
-            "The credential does not hold; send a valid API key, token or session.",
+            "No token came, and no visitor is logged in here."
+            if command.token is None
+            else "The credential does not hold; send a valid API key or token.",
             command.id,
         )
         if current is None:

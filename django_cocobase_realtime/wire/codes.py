@@ -78,7 +78,7 @@ _REASONS = {
     CloseCode.OVERLOADED: "The server takes no more connections; retry after retry_after_ms.",
     CloseCode.DRAINING: "The server is going down; reconnect at a random time in retry_after_ms.",
     CloseCode.PERMISSIONS_CHANGED: "Permissions changed; reconnect now and fetch afresh.",
-    CloseCode.BAD_CREDENTIAL: "The credential is wrong or was revoked.",
+    CloseCode.BAD_CREDENTIAL: "The credential is wrong or was revoked, or nobody is logged in.",
     CloseCode.AUTH_TIMEOUT: "No auth message came in time.",
     CloseCode.AUTH_REQUIRED: "The first message must be auth.",
     CloseCode.TOO_MANY_BAD_REQUESTS: "Too many malformed requests.",

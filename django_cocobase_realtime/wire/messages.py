@@ -6,7 +6,7 @@ keys are ignored, so that newer clients can talk to older servers.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -165,6 +165,8 @@ def sentence(error: str) -> str:
     place = place.rstrip("`").lstrip(".")
     for python, wire in _WORDS:
         reason = reason.replace(python, wire)
+    if reason.startswith("Invalid enum value"):  # there is one enum on the wire
+        reason += f"; there are {', '.join(get_args(EventName))}"
     return f"{place}: {reason}." if place else f"{reason}."
 
 

@@ -18,7 +18,6 @@ from .scan import BadFrame, scan
 COLLECTIONS = "sdk.collections"
 BROADCAST = "sdk.broadcast"
 ROOMS = "sdk.rooms"
-DIALECTS = (COLLECTIONS, BROADCAST, ROOMS)
 ANONYMOUS = ("anonymous", "Anonymous")
 SERVER = ("server", "Server")
 OPS = {"created": "create", "updated": "update", "deleted": "delete"}

@@ -116,6 +116,12 @@ def test_a_first_failure_closes_and_nothing_is_read_after():
     assert shell.take({"type": "auth"}) == []
 
 
+def test_without_a_token_the_refusal_speaks_of_the_login():
+    shell = Shell()
+    shell.answers[do.Authenticate] = None
+    assert "logged in" in shell.take({"type": "auth"})[1].frame["message"]
+
+
 def test_before_auth_only_ping_is_answered():
     shell = Shell()
     assert shell.answer("ping") == {"type": "pong"}

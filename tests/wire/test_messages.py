@@ -65,7 +65,7 @@ def test_unknown_keys_are_ignored():
         ('{"type":"auth","token":{}}', "token"),
         ('{"type":"broadcast","room":"r"}', "message"),
         ('{"type":"broadcast","room":"r","message":1,"echo":1}', "echo"),
-        ('{"type":"subscribe","collection":"p","events":["x"]}', "events"),
+        ('{"type":"subscribe","collection":"p","events":["x"]}', "created, updated, deleted"),
         ('{"type":"subscribe","collection":"p","filters":[]}', "filters"),
         ('{"type":"subscribe","collection":"p","fields":[1]}', "fields"),
         ('{"type":"ping","id":1.5}', "id"),

@@ -8,13 +8,16 @@ const watching = db.watchCollection("beats", onEvent, { filters: { name: "plug" 
 function begin({ first, last }) {
   const began = performance.now();
   run = { first, last, made: first - 1, got: new Map(), twice: 0, began, resumed: null, cut: false };
-  const squares = Array.from({ length: last - first + 1 }, () => element("li"));
-  $("squares").replaceChildren(...squares);
+  lay(last - first + 1);
   $("steps").replaceChildren();
   $("verdict").textContent = "";
   step("changes begin");
   $("pull").disabled = true;
   poll(run);
+}
+
+function lay(count) {
+  $("squares").replaceChildren(...Array.from({ length: count }, () => element("li")));
 }
 
 function step(text) {
@@ -99,6 +102,8 @@ function show() {
   step("all are here");
   $("verdict").textContent = `Nothing was lost: ${made} changes made, ${got.size} received, ${twice} twice. ${missed}`;
 }
+
+lay(Number($("squares").dataset.changes)); // what a run will fill
 
 $("pull").addEventListener("click", async () => {
   $("pull").disabled = true;

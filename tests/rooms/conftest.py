@@ -1,0 +1,17 @@
+"""Fixtures of rooms."""
+
+import pytest
+
+from django_cocobase_realtime.rooms import presence as backends
+from tests.rooms.steps import SHORT
+
+
+@pytest.fixture(params=["database", "memory"])
+def presence(request, settings):
+    settings.COCOBASE_REALTIME = {"PRESENCE": {"BACKEND": request.param, **SHORT}}
+    backends._backend.cache_clear()
+
+
+@pytest.fixture
+def bob(transactional_db, django_user_model):
+    return django_user_model.objects.create_user("bob", is_staff=True)

@@ -1,0 +1,112 @@
+"""Who is in a room, as the others see it: tabs, reconnects, states, and those who are unlisted."""
+
+import asyncio
+
+from asgiref.sync import sync_to_async
+
+from tests.rooms.steps import presence_of
+
+
+async def test_one_person_on_three_tabs(realtime, user, bob, presence):
+    async with realtime(user=bob) as watcher:
+        await watcher.join("r")
+        async with realtime(user=user) as first, realtime(user=user) as second:
+            assert (await first.join("r"))["participants"] == 2
+            assert await presence_of(watcher) == ("joined", "ada", 2)
+            reply = await second.join("r")
+            assert reply["participants"] == 2
+            assert [m["name"] for m in reply["members"]] == ["bob", "ada"]
+            async with realtime(user=user) as third:
+                await third.join("r")
+            await second.send({"type": "leave", "room": "r"})
+            await second.receive("left")
+            assert await watcher.receive_nothing(1.5)  # two of three are gone
+            assert await first.receive_nothing()
+        assert await presence_of(watcher) == ("left", "ada", 1)
+        assert await watcher.receive_nothing()
+
+
+async def test_a_reconnect_within_the_grace_is_no_departure(realtime, user, bob, presence):
+    async with realtime(user=bob) as watcher:
+        await watcher.join("r")
+        async with realtime(user=user) as ada:
+            await ada.join("r", state={"mood": "fine"})
+            assert await presence_of(watcher) == ("joined", "ada", 2)
+        await asyncio.sleep(0.2)
+        async with realtime(user=user) as ada:
+            reply = await ada.join("r")
+            assert {"id": str(user.pk), "name": "ada", "state": {"mood": "fine"}} in reply[
+                "members"
+            ]
+            assert await watcher.receive_nothing(1.5)
+            await ada.send({"type": "leave", "room": "r"})
+            assert await presence_of(watcher) == ("left", "ada", 1)
+
+
+async def test_who_has_no_user_leaves_at_once(realtime, api_key, user, presence):
+    async with realtime(user=user) as watcher:
+        await watcher.join("r")
+        async with realtime(token=api_key) as one, realtime(token=api_key) as two:
+            assert (await one.join("r"))["participants"] == 2
+            assert (await two.join("r"))["participants"] == 3
+            assert [(await presence_of(watcher))[2] for _ in "ab"] == [2, 3]
+        gone = {(await presence_of(watcher))[0] for _ in "ab"}
+        assert gone == {"left"}
+
+
+async def test_states(realtime, user, bob, presence, settings):
+    async with realtime(user=bob) as watcher, realtime(user=user) as ada:
+        await watcher.join("r")
+        reply = await ada.request({"type": "state", "room": "r", "state": {}})
+        assert reply["code"] == "not_joined"
+        await ada.join("r", state={"typing": False})
+        frame = await watcher.receive("presence")
+        assert frame["member"]["state"] == {"typing": False}
+        reply = await ada.request(
+            {"type": "state", "room": "r", "state": {"typing": True}, "id": 5}
+        )
+        assert reply == {"type": "state", "room": "r", "id": 5}
+        frame = await watcher.receive("presence")
+        assert (frame["event"], frame["member"]["state"]) == ("updated", {"typing": True})
+        # the same again is no news
+        await ada.request({"type": "state", "room": "r", "state": {"typing": True}, "id": 6})
+        reply = await ada.request({"type": "state", "room": "r", "state": {"x": "y" * 1100}})
+        assert reply["code"] == "too_large"
+        reply = await ada.request({"type": "join", "room": "q", "state": {"x": "y" * 1100}})
+        assert reply["code"] == "too_large"
+        assert await watcher.receive_nothing()
+        assert await ada.receive_nothing()
+
+
+async def test_unlisted(realtime, user, bob, presence):
+    async with realtime(user=bob) as watcher, realtime(user=user) as ghost:
+        reply = await ghost.join("r", presence=False)
+        assert (reply["participants"], reply["members"]) == (0, [])
+        assert (await watcher.join("r"))["participants"] == 1
+        assert await presence_of(ghost) == ("joined", "bob", 1)
+        reply = await ghost.request({"type": "state", "room": "r", "state": {}})
+        assert reply["code"] == "forbidden"
+        await ghost.send({"type": "broadcast", "room": "r", "message": "boo"})
+        assert (await watcher.receive("event"))["message"] == "boo"
+        await ghost.receive("event")
+        # shows himself, and hides again
+        assert (await ghost.join("r"))["participants"] == 2
+        assert await presence_of(watcher) == ("joined", "ada", 2)
+        assert (await ghost.join("r", presence=False))["participants"] == 1
+        assert await presence_of(watcher) == ("left", "ada", 1)
+        await ghost.send({"type": "leave", "room": "r"})
+        await ghost.receive("left")
+        assert await watcher.receive_nothing()
+
+
+async def test_a_kicked_user_does_not_linger(realtime, user, bob, presence):
+    from django_cocobase_realtime import disconnect
+
+    async with realtime(user=bob) as watcher, realtime(user=user) as ada:
+        await watcher.join("r")
+        await ada.join("r")
+        assert await presence_of(watcher) == ("joined", "ada", 2)
+        await sync_to_async(disconnect)(user=user)
+        assert await ada.closed() == 4500
+        frame = await watcher.receive("presence", timeout=2)
+        assert frame["event"] == "left"
