@@ -7,6 +7,7 @@ so it may stand above ``get_asgi_application()``.
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,32 +46,42 @@ class _Routes:
     """`websocket_urlpatterns` without Channels' router in between.
 
     SDK clients that are not let in come again every second: for them the way here is most of what
-    they cost.
+    they cost. And what waits here for the end of a connection is memory for as long as it lives:
+    a copy of the scope, and a coroutine for each that hands over to the next instead of returning
+    what there is to await.
     """
 
     def __init__(self, prefix: str) -> None:
         under = re.escape(prefix.strip("/"))
+        self._native = re.compile(rf"/+{under}/?")
         self._named = re.compile(rf"/+{under}/(collections|rooms)/(.+?)/?", re.DOTALL)
         self._router = URLRouter(websocket_urlpatterns(prefix))
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
-        found = None if scope.get("root_path") else self._named.fullmatch(scope["path"])
-        if found is None:
-            return await self._router(scope, receive, send)
-        scope["url_route"] = {"args": (), "kwargs": {"kind": found[1], "name": found[2]}}
-        return await _sdk_consumer(scope, receive, send)
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[Any]:
+        if not scope.get("root_path"):
+            if self._native.fullmatch(scope["path"]):
+                scope["url_route"] = _NATIVE_ROUTE
+                return _consumer(scope, receive, send)
+            found = self._named.fullmatch(scope["path"])
+            if found is not None:
+                scope["url_route"] = {"args": (), "kwargs": {"kind": found[1], "name": found[2]}}
+                return _sdk_consumer(scope, receive, send)
+        return self._router(scope, receive, send)
 
 
-async def _consumer(scope: Any, receive: Any, send: Any) -> None:
+_NATIVE_ROUTE: dict[str, Any] = {"args": (), "kwargs": {}}
+
+
+def _consumer(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
     from .consumers import RealtimeConsumer
 
-    await RealtimeConsumer()(scope, receive, send)
+    return RealtimeConsumer()(scope, receive, send)
 
 
-async def _sdk_consumer(scope: Any, receive: Any, send: Any) -> None:
+def _sdk_consumer(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
     from .sdk_consumer import serve
 
-    await serve(scope, receive, send)
+    return serve(scope, receive, send)
 
 
 class RealtimeOriginValidator(OriginValidator):
@@ -99,11 +110,10 @@ class RealtimeOriginValidator(OriginValidator):
 
         No Origin is fine: no browser, so no page that could misuse a visitor's cookie.
         """
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        if b"origin" not in headers:
+        if not any(name == b"origin" for name, _ in scope["headers"]):
             application: Any = self.application
             return await application({**scope, "realtime_origin_checked": False}, receive, send)
-        scope = {**scope, "realtime_origin_checked": self._vouches(headers)}
+        scope = {**scope, "realtime_origin_checked": self._vouches(dict(scope["headers"]))}
         return await super().__call__(scope, receive, send)
 
     def _vouches(self, headers: dict[bytes, bytes]) -> bool:
