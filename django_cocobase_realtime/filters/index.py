@@ -1,23 +1,24 @@
 """The third face of a filter: finds the filters that may match a row, without asking the others.
 
 Each filter stands at places, equalities of which every row that it matches has at least one:
-``status = published`` stands at one, ``status in (a, b)`` at two, a conjunction where its part
-with the fewest neighbours does, a disjunction at all places of its parts. What has no such place
+``status = published`` stands at one, ``status in (a, b)`` at two, a conjunction where its most
+telling part does, a disjunction at all places of its parts. What has no such place
 stands by a range of numbers or moments, where it has one (``ranges``), or by a text that must
 occur (``texts``). What has none of these (negations alone) is asked for every row.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ..few import Few, each, size, with_item, without
 from .expression import ALWAYS, And, Condition, Filter, Node, Op, Or, Place, all_of
 from .predicate import Predicate, compile_node
-from .ranges import HIGHEST, LOWEST, Ranges, exact, position
+from .ranges import Ranges, position
+from .required import Span, beside, needle_of, span_of
 from .row import Row
 from .schema import Ref
 from .texts import Texts
@@ -25,15 +26,6 @@ from .texts import Texts
 T = TypeVar("T", bound=Hashable)
 
 CROWDED = 16  # neighbours at one's places beyond which a range or a text is better
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A range that every row must lie in, both bounds included."""
-
-    ref: Ref
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +66,7 @@ class FilterIndex(Generic[T]):
         self._entries: dict[Filter, _Entry[T]] = {}
         self._everywhere: dict[_Entry[T], None] = {}
         self._buckets: dict[Ref, dict[Hashable, Few[_Entry[T]]]] = {}
+        self._taken: Counter[Ref] = Counter()  # places, each as often as somebody stands there
         self._ranges: dict[Ref, Ranges[_Entry[T]]] = {}
         self._texts: dict[Ref, Texts[_Entry[T]]] = {}
 
@@ -152,13 +145,13 @@ class FilterIndex(Generic[T]):
         root = filter.root
         entry: _Entry[T] = _Entry(filter)
         equalities, rest = self._choose(root)
-        if equalities is not None and self._crowd(equalities) <= len(equalities) + CROWDED:
+        if equalities is not None and sum(map(self._crowd, _places(equalities))) <= CROWDED:
             self._put(entry, equalities)
-        elif (span := _span(root)) is not None:
+        elif (span := span_of(root)) is not None:
             # a value that everybody asks for tells nobody apart
-            entry.stands, rest = span, _beside(root, span)
+            entry.stands, rest = span, beside(root, span)
             self._ranges.setdefault(span.ref, Ranges()).add(entry, span.low, span.high)
-        elif (needle := _needle(root)) is not None:
+        elif (needle := needle_of(root)) is not None:
             ref, text = needle
             gram = self._texts.setdefault(ref, Texts()).add(entry, text)
             entry.stands, rest = Gram(ref, gram), None
@@ -175,6 +168,7 @@ class FilterIndex(Generic[T]):
     def _put(self, entry: _Entry[T], equalities: Equalities) -> None:
         entry.stands = equalities
         for ref, value in _places(equalities):
+            self._taken[ref] += 1
             buckets = self._buckets.setdefault(ref, {})
             buckets[value] = with_item(buckets.get(value), entry)
 
@@ -191,7 +185,8 @@ class FilterIndex(Generic[T]):
                 if not self._texts[ref]:
                     del self._texts[ref]
             case stands:
-                for ref, value in dict.fromkeys(_places(stands)):
+                for ref, value in _places(stands):
+                    self._taken[ref] -= 1
                     buckets = self._buckets[ref]
                     left = without(buckets[value], entry)
                     if left is None:
@@ -199,7 +194,7 @@ class FilterIndex(Generic[T]):
                     else:
                         buckets[value] = left
                     if not buckets:
-                        del self._buckets[ref]
+                        del self._buckets[ref], self._taken[ref]
 
     def _choose(self, node: Node) -> tuple[Equalities | None, Node | None]:
         """Equalities of a node, and what is left to be asked of a row found there.
@@ -214,7 +209,7 @@ class FilterIndex(Generic[T]):
                 choices = [(e, part) for part in parts if (e := self._choose(part)[0]) is not None]
                 if not choices:
                     return None, None
-                equalities, chosen = min(choices, key=lambda choice: self._crowd(choice[0]))
+                equalities, chosen = min(choices, key=lambda choice: self._share(choice[0]))
                 if not isinstance(chosen, Condition):
                     return equalities, None
                 return equalities, all_of(part for part in parts if part is not chosen)
@@ -228,63 +223,19 @@ class FilterIndex(Generic[T]):
                 return joined, None
         return None, None
 
-    def _crowd(self, equalities: Equalities) -> int:
-        found = (self._buckets.get(ref, {}).get(value) for ref, value in _places(equalities))
-        return sum(1 + size(bucket) for bucket in found)
+    def _crowd(self, place: Place) -> int:
+        ref, value = place
+        return size(self._buckets.get(ref, {}).get(value))
+
+    def _share(self, equalities: Equalities) -> float:
+        """Of how many events these may hold, taking it that they are what filters ask for.
+
+        A value that nobody asked for yet is rare; one of a few that all ask for is not.
+        """
+        places = _places(equalities)
+        return sum((1 + self._crowd(each)) / (self._taken[each[0]] + CROWDED) for each in places)
 
 
-def _places(equalities: Equalities) -> Iterator[Place]:
-    for condition in equalities:
-        for value in condition.operand:
-            yield condition.ref, value
-
-
-def _parts(node: Node) -> Iterable[Node]:
-    """What must hold, each."""
-    return node.parts if isinstance(node, And) else (node,)
-
-
-def _span(node: Node) -> Span | None:
-    """The narrowest range that every row must lie in; None where there is none."""
-    bounds: dict[Ref, tuple[float, float]] = {}
-    for part in _parts(node):
-        if not isinstance(part, Condition) or part.op not in _BOUNDS:
-            continue
-        place = position(part.operand)
-        if place is None:
-            continue
-        if part.op in _BEYOND and exact(part.operand):
-            place = math.nextafter(place, _BEYOND[part.op])
-        low, high = bounds.get(part.ref, _OPEN)
-        upper = part.op in (Op.LT, Op.LTE)
-        bounds[part.ref] = (low, min(high, place)) if upper else (max(low, place), high)
-    found = [Span(ref, *bound) for ref, bound in bounds.items() if bound != _OPEN]
-    return min(found, key=lambda span: span.high - span.low) if found else None
-
-
-def _beside(node: Node, span: Span) -> Node:
-    """What is left to be asked of a row in the span: bounds that are exact are kept already."""
-    return all_of(
-        part
-        for part in _parts(node)
-        if not isinstance(part, Condition)
-        or part.ref != span.ref
-        or part.op not in _BOUNDS
-        or not exact(part.operand)
-    )
-
-
-def _needle(node: Node) -> tuple[Ref, str] | None:
-    """The longest text that every row must have, without its case; None where there is none."""
-    found = [
-        (part.ref, str(part.operand))
-        for part in _parts(node)
-        if isinstance(part, Condition) and part.op in _TEXTUAL and isinstance(part.operand, str)
-    ]
-    return max(found, key=lambda each: len(each[1])) if found else None
-
-
-_BOUNDS = frozenset({Op.GT, Op.GTE, Op.LT, Op.LTE})
-_BEYOND = {Op.GT: HIGHEST, Op.LT: LOWEST}
-_OPEN = (LOWEST, HIGHEST)
-_TEXTUAL = frozenset({Op.CONTAINS, Op.STARTS_WITH, Op.ENDS_WITH})
+def _places(equalities: Equalities) -> list[Place]:
+    """Each once."""
+    return list(dict.fromkeys((each.ref, value) for each in equalities for value in each.operand))

@@ -152,6 +152,16 @@ def test_both_must_match():
     assert (one & Filter.everything()).matches(row)
 
 
+def test_a_value_that_many_lists_share_does_not_crowd_them_out():
+    index = FilterIndex()
+    for n in range(1000):
+        asked = {"status_in": [f"s{n}", f"t{n}", "never"], "title": "all ask for it"}
+        index.add(n, parse(asked, POSTS))
+    row = Row({"status": "s7", "title": "all ask for it"}, POSTS)
+    assert index.matching(row) == [7]
+    assert len(index.candidates(row)) < 20
+
+
 values = st.dictionaries(st.sampled_from(["status", "title", "views"]), st.sampled_from("0123"))
 
 
