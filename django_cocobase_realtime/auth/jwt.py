@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from sys import intern
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +16,7 @@ import jwt
 from jwt import PyJWK, PyJWKClient
 
 from ..conf import JwtSettings, conf
-from ..identity import DEFAULT_PROJECT, Identity
+from ..identity import DEFAULT_PROJECT, NOTHING, Identity
 from .base import Authenticator
 from .chain import AuthenticationUnavailable
 from .users import active_user, gone, password_mark
@@ -69,9 +70,9 @@ class JwtAuthenticator(Authenticator):
             user_id=subject if user is None else user.pk,
             name=user.get_username() if user is not None else _name(name, subject),
             project=project,
-            claims=MappingProxyType(claims),
+            claims=MappingProxyType({intern(name): value for name, value in claims.items()}),
             expires_at=expires_at,
-            private={} if user is None else password_mark(user),
+            private=NOTHING if user is None else password_mark(user),
         )
 
     def dead(self, identities: Collection[Identity]) -> set[str]:

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Coroutine, Iterable
-from functools import partial
 from typing import Any
 
 import msgspec

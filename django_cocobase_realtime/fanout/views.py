@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from django.conf import settings
 from django.utils.encoding import force_bytes
+from msgspec.structs import replace
 
 from ..conf import Limits
 from ..filters import Filter, FilterLimits, InvalidFilter, parse
@@ -62,8 +63,9 @@ def view_again(limits: Limits, asked: bytes, identity: Identity) -> View | None:
 
 
 def packed(command: Subscribe) -> bytes:
-    """A request to keep for ``view_again``: a fifth of what it takes as objects."""
-    return _encode(command)
+    """What ``view_again`` needs of a request: a fifth of what it takes as objects."""
+    asked = replace(command, id=None, subscription=None, since=None, scope=None, snapshot=False)
+    return _encode(asked)
 
 
 def _scope(parts: Any) -> str:

@@ -39,9 +39,9 @@ class Session:
         self.limits = limits
         self.heartbeat = heartbeat
         self.closed = False
-        self._bad_requests = PerMinute(limits.bad_requests_per_minute)
         self._began = now
         # made at first use: most connections need but one or two
+        self._bad_requests: PerMinute | None = None
         self._messages: TokenBucket | None = None
         self._free: TokenBucket | None = None
         self._subscribes: TokenBucket | None = None
@@ -178,6 +178,8 @@ class Session:
 
     def count_bad(self, now: float) -> Steps:
         """One more malformed request; too many are the end."""
+        if self._bad_requests is None:
+            self._bad_requests = PerMinute(self.limits.bad_requests_per_minute)
         if self._bad_requests.exceeded(now):
             yield from self.close(CloseCode.TOO_MANY_BAD_REQUESTS)
 
