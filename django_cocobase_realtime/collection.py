@@ -174,6 +174,9 @@ class Collection:
             rule = {rule: True} if flag else {rule: {"isnull": False}}
         return self.trusted(rule)
 
+    def _is_removed(self, image: Image) -> bool:
+        return self.removed is not None and self.removed.matches(self.row(image))
+
     def row(self, image: Image) -> Row:
         """An image as filters see it."""
         return Row(image, self.schema)
@@ -241,14 +244,17 @@ class Collection:
         return database_for(self.model_class)
 
     def document_of(self, change: Change, using: str) -> dict[str, Any] | None:
-        """The serializer's document of a row as the change left it (or found it, if deleted).
+        """The serializer's document of a row as the change left it (or found it, if that deleted
+        it, or made it count as deleted).
 
         None where documents are projections. A serializer that fails costs its readers the data,
         never the project its save.
         """
         if self._serializer is None:
             return None
-        image = change.before if change.op == "deleted" else change.after
+        image = change.after
+        if image is None or (change.before is not None and self._is_removed(image)):
+            image = change.before
         try:
             return self.serialize(self.codec.instance(self.model_class, image or {}, using))
         except Exception:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from .auth.chain import AuthenticationUnavailable
 from .conf import Limits, conf
 from .fanout.connection import Connection
 from .fanout.hub import Hub
-from .fanout.transport import unsent_of, wait_for_close
+from .fanout.transport import held_back, unsent_of, wait_for_close
 from .fanout.writer import Writer
 from .grants import Grant
 from .identity import Identity
@@ -58,7 +59,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self.base_send: Any = send
         self._address: str = client_address(scope)
         self._counted: list[tuple[Cap, Any]] = []
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._auth_timer: asyncio.TimerHandle | None = None
+        self._expiry_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._hub: Hub | None = None
         self._ending: asyncio.Task[None] | None = None
         self._main = asyncio.current_task()
@@ -98,7 +101,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             self.base_send,
             max_bytes=limits.queue_bytes,
             max_messages=limits.queue_messages,
-            on_overflow=lambda: self._end(CloseCode.SLOW_CONSUMER),
+            on_overflow=self._stalled,
             unsent=unsent_of(self.base_send),
         )
         connection = Connection(uuid.uuid4().hex, writer, self._end)
@@ -114,7 +117,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._admitted = True
         self._count(Cap.ADDRESS, self._address)
         self._count(Cap.UNAUTHENTICATED, self._address)
-        self._timer("auth", limits.auth_timeout, self.session.auth_timeout)
+        self._auth_timer = self._timer(limits.auth_timeout, self.session.auth_timeout)
         self._touch()
 
     def make_session(self, connection: Connection, limits: Limits) -> Session:
@@ -131,7 +134,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         """A frame: the session decides, the consumer does."""
         self._touch()
         try:
-            await self._perform_all(self.session.receive(text_data, time.monotonic()))
+            with held_back(self.base_send):
+                await self._perform_all(self.session.receive(text_data, time.monotonic()))
         except (OperationalError, InterfaceError, AuthenticationUnavailable) as error:
             logger.warning("The database is unavailable: %r", error.__cause__ or error)
             self._end(CloseCode.UNAVAILABLE, RETRY_UNAVAILABLE_MS)
@@ -140,8 +144,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             self._end(CloseCode.INTERNAL_ERROR)
 
     async def _leave(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
+        for timer in (self._auth_timer, self._expiry_timer, self._idle_timer):
+            _cancel(timer)
         for cap, key in self._counted:
             caps.release(cap, key)
         if self._ending is not None and not self._given_up:
@@ -206,7 +210,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def _admit(self) -> bool:
         self._release(Cap.UNAUTHENTICATED, self._address)
-        self._cancel("auth")
+        _cancel(self._auth_timer)
+        self._auth_timer = None
         identity = self._identity
         if identity.user_key is not None:
             key = (identity.project, identity.user_key)
@@ -236,23 +241,27 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         return grant
 
     def _watch_expiry(self) -> None:
+        _cancel(self._expiry_timer)
+        self._expiry_timer = None
         expires_at = self._identity.expires_at
         if expires_at is None:
-            self._cancel("expiry")
             return
         left = (expires_at - datetime.now(UTC)).total_seconds()
         if left > LONGEST_TIMER:
-            self._cancel("expiry")
             loop = asyncio.get_running_loop()
-            self._timers["expiry"] = loop.call_later(LONGEST_TIMER, self._watch_expiry)
+            self._expiry_timer = loop.call_later(LONGEST_TIMER, self._watch_expiry)
         else:
-            self._timer("expiry", max(left, 0), self.session.expired)
+            self._expiry_timer = self._timer(max(left, 0), self.session.expired)
 
     # closing
 
     def _end(self, code: CloseCode, retry_after_ms: int | None = None) -> None:
-        """Close from outside a request: a timer, the hub, a full queue."""
+        """Close from outside a request: the hub, a full queue. At once: not a byte follows."""
+        self.session.connection.writer.finish()
         self._start(self.session.close(code, retry_after_ms))
+
+    def _stalled(self) -> None:
+        self._end(CloseCode.SLOW_CONSUMER)
 
     def _start(self, steps: do.Steps) -> None:
         if self._ending is None:
@@ -262,8 +271,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         writer = self.session.connection.writer
         if not writer.closed:
             frame = self.session.closing(code, retry_after_ms)
-            if frame is not None:
-                writer.push(native.encode(frame))
+            writer.finish(None if frame is None else native.encode(frame))
             await writer.flush(FLUSH_TIMEOUT)
         await writer.stop()
         if self._hub is not None:
@@ -287,20 +295,17 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     # timers and counts
 
-    def _timer(self, name: str, seconds: float, steps: Any) -> None:
-        self._cancel(name)
-        loop = asyncio.get_running_loop()
-        self._timers[name] = loop.call_later(seconds, lambda: self._start(steps()))
+    def _timer(self, seconds: float, steps: Callable[[], do.Steps]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(seconds, self._due, steps)
 
-    def _cancel(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
+    def _due(self, steps: Callable[[], do.Steps]) -> None:
+        self._start(steps())
 
     def _touch(self) -> None:
         seconds = self.session.limits.idle_timeout
         if seconds is not None and self._admitted:
-            self._timer("idle", seconds, self.session.idle)
+            _cancel(self._idle_timer)
+            self._idle_timer = self._timer(seconds, self.session.idle)
 
     def _count(self, cap: Cap, key: Any) -> None:
         caps.take(cap, key)
@@ -310,3 +315,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if (cap, key) in self._counted:
             self._counted.remove((cap, key))
             caps.release(cap, key)
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -15,15 +15,18 @@ def database_for(model: type[models.Model], instance: models.Model | None = None
 
 
 @contextmanager
-def write_transaction(using: str) -> Iterator[None]:
+def write_transaction(using: str, model: type[models.Model] | None = None) -> Iterator[None]:
     """An atomic block that, on SQLite, takes the write lock first.
 
     Reading first and writing then makes concurrent writers fail at once with "database is
-    locked", whatever the busy timeout.
+    locked", whatever the busy timeout. Inside a project's own transaction the lock is taken by
+    way of ``model``'s table, if one is given.
     """
     connection: Any = connections[using]
     if connection.vendor != "sqlite" or connection.in_atomic_block:
         with transaction.atomic(using=using, savepoint=False):
+            if model is not None:
+                take_write_lock(using, model)
             yield
         return
     connection.ensure_connection()
@@ -49,13 +52,21 @@ def _entered(atomic: Any) -> Iterator[None]:
 
 
 def take_write_lock(using: str, model: type[models.Model]) -> None:
-    """On SQLite, make a transaction that was begun for reading a writing one, by a no-op write."""
-    connection = connections[using]
+    """On SQLite, make a transaction that was begun for reading a writing one, by a no-op write.
+
+    Once a transaction: the lock is held to its end.
+    """
+    connection: Any = connections[using]
     if connection.vendor == "sqlite" and connection.in_atomic_block:
+        taken: CommitHook | None = getattr(connection, "_realtime_lock", None)
+        if taken is not None and taken.is_pending(connection):
+            return
         names = (model._meta.db_table, str(model._meta.pk.column))
         table, column = (connection.ops.quote_name(name) for name in names)
         with connection.cursor() as cursor:
             cursor.execute(f"UPDATE {table} SET {column} = {column} WHERE 0")  # noqa: S608
+        connection._realtime_lock = CommitHook()
+        connection._realtime_lock.register(connection)
 
 
 class CommitHook:

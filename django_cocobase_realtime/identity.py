@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 DEFAULT_PROJECT = "default"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,10 @@ class Identity:
     user_id: Any = None
     name: str = ""
     project: str = DEFAULT_PROJECT
-    claims: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    claims: Mapping[str, Any] = field(default_factory=lambda: NOTHING, hash=False)
     expires_at: datetime | None = None
     can_publish: bool = False
-    private: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
+    private: Mapping[str, str] = field(default_factory=lambda: NOTHING, hash=False, repr=False)
 
     @property
     def is_authenticated(self) -> bool:

@@ -129,7 +129,7 @@ def publish(
     using = using or database_for(type(instance), instance)
     table = WatchedTable(shown.concrete_model, (shown,))
     pk = getattr(instance, shown.concrete_model._meta.pk.attname)
-    with write_transaction(using):
+    with write_transaction(using, table.model):
         if event == "deleted":
             row = {name: getattr(instance, name) for name in table.attnames}
             record_rows(table, using, [(row, None)])

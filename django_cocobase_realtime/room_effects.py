@@ -22,7 +22,7 @@ async def perform(hub: Hub, connection: Connection, effect: do.Effect) -> Any:
     """One effect's result, as ``session.effects`` has it. Raises what the database raises."""
     match effect:
         case do.Permit(room):
-            return await _permit(connection, room)
+            return await _permit(hub, connection, room)
         case do.Enter(wish, grant):
             return await _try(hub.rooms.enter(connection, wish, grant))
         case do.Replay(event):
@@ -52,10 +52,14 @@ async def _try(work: Coroutine[Any, Any, Any]) -> Any:
         return False
 
 
-async def _permit(connection: Connection, name: str) -> RoomGrant | None:
-    room, identity = room_registry.find(name), connection.identity
-    if room is None or identity is None:
-        return None
-    if not room.asks:
-        return room.grant(identity, name)
-    return await run(room.grant, identity, name)
+async def _permit(hub: Hub, connection: Connection, name: str) -> RoomGrant | None:
+    while True:
+        await hub.settled(connection)
+        room, identity, rights = room_registry.find(name), connection.identity, connection.rights
+        if room is None or identity is None:
+            return None
+        if not room.asks:
+            return room.grant(identity, name)
+        grant = await run(room.grant, identity, name)
+        if connection.rights == rights:
+            return grant

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -48,33 +49,43 @@ class _Routes:
     """`websocket_urlpatterns` without Channels' router in between.
 
     SDK clients that are not let in come again every second: for them the way here is most of what
-    they cost.
+    they cost. And what waits here for the end of a connection is memory for as long as it lives:
+    a copy of the scope, and a coroutine for each that hands over to the next instead of returning
+    what there is to await.
     """
 
     def __init__(self, prefix: str) -> None:
         under = re.escape(prefix.strip("/"))
+        self._native = re.compile(rf"/+{under}/?")
         self._named = re.compile(rf"/+{under}/(collections|rooms)/(.+?)/?", re.DOTALL)
         nowhere: Any = _nowhere
         self._router = URLRouter([*websocket_urlpatterns(prefix), re_path("", nowhere)])
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
-        found = None if scope.get("root_path") else self._named.fullmatch(scope["path"])
-        if found is None:
-            return await self._router(scope, receive, send)
-        scope["url_route"] = {"args": (), "kwargs": {"kind": found[1], "name": found[2]}}
-        return await _sdk_consumer(scope, receive, send)
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[Any]:
+        if not scope.get("root_path"):
+            if self._native.fullmatch(scope["path"]):
+                scope["url_route"] = _NATIVE_ROUTE
+                return _consumer(scope, receive, send)
+            found = self._named.fullmatch(scope["path"])
+            if found is not None:
+                scope["url_route"] = {"args": (), "kwargs": {"kind": found[1], "name": found[2]}}
+                return _sdk_consumer(scope, receive, send)
+        return self._router(scope, receive, send)
 
 
-async def _consumer(scope: Any, receive: Any, send: Any) -> None:
+_NATIVE_ROUTE: dict[str, Any] = {"args": (), "kwargs": {}}
+
+
+def _consumer(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
     from .consumers import RealtimeConsumer
 
-    await RealtimeConsumer()(scope, receive, send)
+    return RealtimeConsumer()(scope, receive, send)
 
 
-async def _sdk_consumer(scope: Any, receive: Any, send: Any) -> None:
+def _sdk_consumer(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
     from .sdk_consumer import serve
 
-    await serve(scope, receive, send)
+    return serve(scope, receive, send)
 
 
 async def _nowhere(scope: Any, receive: Any, send: Any) -> None:
@@ -109,10 +120,10 @@ class RealtimeOriginValidator(OriginValidator):
 
         No Origin is fine: no browser, so no page that could misuse a visitor's cookie.
         """
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        if b"origin" not in headers:
+        if not any(name == b"origin" for name, _ in scope["headers"]):
             application: Any = self.application
             return await application({**scope, "realtime_origin_checked": False}, receive, send)
+        headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
             _ = urlsplit(headers[b"origin"].decode("latin1")).port
         except ValueError:  # no browser's: an address that is none

@@ -19,6 +19,7 @@ from .conf import Limits, conf
 from .consumers import RealtimeConsumer
 from .deadlines import Deadlines
 from .fanout.connection import Connection
+from .fanout.transport import held_back
 from .limits import Cap, caps
 from .session import SdkSession, Session
 from .wire import native, sdk
@@ -107,7 +108,8 @@ async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
             return message
         delay = failures.delay(address, time.monotonic(), limits)
         if delay:
-            await asyncio.sleep(delay)
+            with held_back(send):
+                await asyncio.sleep(delay)
         await _refuse(send, reason, CloseCode.BAD_CREDENTIAL)
         return None
     finally:

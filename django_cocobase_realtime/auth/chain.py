@@ -20,7 +20,10 @@ TOKEN_LENGTH = 4096
 
 
 class AuthenticationUnavailable(Exception):
-    """The database that knows the credentials does not answer."""
+    """The database, or another server, that knows the credentials does not answer.
+
+    Its client is asked to come back. Authenticators of a project's own may raise it.
+    """
 
 
 @lru_cache(maxsize=32)
@@ -32,14 +35,16 @@ def _authenticator(path: str) -> Authenticator:
 def authenticate(token: str | None, scope: Mapping[str, Any]) -> Identity | None:
     """The first identity that an authenticator vouches for, None where none does.
 
-    Raises `AuthenticationUnavailable` where the database fails; any other failure of an
-    authenticator is logged, without the token, and counts as "not mine".
+    Raises `AuthenticationUnavailable` where the database fails or an authenticator says so; any
+    other failure of an authenticator is logged, without the token, and counts as "not mine".
     """
     if token is not None and (not 0 < len(token) <= TOKEN_LENGTH or not token.isprintable()):
         return None
     for path in conf.authenticators:
         try:
             identity = _authenticator(path).authenticate(token, scope)
+        except AuthenticationUnavailable:
+            raise
         except (OperationalError, InterfaceError) as error:
             raise AuthenticationUnavailable(path) from error
         except Exception as error:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from sys import intern
 from types import MappingProxyType
 from typing import Any
 
@@ -15,8 +16,9 @@ import jwt
 from jwt import PyJWK, PyJWKClient
 
 from ..conf import JwtSettings, conf
-from ..identity import DEFAULT_PROJECT, Identity
+from ..identity import DEFAULT_PROJECT, NOTHING, Identity
 from .base import Authenticator
+from .chain import AuthenticationUnavailable
 from .users import active_user, gone, password_mark
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,11 @@ JWKS_PAUSE = 10.0  # seconds between fetches for key ids that nobody knows
 
 
 class JwtAuthenticator(Authenticator):
-    """Accepts tokens that the ``JWT`` setting can verify."""
+    """Accepts tokens that the ``JWT`` setting can verify.
+
+    Where the server of the keys does not answer nothing is known about a token, which may well
+    hold: ``AuthenticationUnavailable``, and the client comes back.
+    """
 
     kind = KIND
 
@@ -64,9 +70,9 @@ class JwtAuthenticator(Authenticator):
             user_id=subject if user is None else user.pk,
             name=user.get_username() if user is not None else _name(name, subject),
             project=project,
-            claims=MappingProxyType(claims),
+            claims=MappingProxyType({intern(name): value for name, value in claims.items()}),
             expires_at=expires_at,
-            private={} if user is None else password_mark(user),
+            private=NOTHING if user is None else password_mark(user),
         )
 
     def dead(self, identities: Collection[Identity]) -> set[str]:
@@ -110,9 +116,13 @@ class _KeySet:
         )
         self._lock = threading.Lock()
         self._in_vain = -JWKS_PAUSE
+        self._away = False  # nobody answered at the last try
 
     def find(self, token: str) -> Any:
-        """The key that signed the token. Raises ``jwt.PyJWTError`` where there is none."""
+        """The key that signed the token. Raises ``jwt.PyJWTError`` where there is none.
+
+        Raises ``AuthenticationUnavailable`` where the keys cannot be had.
+        """
         kid = jwt.get_unverified_header(token).get("kid")
         key = self._among(self._client.get_signing_keys, kid)
         if key is None:  # rotated, or made up
@@ -125,14 +135,19 @@ class _KeySet:
     def _among(self, fetch: Callable[[], list[PyJWK]], kid: Any) -> Any:
         with self._lock:
             cache = self._client.jwk_set_cache
-            fresh = fetch == self._client.get_signing_keys and cache and not cache.is_expired()
+            fresh = fetch == self._client.get_signing_keys and cache and cache.get() is not None
             if not fresh and time.monotonic() - self._in_vain < JWKS_PAUSE:
-                return None  # a fetch brought nothing a moment ago: not again for everybody
+                # a fetch brought nothing a moment ago: not again for everybody
+                if self._away:
+                    raise AuthenticationUnavailable(self._client.uri)
+                return None
             try:
                 keys = fetch()
-            except jwt.PyJWTError:
-                self._in_vain = time.monotonic()
-                raise
+            except jwt.PyJWTError as error:
+                self._in_vain, self._away = time.monotonic(), True
+                logger.warning("The keys of tokens could not be fetched: %r", error)
+                raise AuthenticationUnavailable(self._client.uri) from error
+            self._away = False
         return next((key for key in keys if kid is None or key.key_id == kid), None)
 
 

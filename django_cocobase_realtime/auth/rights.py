@@ -54,8 +54,7 @@ def fingerprints(identities: Collection[Identity]) -> dict[Any, Fingerprint]:
     pks = {i.user.pk for i in identities if isinstance(i.user, user)}
     if not pks:
         return {}
-    flags = [name for name in ("is_staff", "is_superuser") if _has_column(user, name)]
-    rows = user._default_manager.filter(pk__in=pks).values_list("pk", *flags)
+    rows = user._default_manager.filter(pk__in=pks).values_list("pk", *_flags(user))
     found: dict[Any, list[Any]] = {pk: [tuple(values)] for pk, *values in rows}
     groups = _pairs(user, "groups", pks)
     of_groups = _pairs(_group(user), "permissions", {group for _, group in groups})
@@ -69,6 +68,10 @@ def fingerprints(identities: Collection[Identity]) -> dict[Any, Fingerprint]:
         if pk in found:
             found[pk].append(("permission", permission))
     return {pk: tuple(sorted(parts, key=repr)) for pk, parts in found.items()}
+
+
+def _flags(user: type[models.Model]) -> list[str]:
+    return [name for name in ("is_staff", "is_superuser") if _has_column(user, name)]
 
 
 def _user_saved(

@@ -29,7 +29,7 @@ def update(queryset: Any, write: Callable[[Any], int], using: str) -> int:
     if not tables:
         return write(queryset)
     count = 0
-    with write_transaction(using):
+    with write_transaction(using, queryset.model):
         keys = list(queryset.using(using).order_by().values_list("pk", flat=True))
         for part in _parts(keys):
             befores = [(table, _read(table, using, part, lock=True)) for table in tables]
@@ -46,7 +46,7 @@ def delete(queryset: Any, write: Callable[[], int], using: str) -> int:
     tables = _tables(queryset.model)
     if not tables:
         return write()
-    with write_transaction(using):
+    with write_transaction(using, queryset.model):
         keys = list(queryset.using(using).order_by().values_list("pk", flat=True))
         gone: list[tuple[WatchedTable, Row]] = []
         for table in tables:
@@ -75,7 +75,7 @@ def create(
     tables = _tables(model)
     if not tables:
         return write()
-    with write_transaction(using):
+    with write_transaction(using, model if unique_fields else None):
         befores: dict[WatchedTable, Rows] = {table: {} for table in tables}
         if unique_fields:
             for table in tables:

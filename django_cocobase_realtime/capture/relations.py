@@ -9,6 +9,7 @@ from typing import Any
 from django.db import models
 from django.db.models import Q
 
+from ..database import take_write_lock
 from .record import is_suppressed, record_related
 from .rows import WatchedTable
 
@@ -45,6 +46,7 @@ class RelationCapture:
             return
         if action == "pre_clear":
             # afterwards nobody can tell which rows there were
+            take_write_lock(using, sender)
             instance.__dict__[PENDING] = self._related(relation, instance, reverse, using)
             return
         if action == "post_clear":

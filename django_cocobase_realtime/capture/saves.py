@@ -62,7 +62,7 @@ class SaveCapture:
                 original(self, raw, force_insert, force_update, using, update_fields)
                 return
             using = using or database_for(type(self), self)
-            with write_transaction(using):
+            with write_transaction(using, type(self)):
                 active: list[Befores] = self.__dict__.setdefault(ACTIVE, [])
                 inserts = bool(force_insert)
                 if not (force_update or update_fields):

@@ -108,10 +108,10 @@ class Connection:
         return ABNORMAL, None
 
     async def _rest(self, pause: Pause) -> None:
-        """Wait; by the wall clock, which goes on while a machine sleeps."""
+        """Wait; by the wall clock, which goes on while a machine sleeps, but may be set back."""
         self._owner.on_status("waiting", {"delay": pause.delay})
-        due = now() + pause.delay
-        while (left := due - now()) > 0:  # noqa: ASYNC110
+        due, latest = now() + pause.delay, time.monotonic() + pause.delay
+        while (left := min(due - now(), latest - time.monotonic())) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, 1.0))
 
     async def _converse(self, token: str | None) -> tuple[int, Reply | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,3 +43,8 @@ def guarded(listener: Callable[..., None], *values: Any) -> None:
         listener(*values)
     except Exception:
         logger.exception("A listener failed.")
+
+
+def check(value: Any) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for what JSON cannot say, before it is kept."""
+    json.dumps(value)

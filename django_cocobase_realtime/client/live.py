@@ -103,9 +103,9 @@ class Live:
 
         Raises `RealtimeError` where that is refused, and the old ones stay.
         """
-        self._ready = Settled()
         self._subscription.update(options)
-        await self._ready.wait()
+        self._ready = ready = Settled(self._ready)
+        await ready.wait()
 
     def stop(self) -> None:
         """End it; the documents stay as they are."""

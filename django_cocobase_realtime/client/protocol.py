@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import CLOSED, RealtimeError, Reply
+from .errors import CLOSED, RealtimeError, Reply, check
 from .messages import Message
 from .queues import Readers
 from .subscription import Sink, Subscription
@@ -67,6 +67,7 @@ class Conversation:
 
     def subscribe(self, collection: str, options: Mapping[str, Any], sink: Sink) -> Subscription:
         """A subscription, asked for now or as soon as there is a connection."""
+        check(options)
         self._last += 1
         name = f"{collection}#{self._last}"
         subscription = Subscription(self, name, collection, options, sink)
@@ -132,7 +133,7 @@ class Conversation:
     def tick(self) -> bool:
         """To be called about every second. False where the line is dead."""
         now = self._clock()
-        slept = now - self._ticked > SLEPT
+        slept = abs(now - self._ticked) > SLEPT  # or the clock was set back
         self._ticked = now
         if slept and self._asked is not None:
             self._asked = now  # the time asleep does not count

@@ -14,21 +14,31 @@ T = TypeVar("T")
 
 
 class Settled:
-    """Done, failed, or not yet. May be waited for many times, and by nobody."""
+    """Done, failed, or not yet. May be waited for many times, and by nobody.
 
-    def __init__(self) -> None:
+    ``before`` is what it takes the place of, which settles with it.
+    """
+
+    def __init__(self, before: Settled | None = None) -> None:
         self._event = asyncio.Event()
         self._error: RealtimeError | None = None
+        self._before = before
 
     def done(self) -> None:
         """It has come about. What failed stays failed."""
         self._event.set()
+        before, self._before = self._before, None
+        if before is not None:
+            before.done()
 
     def fail(self, error: RealtimeError) -> None:
         """It will not come about; without effect where it already has."""
         if not self._event.is_set():
             self._error = error
             self._event.set()
+        before, self._before = self._before, None
+        if before is not None:
+            before.fail(error)
 
     async def wait(self) -> None:
         """Until it settles. Raises the error that it failed with."""

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import CLOSED, RealtimeError, Reply, guarded
+from .errors import CLOSED, RealtimeError, Reply, check, guarded
 from .messages import Message, Presence
 from .queues import Readers, Settled
 from .subscription import Seen
@@ -45,6 +45,7 @@ class Room:
         on_resync: Callable[[str], None] | None,
         clock: Callable[[], float],
     ) -> None:
+        check(state)
         self.name = self.title = name
         self.members: tuple[Mapping[str, Any], ...] = ()
         self.participants = 0
@@ -77,6 +78,7 @@ class Room:
         """
         if self._talk.rooms.get(self.name) is not self:
             raise RealtimeError("closed", "The room was left.")
+        check(message)
         frame = {"type": "broadcast", "room": self.name, "message": message}
         if not echo:
             frame["echo"] = False
@@ -90,6 +92,7 @@ class Room:
 
     async def set_state(self, state: Mapping[str, Any]) -> None:
         """Tell the others something about oneself, such as ``{"typing": True}``; at most 1 KiB."""
+        check(state)
         self.state = state
         if not self._joined:
             return  # told with the join

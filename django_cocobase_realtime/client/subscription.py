@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import CLOSED, RealtimeError, Reply
+from .errors import CLOSED, RealtimeError, Reply, check
 
 if TYPE_CHECKING:
     from .protocol import Conversation
@@ -103,7 +103,8 @@ class Subscription:
 
     def update(self, options: Mapping[str, Any]) -> None:
         """Replace some options. Refused ones leave the old subscription as it is."""
-        self._next = {**self._options, **options}
+        check(options)
+        self._next = {**(self._next or self._options), **options}
         if self._talk.live:
             self.start()
 
@@ -127,7 +128,8 @@ class Subscription:
 
     def take(self, frame: Reply) -> None:
         """An ``event``, ``snapshot`` or ``cursor`` frame of this subscription."""
-        if self.paused:
+        if self.paused or not self.active:
+            # sent before a pause was heard of: taken, it would hide what the pause left out
             return
         if frame["type"] == "event":
             if self._seen.is_new(frame):
@@ -144,7 +146,7 @@ class Subscription:
                 self._done()
 
     def _started(self, reply: Reply, wanted: dict[str, Any]) -> None:
-        self.active = True
+        self.active = not self.paused
         self._options = wanted
         self.scope = reply.get("scope")
         if self._next is wanted:
@@ -166,6 +168,8 @@ class Subscription:
     def _refused(self, reply: Reply, wanted: dict[str, Any]) -> None:
         if reply is CLOSED or self._talk.subscriptions.get(self.name) is not self:
             return
+        if self._next is not None and self._next is not wanted:
+            return  # what takes its place is under way
         if reply.get("retry_after_ms") is not None:
             self._talk.later(reply["retry_after_ms"] / 1000, self.start)
             return

@@ -102,9 +102,9 @@ class Watch:
 
         Raises `RealtimeError` where that is refused, and the old ones stay in force.
         """
-        self._inbox.ready = Settled()
         self._subscription.update(options)
-        await self._inbox.ready.wait()
+        self._inbox.ready = ready = Settled(self._inbox.ready)
+        await ready.wait()
 
     def stop(self) -> None:
         """End it; what came already may still be read."""

@@ -52,7 +52,7 @@ class Checks:
     ) -> None:
         self._collection = collection
         self._deliver = deliver
-        self._waiting: deque[tuple[Change, list[Subscription]]] = deque()
+        self._waiting: deque[tuple[Change, dict[Subscription, int]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def put(self, change: Change, subscriptions: list[Subscription]) -> None:
@@ -65,7 +65,7 @@ class Checks:
             if subscription.unchecked is None:
                 subscription.unchecked = deque()
             subscription.unchecked.append(change.seq or 0)
-        self._waiting.append((change, subscriptions))
+        self._waiting.append((change, {each: each.rights for each in subscriptions}))
         spent.waiting += 1
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -91,19 +91,30 @@ class Checks:
                     found = []
                 self._waiting.popleft()
                 spent.waiting -= 1
-                live = {s for s in subscriptions if is_current(s)}
-                for subscription in live:
-                    if subscription.unchecked:
-                        subscription.unchecked.popleft()
+                # what was asked before its rights changed counts no more
+                live = {
+                    s
+                    for s, rights in subscriptions.items()
+                    if s.rights == rights and _took_off(s, change.seq or 0)
+                }
                 self._deliver(change, [(s, event) for s, event in found if s in live])
         finally:
             self._task = None
 
 
-def is_current(subscription: Subscription) -> bool:
-    """Whether it still is what its connection asked for, and neither starts nor is reconsidered."""
-    held = subscription.connection.subscriptions.get(subscription.name)
-    return held is subscription and subscription.begin is None
+def _took_off(subscription: Subscription, seq: int) -> bool:
+    """Whether it still waits for this event, which it now does no more.
+
+    What begins anew reads the log instead, and may wait for later ones by now.
+    """
+    held, waits = (
+        subscription.connection.subscriptions.get(subscription.name),
+        subscription.unchecked,
+    )
+    if held is not subscription or not waits or waits[0] != seq:
+        return False
+    waits.popleft()
+    return True
 
 
 def judge(

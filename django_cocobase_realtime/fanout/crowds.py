@@ -3,12 +3,14 @@
 A change is judged, named and encoded once for all members of a crowd; what is left for each is a
 push. A connection that watches a collection more than once gets one frame that names all of its
 subscriptions, so its crowds are not ``solo``: their members are gathered by connection first.
+What a permission's check must decide is neither.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..events import Change
 from ..filters import Filter
@@ -48,17 +50,57 @@ class Shape:
         return "updated"
 
 
+Way = Literal["solo", "gathered", "checked"]
+
+
 class Crowd:
-    """``seen`` is the number of the last event that all of its members were told of."""
+    """``seen`` is the number of the last event that all of its members were told of.
 
-    __slots__ = ("filter", "members", "seen", "shape", "solo")
+    Where every subscriber asks for something of his own, crowds have one member: it takes no
+    dictionary, and its ``writer`` stands here, so that telling it looks at nothing else.
+    """
 
-    def __init__(self, filter: Filter, shape: Shape, *, solo: bool) -> None:
+    __slots__ = ("filter", "members", "seen", "shape", "way", "writer")
+
+    def __init__(self, filter: Filter, shape: Shape, way: Way) -> None:
         self.filter = filter
         self.shape = shape
-        self.solo = solo
-        self.members: dict[Subscription, Writer] = {}
+        self.way = way
+        self.members: Subscription | dict[Subscription, Writer] | None = None
+        self.writer: Writer | None = None
         self.seen = 0
+
+    def __iter__(self) -> Iterator[Subscription]:
+        held = self.members
+        if isinstance(held, dict):
+            return iter(held)
+        return iter(() if held is None else (held,))
+
+    def add(self, member: Subscription) -> None:
+        """Take a member in that is not in yet."""
+        held, writer = self.members, member.connection.writer
+        if held is None:
+            self.members, self.writer = member, writer
+            return
+        if not isinstance(held, dict):
+            held = self.members = {held: held.connection.writer}
+            self.writer = None
+        held[member] = writer
+
+    def discard(self, member: Subscription) -> bool:
+        """Let a member go; True where nobody is left."""
+        if isinstance(self.members, dict):
+            del self.members[member]
+            return not self.members
+        self.members = self.writer = None
+        return True
+
+    def tell(self, writers: list[Writer]) -> None:
+        """Add the writers of all members."""
+        if self.writer is not None:
+            writers.append(self.writer)
+        elif isinstance(self.members, dict):
+            writers += self.members.values()
 
 
 class Told:

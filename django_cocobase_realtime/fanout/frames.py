@@ -110,8 +110,9 @@ def data_of(change: Change, fields: tuple[str, ...] | None) -> dict[str, Any]:
     if change.document is not None:
         document = change.document
         return document if fields is None else _only(document, fields)
-    image = (change.before if change.op == "deleted" else change.after) or {}
-    return image if fields is None else _only(image, fields)
+    if fields is None:
+        return {}  # logged before there was a serializer: only that knows what may be shown
+    return _only((change.before if change.op == "deleted" else change.after) or {}, fields)
 
 
 def _only(values: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Coroutine, Iterable
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -206,12 +205,14 @@ class Hub:
             if connection in self._thawing:
                 continue  # it asks again
             freeze(self, connection)
-            task = self.loop.create_task(thaw(self, connection))
-            self._thawing[connection] = task
-            task.add_done_callback(partial(self._thawed, connection))
+            self._thawing[connection] = self.loop.create_task(self._thaw(connection))
 
-    def _thawed(self, connection: Connection, task: asyncio.Task[None]) -> None:
-        self._thawing.pop(connection, None)
+    async def _thaw(self, connection: Connection) -> None:
+        try:
+            await thaw(self, connection)
+        finally:
+            # in the very turn of the last look: what changes from now on is asked for again
+            del self._thawing[connection]
 
     async def settled(self, connection: Connection) -> None:
         """Wait until the connection's rights are known."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 from .broker import broker
 from .layer import Inbox
@@ -24,14 +25,25 @@ RETRY = (0.1, 2.0)  # seconds, first and longest wait before listening to the la
 
 
 class Membership:
-    """Hands payloads to ``take`` in the order in which they came. One an event loop."""
+    """Hands payloads to ``take`` in the order in which they came. One an event loop.
+
+    A group is joined and left by one call of the layer at a time: two of them may go over two
+    connections, and the later one be done first.
+    """
 
     def __init__(self, take: Callable[[bytes], None]) -> None:
         self._take = take
         self._needed: Counter[str] = Counter()
         self._joined: dict[str, float] = {}
+        self._doubtful: dict[str, float] = {}  # when it was left, perhaps: nobody answered
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._lives = 0  # of the layer: what was joined in an earlier one is forgotten
         self._inbox: Inbox | None = None
         self._listening = asyncio.Event()
+
+    def __len__(self) -> int:
+        """How many groups are needed, or not left yet."""
+        return len(self._needed.keys() | self._joined.keys())
 
     async def need(self, group: str, patience: float = PATIENCE) -> None:
         """One more who needs the group; returns once it is joined, or cannot be for now.
@@ -46,17 +58,36 @@ class Membership:
         """One less; a group that nobody needs is left by and by."""
         self._needed[group] -= 1
 
-    async def _join(self, group: str, patience: float = PATIENCE) -> None:
+    def _turn(self, group: str) -> asyncio.Lock:
+        return self._turns.setdefault(group, asyncio.Lock())
+
+    async def _join(self, group: str, patience: float = PATIENCE, *, again: bool = False) -> None:
         try:
             async with asyncio.timeout(patience):
                 await self._listening.wait()
-                if self._inbox is None:
-                    return
-                await self._inbox.join(group)
+                async with self._turn(group):
+                    if self._inbox is None or (group in self._joined and not again):
+                        return
+                    lives = self._lives
+                    await self._inbox.join(group)
         except Exception as error:
             logger.warning("The channel layer refused a group, trying again: %r", error)
-        else:
+            return
+        if lives == self._lives:
             self._joined[group] = _now()
+
+    async def _leave(self, group: str) -> None:
+        async with self._turn(group):
+            if self._needed[group] > 0:
+                return  # meanwhile
+            del self._needed[group]
+            if self._joined.pop(group, None) is None or self._inbox is None:
+                return
+            try:
+                await self._inbox.leave(group)
+            except Exception as error:
+                self._doubtful[group] = _now()
+                logger.debug("A group was left to expire: %r", error)
 
     async def listen(self) -> None:
         """Receive for ever; survives a layer whose server is killed."""
@@ -69,8 +100,8 @@ class Membership:
                     if self._inbox is None:
                         logger.error("No channel layer: nothing comes from other processes.")
                         return
-                for group, needed in list(self._needed.items()):
-                    if needed > 0 and group not in self._joined:
+                for group in list(self._needed):
+                    if self._needed[group] > 0 and group not in self._joined:
                         await self._join(group)
                 while True:
                     payloads = await self._inbox.receive()
@@ -81,6 +112,7 @@ class Membership:
                 raise
             except Exception as error:
                 # groups may be gone with the layer's server: join them all again
+                self._lives += 1
                 self._joined.clear()
                 logger.info("The channel layer is silent, listening again: %r", error)
                 await asyncio.sleep(wait)
@@ -90,20 +122,20 @@ class Membership:
         """Renew what is needed and leave what is not, for ever."""
         while True:
             await asyncio.sleep(SWEEP)
-            inbox, now = self._inbox, _now()
-            if inbox is None:
-                continue
-            for group, needed in list(self._needed.items()):
-                if needed > 0:
-                    if now - self._joined.get(group, -RENEW) >= RENEW:
-                        await self._join(group)
-                    continue
-                del self._needed[group]
-                if self._joined.pop(group, None) is not None:
-                    try:
-                        await inbox.leave(group)
-                    except Exception as error:
-                        logger.debug("A group was left to expire: %r", error)
+            for group in list(self._needed):
+                # looked at now: whoever waits for the layer is overtaken by those who come and go
+                if self._needed[group] <= 0:
+                    await self._leave(group)
+                elif self._inbox and self._is_due(group):
+                    await self._join(group, again=True)
+            for group, left in list(self._doubtful.items()):
+                if _now() - left > RENEW:
+                    del self._doubtful[group]
+
+    def _is_due(self, group: str) -> bool:
+        """Whether to join it again; at each look where it may be left late."""
+        joined = self._joined.get(group)
+        return joined is None or group in self._doubtful or _now() - joined >= RENEW
 
     async def leave_all(self) -> None:
         """Leave every group, once nobody listens any more."""

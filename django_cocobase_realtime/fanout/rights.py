@@ -44,14 +44,14 @@ def freeze(hub: Hub, connection: Connection) -> list[Subscription]:
         feed = hub.following.feeds.get(subscription.collection)
         table = hub.following.audiences[subscription.collection].table
         if feed is None:
-            # what a snapshot held back is dropped with it: it begins anew
+            # what a snapshot held back follows it, should that begin anew: some of it was shown
             subscription.held = subscription.held or []
             table.add(subscription)
         else:
             table.discard(subscription)
             seq = subscription.unchecked[0] - 1 if subscription.unchecked else feed.seq
             subscription.begin = subscription.begin or Begin(Position(feed.epoch, seq))
-        subscription.unchecked = None
+            subscription.unchecked = None
     return list(connection.subscriptions.values())
 
 

@@ -12,8 +12,13 @@ from .subscriptions import Subscription
 
 
 def shows_old(change: Change, subscription: Subscription) -> bool:
-    """Whether the subscription may see the row as it was before, too."""
+    """Whether the subscription may see the row as it was before, too.
+
+    Where each row is checked by itself, nobody asked about that one: no.
+    """
     if change.op != "updated" or change.before is None or change.document is not None:
+        return False
+    if subscription.view.check is not None or subscription.view.fields is None:
         return False
     return subscription.view.filter.matches(registry.get(change.collection).row(change.before))
 
@@ -31,8 +36,8 @@ def sdk_change(
     image = (change.before if change.op == "deleted" else change.after) or {}
     created, updated = (_time(collection, name, image, data) for name in collection.times)
     was = None
-    if old and change.before is not None and change.changed is not None:
-        shown = change.changed if fields is None else [n for n in change.changed if n in fields]
+    if old and fields is not None and change.before is not None and change.changed is not None:
+        shown = [name for name in change.changed if name in fields]
         was = {name: change.before[name] for name in shown if name in change.before}
 
     def text(data: dict[str, Any], was: dict[str, Any] | None) -> str:

@@ -53,6 +53,8 @@ async def start(
             return
         position = begin.after or feed.position
         if begin.wanted is not None:
+            # should it begin anew, then with all that happened since its first page
+            subscription.begin = Begin(position, begin.wanted)
             cursor = encode_cursor(subscription.collection, position.epoch, position.seq)
             await _send_snapshot(subscription, audience.collection, begin.wanted, cursor)
             subscription.begin = Begin(position)
@@ -140,22 +142,25 @@ async def _send_snapshot(
     most = conf.limits.snapshot_documents if checked else wanted.limit
     keys = await run(snapshot.find, collection, subscription, wanted.order, most)
     left, waiting = wanted.limit, keys[:most]
-    while True:
-        part, waiting = waiting[: snapshot.PAGE], waiting[snapshot.PAGE :]
-        documents = await run(snapshot.read, collection, subscription, part) if part else []
-        truncated = len(documents) > left or (not waiting and len(keys) > most)
-        documents = documents[:left]
+    ready: list[Document] = []
+    more = True
+    while more:
+        # filled, and one more is known of, before a page goes out: neither the number of pages nor
+        # what they say of others tells of rows that a check hides
+        size = min(snapshot.PAGE, left)
+        while waiting and len(ready) <= size:
+            part, waiting = waiting[: snapshot.PAGE], waiting[snapshot.PAGE :]
+            ready += await run(snapshot.read, collection, subscription, part)
+        documents, ready = ready[:size], ready[size:]
         left -= len(documents)
-        more = bool(waiting) and left > 0
-        truncated = truncated or (bool(waiting) and left <= 0)
+        more = bool(ready) and left > 0
+        truncated = bool(ready) or len(keys) > most
         for each, follows in _split(documents, conf.limits.event_bytes):
             frame = native.snapshot(subscription.name, each, cursor, more=more or follows)
             if truncated and not frame["more"]:
                 frame["truncated"] = True
             await writer.drained()
             writer.push(native.encode(frame))
-        if not more:
-            return
 
 
 def _split(documents: list[Document], most: int) -> Iterator[tuple[list[Any], bool]]:
@@ -181,11 +186,11 @@ async def _without_log(
     subscription: Subscription, audience: Audience, wanted: Wanted | None
 ) -> None:
     """Without a log, what happens during the snapshot is held back and follows it."""
-    subscription.held = []
+    subscription.held = subscription.held or []
     audience.table.add(subscription)
     if wanted is not None:
         await _send_snapshot(subscription, audience.collection, wanted, None)
-    subscription.starting = None
+    subscription.starting = subscription.begin = None
     release(subscription, audience)
 
 

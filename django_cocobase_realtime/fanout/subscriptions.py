@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ..events import Change, Image
+from ..few import Few, each, size, with_item, without
 from ..filters import Filter, FilterIndex, Row, Schema
 from ..grants import Check
 from ..log.cursor import Position
 from .connection import NATIVE
-from .crowds import Crowd, Shape, Told
+from .crowds import Crowd, Shape, Told, Way
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -67,6 +68,8 @@ class Subscription:
     one of these fields changed. ``asked`` is the request, to ask the permission again by.
     ``rights`` counts, with its connection's, how often rights may have changed.
 
+    ``crowd`` is where it hears, None where nowhere.
+
     ``seen`` is the number of the last event that it was told of, ``starting`` the task that
     brings it up to date first, ``begin`` what that has yet to do, ``held`` what must wait for the
     end of a snapshot where no log keeps it, ``unchecked`` the numbers of events that its ``check``
@@ -82,6 +85,7 @@ class Subscription:
     changed: frozenset[str] | None = None
     asked: bytes = b""
     rights: int = 0
+    crowd: Crowd | None = None
     seen: int = 0
     starting: asyncio.Task[None] | None = None
     begin: Begin | None = None
@@ -104,8 +108,6 @@ class Subscription:
 Delivery = tuple[Subscription, str]
 """Who must be told, and the name of the event to it."""
 
-CrowdKey = tuple[Filter, Shape, bool]
-
 
 class SubscriptionTable:
     """The subscriptions of one process to one collection."""
@@ -114,84 +116,84 @@ class SubscriptionTable:
         self.schema = schema
         self._literal: FilterIndex[Crowd] = FilterIndex()
         self._transitional: FilterIndex[Crowd] = FilterIndex()
-        self._checked: FilterIndex[Subscription] = FilterIndex()
-        self._crowds: dict[CrowdKey, Crowd] = {}
+        self._checked: FilterIndex[Crowd] = FilterIndex()
+        self._crowds: dict[tuple[Filter, Shape, Way], Crowd] = {}
         self._shapes: WeakValueDictionary[Shape, Shape] = WeakValueDictionary()
-        self._indexes = (self._literal, self._transitional, self._checked)
-        self._homes: dict[Subscription, Crowd | None] = {}
-        self._of: dict[Connection, dict[Subscription, None]] = {}
-
-    def __len__(self) -> int:
-        return len(self._homes)
+        self._of: dict[Connection, Few[Subscription]] = {}
 
     def __iter__(self) -> Iterator[Subscription]:
-        return iter(list(self._homes))
+        return iter([member for crowd in self._crowds.values() for member in crowd])
 
     def add(self, subscription: Subscription) -> None:
         """Let it hear from the next event on; again where what it sees or holds has changed."""
         self.discard(subscription)
-        connection = subscription.connection
-        known = next(filter(None, (i.known(subscription.view.filter) for i in self._indexes)), None)
+        view, connection = subscription.view, subscription.connection
+        indexes = (self._literal, self._transitional, self._checked)
+        known = next(filter(None, (index.known(view.filter) for index in indexes)), None)
         if known is not None:  # one of each is enough
-            subscription.view = replace(subscription.view, filter=known)
-        if subscription.view.check is not None:
-            self._homes[subscription] = None
-            self._checked.add(subscription, subscription.view.filter)
+            subscription.view = replace(view, filter=known)
+        if view.check is not None:
+            self._enter(subscription, "checked")
             return
-        siblings = self._of.setdefault(connection, {})
-        siblings[subscription] = None
-        if len(siblings) == 2:
-            for each in siblings:
-                self._leave(each)
-                self._enter(each, solo=False)
-        else:
-            self._enter(subscription, solo=len(siblings) == 1 and _alike(subscription))
+        siblings = self._of[connection] = with_item(self._of.get(connection), subscription)
+        match size(siblings):
+            case 1:
+                self._enter(subscription, _alone(subscription))
+            case 2:
+                for sibling in each(siblings):
+                    self._leave(sibling)
+                    self._enter(sibling, "gathered")
+            case _:
+                self._enter(subscription, "gathered")
 
     def discard(self, subscription: Subscription) -> None:
         """Let it hear no more; nothing where it was not there."""
-        if subscription not in self._homes:
+        crowd = subscription.crowd
+        if crowd is None:
             return
         self._leave(subscription)
-        del self._homes[subscription]
-        self._checked.discard(subscription)
-        siblings = self._of.get(subscription.connection)
-        if siblings is None:
+        if crowd.way == "checked":
             return
-        siblings.pop(subscription, None)
-        if not siblings:
-            del self._of[subscription.connection]
-        elif len(siblings) == 1:
-            (left,) = siblings
+        connection = subscription.connection
+        siblings = without(self._of[connection], subscription)
+        if siblings is None:
+            del self._of[connection]
+            return
+        self._of[connection] = siblings
+        if size(siblings) == 1:
+            (left,) = each(siblings)
             self._leave(left)
-            self._enter(left, solo=_alike(left))
+            self._enter(left, _alone(left))
 
-    def _enter(self, subscription: Subscription, *, solo: bool) -> None:
+    def _enter(self, subscription: Subscription, way: Way) -> None:
         filter, shape = subscription.view.filter, subscription.shape
         shape = self._shapes.setdefault(shape, shape)
-        key = (filter, shape, solo)
+        key = (filter, shape, way)
         crowd = self._crowds.get(key)
         if crowd is None:
-            crowd = self._crowds[key] = Crowd(filter, shape, solo=solo)
-            index = self._transitional if shape.transitions else self._literal
-            index.add(crowd, filter)
-        crowd.members[subscription] = subscription.connection.writer
-        self._homes[subscription] = crowd
+            crowd = self._crowds[key] = Crowd(*key)
+            self._index(crowd).add(crowd, filter)
+        crowd.add(subscription)
+        subscription.crowd = crowd
 
     def _leave(self, subscription: Subscription) -> None:
-        crowd = self._homes.get(subscription)
+        crowd = subscription.crowd
         if crowd is None:
             return
         subscription.seen = max(subscription.seen, crowd.seen)
-        self._homes[subscription] = None
-        del crowd.members[subscription]
-        if not crowd.members:
-            del self._crowds[crowd.filter, crowd.shape, crowd.solo]
-            self._literal.discard(crowd)
-            self._transitional.discard(crowd)
+        subscription.crowd = None
+        if crowd.discard(subscription):
+            del self._crowds[crowd.filter, crowd.shape, crowd.way]
+            self._index(crowd).discard(crowd, crowd.filter)
+
+    def _index(self, crowd: Crowd) -> FilterIndex[Crowd]:
+        if crowd.way == "checked":
+            return self._checked
+        return self._transitional if crowd.shape.transitions else self._literal
 
     def seen(self, subscription: Subscription) -> int:
         """The number of the last event that a subscription was told of."""
-        crowd = self._homes.get(subscription)
+        crowd = subscription.crowd
         return subscription.seen if crowd is None else max(subscription.seen, crowd.seen)
 
     def deliveries(self, change: Change) -> tuple[list[Told], list[Delivery]]:
@@ -204,10 +206,10 @@ class SubscriptionTable:
         judged = before if gone else after
         told: list[Told] = []
         single: list[Delivery] = []
-        if judged is not None and len(self._literal):
+        if judged is not None and self._literal:
             crowds = self._literal.matching(judged)
             told += _told(change, crowds, gone, not gone, single)
-        if len(self._transitional):
+        if self._transitional:
             was = {} if before is None else dict.fromkeys(self._transitional.matching(before))
             now = {} if after is None else dict.fromkeys(self._transitional.matching(after))
             told += _told(change, [c for c in was if c in now], True, True, single)
@@ -217,13 +219,13 @@ class SubscriptionTable:
 
     def unchecked(self, change: Change) -> list[Subscription]:
         """Those whose ``check`` must be asked: their filter holds the row, before or after."""
-        if not len(self._checked):
+        if not self._checked:
             return []
-        found: dict[Subscription, None] = {}
+        found: dict[Crowd, None] = {}
         for row in (self.row(change.before), self.row(change.after)):
             if row is not None:
                 found |= dict.fromkeys(self._checked.matching(row))
-        return list(found)
+        return [member for crowd in found for member in crowd]
 
     def event_to(self, subscription: Subscription, change: Change) -> str | None:
         """What the change is to one subscription, by its filter alone."""
@@ -237,12 +239,13 @@ class SubscriptionTable:
         return None if image is None else Row(image, self.schema)
 
 
-def _alike(subscription: Subscription) -> bool:
-    """Whether its frames are those of its shape: nothing is held, and no old row matters.
+def _alone(subscription: Subscription) -> Way:
+    """Solo where its frames are those of its shape: nothing is held, and no old row matters.
 
     The SDKs' frames also depend on whether the row matched before.
     """
-    return subscription.held is None and subscription.connection.dialect == NATIVE
+    alike = subscription.held is None and subscription.connection.dialect == NATIVE
+    return "solo" if alike else "gathered"
 
 
 def _told(
@@ -263,9 +266,9 @@ def _told(
             each = told[shape]
         if each is None:
             continue
-        if crowd.solo:
+        if crowd.way == "solo":
             crowd.seen = seq
-            each.writers += crowd.members.values()
+            crowd.tell(each.writers)
         else:
-            single += [(subscription, each.event) for subscription in crowd.members]
+            single += [(subscription, each.event) for subscription in crowd]
     return [each for each in told.values() if each is not None and each.writers]

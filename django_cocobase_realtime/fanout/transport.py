@@ -1,4 +1,5 @@
-"""The one look at a server's own buffer: daphne's ``send`` never waits, whatever has piled up.
+"""The one look at a server's own buffers: daphne's ``send`` never waits, whatever has piled up,
+and neither does what it reads.
 
 Detected by features; where they are not there (another server, a wrapped ``send``, TLS ended in
 the process) nothing is known, and a client's credit decides (see ``Credit``).
@@ -6,7 +7,9 @@ the process) nothing is known, and a client's credit decides (see ``Credit``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -24,6 +27,34 @@ def unsent_of(send: Any) -> Callable[[], int] | None:
         return len(transport.dataBuffer) - int(transport.offset) + int(transport._tempDataLen)
 
     return unsent
+
+
+@contextmanager
+def held_back(send: Any) -> Iterator[None]:
+    """While the block waits, read no more from the socket, where this server reads on regardless.
+
+    daphne queues what a client sends without a bound: one that floods while a request of its own
+    takes a second would fill the memory.
+    """
+    transport: Any = getattr(_protocol(send), "transport", None)
+    if not all(hasattr(transport, name) for name in ("pauseProducing", "resumeProducing")):
+        yield
+        return
+    paused = False
+
+    def pause() -> None:
+        nonlocal paused
+        paused = True
+        transport.pauseProducing()
+
+    # soon, not at once: most requests wait for nothing
+    soon = asyncio.get_running_loop().call_soon(pause)
+    try:
+        yield
+    finally:
+        soon.cancel()
+        if paused:
+            transport.resumeProducing()
 
 
 def wait_for_close(send: Any, seconds: float) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..auth import chain
 from ..auth.rights import Fingerprint, fingerprints
 from ..conf import conf
+from ..identity import Identity
 from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
 from ..log.follow import behind
@@ -19,13 +21,16 @@ from ..registry import registry
 from ..wire import native
 from ..wire.codes import CloseCode
 from ..workers import run
-from .connection import NATIVE
+from .connection import NATIVE, Connection
 from .rights import Look, in_doubt
 
 if TYPE_CHECKING:
     from .hub import Hub
 
 logger = logging.getLogger(__name__)
+
+Proof = tuple[str, tuple[tuple[str, str], ...]]
+"""A credential, and what its identity keeps to see whether it still holds."""
 
 TRIM = 60.0  # seconds between trims of the log, about
 CURSORS = 30.0  # seconds after which a quiet subscription is told its cursor
@@ -90,29 +95,53 @@ async def audit(hub: Hub) -> None:
     And look anew at what those may see whose rights are not what they were at the last look.
     """
     known: dict[Any, Fingerprint] = {}
-    looked: set[str] = set()
+    looked: dict[Connection, Identity] = {}
     while True:
         await asyncio.sleep(conf.revocation_poll)
-        holders = [c for c in hub.connections.values() if c.identity is not None]
-        identities = {c.identity.credential: c.identity for c in holders if c.identity}
+        holders = {c: c.identity for c in hub.connections.values() if c.identity is not None}
+        identities = {_proof(identity): identity for identity in holders.values()}
         if not identities:
+            looked = {}
             continue
-        new = [look for c in holders if c.id not in looked and (look := Look.at(c)) is not None]
+        new = [Look.at(c) for c, identity in holders.items() if looked.get(c) is not identity]
         try:
-            dead = await run(chain.dead, list(identities.values()))
+            dead = await run(_dead, identities)
             found = await run(fingerprints, list(identities.values()))
-            doubted = await run(in_doubt, new)
+            doubted = await run(in_doubt, [look for look in new if look is not None])
         except Exception as error:
             logger.warning("Credentials could not be checked: %r", error)
             continue
         for connection in holders:
-            identity = connection.identity
-            if identity is not None and identity.credential in dead:
+            if connection.identity is not None and _proof(connection.identity) in dead:
                 connection.close(CloseCode.BAD_CREDENTIAL)
         moved = {pk for pk, rights in found.items() if known.get(pk, rights) != rights}
-        known, looked = found, {c.id for c in holders}
+        known, looked = found, holders
         hub.reconsider(
-            c
-            for c in holders
-            if c in doubted or (c.identity and c.identity.user and c.identity.user.pk in moved)
+            connection
+            for connection, identity in holders.items()
+            if connection.identity is identity
+            and (connection in doubted or (identity.user is not None and identity.user.pk in moved))
         )
+
+
+def _proof(identity: Identity) -> Proof:
+    return identity.credential, tuple(sorted(identity.private.items()))
+
+
+def _dead(identities: Mapping[Proof, Identity]) -> set[Proof]:
+    """Which of them no longer hold. In a worker thread.
+
+    Answers name credentials. Of one name there may be two tokens, of before and after a new
+    password: these are asked about one after the other.
+    """
+    found: set[Proof] = set()
+    left = dict.fromkeys(identities)
+    while left:
+        asked: dict[str, Proof] = {}
+        for proof in left:
+            asked.setdefault(proof[0], proof)
+        dead = chain.dead([identities[proof] for proof in asked.values()])
+        found |= {proof for name, proof in asked.items() if name in dead}
+        for proof in asked.values():
+            del left[proof]
+    return found

@@ -5,10 +5,13 @@ Asked when it starts, and again when rights may have changed.
 
 from __future__ import annotations
 
-from hashlib import blake2s
+from hashlib import blake2s, sha256
 from typing import Any
 
 import msgspec
+from django.conf import settings
+from django.utils.encoding import force_bytes
+from msgspec.structs import replace
 
 from ..conf import Limits
 from ..filters import Filter, FilterLimits, InvalidFilter, parse
@@ -60,13 +63,18 @@ def view_again(limits: Limits, asked: bytes, identity: Identity) -> View | None:
 
 
 def packed(command: Subscribe) -> bytes:
-    """A request to keep for ``view_again``: a fifth of what it takes as objects."""
-    return _encode(command)
+    """What ``view_again`` needs of a request: a fifth of what it takes as objects."""
+    asked = replace(command, id=None, subscription=None, since=None, scope=None, snapshot=False)
+    return _encode(asked)
 
 
 def _scope(parts: Any) -> str:
-    """A hash of what a subscription may see, the same on every server for the same ``parts``."""
-    return blake2s(repr(parts).encode(), digest_size=8).hexdigest()
+    """A hash of what a subscription may see, the same on every server for the same ``parts``.
+
+    Keyed: what a permission compares is no client's to guess.
+    """
+    key = sha256(force_bytes(settings.SECRET_KEY)).digest()
+    return blake2s(repr(parts).encode(), digest_size=8, key=key, person=b"scope").hexdigest()
 
 
 def _filter(limits: Limits, command: Subscribe, grant: Grant) -> Filter:

@@ -80,6 +80,7 @@ class Writer:
         "_unsent",
         "closed",
         "direct",
+        "finished",
         "send",
     )
 
@@ -104,6 +105,7 @@ class Writer:
         self._batch: Batcher | None = None
         self._credit: Credit | None = None
         self.closed = False
+        self.finished = False
         self.direct = unsent is None
 
     @property
@@ -125,13 +127,17 @@ class Writer:
             self._credit.ack(cursor)
 
     def push(self, text: str) -> None:
-        """Send ``text`` now or queue it. Never waits, never raises; nothing after a close."""
+        """Send ``text`` now or queue it. Never waits, never raises; nothing after the end."""
+        if self.finished:
+            return
         if self._gathered:
             self.release()
         self._put(text)
 
     def push_event(self, text: str, cursor: str | None = None) -> None:
         """Like ``push``, for an event, which may leave in one frame with others."""
+        if self.finished:
+            return
         if self._credit is not None and cursor is not None and self._credit.owe(cursor):
             self._overflow()
         elif self._batch is None:
@@ -145,6 +151,18 @@ class Writer:
         else:
             self._gathered = [text]
             self._batch.later(self)
+
+    def finish(self, text: str | None = None) -> None:
+        """Take nothing more but a last frame: now with ``text``, or later.
+
+        What is left out from here on is missed, so that nothing which came after it may be sent:
+        the client would come back with a cursor from beyond the gap.
+        """
+        self.release()
+        self.finished = True
+        self.direct = False
+        if text is not None:
+            self._put(text)
 
     def release(self) -> None:
         """Send what was gathered."""
@@ -232,7 +250,7 @@ class Writer:
             self.lost()
         finally:
             self._task = None
-            if not self.closed:
+            if not (self.closed or self.finished):
                 self.direct = (self._batch, self._credit, self._unsent) == (None, None, None)
 
     async def drained(self) -> None:

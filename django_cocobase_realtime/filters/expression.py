@@ -6,7 +6,7 @@ The tree has three faces that agree value by value: the predicate (``predicate``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -30,11 +30,24 @@ class Op(Enum):
     IS_NULL = "isnull"
 
 
+Values = tuple[Hashable] | frozenset[Hashable]
+"""One value, or several (or none): most conditions have one, and a set is four times as large."""
+
+
+def values_of(found: Collection[Hashable]) -> Values:
+    """The same for the same values."""
+    values = frozenset(found)
+    if len(values) == 1:
+        (only,) = values
+        return (only,)
+    return values
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One question about one value.
 
-    ``operand`` is a frozenset for IN and NOT_IN, a bool for IS_NULL, folded text for the
+    ``operand`` is `Values` for IN and NOT_IN, a bool for IS_NULL, folded text for the
     text operators (a tagged JSON value for CONTAINS on JSON), else one coerced value. A null or
     missing value answers every question but IS_NULL with no.
     """
@@ -46,8 +59,8 @@ class Condition:
 
     def text(self) -> str:
         """The same for the same condition, on every server."""
-        operand = self.operand
-        shown = sorted(map(repr, operand)) if isinstance(operand, frozenset) else repr(operand)
+        listed = self.op in (Op.IN, Op.NOT_IN)
+        shown = sorted(map(repr, self.operand)) if listed else repr(self.operand)
         return f"{'.'.join(map(repr, self.ref))} {self.op.value} {shown}"
 
 
@@ -112,9 +125,11 @@ def _join(
         for part in node.parts if isinstance(node, kind) else (node,):
             if isinstance(part, Condition) and part.op is Op.IN:
                 held = sets.get(part.ref)
-                values = part.operand if held is None else meet(held.operand, part.operand)
-                if values:
-                    sets[part.ref] = Condition(part.ref, part.kind, Op.IN, values)
+                if held is not None:
+                    values = values_of(meet(frozenset(held.operand), frozenset(part.operand)))
+                    part = Condition(part.ref, part.kind, Op.IN, values)
+                if part.operand:
+                    sets[part.ref] = part
                     continue
                 part = NEVER
             if part == end:
@@ -141,7 +156,7 @@ Place = tuple[Ref, Hashable]
 class Filter:
     """A set of rows. Equal filters are of one mind: same ``canonical``, same hash."""
 
-    __slots__ = ("__weakref__", "_canonical", "_predicate", "root")
+    __slots__ = ("_canonical", "_predicate", "root")
 
     def __init__(self, root: Node = ALWAYS) -> None:
         self.root = root

@@ -6,11 +6,12 @@ Flat (Cocobase's): ``{"age_gte": 18, "[or]role": "admin", "[or]role_isnull": tru
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from .expression import NEVER, Condition, Filter, Node, Op, all_of, any_of, negate
+from .expression import NEVER, Condition, Filter, Node, Op, all_of, any_of, negate, values_of
 from .keys import OPERATORS, Names
 from .schema import FieldSpec, InvalidFilter, Kind, Ref, Schema, coerce, fold
 
@@ -131,8 +132,7 @@ class _Parser:
         operand = self._coerce(spec, value, key)
         if operator in ORDERED:
             return _ordered(ref, kind, operator, operand, key)
-        op = Op.IN if operator == "eq" else Op.NOT_IN
-        return Condition(ref, kind, op, frozenset((operand,)))
+        return _equality(ref, kind, Op.IN if operator == "eq" else Op.NOT_IN, operand)
 
     def _list(self, ref: Ref, spec: FieldSpec, operator: str, value: Any, key: str) -> Node:
         values = self._values(value, key)
@@ -145,7 +145,7 @@ class _Parser:
             low, high = (self._coerce(spec, each, key) for each in values)
             bounds = (_ordered(ref, kind, "gte", low, key), _ordered(ref, kind, "lte", high, key))
             return all_of(bounds)
-        operands = frozenset(self._coerce(spec, each, key) for each in values if each is not None)
+        operands = values_of([self._coerce(spec, each, key) for each in values if each is not None])
         if operator == "notin":
             return Condition(ref, kind, Op.NOT_IN, operands)
         return Condition(ref, kind, Op.IN, operands) if operands else NEVER
@@ -194,6 +194,15 @@ class _Parser:
 
 def _a(kind: Kind) -> str:
     return f"{'an' if kind.value[0] in 'aeioI' else 'a'} {kind.value}"
+
+
+def _equality(ref: Ref, kind: Kind, op: Op, operand: Hashable) -> Condition:
+    return (_shared if kind in _PLAIN else Condition)(ref, kind, op, (operand,))
+
+
+_PLAIN = frozenset({Kind.TEXT, Kind.INTEGER, Kind.BOOLEAN, Kind.UUID})  # equal means the same
+_shared = lru_cache(maxsize=1024)(Condition)
+"""What many ask for (a project, a state) is there once."""
 
 
 def _ordered(ref: Ref, kind: Kind, operator: str, operand: Any, key: str) -> Condition:

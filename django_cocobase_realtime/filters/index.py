@@ -1,91 +1,95 @@
 """The third face of a filter: finds the filters that may match a row, without asking the others.
 
 Each filter stands at places, equalities of which every row that it matches has at least one:
-``status = published`` stands at one, ``status in (a, b)`` at two, a conjunction where its part
-with the fewest neighbours does, a disjunction at all places of its parts. What has no such place
-stands by a range of numbers or moments, where it has one (``ranges``). What has neither (texts and
-negations alone) is asked for every row.
+``status = published`` stands at one, ``status in (a, b)`` at two, a conjunction where its most
+telling part does, a disjunction at all places of its parts. What has no such place
+stands by a range of numbers or moments, where it has one (``ranges``), or by a text that must
+occur (``texts``). What has none of these (negations alone) is asked for every row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ..few import Few, each, size, with_item, without
 from .expression import ALWAYS, And, Condition, Filter, Node, Op, Or, Place, all_of
 from .predicate import Predicate, compile_node
-from .ranges import HIGHEST, LOWEST, Ranges, position
+from .ranges import Ranges, position
+from .required import Span, beside, needle_of, span_of
 from .row import Row
 from .schema import Ref
+from .texts import Texts
 
 T = TypeVar("T", bound=Hashable)
-Range = tuple[Ref, float, float]
-"""What lies between which positions, both included."""
+
+CROWDED = 16  # neighbours at one's places beyond which a range or a text is better
 
 
-CROWDED = 16  # neighbours at one's places beyond which a range, where there is one, is better
+@dataclass(frozen=True, slots=True)
+class Gram:
+    """Characters that every row's text must have."""
+
+    ref: Ref
+    text: str
+
+
+Equalities = tuple[Condition, ...]
+"""Of which every row must hold one."""
 
 
 class _Entry(Generic[T]):
-    """A filter, its items, and what is left to be asked where it stands; None for nothing."""
+    """A filter, its items, where it stands (None: everywhere), and what is left to be asked there.
 
-    __slots__ = ("filter", "members", "places", "range", "test")
+    ``test`` is None where nothing is left. Filters of which the same is left share it.
+    """
 
-    def __init__(
-        self,
-        filter: Filter,
-        places: tuple[Place, ...] | None,
-        range: Range | None,
-        test: Predicate | None,
-    ) -> None:
+    __slots__ = ("filter", "items", "stands", "test")
+
+    def __init__(self, filter: Filter) -> None:
         self.filter = filter
-        self.places = places
-        self.range = range
-        self.test = test
-        self.members: dict[T, None] = {}
-
-
-Bucket = _Entry[T] | dict[_Entry[T], None]
-"""Those that stand at one place: mostly one, and a dictionary of one is four times as large."""
+        self.items: Few[T] = None
+        self.stands: Equalities | Span | Gram | None = None
+        self.test: Predicate | None = None
 
 
 class FilterIndex(Generic[T]):
     """Items by their filter; items of one filter are found, and judged, together.
 
     The cost of ``matching`` grows with what it yields, with the number of distinct fields that
-    filters stand at, and with the number of distinct filters that have no place.
+    filters stand at, and with the number of distinct filters that stand nowhere.
     """
 
     def __init__(self) -> None:
         self._entries: dict[Filter, _Entry[T]] = {}
-        self._filters: dict[T, Filter] = {}
         self._everywhere: dict[_Entry[T], None] = {}
-        self._buckets: dict[Ref, dict[Hashable, Bucket[T]]] = {}
+        self._buckets: dict[Ref, dict[Hashable, Few[_Entry[T]]]] = {}
+        self._taken: Counter[Ref] = Counter()  # places, each as often as somebody stands there
         self._ranges: dict[Ref, Ranges[_Entry[T]]] = {}
+        self._texts: dict[Ref, Texts[_Entry[T]]] = {}
 
     def __len__(self) -> int:
-        return len(self._filters)
+        return sum(size(entry.items) for entry in self._entries.values())
 
-    def __iter__(self) -> Iterator[T]:
-        return iter(list(self._filters))
+    def __bool__(self) -> bool:
+        return bool(self._entries)
 
     def add(self, item: T, filter: Filter) -> None:
-        """Put an item in. One that is in already is put in anew."""
-        self.discard(item)
+        """Put an item in, once for each filter."""
         entry = self._entries.get(filter)
         if entry is None:
             entry = self._entries[filter] = self._stand(filter)
-        self._filters[item] = entry.filter
-        entry.members[item] = None
+        entry.items = with_item(entry.items, item)
 
-    def discard(self, item: T) -> None:
-        """Take an item out; nothing where it is not in."""
-        filter = self._filters.pop(item, None)
-        if filter is None:
+    def discard(self, item: T, filter: Filter) -> None:
+        """Take an item out of a filter; nothing where it is not in."""
+        entry = self._entries.get(filter)
+        if entry is None:
             return
-        entry = self._entries[filter]
-        entry.members.pop(item, None)
-        if not entry.members:
+        entry.items = without(entry.items, item)
+        if entry.items is None:
             del self._entries[filter]
             self._leave(entry)
 
@@ -95,133 +99,143 @@ class FilterIndex(Generic[T]):
         return None if entry is None else entry.filter
 
     def matching(self, row: Row) -> list[T]:
-        """Items whose filter matches the row, each once."""
+        """Items whose filter matches the row, each once a filter."""
         found: list[T] = []
+        last: Predicate | None = None
+        holds = True
         for entry in self._candidates(row):
-            test = entry.test
-            if test is None or test(row):
-                found += entry.members
+            if entry.test is not last:  # neighbours mostly leave the same to be asked
+                last = entry.test
+                holds = last is None or last(row)
+            if holds:
+                items = entry.items
+                if isinstance(items, dict):
+                    found += items
+                elif items is not None:
+                    found.append(items)
         return found
 
     def candidates(self, row: Row) -> list[Filter]:
         """Filters that are asked about the row, each once; never misses one that matches."""
         return [entry.filter for entry in self._candidates(row)]
 
-    def _candidates(self, row: Row) -> Iterable[_Entry[T]]:
-        found: list[dict[_Entry[T], None]] = [self._everywhere] if self._everywhere else []
-        for ref, buckets in self._buckets.items():
-            bucket = buckets.get(row.get(ref))
-            if bucket is not None:
-                found.append({bucket: None} if isinstance(bucket, _Entry) else bucket)
+    def _candidates(self, row: Row) -> list[_Entry[T]]:
+        found = list(self._everywhere)
+        buckets = [
+            bucket
+            for ref, by_value in self._buckets.items()
+            if (bucket := by_value.get(row.get(ref))) is not None
+        ]
+        if len(buckets) == 1:
+            found += each(buckets[0])
+        elif buckets:  # a filter may stand at places of several fields
+            found += dict.fromkeys(entry for bucket in buckets for entry in each(bucket))
         for ref, ranges in self._ranges.items():
             place = position(row.get(ref))
             if place is not None:
-                found.append(dict.fromkeys(ranges.around(place)))
-        if len(found) == 1:
-            return found[0]
-        # a filter may stand at places of several fields
-        merged: dict[_Entry[T], None] = {}
-        for bucket in found:
-            merged |= bucket
-        return merged
+                found += ranges.around(place)
+        for ref, texts in self._texts.items():
+            text = row.folded(ref)
+            if text is not None:
+                found += texts.within(text)
+        return found
 
     def _stand(self, filter: Filter) -> _Entry[T]:
-        places, rest = self._choose(filter.root)
-        range = None
-        if places is None or self._crowd(places) > len(places) + CROWDED:
+        """An entry for the filter, put where it has few neighbours."""
+        root = filter.root
+        entry: _Entry[T] = _Entry(filter)
+        equalities, rest = self._choose(root)
+        if equalities is not None and sum(map(self._crowd, _places(equalities))) <= CROWDED:
+            self._put(entry, equalities)
+        elif (span := span_of(root)) is not None:
             # a value that everybody asks for tells nobody apart
-            range = _range(filter.root)
-        if range is not None:
-            places, rest = None, None
-        test: Predicate | None = None
-        if rest is None:
-            test = filter.matches
-        elif rest != ALWAYS:
-            test = compile_node(rest)
-        entry: _Entry[T] = _Entry(filter, places, range, test)
-        if range is not None:
-            ref, low, high = range
-            self._ranges.setdefault(ref, Ranges()).add(entry, low, high)
-        elif places is None:
+            entry.stands, rest = span, beside(root, span)
+            self._ranges.setdefault(span.ref, Ranges()).add(entry, span.low, span.high)
+        elif (needle := needle_of(root)) is not None:
+            ref, text = needle
+            gram = self._texts.setdefault(ref, Texts()).add(entry, text)
+            entry.stands, rest = Gram(ref, gram), None
+        elif equalities is not None:
+            self._put(entry, equalities)
+        else:
             self._everywhere[entry] = None
-        for ref, value in places or ():
-            buckets = self._buckets.setdefault(ref, {})
-            held = buckets.get(value)
-            if held is None:
-                buckets[value] = entry
-            elif isinstance(held, _Entry):
-                buckets[value] = {held: None, entry: None}
-            else:
-                held[entry] = None
+        if rest is None:
+            entry.test = filter.matches
+        elif rest != ALWAYS:
+            entry.test = compile_node(rest)
         return entry
 
+    def _put(self, entry: _Entry[T], equalities: Equalities) -> None:
+        entry.stands = equalities
+        for ref, value in _places(equalities):
+            self._taken[ref] += 1
+            buckets = self._buckets.setdefault(ref, {})
+            buckets[value] = with_item(buckets.get(value), entry)
+
     def _leave(self, entry: _Entry[T]) -> None:
-        self._everywhere.pop(entry, None)
-        if entry.range is not None:
-            ref, low, high = entry.range
-            self._ranges[ref].discard(entry, low, high)
-            if not self._ranges[ref]:
-                del self._ranges[ref]
-        for ref, value in entry.places or ():
-            buckets = self._buckets[ref]
-            held = buckets[value]
-            if not isinstance(held, _Entry):
-                held.pop(entry, None)
-            if held is entry or not held:
-                del buckets[value]
-            if not buckets:
-                del self._buckets[ref]
+        match entry.stands:
+            case None:
+                del self._everywhere[entry]
+            case Span(ref, low, high):
+                self._ranges[ref].discard(entry, low, high)
+                if not self._ranges[ref]:
+                    del self._ranges[ref]
+            case Gram(ref, gram):
+                self._texts[ref].discard(entry, gram)
+                if not self._texts[ref]:
+                    del self._texts[ref]
+            case stands:
+                for ref, value in _places(stands):
+                    self._taken[ref] -= 1
+                    buckets = self._buckets[ref]
+                    left = without(buckets[value], entry)
+                    if left is None:
+                        del buckets[value]
+                    else:
+                        buckets[value] = left
+                    if not buckets:
+                        del self._buckets[ref], self._taken[ref]
 
-    def _choose(self, node: Node) -> tuple[tuple[Place, ...] | None, Node | None]:
-        """Places of a node, and what is left to be asked of a row found there.
+    def _choose(self, node: Node) -> tuple[Equalities | None, Node | None]:
+        """Equalities of a node, and what is left to be asked of a row found there.
 
-        Places: None where it has none, empty where no row can match. The rest: None for all of
-        the node, ALWAYS for nothing.
+        None where it has none, empty where no row can match. The rest: None for all of the node,
+        ALWAYS for nothing.
         """
         match node:
-            case Condition(ref=ref, op=Op.IN, operand=values):
-                return tuple((ref, value) for value in values), ALWAYS
+            case Condition(op=Op.IN):
+                return (node,), ALWAYS
             case And(parts):
-                choices = [(p, part) for part in parts if (p := self._choose(part)[0]) is not None]
+                choices = [(e, part) for part in parts if (e := self._choose(part)[0]) is not None]
                 if not choices:
                     return None, None
-                places, chosen = min(choices, key=lambda choice: self._crowd(choice[0]))
+                equalities, chosen = min(choices, key=lambda choice: self._share(choice[0]))
                 if not isinstance(chosen, Condition):
-                    return places, None
-                return places, all_of(part for part in parts if part is not chosen)
+                    return equalities, None
+                return equalities, all_of(part for part in parts if part is not chosen)
             case Or(parts):
-                joined: dict[Place, None] = {}
+                joined: Equalities = ()
                 for part in parts:
-                    places_of_part, _ = self._choose(part)
-                    if places_of_part is None:
+                    of_part, _ = self._choose(part)
+                    if of_part is None:
                         return None, None
-                    joined |= dict.fromkeys(places_of_part)
-                return tuple(joined), None
+                    joined += of_part
+                return joined, None
         return None, None
 
-    def _crowd(self, places: tuple[Place, ...]) -> int:
-        crowd = 0
-        for ref, value in places:
-            held = self._buckets.get(ref, {}).get(value)
-            crowd += 1 if held is None else 2 if isinstance(held, _Entry) else 1 + len(held)
-        return crowd
+    def _crowd(self, place: Place) -> int:
+        ref, value = place
+        return size(self._buckets.get(ref, {}).get(value))
+
+    def _share(self, equalities: Equalities) -> float:
+        """Of how many events these may hold, taking it that they are what filters ask for.
+
+        A value that nobody asked for yet is rare; one of a few that all ask for is not.
+        """
+        places = _places(equalities)
+        return sum((1 + self._crowd(each)) / (self._taken[each[0]] + CROWDED) for each in places)
 
 
-def _range(node: Node) -> Range | None:
-    """The narrowest range that every row must lie in; None where there is none."""
-    bounds: dict[Ref, tuple[float, float]] = {}
-    for part in node.parts if isinstance(node, And) else (node,):
-        if not isinstance(part, Condition) or part.op not in _BOUNDS:
-            continue
-        place = position(part.operand)
-        if place is None:
-            continue
-        low, high = bounds.get(part.ref, (LOWEST, HIGHEST))
-        upper = part.op in (Op.LT, Op.LTE)
-        bounds[part.ref] = (low, min(high, place)) if upper else (max(low, place), high)
-    found = [(ref, low, high) for ref, (low, high) in bounds.items() if (low, high) != _OPEN]
-    return min(found, key=lambda each: each[2] - each[1]) if found else None
-
-
-_BOUNDS = frozenset({Op.GT, Op.GTE, Op.LT, Op.LTE})
-_OPEN = (LOWEST, HIGHEST)
+def _places(equalities: Equalities) -> list[Place]:
+    """Each once."""
+    return list(dict.fromkeys((each.ref, value) for each in equalities for value in each.operand))

@@ -105,5 +105,5 @@ class Names:
         if path and (self._schema[field].kind is not Kind.JSON or "" in path):
             return None
         if any(".".join((field, *path[:n])) in self._known for n in range(len(path) + 1)):
-            return (field, *path)
+            return (field, *path) if path else self._schema[field].ref
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from .expression import And, Condition, Node, Not, Op, Or
@@ -12,8 +13,12 @@ from .schema import Kind
 Predicate = Callable[[Row], bool]
 
 
+@lru_cache(maxsize=1024)
 def compile_node(node: Node) -> Predicate:
-    """A function that tells whether a row matches. It never raises."""
+    """A function that tells whether a row matches, mostly the same for the same node.
+
+    It never raises.
+    """
     match node:
         case Condition():
             return _condition(node)

@@ -42,11 +42,16 @@ class Kind(Enum):
     OPAQUE = "value that filters cannot compare"
 
 
+Ref = tuple[str, ...]
+"""What a condition looks at: a field's name, and the keys of a path into its JSON."""
+
+
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
     """A field of an image. ``key`` is the kind of the id behind a `Kind.KEY`.
 
-    ``zone`` is the project's: naive datetimes are read in it.
+    ``zone`` is the project's: naive datetimes are read in it. ``ref`` looks at the whole field,
+    one object for all conditions that do.
     """
 
     name: str
@@ -54,6 +59,10 @@ class FieldSpec:
     key: Kind = Kind.TEXT
     zone: tzinfo = field(default=UTC, compare=False)
     primary_key: bool = False
+    ref: Ref = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ref", (self.name,))
 
     @property
     def ordered(self) -> bool:
@@ -67,9 +76,6 @@ class FieldSpec:
 
 
 Schema = Mapping[str, FieldSpec]
-
-Ref = tuple[str, ...]
-"""What a condition looks at: a field's name, and the keys of a path into its JSON."""
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 

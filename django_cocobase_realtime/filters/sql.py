@@ -177,7 +177,7 @@ def _jsonb(condition: Condition, value: str, params: list[Any], connection: Any)
 
 def _packed(condition: Condition) -> str:
     operand = condition.operand
-    if isinstance(operand, frozenset):
+    if condition.op in (Op.IN, Op.NOT_IN):
         operand = sorted(operand, key=repr)
     return json.dumps([condition.ref, condition.op.value, operand])
 

@@ -22,5 +22,10 @@ def visible_rooms(identity: Identity) -> list[Listing]:
         room = room_registry.find(each.name)
         grant = None if room is None else room.grant(identity, each.name)
         if grant is not None:
-            found.append(each if grant.can_see_members else replace(each, members=()))
+            found.append(each if grant.can_see_members else _without_members(each))
     return found
+
+
+def _without_members(listing: Listing) -> Listing:
+    """How many there are, but not who; whoever opened it was one of them."""
+    return replace(listing, info=replace(listing.info, created_by=""), members=())

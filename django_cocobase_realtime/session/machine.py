@@ -9,7 +9,7 @@ result back, so the conversation reads from top to bottom and is tested without 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 from ..conf import Limits
@@ -20,7 +20,7 @@ from ..wire import messages, native
 from ..wire.codes import CloseCode, ErrorCode
 from ..wire.messages import InvalidMessage
 from . import authentication, rooms, subscriptions
-from .effects import Close, Send, Steps
+from .effects import Close, Effect, Send, Steps
 
 REFUSALS_IN_A_ROW = 10
 FREE_FACTOR = 10  # ping and ack may come ten times as often as other requests
@@ -39,9 +39,9 @@ class Session:
         self.limits = limits
         self.heartbeat = heartbeat
         self.closed = False
-        self._bad_requests = PerMinute(limits.bad_requests_per_minute)
         self._began = now
         # made at first use: most connections need but one or two
+        self._bad_requests: PerMinute | None = None
         self._messages: TokenBucket | None = None
         self._free: TokenBucket | None = None
         self._subscribes: TokenBucket | None = None
@@ -66,19 +66,16 @@ class Session:
             return
         limit = self.limits.message_bytes if self.identity else self.limits.auth_bytes
         if len(text) > limit or len(text.encode("utf-8", "surrogatepass")) > limit:
-            yield self.error(ErrorCode.TOO_LARGE, f"A frame may have {limit} bytes at most.")
+            if (yield from self.paid(None, now)):
+                yield self.error(ErrorCode.TOO_LARGE, f"A frame may have {limit} bytes at most.")
             return
         try:
             command = messages.decode(text)
         except InvalidMessage as error:
             yield from self._bad(error, now)
             return
-        refused = self.bucket(command).take(now)
-        if refused:
-            yield from self.rate_limited(command, refused)
-            return
-        self._refusals = 0
-        yield from self._handle(command)
+        if (yield from self.paid(command, now)):
+            yield from self._handle(command)
 
     def auth_timeout(self) -> Steps:
         """``auth_timeout`` seconds have passed."""
@@ -134,7 +131,27 @@ class Session:
             handler: Callable[[Session, Any], Steps] = _HANDLERS[type(command)]
             yield from handler(self, command)
 
-    def bucket(self, command: messages.Command) -> TokenBucket:
+    def paid(self, command: messages.Command | None, now: float) -> Generator[Effect, Any, bool]:
+        """Whether a request's rate allows it; None stands for one that was not read.
+
+        Refuses what came too fast; persistent ones are the end.
+        """
+        refused = self._bucket(command).take(now)
+        if not refused:
+            self._refusals = 0
+            return True
+        self._refusals += 1
+        yield self.error(
+            ErrorCode.RATE_LIMITED,
+            "Too many requests; send this one again after retry_after_ms.",
+            None if command is None else command.id,
+            refused,
+        )
+        if self._refusals >= REFUSALS_IN_A_ROW:
+            yield from self.close(CloseCode.RATE_LIMITED, refused)
+        return False
+
+    def _bucket(self, command: messages.Command | None) -> TokenBucket:
         """What pays for a command."""
         match command:
             case messages.Ping() | messages.Ack():
@@ -161,20 +178,10 @@ class Session:
 
     def count_bad(self, now: float) -> Steps:
         """One more malformed request; too many are the end."""
+        if self._bad_requests is None:
+            self._bad_requests = PerMinute(self.limits.bad_requests_per_minute)
         if self._bad_requests.exceeded(now):
             yield from self.close(CloseCode.TOO_MANY_BAD_REQUESTS)
-
-    def rate_limited(self, command: messages.Command, retry_after_ms: int) -> Steps:
-        """Refuse what came too fast; persistent ones are the end."""
-        self._refusals += 1
-        yield self.error(
-            ErrorCode.RATE_LIMITED,
-            "Too many requests; send this one again after retry_after_ms.",
-            command.id,
-            retry_after_ms,
-        )
-        if self._refusals >= REFUSALS_IN_A_ROW:
-            yield from self.close(CloseCode.RATE_LIMITED, retry_after_ms)
 
 
 _HANDLERS: dict[type, Callable[[Session, Any], Steps]] = {

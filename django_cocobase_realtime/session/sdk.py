@@ -16,6 +16,7 @@ from ..room import RoomGrant
 from ..rooms.rooms import Joined, Wish
 from ..wire import messages, native, sdk
 from ..wire.codes import CloseCode, ErrorCode
+from ..wire.scan import is_sound
 from . import authentication, rooms, subscriptions
 from .effects import Enter, Permit, Replay, Send, Settle, Steps
 from .machine import Session
@@ -95,7 +96,7 @@ class SdkSession(Session):
         yield from self.count_bad(now)
 
     def _ping(self, answer: native.Frame, now: float) -> Steps:
-        if not self.bucket(messages.Ping()).take(now):
+        if (yield from self.paid(messages.Ping(), now)):
             yield Send(answer)
 
     def _refuse(self, frame: native.Frame, code: CloseCode) -> Steps:
@@ -117,6 +118,9 @@ class SdkSession(Session):
             yield from self._refuse(
                 sdk.error("Authentication failed", str(error)), CloseCode.BAD_CREDENTIAL
             )
+            return
+        if not is_sound(self.name):
+            yield from self._refuse(sdk.error("This name is no text."), CloseCode.FORBIDDEN)
             return
         if any(map(self.too_long, (id, name, title, self.name))):
             message = f"Names may have {self.limits.name_bytes} bytes at most."
@@ -209,20 +213,18 @@ class SdkSession(Session):
     # later frames
 
     def _later(self, frame: Mapping[str, Any], now: float) -> Steps:
-        if self.connection.dialect == sdk.COLLECTIONS or not self.connection.rooms:
-            return  # nothing else is expected from those who watch
-        if self.connection.dialect == sdk.BROADCAST:
-            room, message = PROJECT_ROOM, frame.get("data", frame)
-        elif frame.get("type") == "message":
-            room, message = self.name, frame.get("content")
-        else:
+        command = self._said(frame) if self.connection.rooms else None
+        if not (yield from self.paid(command, now)):
             return
-        command = messages.Broadcast(room=room, message=message)
-        refused = self.bucket(command).take(now)
-        if refused:
-            yield from self.rate_limited(command, refused)
-        else:
+        if command is not None:  # nothing else is expected
             yield from rooms.broadcast(self, command)
+
+    def _said(self, frame: Mapping[str, Any]) -> messages.Broadcast | None:
+        if self.connection.dialect == sdk.BROADCAST:
+            return messages.Broadcast(room=PROJECT_ROOM, message=frame.get("data", frame))
+        if self.connection.dialect == sdk.ROOMS and frame.get("type") == "message":
+            return messages.Broadcast(room=self.name, message=frame.get("content"))
+        return None
 
 
 _OPENINGS: dict[str, Callable[[SdkSession, Mapping[str, Any], str], Steps]] = {

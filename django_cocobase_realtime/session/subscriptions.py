@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from ..fanout.subscriptions import EVENTS, Begin, Subscription, Wanted
@@ -36,8 +37,9 @@ def subscribe(session: Session, command: Subscribe) -> Steps:
         return
     subscription = Subscription(
         connection=connection,
-        name=command.subscription or command.collection,
-        collection=command.collection,
+        # most clients use the same names
+        name=intern(command.subscription or command.collection),
+        collection=intern(command.collection),
         view=view,
         events=EVENTS if command.events is None else frozenset(command.events),
         transitions=command.transitions,

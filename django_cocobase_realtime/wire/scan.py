@@ -56,6 +56,15 @@ class _Keys:
         return found
 
 
+def is_sound(text: str) -> bool:
+    """Whether a text has neither NUL, which PostgreSQL refuses, nor lone surrogates."""
+    try:
+        _check_text(text)
+    except BadFrame:
+        return False
+    return True
+
+
 def _check_text(text: str) -> None:
     if "\0" in text:
         raise BadFrame("Strings must not contain NUL.")

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -14,6 +15,7 @@ from django.db import OperationalError
 from django.utils import timezone
 from jwt.algorithms import RSAAlgorithm
 
+from django_cocobase_realtime.auth import jwt as jwt_module
 from django_cocobase_realtime.auth.chain import AuthenticationUnavailable, authenticate, dead
 from django_cocobase_realtime.models import ApiKey
 
@@ -159,9 +161,13 @@ def jwks():
 
     class Handler(BaseHTTPRequestHandler):
         asked = 0
+        away = False
 
         def do_GET(self):
             Handler.asked += 1
+            if Handler.away:
+                self.send_error(503)
+                return
             public = [
                 {**RSAAlgorithm.to_jwk(k.public_key(), as_dict=True), "kid": kid, "use": "sig"}
                 for kid, k in keys.items()
@@ -202,6 +208,26 @@ def test_keys_behind_a_url(ada, settings, jwks):
     # the public key taken for a shared secret
     forged = jwt.encode(claims(ada.pk), "x" * 40, "HS256", {"kid": "one"})
     assert authenticate(forged, {}) is None
+
+
+def test_a_server_of_keys_that_is_away_turns_nobody_away_for_good(ada, settings, jwks, monkeypatch):
+    keys, handler, url = jwks
+    settings.COCOBASE_REALTIME = {"JWT": {"JWKS_URL": url, "ALGORITHMS": ["RS256"]}}
+    monkeypatch.setattr(jwt_module, "JWKS_PAUSE", 2)
+    token = jwt.encode(claims(ada.pk), keys["one"], "RS256", {"kid": "one"})
+    handler.away = True
+    for _ in range(3):  # at the first try, and as long as it is not asked again
+        with pytest.raises(AuthenticationUnavailable):
+            authenticate(token, {})
+    assert handler.asked == 1
+    handler.away = False
+    time.sleep(2.1)
+    assert authenticate(token, {}).user == ada
+    handler.away = True
+    rotated = jwt.encode(claims(ada.pk), keys["one"], "RS256", {"kid": "two"})
+    with pytest.raises(AuthenticationUnavailable):
+        authenticate(rotated, {})
+    assert authenticate(token, {}).user == ada  # known keys hold
 
 
 # the Django session

@@ -182,3 +182,55 @@ def test_backoff_agrees_with_the_registry_of_codes():
     assert delays[-1] == 30
     assert grown.after(1006, None, 60.0).delay == 0.5  # it had settled
     assert grown.after(CloseCode.PERMISSIONS_CHANGED, None, 1.0).delay > 0  # not at once for ever
+
+
+async def test_what_was_dropped_while_it_paused_comes_before_what_follows(script):
+    """Frames of before the pause arrive after it: they would hide what was not taken."""
+    db, connection = await opened(script)
+    watch = db.watch("posts", buffer=2)
+    request = await connection.receive("subscribe")
+    await connection.subscribed(request, cursor="c0", scope="s")
+    await watch.ready()
+    for n in (1, 2, 3):
+        await connection.send(change(request, "created", str(n), f"c{n}"))
+    await connection.receive("unsubscribe")
+    await asyncio.sleep(0.1)
+    assert [(await anext(watch)).id for _ in "ab"] == ["1", "2"]
+    again = await connection.receive("subscribe")
+    assert again["since"] == "c2"
+    await connection.send(change(request, "created", "4", "c4"))  # sent before it was asked for
+    await asyncio.sleep(0.1)
+    assert watch.cursor == "c2"
+    await connection.subscribed(again, cursor="c2", scope="s", resumed=True)
+    for n in (3, 4):
+        await connection.send({**change(again, "created", str(n), f"c{n}"), "replayed": True})
+    assert [(await anext(watch)).id for _ in "ab"] == ["3", "4"]
+    await db.close()
+
+
+async def test_what_is_not_json_is_refused_where_it_is_said(script):
+    """Not where it is sent: the client would fall silent."""
+    db, connection = await opened(script)
+    room = db.room("chat")
+    join = await connection.receive("join")
+    await connection.answer(join, "joined", room="chat", participants=0, members=[])
+    await room.ready()
+    watch = db.watch("posts")
+    await connection.subscribed(await connection.receive("subscribe"), cursor="c0", scope="s")
+    with pytest.raises(TypeError):
+        await room.broadcast(object())
+    with pytest.raises(TypeError):
+        await room.set_state({"at": object()})
+    with pytest.raises(TypeError):
+        db.room("other", state={"at": object()})
+    with pytest.raises(TypeError):
+        db.watch("posts", filters={"at": object()})
+    with pytest.raises(TypeError):
+        await watch.update(filters={"at": object()})
+    assert room.state is None
+    assert list(db._talk.rooms) == ["chat"]
+    assert len(db._talk.subscriptions) == 1
+    said_now = asyncio.create_task(room.broadcast("still there"))
+    await connection.answer(await connection.receive("broadcast"), "sent", room="chat")
+    await said_now
+    await db.close()

@@ -165,3 +165,4 @@ async def test_rooms_that_one_may_not_join_are_not_listed(realtime, user, api_ke
             ("open", 1, 1),
             ("open-secret", 1, 0),
         ]
+        assert [r["created_by"] for r in answer["rooms"]] == [str(user.pk), ""]

@@ -101,8 +101,8 @@ class Subscription {
   }
 
   update(options) {
-    this.#next = { ...this.options, ...options };
-    this.ready = deferred();
+    this.#next = { ...(this.#next ?? this.options), ...options };
+    if (this.ready.done) this.ready = deferred();
     if (this.db._live) this.start();
     return this.ready.promise;
   }
@@ -121,7 +121,7 @@ class Subscription {
     this.#pages = null;
     if (reply.resumed) return this.#done();
     this.seen = new Set();
-    // whoever is cut off within a snapshot must not go on from its end
+    // whoever is cut off within a snapshot begins it anew
     this.cursor = wanted.snapshot ? null : reply.cursor;
     if (reply.resync) call(this.sink.resync, reply.resync.reason);
     if (wanted.snapshot) this.#pages = [];
@@ -130,11 +130,12 @@ class Subscription {
 
   #refused(reply, wanted) {
     if (reply === CLOSED || !this.db._subscriptions.has(this.name)) return;
+    const replacing = this.#next;
+    if (replacing && replacing !== wanted) return;
     if (reply.retry_after_ms != null)
       return this.db._later(reply.retry_after_ms, () => this.start());
-    const replacing = this.#next === wanted;
     const error = this.db._fail(reply, this.sink.error);
-    this.ready.reject(error);
+    this.ready.done = !this.ready.reject(error);
     if (replacing) {
       this.#next = null; // the old one stays
       if (!this.active) this.start();
@@ -145,7 +146,7 @@ class Subscription {
   }
 
   #done() {
-    if (!this.#next) this.ready.resolve(this.reply);
+    if (!this.#next) this.ready.done = !this.ready.resolve(this.reply);
   }
 
   event(frame) {
@@ -169,7 +170,7 @@ class Subscription {
 
 const WAKERS = ["online", "offline", "pageshow", "visibilitychange", "resume"];
 
-const NUMBER = /^-?\d+(\.\d+)?$/; // decimals travel as strings
+const NUMBER = /^-?\d+(\.\d+)?$/; // decimals are strings
 
 function ascending(a, b) {
   if (a === b) return 0;
@@ -178,12 +179,11 @@ function ascending(a, b) {
   return a < b ? -1 : +(a > b);
 }
 
-// With a limit, a window: what sorts behind its last document is dropped, and a fresh snapshot
-// fills it up when documents leave.
+// With a limit, a window: what sorts behind its end is dropped; a fresh snapshot fills it.
 class Live extends Store {
   #documents = new Map();
   #limit;
-  #last; // behind it there may be documents we do not know
+  #last; // behind it may be documents we do not know
   #refilling = false;
 
   constructor(db, collection, { order, limit, compare, onError, ...options }) {
@@ -565,8 +565,8 @@ export class Realtime extends Emitter {
 
   #tick() {
     const now = Date.now();
-    if (now - this.#ticked > 5000) {
-      if (!this.#slept) this.#asked &&= now; // once: in hidden tabs all ticks are late
+    if (now - this.#ticked > 5000 || (this._live && now < this.#ticked)) {
+      if (!this.#slept) this.#asked &&= now; // once: in hidden tabs all are late
       this.#slept = true;
       this.#wake();
     }

@@ -142,6 +142,22 @@ async def time_asleep_is_not_held_against_the_line(server: Script, client: Drive
     assert server.count == 1
 
 
+async def a_clock_that_is_set_back_hides_no_dead_line(server: Script, client: Driver) -> None:
+    await start(server, client, timeout=1000)
+    connection = await server.hello()
+    await client.until("db", "status", status="live")
+    async with asyncio.timeout(10):
+        while not connection.pings:
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.3)
+    connection.mute = True
+    await client.do("sleep", seconds=-3600)
+    await client.until("db", "status", status="waiting")
+    await client.do("sleep", seconds=-3600)  # nor does anybody wait for an hour
+    await server.hello()
+    await client.until("db", "status", status="live")
+
+
 async def errors_of_nobody_are_told(server: Script, client: Driver) -> None:
     await start(server, client)
     connection = await server.hello()

@@ -268,6 +268,45 @@ async def a_replacement_outlives_a_cut(server: Script, client: Driver) -> None:
     await client.until("w", "failed", code="invalid_filter")
 
 
+async def updates_in_a_row_end_with_the_last(server: Script, client: Driver) -> None:
+    """Someone types into a search box: none of it is undone by another, and all are answered."""
+    await start(server, client)
+    await client.do("watch", "w", collection="posts", options={"filters": {"n": 1}})
+    connection = await server.hello()
+    await connection.subscribed(await connection.receive("subscribe"), cursor="c0", scope="s")
+    await client.next("w", "ready")
+    await client.do("update", "w", options={"filters": {"n": 2}})
+    await client.do("update", "w", options={"fields": ["title"]})
+    requests = [await connection.receive("subscribe") for _ in "ab"]
+    assert [request["filters"] for request in requests] == [{"n": 2}] * 2
+    assert [request.get("fields") for request in requests] == [None, ["title"]]
+    for request in requests:
+        await connection.subscribed(request, cursor="c1", scope="t")
+    for _ in requests:
+        await client.next("w", "ready")
+    connection.cut()
+    connection = await back(server, client)
+    again = await connection.receive("subscribe")
+    assert (again["filters"], again["fields"], again["since"]) == ({"n": 2}, ["title"], "c1")
+
+
+async def a_refused_update_that_was_replaced_ends_nothing(server: Script, client: Driver) -> None:
+    await start(server, client)
+    await client.do("watch", "w", collection="posts", options={"filters": {"n": 1}})
+    connection = await server.hello()
+    await connection.subscribed(await connection.receive("subscribe"), cursor="c0", scope="s")
+    await client.next("w", "ready")
+    await client.do("update", "w", options={"filters": {"nope": 2}})
+    await client.do("update", "w", options={"filters": {"n": 3}})
+    wrong, right = [await connection.receive("subscribe") for _ in "ab"]
+    await connection.refuse(wrong, "invalid_filter")
+    await connection.subscribed(right, cursor="c1", scope="t")
+    for _ in "ab":
+        await client.next("w", "ready")
+    await connection.send(change(right, "created", "1", "c2"))
+    await client.next("w", "event", id="1")
+
+
 async def unsubscribes(server: Script, client: Driver) -> None:
     await start(server, client)
     await client.do("watch", "w", collection="posts")

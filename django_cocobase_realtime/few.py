@@ -1,0 +1,45 @@
+"""Sets that mostly have one item: it stands for itself, and only several make a dictionary.
+
+A dictionary of one takes over two hundred bytes; there are several such sets a subscription.
+None is the empty set. Items are hashable, so that none is a dictionary itself. Order is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import TypeAlias, TypeVar
+
+T = TypeVar("T", bound=Hashable)
+Few: TypeAlias = T | dict[T, None] | None
+
+
+def with_item(held: Few[T], item: T) -> Few[T]:
+    """The set with this item as well; what was ``held`` is used up."""
+    if held is None:
+        return item
+    if isinstance(held, dict):
+        held[item] = None
+        return held
+    return held if held == item else {held: None, item: None}
+
+
+def without(held: Few[T], item: T) -> Few[T]:
+    """The set without this item, which need not be in it; what was ``held`` is used up."""
+    if isinstance(held, dict):
+        held.pop(item, None)
+        return next(iter(held)) if len(held) == 1 else held
+    return None if held == item else held
+
+
+def each(held: Few[T]) -> Iterable[T]:
+    """Its items."""
+    if isinstance(held, dict):
+        return held
+    return () if held is None else (held,)
+
+
+def size(held: Few[T]) -> int:
+    """How many there are."""
+    if isinstance(held, dict):
+        return len(held)
+    return 0 if held is None else 1

@@ -1,0 +1,85 @@
+"""SQLite: a watched write waits for other writers as Django's own does."""
+
+import threading
+
+import pytest
+from django.db import connection, connections, transaction
+
+from tests.app.models import Item, Post, Tag
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL locks rows."),
+]
+
+
+def save(post):
+    post.title += "x"
+    post.save()
+
+
+def update_all(post):
+    Item.objects.update(size=1)
+
+
+def create_or_update(post):
+    Item.objects.bulk_create(
+        [Item(name="i", size=2)],
+        update_conflicts=True,
+        unique_fields=["name"],
+        update_fields=["size"],
+    )
+
+
+def delete_all(post):
+    Item.objects.filter(name="i")._raw_delete("default")
+
+
+def clear_tags(post):
+    post.tags.clear()
+
+
+WRITES = [save, update_all, create_or_update, delete_all, clear_tags]
+
+
+@pytest.mark.parametrize("write", WRITES, ids=lambda write: write.__name__)
+def test_a_write_that_begins_a_transaction_waits_for_others(write):
+    """Two read, one writes: the other one is told at once that the database is locked."""
+    post = Post.objects.create(title="p")
+    post.tags.add(Tag.objects.create(name="t"))
+    Item.objects.create(name="i")
+    failures, begun = [], threading.Event()
+
+    def other_writer():
+        try:
+            with transaction.atomic():
+                Tag.objects.create(name="held")  # the write lock
+                begun.set()
+                held.wait(1)
+        finally:
+            connections.close_all()
+
+    def writer():
+        try:
+            with transaction.atomic():
+                write(post)
+        except Exception as error:
+            failures.append(error)
+        finally:
+            connections.close_all()
+
+    held = threading.Event()
+    threads = [threading.Thread(target=other_writer), threading.Thread(target=writer)]
+    threads[0].start()
+    assert begun.wait(10)
+    threads[1].start()
+    for thread in threads:
+        thread.join(30)
+    assert failures == []
+
+
+def test_a_transaction_of_many_saves_takes_the_lock_once(django_assert_num_queries):
+    posts = [Post.objects.create(title=str(n)) for n in range(3)]
+    with transaction.atomic(), django_assert_num_queries(1 + 3 * 3):
+        for post in posts:
+            post.save()

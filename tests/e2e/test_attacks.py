@@ -1,0 +1,127 @@
+"""Floods, nonsense and nosiness against real servers: nobody else is to notice."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect as websocket_connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.client import Client, connect
+
+pytestmark = pytest.mark.server
+SERVERS = ["daphne", "uvicorn"]
+
+
+@pytest.fixture
+async def server(serve, api_key, request):
+    found = await asyncio.to_thread(lambda: serve(request.param))
+    yield found
+    log = found.log.read_text()
+    assert "Traceback" not in log, log
+
+
+async def flood(url, frame, *first, seconds=10):
+    """Send a frame over and over; the close code, None where it was never closed."""
+    async with websocket_connect(url, proxy=None, close_timeout=1) as socket:
+        for each in first:
+            await socket.send(json.dumps(each))
+
+        async def read():
+            async for _ in socket:
+                pass
+
+        reading = asyncio.create_task(read())
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    await socket.send(frame)
+                    await asyncio.sleep(0)
+        except ConnectionClosed:
+            await socket.wait_closed()
+            return socket.close_code
+        except TimeoutError:
+            return None
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
+async def test_floods_are_cut(server, api_key):
+    url, key = server.socket_url, {"type": "auth", "token": api_key}
+    large = "x" * 70_000
+    sdk = {"api_key": api_key, "action": "create"}
+    assert await flood(url, "ping") == 4130
+    assert await flood(url, large) == 4130
+    assert await flood(url, large, key) == 4130
+    assert await flood(url, '{"type":"leave","room":"r"}', key) == 4130
+    assert await flood(url, '{"type":"subscribe","collection":"nothing"}', key, seconds=30) == 4130
+    assert await flood(url, "nonsense", key) == 4503
+    for path in ("/collections/posts", "/broadcast", "/rooms/r"):
+        for frame in ("ping", '{"type":"ping"}', '{"some":"thing"}', '{"type":"message"}'):
+            assert await flood(url + path, frame, sdk) == 4130, (path, frame)
+        assert await flood(url + path, large, sdk) == 4503
+    async with connect(url, api_key) as client:
+        assert (await client.request({"type": "ping"}))["type"] == "pong"
+
+
+def memory(server):
+    """MiB that the server holds."""
+    status = Path(f"/proc/{server.process.pid}/status")
+    if not status.exists():
+        pytest.skip("Memory is read from /proc.")
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) / 1024
+
+
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
+async def test_what_is_sent_while_a_request_waits_is_not_piled_up(server, api_key):
+    """Each refusal takes a while, in which a flood goes on."""
+    ask = {"type": "subscribe", "collection": "nothing", "filters": {"x": "y" * 60_000}}
+    key = {"type": "auth", "token": api_key}
+    before, most = memory(server), 0.0
+    flooding = asyncio.create_task(flood(server.socket_url, json.dumps(ask), key, seconds=4))
+    while not flooding.done():
+        await asyncio.wait({flooding}, timeout=0.1)
+        most = max(most, memory(server))
+    await flooding
+    assert most - before < 200
+
+
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
+@pytest.mark.parametrize("name", ["%00", "a%00b", "%ED%A0%80", "%FF", "%0A", "%20", "%F0%9F%98%80"])
+async def test_any_name_in_a_path_has_a_clean_answer(server, api_key, name):
+    for kind in ("rooms", "collections"):
+        url = f"{server.socket_url}/{kind}/{name}"
+        async with websocket_connect(url, proxy=None) as socket:
+            client = Client(socket)
+            await client.send({"api_key": api_key, "action": "create"})
+            answer = await client.receive()
+            if answer.get("event") != "joined":
+                assert answer["type"] == "error"
+                assert "internal" not in answer["error"]
+                assert await client.closed() == 4505
+
+
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
+@pytest.mark.parametrize(
+    ("path", "origin"),
+    [
+        ("", "http://["),
+        ("", "http://127.0.0.1:port"),
+        ("", "null"),
+        ("", "http://127.0.0.1@evil.example"),
+        ("/nowhere", None),
+        ("/collections/", None),
+        ("/../admin", None),
+    ],
+)
+async def test_nonsense_in_a_handshake_is_refused_quietly(server, path, origin):
+    headers = {} if origin is None else {"Origin": origin}
+    url = server.socket_url + path
+    with pytest.raises(InvalidStatus) as refused:
+        async with websocket_connect(url, proxy=None, additional_headers=headers):
+            pass
+    assert refused.value.response.status_code in (400, 403)
