@@ -14,7 +14,7 @@ from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.db import InterfaceError, OperationalError
 
-from . import room_effects
+from . import collection_effects, room_effects
 from .auth.address import client_address
 from .auth.attempt import attempt
 from .auth.chain import AuthenticationUnavailable
@@ -23,21 +23,17 @@ from .fanout.connection import Connection
 from .fanout.hub import Hub
 from .fanout.transport import held_back, unsent_of, wait_for_close
 from .fanout.writer import Writer
-from .grants import Grant
 from .identity import Identity
 from .limits import Cap, caps
-from .registry import UnknownCollection, registry
 from .session import Session
 from .session import effects as do
 from .wire import native
 from .wire.codes import CloseCode, Retry
-from .workers import run
 
 logger = logging.getLogger(__name__)
 
 FLUSH_TIMEOUT = 2.0  # seconds a closing connection may take to read what it was sent
 CLOSE_TIMEOUT = 60.0  # and to take the close itself: a client that stalled may yet read it
-REFUSAL_STEP = 0.05  # seconds, to whole ones of which the time of a refusal is rounded up
 RETRY_OVERLOADED_MS = 5000
 RETRY_UNAVAILABLE_MS = 5000
 LONGEST_TIMER = 86400.0  # seconds; event loops take no arbitrarily long ones
@@ -181,16 +177,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 connection.writer.take_batches(self._present.batches)
             case do.Expire():
                 self._watch_expiry()
-            case do.Reconsider():
-                self._present.reconsider([connection])
-            case do.Authorize(name, filters):
-                return await self._authorize(name, filters)
-            case do.Prepare(collection):
-                return await self._present.following.prepare(collection)
-            case do.Attach(subscription, begin):
-                self._present.attach(subscription, begin)
-            case do.Detach(subscription):
-                self._present.detach(subscription)
+            case do.Authorize() | do.Prepare() | do.Attach() | do.Detach() | do.Reconsider():
+                return await collection_effects.perform(self._present, connection, effect)
             case _:
                 return await room_effects.perform(self._present, connection, effect)
         return None
@@ -222,23 +210,6 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._hub = Hub.current()
         await self._hub.open(self.session.connection)
         return True
-
-    async def _authorize(self, name: str, filters: Any) -> Grant | None:
-        await self._present.settled(self.session.connection)
-        identity, asked = self._identity, time.monotonic()
-
-        def decide() -> Grant | None:
-            try:
-                collection = registry.get(name)
-            except UnknownCollection:
-                return None
-            return collection.grant(identity, filters)
-
-        # an unknown collection takes the same way as a forbidden one, and the same time
-        grant = await run(decide)
-        if grant is None:
-            await asyncio.sleep(REFUSAL_STEP - (time.monotonic() - asked) % REFUSAL_STEP)
-        return grant
 
     def _watch_expiry(self) -> None:
         _cancel(self._expiry_timer)
