@@ -58,12 +58,15 @@ def test_no_layer_at_all(settings):
     assert broker.flush(2)
 
 
-async def test_send_tells_whether_the_layer_took_it(settings):
+async def test_send_tells_whether_the_layer_took_it(settings, monkeypatch):
     assert await Broker().send(message(1))
     use(settings, BrokenLayer)
     assert not await Broker().send(message(1))
     use(settings, HangingLayer)
-    assert not await Broker().send(message(1), timeout=0.05)
+    monkeypatch.setattr(broker_module, "SEND_TIMEOUT", 0.3)
+    broker = Broker()
+    assert not await broker.send(message(1), timeout=0.05)
+    assert await asyncio.to_thread(broker.flush, 10)
 
 
 async def test_order_from_one_publisher_and_nothing_lost_from_many_threads():
