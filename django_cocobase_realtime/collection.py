@@ -274,28 +274,3 @@ class Collection:
 def trigger_name(collection: str) -> str:
     """The name of the function that a collection's triggers call in the database."""
     return TRIGGER_PREFIX + blake2s(collection.encode(), digest_size=8).hexdigest()
-
-
-def from_settings(name: str, declaration: Any) -> Collection:
-    """A collection from its entry in ``COLLECTIONS``: a model label or a mapping of options.
-
-    Raises ``ImproperlyConfigured`` for anything else.
-    """
-    if isinstance(declaration, str):
-        declaration = {"model": declaration}
-    if not isinstance(declaration, Mapping) or "model" not in declaration:
-        raise ImproperlyConfigured(
-            f"Collection {name!r} must be a model label or a dictionary with a 'model'."
-        )
-    unknown = sorted(set(declaration) - set(OPTIONS))
-    if unknown:
-        raise ImproperlyConfigured(
-            f"Collection {name!r} has unknown options {unknown}; known are {list(OPTIONS)}."
-        )
-    attributes = dict(declaration)
-    serializer = attributes.get("serializer")
-    if callable(serializer) and not isinstance(serializer, type):
-        attributes["serializer"] = staticmethod(serializer)
-    collection: Collection = type("SettingsCollection", (Collection,), attributes)()
-    collection.__dict__["name"] = name
-    return collection

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
-from .collection import Collection, from_settings
+from .collection import OPTIONS, Collection
 from .conf import conf
 
 C = TypeVar("C", bound=type[Collection])
@@ -87,3 +87,28 @@ def register(name: str) -> Callable[[C], C]:
         return cls
 
     return decorate
+
+
+def from_settings(name: str, declaration: Any) -> Collection:
+    """A collection from its entry in ``COLLECTIONS``: a model label or a mapping of options.
+
+    Raises ``ImproperlyConfigured`` for anything else.
+    """
+    if isinstance(declaration, str):
+        declaration = {"model": declaration}
+    if not isinstance(declaration, Mapping) or "model" not in declaration:
+        raise ImproperlyConfigured(
+            f"Collection {name!r} must be a model label or a dictionary with a 'model'."
+        )
+    unknown = sorted(set(declaration) - set(OPTIONS))
+    if unknown:
+        raise ImproperlyConfigured(
+            f"Collection {name!r} has unknown options {unknown}; known are {list(OPTIONS)}."
+        )
+    attributes = dict(declaration)
+    serializer = attributes.get("serializer")
+    if callable(serializer) and not isinstance(serializer, type):
+        attributes["serializer"] = staticmethod(serializer)
+    collection: Collection = type("SettingsCollection", (Collection,), attributes)()
+    collection.__dict__["name"] = name
+    return collection

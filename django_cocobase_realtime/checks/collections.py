@@ -10,11 +10,11 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
-from ..collection import Collection, from_settings
+from ..collection import Collection
 from ..conf import SETTING, conf
 from ..documents import is_secret_looking
 from ..permissions import Combination
-from ..registry import registry
+from ..registry import from_settings, registry
 from .messages import error, info, warning
 
 

@@ -10,6 +10,7 @@ from django.db import connections
 
 from django_cocobase_realtime import Room, permissions_changed
 from django_cocobase_realtime.fanout import snapshot
+from django_cocobase_realtime.fanout.following import Following
 from django_cocobase_realtime.fanout.hub import Hub
 from django_cocobase_realtime.permissions import Permission
 from django_cocobase_realtime.room import room_registry
@@ -77,7 +78,7 @@ async def test_a_subscription_that_comes_as_rights_are_known_again_is_started(
     async with realtime(user=user) as ada:
         await ada.subscribe("posts")
         connection, hub = await only_connection(), Hub.current()
-        start, prepare = Hub.start, Hub.prepare
+        start, prepare = Hub.start, Following.prepare
         prepared = asyncio.Event()
 
         async def prepare_late(self, collection):
@@ -91,7 +92,7 @@ async def test_a_subscription_that_comes_as_rights_are_known_again_is_started(
             monkeypatch.setattr(Hub, "start", start)
             prepared.set()
 
-        monkeypatch.setattr(Hub, "prepare", prepare_late)
+        monkeypatch.setattr(Following, "prepare", prepare_late)
         monkeypatch.setattr(Hub, "start", start_and_go_on)
         await ada.subscribe("posts", subscription="second")
         await Post.objects.acreate(title="x", project="red")
