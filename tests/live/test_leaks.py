@@ -187,5 +187,5 @@ async def test_nothing_follows_the_last_word(realtime, user, settings):
         reads.set()
         assert await seen(client) == "before"
         assert (await client.receive("closing"))["code"] == 4500
-        with pytest.raises(AssertionError, match="websocket.close"):
+        with pytest.raises(AssertionError, match=r"websocket\.close"):
             await client.receive()
