@@ -92,7 +92,12 @@ class Checks:
                 self._waiting.popleft()
                 spent.waiting -= 1
                 live = {s for s in subscriptions if _took_off(s, change.seq or 0)}
-                self._deliver(change, [(s, event) for s, event in found if s in live])
+                try:
+                    self._deliver(change, [(s, event) for s, event in found if s in live])
+                except Exception:
+                    logger.exception("A change could not be delivered.")
+                    for subscription in live:
+                        subscription.connection.close(CloseCode.INTERNAL_ERROR)
         finally:
             self._task = None
 
