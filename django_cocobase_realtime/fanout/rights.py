@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 
 from ..auth.users import reloaded
 from ..conf import conf
@@ -64,7 +64,7 @@ async def thaw(hub: Hub, connection: Connection) -> None:
         seats = [seat for seat in connection.rooms.values() if seat.grant.room.asks]
         try:
             fresh, views, grants = await run(_ask, identity, subscriptions, seats)
-        except DatabaseError as error:
+        except (DatabaseError, InterfaceError) as error:
             logger.warning("Rights could not be looked at: %r", error)
             connection.close(CloseCode.UNAVAILABLE)
             return

@@ -116,7 +116,11 @@ class Rooms:
         else:
             if seat.entry is not None:
                 seat.entry = None
-                move = await self.call(backend.leave, seat.key, seat.connection.id)
+                try:
+                    move = await self.call(backend.leave, *place)
+                except BaseException:
+                    self.left.append(place)
+                    raise
                 self.spread([move] if move else [], acting=seat.connection)
             found = await self.call(backend.info, seat.key)
             if found is None and not wish.create:
@@ -314,7 +318,7 @@ class Rooms:
         except Exception as error:
             logger.warning("A room could not be read, trying again: %r", error)
         finally:
-            if self._reading.get(local.key) is not None:
+            if self._reading.get(local.key) is asyncio.current_task():
                 del self._reading[local.key]
 
     async def compare(self) -> None:
