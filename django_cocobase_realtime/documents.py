@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -23,6 +23,7 @@ from django.utils import timezone
 from django.utils.duration import duration_iso_string
 
 from .events import Image
+from .filters.schema import in_utc
 
 MAX_SAFE_INTEGER = 2**53 - 1
 SECRET_LOOKING = re.compile(
@@ -48,7 +49,7 @@ def _float(value: float) -> float | str:
 def _datetime(value: datetime) -> str:
     if timezone.is_naive(value):
         value = timezone.make_aware(value)
-    return value.astimezone(UTC).isoformat()
+    return in_utc(value).isoformat()
 
 
 def _binary(value: Any) -> str:

@@ -57,6 +57,7 @@ def collections(**options):
         (collections(soft_delete=[1]), "E004"),
         ({"COLLECTIONS": {"a": {"model": "app.Author", "fields": ["password"]}}}, "E007"),
         ({"COLLECTIONS": {"a": {"model": "app.Author", "filters": ["password"]}}}, "E007"),
+        ({"COLLECTIONS": {"a": "sessions.Session"}}, "E007"),
         (collections(permission="nowhere.Nothing"), "E008"),
         (collections(serializer="nowhere.Nothing"), "E008"),
         (collections(serializer=f"{__name__}.not_callable"), "E008"),

@@ -50,10 +50,14 @@ class ApiKeyAuthenticator(Authenticator):
         )
 
     def dead(self, identities: Collection[Identity]) -> set[str]:
-        """Keys that were revoked, deleted, have expired, or whose user is no longer active."""
+        """Keys that were revoked, deleted, have expired, or whose user is no longer active; and
+        those that speak for another project or user now.
+        """
         from ..models import ApiKey
 
         prefixes = {identity.credential.partition(":")[2] for identity in identities}
         keys = ApiKey.objects.select_related("user").filter(prefix__in=prefixes)
-        live = {f"{KIND}:{key.prefix}" for key in keys if key.is_live()}
-        return {identity.credential for identity in identities} - live
+        live = {(f"{KIND}:{k.prefix}", k.project, k.user_id) for k in keys if k.is_live()}
+        return {
+            i.credential for i in identities if (i.credential, i.project, i.user_id) not in live
+        }

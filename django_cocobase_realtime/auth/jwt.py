@@ -17,6 +17,7 @@ from jwt import PyJWK, PyJWKClient
 
 from ..conf import JwtSettings, conf
 from ..identity import DEFAULT_PROJECT, NOTHING, Identity
+from ..wire.scan import is_sound
 from .base import Authenticator
 from .chain import AuthenticationUnavailable
 from .users import active_user, gone, password_mark
@@ -24,6 +25,8 @@ from .users import active_user, gone, password_mark
 logger = logging.getLogger(__name__)
 
 KIND = "jwt"
+PROJECT_LENGTH = 128  # characters, as rooms keep it
+SUBJECT_LENGTH = NAME_LENGTH = 255
 JWKS_LIFETIME = 300  # seconds that fetched keys are believed
 JWKS_TIMEOUT = 5  # seconds a fetch may take
 JWKS_PAUSE = 10.0  # seconds between fetches for key ids that nobody knows
@@ -54,6 +57,8 @@ class JwtAuthenticator(Authenticator):
             return None
         if not isinstance(project, str) or not project:
             return None
+        if not _fits(project, PROJECT_LENGTH) or not _fits(str(subject), SUBJECT_LENGTH):
+            return None
         try:
             expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
         except (ValueError, OverflowError, OSError):
@@ -83,8 +88,16 @@ class JwtAuthenticator(Authenticator):
         return gone(identities)
 
 
+def _fits(text: str, length: int) -> bool:
+    """Whether every database can hold it."""
+    return len(text) <= length and is_sound(text)
+
+
 def _name(name: Any, subject: str | int) -> str:
-    return name if isinstance(name, str) and name else str(subject)
+    """What people see; where they may call themselves as they like, made fit to be shown."""
+    text = name if isinstance(name, str) else ""
+    text = text.replace("\0", "").encode(errors="replace").decode()[:NAME_LENGTH]
+    return text or str(subject)
 
 
 def _verify(token: str, settings: JwtSettings) -> dict[str, Any]:

@@ -98,6 +98,13 @@ def _fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
                     f"Collection {name!r}: '{option}' names {field!r}, which looks secret.",
                     "Leave it out, or name it in 'not_secret' if its value may leave the server.",
                 )
+    key = meta.pk.name
+    if is_secret_looking(key) and key not in collection.not_secret:
+        yield error(
+            7,
+            f"Collection {name!r}: {key!r}, every document's id, looks secret.",
+            "Show another model, or name it in 'not_secret' if its value may leave the server.",
+        )
     yield from _soft_delete(name, collection)
     for option in ("project_field", "created_field", "updated_field"):
         named = getattr(collection, option)

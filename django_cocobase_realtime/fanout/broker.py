@@ -69,6 +69,7 @@ class Broker:
         self._loops: dict[asyncio.AbstractEventLoop, Hears] = {}
         self._lock = threading.Lock()
         self._draining = False
+        self._asked: tuple[asyncio.AbstractEventLoop, object] | None = None  # to begin a drain
         self._own: asyncio.AbstractEventLoop | None = None
         self._idle = threading.Event()
         self._idle.set()
@@ -141,9 +142,10 @@ class Broker:
     def detach(self, loop: asyncio.AbstractEventLoop) -> None:
         """The hub of this loop is gone."""
         with self._lock:
-            if self._loops.pop(loop, None) is not None:
-                # a drain that this loop was asked for may never run
-                self._draining = False
+            self._loops.pop(loop, None)
+            if self._asked is not None and self._asked[0] is loop:
+                # a drain that this loop was asked for may never run; one that runs goes on
+                self._asked, self._draining = None, False
         if self._outbox:
             self._kick()
 
@@ -153,13 +155,13 @@ class Broker:
                 return
             self._draining = True
             self._idle.clear()
-            for loop in reversed(list(self._loops)):
+            for loop in (*reversed(list(self._loops)), None):
+                self._asked = asked = (loop or self._own_loop(), object())
                 try:
-                    loop.call_soon_threadsafe(self._start_drain)
+                    asked[0].call_soon_threadsafe(self._start_drain, asked)
                 except RuntimeError:  # closed without a word
                     continue
                 return
-            self._own_loop().call_soon_threadsafe(self._start_drain)
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
         if self._own is None:
@@ -169,7 +171,11 @@ class Broker:
             ).start()
         return self._own
 
-    def _start_drain(self) -> None:
+    def _start_drain(self, asked: object) -> None:
+        with self._lock:
+            if self._asked is not asked:
+                return  # another one was asked meanwhile
+            self._asked = None
         task = asyncio.get_running_loop().create_task(self._drain())
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
@@ -187,7 +193,7 @@ class Broker:
                     continue
                 for items in batches:
                     self._settle(items, await self._group_send(items))
-        except asyncio.CancelledError:
+        except BaseException:
             with self._lock:
                 self._draining = False
             raise
@@ -198,6 +204,8 @@ class Broker:
         open_batches: dict[tuple[str, bool], tuple[list[Item], int]] = {}
         while self._outbox:
             item = self._outbox.popleft()
+            if item.done is not None and item.done.cancelled():
+                continue  # whoever sent it was told that it failed
             key = item.group, item.elsewhere
             items, size = open_batches.get(key, ([], 0))
             if not items or size + len(item.payload) > BATCH_BYTES:
@@ -211,10 +219,10 @@ class Broker:
         """One message for items of one group."""
         group, _, _, elsewhere = items[0]
         payloads = [item.payload for item in items]
-        layer = channel_layer()
-        if layer is None:
-            return False
         try:
+            layer = channel_layer()
+            if layer is None:
+                return False
             message = {"type": MESSAGE_TYPE, "events": payloads}
             if elsewhere and len(self._loops) == 1:  # else another hub of this process needs it
                 message[ORIGIN] = self.origin

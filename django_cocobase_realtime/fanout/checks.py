@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import DatabaseError, models
+from django.db import DatabaseError, InterfaceError, models
 
 from ..collection import Collection
 from ..events import Change, Image
@@ -97,7 +97,12 @@ class Checks:
                     for s, rights in subscriptions.items()
                     if s.rights == rights and _took_off(s, change.seq or 0)
                 }
-                self._deliver(change, [(s, event) for s, event in found if s in live])
+                try:
+                    self._deliver(change, [(s, event) for s, event in found if s in live])
+                except Exception:
+                    logger.exception("A change could not be delivered.")
+                    for subscription in live:
+                        subscription.connection.close(CloseCode.INTERNAL_ERROR)
         finally:
             self._task = None
 
@@ -168,7 +173,7 @@ class _Seen:
         spent.asked += 1
         try:
             return check(self._row, self._instance)
-        except DatabaseError:
+        except (DatabaseError, InterfaceError):
             raise  # nothing is known: the connection comes back and reads the log
         except Exception:
             logger.exception("has_object_permission failed: the row is not shown.")

@@ -129,12 +129,15 @@ class Feed:
         elif progress.epoch != self.epoch:
             self.epoch, self.seq = progress.epoch, progress.head
             self._lost()
+        elif self.seq < progress.floor:
+            # trimmed away before this process could read it, maybe all that there was
+            self.seq = progress.head
+            self._lost()
         for change in progress.changes:
             if change.seq == self.seq + 1:
                 self.seq = change.seq
                 self._deliver(change)
             elif change.seq is not None and change.seq > self.seq:
-                # trimmed away before this process could read it
                 self.seq = progress.head
                 self._lost()
                 break

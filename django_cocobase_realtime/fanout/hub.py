@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -41,6 +42,8 @@ from .start import start
 from .subscriptions import Begin, Subscription
 
 logger = logging.getLogger(__name__)
+
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Hub:
@@ -73,11 +76,11 @@ class Hub:
         self.connections[connection.id] = connection
         if not self._tasks:
             broker.attach(self.loop, self.following.hears)
-            self._start(self.groups.listen())
-            self._start(self.groups.sweep())
-            self._start(upkeep.trim())
+            self._start(self.groups.listen)
+            self._start(self.groups.sweep)
+            self._start(upkeep.trim)
             for work in (upkeep.poll, upkeep.tell_cursors, upkeep.audit):
-                self._start(work(self))
+                self._start(partial(work, self))
             await self.groups.need(CONTROL, QUICK)
 
     async def close(self, connection: Connection, *, lost: bool = True) -> None:
@@ -92,19 +95,27 @@ class Hub:
         for room in list(connection.rooms):
             self.rooms.drop(connection, room, lost=lost)
         if not self.connections and (self._tasks or self.following.threads):
-            await self._rest()
+            # a task of its own: whoever closes last may be cancelled, as it is gone already
+            resting = self.loop.create_task(self._rest(self._lie_down()))
+            _resting.add(resting)
+            resting.add_done_callback(_resting.discard)
+            await asyncio.shield(resting)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(self.loop.create_task(work))
+    def _start(self, work: Work) -> None:
+        self._tasks.append(self.loop.create_task(upkeep.keep_on(work)))
 
-    async def _rest(self) -> None:
+    def _lie_down(self) -> list[asyncio.Task[None]]:
+        """At once: whoever comes now gets another hub. Returns the tasks that are to end."""
         tasks, self._tasks = self._tasks, []
         broker.detach(self.loop)
         self.following.close()
-        for task in tasks:
-            task.cancel()
         if _hubs.get(self.loop) is self:
             del _hubs[self.loop]
+        return tasks
+
+    async def _rest(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._tending:
             self._tending = False
@@ -161,7 +172,7 @@ class Hub:
         """Somebody enters a room: look after rooms from now on."""
         if not self._tending:
             self._tending = True
-            self._start(tending.tend(self.rooms))
+            self._start(partial(tending.tend, self.rooms))
 
     def publish(self, event: Event) -> None:
         """Tell the other processes."""
@@ -210,6 +221,9 @@ class Hub:
     async def _thaw(self, connection: Connection) -> None:
         try:
             await thaw(self, connection)
+        except Exception:
+            logger.exception("Rights could not be looked at.")
+            connection.close(CloseCode.INTERNAL_ERROR)
         finally:
             # in the very turn of the last look: what changes from now on is asked for again
             del self._thawing[connection]
@@ -230,4 +244,5 @@ class Hub:
                 connection.close(CloseCode(event.code))
 
 
+_resting: set[asyncio.Task[None]] = set()
 _hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = weakref.WeakKeyDictionary()

@@ -81,7 +81,7 @@ class Members:
         except Exception as error:
             logger.warning("A room could not be read, trying again: %r", error)
         finally:
-            if self._reading.get(local.key) is not None:
+            if self._reading.get(local.key) is asyncio.current_task():
                 del self._reading[local.key]
 
     async def compare(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 
 from ..auth.users import reloaded, same_user
 from ..conf import conf
@@ -65,7 +65,7 @@ async def thaw(hub: Hub, connection: Connection) -> None:
         seats = [seat for seat in connection.rooms.values() if seat.grant.room.asks]
         try:
             fresh, views, grants = await run(_ask, identity, subscriptions, seats)
-        except DatabaseError as error:
+        except (DatabaseError, InterfaceError) as error:
             logger.warning("Rights could not be looked at: %r", error)
             connection.close(CloseCode.UNAVAILABLE)
             return

@@ -48,6 +48,7 @@ class Rooms:
         self.left: list[Place] = []
         self.wake = asyncio.Event()
         self._leased_until = float("-inf")
+        self._in_doubt = False
         self._unlisted: dict[Seat, None] = {}  # who is to be entered again
         self._swept = float("-inf")
         self._thread: DatabaseThread | None = None
@@ -114,7 +115,11 @@ class Rooms:
         else:
             if seat.entry is not None:
                 seat.entry = None
-                move = await self.call(backend.leave, seat.key, seat.connection.id)
+                try:
+                    move = await self.call(backend.leave, *place)
+                except BaseException:
+                    self.left.append(place)
+                    raise
                 self.members.spread([move] if move else [], acting=seat.connection)
             found = await self.call(backend.info, seat.key)
             if found is None and not wish.create:
@@ -165,9 +170,14 @@ class Rooms:
         if loop.time() < self._leased_until:
             return
         settings = conf.presence
-        held = await self.call(presence().renew, self.server, settings.lease)
+        try:
+            held = await self.call(presence().renew, self.server, settings.lease)
+        except BaseException:
+            self._in_doubt = True  # the answer that is lost may have been that it was lost
+            raise
         self._leased_until = loop.time() + settings.lease / 3
-        if not held:
+        if self._in_doubt or not held:
+            self._in_doubt = False
             seats = (seat for local in self.local.values() for seat in local.seats.values())
             self._unlisted = dict.fromkeys(seat for seat in seats if seat.entry is not None)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,20 @@ logger = logging.getLogger(__name__)
 Proof = tuple[str, tuple[tuple[str, str], ...]]
 """A credential, and what its identity keeps to see whether it still holds."""
 
+AGAIN = 1.0  # seconds before a task that failed begins anew
 TRIM = 60.0  # seconds between trims of the log, about
 CURSORS = 30.0  # seconds after which a quiet subscription is told its cursor
+
+
+async def keep_on(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do what is done for ever, again should it stumble: nobody would notice that it is gone."""
+    while True:
+        try:
+            await work()
+            return
+        except Exception:
+            logger.exception("A task of the hub failed, and begins anew.")
+        await asyncio.sleep(AGAIN)
 
 
 async def poll(hub: Hub) -> None:

@@ -85,7 +85,9 @@ def _filter(limits: Limits, command: Subscribe, grant: Grant) -> Filter:
         raise Refusal(ErrorCode.INVALID_FILTER, str(error)) from None
     if command.document is None:
         return found
-    key = next(name for name, spec in grant.schema.items() if spec.primary_key)
+    key = next((name for name, spec in grant.schema.items() if spec.primary_key), None)
+    if key is None:
+        return Filter.nothing()  # it looks secret: nobody may ask by it
     try:
         return found & parse({key: command.document}, grant.schema)
     except InvalidFilter:

@@ -28,6 +28,7 @@ OPERATORS = (
     "isnull",
     "between",
 )
+MAX_PATH = 16  # parts of a path into JSON
 _PREFIX = re.compile(r"\[or(?::([^\]]*))?\]")
 
 
@@ -103,6 +104,8 @@ class Names:
         if field not in self._schema:
             return None
         if path and (self._schema[field].kind is not Kind.JSON or "" in path):
+            return None
+        if len(path) > MAX_PATH:
             return None
         if any(".".join((field, *path[:n])) in self._known for n in range(len(path) + 1)):
             return (field, *path) if path else self._schema[field].ref

@@ -7,6 +7,7 @@ null answers no, texts are compared by code point, case is folded alike (see ``s
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from decimal import ROUND_FLOOR, Context, Decimal
 from functools import reduce
 from operator import and_, or_
@@ -21,7 +22,7 @@ from django.db.models.lookups import GreaterThan, GreaterThanOrEqual, LessThan, 
 from django.utils import timezone
 
 from .expression import And, Condition, Filter, Node, Not, Op, Or
-from .schema import FieldSpec, Kind
+from .schema import FIRST, LAST, FieldSpec, Kind
 from .sql import Host, JsonCondition, TextCondition
 
 _KINDS: tuple[tuple[type[Any], Kind], ...] = (
@@ -47,6 +48,7 @@ _TEXT_LOOKUPS: dict[Op, Any] = {
     Op.LT: LessThan,
     Op.LTE: LessThanOrEqual,
 }
+_DECIDED = {FIRST: (Op.LT, Op.GTE), LAST: (Op.GT, Op.LTE)}
 _INT64 = range(-(2**63), 2**63)
 _NO_ROW = Q(pk__in=[])
 _EXACT = Context(prec=1000)
@@ -131,15 +133,26 @@ class _Condition:
             case Op.IS_NULL:
                 return Q(**{f"{self.name}__isnull": condition.operand})
             case Op.IN:
-                values = self._storable(condition.operand)
-                return self._among(values) if values else _NO_ROW
+                return self._equal() or _NO_ROW
             case Op.NOT_IN:
-                values = self._storable(condition.operand)
-                present = self._present(nan=False)
-                return present & ~self._among(values) if values else present
+                present, equal = self._present(nan=False), self._equal()
+                return present & ~equal if equal else present
             case Op.CONTAINS | Op.STARTS_WITH | Op.ENDS_WITH:
                 return Q(TextCondition(self._text(), condition))
         return self._ordered()
+
+    def _equal(self) -> Q | None:
+        """Rows that hold one of the values; None where none can."""
+        values = self._storable(self.condition.operand)
+        found = self._among(values) if values else None
+        if self.condition.kind is Kind.DATETIME:
+            for end in (FIRST, LAST):
+                stored = self._stored(end) if end in self.condition.operand else None
+                if stored is not None:
+                    lookup = "lte" if end is FIRST else "gte"
+                    beyond = Q(**{f"{self.name}__{lookup}": stored})
+                    found = beyond if found is None else found | beyond
+        return found
 
     def _present(self, *, nan: bool = True) -> Q:
         present = Q(**{f"{self.name}__isnull": False})
@@ -174,8 +187,20 @@ class _Condition:
             case Kind.DECIMAL:
                 return [value for value in values if _floor(self._target(), value) == value]
             case Kind.DATETIME:
-                return [_moment(value) for value in values]
+                ordinary = (v for v in values if v not in (FIRST, LAST))
+                return [stored for v in ordinary if (stored := self._stored(v)) is not None]
         return list(values)
+
+    def _stored(self, moment: datetime) -> datetime | None:
+        """As the ORM takes it; None where the column's zone has no such moment."""
+        zone: Any = timezone.get_default_timezone()
+        if settings.USE_TZ:
+            zone = connections[self.using].timezone or UTC
+        try:
+            local = moment.astimezone(zone)
+        except OverflowError:
+            return None
+        return local if settings.USE_TZ else local.replace(tzinfo=None)
 
     def _ordered(self) -> Q:
         op, bound, kind = self.condition.op, self.condition.operand, self.condition.kind
@@ -193,7 +218,10 @@ class _Condition:
         elif kind is Kind.INTEGER and bound not in _INT64:
             return _NO_ROW if upwards is (bound > 0) else self._present()
         elif kind is Kind.DATETIME:
-            bound = _moment(bound)
+            stored, late = self._stored(bound), bound.year > 5000
+            if stored is None or op in _DECIDED.get(bound, ()):  # nothing is beyond the ends
+                return _NO_ROW if upwards is late else self._present()
+            bound = stored
         present = self._present(nan=not upwards)
         return present & Q(**{f"{self.name}__{_LOOKUPS[op]}": bound})
 
@@ -205,9 +233,3 @@ def _floor(field: Any, value: Decimal) -> Decimal | None:
     if digits is not None and abs(found) >= Decimal(10) ** (digits - places):
         return None
     return found
-
-
-def _moment(value: Any) -> Any:
-    if settings.USE_TZ:
-        return value
-    return timezone.make_naive(value, timezone.get_default_timezone())

@@ -55,7 +55,7 @@ class Row:
             return None
         try:
             return coerce(self._spec(ref), raw)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return None
 
     def _spec(self, ref: Ref) -> FieldSpec:

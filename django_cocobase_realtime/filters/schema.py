@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, tzinfo
+from datetime import MINYEAR, UTC, date, datetime, time, tzinfo
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from functools import lru_cache
@@ -77,7 +77,19 @@ class FieldSpec:
 
 Schema = Mapping[str, FieldSpec]
 
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+"""The ends of the calendar. For ever, west of Greenwich, is after the last moment in UTC."""
+
+DIGITS = 400  # of a decimal number, before and after its point
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
+
+
+def in_utc(moment: datetime) -> datetime:
+    """An aware moment in UTC; one that is beyond the calendar there is its first or last."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return FIRST if moment.year == MINYEAR else LAST
 
 
 def coerce(spec: FieldSpec, value: Any) -> Hashable:
@@ -123,11 +135,14 @@ def _integer(value: Any, spec: FieldSpec) -> int:
 def _decimal(value: Any, spec: FieldSpec) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         raise ValueError
+    text = str(value)
+    if len(text) > DIGITS:
+        raise ValueError
     try:
-        number = Decimal(str(value)[:64])
+        number = Decimal(text)
     except InvalidOperation:
         raise ValueError from None
-    if not number.is_finite() or abs(number.adjusted()) > 400:
+    if not number.is_finite() or abs(number.adjusted()) > DIGITS:
         raise ValueError
     return number
 
@@ -156,8 +171,10 @@ def _datetime(value: Any, spec: FieldSpec) -> datetime:
         value = datetime.fromisoformat(value)
     if not isinstance(value, datetime):
         raise ValueError
+    if value.tzinfo is None:
+        return in_utc(value.replace(tzinfo=spec.zone))
     try:
-        return (value if value.tzinfo else value.replace(tzinfo=spec.zone)).astimezone(UTC)
+        return value.astimezone(UTC)
     except OverflowError:
         raise ValueError from None
 

@@ -10,6 +10,8 @@ from typing import Any, Literal, cast
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from ..conf import PresenceSettings, conf
 from ..events import Member, Presence
@@ -41,7 +43,12 @@ class RedisPresence(PresenceBackend):
     def __init__(self, settings: PresenceSettings) -> None:
         url = settings.url or layer_url()
         self._redis: Redis = Redis.from_url(
-            url, decode_responses=True, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT
+            url,
+            decode_responses=True,
+            socket_timeout=TIMEOUT,
+            socket_connect_timeout=TIMEOUT,
+            # each call once: what was done and not answered may not be answered "as before"
+            retry=Retry(NoBackoff(), 0),
         )
         self._scripts = {name: self._redis.register_script(text) for name, text in SCRIPTS.items()}
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from enum import Enum
 
+from ..database import database_for, write_transaction
 from ..events import Broadcast
 from ..fanout.broker import broker
+from ..models import RoomStream
 from ..room import Room
 from ..workers import run
 from . import history
@@ -32,18 +36,24 @@ def keep(
 ) -> Broadcast | None:
     """The broadcast with its number; None where it was said before. Uses the database.
 
-    A broadcast that cannot be kept can be tried again.
+    A broadcast that cannot be kept can be tried again: it is claimed and kept in one transaction,
+    since a database that fails in between does not take a claim back either.
     """
     name = None if idempotency_key is None else _claim(event, idempotency_key)
-    if name is not None and not presence().claim(name, REMEMBERED):
-        return None
     if ephemeral or not room.kept:
-        return event
+        said_before = name is not None and not presence().claim(name, REMEMBERED)
+        return None if said_before else event
+    claimed = False
     try:
-        return history.append(event, room.kept)
+        with write_transaction(database_for(RoomStream)):
+            if name is not None and not presence().claim(name, REMEMBERED):
+                return None
+            claimed = name is not None
+            return history.append(event, room.kept)
     except BaseException:
-        if name is not None:
-            presence().unclaim(name)
+        if claimed and name is not None:  # which stands where it is kept elsewhere
+            with contextlib.suppress(Exception):
+                presence().unclaim(name)
         raise
 
 
@@ -63,18 +73,33 @@ async def say(
     """Send to everyone in the room. Raises what the database raises; then nothing was sent.
 
     A kept broadcast counts as sent whatever the channel layer does: who joins is told, and in a
-    durable room everyone.
+    durable room everyone. Whoever says it may be gone meanwhile.
     """
-    if not is_plain(room, ephemeral=ephemeral, idempotency_key=idempotency_key):
-        kept = await run(keep, event, room, ephemeral=ephemeral, idempotency_key=idempotency_key)
-        if kept is None:
-            return Outcome.DUPLICATE
-        event = kept
-    if await broker.send(event) or event.seq is not None:
+    if is_plain(room, ephemeral=ephemeral, idempotency_key=idempotency_key):
+        return Outcome.SENT if await broker.send(event) else Outcome.FAILED
+    # a task of its own: what is claimed or kept is sent, too
+    task = asyncio.get_running_loop().create_task(
+        _say(event, room, ephemeral=ephemeral, idempotency_key=idempotency_key)
+    )
+    _saying.add(task)
+    task.add_done_callback(_saying.discard)
+    return await asyncio.shield(task)
+
+
+async def _say(
+    event: Broadcast, room: Room, *, ephemeral: bool, idempotency_key: str | None
+) -> Outcome:
+    kept = await run(keep, event, room, ephemeral=ephemeral, idempotency_key=idempotency_key)
+    if kept is None:
+        return Outcome.DUPLICATE
+    if await broker.send(kept) or kept.seq is not None:
         return Outcome.SENT
     if idempotency_key is not None:
-        await run(forget, event, idempotency_key)
+        await run(forget, kept, idempotency_key)
     return Outcome.FAILED
+
+
+_saying: set[asyncio.Task[Outcome]] = set()
 
 
 def say_soon(

@@ -56,6 +56,17 @@ def test_a_key_is_shown_once_and_stored_hashed():
     assert key.last_used_at is not None
 
 
+@pytest.mark.parametrize("change", ["project", "user", "can_publish"])
+def test_a_key_that_speaks_for_somebody_else_now_is_no_longer_what_a_connection_has(ada, change):
+    key, plain = ApiKey.objects.create_key("bot")
+    identity = authenticate(plain, {})
+    assert dead([identity]) == set()
+    setattr(key, change, {"project": "elsewhere", "user": ada, "can_publish": True}[change])
+    key.save()
+    assert dead([identity]) == (set() if change == "can_publish" else {identity.credential})
+    assert dead([authenticate(plain, {})]) == set()
+
+
 def test_a_key_may_act_for_a_user(ada):
     _, plain = ApiKey.objects.create_key("bot", user=ada)
     identity = authenticate(plain, {})
@@ -309,3 +320,22 @@ def test_the_chain(settings, caplog, ada):
         authenticate("down", {})
     for token in ("", "x" * 5000, "a\nb", "a\x00"):
         assert authenticate(token, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("claim", "value"),
+    [(c, v) for c in ("sub", "project") for v in ("a\0b", "a\ud800b", "x" * 256)]
+    + [("project", "x" * 129)],
+)
+def test_claims_that_no_database_could_hold_are_refused(settings, claim, value):
+    use(settings, USER_LOOKUP=None)
+    text = jwt.encode(claims("s") | {claim: value}, KEY, "HS256")
+    assert authenticate(text, {}) is None
+
+
+def test_a_name_is_made_fit_to_be_shown(settings):
+    """Where people may call themselves as they like, it is theirs to choose."""
+    use(settings, USER_LOOKUP=None)
+    for name, shown in (("A\0da\ud800", "Ada?"), ("\0", "s"), ("n" * 1000, "n" * 255)):
+        identity = authenticate(jwt.encode(claims("s", name=name), KEY, "HS256"), {})
+        assert identity.name == shown

@@ -189,3 +189,14 @@ async def test_nothing_follows_the_last_word(realtime, user, settings):
         assert (await client.receive("closing"))["code"] == 4500
         with pytest.raises(AssertionError, match=r"websocket\.close"):
             await client.receive()
+
+
+async def test_a_key_that_looks_secret_cannot_be_asked_for(realtime, api_key, settings):
+    """Nothing that looks secret is in a row's image, not even its key."""
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"sessions": "sessions.Session"}}
+    async with realtime(token=api_key) as client:
+        reply = await client.request(
+            {"type": "subscribe", "collection": "sessions", "document": "x", "snapshot": True}
+        )
+        assert reply["type"] == "subscribed"
+        assert (await client.receive("snapshot"))["documents"] == []
