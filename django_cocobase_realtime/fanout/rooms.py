@@ -1,7 +1,7 @@
 """The hub's rooms: enters and leaves them for this process's connections, and tells what is said.
 
 All calls to the presence backend go through one thread, in their order. ``members`` tells who
-comes and goes.
+comes and goes, ``lease`` says that this process is still there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ..conf import conf
@@ -22,6 +21,7 @@ from ..rooms.history import Past
 from ..rooms.presence import Entry, Place, RoomKey, presence
 from ..rooms.rooms import Joined, LocalRoom, News, Seat, Wish
 from ..workers import DatabaseThread, run
+from .lease import Lease
 from .members import Members
 from .names import room_group
 from .room_frames import RoomFrames
@@ -47,12 +47,10 @@ class Rooms:
         self.lost: list[Place] = []
         self.left: list[Place] = []
         self.wake = asyncio.Event()
-        self._leased_until = float("-inf")
-        self._in_doubt = False
-        self._unlisted: dict[Seat, None] = {}  # who is to be entered again
         self._swept = float("-inf")
         self._thread: DatabaseThread | None = None
         self.members = Members(self)
+        self.lease = Lease(self)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the presence backend; calls are made one after the other, in this order."""
@@ -83,7 +81,7 @@ class Rooms:
                 await self.hub.groups.need(room_group(*key))
             self.hub.tend_rooms()
             await self.sweep(STALE)
-            await self.lease()
+            await self.lease.hold()
             if connection.rooms.get(wish.room) is not seat:
                 return None  # it was closed meanwhile
             joined = await self._enter(seat, wish)
@@ -164,44 +162,6 @@ class Rooms:
         self.members.spread(await self.call(presence().sweep))
         return True
 
-    async def lease(self) -> None:
-        """Hold this server's lease; where it was lost, enter all its connections again."""
-        loop = self.hub.loop
-        if loop.time() < self._leased_until:
-            return
-        settings = conf.presence
-        try:
-            held = await self.call(presence().renew, self.server, settings.lease)
-        except BaseException:
-            self._in_doubt = True  # the answer that is lost may have been that it was lost
-            raise
-        self._leased_until = loop.time() + settings.lease / 3
-        if self._in_doubt or not held:
-            self._in_doubt = False
-            seats = (seat for local in self.local.values() for seat in local.seats.values())
-            self._unlisted = dict.fromkeys(seat for seat in seats if seat.entry is not None)
-        try:
-            while self._unlisted:
-                seat = next(iter(self._unlisted))
-                await self._enter_again(seat)
-                self._unlisted.pop(seat, None)
-        except BaseException:
-            self._leased_until = float("-inf")  # the rest of them next time
-            raise
-
-    async def _enter_again(self, seat: Seat) -> None:
-        entry, local = seat.entry, self.local.get(seat.key)
-        if entry is None or local is None or local.seats.get(entry.connection) is not seat:
-            return  # it left meanwhile
-        member = local.members.get(entry.member)
-        if member is not None:
-            entry = replace(entry, state=member.state)
-        entered = await self.call(presence().enter, entry)
-        if entered is not None and entered.move is not None:
-            self.members.spread([entered.move])
-        if seat.connection.rooms.get(entry.key[1]) is not seat:  # it left meanwhile
-            self.left.append((entry.key, entry.connection))
-
     # going
 
     async def leave(self, connection: Connection, room: str) -> None:
@@ -260,7 +220,7 @@ class Rooms:
         if self._thread is not None:
             self._thread.close()
             self._thread = None
-        self._leased_until = float("-inf")
+        self.lease.forget()
 
     # while it is there
 

@@ -37,7 +37,7 @@ async def tend(rooms: Rooms) -> None:
             continue  # whoever lingered was swept
         try:
             await rooms.flush()
-            await rooms.lease()
+            await rooms.lease.hold()
             if await rooms.sweep(SWEEP):
                 await rooms.members.compare()
         except Exception as error:
