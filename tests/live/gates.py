@@ -42,3 +42,13 @@ class SlowDoor:
 def short(post):
     """A serializer."""
     return {"title": post.title}
+
+
+class Nobody:
+    def can_join(self, identity, room):
+        return False
+
+
+class Blind:
+    def can_see_members(self, identity, room):
+        return False

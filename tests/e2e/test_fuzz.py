@@ -1,0 +1,315 @@
+"""Frames that nobody would send, to real servers: each has a clean answer, and none tells a secret.
+
+Somebody of another project, and rows and fields that this one may not see, are full of `SECRET`.
+Whatever is asked for, over either dialect or HTTP, the word must not come back.
+"""
+
+import json
+import os
+import uuid
+from contextlib import ExitStack
+from http.client import HTTPConnection
+
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from django_cocobase_realtime.models import ApiKey
+from django_cocobase_realtime.wire.codes import ErrorCode
+from tests.app.models import Post
+from tests.e2e import nonsense
+from tests.e2e.test_in_process import token
+
+EXAMPLES = int(os.environ.get("EXAMPLES", "100"))
+SECRET = "xyzzy"
+SEEN = ("short", "checked", "posts")
+BROKEN = {1000, 1006, 1011, 4100, 4101, None}
+FAST = (100_000, 100_000)
+OPTIONS = {
+    "COLLECTIONS": {
+        "posts": {
+            "model": "app.Post",
+            "fields": ["title", "status", "meta", "owner", "views"],
+            "project_field": "project",
+        },
+        "mine": {"model": "app.Post", "permission": "tests.live.permissions.OwnPosts"},
+        "checked": {"model": "app.Post", "permission": "tests.live.permissions.PublishedFew"},
+        "short": {
+            "model": "app.Post",
+            "serializer": "tests.live.gates.short",
+            "project_field": "project",
+            "soft_delete": {"status": "gone"},
+        },
+        "staff": {"model": "app.Post", "permission": "tests.live.permissions.IsAdminUser"},
+        "everything": "app.Everything",
+    },
+    "ROOMS": {
+        "closed-*": {"permission": "tests.live.gates.Nobody"},
+        "blind-*": {"permission": "tests.live.gates.Blind"},
+        "kept-*": {"history": 5},
+        "durable-*": {"durable": True},
+        "*": {},
+    },
+    "LIMITS": {
+        "bad_requests_per_minute": 100_000,
+        "messages_rate": FAST,
+        "subscribe_rate": FAST,
+        "broadcast_rate": FAST,
+        "failed_auths_per_minute": 100_000,
+        "connections_per_user": 1000,
+    },
+}
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.server]
+
+
+class World:
+    """A server, somebody else's secrets in it, and one honest client that must not notice."""
+
+    def __init__(self, stack, server, ada, eve):
+        self.stack, self.server, self.eve = stack, server, eve
+        make = ApiKey.objects.create_key
+        self.key, self.publish_key = make("own")[1], make("own server", can_publish=True)[1]
+        self.other_key = make("other", project="other", can_publish=True)[1]
+        self.token = token(ada)
+        self.hidden = {"title": SECRET, "body": SECRET, "project": "other", "owner": eve}
+        self.hidden |= {"status": "draft", "views": 50}
+        self.shown = {"title": "shown", "body": "", "project": "default", "owner": ada}
+        self.shown |= {"status": "published", "views": 1}
+        self.row = Post.objects.create(**self.hidden)
+        Post.objects.create(title="ada's", owner=ada, meta={"a": 1})
+        self.honest = self.open("", {"type": "auth", "token": self.key})
+        honest = json.loads(self.honest.recv())
+        assert honest["type"] == "authenticated"
+        for name in SEEN:
+            self.honest.send(json.dumps({"type": "subscribe", "collection": name}))
+            cursor = json.loads(self.honest.recv())["cursor"]
+        other = self.open("", {"type": "auth", "token": self.other_key})
+        other.recv()
+        self.places = {"OTHER-KEY": self.other_key, "OTHER-USER": token(eve, project="other")}
+        self.places["CURSOR-posts"] = cursor
+        self.other = other
+        for room in ("kept-1", "durable-1", f"{SECRET}-room"):
+            self.open(f"/rooms/{room}", {**self.named(self.other_key), "action": "create"}).recv()
+            other.send(json.dumps({"type": "join", "room": room}))
+            while (joined := json.loads(other.recv()))["type"] != "joined":
+                pass
+            self.places[f"CURSOR-{room}"] = joined.get("cursor")
+        self.open("/rooms/blind-1", {**self.named(self.key), "action": "create"}).recv()
+        self.happen()
+
+    def named(self, key):
+        return {"api_key": key, "user_id": SECRET, "user_name": SECRET}
+
+    def open(self, path, first):
+        url = self.server.socket_url + path
+        socket = self.stack.enter_context(connect(url, proxy=None, max_size=None, max_queue=None))
+        socket.send(json.dumps(first))
+        return socket
+
+    def filled(self, text, others=True):
+        """With cursors, and with others' credentials, in their places."""
+        for place, value in self.places.items():
+            known = others or not place.startswith("OTHER")
+            text = text.replace(place, (value or "") if known else "unknown")
+        return text
+
+    def happen(self):
+        """What others do meanwhile; returns once the honest client has seen the last of it."""
+        title = uuid.uuid4().hex
+        unseen = {**self.hidden, "status": "published"}  # by a look at the row alone
+        gone = {**self.hidden, "status": "gone"}
+        for state in (unseen, self.shown, gone, self.shown, self.hidden):
+            for name, value in state.items():
+                setattr(self.row, name, value)
+            self.row.save()
+        Post.objects.create(**self.hidden).delete()
+        secret = {"title": SECRET, "body": SECRET, "meta": {"a": SECRET}, "views": 50}
+        self.server.post(
+            "/save",
+            [
+                {**secret, "project": "other"},
+                {**secret, "project": "other", "owner_id": self.eve.pk, "status": "published"},
+                {"title": "public", "body": SECRET},
+                {"title": title, "status": "published"},
+            ],
+        )
+        messages = [{"room": r, "message": SECRET} for r in ("kept-1", "durable-1", "open", "*")]
+        assert self.http("POST", "publish", self.other_key, {"messages": messages})[0] == 202
+        closed = {"room": "closed-1", "message": SECRET}
+        assert self.http("POST", "publish", self.publish_key, closed)[0] == 202
+        waiting = set(SEEN)
+        while waiting:
+            frame = json.loads(self.honest.recv(timeout=10))
+            if title in json.dumps(frame):
+                waiting.remove(frame["collection"])
+
+    def http(self, method, path, key, body, **headers):
+        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=10)
+        try:
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            headers = {"X-API-Key": key, "Content-Type": "application/json", **headers}
+            connection.request(method, f"/realtime/{path}", data, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+
+@pytest.fixture(params=["daphne", "uvicorn"])
+def world(serve, django_user_model, request):
+    ada = django_user_model.objects.create_user("ada")
+    eve = django_user_model.objects.create_user("eve")
+    # this process writes too
+    request.getfixturevalue("settings").COCOBASE_REALTIME = OPTIONS
+    server = serve(request.param, settings=OPTIONS)
+    with ExitStack() as stack:
+        yield World(stack, server, ada, eve)
+    log = server.log.read_text()
+    assert "Traceback" not in log, log[log.index("Traceback") :][:3000]
+
+
+EVERYTHING = [
+    *({"type": "subscribe", "collection": name} for name in nonsense.COLLECTIONS),
+    *(
+        {"type": "subscribe", "collection": name, "subscription": f"{name} 2", "snapshot": True}
+        | {"transitions": True}
+        for name in nonsense.COLLECTIONS
+    ),
+    {"type": "subscribe", "collection": "posts", "subscription": "again", "since": "CURSOR-posts"},
+    *({"type": "join", "room": room, "history": 9} for room in nonsense.ROOMS),
+    {"type": "join", "room": "kept-1", "since": "CURSOR-kept-1"},
+]
+"""Each thing that there is, asked for as it should be."""
+
+
+def fuzz(examples):
+    return settings(
+        max_examples=max(1, examples),
+        deadline=None,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def talk_to(world, socket, said, sync, is_answer, look=lambda answer: None, others=True):
+    """Say all this, with something happening in between; everything that comes is looked at."""
+
+    def told(number):
+        socket.send(sync(number))
+        while True:
+            text = socket.recv(timeout=10)
+            assert SECRET not in text, text
+            answer = json.loads(text)
+            look(answer)
+            if is_answer(answer, number):
+                return
+
+    try:
+        for number, each in enumerate(said):
+            if isinstance(each, str):
+                socket.send(each.encode("utf-8", "replace").decode())
+            elif isinstance(each, bytes):
+                socket.send(each)
+            elif each is not None:
+                socket.send(world.filled(json.dumps(each), others))
+            told(number)
+            if number == 2:
+                world.happen()
+        world.happen()
+        told(len(said))
+    except ConnectionClosed as closed:
+        code = None if closed.rcvd is None else closed.rcvd.code
+        assert code not in BROKEN, code
+
+
+def names_in(tree):
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield key
+            yield from names_in(value)
+    elif isinstance(tree, list):
+        for each in tree:
+            yield from names_in(each)
+
+
+def look(answer):
+    if answer["type"] == "error":
+        assert ErrorCode(answer["code"]) is not ErrorCode.INTERNAL_ERROR, answer
+        assert answer["message"]
+    if answer["type"] == "subscribed" and answer["collection"] in ("posts", "short"):
+        assert not [
+            n for n in names_in(answer["filters"]) if nonsense.UNREADABLE in n or "body" in n
+        ]
+    assert answer.get("collection") != "staff" or answer["type"] == "unsubscribed", answer
+
+
+def test_the_native_dialect(world):
+    @fuzz(EXAMPLES // 10)
+    @given(st.sampled_from(["key", "user", "user", "nothing"]), nonsense.talk)
+    @example("user", EVERYTHING)
+    @example("key", EVERYTHING)
+    def run(first, said):
+        with connect(world.server.socket_url, proxy=None, max_size=None) as socket:
+            if first != "nothing":
+                token = world.key if first == "key" else world.token
+                socket.send(json.dumps({"type": "auth", "token": token}))
+                assert json.loads(socket.recv())["type"] == "authenticated"
+            talk_to(
+                world,
+                socket,
+                said,
+                lambda number: json.dumps({"type": "ping", "id": f"sync-{number}"}),
+                lambda answer, number: answer.get("id") == f"sync-{number}",
+                look,
+                others=first != "nothing",  # or it would be another
+            )
+
+    run()
+
+
+def test_the_sdks_dialect(world):
+    @fuzz(EXAMPLES // 10)
+    @given(nonsense.paths, nonsense.firsts, nonsense.said_to_sdks)
+    @example("/collections/checked", {}, [])
+    @example("/collections/short", {}, [])
+    @example("/collections/posts", {"filters": {"status": "draft"}}, [])
+    @example("/rooms/kept-1", {"action": "create"}, [])
+    @example("/rooms/blind-1", {"action": "join"}, [])
+    @example("/broadcast", {}, [])
+    def run(path, first, said):
+        url = world.server.socket_url + path
+        with connect(url, proxy=None, max_size=None) as socket:
+            socket.send(json.dumps({**first, "api_key": world.key}))
+            talk_to(
+                world,
+                socket,
+                [None, *said],
+                lambda number: '{"type":"ping"}',
+                lambda answer, number: answer.get("type") == "pong",
+            )
+
+    run()
+
+
+def test_http(world):
+    @fuzz(EXAMPLES // 3)
+    @given(
+        st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"]),
+        st.sampled_from(["rooms", "rooms?format=list", "rooms?format=%00", "publish", "ready"]),
+        st.sampled_from(["own", "publish", "", "\xff\xfe", "crk_a_b", "a.b.c", "x" * 9000]),
+        st.sampled_from(["application/json", "multipart/form-data", "text/plain; charset=x", ""]),
+        nonsense.bodies,
+    )
+    @example("GET", "rooms", "own", "", b"")
+    def run(method, path, key, kind, body):
+        key = {"own": world.key, "publish": world.publish_key}.get(key, key)
+        status, text = world.http(method, path, key, body, **{"Content-Type": kind})
+        assert status in (200, 202, 400, 401, 403, 405, 413), (status, text)
+        assert SECRET not in text
+        if text and status != 405:
+            json.loads(text)
+
+    run()
