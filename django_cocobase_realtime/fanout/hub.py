@@ -116,7 +116,7 @@ class Hub:
     def _lie_down(self) -> list[asyncio.Task[None]]:
         """At once: whoever comes now gets another hub. Returns the tasks that are to end."""
         tasks, self._tasks = self._tasks, []
-        broker.detach(self.loop)
+        broker.detach(self.loop, self._hears)
         for thread in self.threads.values():
             thread.close()
         self.threads.clear()
