@@ -73,8 +73,9 @@ def fingerprints(identities: Collection[Identity]) -> dict[Any, Fingerprint]:
 def is_stale(user: Any, found: Mapping[Any, Fingerprint]) -> bool:
     """Whether a user was loaded before its flags became what they are in its fingerprint."""
     rights = found.get(user.pk)
-    flags = tuple(getattr(user, name) for name in _flags(type(user)))
-    return rights is not None and flags not in rights
+    if rights is None:
+        return False
+    return tuple(getattr(user, name) for name in _flags(get_user_model())) not in rights
 
 
 def _flags(user: type[models.Model]) -> list[str]:

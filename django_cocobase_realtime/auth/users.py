@@ -54,5 +54,6 @@ def _holds(identity: Identity, user: Any) -> bool:
 
 def reloaded(user: Any) -> Any:
     """The same user as the database has it now, with no cached permissions; None where gone."""
-    fresh = type(user)._default_manager.filter(pk=user.pk).first()
+    model = user.__class__  # of Channels' lazy users, too
+    fresh = model._default_manager.filter(pk=user.pk).first()
     return fresh if fresh is not None and fresh.is_active else None
