@@ -55,11 +55,12 @@ def _holds(identity: Identity, user: Any) -> bool:
 
 def same_user(one: Any, other: Any) -> bool:
     """Whether two loads of a user hold the same, moments (a last login) aside."""
-    fields = (f for f in type(one)._meta.concrete_fields if not isinstance(f, DateField))
+    fields = (f for f in one.__class__._meta.concrete_fields if not isinstance(f, DateField))
     return all(getattr(one, f.attname) == getattr(other, f.attname) for f in fields)
 
 
 def reloaded(user: Any) -> Any:
     """The same user as the database has it now, with no cached permissions; None where gone."""
-    fresh = type(user)._default_manager.filter(pk=user.pk).first()
+    model = user.__class__  # of Channels' lazy users, too
+    fresh = model._default_manager.filter(pk=user.pk).first()
     return fresh if fresh is not None and fresh.is_active else None

@@ -136,6 +136,8 @@ class Room:
 
     def join(self) -> None:
         """Ask to be let in, again after each loss."""
+        if self._talk.rooms.get(self.name) is not self:
+            return  # left while it waited for its turn
         frame: dict[str, Any] = {"type": "join", "room": self.name}
         if not self._presence:
             frame["presence"] = False

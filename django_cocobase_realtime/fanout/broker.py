@@ -139,9 +139,11 @@ class Broker:
         with self._lock:
             self._loops[loop] = hears or (lambda collection: None)
 
-    def detach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The hub of this loop is gone."""
+    def detach(self, loop: asyncio.AbstractEventLoop, hears: Hears | None = None) -> None:
+        """The hub of this loop, with this ``hears``, is gone; another one may have followed it."""
         with self._lock:
+            if hears is not None and self._loops.get(loop) != hears:
+                return
             self._loops.pop(loop, None)
             if self._asked is not None and self._asked[0] is loop:
                 # a drain that this loop was asked for may never run; one that runs goes on

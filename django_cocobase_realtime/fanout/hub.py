@@ -107,7 +107,7 @@ class Hub:
     def _lie_down(self) -> list[asyncio.Task[None]]:
         """At once: whoever comes now gets another hub. Returns the tasks that are to end."""
         tasks, self._tasks = self._tasks, []
-        broker.detach(self.loop)
+        broker.detach(self.loop, self.following.hears)
         self.following.close()
         if _hubs.get(self.loop) is self:
             del _hubs[self.loop]

@@ -1,8 +1,14 @@
 """Credentials of the same name: two tokens of one user, of before and after a new password."""
 
-import pytest
+import asyncio
 
+import pytest
+from asgiref.sync import sync_to_async
+from django.utils.functional import SimpleLazyObject
+
+from django_cocobase_realtime import permissions_changed
 from django_cocobase_realtime.fanout.hub import Hub
+from tests.app.models import Post
 from tests.e2e.test_in_process import token
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -41,3 +47,15 @@ async def test_who_was_demoted_as_he_came_is_looked_at(realtime, user, settings)
     async with realtime(user=user) as ada:  # as it was loaded a moment ago
         await ada.subscribe("posts")
         assert await ada.closed() == 4201
+
+
+async def test_the_rights_of_a_user_that_middleware_found_are_looked_at(realtime, user, settings):
+    """Channels' AuthMiddleware puts a lazy object in the user's place."""
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"posts": "app.Post"}, "REVOCATION_POLL": 0.2}
+    async with realtime(user=SimpleLazyObject(lambda: user)) as ada:
+        await ada.subscribe("posts")
+        await asyncio.sleep(0.3)
+        await sync_to_async(permissions_changed)(user)
+        await asyncio.sleep(0.3)
+        await Post.objects.acreate(title="x")
+        assert (await ada.receive("event"))["document"]["data"]["title"] == "x"

@@ -111,22 +111,29 @@ async def watching(url, api_key):
 async def test_connections_to_the_database_are_cut_all_the_time(
     serve, api_key, monkeypatch, kind, age
 ):
-    monkeypatch.setitem(connections["default"].settings_dict, "CONN_MAX_AGE", age)
-    server = await call(lambda: serve(kind))
+    named = {**connections["default"].settings_dict.get("OPTIONS", {}), "application_name": "cut"}
+    with monkeypatch.context() as patched:
+        patched.setitem(connections["default"].settings_dict, "CONN_MAX_AGE", age)
+        patched.setitem(connections["default"].settings_dict, "OPTIONS", named)
+        server = await call(lambda: serve(kind))
+
+    cuts: list[int] = []
 
     def cut() -> None:
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                "WHERE datname = current_database() AND application_name = 'cut'"
             )
+            cuts.append(cursor.rowcount)
 
     async with watching(server.socket_url, api_key) as lists:
         with Work() as work:
             work.start(change_something, 0.01)
-            work.start(cut, 0.5)
+            work.start(cut, 0.3)
             await asyncio.sleep(4)
             await call(work.over.set)
+        assert sum(cuts) > 5
         for live in lists:
             await agrees(live)
 

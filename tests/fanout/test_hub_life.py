@@ -1,6 +1,7 @@
 """The hub's own tasks, and its rest after the last connection."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -10,7 +11,9 @@ from django.utils import timezone
 from django_cocobase_realtime import disconnect
 from django_cocobase_realtime.fanout.hub import Hub
 from django_cocobase_realtime.models import ApiKey, PresenceConnection
+from django_cocobase_realtime.permissions import Permission
 from django_cocobase_realtime.rooms.database import DatabasePresence
+from tests.app.models import Post
 from tests.sockets import open_socket
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -49,3 +52,38 @@ async def test_a_hub_that_goes_to_rest_tells_all_who_left(user, monkeypatch):
             await asyncio.sleep(0.05)
         while not thread._thread._shutdown or len(hub.groups):
             await asyncio.sleep(0.05)
+
+
+async def test_a_hub_of_before_takes_nothing_from_the_one_that_followed(
+    realtime, user, api_key, settings
+):
+    """A request outlives its hub's rest, and leaves something to tidy up."""
+    path = "tests.fanout.test_hub_life.Slow"
+    settings.COCOBASE_REALTIME = {
+        "COLLECTIONS": {"posts": "app.Post", "slow": {"model": "app.Message", "permission": path}},
+        "LOG": {"POLL": 3600},
+    }
+    Slow.go_on.clear()
+    async with open_socket(user=user) as socket:
+        await socket.say(type="subscribe", collection="slow")
+        await asyncio.sleep(0.2)
+        first = Hub.current()
+        await sync_to_async(disconnect)(user=user)
+        await socket.until(lambda: socket.code is not None)
+        async with realtime(token=api_key) as other:
+            await other.subscribe("posts")
+            assert Hub.current() is not first
+            Slow.go_on.set()
+            await socket.until(lambda: first.threads)
+            await socket.incoming.put({"type": "websocket.disconnect", "code": 1005})
+            await socket.until(lambda: not first.threads)
+            await Post.objects.acreate(title="x")
+            assert (await other.receive("event"))["document"]["data"]["title"] == "x"
+
+
+class Slow(Permission):
+    go_on = threading.Event()
+
+    def can_subscribe(self, identity, filters):
+        self.go_on.wait(10)
+        return True

@@ -56,7 +56,7 @@ class Store extends Emitter {
   }
 }
 
-// A frame may come twice, with the same cursor.
+// A frame may come twice.
 function isNew({ cursor }, holder) {
   if (!cursor) return true;
   if (holder.seen.has(cursor)) return false;
@@ -316,6 +316,7 @@ class Room extends Store {
 
   _join() {
     const { name: room, state, cursor } = this;
+    if (this.db._rooms.get(room) !== this) return;
     const { presence, history } = this.options;
     const frame = { type: "join", room, presence, state, history, since: cursor };
     this.db._ask(frame, (reply) => {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.clients.drivers import Driver
 from tests.clients.scenarios.steps import back, start
 from tests.clients.script import Script, said
@@ -149,6 +151,17 @@ async def leaves_a_room(server: Script, client: Driver) -> None:
     connection.cut()
     connection = await back(server, client)
     await connection.nothing()
+
+
+async def a_room_that_is_left_while_it_waits_stays_so(server: Script, client: Driver) -> None:
+    await start(server, client)
+    await client.do("room", "r", name="chat")
+    connection = await server.hello()
+    await connection.refuse(await connection.receive("join"), "rate_limited", retry_after_ms=400)
+    await asyncio.sleep(0.1)
+    await client.do("leave", "r")
+    await connection.receive("leave")
+    await connection.nothing(0.8)
 
 
 async def a_refused_room_is_told(server: Script, client: Driver) -> None:
