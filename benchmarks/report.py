@@ -26,7 +26,9 @@ socket, read and checked by number: lost, repeated and misdirected ones are coun
 Subscribers are sockets of another process on the same machine (loopback, no TLS); nobody offers
 permessage-deflate, so nothing is compressed, ours or theirs. Documents are about 250 bytes, frames
 about 480. Each of our subscribers has an identity, a filter, a permission's mandatory filter, a
-cursor and a bounded queue of its own. uvicorn runs with `--ws websockets-sansio`.
+cursor and a bounded queue of its own. uvicorn runs with `--ws websockets-sansio`. A load average,
+where one is given, is that of the last five minutes of the run: a benchmark's own server and
+clients make it one to two, what is above that was other work on the same cores.
 """
 
 
@@ -279,7 +281,9 @@ def main() -> None:
         told = results.load(name)
         if told is None:
             continue
-        parts.append(f"## {title}\n\n`{told['command']}`, {told['at'][:10]}\n\n{section(told)}")
+        busy = f", load average {told['load']}" if "load" in told else ""
+        head = f"`{told['command']}`, {told['at'][:10]}{busy}"
+        parts.append(f"## {title}\n\n{head}\n\n{section(told)}")
         if name == "fanout":
             plot(told, DOCS / "images" / "fanout.png")
     latest = max(filter(None, map(results.load, SECTIONS)), key=lambda told: str(told["at"]))

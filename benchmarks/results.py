@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -57,6 +58,7 @@ def save(name: str, rows: list[dict[str, Any]], **about: Any) -> Path:
         "benchmark": name,
         "command": command,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load": round(os.getloadavg()[1], 1),  # of the last five minutes, its own included
         "machine": machine(),
         "versions": versions(),
         **about,

@@ -14,6 +14,7 @@ from ..few import Few, each, size, with_item, without
 T = TypeVar("T", bound=Hashable)
 
 LENGTH = 3  # of a gram: two characters are shared by too many needles, four tell little more
+LOOKED = 64  # characters of a needle that are looked at for a place
 MANY = 200  # grams beyond which it is quicker to take the text apart than to search it for each
 
 
@@ -33,7 +34,7 @@ class Texts(Generic[T]):
         """Put an item in. Returns where it stands, for ``discard``."""
         length = min(LENGTH, len(needle))
         at = self._grams.setdefault(length, {})
-        gram = min(_grams(needle, length), key=lambda gram: size(at.get(gram)))
+        gram = min(_grams(needle[:LOOKED], length), key=lambda gram: size(at.get(gram)))
         at[gram] = with_item(at.get(gram), item)
         return gram
 
