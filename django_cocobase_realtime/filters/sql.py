@@ -182,7 +182,7 @@ def _packed(condition: Condition) -> str:
     return json.dumps([condition.ref, condition.op.value, operand])
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)  # of up to a frame's length
 def _unpacked(text: str) -> tuple[str, Predicate, dict[str, FieldSpec]]:
     ref, op, operand = json.loads(text)
     match Op(op):

@@ -21,7 +21,8 @@ from ..models import RoomMessage, RoomStream
 from .presence import RoomKey
 
 ATTEMPTS = 50
-PAGE = 500
+PAGE = 100
+BYTES = 4 * 1024 * 1024  # that somebody who joins is told, beyond the first broadcast
 CHUNK = 400
 
 
@@ -88,17 +89,19 @@ def look(key: RoomKey, last: int, since: str | None, kept: int) -> Past:
         with write_transaction(using):
             stream = _lock(using, key)
     position = Position(stream.epoch, stream.head)
+    reason = None
     if since is not None:
         after, reason = _resume(key, since, position, kept)
         if reason is None:
-            events = _read(using, stream, after, stream.head)
+            events, whole = _read(using, stream, after, stream.head)
             if len(events) == stream.head - after:
                 return Past(position, events)
-            reason = "retention"  # the room kept less for a while
-        return Past(position, _read(using, stream, stream.head - last, stream.head), reason)
+            # it kept less for a while, or has more to tell than is good for anybody
+            reason = "retention" if whole else "replay_limit"
     if last <= 0:
-        return Past(position)
-    return Past(position, _read(using, stream, stream.head - last, stream.head))
+        return Past(position, resync=reason)
+    events, _ = _read(using, stream, stream.head - last, stream.head)
+    return Past(position, events, reason)
 
 
 def _resume(key: RoomKey, since: str, head: Position, kept: int) -> tuple[int, str | None]:
@@ -115,9 +118,26 @@ def _resume(key: RoomKey, since: str, head: Position, kept: int) -> tuple[int, s
     return after.seq, None
 
 
-def _read(using: str, stream: RoomStream, after: int, upto: int) -> list[Broadcast]:
-    messages = RoomMessage.objects.using(using).filter(stream=stream, seq__gt=after, seq__lte=upto)
-    return [_event(text) for text in messages.order_by("seq").values_list("event", flat=True)]
+def _read(using: str, stream: RoomStream, after: int, upto: int) -> tuple[list[Broadcast], bool]:
+    """What is kept above ``after``, up to ``upto``, in order; of more than `BYTES` the last.
+
+    And whether that is all of it.
+    """
+    messages = RoomMessage.objects.using(using).filter(stream=stream, seq__gt=after)
+    newest = messages.order_by("-seq").values_list("seq", "event")
+    found: list[Broadcast] = []
+    size = 0
+    while upto > after:
+        rows = list(newest.filter(seq__lte=upto)[:PAGE])
+        for seq, text in rows:
+            size += len(text)
+            if found and size > BYTES:
+                return found[::-1], False
+            found.append(_event(text))
+            upto = seq - 1
+        if len(rows) < PAGE:
+            break
+    return found[::-1], True
 
 
 def _event(text: str) -> Broadcast:

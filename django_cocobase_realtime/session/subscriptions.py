@@ -19,13 +19,16 @@ from .resume import Resync, resume
 if TYPE_CHECKING:
     from .machine import Session
 
+ASKED_BYTES = 1024 * 1024  # of a connection's subscribe requests, which are kept
+
 
 def subscribe(session: Session, command: Subscribe) -> Steps:
     """Watch a collection. One of the same name is replaced; a refused one leaves it alone."""
     connection = session.connection
-    rights = connection.rights
+    rights, asked = connection.rights, packed(command)
     try:
         _check_names(session, command)
+        _check_size(session, command, asked)
         grant: Grant | None = yield Authorize(command.collection, command.filters or {})
         if grant is None:
             message = f"There is no collection {command.collection!r} that you may watch."
@@ -44,7 +47,7 @@ def subscribe(session: Session, command: Subscribe) -> Steps:
         events=EVENTS if command.events is None else frozenset(command.events),
         transitions=command.transitions,
         changed=None if command.changed is None else frozenset(command.changed),
-        asked=packed(command),
+        asked=asked,
         rights=rights,
     )
     extent: Extent | None = yield Prepare(command.collection)
@@ -79,6 +82,14 @@ def _check_names(session: Session, command: Subscribe) -> None:
     name = command.subscription or command.collection
     if name not in held and len(held) >= limits.subscriptions:
         message = f"A connection may have {limits.subscriptions} subscriptions at most."
+        raise Refusal(ErrorCode.LIMIT_EXCEEDED, message)
+
+
+def _check_size(session: Session, command: Subscribe, asked: bytes) -> None:
+    name = command.subscription or command.collection
+    others = (each for each in session.connection.subscriptions.values() if each.name != name)
+    if len(asked) + sum(len(each.asked) for each in others) > ASKED_BYTES:
+        message = f"What a connection subscribes to may have {ASKED_BYTES} bytes in all."
         raise Refusal(ErrorCode.LIMIT_EXCEEDED, message)
 
 

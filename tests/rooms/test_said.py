@@ -16,6 +16,30 @@ from django_cocobase_realtime.models import (
 from tests.rooms.steps import configure
 
 
+async def test_a_history_of_long_broadcasts_is_read_up_to_a_bound(
+    realtime, user, settings, monkeypatch
+):
+    """Many who join at once and read slowly must not fill the memory with what was said."""
+    configure(settings, {"*": {"history": 300}})
+    monkeypatch.setattr("django_cocobase_realtime.rooms.history.BYTES", 3000)
+    async with realtime(user=user) as ada:
+        start = (await ada.join("r"))["cursor"]
+        for number in range(70):
+            await abroadcast("r", f"{number}" if number < 60 else f"{number} " + "x" * 1000)
+        last = [await ada.receive("event") for _ in range(70)][-1]["cursor"]
+    async with realtime(user=user) as ada:
+        await ada.join("r", history=300)
+        said = [(await ada.receive("event"))["message"][:3] for _ in "ab"]
+        assert said == ["68 ", "69 "]
+        assert await ada.receive_nothing()
+        await ada.send({"type": "leave", "room": "r"})
+        await ada.receive("left")
+        reply = await ada.join("r", since=start)
+        assert (reply["resumed"], reply["resync"]) == (False, {"reason": "replay_limit"})
+        assert reply["cursor"] == last
+        assert await ada.receive_nothing()
+
+
 async def test_history(realtime, user, bob, settings):
     configure(settings, {"chat-*": {"history": 3}, "*": {}})
     async with realtime(user=bob) as staff:

@@ -318,6 +318,17 @@ def test_limits():
     assert shell.answer({"type": "ping", "x": "é" * 60})["code"] == "too_large"
 
 
+def test_what_a_connection_asks_for_is_bounded_in_all(shell):
+    """A hundred subscriptions, each as long as a frame may be, would hold megabytes."""
+    ask = {"type": "subscribe", "collection": "posts", "filters": {"status": "x" * 60_000}}
+    answers = [shell.answer({**ask, "subscription": f"{n}"}, n)["type"] for n in range(20)]
+    assert answers == ["subscribed"] * 17 + ["error"] * 3
+    assert shell.answer({**ask, "subscription": "3"}, 30)["type"] == "subscribed"  # replaced
+    refused = shell.answer({**ask, "subscription": "more"}, 30)
+    assert refused["code"] == "limit_exceeded"
+    assert shell.answer({**ask, "subscription": "more", "filters": {}}, 30)["type"] == "subscribed"
+
+
 def test_before_auth_frames_are_small():
     assert Shell(Limits(auth_bytes=50)).answer("x" * 51)["code"] == "too_large"
 
