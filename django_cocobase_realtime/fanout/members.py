@@ -11,6 +11,8 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ..events import Presence
 from ..rooms import history
 from ..rooms.presence import RoomKey, presence
@@ -52,13 +54,15 @@ class Members:
 
     def _tell(self, local: LocalRoom, move: Presence, acting: Connection | None = None) -> None:
         frames = RoomFrames(move, title=local.title)
+        # to himself a member never left: entered again, he learns how many there are by now
+        own_frames = RoomFrames(replace(move, event="updated"), title=local.title)
         for seat in list(local.seats.values()):
             if not seat.live or not seat.grant.can_see_members or seat.connection is acting:
                 continue
             own = seat.entry is not None and seat.entry.member == move.member.id
-            if own and move.event != "updated":
+            if own and move.event == "left":
                 continue
-            text = frames.text(seat.connection.dialect)
+            text = (own_frames if own else frames).text(seat.connection.dialect)
             if text is not None:
                 seat.connection.writer.push(text)
 

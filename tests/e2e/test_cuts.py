@@ -115,7 +115,7 @@ async def test_connections_to_the_database_are_cut_all_the_time(
     with monkeypatch.context() as patched:
         patched.setitem(connections["default"].settings_dict, "CONN_MAX_AGE", age)
         patched.setitem(connections["default"].settings_dict, "OPTIONS", named)
-        server = await call(lambda: serve(kind))
+        server = await call(lambda: serve(kind, settings={"LOG": {"POLL": 0.1}}))
 
     cuts: list[int] = []
 

@@ -8,6 +8,8 @@ import pytest
 from django.db import OperationalError
 
 from django_cocobase_realtime.conf import PresenceSettings
+from django_cocobase_realtime.events import Presence
+from django_cocobase_realtime.fanout.hub import Hub
 from django_cocobase_realtime.models import PresenceConnection, PresenceRoom, PresenceServer
 from django_cocobase_realtime.rooms import redis as redis_backend
 from django_cocobase_realtime.rooms.database import DatabasePresence
@@ -40,6 +42,30 @@ async def test_a_lease_whose_loss_was_told_to_nobody_is_taken_again_in_whole(
             while not await PresenceConnection.objects.acount():
                 await asyncio.sleep(0.1)
         assert failed
+
+
+async def test_whoever_is_entered_again_knows_how_many_there_are(realtime, user, api_key, settings):
+    """As another process announces it that held them for gone."""
+    async with realtime(user=user) as ada, realtime(token=api_key) as other:
+        await ada.join("r")
+        await other.join("r")
+        await ada.receive("presence")
+        members = Hub.current().rooms.members
+        (local,) = Hub.current().rooms.local.values()
+        version, (one, two) = local.version, local.members.values()
+        for number, (event, member, participants) in enumerate(
+            [("left", one, 1), ("left", two, 0), ("joined", two, 1), ("joined", one, 2)], 1
+        ):
+            key = (*local.key, event, member, participants, version + number)
+            members.hear(Presence(*key))
+        frames = [await ada.receive("presence") for _ in "abc"]
+        assert [(f["event"], f["participants"]) for f in frames] == [
+            ("left", 0),
+            ("joined", 1),
+            ("updated", 2),
+        ]
+        frames = [await other.receive("presence") for _ in "abc"]
+        assert [f["participants"] for f in frames] == [1, 1, 2]
 
 
 def test_redis_is_not_asked_twice_behind_our_back(redis, monkeypatch):
