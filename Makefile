@@ -40,10 +40,10 @@ demo: $(VENV)/.demo ## Serve the live demo page (PORT=8000)
 test: test-postgres test-sqlite ## Install and pass all tests
 
 test-postgres: $(VENV)/.test
-	TEST_DATABASE=postgres $(BIN)/python -m pytest -q -n 2 -m "not browser" tests
+	TEST_DATABASE=postgres $(BIN)/python -m pytest -q -n 3 -m "not browser" tests
 
 test-sqlite: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n 2 tests
+	$(BIN)/python -m pytest -q -n 3 tests
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter, migrations
 	$(BIN)/ruff check .
