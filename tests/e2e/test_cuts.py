@@ -169,6 +169,7 @@ async def test_another_program_holds_the_write_lock_for_seconds(
                         server.socket_url,
                         token=api_key,
                         proxy=None,
+                        timeout=40,  # SQLite lets writers wait in no order
                         on_error=errors.append,
                         on_status=lambda status, detail: codes.append(status),
                     ) as db:
