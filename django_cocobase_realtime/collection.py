@@ -174,7 +174,8 @@ class Collection:
             rule = {rule: True} if flag else {rule: {"isnull": False}}
         return self.trusted(rule)
 
-    def _is_removed(self, image: Image) -> bool:
+    def is_removed(self, image: Image) -> bool:
+        """Whether a row with this image counts as deleted."""
         return self.removed is not None and self.removed.matches(self.row(image))
 
     def row(self, image: Image) -> Row:
@@ -253,7 +254,7 @@ class Collection:
         if self._serializer is None:
             return None
         image = change.after
-        if image is None or (change.before is not None and self._is_removed(image)):
+        if image is None or (change.before is not None and self.is_removed(image)):
             image = change.before
         try:
             return self.serialize(self.codec.instance(self.model_class, image or {}, using))

@@ -30,6 +30,4 @@ def as_seen(change: Change, collection: Collection) -> Change | None:
 
 
 def _there(image: Image | None, collection: Collection) -> bool:
-    removed = collection.removed
-    assert removed is not None
-    return image is not None and not removed.matches(collection.row(image))
+    return image is not None and not collection.is_removed(image)

@@ -35,8 +35,7 @@ def find(
 
 def read(collection: Collection, subscription: Subscription, keys: Sequence[Any]) -> list[Document]:
     """Documents of these rows in this order, but of those that are gone or match no more."""
-    codec, removed = collection.codec, collection.removed
-    using = collection.database
+    codec, using = collection.codec, collection.database
     rows = collection.concrete_model._base_manager.using(using).filter(pk__in=keys)
     pk = collection.concrete_model._meta.pk.attname
     found = {row[pk]: codec.image(row) for row in rows.values(*codec.attnames)}
@@ -45,7 +44,7 @@ def read(collection: Collection, subscription: Subscription, keys: Sequence[Any]
         image = found.get(key)
         if image is None or not sees(collection, subscription, image):
             continue
-        if removed is not None and removed.matches(collection.row(image)):
+        if collection.is_removed(image):
             continue
         change = Change("", collection.name, "created", codec.key(key), "", now(), after=image)
         document = collection.document_of(change, using)
