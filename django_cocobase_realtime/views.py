@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 from django.core.exceptions import RequestDataTooBig
-from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db import Error as DatabaseFailure
+from django.db import connections, transaction
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
@@ -46,7 +47,7 @@ def ready(request: HttpRequest) -> JsonResponse:
     try:
         with connections["default"].cursor() as cursor:
             cursor.execute("SELECT 1")
-    except DatabaseError:
+    except DatabaseFailure:
         return JsonResponse({"status": "database unavailable"}, status=503)
     if channel_layer() is None:
         return JsonResponse({"status": "no channel layer"}, status=503)
@@ -69,12 +70,7 @@ def _answers(view: View) -> View:
             return await view(request)
         except _Refused as refused:
             return JsonResponse(refused.body, status=refused.status)
-        except (
-            DatabaseError,
-            InterfaceError,
-            AuthenticationUnavailable,
-            PresenceUnavailable,
-        ) as error:
+        except (DatabaseFailure, AuthenticationUnavailable, PresenceUnavailable) as error:
             logger.warning("A request could not be answered: %r", error)
             return JsonResponse({"detail": "Unavailable; try again."}, status=503)
 

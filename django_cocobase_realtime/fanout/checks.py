@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, models
+from django.db import Error as DatabaseFailure
+from django.db import models
 
 from ..collection import Collection
 from ..events import Change, Image
@@ -173,7 +174,7 @@ class _Seen:
         spent.asked += 1
         try:
             return check(self._row, self._instance)
-        except (DatabaseError, InterfaceError):
+        except DatabaseFailure:
             raise  # nothing is known: the connection comes back and reads the log
         except Exception:
             logger.exception("has_object_permission failed: the row is not shown.")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, InterfaceError
+from django.db import Error as DatabaseFailure
 
 from ..auth.users import reloaded, same_user
 from ..conf import conf
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def freeze(hub: Hub, connection: Connection) -> list[Subscription]:
+def freeze(hub: Hub, connection: Connection) -> None:
     """Tell the connection nothing more of any collection. At once: not a byte follows.
 
     Each subscription keeps how it goes on from where it is. Again for what came meanwhile.
@@ -52,20 +52,18 @@ def freeze(hub: Hub, connection: Connection) -> list[Subscription]:
             seq = subscription.unchecked[0] - 1 if subscription.unchecked else feed.seq
             subscription.begin = subscription.begin or Begin(Position(feed.epoch, seq))
             subscription.unchecked = None
-    return list(connection.subscriptions.values())
 
 
 async def thaw(hub: Hub, connection: Connection) -> None:
     """Ask anew what the identity may see; go on where that is the same, else close."""
     while True:
-        subscriptions = freeze(hub, connection)
-        identity, rights = connection.identity, connection.rights
-        if identity is None:
+        freeze(hub, connection)
+        if connection.identity is None:
             return
-        seats = [seat for seat in connection.rooms.values() if seat.grant.room.asks]
+        rights, look = connection.rights, Look.at(connection, connection.identity)
         try:
-            fresh, views, grants = await run(_ask, identity, subscriptions, seats)
-        except (DatabaseError, InterfaceError) as error:
+            fresh, views, grants = await run(_ask, look)
+        except DatabaseFailure as error:
             logger.warning("Rights could not be looked at: %r", error)
             connection.close(CloseCode.UNAVAILABLE)
             return
@@ -77,12 +75,13 @@ async def thaw(hub: Hub, connection: Connection) -> None:
             connection.close(CloseCode.BAD_CREDENTIAL)
             return
         now = (connection.identity, connection.rights, list(connection.subscriptions.values()))
-        if now == (identity, rights, subscriptions):
+        if now == (look.identity, rights, look.subscriptions):
             break  # else something changed again while we asked
     connection.identity = fresh
-    asked = list(zip(subscriptions, views, strict=True))
+    asked = list(zip(look.subscriptions, views, strict=True))
     sitting = list(connection.rooms.values())
-    if not _same(asked, [pair for pair in zip(seats, grants, strict=True) if pair[0] in sitting]):
+    seats = zip(look.seats, grants, strict=True)
+    if not _same(asked, [(seat, grant) for seat, grant in seats if seat in sitting]):
         connection.close(CloseCode.PERMISSIONS_CHANGED)
         return
     for subscription, view in asked:
@@ -104,12 +103,10 @@ class Look:
     seats: list[Seat]
 
     @classmethod
-    def at(cls, connection: Connection) -> Look | None:
-        """None for one whose identity is not known, or is nobody's."""
-        if connection.identity is None or connection.identity.user is None:
-            return None
+    def at(cls, connection: Connection, identity: Identity) -> Look:
+        """As of now."""
         seats = [seat for seat in connection.rooms.values() if seat.grant.room.asks]
-        return cls(connection, connection.identity, list(connection.subscriptions.values()), seats)
+        return cls(connection, identity, list(connection.subscriptions.values()), seats)
 
 
 def in_doubt(looks: Iterable[Look]) -> list[Connection]:
@@ -123,8 +120,8 @@ def in_doubt(looks: Iterable[Look]) -> list[Connection]:
 
 def _holds(look: Look) -> bool:
     try:
-        fresh, views, grants = _ask(look.identity, look.subscriptions, look.seats)
-    except DatabaseError:
+        fresh, views, grants = _ask(look)
+    except DatabaseFailure:
         raise
     except Exception:
         return False  # asked again, it closes the connection
@@ -146,15 +143,14 @@ def _same(
     )
 
 
-def _ask(
-    identity: Identity, subscriptions: list[Subscription], seats: list[Seat]
-) -> tuple[Identity | None, list[View | None], list[RoomGrant | None]]:
-    user = identity.user
+def _ask(look: Look) -> tuple[Identity | None, list[View | None], list[RoomGrant | None]]:
+    """The identity as it is now, None where its user is gone, and what it would be granted."""
+    identity, user = look.identity, look.identity.user
     if user is not None:
         user = reloaded(user)
         if user is None:
             return None, [], []
         identity = replace(identity, user=user)
     limits = conf.limits
-    views = [view_again(limits, each.asked, identity) for each in subscriptions]
-    return identity, views, [seat.grant.room.grant(identity, seat.key[1]) for seat in seats]
+    views = [view_again(limits, each.asked, identity) for each in look.subscriptions]
+    return identity, views, [seat.grant.room.grant(identity, seat.key[1]) for seat in look.seats]

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from django.db import DatabaseError, InterfaceError
+from django.db import Error as DatabaseFailure
 
 from ..collection import Collection
 from ..conf import conf
@@ -64,7 +64,7 @@ async def start(
             subscription.starting = subscription.begin = None
         else:
             connection.close(CloseCode.POSITION_LOST)
-    except (DatabaseError, InterfaceError) as error:
+    except DatabaseFailure as error:
         logger.warning("A subscription could not be started: %r", error)
         connection.close(CloseCode.UNAVAILABLE)
     except Exception:

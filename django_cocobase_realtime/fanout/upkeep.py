@@ -115,11 +115,15 @@ async def audit(hub: Hub) -> None:
         if not identities:
             looked = {}
             continue
-        new = [Look.at(c) for c, identity in holders.items() if looked.get(c) is not identity]
+        new = [
+            Look.at(connection, identity)
+            for connection, identity in holders.items()
+            if identity.user is not None and looked.get(connection) is not identity
+        ]
         try:
             dead = await run(_dead, identities)
             found = await run(fingerprints, list(identities.values()))
-            doubted = await run(in_doubt, [look for look in new if look is not None])
+            doubted = await run(in_doubt, new)
         except Exception as error:
             logger.warning("Credentials could not be checked: %r", error)
             continue
