@@ -55,7 +55,7 @@ class Lease:
         if member is not None:
             entry = replace(entry, state=member.state)
         entered = await self._rooms.call(presence().enter, entry)
-        if entered is not None and entered.move is not None:
+        if entered is not None:
             self._rooms.members.spread([entered.move])
         if seat.connection.rooms.get(entry.key[1]) is not seat:  # it left meanwhile
             self._rooms.left.append((entry.key, entry.connection))

@@ -35,11 +35,15 @@ class Members:
         self._rooms = rooms
         self._reading: dict[RoomKey, asyncio.Task[None]] = {}
 
-    def spread(self, moves: Iterable[Presence], acting: Connection | None = None) -> None:
-        """Tell all processes, and those who are here at once, of changes that were made here."""
+    def spread(self, moves: Iterable[Presence | None], acting: Connection | None = None) -> None:
+        """Tell all processes, and those who are here at once, of changes that were made here.
+
+        None is a call of the backend that changed nothing.
+        """
         for move in moves:
-            self._rooms.hub.publish(move)
-            self.hear(move, acting)
+            if move is not None:
+                self._rooms.hub.publish(move)
+                self.hear(move, acting)
 
     def hear(self, move: Presence, acting: Connection | None = None) -> None:
         """A change was announced."""
@@ -55,7 +59,9 @@ class Members:
     def _tell(self, local: LocalRoom, move: Presence, acting: Connection | None = None) -> None:
         frames = RoomFrames(move, title=local.title)
         # to himself a member never left: entered again, he learns how many there are by now
-        own_frames = RoomFrames(replace(move, event="updated"), title=local.title)
+        own_frames = frames
+        if move.event != "updated":
+            own_frames = RoomFrames(replace(move, event="updated"), title=local.title)
         for seat in list(local.seats.values()):
             if not seat.live or not seat.grant.can_see_members or seat.connection is acting:
                 continue

@@ -108,17 +108,11 @@ class Rooms:
             if entered is None:
                 return None
             seat.entry, info = entry, entered.info
-            if entered.move is not None:
-                self.members.spread([entered.move], acting=seat.connection)
+            self.members.spread([entered.move], acting=seat.connection)
         else:
             if seat.entry is not None:
                 seat.entry = None
-                try:
-                    move = await self.call(backend.leave, *place)
-                except BaseException:
-                    self.left.append(place)
-                    raise
-                self.members.spread([move] if move else [], acting=seat.connection)
+                await self._depart(place, acting=seat.connection)
             found = await self.call(backend.info, seat.key)
             if found is None and not wish.create:
                 return None
@@ -169,12 +163,16 @@ class Rooms:
         place = self.drop(connection, room, lost=False)
         if place is not None and place in self.left:
             self.left.remove(place)
-            try:
-                move = await self.call(presence().leave, *place)
-            except BaseException:
-                self.left.append(place)
-                raise
-            self.members.spread([move] if move else [])
+            await self._depart(place)
+
+    async def _depart(self, place: Place, acting: Connection | None = None) -> None:
+        """Tell the backend who left, now; where it fails, by and by."""
+        try:
+            move = await self.call(presence().leave, *place)
+        except BaseException:
+            self.left.append(place)
+            raise
+        self.members.spread([move], acting)
 
     def drop(self, connection: Connection, room: str, *, lost: bool) -> Place | None:
         """Take a connection out here; the backend is told by and by (``tend``).
@@ -213,7 +211,7 @@ class Rooms:
             move = await self.call(presence().leave, key, connection)
             if self.left and self.left[0] == (key, connection):
                 del self.left[0]
-            self.members.spread([move] if move else [])
+            self.members.spread([move])
 
     def close(self) -> None:
         """The hub rests."""
@@ -230,8 +228,7 @@ class Rooms:
         if seat is None or seat.entry is None:
             return
         move = await self.call(presence().update, seat.key, connection.id, state)
-        if move is not None:
-            self.members.spread([move], acting=connection)
+        self.members.spread([move], acting=connection)
 
     def title(self, connection: Connection, room: str) -> str:
         """What people see of a room that this connection is in."""
