@@ -6,9 +6,10 @@ None is the empty set. Items are hashable, so that none is a dictionary itself. 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, MutableMapping
 from typing import TypeAlias, TypeVar
 
+K = TypeVar("K")
 T = TypeVar("T", bound=Hashable)
 Few: TypeAlias = T | dict[T, None] | None
 
@@ -29,6 +30,20 @@ def without(held: Few[T], item: T) -> Few[T]:
         held.pop(item, None)
         return next(iter(held)) if len(held) == 1 else held
     return None if held == item else held
+
+
+def put(sets: MutableMapping[K, Few[T]], key: K, item: T) -> None:
+    """Put an item into the set under this key."""
+    sets[key] = with_item(sets.get(key), item)
+
+
+def take(sets: MutableMapping[K, Few[T]], key: K, item: T) -> None:
+    """Take an item out of the set under this key; a set that is empty then goes with its key."""
+    left = without(sets[key], item)
+    if left is None:
+        del sets[key]
+    else:
+        sets[key] = left
 
 
 def each(held: Few[T]) -> Iterable[T]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ..events import Change, Image
-from ..few import Few, each, size, with_item, without
+from ..few import Few, each, put, size, take
 from ..filters import Filter, FilterIndex, Row, Schema
 from ..grants import Check
 from ..log.cursor import Position
@@ -135,7 +135,8 @@ class SubscriptionTable:
         if view.check is not None:
             self._enter(subscription, "checked")
             return
-        siblings = self._of[connection] = with_item(self._of.get(connection), subscription)
+        put(self._of, connection, subscription)
+        siblings = self._of[connection]
         match size(siblings):
             case 1:
                 self._enter(subscription, _alone(subscription))
@@ -154,12 +155,8 @@ class SubscriptionTable:
         self._leave(subscription)
         if crowd.way == "checked":
             return
-        connection = subscription.connection
-        siblings = without(self._of[connection], subscription)
-        if siblings is None:
-            del self._of[connection]
-            return
-        self._of[connection] = siblings
+        take(self._of, subscription.connection, subscription)
+        siblings = self._of.get(subscription.connection)
         if size(siblings) == 1:
             (left,) = each(siblings)
             self._leave(left)

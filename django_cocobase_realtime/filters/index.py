@@ -14,7 +14,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ..few import Few, each, size, with_item, without
+from ..few import Few, each, put, size, take, with_item, without
 from .expression import ALWAYS, And, Condition, Filter, Node, Op, Or, Place, all_of
 from .predicate import Predicate, compile_node
 from .ranges import Ranges, position
@@ -169,8 +169,7 @@ class FilterIndex(Generic[T]):
         entry.stands = equalities
         for ref, value in _places(equalities):
             self._taken[ref] += 1
-            buckets = self._buckets.setdefault(ref, {})
-            buckets[value] = with_item(buckets.get(value), entry)
+            put(self._buckets.setdefault(ref, {}), value, entry)
 
     def _leave(self, entry: _Entry[T]) -> None:
         match entry.stands:
@@ -188,11 +187,7 @@ class FilterIndex(Generic[T]):
                 for ref, value in _places(stands):
                     self._taken[ref] -= 1
                     buckets = self._buckets[ref]
-                    left = without(buckets[value], entry)
-                    if left is None:
-                        del buckets[value]
-                    else:
-                        buckets[value] = left
+                    take(buckets, value, entry)
                     if not buckets:
                         del self._buckets[ref], self._taken[ref]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from ..few import Few, each, size, with_item, without
+from ..few import Few, each, put, size, take
 
 T = TypeVar("T", bound=Hashable)
 
@@ -35,17 +35,13 @@ class Texts(Generic[T]):
         length = min(LENGTH, len(needle))
         at = self._grams.setdefault(length, {})
         gram = min(_grams(needle[:LOOKED], length), key=lambda gram: size(at.get(gram)))
-        at[gram] = with_item(at.get(gram), item)
+        put(at, gram, item)
         return gram
 
     def discard(self, item: T, gram: str) -> None:
         """Take out an item that stands there."""
         at = self._grams[len(gram)]
-        left = without(at[gram], item)
-        if left is None:
-            del at[gram]
-        else:
-            at[gram] = left
+        take(at, gram, item)
         if not at:
             del self._grams[len(gram)]
 
