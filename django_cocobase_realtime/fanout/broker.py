@@ -36,6 +36,7 @@ from ..events import (
     RightsChanged,
     encode,
 )
+from ..tasks import begin
 from .layer import MESSAGE_TYPE, ORIGIN, SEND_TIMEOUT, channel_layer, is_in_memory
 from .names import CONTROL, collection_group, room_group
 
@@ -178,9 +179,7 @@ class Broker:
             if self._asked is not asked:
                 return  # another one was asked meanwhile
             self._asked = None
-        task = asyncio.get_running_loop().create_task(self._drain())
-        _tasks.add(task)
-        task.add_done_callback(_tasks.discard)
+        begin(self._drain())
 
     async def _drain(self) -> None:
         try:
@@ -249,7 +248,6 @@ class Broker:
         return self._idle.wait(timeout)
 
 
-_tasks: set[asyncio.Task[None]] = set()
 broker = Broker()
 os.register_at_fork(after_in_child=broker._reset)
 

@@ -27,6 +27,7 @@ from ..events import (
     RightsChanged,
     decode,
 )
+from ..tasks import finish
 from ..wire.codes import CloseCode
 from . import tending, upkeep
 from .batches import Batches
@@ -95,11 +96,8 @@ class Hub:
         for room in list(connection.rooms):
             self.rooms.drop(connection, room, lost=lost)
         if not self.connections and (self._tasks or self.following.threads):
-            # a task of its own: whoever closes last may be cancelled, as it is gone already
-            resting = self.loop.create_task(self._rest(self._lie_down()))
-            _resting.add(resting)
-            resting.add_done_callback(_resting.discard)
-            await asyncio.shield(resting)
+            # whoever closes last may be cancelled, as it is gone already
+            await finish(self._rest(self._lie_down()))
 
     def _start(self, work: Work) -> None:
         self._tasks.append(self.loop.create_task(upkeep.keep_on(work)))
@@ -244,5 +242,4 @@ class Hub:
                 connection.close(CloseCode(event.code))
 
 
-_resting: set[asyncio.Task[None]] = set()
 _hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = weakref.WeakKeyDictionary()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from enum import Enum
 
@@ -11,6 +10,7 @@ from ..events import Broadcast
 from ..fanout.broker import broker
 from ..models import RoomStream
 from ..room import Room
+from ..tasks import finish
 from ..workers import run
 from . import history
 from .presence import presence
@@ -77,13 +77,9 @@ async def say(
     """
     if is_plain(room, ephemeral=ephemeral, idempotency_key=idempotency_key):
         return Outcome.SENT if await broker.send(event) else Outcome.FAILED
-    # a task of its own: what is claimed or kept is sent, too
-    task = asyncio.get_running_loop().create_task(
-        _say(event, room, ephemeral=ephemeral, idempotency_key=idempotency_key)
-    )
-    _saying.add(task)
-    task.add_done_callback(_saying.discard)
-    return await asyncio.shield(task)
+    # what is claimed or kept is sent, too
+    said = _say(event, room, ephemeral=ephemeral, idempotency_key=idempotency_key)
+    return await finish(said)
 
 
 async def _say(
@@ -97,9 +93,6 @@ async def _say(
     if idempotency_key is not None:
         await run(forget, kept, idempotency_key)
     return Outcome.FAILED
-
-
-_saying: set[asyncio.Task[Outcome]] = set()
 
 
 def say_soon(
