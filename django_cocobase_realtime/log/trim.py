@@ -20,22 +20,17 @@ def trim(
     *,
     max_age: float | None,
     max_events: int | None,
-    collections: Iterable[str] | None = None,
 ) -> dict[str, int]:
     """Drop events older than ``max_age`` seconds or beyond the last ``max_events``.
 
     Returns how many went, by collection. What nobody follows has no numbers yet and is given them
     first: only by a number can a client tell that it missed something.
     """
-    names = None if collections is None else list(collections)
-    for name in waiting(using, names):
+    for name in waiting(using):
         while sequence(using, name).more:
             pass
-    streams = Stream.objects.using(using).order_by("collection")
-    if names is not None:
-        streams = streams.filter(collection__in=names)
     dropped: dict[str, int] = {}
-    for stream in streams:
+    for stream in Stream.objects.using(using).order_by("collection"):
         if _bound(using, stream, max_age, max_events) <= stream.floor:
             continue  # without the lock, for which servers that number would wait
         while (count := _trim_chunk(using, stream.collection, max_age, max_events)) > 0:

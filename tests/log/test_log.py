@@ -208,8 +208,10 @@ def test_what_nobody_follows_is_trimmed_too():
     assert trim("default", max_age=None, max_events=4) == {"posts": 6}
     assert [e.seq for e in numbered()] == [7, 8, 9, 10]
     Author.objects.create(name="a")
-    assert trim("default", max_age=0, max_events=None, collections=["posts"]) == {"posts": 4}
-    assert LogEvent.objects.get().collection == "authors"
+    assert trim("default", max_age=None, max_events=1) == {"posts": 3}
+    assert [e.after["name"] for e in numbered("authors")] == ["a"]
+    assert trim("default", max_age=0, max_events=None) == {"authors": 1, "posts": 1}
+    assert not LogEvent.objects.exists()
 
 
 async def test_a_server_trims_what_nobody_there_follows(realtime, user, settings, monkeypatch):
