@@ -48,8 +48,8 @@ def _value(field: models.Field[Any, Any], column: str) -> str:
             finite = f"{column}::text NOT IN ('NaN', 'Infinity', '-Infinity')"
             return f"CASE WHEN {finite} THEN to_jsonb({column}) ELSE to_jsonb({special}) END"
         case models.DateTimeField():
-            text = f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
-            return f"replace({text}, '.000000', '') || '+00:00'"
+            shown = f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
+            return f"replace({shown}, '.000000', '') || '+00:00'"
         case models.DateField():
             return f"to_char({column}, 'YYYY-MM-DD')"
         case models.TimeField():

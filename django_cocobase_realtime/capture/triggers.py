@@ -141,17 +141,16 @@ def _function(collection: Collection, by_row: bool) -> str:
         "(collection, transaction_id, op, document_id, before, after, changed, created_at) "
         f"SELECT {text(collection.name)}, pg_current_xact_id()::text"
     )
+    gone = f"{into}, 'deleted', o.{key}::text, ({old})::text, NULL, NULL, clock_timestamp() FROM"
     return f"""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger AS $body$
 BEGIN
     IF TG_OP = 'INSERT' THEN
         {into}, 'created', n.{key}::text, NULL, ({new})::text, NULL, clock_timestamp()
         FROM {news} AS n;
     ELSIF TG_OP = 'DELETE' THEN
-        {into}, 'deleted', o.{key}::text, ({old})::text, NULL, NULL, clock_timestamp()
-        FROM {olds} AS o;
+        {gone} {olds} AS o;
     ELSIF TG_OP = 'TRUNCATE' THEN
-        {into}, 'deleted', o.{key}::text, ({old})::text, NULL, NULL, clock_timestamp()
-        FROM {table} AS o;
+        {gone} {table} AS o;
     ELSE
         -- a row whose key changed is another document; OFFSET keeps images from being made twice
         {into}, CASE WHEN b IS NULL THEN 'created' WHEN a IS NULL THEN 'deleted' ELSE 'updated' END,
