@@ -7,7 +7,6 @@ import contextlib
 import functools
 import json
 import os
-import shutil
 import subprocess
 import time
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from django_cocobase_realtime.client import Realtime, RealtimeError
 from django_cocobase_realtime.client import client as client_module
 from django_cocobase_realtime.client import connection as client_connection
+from tests.node import need_node
 from tests.servers import ROOT
 
 TIMEOUT = 15.0
@@ -70,11 +70,10 @@ class Driver(Notes):
 
 @functools.cache
 def node_with_sockets() -> str:
-    node = shutil.which("node")
-    if node is not None:
-        version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)
-        if tuple(map(int, version.stdout.strip("v\n").split("."))) >= (20, 10):
-            return node
+    node = need_node()
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)
+    if tuple(map(int, version.stdout.strip("v\n").split("."))) >= (20, 10):
+        return node
     assert not os.environ.get("REQUIRE_SERVERS"), "CI needs Node 20.10 or newer."
     pytest.skip("No Node 20.10 on this machine to run the JavaScript client in.")
 

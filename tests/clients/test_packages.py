@@ -7,10 +7,9 @@ import subprocess
 import sys
 import tarfile
 
-import pytest
-
 import django_cocobase_realtime
 from tests.clients.drivers import STATIC
+from tests.node import need_node
 from tests.servers import ROOT
 
 SCRIPT = STATIC / "realtime.js"
@@ -31,8 +30,7 @@ def test_versions_agree():
 
 
 def node(*arguments, **options):
-    if shutil.which(arguments[0]) is None:
-        pytest.skip("No Node on this machine.")
+    need_node(arguments[0])
     return subprocess.run(arguments, check=True, capture_output=True, text=True, **options).stdout
 
 

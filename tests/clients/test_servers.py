@@ -117,7 +117,6 @@ async def test_a_bad_key_is_not_tried_again(serve, client):
 
 @pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
 async def test_a_room_with_history_and_presence(serve, user, client, kind, monkeypatch):
-    pytest.importorskip("django_cocobase_realtime.room", reason="rooms keep nothing yet")
     rooms = {"ROOMS": {"chat-*": {"history": 5}}}
     server = await asyncio.to_thread(lambda: serve(kind, settings=rooms))
     bob = await sync_to_async(user.__class__.objects.create_user)("bob")

@@ -3,12 +3,12 @@
 import ast
 import importlib
 import json
-import shutil
 import subprocess
 
 import pytest
 
 from tests.docs.blocks import PAGES, ROOT, blocks
+from tests.node import need_node
 
 
 def examples(language):
@@ -41,10 +41,10 @@ def test_json(text):
         _, at = decoder.raw_decode(text, at + len(text[at:]) - len(text[at:].lstrip()))
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="no node on this machine")
 @pytest.mark.parametrize("code", examples("js"))
 def test_javascript(code, tmp_path):
+    node = need_node()
     file = tmp_path / "example.mjs"
     file.write_text(code)
-    done = subprocess.run(["node", "--check", file], capture_output=True, text=True, check=False)
+    done = subprocess.run([node, "--check", file], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,8 +1,6 @@
 """Real daphne and real uvicorn, real sockets, each channel layer."""
 
 import asyncio
-import os
-import shutil
 import socket
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.app.models import Post
 from tests.client import connect
+from tests.node import need_node
 
 pytestmark = pytest.mark.server
 SERVERS = ["daphne", "uvicorn"]
@@ -173,10 +172,7 @@ async def test_garbage_never_kills_the_socket_before_its_time(serve, api_key, ki
 
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_the_pages_own_javascript(serve, api_key, kind):
-    node = shutil.which("node")
-    if node is None:
-        assert not os.environ.get("REQUIRE_SERVERS"), "CI needs Node."
-        pytest.skip("No Node on this machine to run the page's JavaScript.")
+    node = need_node()
     server = await call(lambda: serve(kind))
     script = Path(__file__).parent.parent / "page" / "example.mjs"
     process = await asyncio.create_subprocess_exec(

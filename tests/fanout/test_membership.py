@@ -33,6 +33,11 @@ class SlowInbox:
         await asyncio.sleep(self.leaving)
         self.groups.discard(group)
 
+    async def is_leaving(self, group):
+        async with asyncio.timeout(5):
+            while ("leave", group) not in self.calls:
+                await asyncio.sleep(0.005)
+
     async def receive(self):
         await asyncio.Event().wait()
 
@@ -69,9 +74,7 @@ async def test_a_group_that_is_needed_again_during_a_sweep_stays(groups):
         await made.need(name)
     for name in names:
         made.release(name)
-    async with asyncio.timeout(5):
-        while ("leave", "g0") not in inbox.calls:
-            await asyncio.sleep(0.005)
+    await inbox.is_leaving("g0")
     await made.need("g9")
     await asyncio.sleep(0.4)
     assert inbox.groups == {"g9"}
@@ -87,9 +90,7 @@ async def test_a_group_that_is_needed_while_it_is_left_is_joined_after_that(grou
     made = await groups(inbox)
     await made.need("g")
     made.release("g")
-    async with asyncio.timeout(5):
-        while ("leave", "g") not in inbox.calls:
-            await asyncio.sleep(0.005)
+    await inbox.is_leaving("g")
     await made.need("g")
     await asyncio.sleep(0.3)
     assert inbox.groups == {"g"}
@@ -101,9 +102,7 @@ async def test_a_group_is_joined_again_where_nobody_knows_whether_it_was_left(gr
     await made.need("g")
     inbox.broken = True
     made.release("g")
-    async with asyncio.timeout(5):
-        while ("leave", "g") not in inbox.calls:
-            await asyncio.sleep(0.005)
+    await inbox.is_leaving("g")
     inbox.broken = False
     await made.need("g")
     await asyncio.sleep(0.5)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import asynccontextmanager
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -45,14 +46,20 @@ async def only_connection():
     return connection
 
 
+@asynccontextmanager
+async def team_member(realtime, user, settings):
+    """Watches the posts of the group "red", to which she belongs."""
+    posts(settings, "tests.live.permissions.Team")
+    await user.groups.aadd(await Group.objects.acreate(name="red"))
+    async with realtime(user=user) as ada:
+        await ada.subscribe("posts")
+        yield ada
+
+
 async def test_rights_that_change_as_soon_as_they_were_asked_for(
     realtime, user, settings, monkeypatch
 ):
-    posts(settings, "tests.live.permissions.Team")
-    red = await Group.objects.acreate(name="red")
-    await user.groups.aadd(red)
-    async with realtime(user=user) as ada:
-        await ada.subscribe("posts")
+    async with team_member(realtime, user, settings) as ada:
         connection, hub = await only_connection(), Hub.current()
         start = Hub.start
 
@@ -72,11 +79,7 @@ async def test_a_subscription_that_comes_as_rights_are_known_again_is_started(
     realtime, user, settings, monkeypatch
 ):
     """Its request was under way while they were asked for, and ends in the same turn."""
-    posts(settings, "tests.live.permissions.Team")
-    red = await Group.objects.acreate(name="red")
-    await user.groups.aadd(red)
-    async with realtime(user=user) as ada:
-        await ada.subscribe("posts")
+    async with team_member(realtime, user, settings) as ada:
         connection, hub = await only_connection(), Hub.current()
         start, prepare = Hub.start, Following.prepare
         prepared = asyncio.Event()

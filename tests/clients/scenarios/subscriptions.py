@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.clients.drivers import Driver
-from tests.clients.scenarios.steps import back, start
+from tests.clients.scenarios.steps import back, start, watching
 from tests.clients.script import Script, change, said
 
 
@@ -49,12 +49,7 @@ async def resumes_after_a_cut_without_loss_or_duplicate(server: Script, client: 
 
 
 async def a_second_cut_before_any_event_loses_nothing(server: Script, client: Driver) -> None:
-    await start(server, client)
-    await client.do("watch", "w", collection="posts")
-    connection = await server.hello()
-    request = await connection.receive("subscribe")
-    await connection.subscribed(request, cursor="c0", scope="s")
-    await client.next("w", "ready")
+    connection, request = await watching(server, client)
     for _ in range(2):
         connection.cut()
         connection = await back(server, client)
@@ -79,11 +74,7 @@ async def told_cursors_are_kept(server: Script, client: Driver) -> None:
 
 
 async def a_resync_is_told_with_its_reason(server: Script, client: Driver) -> None:
-    await start(server, client)
-    await client.do("watch", "w", collection="posts")
-    connection = await server.hello()
-    await connection.subscribed(await connection.receive("subscribe"), cursor="c0", scope="s")
-    await client.next("w", "ready")
+    connection, _ = await watching(server, client)
     for number, reason in enumerate(
         ("epoch_changed", "retention", "ahead_of_head", "invalid_cursor", "scope_changed")
     ):
@@ -213,12 +204,7 @@ async def refused_for_now_is_asked_again(server: Script, client: Driver) -> None
 
 
 async def a_subscription_is_replaced(server: Script, client: Driver) -> None:
-    await start(server, client)
-    await client.do("watch", "w", collection="posts", options={"filters": {"n": 1}})
-    connection = await server.hello()
-    first = await connection.receive("subscribe")
-    await connection.subscribed(first, cursor="c0", scope="s")
-    await client.next("w", "ready")
+    connection, first = await watching(server, client, filters={"n": 1})
     await client.do("update", "w", options={"filters": {"n": 2}})
     second = await connection.receive("subscribe")
     assert second["subscription"] == first["subscription"]
@@ -233,12 +219,7 @@ async def a_subscription_is_replaced(server: Script, client: Driver) -> None:
 
 
 async def a_refused_replacement_leaves_the_old(server: Script, client: Driver) -> None:
-    await start(server, client)
-    await client.do("watch", "w", collection="posts", options={"filters": {"n": 1}})
-    connection = await server.hello()
-    first = await connection.receive("subscribe")
-    await connection.subscribed(first, cursor="c0", scope="s")
-    await client.next("w", "ready")
+    connection, first = await watching(server, client, filters={"n": 1})
     await client.do("update", "w", options={"filters": {"nope": 2}})
     await connection.refuse(await connection.receive("subscribe"), "invalid_filter")
     await client.until("w", "failed", code="invalid_filter")
@@ -251,11 +232,7 @@ async def a_refused_replacement_leaves_the_old(server: Script, client: Driver) -
 
 
 async def a_replacement_outlives_a_cut(server: Script, client: Driver) -> None:
-    await start(server, client)
-    await client.do("watch", "w", collection="posts", options={"filters": {"n": 1}})
-    connection = await server.hello()
-    await connection.subscribed(await connection.receive("subscribe"), cursor="c0", scope="s")
-    await client.next("w", "ready")
+    connection, _ = await watching(server, client, filters={"n": 1})
     await client.do("update", "w", options={"filters": {"nope": 2}})
     await connection.receive("subscribe")
     connection.cut()
@@ -270,11 +247,7 @@ async def a_replacement_outlives_a_cut(server: Script, client: Driver) -> None:
 
 async def updates_in_a_row_end_with_the_last(server: Script, client: Driver) -> None:
     """Someone types into a search box: none of it is undone by another, and all are answered."""
-    await start(server, client)
-    await client.do("watch", "w", collection="posts", options={"filters": {"n": 1}})
-    connection = await server.hello()
-    await connection.subscribed(await connection.receive("subscribe"), cursor="c0", scope="s")
-    await client.next("w", "ready")
+    connection, _ = await watching(server, client, filters={"n": 1})
     await client.do("update", "w", options={"filters": {"n": 2}})
     await client.do("update", "w", options={"fields": ["title"]})
     requests = [await connection.receive("subscribe") for _ in "ab"]
@@ -291,11 +264,7 @@ async def updates_in_a_row_end_with_the_last(server: Script, client: Driver) -> 
 
 
 async def a_refused_update_that_was_replaced_ends_nothing(server: Script, client: Driver) -> None:
-    await start(server, client)
-    await client.do("watch", "w", collection="posts", options={"filters": {"n": 1}})
-    connection = await server.hello()
-    await connection.subscribed(await connection.receive("subscribe"), cursor="c0", scope="s")
-    await client.next("w", "ready")
+    connection, _ = await watching(server, client, filters={"n": 1})
     await client.do("update", "w", options={"filters": {"nope": 2}})
     await client.do("update", "w", options={"filters": {"n": 3}})
     wrong, right = [await connection.receive("subscribe") for _ in "ab"]
@@ -308,12 +277,7 @@ async def a_refused_update_that_was_replaced_ends_nothing(server: Script, client
 
 
 async def unsubscribes(server: Script, client: Driver) -> None:
-    await start(server, client)
-    await client.do("watch", "w", collection="posts")
-    connection = await server.hello()
-    request = await connection.receive("subscribe")
-    await connection.subscribed(request, cursor="c0", scope="s")
-    await client.next("w", "ready")
+    connection, request = await watching(server, client)
     await client.do("stop", "w")
     ended = await connection.receive("unsubscribe")
     assert ended["subscription"] == request["subscription"]
