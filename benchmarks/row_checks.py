@@ -22,11 +22,11 @@ from asgiref.sync import sync_to_async  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 
 from django_cocobase_realtime import Collection  # noqa: E402
+from django_cocobase_realtime.delivery.table import Subscription, View  # noqa: E402
+from django_cocobase_realtime.delivery.topic import Audience  # noqa: E402
 from django_cocobase_realtime.events import Change, now  # noqa: E402
-from django_cocobase_realtime.fanout.audience import Audience  # noqa: E402
-from django_cocobase_realtime.fanout.connection import Connection  # noqa: E402
-from django_cocobase_realtime.fanout.subscriptions import Subscription, View  # noqa: E402
 from django_cocobase_realtime.identity import Identity  # noqa: E402
+from django_cocobase_realtime.transport.connection import Connection  # noqa: E402
 from tests.app.models import Item  # noqa: E402
 
 

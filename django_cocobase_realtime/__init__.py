@@ -1,7 +1,7 @@
 """A realtime engine for Django: watched models, rooms, one WebSocket.
 
-The names below are the public face. They are imported at first use, so that this package can be
-imported before Django's app registry is ready.
+The public names are imported at first use, so that this package can be imported before Django's
+app registry is ready.
 """
 
 from __future__ import annotations
@@ -10,51 +10,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .collection import Collection
-    from .publishing import (
-        abroadcast,
-        broadcast,
-        disconnect,
-        permissions_changed,
-        publish,
-        send_to_user,
-        suppress,
-    )
-    from .registry import register
-    from .room import Room, register_room
+    from .api import abroadcast as abroadcast
+    from .api import broadcast as broadcast
+    from .api import disconnect as disconnect
+    from .api import permissions_changed as permissions_changed
+    from .api import publish as publish
+    from .api import send_to_user as send_to_user
+    from .api import suppress as suppress
+    from .declarations.collection import Collection as Collection
+    from .declarations.registry import register as register
+    from .declarations.room import Room as Room
+    from .declarations.room import register_room as register_room
 
 __version__ = "0.1.0"
-__all__ = [
-    "Collection",
-    "Room",
-    "abroadcast",
-    "broadcast",
-    "disconnect",
-    "permissions_changed",
-    "publish",
-    "register",
-    "register_room",
-    "send_to_user",
-    "suppress",
-]
 
-_HOMES = {
-    "Collection": "collection",
-    "Room": "room",
-    "register": "registry",
-    "register_room": "room",
-    "abroadcast": "publishing",
-    "broadcast": "publishing",
-    "disconnect": "publishing",
-    "permissions_changed": "publishing",
-    "publish": "publishing",
-    "send_to_user": "publishing",
-    "suppress": "publishing",
+# public name -> module that defines it
+_PUBLIC = {
+    "Collection": "declarations.collection",
+    "Room": "declarations.room",
+    "abroadcast": "api",
+    "broadcast": "api",
+    "disconnect": "api",
+    "permissions_changed": "api",
+    "publish": "api",
+    "register": "declarations.registry",
+    "register_room": "declarations.room",
+    "send_to_user": "api",
+    "suppress": "api",
 }
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
+    module = _PUBLIC.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{home}", __name__), name)
+    return getattr(import_module(f".{module}", __name__), name)

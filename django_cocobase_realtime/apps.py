@@ -39,7 +39,7 @@ def _on_setting_changed(setting: str, **kwargs: Any) -> None:
 def _sync() -> None:
     from .capture import signals
     from .checks import first_problem
-    from .registry import registry
+    from .declarations.registry import registry
 
     registry.clear_cache()
     if first_problem() is None:  # else `check` says what is wrong, and the server does not start

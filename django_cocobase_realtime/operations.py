@@ -7,7 +7,7 @@ from typing import Any
 from django.db.migrations.operations.base import Operation
 
 from .capture.triggers import install, remove
-from .registry import registry
+from .declarations.registry import registry
 
 
 class RealtimeTriggers(Operation):

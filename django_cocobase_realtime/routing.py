@@ -77,13 +77,13 @@ _NATIVE_ROUTE: dict[str, Any] = {"args": (), "kwargs": {}}
 
 
 def _consumer(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-    from .consumers import RealtimeConsumer
+    from .consumers.consumer import RealtimeConsumer
 
     return RealtimeConsumer()(scope, receive, send)
 
 
 def _sdk_consumer(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-    from .sdk_consumer import serve
+    from .consumers.sdk_consumer import serve
 
     return serve(scope, receive, send)
 

@@ -32,7 +32,7 @@ from channels.testing import WebsocketCommunicator
 
 from .capture.record import observers
 from .events import Bell, Event
-from .fanout.broker import broker
+from .pubsub.broker import broker
 from .routing import realtime_application
 
 TIMEOUT = 5.0

@@ -16,18 +16,18 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST, require_safe
 
-from .auth.chain import AuthenticationUnavailable
+from .auth.backends import AuthenticationUnavailable
 from .auth.http import identify
 from .conf import conf
+from .declarations.room import Room, room_registry
 from .events import Broadcast, now
-from .fanout.layer import channel_layer
 from .identity import Identity
-from .room import Room, room_registry
+from .presence.base import Listing, PresenceUnavailable
+from .pubsub.layer import channel_layer
 from .rooms.listing import visible_rooms
-from .rooms.presence import Listing, PresenceUnavailable
-from .rooms.saying import Outcome, say
-from .wire.publishing import InvalidPublication, Publication, decode
-from .workers import run
+from .rooms.publisher import Outcome, say
+from .utils.concurrency import run
+from .wire.publications import InvalidPublication, Publication, decode
 
 logger = logging.getLogger(__name__)
 View = Callable[[HttpRequest], Coroutine[Any, Any, JsonResponse]]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from django_cocobase_realtime.deadlines import Deadlines
+from django_cocobase_realtime.utils.timeouts import Deadlines
 
 
 async def test_waits():

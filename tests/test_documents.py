@@ -12,7 +12,7 @@ from django.db.models import F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_cocobase_realtime.documents import (
+from django_cocobase_realtime.declarations.serialization import (
     RowCodec,
     difference,
     field_encoder,

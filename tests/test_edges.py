@@ -53,7 +53,7 @@ def test_an_app_that_is_not_installed_says_so():
         "apps = ['django.contrib.contenttypes', 'django.contrib.auth']\n"
         "settings.configure(INSTALLED_APPS=apps)\n"
         "django.setup()\n"
-        "import django_cocobase_realtime.consumers"
+        "import django_cocobase_realtime.consumers.consumer"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_cocobase_realtime.few import each, size, with_item, without
+from django_cocobase_realtime.utils.small_set import each, size, with_item, without
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 4))))

@@ -1,4 +1,4 @@
-from django_cocobase_realtime.limits import Cap, Caps, PerMinute, TokenBucket
+from django_cocobase_realtime.utils.limits import Cap, Caps, PerMinute, TokenBucket
 
 
 def test_a_bucket_refills():

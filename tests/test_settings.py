@@ -6,7 +6,7 @@ from django.core.checks import run_checks
 from django_cocobase_realtime import Collection, register
 from django_cocobase_realtime.checks import check_settings
 from django_cocobase_realtime.conf import conf
-from django_cocobase_realtime.registry import UnknownCollection, registry
+from django_cocobase_realtime.declarations.registry import UnknownCollection, registry
 from tests.app.models import Author, Post
 
 

@@ -36,8 +36,8 @@ async def _save(message):
 
 def _hand_over(message):
     from django_cocobase_realtime.events import Change, now
-    from django_cocobase_realtime.fanout.broker import broker
-    from django_cocobase_realtime.fanout.hub import Hub
+    from django_cocobase_realtime.hub.hub import Hub
+    from django_cocobase_realtime.pubsub.broker import broker
 
     from . import document
     from .control import numbers

@@ -9,7 +9,7 @@ from http.cookies import SimpleCookie
 from django.conf import settings
 
 from django_cocobase_realtime.events import Kick
-from django_cocobase_realtime.fanout.broker import broker
+from django_cocobase_realtime.pubsub.broker import broker
 from django_cocobase_realtime.wire.codes import CloseCode
 
 OUTAGE = 2.0  # seconds

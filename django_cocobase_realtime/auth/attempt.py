@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..identity import Identity
-from ..workers import run
-from .chain import authenticate
-from .failures import failures
+from ..utils.concurrency import run
+from .backends import authenticate
+from .throttling import failures
 
 
 async def attempt(token: str | None, scope: Mapping[str, Any], address: str) -> Identity | None:

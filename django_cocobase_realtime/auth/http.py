@@ -7,8 +7,8 @@ from typing import Any
 from django.http import HttpRequest
 
 from ..identity import Identity
-from .address import client_address
 from .attempt import attempt
+from .client_ip import client_address
 
 
 def credential(request: HttpRequest) -> str | None:

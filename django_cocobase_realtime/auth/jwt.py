@@ -17,9 +17,9 @@ from jwt import PyJWK, PyJWKClient
 
 from ..conf import JwtSettings, conf
 from ..identity import DEFAULT_PROJECT, NOTHING, Identity
-from ..wire.scan import is_sound
+from ..wire.json import is_sound
+from .backends import AuthenticationUnavailable
 from .base import Authenticator
-from .chain import AuthenticationUnavailable
 from .users import active_user, gone, password_mark
 
 logger = logging.getLogger(__name__)

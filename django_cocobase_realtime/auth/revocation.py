@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models.signals import post_delete, post_save
 
 from ..events import Kick
-from ..fanout.broker import broker
+from ..pubsub.broker import broker
 from ..wire.codes import CloseCode
 from .api_key import KIND
 

@@ -15,8 +15,8 @@ from django.db import models, transaction
 from django.db.models.signals import m2m_changed, post_save, pre_delete
 
 from ..events import RightsChanged
-from ..fanout.broker import broker
 from ..identity import Identity
+from ..pubsub.broker import broker
 
 UID = "django_cocobase_realtime.rights"
 MANY = 1000  # users beyond which everyone is meant

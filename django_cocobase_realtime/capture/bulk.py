@@ -13,7 +13,7 @@ from typing import Any
 from django.db import models
 from django.db.models import Q
 
-from ..database import write_transaction
+from ..utils.transactions import write_transaction
 from .record import is_suppressed, record_rows
 from .rows import Row, WatchedTable
 from .signals import tables_of

@@ -8,7 +8,7 @@ from typing import Any
 from django.db import models
 from django.db.models import Q
 
-from ..database import take_write_lock
+from ..utils.transactions import take_write_lock
 from .record import is_suppressed, record_rows, record_save
 from .rows import Row, WatchedTable
 

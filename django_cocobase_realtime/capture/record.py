@@ -15,11 +15,11 @@ from typing import Any, Literal
 from django.db import models, transaction
 from msgspec.structs import replace
 
-from ..collection import Collection
-from ..documents import RowCodec, difference
+from ..declarations.collection import Collection
+from ..declarations.serialization import RowCodec, difference
 from ..events import Change, Image, now
-from ..fanout.broker import broker
-from ..log.write import Transaction, append
+from ..log.append import Transaction, append
+from ..pubsub.broker import broker
 from .rows import Row, WatchedTable, after_image
 
 observers: list[Callable[[Change], object]] = []

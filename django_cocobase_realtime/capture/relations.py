@@ -9,7 +9,7 @@ from typing import Any
 from django.db import models
 from django.db.models import Q
 
-from ..database import take_write_lock
+from ..utils.transactions import take_write_lock
 from .record import is_suppressed, record_related
 from .rows import WatchedTable
 

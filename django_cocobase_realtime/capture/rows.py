@@ -13,8 +13,8 @@ from typing import Any
 from django.db import connections, models
 from django.db.models import Q
 
-from ..collection import Collection
-from ..documents import RowCodec
+from ..declarations.collection import Collection
+from ..declarations.serialization import RowCodec
 from ..events import Image
 
 Row = dict[str, Any]

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import models
 from django.db.models import NOT_PROVIDED
 
-from ..database import database_for, write_transaction
+from ..utils.transactions import database_for, write_transaction
 from .record import is_suppressed, record_save
 from .rows import Row, WatchedTable
 

@@ -13,10 +13,10 @@ from django.apps import apps
 from django.db import models
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
-from ..collection import Collection
-from ..fanout.broker import broker
-from ..log.write import Transaction
-from ..registry import registry
+from ..declarations.collection import Collection
+from ..declarations.registry import registry
+from ..log.append import Transaction
+from ..pubsub.broker import broker
 from .deletes import DeleteCapture, DeleteTargets
 from .relations import Relation, RelationCapture
 from .rows import WatchedTable

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import models
 
-from ..documents import RowCodec
+from ..declarations.serialization import RowCodec
 
 MAX_SAFE_INTEGER = 2**53 - 1
 _OBJECT_FIELDS = 40  # a function takes 100 arguments at most, a field takes two

@@ -10,9 +10,9 @@ from hashlib import blake2s
 
 from django.db import connections
 
-from ..collection import TRIGGER_PREFIX, Collection, trigger_name
+from ..declarations.collection import TRIGGER_PREFIX, Collection, trigger_name
+from ..declarations.registry import registry
 from ..log.models import LogEvent
-from ..registry import registry
 from .sql_images import image, quote, text
 
 # triggers are called in the order of their names: ours before what may write to the table again

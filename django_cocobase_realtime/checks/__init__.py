@@ -9,9 +9,9 @@ from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from ..collection import trigger_name
 from ..conf import OPTIONS, SETTING, conf
-from ..registry import registry
+from ..declarations.collection import trigger_name
+from ..declarations.registry import registry
 from . import environment, rooms, values
 from .collections import check_collections, check_unseen
 from .messages import error, warning

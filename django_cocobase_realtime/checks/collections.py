@@ -10,11 +10,11 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
-from ..collection import Collection
 from ..conf import SETTING, conf
-from ..documents import is_secret_looking
+from ..declarations.collection import Collection
+from ..declarations.registry import from_settings, registry
+from ..declarations.serialization import is_secret_looking
 from ..permissions import Combination
-from ..registry import from_settings, registry
 from .messages import error, info, warning
 
 

@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from ..conf import PRESENCE_KEYS, SETTING, PresenceSettings, conf
-from ..room import METHODS, Room, from_settings, room_registry
+from ..declarations.room import METHODS, Room, from_settings, room_registry
 from .messages import error, warning
 
 BACKENDS = ("database", "memory", "redis")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import RealtimeError, Reply, guarded
 from .messages import Document
-from .queues import Readers, Settled
+from .streams import Readers, Settled
 
 if TYPE_CHECKING:
     from .protocol import Conversation

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CLOSED, RealtimeError, Reply, check
 from .messages import Message
-from .queues import Readers
+from .streams import Readers
 from .subscription import Sink, Subscription
 
 if TYPE_CHECKING:

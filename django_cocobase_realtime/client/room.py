@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CLOSED, RealtimeError, Reply, check, guarded
 from .messages import Message, Presence
-from .queues import Readers, Settled
+from .streams import Readers, Settled
 from .subscription import Seen
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import RealtimeError, Reply
 from .messages import Document, Event
-from .queues import Queue, Settled
+from .streams import Queue, Settled
 from .subscription import Subscription
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """Filters: parsed once, then a predicate on rows and an index over subscriptions. Pure."""
 
-from .expression import Filter
-from .grammar import FilterLimits, parse
-from .index import FilterIndex
+from .index.index import FilterIndex
+from .nodes import Filter
+from .parser import FilterLimits, parse
 from .row import Row
 from .schema import FieldSpec, InvalidFilter, Kind, Ref, Schema, fold
 

@@ -21,7 +21,7 @@ from django.db.models.functions import Collate
 from django.db.models.lookups import GreaterThan, GreaterThanOrEqual, LessThan, LessThanOrEqual
 from django.utils import timezone
 
-from .expression import And, Condition, Filter, Node, Not, Op, Or
+from .nodes import And, Condition, Filter, Node, Not, Op, Or
 from .schema import FIRST, LAST, FieldSpec, Kind
 from .sql import Host, JsonCondition, TextCondition
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from .expression import And, Condition, Node, Not, Op, Or
+from .nodes import And, Condition, Node, Not, Op, Or
 from .row import Row
 from .schema import Kind
 

@@ -14,7 +14,7 @@ from django.db import NotSupportedError, connections
 from django.db.backends.signals import connection_created
 from django.db.models import BooleanField, Func, TextField
 
-from .expression import Condition, Op
+from .nodes import Condition, Op
 from .predicate import Predicate, compile_node
 from .row import Row
 from .schema import FieldSpec, Kind, fold

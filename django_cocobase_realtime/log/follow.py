@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ..events import Change
 from .cursor import Position
-from .read import extents, page, waiting
-from .sequence import sequence, unsequenced
+from .reader import extents, page, waiting
+from .sequencer import sequence, unsequenced
 
 PAGE = 1000  # events read at a time
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import msgspec
 from django.db import OperationalError
 
-from ..database import database_for, write_transaction
 from ..events import Broadcast, decode, encode
 from ..log.cursor import InvalidCursor, Position
 from ..log.cursor import decode as decode_cursor
 from ..log.cursor import encode as encode_cursor
 from ..models import RoomMessage, RoomStream
-from .presence import RoomKey
+from ..presence.base import RoomKey
+from ..utils.transactions import database_for, write_transaction
 
 ATTEMPTS = 50
 PAGE = 100

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..fanout.broker import broker
+from ..declarations.room import room_registry
 from ..identity import Identity
-from ..room import room_registry
-from .presence import Listing, presence
+from ..presence.base import Listing, presence
+from ..pubsub.broker import broker
 
 
 def visible_rooms(identity: Identity) -> list[Listing]:

@@ -16,7 +16,7 @@ from django.utils import timezone
 from jwt.algorithms import RSAAlgorithm
 
 from django_cocobase_realtime.auth import jwt as jwt_module
-from django_cocobase_realtime.auth.chain import AuthenticationUnavailable, authenticate, dead
+from django_cocobase_realtime.auth.backends import AuthenticationUnavailable, authenticate, dead
 from django_cocobase_realtime.models import ApiKey
 
 pytestmark = pytest.mark.django_db

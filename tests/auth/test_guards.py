@@ -2,8 +2,8 @@
 
 import pytest
 
-from django_cocobase_realtime.auth.address import client_address
-from django_cocobase_realtime.auth.failures import FailedAuths
+from django_cocobase_realtime.auth.client_ip import client_address
+from django_cocobase_realtime.auth.throttling import FailedAuths
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from django_cocobase_realtime.auth.chain import authenticate
+from django_cocobase_realtime.auth.backends import authenticate
 from django_cocobase_realtime.models import ApiKey
 
 pytestmark = pytest.mark.django_db

@@ -7,7 +7,7 @@ from asgiref.sync import sync_to_async
 from django.utils.functional import SimpleLazyObject
 
 from django_cocobase_realtime import permissions_changed
-from django_cocobase_realtime.fanout.hub import Hub
+from django_cocobase_realtime.hub.hub import Hub
 from tests.app.models import Post
 from tests.e2e.test_in_process import token
 

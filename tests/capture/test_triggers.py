@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 
 from django_cocobase_realtime.capture.triggers import install, is_installed, remove
 from django_cocobase_realtime.checks import check_database, check_settings
-from django_cocobase_realtime.documents import RowCodec
+from django_cocobase_realtime.declarations.registry import registry
+from django_cocobase_realtime.declarations.serialization import RowCodec
 from django_cocobase_realtime.log.models import LogEvent
 from django_cocobase_realtime.operations import RealtimeTriggers
-from django_cocobase_realtime.registry import registry
 from tests.app.models import Everything, Item, UuidThing
 from tests.test_documents import EXAMPLES, values
 

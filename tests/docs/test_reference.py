@@ -9,8 +9,6 @@ import pytest
 from django.core.management import get_commands, load_command_class
 
 import django_cocobase_realtime
-from django_cocobase_realtime.collection import OPTIONS as COLLECTION_OPTIONS
-from django_cocobase_realtime.collection import Collection
 from django_cocobase_realtime.conf import (
     JWT_KEYS,
     LOG_KEYS,
@@ -21,12 +19,14 @@ from django_cocobase_realtime.conf import (
     LogSettings,
     PresenceSettings,
 )
+from django_cocobase_realtime.declarations.collection import OPTIONS as COLLECTION_OPTIONS
+from django_cocobase_realtime.declarations.collection import Collection
+from django_cocobase_realtime.declarations.room import OPTIONS as ROOM_OPTIONS
+from django_cocobase_realtime.declarations.room import Room
 from django_cocobase_realtime.filters.keys import OPERATORS
-from django_cocobase_realtime.room import OPTIONS as ROOM_OPTIONS
-from django_cocobase_realtime.room import Room
-from django_cocobase_realtime.session.resume import REASONS
+from django_cocobase_realtime.log.recovery import REASONS
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode
-from django_cocobase_realtime.wire.messages import TYPES, Subscribe
+from django_cocobase_realtime.wire.commands import TYPES, Subscribe
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"

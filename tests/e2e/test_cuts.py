@@ -12,7 +12,7 @@ import pytest
 from django.db import DatabaseError, InterfaceError, connection, connections, transaction
 
 from django_cocobase_realtime.client import Realtime, RealtimeError
-from django_cocobase_realtime.log.trim import rotate_epoch, trim
+from django_cocobase_realtime.log.retention import rotate_epoch, trim
 from tests.app.models import Post
 
 pytestmark = pytest.mark.server

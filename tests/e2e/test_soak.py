@@ -14,11 +14,11 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from django_cocobase_realtime import abroadcast, disconnect, permissions_changed
-from django_cocobase_realtime.fanout.broker import broker
-from django_cocobase_realtime.fanout.hub import Hub
-from django_cocobase_realtime.filters.expression import Condition
-from django_cocobase_realtime.limits import caps
+from django_cocobase_realtime.filters.nodes import Condition
+from django_cocobase_realtime.hub.hub import Hub
 from django_cocobase_realtime.models import PresenceConnection, PresenceMember, PresenceRoom
+from django_cocobase_realtime.pubsub.broker import broker
+from django_cocobase_realtime.utils.limits import caps
 from tests.app.models import Post
 from tests.sockets import open_socket
 

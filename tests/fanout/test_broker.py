@@ -11,10 +11,10 @@ import pytest
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from django_cocobase_realtime.events import Broadcast, Change, Kick, decode, encode
-from django_cocobase_realtime.fanout import broker as broker_module
-from django_cocobase_realtime.fanout.broker import Broker, broker
-from django_cocobase_realtime.fanout.layer import Inbox
-from django_cocobase_realtime.fanout.names import collection_group, room_group
+from django_cocobase_realtime.pubsub import broker as broker_module
+from django_cocobase_realtime.pubsub.broker import Broker, broker
+from django_cocobase_realtime.pubsub.layer import Inbox
+from django_cocobase_realtime.pubsub.names import collection_group, room_group
 from tests.servers import ROOT
 
 
@@ -106,7 +106,7 @@ def test_a_process_without_a_hub_flushes_before_it_ends(redis, settings):
     settings.CHANNEL_LAYERS = redis.layer("core")
     code = (
         "import django; django.setup()\n"
-        "from django_cocobase_realtime.fanout.broker import broker\n"
+        "from django_cocobase_realtime.pubsub.broker import broker\n"
         "from django_cocobase_realtime.events import Broadcast\n"
         "broker.publish(Broadcast(room='r', project='default', message='last words', at='now'))\n"
     )

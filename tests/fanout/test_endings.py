@@ -3,8 +3,8 @@
 import pytest
 from asgiref.sync import sync_to_async
 
-from django_cocobase_realtime.fanout.hub import Hub
-from django_cocobase_realtime.log.trim import rotate_epoch
+from django_cocobase_realtime.hub.hub import Hub
+from django_cocobase_realtime.log.retention import rotate_epoch
 from django_cocobase_realtime.wire.codes import CloseCode
 from tests.app.models import Post
 from tests.sockets import open_socket

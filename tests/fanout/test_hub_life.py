@@ -9,10 +9,10 @@ from asgiref.sync import sync_to_async
 from django.utils import timezone
 
 from django_cocobase_realtime import disconnect
-from django_cocobase_realtime.fanout.hub import Hub
+from django_cocobase_realtime.hub.hub import Hub
 from django_cocobase_realtime.models import ApiKey, PresenceConnection
 from django_cocobase_realtime.permissions import Permission
-from django_cocobase_realtime.rooms.database import DatabasePresence
+from django_cocobase_realtime.presence.database import DatabasePresence
 from tests.app.models import Post
 from tests.sockets import open_socket
 

@@ -5,9 +5,9 @@ from contextlib import suppress
 
 import pytest
 
-from django_cocobase_realtime.fanout import membership
-from django_cocobase_realtime.fanout.layer import Inbox
-from django_cocobase_realtime.fanout.membership import Membership
+from django_cocobase_realtime.pubsub import groups as membership
+from django_cocobase_realtime.pubsub.groups import Membership
+from django_cocobase_realtime.pubsub.layer import Inbox
 
 
 class SlowInbox:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_cocobase_realtime.fanout.batches import Batches
-from django_cocobase_realtime.fanout.spread import spread
-from django_cocobase_realtime.fanout.writer import Writer
+from django_cocobase_realtime.transport.batches import Batches
+from django_cocobase_realtime.transport.fan_out import spread
+from django_cocobase_realtime.transport.writer import Writer
 
 
 class Peer:

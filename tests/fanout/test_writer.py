@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from django_cocobase_realtime.fanout.writer import Credit, Writer
+from django_cocobase_realtime.transport.writer import Credit, Writer
 
 
 class Socket:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from django_cocobase_realtime.documents import RowCodec
+from django_cocobase_realtime.declarations.serialization import RowCodec
 from django_cocobase_realtime.filters import InvalidFilter, Row, parse
 from django_cocobase_realtime.filters.orm import field_spec, to_q
 from tests.app.models import Everything

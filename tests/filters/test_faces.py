@@ -7,7 +7,7 @@ from django.db import connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_cocobase_realtime.documents import RowCodec
+from django_cocobase_realtime.declarations.serialization import RowCodec
 from django_cocobase_realtime.filters import FilterIndex, Row, fold, parse
 from django_cocobase_realtime.filters.orm import field_spec, ordering, to_q
 from django_cocobase_realtime.filters.sql import _lower

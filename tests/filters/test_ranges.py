@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_cocobase_realtime.filters import FieldSpec, FilterIndex, Kind, Row, parse
-from django_cocobase_realtime.filters.ranges import Ranges, position
+from django_cocobase_realtime.filters.index.intervals import Ranges, position
 
 places = st.one_of(
     st.floats(allow_nan=False), st.integers(-10, 10).map(float), st.sampled_from([0.1, 1e300])

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_cocobase_realtime.filters import FieldSpec, FilterIndex, Kind, Row, parse
-from django_cocobase_realtime.filters.texts import MANY, Texts
+from django_cocobase_realtime.filters.index.substrings import MANY, Texts
 
 needles = st.text("abcß\U0001f600", max_size=5)
 

@@ -8,7 +8,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group, Permission
 
 from django_cocobase_realtime import permissions_changed
-from django_cocobase_realtime.fanout.checks import spent
+from django_cocobase_realtime.delivery.row_permissions import spent
 from tests.app.models import Post
 
 pytestmark = pytest.mark.django_db(transaction=True)

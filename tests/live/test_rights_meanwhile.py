@@ -10,11 +10,11 @@ from django.contrib.auth.models import Group
 from django.db import connections
 
 from django_cocobase_realtime import Room, permissions_changed
-from django_cocobase_realtime.fanout import snapshot
-from django_cocobase_realtime.fanout.following import Following
-from django_cocobase_realtime.fanout.hub import Hub
+from django_cocobase_realtime.declarations.room import room_registry
+from django_cocobase_realtime.delivery import snapshot
+from django_cocobase_realtime.delivery.topics import Following
+from django_cocobase_realtime.hub.hub import Hub
 from django_cocobase_realtime.permissions import Permission
-from django_cocobase_realtime.room import room_registry
 from tests.app.models import Post
 from tests.sockets import open_socket
 

@@ -12,7 +12,7 @@ from django.db import connection, transaction
 
 from django_cocobase_realtime import suppress
 from django_cocobase_realtime.log.models import LogEvent, Stream
-from django_cocobase_realtime.log.trim import rotate_epoch, trim
+from django_cocobase_realtime.log.retention import rotate_epoch, trim
 from django_cocobase_realtime.models import ApiKey
 from tests.app.models import Author, Post
 
@@ -90,7 +90,7 @@ async def test_a_filtered_replay_ends_with_a_cursor(realtime, api_key):
 
 
 async def test_quiet_subscriptions_hear_how_far_they_are(realtime, api_key, monkeypatch):
-    monkeypatch.setattr("django_cocobase_realtime.fanout.upkeep.CURSORS", 0.1)
+    monkeypatch.setattr("django_cocobase_realtime.hub.maintenance.CURSORS", 0.1)
     async with realtime(token=api_key) as client:
         reply = await client.subscribe("posts", filters={"status": "published"})
         await Post.objects.acreate(title="draft")
@@ -268,7 +268,7 @@ async def test_the_database_gone_is_told_at_subscribe(realtime, api_key, monkeyp
         raise OperationalError("gone")
 
     async with realtime(token=api_key) as client:
-        monkeypatch.setattr("django_cocobase_realtime.fanout.feed.follow", gone)
+        monkeypatch.setattr("django_cocobase_realtime.delivery.tailer.follow", gone)
         await client.send({"type": "subscribe", "collection": "posts"})
         assert await client.closed() == 4101
 
@@ -285,8 +285,8 @@ async def test_a_connection_that_is_cut_while_it_subscribes_leaves_nothing(
     realtime, api_key, monkeypatch
 ):
     from django_cocobase_realtime import disconnect
-    from django_cocobase_realtime.fanout import feed
-    from django_cocobase_realtime.fanout.hub import Hub
+    from django_cocobase_realtime.delivery import tailer as feed
+    from django_cocobase_realtime.hub.hub import Hub
 
     def slow(*args):
         time.sleep(0.4)

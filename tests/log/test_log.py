@@ -11,13 +11,13 @@ from django.db import connection, connections, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from django_cocobase_realtime.fanout import upkeep
+from django_cocobase_realtime.hub import maintenance as upkeep
 from django_cocobase_realtime.log.cursor import InvalidCursor, Position, decode, encode
 from django_cocobase_realtime.log.follow import behind, follow
 from django_cocobase_realtime.log.models import LogEvent, Stream
-from django_cocobase_realtime.log.read import extents, page
-from django_cocobase_realtime.log.sequence import sequence
-from django_cocobase_realtime.log.trim import rotate_epoch, trim
+from django_cocobase_realtime.log.reader import extents, page
+from django_cocobase_realtime.log.retention import rotate_epoch, trim
+from django_cocobase_realtime.log.sequencer import sequence
 from tests.app.models import Author, Post
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -70,7 +70,7 @@ def test_events_by_interleaved_transactions_do_not_mix():
 
 
 def test_a_backlog_is_numbered_in_batches(monkeypatch):
-    monkeypatch.setattr("django_cocobase_realtime.log.sequence.BACKLOG", 10)
+    monkeypatch.setattr("django_cocobase_realtime.log.sequencer.BACKLOG", 10)
     for n in range(35):
         LogEvent.objects.create(
             collection="posts",

@@ -3,10 +3,10 @@
 import pytest
 from asgiref.sync import sync_to_async
 
-from django_cocobase_realtime.fanout.hub import Hub
+from django_cocobase_realtime.hub.hub import Hub
 from django_cocobase_realtime.log.models import LogEvent
-from django_cocobase_realtime.log.sequence import sequence
-from django_cocobase_realtime.log.trim import trim
+from django_cocobase_realtime.log.retention import trim
+from django_cocobase_realtime.log.sequencer import sequence
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

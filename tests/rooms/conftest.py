@@ -2,7 +2,7 @@
 
 import pytest
 
-from django_cocobase_realtime.rooms import presence as backends
+from django_cocobase_realtime.presence import base as backends
 from tests.rooms.steps import SHORT
 
 

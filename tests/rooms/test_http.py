@@ -7,7 +7,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.test import AsyncClient, Client
 
-from django_cocobase_realtime.auth.failures import FailedAuths
+from django_cocobase_realtime.auth.throttling import FailedAuths
 from django_cocobase_realtime.models import ApiKey
 
 URL = "/realtime/publish"

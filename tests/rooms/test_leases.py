@@ -9,12 +9,12 @@ from django.db import OperationalError
 
 from django_cocobase_realtime.conf import PresenceSettings
 from django_cocobase_realtime.events import Presence
-from django_cocobase_realtime.fanout.hub import Hub
+from django_cocobase_realtime.hub.hub import Hub
 from django_cocobase_realtime.models import PresenceConnection, PresenceRoom, PresenceServer
-from django_cocobase_realtime.rooms import redis as redis_backend
-from django_cocobase_realtime.rooms.database import DatabasePresence
-from django_cocobase_realtime.rooms.presence import PresenceUnavailable
-from django_cocobase_realtime.rooms.redis import RedisPresence
+from django_cocobase_realtime.presence import redis as redis_backend
+from django_cocobase_realtime.presence.base import PresenceUnavailable
+from django_cocobase_realtime.presence.database import DatabasePresence
+from django_cocobase_realtime.presence.redis import RedisPresence
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

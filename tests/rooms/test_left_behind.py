@@ -7,12 +7,8 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import OperationalError
 
-from django_cocobase_realtime.models import (
-    PresenceConnection,
-    PresenceRoom,
-    PresenceServer,
-)
-from django_cocobase_realtime.rooms import presence as backends
+from django_cocobase_realtime.models import PresenceConnection, PresenceRoom, PresenceServer
+from django_cocobase_realtime.presence import base as backends
 from tests.rooms.steps import SHORT, configure
 
 
@@ -21,8 +17,8 @@ async def test_a_connection_that_is_closed_while_it_joins_leaves_no_ghost(
     realtime, user, bob, settings, monkeypatch, where
 ):
     from django_cocobase_realtime import disconnect
-    from django_cocobase_realtime.fanout.membership import Membership
-    from django_cocobase_realtime.rooms.database import DatabasePresence
+    from django_cocobase_realtime.presence.database import DatabasePresence
+    from django_cocobase_realtime.pubsub.groups import Membership
 
     configure(settings, {})
     need, enter = Membership.need, DatabasePresence.enter

@@ -2,8 +2,8 @@
 
 from django_cocobase_realtime.events import Broadcast, Member, Presence
 from django_cocobase_realtime.log.cursor import Position
-from django_cocobase_realtime.rooms.presence import Roster
-from django_cocobase_realtime.rooms.rooms import LocalRoom, News
+from django_cocobase_realtime.presence.base import Roster
+from django_cocobase_realtime.rooms.local_room import LocalRoom, News
 
 KEY = ("p", "r")
 ADA, BOB, EVE = (Member(id, id.upper()) for id in ("ada", "bob", "eve"))

@@ -9,10 +9,10 @@ from django.db import connections
 
 from django_cocobase_realtime.conf import PresenceSettings
 from django_cocobase_realtime.events import Member, Presence
-from django_cocobase_realtime.rooms.database import DatabasePresence
-from django_cocobase_realtime.rooms.memory import MemoryPresence
-from django_cocobase_realtime.rooms.presence import Entry, Roster
-from django_cocobase_realtime.rooms.redis import RedisPresence
+from django_cocobase_realtime.presence.base import Entry, Roster
+from django_cocobase_realtime.presence.database import DatabasePresence
+from django_cocobase_realtime.presence.memory import MemoryPresence
+from django_cocobase_realtime.presence.redis import RedisPresence
 from tests.servers import Redis
 
 pytestmark = pytest.mark.django_db(transaction=True)

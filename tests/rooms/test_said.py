@@ -4,15 +4,8 @@ import time
 
 from asgiref.sync import sync_to_async
 
-from django_cocobase_realtime import (
-    abroadcast,
-    broadcast,
-    send_to_user,
-)
-from django_cocobase_realtime.models import (
-    ApiKey,
-    RoomMessage,
-)
+from django_cocobase_realtime import abroadcast, broadcast, send_to_user
+from django_cocobase_realtime.models import ApiKey, RoomMessage
 from tests.rooms.steps import configure
 
 

@@ -11,10 +11,10 @@ from django.db import DatabaseError, OperationalError, connection, connections, 
 
 from django_cocobase_realtime import abroadcast
 from django_cocobase_realtime.events import Broadcast
-from django_cocobase_realtime.fanout.broker import Broker
 from django_cocobase_realtime.models import Claim, PresenceConnection, RoomMessage
+from django_cocobase_realtime.presence.database import DatabasePresence
+from django_cocobase_realtime.pubsub.broker import Broker
 from django_cocobase_realtime.rooms import history
-from django_cocobase_realtime.rooms.database import DatabasePresence
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

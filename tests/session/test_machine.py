@@ -6,20 +6,20 @@ from unittest.mock import Mock
 import pytest
 
 from django_cocobase_realtime.conf import Limits
+from django_cocobase_realtime.declarations.authorization import Decision, Grant
+from django_cocobase_realtime.declarations.room import Room, RoomGrant
+from django_cocobase_realtime.delivery.table import Begin, Wanted
 from django_cocobase_realtime.events import Member
-from django_cocobase_realtime.fanout.connection import Connection
-from django_cocobase_realtime.fanout.subscriptions import Begin, Wanted
-from django_cocobase_realtime.fanout.writer import Writer
 from django_cocobase_realtime.filters import FieldSpec, Filter, Kind
-from django_cocobase_realtime.grants import Decision, Grant
 from django_cocobase_realtime.identity import Identity
 from django_cocobase_realtime.log.cursor import Position, encode
-from django_cocobase_realtime.log.read import Extent
-from django_cocobase_realtime.room import Room, RoomGrant
-from django_cocobase_realtime.rooms.rooms import Joined, Seat
-from django_cocobase_realtime.rooms.saying import Outcome
-from django_cocobase_realtime.session import Session
-from django_cocobase_realtime.session import effects as do
+from django_cocobase_realtime.log.reader import Extent
+from django_cocobase_realtime.protocol import Session
+from django_cocobase_realtime.protocol import effects as do
+from django_cocobase_realtime.rooms.local_room import Joined, Seat
+from django_cocobase_realtime.rooms.publisher import Outcome
+from django_cocobase_realtime.transport.connection import Connection
+from django_cocobase_realtime.transport.writer import Writer
 from django_cocobase_realtime.wire.codes import CloseCode
 
 ADA = Identity("jwt:default:1", user_id=1, name="ada")

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_cocobase_realtime.wire import messages
+from django_cocobase_realtime.wire import commands
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode, Retry
-from django_cocobase_realtime.wire.messages import InvalidMessage, decode
-from django_cocobase_realtime.wire.native import error, reply
-from django_cocobase_realtime.wire.scan import BadFrame, scan
+from django_cocobase_realtime.wire.commands import InvalidMessage, decode
+from django_cocobase_realtime.wire.frames import error, reply
+from django_cocobase_realtime.wire.json import BadFrame, scan
 
 
 def refusal(text):
@@ -26,12 +26,12 @@ def test_the_pages_frames():
     assert decode('{"type":"join","room":"chat-123"}').room == "chat-123"
     said = '{"type":"broadcast","room":"r","message":{"user":"John","text":"Hello everyone!"}}'
     assert decode(said).message == {"user": "John", "text": "Hello everyone!"}
-    assert decode("ping") == messages.Ping()
+    assert decode("ping") == commands.Ping()
     assert decode('{"type":"ping","id":"a"}').id == "a"
 
 
 def test_unknown_keys_are_ignored():
-    assert decode('{"type":"ping","since":1,"x":[{}]}') == messages.Ping()
+    assert decode('{"type":"ping","since":1,"x":[{}]}') == commands.Ping()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ anything = st.recursive(
 )
 
 
-@given(st.sampled_from(sorted(messages.TYPES)), st.dictionaries(st.text(), anything), anything)
+@given(st.sampled_from(sorted(commands.TYPES)), st.dictionaries(st.text(), anything), anything)
 def test_no_frame_does_anything_but_decode_or_be_refused(type, extra, value):
     names = ("id", "token", "collection", "filters", "room", "message", "events", "fields")
     for name in names:

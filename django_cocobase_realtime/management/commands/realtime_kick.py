@@ -7,10 +7,10 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ...fanout.broker import broker
-from ...fanout.layer import channel_layer, is_in_memory
+from ...api import disconnect
 from ...models import ApiKey
-from ...publishing import disconnect
+from ...pubsub.broker import broker
+from ...pubsub.layer import channel_layer, is_in_memory
 
 
 class Command(BaseCommand):

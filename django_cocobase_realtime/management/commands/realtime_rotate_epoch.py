@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ...log.trim import rotate_epoch
-from ...registry import UnknownCollection, registry
+from ...declarations.registry import UnknownCollection, registry
+from ...log.retention import rotate_epoch
 
 
 class Command(BaseCommand):

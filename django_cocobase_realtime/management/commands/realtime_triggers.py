@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...capture.triggers import by_triggers, install, is_installed, remove
-from ...collection import Collection
-from ...registry import UnknownCollection, registry
+from ...declarations.collection import Collection
+from ...declarations.registry import UnknownCollection, registry
 
 
 class Command(BaseCommand):

@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...conf import conf
-from ...log.trim import trim
-from ...registry import registry
+from ...declarations.registry import registry
+from ...log.retention import trim
 
 
 class Command(BaseCommand):

@@ -1,0 +1,1 @@
+"""WebSocket consumers: they carry out what the protocol decides."""

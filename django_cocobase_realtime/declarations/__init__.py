@@ -1,0 +1,1 @@
+"""What a project declares: collections, rooms, permissions. Knows no sockets and no log."""

@@ -1,0 +1,1 @@
+"""From the log to subscriptions: topics, filters, permissions, frames, snapshots, catch-up."""

@@ -1,1 +1,0 @@
-"""From one event to the connections that asked for it: broker, hub, subscriptions, writer."""

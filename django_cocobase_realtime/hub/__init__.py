@@ -1,0 +1,1 @@
+"""Per event loop: wires delivery, rooms, transport and pubsub together."""

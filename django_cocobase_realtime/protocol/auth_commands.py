@@ -1,0 +1,71 @@
+"""``auth``: the first message, and the same again to refresh the credential in-band."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..identity import Identity
+from ..wire import frames
+from ..wire.codes import CloseCode, ErrorCode
+from ..wire.commands import Auth
+from .effects import Admit, Authenticate, Batch, Expire, Reconsider, Send, Steps
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+_OF_THE_TOKEN = frozenset({"exp", "iat", "nbf", "jti"})
+
+
+def auth(session: Session, command: Auth) -> Steps:
+    """Prove who you are. The first failure is the end; a failed refresh changes nothing."""
+    identity: Identity | None = yield Authenticate(command.token)
+    current = session.identity
+    if identity is None:
+        yield session.error(
+            ErrorCode.AUTHENTICATION_FAILED,
+            "No token came, and no visitor is logged in here."
+            if command.token is None
+            else "The credential does not hold; send a valid API key or token.",
+            command.id,
+        )
+        if current is None:
+            yield from session.close(CloseCode.BAD_CREDENTIAL)
+        return
+    if current is not None and not current.same_subject(identity):
+        yield session.error(
+            ErrorCode.AUTHENTICATION_FAILED,
+            "A refresh must name the same user and project; open a new connection.",
+            command.id,
+        )
+        yield from session.close(CloseCode.BAD_CREDENTIAL)
+        return
+    session.connection.identity = identity
+    if current is None and not (yield Admit()):
+        yield from session.close(CloseCode.CONNECTION_LIMIT)
+        return
+    if command.batch:
+        yield Batch()
+    yield Expire()
+    if current is not None and _rights(current) != _rights(identity):
+        yield Reconsider()
+    yield Send(
+        frames.authenticated(
+            command.id,
+            connection=session.connection.id,
+            user=_user(identity),
+            project=identity.project,
+            expires_at=identity.expires_at,
+            heartbeat=session.heartbeat,
+        )
+    )
+
+
+def _rights(identity: Identity) -> dict[str, Any]:
+    """Claims by which a permission may decide: all but those that every token has anew."""
+    return {name: claim for name, claim in identity.claims.items() if name not in _OF_THE_TOKEN}
+
+
+def _user(identity: Identity) -> dict[str, str] | None:
+    key = identity.user_key
+    return None if key is None else {"id": key, "name": identity.name}

@@ -1,0 +1,237 @@
+"""A connection of the published SDKs: the same session, in their words.
+
+The path says what it is for; the first frame says who it is. Each frame of theirs becomes the
+native command that it means, and of the answers those are told that they know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..conf import Limits
+from ..declarations.room import RoomGrant
+from ..events import PROJECT_ROOM
+from ..rooms.local_room import Joined, Wish
+from ..transport.connection import Connection
+from ..wire import commands, frames, sdk_frames
+from ..wire.codes import CloseCode, ErrorCode
+from ..wire.json import is_sound
+from . import auth_commands, room_commands, subscription_commands
+from .effects import Enter, Permit, Replay, Send, Settle, Steps
+from .session import Session
+
+DENIED = "Collection not found or access denied"
+
+
+class SdkSession(Session):
+    """``dialect`` is one of ``wire.sdk``; ``name`` the collection or room of the path."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        limits: Limits,
+        *,
+        dialect: str,
+        name: str,
+        heartbeat: int,
+        now: float,
+    ) -> None:
+        super().__init__(connection, limits, heartbeat=heartbeat, now=now)
+        connection.dialect = dialect
+        self.name = name
+        self._explained = False
+        self._opened = False
+
+    # how a session talks
+
+    def closing(self, code: CloseCode, retry_after_ms: int | None) -> frames.Frame | None:
+        """Why it ends, unless an error has just said so."""
+        return None if self._explained else sdk_frames.closing(code)
+
+    def error(
+        self, code: ErrorCode, message: str, id: Any = None, retry_after_ms: int | None = None
+    ) -> Send:
+        """An error in this dialect; what the SDKs know by another name gets it."""
+        known = {
+            ErrorCode.AUTHENTICATION_FAILED: sdk_frames.BAD_KEY,
+            ErrorCode.UNKNOWN_COLLECTION: sdk_frames.error(DENIED),
+            ErrorCode.INVALID_FILTER: sdk_frames.error("Invalid filter", message),
+        }
+        return Send(known.get(code) or sdk_frames.error(message))
+
+    # frames
+
+    def receive(self, text: str | None, now: float) -> Steps:
+        """A frame came in; None stands for a binary one."""
+        if self.closed:
+            return
+        limit = self.limits.message_bytes if self._opened else self.limits.auth_bytes
+        if text is None:
+            yield from self._garbage("Send JSON in text frames.", now)
+        elif len(text) > limit or len(text.encode("utf-8", "surrogatepass")) > limit:
+            yield from self._garbage(f"A frame may have {limit} bytes at most.", now)
+        elif text == "ping":
+            yield from self._ping({"event": "pong"}, now)
+        else:
+            try:
+                frame = sdk_frames.read(text)
+            except sdk_frames.InvalidFrame as error:
+                yield from self._garbage(str(error), now)
+                return
+            if frame.get("type") == "ping":
+                yield from self._ping({"type": "pong"}, now)
+            elif self._opened:
+                yield from self._later(frame, now)
+            else:
+                yield from self._first(frame)
+
+    def _garbage(self, detail: str, now: float) -> Steps:
+        if not self._opened:
+            yield from self._refuse(
+                sdk_frames.error("Authentication failed", detail), CloseCode.BAD_CREDENTIAL
+            )
+            return
+        yield Send(sdk_frames.error("Invalid JSON"))
+        yield from self.count_bad(now)
+
+    def _ping(self, answer: frames.Frame, now: float) -> Steps:
+        if (yield from self.paid(commands.Ping(), now)):
+            yield Send(answer)
+
+    def _refuse(self, frame: frames.Frame, code: CloseCode) -> Steps:
+        yield Send(frame)
+        self._explained = True
+        yield from self.close(code)
+
+    # the first frame
+
+    def _first(self, frame: Mapping[str, Any]) -> Steps:
+        token = sdk_frames.token(frame)
+        if token is None:
+            yield from self._refuse(sdk_frames.NO_KEY, CloseCode.BAD_CREDENTIAL)
+            return
+        try:
+            id, name = sdk_frames.claimed(frame)
+            title = sdk_frames.text(frame, "room_title")
+        except sdk_frames.InvalidFrame as error:
+            yield from self._refuse(
+                sdk_frames.error("Authentication failed", str(error)), CloseCode.BAD_CREDENTIAL
+            )
+            return
+        if not is_sound(self.name):
+            yield from self._refuse(sdk_frames.error("This name is no text."), CloseCode.FORBIDDEN)
+            return
+        if any(map(self.too_long, (id, name, title, self.name))):
+            message = f"Names may have {self.limits.name_bytes} bytes at most."
+            yield from self._refuse(sdk_frames.error(message), CloseCode.FORBIDDEN)
+            return
+        yield from self._muted(auth_commands.auth(self, commands.Auth(token=token)))
+        if self.identity is None or self.closed:
+            return
+        self._explained, self._opened = False, True
+        key = self.identity.user_key
+        if key is None:
+            self.connection.claimed = id, name
+        opening = _OPENINGS[self.connection.dialect]
+        yield from opening(self, frame, id if key is None else key)
+
+    def _muted(self, steps: Steps) -> Steps:
+        """Answers that only the native dialect knows are kept back; errors pass."""
+        result: Any = None
+        while True:
+            try:
+                effect = steps.send(result)
+            except StopIteration:
+                return
+            if isinstance(effect, Send):
+                if "error" not in effect.frame:
+                    result = None
+                    continue
+                self._explained = True
+            result = yield effect
+
+    def _watch(self, frame: Mapping[str, Any], user_id: str) -> Steps:
+        filters = frame.get("filters") or {}
+        if not isinstance(filters, dict):
+            yield from self._refuse(
+                sdk_frames.error("Invalid filter", "filters must be an object."),
+                CloseCode.FORBIDDEN,
+            )
+            return
+        subscribe = commands.Subscribe(collection=self.name, filters=filters)
+        refused = False
+        steps = subscription_commands.subscribe(self, subscribe)
+        result: Any = None
+        while True:
+            try:
+                effect = steps.send(result)
+            except StopIteration:
+                break
+            if isinstance(effect, Send):
+                refused = "error" in effect.frame
+                effect = (
+                    effect
+                    if refused
+                    else Send(sdk_frames.connected_to_collection(self.name, filters))
+                )
+            result = yield effect
+        if refused:
+            self._explained = True
+            yield from self.close(CloseCode.FORBIDDEN)
+
+    def _hear(self, frame: Mapping[str, Any], user_id: str) -> Steps:
+        assert self.identity is not None
+        answer = sdk_frames.connected_to_project(self.identity.project, user_id)
+        yield from self._enter(Wish(PROJECT_ROOM, presence=False), lambda joined: answer)
+
+    def _join(self, frame: Mapping[str, Any], user_id: str) -> Steps:
+        wish = Wish(
+            self.name,
+            title=sdk_frames.text(frame, "room_title"),
+            create=frame.get("action") == "create",
+        )
+        yield from self._enter(
+            wish,
+            lambda joined: sdk_frames.joined(self.name, joined.title, joined.participants, user_id),
+        )
+
+    def _enter(self, wish: Wish, answer: Callable[[Joined], frames.Frame]) -> Steps:
+        missing = sdk_frames.error("Room not found", room_id=wish.room)
+        grant: RoomGrant | None = yield Permit(wish.room)
+        if grant is None:  # as one that is not there
+            yield from self._refuse(missing, CloseCode.FORBIDDEN)
+            return
+        joined: Joined | bool | None = yield Enter(wish, grant)
+        if joined is None:
+            yield from self._refuse(missing, CloseCode.FORBIDDEN)
+        elif not isinstance(joined, Joined):
+            yield from self.close(CloseCode.UNAVAILABLE)
+        else:
+            yield Send(answer(joined))
+            for event in () if joined.past is None else joined.past.events:
+                yield Replay(event)
+            yield Settle(wish.room, joined.past)
+
+    # later frames
+
+    def _later(self, frame: Mapping[str, Any], now: float) -> Steps:
+        command = self._said(frame) if self.connection.rooms else None
+        if not (yield from self.paid(command, now)):
+            return
+        if command is not None:  # nothing else is expected
+            yield from room_commands.broadcast(self, command)
+
+    def _said(self, frame: Mapping[str, Any]) -> commands.Broadcast | None:
+        if self.connection.dialect == sdk_frames.BROADCAST:
+            return commands.Broadcast(room=PROJECT_ROOM, message=frame.get("data", frame))
+        if self.connection.dialect == sdk_frames.ROOMS and frame.get("type") == "message":
+            return commands.Broadcast(room=self.name, message=frame.get("content"))
+        return None
+
+
+_OPENINGS: dict[str, Callable[[SdkSession, Mapping[str, Any], str], Steps]] = {
+    sdk_frames.COLLECTIONS: SdkSession._watch,
+    sdk_frames.BROADCAST: SdkSession._hear,
+    sdk_frames.ROOMS: SdkSession._join,
+}

@@ -1,0 +1,61 @@
+"""What happens in rooms as text, encoded once for each dialect in which somebody hears it."""
+
+from __future__ import annotations
+
+from ..events import Broadcast, Presence, Push
+from ..transport.connection import NATIVE
+from ..wire import frames, sdk_frames
+from .history import cursor_of
+
+
+class RoomFrames:
+    """Encodes one event of a room. ``text`` is None where a dialect has no word for it."""
+
+    __slots__ = ("_event", "_replayed", "_texts", "_title")
+
+    def __init__(
+        self, event: Broadcast | Presence | Push, *, title: str = "", replayed: bool = False
+    ) -> None:
+        self._event = event
+        self._title = title
+        self._replayed = replayed
+        self._texts: dict[str, str | None] = {}
+
+    def text(self, dialect: str) -> str | None:
+        """The frame for connections of a dialect."""
+        if dialect not in self._texts:
+            frame = self._native() if dialect == NATIVE else self._sdk(dialect)
+            self._texts[dialect] = None if frame is None else frames.encode(frame)
+        return self._texts[dialect]
+
+    def _sdk(self, dialect: str) -> frames.Frame | None:
+        match self._event:
+            case Broadcast() as event:
+                return sdk_frames.broadcast(event, dialect, self._title)
+            case Presence() as event:
+                return sdk_frames.presence(event, dialect, self._title)
+        return None
+
+    def _native(self) -> frames.Frame:
+        match self._event:
+            case Broadcast() as event:
+                sender = event.sender
+                return frames.broadcast(
+                    room=event.room,
+                    message=event.message,
+                    sender=None
+                    if sender is None
+                    else {"id": sender.id, "name": sender.name, "verified": sender.verified},
+                    at=event.at,
+                    cursor=cursor_of(event),
+                    replayed=self._replayed,
+                )
+            case Presence() as event:
+                return frames.presence(
+                    room=event.room,
+                    event=event.event,
+                    member=frames.member(event.member),
+                    participants=event.participants,
+                )
+            case Push() as event:
+                return frames.direct(message=event.message, at=event.at)

@@ -1,0 +1,1 @@
+"""One socket: the connection, its bounded writer, and fan-out to many of them."""

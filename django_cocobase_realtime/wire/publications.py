@@ -1,0 +1,47 @@
+"""What a server posts to ``publish``: one message, or many."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from .commands import Name, sentence
+from .json import BadFrame, scan
+
+MESSAGES = 100  # of one request
+KEYS = 20_000  # of one request's objects
+
+
+class Publication(msgspec.Struct, frozen=True, kw_only=True):
+    """A message to a room; see ``broadcast``."""
+
+    room: Name
+    message: Any
+    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
+    ephemeral: bool = False
+
+
+class InvalidPublication(ValueError):
+    """The body is no publication; the message says what to mend."""
+
+
+def decode(body: bytes) -> list[Publication]:
+    """``{"room","message",…}`` or ``{"messages":[…]}``. Raises `InvalidPublication`."""
+    try:
+        frame = scan(body.decode(), max_keys=KEYS)
+    except UnicodeDecodeError:
+        raise InvalidPublication("The body must be JSON in UTF-8.") from None
+    except BadFrame as error:
+        raise InvalidPublication(str(error)) from None
+    try:
+        if "messages" not in frame:
+            return [msgspec.convert(frame, Publication)]
+        if "room" in frame or "message" in frame:
+            raise InvalidPublication("Send either one message or messages, not both.")
+        found = msgspec.convert(frame["messages"], list[Publication])
+    except msgspec.ValidationError as error:
+        raise InvalidPublication(sentence(str(error))) from None
+    if not 0 < len(found) <= MESSAGES:
+        raise InvalidPublication(f"messages must be a list of 1 to {MESSAGES}.")
+    return found
