@@ -22,8 +22,8 @@ from asgiref.sync import sync_to_async  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 
 from django_cocobase_realtime import Collection  # noqa: E402
-from django_cocobase_realtime.delivery.table import Subscription, View  # noqa: E402
-from django_cocobase_realtime.delivery.topic import Audience  # noqa: E402
+from django_cocobase_realtime.delivery.table import AuthorizedQuery, Subscription  # noqa: E402
+from django_cocobase_realtime.delivery.topic import CollectionTopic  # noqa: E402
 from django_cocobase_realtime.events import Change, now  # noqa: E402
 from django_cocobase_realtime.identity import Identity  # noqa: E402
 from django_cocobase_realtime.transport.connection import Connection  # noqa: E402
@@ -50,7 +50,7 @@ async def measure(permission: type, subscribers: int, events: int) -> float:
     cls = type("Items", (Collection,), {"model": Item, "permission": permission, "name": "items"})
     collection = cls()
     collection.__dict__["name"] = "items"
-    audience = Audience(collection)
+    audience = CollectionTopic(collection)
     got = 0
 
     def push(text: str) -> None:
@@ -62,7 +62,7 @@ async def measure(permission: type, subscribers: int, events: int) -> float:
         connection = Connection(str(number), writer, lambda code, retry_after_ms=None: None)
         connection.identity = Identity(f"key:{number}")
         grant = await sync_to_async(collection.grant)(connection.identity, {})
-        view = View(grant.decision.visible, grant.fields, "", grant.decision.check)
+        view = AuthorizedQuery(grant.decision.visible, grant.fields, "", grant.decision.check)
         subscription = Subscription(connection, "items", "items", view)
         connection.subscriptions["items"] = subscription
         audience.table.add(subscription)
@@ -70,7 +70,7 @@ async def measure(permission: type, subscribers: int, events: int) -> float:
     started = time.perf_counter()
     for number in range(events):
         id = str(number)
-        audience.tell(Change(id, "items", "created", "1", id, now(), after=image))
+        audience.dispatch(Change(id, "items", "created", "1", id, now(), after=image))
         while got < (number + 1) * subscribers:
             await asyncio.sleep(0)
     return (time.perf_counter() - started) / events / subscribers * 1e6

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import abroadcast as abroadcast
     from .api import broadcast as broadcast
+    from .api import capture_disabled as capture_disabled
     from .api import disconnect as disconnect
+    from .api import notify_change as notify_change
     from .api import permissions_changed as permissions_changed
-    from .api import publish as publish
     from .api import send_to_user as send_to_user
-    from .api import suppress as suppress
     from .declarations.collection import Collection as Collection
     from .declarations.registry import register as register
     from .declarations.room import Room as Room
@@ -30,13 +30,13 @@ _PUBLIC = {
     "Room": "declarations.room",
     "abroadcast": "api",
     "broadcast": "api",
+    "capture_disabled": "api",
     "disconnect": "api",
+    "notify_change": "api",
     "permissions_changed": "api",
-    "publish": "api",
     "register": "declarations.registry",
     "register_room": "declarations.room",
     "send_to_user": "api",
-    "suppress": "api",
 }
 __all__ = list(_PUBLIC)
 

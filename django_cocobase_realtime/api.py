@@ -7,27 +7,28 @@ from typing import Any, Literal
 import msgspec
 from django.db import models, transaction
 
-from .auth.rights import announce
-from .capture.record import record_rows, record_save, suppress
+from .auth.rights import announce_permissions_changed
+from .capture.record import capture_disabled, record_rows, record_save
 from .capture.rows import WatchedTable
 from .declarations.registry import registry
 from .declarations.room import Room, room_registry
-from .declarations.serialization import jsonable
-from .events import Broadcast, Kick, Push, now
+from .declarations.serialization import to_json_value
+from .events import Broadcast, DirectMessage, DisconnectRequested, now
 from .identity import DEFAULT_PROJECT
 from .pubsub.broker import broker
-from .rooms.publisher import Outcome, say, say_soon
+from .rooms import publisher
+from .rooms.publisher import PublishResult
 from .utils.transactions import database_for, write_transaction
 from .wire.codes import CloseCode
 
 __all__ = [
     "abroadcast",
     "broadcast",
+    "capture_disabled",
     "disconnect",
+    "notify_change",
     "permissions_changed",
-    "publish",
     "send_to_user",
-    "suppress",
 ]
 
 
@@ -51,7 +52,9 @@ def broadcast(
     event = _broadcast(room, message, project)
 
     def send() -> None:
-        say_soon(event, _declared(room), ephemeral=ephemeral, idempotency_key=idempotency_key)
+        publisher.publish_nowait(
+            event, _declared(room), ephemeral=ephemeral, idempotency_key=idempotency_key
+        )
 
     transaction.on_commit(send, using=using, robust=True)
 
@@ -65,13 +68,13 @@ async def abroadcast(
     ephemeral: bool = False,
 ) -> bool:
     """``broadcast`` from async code, at once; False where the channel layer did not take it."""
-    outcome = await say(
+    outcome = await publisher.publish(
         _broadcast(room, message, project),
         _declared(room),
         ephemeral=ephemeral,
         idempotency_key=idempotency_key,
     )
-    return outcome is not Outcome.FAILED
+    return outcome is not PublishResult.FAILED
 
 
 def send_to_user(
@@ -82,7 +85,7 @@ def send_to_user(
     At most once, and on commit, like ``broadcast``; nothing is kept for a user who is away.
     """
     subject = _subject(user)
-    event = Push(project=project, message=_json(message), at=now(), user=subject)
+    event = DirectMessage(project=project, message=_json(message), at=now(), user=subject)
     transaction.on_commit(lambda: broker.publish(event), using=using, robust=True)
 
 
@@ -100,7 +103,7 @@ def _json(message: Any) -> Any:
     try:
         msgspec.json.encode(message)
     except TypeError:
-        return jsonable(message)
+        return to_json_value(message)
     return message
 
 
@@ -108,7 +111,7 @@ def _subject(user: Any) -> str:
     return str(user.pk if isinstance(user, models.Model) else user)
 
 
-def publish(
+def notify_change(
     collection: str,
     event: Literal["created", "updated", "deleted"],
     instance: models.Model,
@@ -147,9 +150,9 @@ def permissions_changed(user: Any = None, *, using: str | None = None) -> None:
     afresh.
     """
     if user is None:
-        announce(None, using)
+        announce_permissions_changed(None, using)
     else:
-        announce([user.pk if isinstance(user, models.Model) else user], using)
+        announce_permissions_changed([user.pk if isinstance(user, models.Model) else user], using)
 
 
 def disconnect(*, user: Any = None, key: str | None = None, project: str | None = None) -> None:
@@ -162,7 +165,7 @@ def disconnect(*, user: Any = None, key: str | None = None, project: str | None 
     subject = None if user is None else _subject(user)
     credential = None if key is None else f"key:{key}"
     broker.publish(
-        Kick(
+        DisconnectRequested(
             code=int(CloseCode.BAD_CREDENTIAL), user=subject, credential=credential, project=project
         )
     )

@@ -44,7 +44,7 @@ class Change(msgspec.Struct, frozen=True, tag="change", omit_defaults=True):
     seq: int | None = None
 
 
-class Bell(msgspec.Struct, frozen=True, tag="bell"):
+class LogAppended(msgspec.Struct, frozen=True, tag="bell"):
     """A collection's log has something new; whoever needs it reads it there."""
 
     collection: str
@@ -94,7 +94,7 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True):
     claimed: str | None = None
 
 
-class Presence(msgspec.Struct, frozen=True, tag="presence", omit_defaults=True):
+class PresenceChange(msgspec.Struct, frozen=True, tag="presence", omit_defaults=True):
     """A member came, went, or changed. ``version`` counts a room's changes one by one."""
 
     project: str
@@ -105,7 +105,7 @@ class Presence(msgspec.Struct, frozen=True, tag="presence", omit_defaults=True):
     version: int
 
 
-class Push(msgspec.Struct, frozen=True, tag="push"):
+class DirectMessage(msgspec.Struct, frozen=True, tag="push"):
     """From the server to all connections of a user."""
 
     project: str
@@ -114,7 +114,7 @@ class Push(msgspec.Struct, frozen=True, tag="push"):
     user: str
 
 
-class Kick(msgspec.Struct, frozen=True, tag="kick", omit_defaults=True):
+class DisconnectRequested(msgspec.Struct, frozen=True, tag="kick", omit_defaults=True):
     """Close the connections of a user or of a credential, in every process."""
 
     code: int
@@ -123,7 +123,7 @@ class Kick(msgspec.Struct, frozen=True, tag="kick", omit_defaults=True):
     project: str | None = None
 
 
-class RightsChanged(msgspec.Struct, frozen=True, tag="rights"):
+class PermissionsChanged(msgspec.Struct, frozen=True, tag="rights"):
     """What these users (ids as on the wire; None: everyone) may see may have changed."""
 
     users: tuple[str, ...] | None = None
@@ -135,7 +135,15 @@ class RightsChanged(msgspec.Struct, frozen=True, tag="rights"):
         return self.users is None or identity.user_key in self.users
 
 
-Event = Change | Bell | Broadcast | Presence | Push | Kick | RightsChanged
+Event = (
+    Change
+    | LogAppended
+    | Broadcast
+    | PresenceChange
+    | DirectMessage
+    | DisconnectRequested
+    | PermissionsChanged
+)
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)

@@ -23,49 +23,49 @@ Visible = Mapping[str, Any] | bool | None
 class Combinable(type):
     """Lets permission classes, and what they combine to, be joined by ``&``, ``|`` and ``~``."""
 
-    def __and__(cls, other: Any) -> Both:
-        return Both(cls, other)
+    def __and__(cls, other: Any) -> And:
+        return And(cls, other)
 
-    def __or__(cls, other: Any) -> Either:  # type: ignore[override]
-        return Either(cls, other)
+    def __or__(cls, other: Any) -> Or:  # type: ignore[override]
+        return Or(cls, other)
 
-    def __rand__(cls, other: Any) -> Both:
-        return Both(other, cls)
+    def __rand__(cls, other: Any) -> And:
+        return And(other, cls)
 
-    def __ror__(cls, other: Any) -> Either:  # type: ignore[override]
-        return Either(other, cls)
+    def __ror__(cls, other: Any) -> Or:  # type: ignore[override]
+        return Or(other, cls)
 
-    def __invert__(cls) -> Inverse:
-        return Inverse(cls)
+    def __invert__(cls) -> Not:
+        return Not(cls)
 
 
 class Combination:
     """A combined permission; stands wherever a permission class does. See `grants.decide`."""
 
-    def __and__(self, other: Any) -> Both:
-        return Both(self, other)
+    def __and__(self, other: Any) -> And:
+        return And(self, other)
 
-    def __or__(self, other: Any) -> Either:
-        return Either(self, other)
+    def __or__(self, other: Any) -> Or:
+        return Or(self, other)
 
-    def __rand__(self, other: Any) -> Both:
-        return Both(other, self)
+    def __rand__(self, other: Any) -> And:
+        return And(other, self)
 
-    def __ror__(self, other: Any) -> Either:
-        return Either(other, self)
+    def __ror__(self, other: Any) -> Or:
+        return Or(other, self)
 
-    def __invert__(self) -> Inverse:
-        return Inverse(self)
+    def __invert__(self) -> Not:
+        return Not(self)
 
 
-class Both(Combination):
+class And(Combination):
     """Rows that both show, and the fields that both show; refused where either refuses."""
 
     def __init__(self, first: Any, second: Any) -> None:
         self.parts = (first, second)
 
 
-class Either(Combination):
+class Or(Combination):
     """Rows that either shows, to an identity that this one would admit.
 
     Of fields, those that all that admit the identity show: which of them showed a row is not told
@@ -76,7 +76,7 @@ class Either(Combination):
         self.parts = (first, second)
 
 
-class Inverse(Combination):
+class Not(Combination):
     """Rows that the permission does not show; refused where it shows all, all where it refuses."""
 
     def __init__(self, part: Any) -> None:

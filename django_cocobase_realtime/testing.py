@@ -31,7 +31,7 @@ from channels.layers import InMemoryChannelLayer
 from channels.testing import WebsocketCommunicator
 
 from .capture.record import observers
-from .events import Bell, Event
+from .events import Event, LogAppended
 from .pubsub.broker import broker
 from .routing import realtime_application
 
@@ -132,7 +132,7 @@ def capture_events() -> Iterator[list[Event]]:
 
     def publish_too(event: Event) -> None:
         # what was numbered in the log was seen when it was committed
-        if not isinstance(event, Bell) and getattr(event, "seq", None) is None:
+        if not isinstance(event, LogAppended) and getattr(event, "seq", None) is None:
             events.append(event)
         publish(event)
 
@@ -149,7 +149,7 @@ def capture_events() -> Iterator[list[Event]]:
         del broker.publish, broker.send
 
 
-class UnkindChannelLayer(InMemoryChannelLayer):
+class LossyChannelLayer(InMemoryChannelLayer):
     """An in-memory layer that behaves as badly as a real one.
 
     Messages pass through msgpack; ``loss`` of them (0 to 1) vanish; with ``reorder`` one may

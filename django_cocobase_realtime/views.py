@@ -22,11 +22,12 @@ from .conf import conf
 from .declarations.room import Room, room_registry
 from .events import Broadcast, now
 from .identity import Identity
-from .presence.base import Listing, PresenceUnavailable
+from .presence.base import PresenceUnavailable, RoomListing
 from .pubsub.layer import channel_layer
+from .rooms import publisher
 from .rooms.listing import visible_rooms
-from .rooms.publisher import Outcome, say
-from .utils.concurrency import run
+from .rooms.publisher import PublishResult
+from .utils.concurrency import run_in_threadpool
 from .wire.publications import InvalidPublication, Publication, decode
 
 logger = logging.getLogger(__name__)
@@ -92,13 +93,13 @@ async def _identity(request: HttpRequest) -> Identity:
 async def rooms(request: HttpRequest) -> JsonResponse:
     """The rooms of the key's project in which somebody is; ``?format=list`` gives a bare array."""
     identity = await _identity(request)
-    found = [_room(each) for each in await run(visible_rooms, identity)]
+    found = [_room(each) for each in await run_in_threadpool(visible_rooms, identity)]
     if request.GET.get("format") == "list":
         return JsonResponse(found, safe=False)
     return JsonResponse({"rooms": found, "total": len(found)})
 
 
-def _room(listing: Listing) -> dict[str, Any]:
+def _room(listing: RoomListing) -> dict[str, Any]:
     info = listing.info
     return {
         "id": listing.name,
@@ -140,9 +141,9 @@ async def publish(request: HttpRequest) -> JsonResponse:
     sent = 0
     for each in publications:
         outcome = await _send(each, identity.project)
-        if outcome is Outcome.FAILED:
+        if outcome is PublishResult.FAILED:
             raise _Refused(503, "The channel layer does not answer; try again.", sent=sent)
-        sent += outcome is Outcome.SENT
+        sent += outcome is PublishResult.SENT
     return JsonResponse({"sent": sent}, status=202)
 
 
@@ -154,8 +155,8 @@ def _check(publication: Publication) -> None:
         raise _Refused(413, f"message: {limits.event_bytes} bytes at most.")
 
 
-async def _send(publication: Publication, project: str) -> Outcome:
-    return await say(
+async def _send(publication: Publication, project: str) -> PublishResult:
+    return await publisher.publish(
         Broadcast(room=publication.room, project=project, message=publication.message, at=now()),
         room_registry.find(publication.room) or Room(),
         ephemeral=publication.ephemeral,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from django_cocobase_realtime.declarations.serialization import (
     RowCodec,
-    difference,
+    changed_fields,
     field_encoder,
     is_secret_looking,
 )
@@ -57,7 +57,7 @@ def test_an_instance_and_its_row_have_the_same_image(values):
     instance = Everything(**values)
     instance.save()
     names = [name for name in codec.fields if name != "double"]
-    from_instance = codec.written(instance, names)
+    from_instance = codec.from_update_fields(instance, names)
     from_row = codec.image(Everything.objects.filter(pk=instance.pk).values(*codec.attnames).get())
     assert from_row.pop("double") == (None if values["integer"] is None else values["integer"] * 2)
     assert from_instance == from_row
@@ -98,10 +98,10 @@ def test_wire_forms(field, value, wire):
 
 
 def test_foreign_keys_are_ids_and_ids_are_strings():
-    image = RowCodec(Comment).of_instance(Comment(pk=3, post_id=7, text="x"))
+    image = RowCodec(Comment).from_instance(Comment(pk=3, post_id=7, text="x"))
     assert image == {"id": "3", "post": "7", "text": "x"}
     thing = UuidThing(name="x")
-    assert RowCodec(UuidThing).of_instance(thing)["id"] == str(thing.pk)
+    assert RowCodec(UuidThing).from_instance(thing)["id"] == str(thing.pk)
 
 
 @pytest.mark.parametrize(
@@ -133,18 +133,18 @@ def test_secrets_are_no_part_of_an_image_unless_declared_harmless():
 
 def test_what_only_the_database_knows_is_not_guessed():
     codec = RowCodec(Post)
-    assert codec.of_instance(Post(title="x", views=F("views") + 1)) is None
-    assert RowCodec(Everything).of_instance(Everything()) is None  # has a generated field
-    assert codec.written(Post(views=F("views")), ["views"]) is None
-    assert codec.written(Post(views=4, author_id=3), ["views", "author"]) == {
+    assert codec.from_instance(Post(title="x", views=F("views") + 1)) is None
+    assert RowCodec(Everything).from_instance(Everything()) is None  # has a generated field
+    assert codec.from_update_fields(Post(views=F("views")), ["views"]) is None
+    assert codec.from_update_fields(Post(views=4, author_id=3), ["views", "author"]) == {
         "views": 4,
         "author": "3",
     }
 
 
 def test_difference():
-    assert difference({"a": 1, "b": 2}, {"a": 1, "b": 3}) == ("b",)
-    assert difference({"a": None}, {"a": None}) == ()
+    assert changed_fields({"a": 1, "b": 2}, {"a": 1, "b": 3}) == ("b",)
+    assert changed_fields({"a": None}, {"a": None}) == ()
 
 
 def test_datetimes_in_utc_are_unambiguous():

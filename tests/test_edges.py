@@ -10,7 +10,7 @@ from django.db import DatabaseError
 
 import django_cocobase_realtime
 from django_cocobase_realtime.routing import realtime_application
-from django_cocobase_realtime.testing import UnkindChannelLayer, capture_events
+from django_cocobase_realtime.testing import LossyChannelLayer, capture_events
 from tests.app.models import Message, Post
 from tests.servers import ROOT
 
@@ -138,7 +138,7 @@ def test_capture_events():
 async def test_what_an_unkind_layer_loses_the_log_has(realtime, api_key, settings, durable):
     posts = {"model": "app.Post", "durable": durable}
     settings.COCOBASE_REALTIME = {"COLLECTIONS": {"posts": posts}}
-    backend = f"{UnkindChannelLayer.__module__}.{UnkindChannelLayer.__qualname__}"
+    backend = f"{LossyChannelLayer.__module__}.{LossyChannelLayer.__qualname__}"
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend, "CONFIG": {"loss": 0.5, "seed": 1}}}
     async with realtime(token=api_key) as client:
         await client.subscribe("posts")

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_cocobase_realtime.utils.small_set import each, size, with_item, without
+from django_cocobase_realtime.utils.small_set import added, items, length, removed
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 4))))
@@ -11,12 +11,12 @@ def test_they_hold_what_a_dictionary_holds_in_its_order(steps):
     held, expected = None, {}
     for joins, item in steps:
         if joins:
-            held = with_item(held, item)
+            held = added(held, item)
             expected[item] = None
         else:
-            held = without(held, item)
+            held = removed(held, item)
             expected.pop(item, None)
-        assert list(each(held)) == list(expected)
-        assert size(held) == len(expected)
+        assert list(items(held)) == list(expected)
+        assert length(held) == len(expected)
         assert (held is None) == (not expected)
         assert isinstance(held, dict) == (len(expected) > 1)

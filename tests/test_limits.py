@@ -1,14 +1,19 @@
-from django_cocobase_realtime.utils.limits import Cap, Caps, PerMinute, TokenBucket
+from django_cocobase_realtime.utils.limits import (
+    ConnectionCounters,
+    CounterKey,
+    PerMinute,
+    TokenBucket,
+)
 
 
 def test_a_bucket_refills():
     bucket = TokenBucket((2, 3), now=0.0)
-    assert [bucket.take(0.0) for _ in range(3)] == [0, 0, 0]
-    assert 0 < bucket.take(0.0) <= 501
-    assert bucket.take(0.5) == 0
-    assert bucket.take(0.5) > 0
-    assert [bucket.take(100.0) for _ in range(4)][:3] == [0, 0, 0]
-    assert bucket.take(100.0) > 0
+    assert [bucket.acquire(0.0) for _ in range(3)] == [0, 0, 0]
+    assert 0 < bucket.acquire(0.0) <= 501
+    assert bucket.acquire(0.5) == 0
+    assert bucket.acquire(0.5) > 0
+    assert [bucket.acquire(100.0) for _ in range(4)][:3] == [0, 0, 0]
+    assert bucket.acquire(100.0) > 0
 
 
 def test_per_minute():
@@ -18,13 +23,13 @@ def test_per_minute():
 
 
 def test_caps_forget_who_is_gone():
-    caps = Caps()
-    caps.take(Cap.ADDRESS, "a")
-    caps.take(Cap.ADDRESS, "a")
-    caps.take(Cap.USER, "a")
-    assert caps.count(Cap.ADDRESS, "a") == 2
-    caps.release(Cap.ADDRESS, "a")
-    caps.release(Cap.ADDRESS, "a")
-    assert caps.count(Cap.ADDRESS, "a") == 0
-    assert caps.count(Cap.USER, "a") == 1
+    caps = ConnectionCounters()
+    caps.increment(CounterKey.ADDRESS, "a")
+    caps.increment(CounterKey.ADDRESS, "a")
+    caps.increment(CounterKey.USER, "a")
+    assert caps.count(CounterKey.ADDRESS, "a") == 2
+    caps.decrement(CounterKey.ADDRESS, "a")
+    caps.decrement(CounterKey.ADDRESS, "a")
+    assert caps.count(CounterKey.ADDRESS, "a") == 0
+    assert caps.count(CounterKey.USER, "a") == 1
     assert len(caps._counts) == 1

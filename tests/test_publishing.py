@@ -6,7 +6,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import transaction
 
-from django_cocobase_realtime import abroadcast, broadcast, disconnect, publish
+from django_cocobase_realtime import abroadcast, broadcast, disconnect, notify_change
 from django_cocobase_realtime.testing import capture_events
 from tests.app.models import Author, Post
 
@@ -55,20 +55,20 @@ def test_publish_announces_what_no_signal_saw():
     author = Author.objects.create(name="a")
     with capture_events() as events:
         Author.objects.filter(pk=author.pk).update(name="b")
-        publish("authors", "updated", author)
-        publish("authors", "created", author)
-        publish("authors", "deleted", author)
+        notify_change("authors", "updated", author)
+        notify_change("authors", "created", author)
+        notify_change("authors", "deleted", author)
     assert [(e.op, (e.after or e.before)["name"]) for e in events] == [
         ("updated", "b"),
         ("created", "b"),
         ("deleted", "a"),
     ]
     with pytest.raises(LookupError):
-        publish("nothing", "updated", author)
+        notify_change("nothing", "updated", author)
     with pytest.raises(TypeError):
-        publish("posts", "updated", author)
+        notify_change("posts", "updated", author)
     with pytest.raises(ValueError, match="changed"):
-        publish("authors", "changed", author)
+        notify_change("authors", "changed", author)
 
 
 async def test_disconnect(realtime, user, api_key):
@@ -87,5 +87,5 @@ async def test_disconnect(realtime, user, api_key):
 def test_publish_is_one_collections_affair():
     post = Post.objects.create(title="x")
     with capture_events() as events:
-        publish("posts", "updated", post)
+        notify_change("posts", "updated", post)
     assert [e.collection for e in events] == ["posts"]

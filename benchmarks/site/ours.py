@@ -44,7 +44,7 @@ def _hand_over(message):
 
     hub = Hub.current()
     collection = message.get("collection", "posts")
-    feed = hub.following.feeds[collection]
+    feed = hub.topics.tailers[collection]
     changes = []
     for number in numbers(message):
         image = {"id": "1", **document.data(number, message["classes"])}
@@ -61,7 +61,7 @@ def _hand_over(message):
             epoch=feed.epoch,
             seq=feed.seq + 1,
         )
-        feed.take(change)
+        feed.receive(change)
         changes.append(change)
     for change in changes:
-        broker.publish_elsewhere(change)
+        broker.publish_to_others(change)

@@ -8,7 +8,7 @@ from http.cookies import SimpleCookie
 
 from django.conf import settings
 
-from django_cocobase_realtime.events import Kick
+from django_cocobase_realtime.events import DisconnectRequested
 from django_cocobase_realtime.pubsub.broker import broker
 from django_cocobase_realtime.wire.codes import CloseCode
 
@@ -22,7 +22,7 @@ def pull(user_id, session_key):
     for key in [key for key, end in _out.items() if end < now]:
         del _out[key]
     _out[session_key] = now + OUTAGE
-    broker.publish(Kick(code=int(CloseCode.DRAINING), user=str(user_id)))
+    broker.publish(DisconnectRequested(code=int(CloseCode.DRAINING), user=str(user_id)))
 
 
 class Plug:

@@ -16,7 +16,7 @@ from .base import Authenticator
 logger = logging.getLogger(__name__)
 
 KIND = "key"
-USED_EVERY = timedelta(minutes=1)
+LAST_USED_PRECISION = timedelta(minutes=1)
 
 
 class ApiKeyAuthenticator(Authenticator):
@@ -34,7 +34,7 @@ class ApiKeyAuthenticator(Authenticator):
         if key is None:
             return None
         now = timezone.now()
-        if key.last_used_at is None or now - key.last_used_at > USED_EVERY:
+        if key.last_used_at is None or now - key.last_used_at > LAST_USED_PRECISION:
             try:
                 ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
             except DatabaseError as error:  # a read-only replica, a busy SQLite
@@ -49,7 +49,7 @@ class ApiKeyAuthenticator(Authenticator):
             can_publish=key.can_publish,
         )
 
-    def dead(self, identities: Collection[Identity]) -> set[str]:
+    def revoked(self, identities: Collection[Identity]) -> set[str]:
         """Keys that were revoked, deleted, have expired, or whose user is no longer active; and
         those that speak for another project or user now.
         """

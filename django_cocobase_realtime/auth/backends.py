@@ -16,7 +16,7 @@ from .base import Authenticator
 
 logger = logging.getLogger(__name__)
 
-TOKEN_LENGTH = 4096
+MAX_TOKEN_LENGTH = 4096
 
 
 class AuthenticationUnavailable(Exception):
@@ -27,7 +27,7 @@ class AuthenticationUnavailable(Exception):
 
 
 @lru_cache(maxsize=32)
-def _authenticator(path: str) -> Authenticator:
+def _load(path: str) -> Authenticator:
     authenticator: Authenticator = import_string(path)()
     return authenticator
 
@@ -38,11 +38,11 @@ def authenticate(token: str | None, scope: Mapping[str, Any]) -> Identity | None
     Raises `AuthenticationUnavailable` where the database fails or an authenticator says so; any
     other failure of an authenticator is logged, without the token, and counts as "not mine".
     """
-    if token is not None and (not 0 < len(token) <= TOKEN_LENGTH or not token.isprintable()):
+    if token is not None and (not 0 < len(token) <= MAX_TOKEN_LENGTH or not token.isprintable()):
         return None
     for path in conf.authenticators:
         try:
-            identity = _authenticator(path).authenticate(token, scope)
+            identity = _load(path).authenticate(token, scope)
         except AuthenticationUnavailable:
             raise
         except (OperationalError, InterfaceError) as error:
@@ -55,12 +55,12 @@ def authenticate(token: str | None, scope: Mapping[str, Any]) -> Identity | None
     return None
 
 
-def dead(identities: Collection[Identity]) -> set[str]:
+def find_revoked(identities: Collection[Identity]) -> set[str]:
     """Credentials that no longer hold, asked of those who issued them."""
     found: set[str] = set()
     for path in conf.authenticators:
-        authenticator = _authenticator(path)
+        authenticator = _load(path)
         own = [i for i in identities if i.credential.startswith(f"{authenticator.kind}:")]
         if own:
-            found |= authenticator.dead(own)
+            found |= authenticator.revoked(own)
     return found

@@ -26,7 +26,7 @@ class Authenticator:
         """
         return None
 
-    def dead(self, identities: Collection[Identity]) -> set[str]:
+    def revoked(self, identities: Collection[Identity]) -> set[str]:
         """Credentials among ``identities`` that no longer hold (revoked, user gone, logged out).
 
         Called every ``REVOCATION_POLL`` seconds for all live connections of a process at once:

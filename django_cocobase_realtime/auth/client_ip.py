@@ -10,10 +10,10 @@ from typing import Any
 from ..conf import conf
 
 Address = IPv4Address | IPv6Address
-UNKNOWN = "unknown"
+UNKNOWN_ADDRESS = "unknown"
 
 
-def client_address(scope: Mapping[str, Any]) -> str:
+def client_ip(scope: Mapping[str, Any]) -> str:
     """The socket's address, or behind ``TRUSTED_PROXIES`` the one they forward.
 
     X-Forwarded-For is read from its end, for as long as those who added to it are trusted: what
@@ -22,7 +22,7 @@ def client_address(scope: Mapping[str, Any]) -> str:
     client = scope.get("client")
     peer = _parse(client[0]) if client else None
     if peer is None:
-        return UNKNOWN  # a Unix socket, a test
+        return UNKNOWN_ADDRESS  # a Unix socket, a test
     if not conf.trusted_proxies:
         return _text(peer)
     address = peer

@@ -15,7 +15,7 @@ from django.utils.crypto import constant_time_compare
 
 from ..identity import Identity
 from .base import Authenticator
-from .users import gone, password_mark
+from .users import find_invalid_users, session_auth_hash
 
 KIND = "session"
 
@@ -51,9 +51,9 @@ class DjangoSessionAuthenticator(Authenticator):
         expires_at = datetime.now(UTC) + timedelta(seconds=session.get_expiry_age())
         return _identity(user, session_credential(key), expires_at, {"session": key})
 
-    def dead(self, identities: Collection[Identity]) -> set[str]:
+    def revoked(self, identities: Collection[Identity]) -> set[str]:
         """Sessions that were logged out or expired, or whose user is gone or changed passwords."""
-        found = gone(identities)
+        found = find_invalid_users(identities)
         for identity in identities:
             key = identity.private.get("session")
             if key is not None and identity.credential not in found:
@@ -80,7 +80,7 @@ def _identity(
         user_id=user.pk,
         name=user.get_username(),
         expires_at=expires_at,
-        private={**password_mark(user), **(private or {})},
+        private={**session_auth_hash(user), **(private or {})},
     )
 
 

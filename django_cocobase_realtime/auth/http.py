@@ -7,8 +7,8 @@ from typing import Any
 from django.http import HttpRequest
 
 from ..identity import Identity
-from .attempt import attempt
-from .client_ip import client_address
+from .attempt import authenticate_throttled
+from .client_ip import client_ip
 
 
 def credential(request: HttpRequest) -> str | None:
@@ -26,7 +26,7 @@ async def identify(request: HttpRequest) -> Identity | None:
     if token is None:
         return None
     scope = _scope(request)
-    return await attempt(token, scope, client_address(scope))
+    return await authenticate_throttled(token, scope, client_ip(scope))
 
 
 def _scope(request: HttpRequest) -> dict[str, Any]:

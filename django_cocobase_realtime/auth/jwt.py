@@ -17,10 +17,10 @@ from jwt import PyJWK, PyJWKClient
 
 from ..conf import JwtSettings, conf
 from ..identity import DEFAULT_PROJECT, NOTHING, Identity
-from ..wire.json import is_sound
+from ..wire.json import is_valid_text
 from .backends import AuthenticationUnavailable
 from .base import Authenticator
-from .users import active_user, gone, password_mark
+from .users import active_user, find_invalid_users, session_auth_hash
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ PROJECT_LENGTH = 128  # characters, as rooms keep it
 SUBJECT_LENGTH = NAME_LENGTH = 255
 JWKS_LIFETIME = 300  # seconds that fetched keys are believed
 JWKS_TIMEOUT = 5  # seconds a fetch may take
-JWKS_PAUSE = 10.0  # seconds between fetches for key ids that nobody knows
+JWKS_MIN_FETCH_INTERVAL = 10.0  # seconds between fetches for key ids that nobody knows
 
 
 class JwtAuthenticator(Authenticator):
@@ -57,7 +57,9 @@ class JwtAuthenticator(Authenticator):
             return None
         if not isinstance(project, str) or not project:
             return None
-        if not _fits(project, PROJECT_LENGTH) or not _fits(str(subject), SUBJECT_LENGTH):
+        if not _is_storable(project, PROJECT_LENGTH) or not _is_storable(
+            str(subject), SUBJECT_LENGTH
+        ):
             return None
         try:
             expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
@@ -77,20 +79,20 @@ class JwtAuthenticator(Authenticator):
             project=project,
             claims=MappingProxyType({intern(name): value for name, value in claims.items()}),
             expires_at=expires_at,
-            private=NOTHING if user is None else password_mark(user),
+            private=NOTHING if user is None else session_auth_hash(user),
         )
 
-    def dead(self, identities: Collection[Identity]) -> set[str]:
+    def revoked(self, identities: Collection[Identity]) -> set[str]:
         """Tokens whose user is gone, inactive, or has a new password since.
 
         Expiry is watched by the connection itself.
         """
-        return gone(identities)
+        return find_invalid_users(identities)
 
 
-def _fits(text: str, length: int) -> bool:
+def _is_storable(text: str, length: int) -> bool:
     """Whether every database can hold it."""
-    return len(text) <= length and is_sound(text)
+    return len(text) <= length and is_valid_text(text)
 
 
 def _name(name: Any, subject: str | int) -> str:
@@ -128,8 +130,8 @@ class _KeySet:
             url, cache_jwk_set=True, lifespan=JWKS_LIFETIME, timeout=JWKS_TIMEOUT
         )
         self._lock = threading.Lock()
-        self._in_vain = -JWKS_PAUSE
-        self._away = False  # nobody answered at the last try
+        self._last_failed_fetch = -JWKS_MIN_FETCH_INTERVAL
+        self._is_unavailable = False  # nobody answered at the last try
 
     def find(self, token: str) -> Any:
         """The key that signed the token. Raises ``jwt.PyJWTError`` where there is none.
@@ -137,30 +139,30 @@ class _KeySet:
         Raises ``AuthenticationUnavailable`` where the keys cannot be had.
         """
         kid = jwt.get_unverified_header(token).get("kid")
-        key = self._among(self._client.get_signing_keys, kid)
+        key = self._find_in(self._client.get_signing_keys, kid)
         if key is None:  # rotated, or made up
-            key = self._among(partial(self._client.get_signing_keys, refresh=True), kid)
+            key = self._find_in(partial(self._client.get_signing_keys, refresh=True), kid)
         if key is None:
-            self._in_vain = time.monotonic()
+            self._last_failed_fetch = time.monotonic()
             raise jwt.InvalidKeyError("No such key.")
         return key
 
-    def _among(self, fetch: Callable[[], list[PyJWK]], kid: Any) -> Any:
+    def _find_in(self, fetch: Callable[[], list[PyJWK]], kid: Any) -> Any:
         with self._lock:
             cache = self._client.jwk_set_cache
             fresh = fetch == self._client.get_signing_keys and cache and cache.get() is not None
-            if not fresh and time.monotonic() - self._in_vain < JWKS_PAUSE:
+            if not fresh and time.monotonic() - self._last_failed_fetch < JWKS_MIN_FETCH_INTERVAL:
                 # a fetch brought nothing a moment ago: not again for everybody
-                if self._away:
+                if self._is_unavailable:
                     raise AuthenticationUnavailable(self._client.uri)
                 return None
             try:
                 keys = fetch()
             except jwt.PyJWTError as error:
-                self._in_vain, self._away = time.monotonic(), True
+                self._last_failed_fetch, self._is_unavailable = time.monotonic(), True
                 logger.warning("The keys of tokens could not be fetched: %r", error)
                 raise AuthenticationUnavailable(self._client.uri) from error
-            self._away = False
+            self._is_unavailable = False
         return next((key for key in keys if kid is None or key.key_id == kid), None)
 
 

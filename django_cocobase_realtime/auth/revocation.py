@@ -13,7 +13,7 @@ from django.contrib.auth.signals import user_logged_out
 from django.db import transaction
 from django.db.models.signals import post_delete, post_save
 
-from ..events import Kick
+from ..events import DisconnectRequested
 from ..pubsub.broker import broker
 from ..wire.codes import CloseCode
 from .api_key import KIND
@@ -34,7 +34,7 @@ def connect() -> None:
 
 
 def _kick(using: str | None, **who: str) -> None:
-    event = Kick(code=int(CloseCode.BAD_CREDENTIAL), **who)
+    event = DisconnectRequested(code=int(CloseCode.BAD_CREDENTIAL), **who)
     transaction.on_commit(lambda: broker.publish(event), using=using, robust=True)
 
 

@@ -14,12 +14,12 @@ from django.contrib.auth import get_user_model
 from django.db import models, transaction
 from django.db.models.signals import m2m_changed, post_save, pre_delete
 
-from ..events import RightsChanged
+from ..events import PermissionsChanged
 from ..identity import Identity
 from ..pubsub.broker import broker
 
 UID = "django_cocobase_realtime.rights"
-MANY = 1000  # users beyond which everyone is meant
+MAX_NAMED_USERS = 1000  # users beyond which everyone is meant
 Fingerprint = tuple[Any, ...]
 
 
@@ -39,16 +39,16 @@ def connect() -> None:
             m2m_changed.connect(_of_group_changed, sender=through, dispatch_uid=UID)
 
 
-def announce(users: Iterable[Any] | None, using: str | None = None) -> None:
+def announce_permissions_changed(users: Iterable[Any] | None, using: str | None = None) -> None:
     """On commit, have the connections of these users (keys; None: everyone) looked at anew."""
     keys = None if users is None else tuple(str(user) for user in users)
     if keys == ():
         return
-    event = RightsChanged(None if keys is None or len(keys) > MANY else keys)
+    event = PermissionsChanged(None if keys is None or len(keys) > MAX_NAMED_USERS else keys)
     transaction.on_commit(lambda: broker.publish(event), using=using, robust=True)
 
 
-def fingerprints(identities: Collection[Identity]) -> dict[Any, Fingerprint]:
+def permission_fingerprints(identities: Collection[Identity]) -> dict[Any, Fingerprint]:
     """What the rights of each identity's user rest on, by the user's key: a query for each kind."""
     user = get_user_model()
     pks = {i.user.pk for i in identities if isinstance(i.user, user)}
@@ -78,7 +78,7 @@ def _user_saved(
     instance: Any, created: bool, using: str, update_fields: frozenset[str] | None, **kwargs: Any
 ) -> None:
     if not created and not (update_fields and _only_moments(instance, update_fields)):
-        announce([instance.pk], using)
+        announce_permissions_changed([instance.pk], using)
 
 
 def _only_moments(instance: Any, names: frozenset[str]) -> bool:
@@ -91,18 +91,18 @@ def _of_user_changed(
     instance: Any, action: str, reverse: bool, pk_set: set[Any] | None, using: str, **kwargs: Any
 ) -> None:
     if action in ("post_add", "post_remove"):
-        announce(pk_set or () if reverse else [instance.pk], using)
+        announce_permissions_changed(pk_set or () if reverse else [instance.pk], using)
     elif action == "post_clear":
-        announce(None if reverse else [instance.pk], using)
+        announce_permissions_changed(None if reverse else [instance.pk], using)
 
 
 def _of_group_changed(instance: Any, action: str, reverse: bool, using: str, **kwargs: Any) -> None:
     if action in ("post_add", "post_remove", "post_clear"):
-        announce(None if reverse else _members(instance), using)
+        announce_permissions_changed(None if reverse else _members(instance), using)
 
 
 def _group_deleted(instance: Any, using: str, **kwargs: Any) -> None:
-    announce(_members(instance), using)
+    announce_permissions_changed(_members(instance), using)
 
 
 def _members(group: Any) -> list[Any]:
@@ -111,7 +111,7 @@ def _members(group: Any) -> list[Any]:
         return []
     user, held = _ends(get_user_model(), "groups")
     members = through._default_manager.filter(**{held: group.pk})
-    return list(members.values_list(user, flat=True)[: MANY + 1])
+    return list(members.values_list(user, flat=True)[: MAX_NAMED_USERS + 1])
 
 
 def _pairs(model: Any, name: str, pks: set[Any]) -> list[tuple[Any, Any]]:

@@ -8,13 +8,13 @@ from collections import OrderedDict, deque
 
 from ..conf import Limits, conf
 
-WINDOW = 60.0  # seconds
-LATE = 1.0  # seconds by which an address over its limit is answered later
-ADDRESSES = 10_000
-CREDENTIALS = 10_000
+WINDOW_SECONDS = 60.0  # seconds
+THROTTLE_DELAY = 1.0  # seconds by which an address over its limit is answered later
+MAX_ADDRESSES = 10_000
+MAX_CREDENTIALS = 10_000
 
 
-class FailedAuths:
+class AuthThrottle:
     """Per process. An address over its limit is answered late, not refused: others may share it.
 
     Wrong credentials are remembered for a minute, as keyed hashes, and refused without a look at
@@ -23,7 +23,7 @@ class FailedAuths:
 
     def __init__(self) -> None:
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
-        self._wrong: OrderedDict[bytes, float] = OrderedDict()
+        self._bad_credentials: OrderedDict[bytes, float] = OrderedDict()
         self._key = secrets.token_bytes(32)
 
     def delay(self, address: str, now: float, limits: Limits | None = None) -> float:
@@ -31,27 +31,27 @@ class FailedAuths:
         times = self._failures.get(address)
         if times is None:
             return 0.0
-        while times and now - times[0] >= WINDOW:
+        while times and now - times[0] >= WINDOW_SECONDS:
             times.popleft()
         most = (limits or conf.limits).failed_auths_per_minute
-        return LATE if len(times) >= most else 0.0
+        return THROTTLE_DELAY if len(times) >= most else 0.0
 
-    def refused_before(self, token: str, now: float) -> bool:
+    def is_known_bad(self, token: str, now: float) -> bool:
         """Whether this very credential was wrong within the last minute."""
-        at = self._wrong.get(self._digest(token))
-        return at is not None and now - at < WINDOW
+        at = self._bad_credentials.get(self._digest(token))
+        return at is not None and now - at < WINDOW_SECONDS
 
-    def record(self, address: str, token: str | None, now: float) -> None:
+    def record_failure(self, address: str, token: str | None, now: float) -> None:
         """A credential did not hold."""
         times = self._failures.pop(address, None) or deque(maxlen=1000)
         times.append(now)
         self._failures[address] = times
-        if len(self._failures) > ADDRESSES:
+        if len(self._failures) > MAX_ADDRESSES:
             self._failures.popitem(last=False)
         if token is not None:
-            self._wrong[self._digest(token)] = now
-            if len(self._wrong) > CREDENTIALS:
-                self._wrong.popitem(last=False)
+            self._bad_credentials[self._digest(token)] = now
+            if len(self._bad_credentials) > MAX_CREDENTIALS:
+                self._bad_credentials.popitem(last=False)
 
     def _digest(self, token: str) -> bytes:
         return hashlib.blake2b(
@@ -59,4 +59,4 @@ class FailedAuths:
         ).digest()
 
 
-failures = FailedAuths()
+auth_throttle = AuthThrottle()

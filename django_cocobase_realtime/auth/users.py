@@ -25,13 +25,13 @@ def active_user(lookup: str, value: Any) -> Any:
     return user if user is not None and user.is_active else None
 
 
-def password_mark(user: Any) -> dict[str, str]:
+def session_auth_hash(user: Any) -> dict[str, str]:
     """What an identity keeps to notice a changed password: a keyed hash, as sessions do."""
     make = getattr(user, "get_session_auth_hash", None)
     return {} if make is None else {"password": make()}
 
 
-def gone(identities: Collection[Identity]) -> set[str]:
+def find_invalid_users(identities: Collection[Identity]) -> set[str]:
     """Credentials whose Django user was deleted, is no longer active, or changed the password.
 
     The last for identities that keep a `password_mark`. One query.
@@ -59,7 +59,7 @@ def same_user(one: Any, other: Any) -> bool:
     return all(getattr(one, f.attname) == getattr(other, f.attname) for f in fields)
 
 
-def reloaded(user: Any) -> Any:
+def refresh_user(user: Any) -> Any:
     """The same user as the database has it now, with no cached permissions; None where gone."""
     model = user.__class__  # of Channels' lazy users, too
     fresh = model._default_manager.filter(pk=user.pk).first()

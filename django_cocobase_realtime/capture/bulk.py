@@ -14,7 +14,7 @@ from django.db import models
 from django.db.models import Q
 
 from ..utils.transactions import write_transaction
-from .record import is_suppressed, record_rows
+from .record import is_capture_disabled, record_rows
 from .rows import Row, WatchedTable
 from .signals import tables_of
 
@@ -98,7 +98,7 @@ def create(
 
 
 def _tables(model: type[models.Model]) -> tuple[WatchedTable, ...]:
-    return () if is_suppressed() else tables_of(model)
+    return () if is_capture_disabled() else tables_of(model)
 
 
 def _parts(items: Sequence[Any]) -> Iterator[list[Any]]:

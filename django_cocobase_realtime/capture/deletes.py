@@ -8,8 +8,8 @@ from typing import Any
 from django.db import models
 from django.db.models import Q
 
-from ..utils.transactions import take_write_lock
-from .record import is_suppressed, record_rows, record_save
+from ..utils.transactions import acquire_write_lock
+from .record import is_capture_disabled, record_rows, record_save
 from .rows import Row, WatchedTable
 
 PENDING = "_realtime_delete"
@@ -47,10 +47,10 @@ class DeleteCapture:
     ) -> None:
         """Receiver of ``pre_delete``: inside Django's transaction, the row is still there."""
         targets = self.targets.get(type(instance))
-        if not targets or is_suppressed():
+        if not targets or is_capture_disabled():
             return
         pending = _Pending()
-        take_write_lock(using, type(instance))
+        acquire_write_lock(using, type(instance))
         if targets.own is not None:
             pending.before = targets.own.read(using, instance.pk, lock=True)
         for table, name in targets.relations:

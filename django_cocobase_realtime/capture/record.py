@@ -16,7 +16,7 @@ from django.db import models, transaction
 from msgspec.structs import replace
 
 from ..declarations.collection import Collection
-from ..declarations.serialization import RowCodec, difference
+from ..declarations.serialization import RowCodec, changed_fields
 from ..events import Change, Image, now
 from ..log.append import Transaction, append
 from ..pubsub.broker import broker
@@ -29,7 +29,7 @@ _suppressed: ContextVar[bool] = ContextVar("realtime_suppressed", default=False)
 
 
 @contextmanager
-def suppress() -> Iterator[None]:
+def capture_disabled() -> Iterator[None]:
     """Within the block, what this thread or task writes is not captured: for imports.
 
     Clients are not told; triggers, where they are installed, still log.
@@ -41,7 +41,7 @@ def suppress() -> Iterator[None]:
         _suppressed.reset(token)
 
 
-def is_suppressed() -> bool:
+def is_capture_disabled() -> bool:
     """Whether this thread or task writes without telling."""
     return _suppressed.get()
 
@@ -117,7 +117,7 @@ def _changes(
     current: Transaction,
     at: str,
 ) -> list[Change]:
-    changed = None if op != "updated" or old is None or new is None else difference(old, new)
+    changed = None if op != "updated" or old is None or new is None else changed_fields(old, new)
     made = []
     for collection in collections:
         current.count += 1
@@ -127,7 +127,7 @@ def _changes(
                 id=f"{current.id}-{current.count}",
                 collection=collection.name,
                 op=op,
-                document_id=codec.key(pk),
+                document_id=codec.document_id(pk),
                 transaction=current.id,
                 at=at,
                 before=old if keep else None,
@@ -157,9 +157,9 @@ def emit(using: str, table: WatchedTable, changes: list[Change]) -> None:
             for change in logged:
                 transaction.on_commit(partial(observe, change), using=using)
         for name in dict.fromkeys(change.collection for change in logged):
-            current.once_on_commit(name, partial(broker.ring, name))
+            current.once_on_commit(name, partial(broker.notify, name))
 
 
 def _send(collection: Collection, change: Change, using: str) -> None:
-    document = collection.document_of(change, using)
+    document = collection.make_document(change, using)
     broker.publish(change if document is None else replace(change, document=document))

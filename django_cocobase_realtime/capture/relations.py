@@ -9,8 +9,8 @@ from typing import Any
 from django.db import models
 from django.db.models import Q
 
-from ..utils.transactions import take_write_lock
-from .record import is_suppressed, record_related
+from ..utils.transactions import acquire_write_lock
+from .record import is_capture_disabled, record_related
 from .rows import WatchedTable
 
 PENDING = "_realtime_cleared"
@@ -42,11 +42,11 @@ class RelationCapture:
     ) -> None:
         """Receiver of ``m2m_changed``."""
         relation = self.relations.get(sender)
-        if relation is None or is_suppressed():
+        if relation is None or is_capture_disabled():
             return
         if action == "pre_clear":
             # afterwards nobody can tell which rows there were
-            take_write_lock(using, sender)
+            acquire_write_lock(using, sender)
             instance.__dict__[PENDING] = self._related(relation, instance, reverse, using)
             return
         if action == "post_clear":

@@ -129,8 +129,8 @@ def after_image(
     if instance is None:
         return None
     if update_fields is None:
-        return codec.of_instance(instance)
+        return codec.from_instance(instance)
     if before is None:
         return None
-    written = codec.written(instance, update_fields)
+    written = codec.from_update_fields(instance, update_fields)
     return None if written is None or codec.generated else {**before, **written}

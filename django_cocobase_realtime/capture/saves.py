@@ -15,7 +15,7 @@ from django.db import models
 from django.db.models import NOT_PROVIDED
 
 from ..utils.transactions import database_for, write_transaction
-from .record import is_suppressed, record_save
+from .record import is_capture_disabled, record_save
 from .rows import Row, WatchedTable
 
 ACTIVE = "_realtime_saves"
@@ -58,7 +58,7 @@ class SaveCapture:
             update_fields: Any = None,
         ) -> None:
             targets = capture.targets.get(type(self))
-            if raw or not targets or is_suppressed():
+            if raw or not targets or is_capture_disabled():
                 original(self, raw, force_insert, force_update, using, update_fields)
                 return
             using = using or database_for(type(self), self)
@@ -88,7 +88,7 @@ class SaveCapture:
     ) -> None:
         """Receiver of ``post_save``."""
         targets = self.targets.get(type(instance))
-        if not targets or is_suppressed():
+        if not targets or is_capture_disabled():
             return
         active = instance.__dict__.get(ACTIVE)
         befores: Befores = active[-1] if active else {}

@@ -133,7 +133,7 @@ def _connect_bells() -> None:
 
 def _ring(sender: type[models.Model], using: str, **kwargs: Any) -> None:
     for name in _bells.get(sender, ()):
-        Transaction.current(using).once_on_commit(name, partial(broker.ring, name))
+        Transaction.current(using).once_on_commit(name, partial(broker.notify, name))
 
 
 def _save_targets(

@@ -126,7 +126,7 @@ def _soft_delete(name: str, collection: Collection) -> Iterator[CheckMessage]:
     try:
         if isinstance(rule, str) and rule not in collection.schema:
             raise ImproperlyConfigured(f"Collection {name!r}: 'soft_delete' {rule!r} is no field.")
-        assert collection.removed is not None
+        assert collection.deleted_filter is not None
     except ImproperlyConfigured as problem:
         yield error(6, str(problem), f"Its fields are {sorted(collection.schema)}.")
 

@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from ..conf import PRESENCE_KEYS, SETTING, PresenceSettings, conf
-from ..declarations.room import METHODS, Room, from_settings, room_registry
+from ..declarations.room import PERMISSION_METHODS, Room, from_settings, room_registry
 from .messages import error, warning
 
 BACKENDS = ("database", "memory", "redis")
@@ -70,12 +70,12 @@ def _room(pattern: str, room: Room) -> Iterator[CheckMessage]:
             )
             return
     if permission is not None and not any(
-        callable(getattr(permission, method, None)) for method in METHODS
+        callable(getattr(permission, method, None)) for method in PERMISSION_METHODS
     ):
         yield error(
             93,
             f"Rooms {pattern!r}: 'permission' decides nothing.",
-            f"Give it one of {', '.join(METHODS)}.",
+            f"Give it one of {', '.join(PERMISSION_METHODS)}.",
         )
 
 

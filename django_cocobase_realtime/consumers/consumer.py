@@ -14,18 +14,18 @@ from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.db import InterfaceError, OperationalError
 
-from ..auth.attempt import attempt
+from ..auth.attempt import authenticate_throttled
 from ..auth.backends import AuthenticationUnavailable
-from ..auth.client_ip import client_address
+from ..auth.client_ip import client_ip
 from ..conf import Limits, conf
 from ..hub.hub import Hub
 from ..identity import Identity
 from ..protocol import Session
 from ..protocol import effects as do
 from ..transport.connection import Connection
-from ..transport.daphne import held_back, unsent_of, wait_for_close
+from ..transport.daphne import get_write_buffer_size, paused_reading, set_close_timeout
 from ..transport.writer import Writer
-from ..utils.limits import Cap, caps
+from ..utils.limits import CounterKey, connection_counters
 from ..wire import frames
 from ..wire.codes import CloseCode, Retry
 from . import collection_effects, room_effects
@@ -36,7 +36,7 @@ FLUSH_TIMEOUT = 2.0  # seconds a closing connection may take to read what it was
 CLOSE_TIMEOUT = 60.0  # and to take the close itself: a client that stalled may yet read it
 RETRY_OVERLOADED_MS = 5000
 RETRY_UNAVAILABLE_MS = 5000
-LONGEST_TIMER = 86400.0  # seconds; event loops take no arbitrarily long ones
+MAX_TIMER_SECONDS = 86400.0  # seconds; event loops take no arbitrarily long ones
 
 
 class RealtimeConsumer(AsyncJsonWebsocketConsumer):
@@ -53,17 +53,17 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         """Serve one connection. Leaves the hub and the caps behind clean, however it ends."""
         self.scope = scope
         self.base_send: Any = send
-        self._address: str = client_address(scope)
-        self._counted: list[tuple[Cap, Any]] = []
+        self._address: str = client_ip(scope)
+        self._counted: list[tuple[CounterKey, Any]] = []
         self._auth_timer: asyncio.TimerHandle | None = None
         self._expiry_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._hub: Hub | None = None
         self._ending: asyncio.Task[None] | None = None
         self._main = asyncio.current_task()
-        self._given_up = False
+        self._abandoned = False
         self._admitted = False
-        self._goodbye = False
+        self._clean_close = False
         try:
             # no channel to listen to as well: Channels' own loop would take two tasks
             while True:
@@ -71,10 +71,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         except StopConsumer:
             pass
         except asyncio.CancelledError:
-            if not self._given_up:
+            if not self._abandoned:
                 raise
         finally:
-            await self._leave()
+            await self._cleanup()
 
     async def dispatch(self, message: Any) -> None:
         """Channels' own looks after database connections at each message; workers do it here."""
@@ -84,7 +84,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             case "websocket.connect":
                 await self.websocket_connect(message)
             case "websocket.disconnect":
-                self._goodbye = self.said_goodbye(int(message.get("code") or 1005))
+                self._clean_close = self.is_clean_close(int(message.get("code") or 1005))
                 raise StopConsumer
 
     # the life of a connection
@@ -97,30 +97,32 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             self.base_send,
             max_bytes=limits.queue_bytes,
             max_messages=limits.queue_messages,
-            on_overflow=self._stalled,
-            unsent=unsent_of(self.base_send),
+            on_overflow=self._on_overflow,
+            get_buffer_size=get_write_buffer_size(self.base_send),
         )
-        connection = Connection(uuid.uuid4().hex, writer, self._end)
+        connection = Connection(uuid.uuid4().hex, writer, self.close_soon)
         self.session = self.make_session(connection, limits)
         if (
-            caps.total >= limits.connections_per_process
-            or caps.count(Cap.ADDRESS, self._address) >= limits.connections_per_address
-            or caps.count(Cap.UNAUTHENTICATED, self._address) >= limits.unauthenticated_per_address
+            connection_counters.total >= limits.connections_per_process
+            or connection_counters.count(CounterKey.ADDRESS, self._address)
+            >= limits.connections_per_address
+            or connection_counters.count(CounterKey.UNAUTHENTICATED, self._address)
+            >= limits.unauthenticated_per_address
         ):
-            await self._perform_all(self.session.close(CloseCode.OVERLOADED, RETRY_OVERLOADED_MS))
+            await self._run(self.session.close(CloseCode.OVERLOADED, RETRY_OVERLOADED_MS))
             return
-        caps.total += 1
+        connection_counters.total += 1
         self._admitted = True
-        self._count(Cap.ADDRESS, self._address)
-        self._count(Cap.UNAUTHENTICATED, self._address)
+        self._increment(CounterKey.ADDRESS, self._address)
+        self._increment(CounterKey.UNAUTHENTICATED, self._address)
         self._auth_timer = self._timer(limits.auth_timeout, self.session.auth_timeout)
-        self._touch()
+        self._reset_idle_timer()
 
     def make_session(self, connection: Connection, limits: Limits) -> Session:
         """The conversation of this connection's dialect."""
         return Session(connection, limits, heartbeat=conf.heartbeat, now=time.monotonic())
 
-    def said_goodbye(self, code: int) -> bool:
+    def is_clean_close(self, code: int) -> bool:
         """Whether a client that closes with this code is not about to come back."""
         return False
 
@@ -128,33 +130,33 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
     ) -> None:
         """A frame: the session decides, the consumer does."""
-        self._touch()
+        self._reset_idle_timer()
         try:
-            with held_back(self.base_send):
-                await self._perform_all(self.session.receive(text_data, time.monotonic()))
+            with paused_reading(self.base_send):
+                await self._run(self.session.receive(text_data, time.monotonic()))
         except (OperationalError, InterfaceError, AuthenticationUnavailable) as error:
             logger.warning("The database is unavailable: %r", error.__cause__ or error)
-            self._end(CloseCode.UNAVAILABLE, RETRY_UNAVAILABLE_MS)
+            self.close_soon(CloseCode.UNAVAILABLE, RETRY_UNAVAILABLE_MS)
         except Exception:
             logger.exception("A request failed.")
-            self._end(CloseCode.INTERNAL_ERROR)
+            self.close_soon(CloseCode.INTERNAL_ERROR)
 
-    async def _leave(self) -> None:
+    async def _cleanup(self) -> None:
         for timer in (self._auth_timer, self._expiry_timer, self._idle_timer):
             _cancel(timer)
         for cap, key in self._counted:
-            caps.release(cap, key)
-        if self._ending is not None and not self._given_up:
+            connection_counters.decrement(cap, key)
+        if self._ending is not None and not self._abandoned:
             self._ending.cancel()
         if self._admitted:
-            caps.total -= 1
+            connection_counters.total -= 1
             if self._hub is not None:
-                await self._hub.close(self.session.connection, lost=not self._goodbye)
+                await self._hub.close(self.session.connection, lost=not self._clean_close)
             await self.session.connection.writer.stop()
 
     # effects
 
-    async def _perform_all(self, steps: do.Steps) -> None:
+    async def _run(self, steps: do.Steps) -> None:
         result: Any = None
         try:
             while True:
@@ -171,13 +173,19 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 await self._close(code, retry_after_ms)
             case do.Authenticate(token):
                 return await self._authenticate(token)
-            case do.Admit():
+            case do.AdmitConnection():
                 return await self._admit()
-            case do.Batch():
-                connection.writer.take_batches(self._present.batches)
-            case do.Expire():
+            case do.EnableBatching():
+                connection.writer.enable_batching(self._present.batcher)
+            case do.ScheduleExpiry():
                 self._watch_expiry()
-            case do.Authorize() | do.Prepare() | do.Attach() | do.Detach() | do.Reconsider():
+            case (
+                do.AuthorizeCollection()
+                | do.OpenTopic()
+                | do.AttachSubscription()
+                | do.DetachSubscription()
+                | do.Reauthorize()
+            ):
                 return await collection_effects.perform(self._present, connection, effect)
             case _:
                 return await room_effects.perform(self._present, connection, effect)
@@ -194,18 +202,21 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         return self.session.identity
 
     async def _authenticate(self, token: str | None) -> Identity | None:
-        return await attempt(token, self.scope, self._address)
+        return await authenticate_throttled(token, self.scope, self._address)
 
     async def _admit(self) -> bool:
-        self._release(Cap.UNAUTHENTICATED, self._address)
+        self._decrement(CounterKey.UNAUTHENTICATED, self._address)
         _cancel(self._auth_timer)
         self._auth_timer = None
         identity = self._identity
         if identity.user_key is not None:
             key = (identity.project, identity.user_key)
-            if caps.count(Cap.USER, key) >= self.session.limits.connections_per_user:
+            if (
+                connection_counters.count(CounterKey.USER, key)
+                >= self.session.limits.connections_per_user
+            ):
                 return False
-            self._count(Cap.USER, key)
+            self._increment(CounterKey.USER, key)
         # only now: whoever is refused costs the hub nothing
         self._hub = Hub.current()
         await self._hub.open(self.session.connection)
@@ -218,25 +229,25 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if expires_at is None:
             return
         left = (expires_at - datetime.now(UTC)).total_seconds()
-        if left > LONGEST_TIMER:
+        if left > MAX_TIMER_SECONDS:
             loop = asyncio.get_running_loop()
-            self._expiry_timer = loop.call_later(LONGEST_TIMER, self._watch_expiry)
+            self._expiry_timer = loop.call_later(MAX_TIMER_SECONDS, self._watch_expiry)
         else:
             self._expiry_timer = self._timer(max(left, 0), self.session.expired)
 
     # closing
 
-    def _end(self, code: CloseCode, retry_after_ms: int | None = None) -> None:
+    def close_soon(self, code: CloseCode, retry_after_ms: int | None = None) -> None:
         """Close from outside a request: the hub, a full queue. At once: not a byte follows."""
         self.session.connection.writer.finish()
-        self._start(self.session.close(code, retry_after_ms))
+        self._start_closing(self.session.close(code, retry_after_ms))
 
-    def _stalled(self) -> None:
-        self._end(CloseCode.SLOW_CONSUMER)
+    def _on_overflow(self) -> None:
+        self.close_soon(CloseCode.SLOW_CONSUMER)
 
-    def _start(self, steps: do.Steps) -> None:
+    def _start_closing(self, steps: do.Steps) -> None:
         if self._ending is None:
-            self._ending = asyncio.get_running_loop().create_task(self._perform_all(steps))
+            self._ending = asyncio.get_running_loop().create_task(self._run(steps))
 
     async def _close(self, code: CloseCode, retry_after_ms: int | None) -> None:
         writer = self.session.connection.writer
@@ -251,41 +262,41 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 if code is CloseCode.SLOW_CONSUMER:
-                    wait_for_close(self.base_send, CLOSE_TIMEOUT)
+                    set_close_timeout(self.base_send, CLOSE_TIMEOUT)
                 await self.close(int(code), code.reason)
         except TimeoutError:
-            self._give_up()
+            self._abandon()
         except Exception as error:
             logger.debug("The socket was gone before it was closed: %r", error)
 
-    def _give_up(self) -> None:
+    def _abandon(self) -> None:
         """Leave a socket that takes not even a close: the server drops it when we return."""
-        self._given_up = True
+        self._abandoned = True
         if self._main is not None:
             self._main.cancel()
 
     # timers and counts
 
     def _timer(self, seconds: float, steps: Callable[[], do.Steps]) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(seconds, self._due, steps)
+        return asyncio.get_running_loop().call_later(seconds, self._on_timer, steps)
 
-    def _due(self, steps: Callable[[], do.Steps]) -> None:
-        self._start(steps())
+    def _on_timer(self, steps: Callable[[], do.Steps]) -> None:
+        self._start_closing(steps())
 
-    def _touch(self) -> None:
+    def _reset_idle_timer(self) -> None:
         seconds = self.session.limits.idle_timeout
         if seconds is not None and self._admitted:
             _cancel(self._idle_timer)
             self._idle_timer = self._timer(seconds, self.session.idle)
 
-    def _count(self, cap: Cap, key: Any) -> None:
-        caps.take(cap, key)
+    def _increment(self, cap: CounterKey, key: Any) -> None:
+        connection_counters.increment(cap, key)
         self._counted.append((cap, key))
 
-    def _release(self, cap: Cap, key: Any) -> None:
+    def _decrement(self, cap: CounterKey, key: Any) -> None:
         if (cap, key) in self._counted:
             self._counted.remove((cap, key))
-            caps.release(cap, key)
+            connection_counters.decrement(cap, key)
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
-from ..auth.client_ip import client_address
-from ..auth.throttling import failures
+from ..auth.client_ip import client_ip
+from ..auth.throttling import auth_throttle
 from ..conf import Limits, conf
 from ..protocol import SdkSession, Session
 from ..transport.connection import Connection
-from ..transport.daphne import held_back
-from ..utils.limits import Cap, caps
+from ..transport.daphne import paused_reading
+from ..utils.limits import CounterKey, connection_counters
 from ..utils.timeouts import Deadlines
 from ..wire import frames, sdk_frames
 from ..wire.codes import CloseCode
@@ -34,14 +34,14 @@ _BAD_KEY = frames.encode(sdk_frames.BAD_KEY)
 _TIMEOUT = frames.encode(sdk_frames.closing(CloseCode.AUTH_TIMEOUT))
 
 
-class _First(msgspec.Struct):
+class _FirstFrame(msgspec.Struct):
     """As much of a first frame as the gate looks at."""
 
     api_key: Any = None
     token: Any = None
 
 
-_decoder = msgspec.json.Decoder(_First)
+_decoder = msgspec.json.Decoder(_FirstFrame)
 
 
 class SdkConsumer(RealtimeConsumer):
@@ -62,7 +62,7 @@ class SdkConsumer(RealtimeConsumer):
     async def accept(self, *args: Any, **kwargs: Any) -> None:
         """The gate has accepted."""
 
-    def said_goodbye(self, code: int) -> bool:
+    def is_clean_close(self, code: int) -> bool:
         """SDKs have no word for leaving but to close the socket."""
         return code in (1000, 1005)
 
@@ -82,19 +82,20 @@ async def serve(scope: Any, receive: Receive, send: Send) -> None:
 
 async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
     """Accept, and wait for the first frame; None where that was the end."""
-    address = client_address(scope)
+    address = client_ip(scope)
     limits = conf.limits
     await receive()
     await send({"type": "websocket.accept"})
     if (
-        caps.total >= limits.connections_per_process
-        or caps.count(Cap.UNAUTHENTICATED, address) >= limits.unauthenticated_per_address
+        connection_counters.total >= limits.connections_per_process
+        or connection_counters.count(CounterKey.UNAUTHENTICATED, address)
+        >= limits.unauthenticated_per_address
     ):
         code = CloseCode.OVERLOADED
         await _refuse(send, frames.encode(sdk_frames.closing(code)), code)
         return None
-    caps.total += 1
-    caps.take(Cap.UNAUTHENTICATED, address)
+    connection_counters.total += 1
+    connection_counters.increment(CounterKey.UNAUTHENTICATED, address)
     try:
         try:
             message = await Deadlines.current().wait(receive(), limits.auth_timeout)
@@ -103,21 +104,21 @@ async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
             return None
         if message["type"] != "websocket.receive":
             return None
-        reason = _wrong(message.get("text"), limits)
+        reason = _known_problem(message.get("text"), limits)
         if reason is None:
             return message
-        delay = failures.delay(address, time.monotonic(), limits)
+        delay = auth_throttle.delay(address, time.monotonic(), limits)
         if delay:
-            with held_back(send):
+            with paused_reading(send):
                 await asyncio.sleep(delay)
         await _refuse(send, reason, CloseCode.BAD_CREDENTIAL)
         return None
     finally:
-        caps.total -= 1
-        caps.release(Cap.UNAUTHENTICATED, address)
+        connection_counters.total -= 1
+        connection_counters.decrement(CounterKey.UNAUTHENTICATED, address)
 
 
-def _wrong(text: str | None, limits: Limits) -> str | None:
+def _known_problem(text: str | None, limits: Limits) -> str | None:
     """What is wrong with a first frame as far as is known already; None for nothing."""
     if text is None or len(text) > limits.auth_bytes:
         return None  # the session says what it thinks of it
@@ -128,7 +129,7 @@ def _wrong(text: str | None, limits: Limits) -> str | None:
     token = first.api_key or first.token
     if not token:
         return _NO_KEY
-    if isinstance(token, str) and failures.refused_before(token, time.monotonic()):
+    if isinstance(token, str) and auth_throttle.is_known_bad(token, time.monotonic()):
         return _BAD_KEY
     return None
 

@@ -11,9 +11,9 @@ from django.db import models
 
 from ..filters import Filter, Row, Schema
 from ..identity import Identity
-from ..permissions import Both, Either, Inverse, Permission, Visible
+from ..permissions import And, Not, Or, Permission, Visible
 
-Check = Callable[[Row, models.Model], bool]
+RowCheck = Callable[[Row, models.Model], bool]
 """Whether one row, also given as an instance, may be seen. May use the ORM."""
 
 
@@ -23,7 +23,7 @@ class Decision:
 
     visible: Filter
     fields: frozenset[str] | None = None
-    check: Check | None = None
+    check: RowCheck | None = None
 
     @property
     def shows_all(self) -> bool:
@@ -53,7 +53,7 @@ class Grant:
 Parse = Callable[[Visible], Filter]
 
 
-def decide(
+def evaluate_permission(
     permission: Any,
     identity: Identity,
     filters: Mapping[str, Any],
@@ -65,27 +65,31 @@ def decide(
     ``filters`` are the client's, ``parse`` makes a `Filter` of what ``visible_to`` returned.
     """
     match permission:
-        case Both(parts=parts):
-            return _both([decide(part, identity, filters, parse, collection) for part in parts])
-        case Either(parts=parts):
-            return _either([decide(part, identity, filters, parse, collection) for part in parts])
-        case Inverse(part=part):
-            return _inverse(decide(part, identity, filters, parse, collection))
+        case And(parts=parts):
+            return _both(
+                [evaluate_permission(part, identity, filters, parse, collection) for part in parts]
+            )
+        case Or(parts=parts):
+            return _either(
+                [evaluate_permission(part, identity, filters, parse, collection) for part in parts]
+            )
+        case Not(part=part):
+            return _inverse(evaluate_permission(part, identity, filters, parse, collection))
     asked = permission() if isinstance(permission, type) else copy(permission)
     if hasattr(asked, "collection"):
         asked.collection = collection
-    if not _ask(asked, "can_subscribe", identity, filters):
+    if not _call(asked, "can_subscribe", identity, filters):
         return None
-    fields = _ask(asked, "fields_for", identity)
-    check: Check | None = None
+    fields = _call(asked, "fields_for", identity)
+    check: RowCheck | None = None
     by_row = getattr(asked, "has_object_permission", None)
     if by_row is not None:
         check = lambda row, instance: bool(by_row(identity, instance))  # noqa: E731
-    visible = parse(_ask(asked, "visible_to", identity))
+    visible = parse(_call(asked, "visible_to", identity))
     return Decision(visible, None if fields is None else frozenset(fields), check)
 
 
-def _ask(permission: Any, question: str, *args: Any) -> Any:
+def _call(permission: Any, question: str, *args: Any) -> Any:
     answer = getattr(permission, question, None) or getattr(Permission(), question)
     return answer(*args)
 
@@ -95,7 +99,7 @@ def _both(decisions: list[Decision | None]) -> Decision | None:
         return None
     given = [decision for decision in decisions if decision is not None]
     first, second = given
-    check: Check | None = None
+    check: RowCheck | None = None
     if first.check is not None or second.check is not None:
         check = lambda row, instance: all(d.sees(row, instance) for d in given)  # noqa: E731
     return Decision(first.visible & second.visible, _common(given), check)
@@ -106,7 +110,7 @@ def _either(decisions: list[Decision | None]) -> Decision | None:
     if len(given) < 2:
         return given[0] if given else None
     first, second = given
-    check: Check | None = None
+    check: RowCheck | None = None
     if first.check is not None or second.check is not None:
         check = lambda row, instance: any(d.sees(row, instance) for d in given)  # noqa: E731
     return Decision(first.visible | second.visible, _common(given), check)

@@ -23,10 +23,10 @@ from ..events import Change, Image
 from ..filters import Filter, InvalidFilter, Kind, Row, Schema, parse
 from ..filters.orm import field_spec
 from ..identity import Identity
-from ..permissions import Both, Visible
+from ..permissions import And, Visible
 from ..utils.transactions import database_for
-from .authorization import Grant, decide
-from .serialization import RowCodec, jsonable
+from .authorization import Grant, evaluate_permission
+from .serialization import RowCodec, to_json_value
 
 logger = logging.getLogger(__name__)
 
@@ -95,12 +95,12 @@ class Collection:
 
     def grant(self, identity: Identity, filters: Mapping[str, Any]) -> Grant | None:
         """Ask the permission; None for a refusal. May use the ORM: not for event loops."""
-        asked = self if self.permission is None else Both(self._permission, self)
-        decision = decide(asked, identity, filters, self._rows, self)
+        asked = self if self.permission is None else And(self._permission, self)
+        decision = evaluate_permission(asked, identity, filters, self._parse_visible, self)
         if decision is None:
             return None
         if self.project_field is not None:
-            own = self.trusted({self.project_field: identity.project})
+            own = self.parse_trusted_filter({self.project_field: identity.project})
             decision = replace(decision, visible=decision.visible & own)
         readable, allowed = self.readable, self.filterable
         narrowed = decision.fields
@@ -110,20 +110,20 @@ class Collection:
             allowed = frozenset(name for name in allowed if name.partition(".")[0] in narrowed)
         return Grant(decision, readable, allowed, self.schema, self.track)
 
-    def _rows(self, answer: Visible) -> Filter:
+    def _parse_visible(self, answer: Visible) -> Filter:
         """What ``visible_to`` returned, as a filter."""
         if answer is True:
             return Filter.everything()
         if answer is None or answer is False:
             return Filter.nothing()
         if isinstance(answer, Mapping):
-            return self.trusted(answer)
+            return self.parse_trusted_filter(answer)
         raise TypeError(
             f"visible_to of collection {self.name!r} must return a filter (a mapping), "
             f"True, False or None, not {type(answer).__name__}."
         )
 
-    def trusted(self, filters: Mapping[str, Any]) -> Filter:
+    def parse_trusted_filter(self, filters: Mapping[str, Any]) -> Filter:
         """A filter of the project's own. Raises ``ImproperlyConfigured``."""
         try:
             return parse(filters, self.schema, trusted=True, aliases=self._aliases)
@@ -164,7 +164,7 @@ class Collection:
         return found
 
     @cached_property
-    def removed(self) -> Filter | None:
+    def deleted_filter(self) -> Filter | None:
         """Rows that count as deleted though they are there; None where no such thing is known."""
         rule = self.soft_delete
         if rule is None:
@@ -172,11 +172,11 @@ class Collection:
         if isinstance(rule, str):
             flag = self.schema[rule].kind is Kind.BOOLEAN
             rule = {rule: True} if flag else {rule: {"isnull": False}}
-        return self.trusted(rule)
+        return self.parse_trusted_filter(rule)
 
-    def is_removed(self, image: Image) -> bool:
+    def is_deleted(self, image: Image) -> bool:
         """Whether a row with this image counts as deleted."""
-        return self.removed is not None and self.removed.matches(self.row(image))
+        return self.deleted_filter is not None and self.deleted_filter.matches(self.row(image))
 
     def row(self, image: Image) -> Row:
         """An image as filters see it."""
@@ -208,12 +208,12 @@ class Collection:
         return ()
 
     @cached_property
-    def declared_times(self) -> frozenset[str]:
+    def declared_time_fields(self) -> frozenset[str]:
         """Fields that were named to be told as a document's times, readable or not."""
         return frozenset(filter(None, (self.created_field, self.updated_field)))
 
     @cached_property
-    def times(self) -> tuple[str | None, str | None]:
+    def time_fields(self) -> tuple[str | None, str | None]:
         """The fields that say when a row was created and updated: declared, or by their kind."""
 
         def first(flag: str) -> str | None:
@@ -244,7 +244,7 @@ class Collection:
         """The one database in which the collection's rows and its stream live."""
         return database_for(self.model_class)
 
-    def document_of(self, change: Change, using: str) -> dict[str, Any] | None:
+    def make_document(self, change: Change, using: str) -> dict[str, Any] | None:
         """The serializer's document of a row as the change left it (or found it, if that deleted
         it, or made it count as deleted).
 
@@ -254,10 +254,10 @@ class Collection:
         if self._serializer is None:
             return None
         image = change.after
-        if image is None or (change.before is not None and self.is_removed(image)):
+        if image is None or (change.before is not None and self.is_deleted(image)):
             image = change.before
         try:
-            return self.serialize(self.codec.instance(self.model_class, image or {}, using))
+            return self.serialize(self.codec.to_instance(self.model_class, image or {}, using))
         except Exception:
             logger.exception("The serializer of collection %r failed.", self.name)
             return {}
@@ -268,7 +268,7 @@ class Collection:
         if serializer is None:
             return None
         made = serializer(instance)
-        document: dict[str, Any] = jsonable(getattr(made, "data", made))
+        document: dict[str, Any] = to_json_value(getattr(made, "data", made))
         return document
 
 

@@ -20,7 +20,7 @@ from ..conf import conf
 from ..identity import Identity
 
 OPTIONS = ("permission", "history", "durable", "title")
-METHODS = ("can_join", "can_broadcast", "can_see_members")
+PERMISSION_METHODS = ("can_join", "can_broadcast", "can_see_members")
 DURABLE_HISTORY = 1000  # broadcasts that a durable room keeps unless it says otherwise
 
 
@@ -53,17 +53,17 @@ class Room:
 
     def can_join(self, identity: Identity, room: str) -> bool:
         """Whether the identity may enter. A refusal does not tell whether anybody is inside."""
-        return bool(self._decide("can_join", identity, room))
+        return bool(self._call_permission("can_join", identity, room))
 
     def can_broadcast(self, identity: Identity, room: str) -> bool:
         """Whether a member may speak, or only listen."""
-        return bool(self._decide("can_broadcast", identity, room))
+        return bool(self._call_permission("can_broadcast", identity, room))
 
     def can_see_members(self, identity: Identity, room: str) -> bool:
         """Whether a member is told who else is there; how many is told anyway."""
-        return bool(self._decide("can_see_members", identity, room))
+        return bool(self._call_permission("can_see_members", identity, room))
 
-    def _decide(self, question: str, identity: Identity, room: str) -> Any:
+    def _call_permission(self, question: str, identity: Identity, room: str) -> Any:
         method = getattr(self._permission, question, None)
         return identity.is_authenticated if method is None else method(identity, room)
 
@@ -75,14 +75,16 @@ class Room:
         return permission() if isinstance(permission, type) else permission
 
     @property
-    def kept(self) -> int:
+    def history_size(self) -> int:
         """How many broadcasts each room keeps."""
         return self.history or (DURABLE_HISTORY if self.durable else 0)
 
     @cached_property
-    def asks(self) -> bool:
+    def has_custom_permission(self) -> bool:
         """Whether code of the project's decides; else there is nothing to wait for."""
-        overridden = any(getattr(type(self), name) is not getattr(Room, name) for name in METHODS)
+        overridden = any(
+            getattr(type(self), name) is not getattr(Room, name) for name in PERMISSION_METHODS
+        )
         return overridden or self.permission is not None
 
     def grant(self, identity: Identity, room: str) -> RoomGrant | None:
@@ -93,7 +95,7 @@ class Room:
             self, self.can_broadcast(identity, room), self.can_see_members(identity, room)
         )
 
-    def title_of(self, room: str) -> str:
+    def get_title(self, room: str) -> str:
         """What people see, where whoever opened the room gave it no title."""
         return self.title or room
 

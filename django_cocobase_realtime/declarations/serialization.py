@@ -64,7 +64,7 @@ def _json(encoder: type[json.JSONEncoder]) -> Encoder:
     return encode
 
 
-def jsonable(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """What JSON makes of a value, dates, decimals and UUIDs included. Raises ``TypeError``."""
     return json.loads(json.dumps(value, cls=DjangoJSONEncoder))
 
@@ -82,7 +82,7 @@ def _list(item: Encoder) -> Encoder:
     return lambda values: [None if value is None else item(value) for value in values]
 
 
-def _plain(field: models.Field[Any, Any]) -> Encoder:
+def _encoder_for(field: models.Field[Any, Any]) -> Encoder:
     """How a non-null value of the field, already of its Python type, becomes JSON."""
     match field:
         case models.BooleanField():
@@ -115,7 +115,7 @@ def _plain(field: models.Field[Any, Any]) -> Encoder:
     output = getattr(field, "output_field", None)
     if isinstance(output, models.Field):  # generated fields
         return field_encoder(output)
-    return jsonable
+    return to_json_value
 
 
 def _duration(value: timedelta) -> str:
@@ -128,7 +128,7 @@ def field_encoder(field: models.Field[Any, Any]) -> Encoder:
         target = field.target_field
         inner = field_encoder(target)
         return lambda value: None if value is None else str(inner(value))
-    plain = _plain(field)
+    plain = _encoder_for(field)
     if field.primary_key:
         key = plain
         plain = lambda value: str(key(value))  # noqa: E731
@@ -169,7 +169,7 @@ class RowCodec:
         """From values by attname (a ``.values()`` row) to an image."""
         return {name: encode(values[attname]) for name, attname, encode in self._encoders}
 
-    def of_instance(self, instance: models.Model) -> Image | None:
+    def from_instance(self, instance: models.Model) -> Image | None:
         """The image of what an instance just wrote; None where only the database knows it.
 
         That is so for deferred fields, expressions such as ``F()``, and generated fields.
@@ -187,7 +187,7 @@ class RowCodec:
             image[name] = encode(value)
         return image
 
-    def written(self, instance: models.Model, names: Iterable[str]) -> Image | None:
+    def from_update_fields(self, instance: models.Model, names: Iterable[str]) -> Image | None:
         """Like ``of_instance`` for some fields, by name or attname."""
         held = instance.__dict__
         image = {}
@@ -200,13 +200,13 @@ class RowCodec:
                 image[name] = encode(value)
         return image
 
-    def instance(self, model: type[models.Model], image: Image, using: str) -> models.Model:
+    def to_instance(self, model: type[models.Model], image: Image, using: str) -> models.Model:
         """A row as it was, as an instance of ``model``; what the image lacks is deferred."""
         held = [(field, image[name]) for name, field in self.fields.items() if name in image]
         values = [value if value is None else field.to_python(value) for field, value in held]
         return model.from_db(using, [field.attname for field, _ in held], values)
 
-    def key(self, value: Any) -> str:
+    def document_id(self, value: Any) -> str:
         """A primary key's value as a document id."""
         return str(_key_encoder(self.model)(value))
 
@@ -219,6 +219,6 @@ def _key_encoder(model: type[models.Model]) -> Encoder:
     return field_encoder(model._meta.pk)
 
 
-def difference(before: Image, after: Image) -> tuple[str, ...]:
+def changed_fields(before: Image, after: Image) -> tuple[str, ...]:
     """Names of the fields whose value differs."""
     return tuple(name for name, value in after.items() if before.get(name, _MISSING) != value)

@@ -8,12 +8,12 @@ from ..events import Change, Image
 from .collection import Collection
 
 
-def as_seen(change: Change, collection: Collection) -> Change | None:
+def apply_soft_delete(change: Change, collection: Collection) -> Change | None:
     """The change as clients of the collection see it; None for one of a row that is not there."""
-    if collection.removed is None:
+    if collection.deleted_filter is None:
         return change
-    before = _there(change.before, collection)
-    after = _there(change.after, collection)
+    before = _exists(change.before, collection)
+    after = _exists(change.after, collection)
     match change.op:
         case "created":
             return change if after else None
@@ -29,5 +29,5 @@ def as_seen(change: Change, collection: Collection) -> Change | None:
     return None
 
 
-def _there(image: Image | None, collection: Collection) -> bool:
-    return image is not None and not collection.is_removed(image)
+def _exists(image: Image | None, collection: Collection) -> bool:
+    return image is not None and not collection.is_deleted(image)

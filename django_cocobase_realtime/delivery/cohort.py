@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
-class Shape:
+class FrameSpec:
     """What frames depend on, and what decides whether there is one.
 
     Tables keep one of each, so that equal ones are the same.
@@ -29,7 +29,7 @@ class Shape:
 
     dialect: str
     fields: tuple[str, ...] | None
-    names: tuple[str, ...]
+    subscriptions: tuple[str, ...]
     events: frozenset[str]
     transitions: bool
     changed: frozenset[str] | None
@@ -53,7 +53,7 @@ class Shape:
 Way = Literal["solo", "gathered", "checked"]
 
 
-class Crowd:
+class Cohort:
     """``seen`` is the number of the last event that all of its members were told of.
 
     Where every subscriber asks for something of his own, crowds have one member: it takes no
@@ -62,7 +62,7 @@ class Crowd:
 
     __slots__ = ("filter", "members", "seen", "shape", "way", "writer")
 
-    def __init__(self, filter: Filter, shape: Shape, way: Way) -> None:
+    def __init__(self, filter: Filter, shape: FrameSpec, way: Way) -> None:
         self.filter = filter
         self.shape = shape
         self.way = way
@@ -95,7 +95,7 @@ class Crowd:
         self.members = self.writer = None
         return True
 
-    def tell(self, writers: list[Writer]) -> None:
+    def add_writers(self, writers: list[Writer]) -> None:
         """Add the writers of all members."""
         if self.writer is not None:
             writers.append(self.writer)
@@ -103,12 +103,12 @@ class Crowd:
             writers += self.members.values()
 
 
-class Told:
+class Recipients:
     """Writers that get the same event in the same shape."""
 
     __slots__ = ("event", "shape", "writers")
 
-    def __init__(self, shape: Shape, event: str) -> None:
+    def __init__(self, shape: FrameSpec, event: str) -> None:
         self.shape = shape
         self.event = event
         self.writers: list[Writer] = []

@@ -9,11 +9,11 @@ from ..events import Change
 from ..log.cursor import encode as encode_cursor
 from ..transport.connection import NATIVE
 from ..wire import frames
-from .cohort import Shape
-from .sdk_event_frames import sdk_change, shows_old
+from .cohort import FrameSpec
+from .sdk_event_frames import encode_sdk_change, shows_old_values
 from .table import Delivery, Subscription
 
-Look = tuple[str, tuple[str, ...] | None, str, tuple[str, ...]]
+FrameKey = tuple[str, tuple[str, ...] | None, str, tuple[str, ...]]
 """(dialect, projection, name of the event, names of the connection's matching subscriptions)."""
 
 
@@ -26,12 +26,12 @@ class ChangeFrames:
         self._change = change
         self._max_bytes = max_bytes
         self._replayed = replayed
-        self._texts: dict[Look, str] = {}
+        self._texts: dict[FrameKey, str] = {}
         self.cursor = cursor_of(change)
 
-    def text(self, shape: Shape, event: str) -> str:
+    def text(self, shape: FrameSpec, event: str) -> str:
         """The frame for a connection with one matching subscription, of this shape."""
-        return self._text((shape.dialect, shape.fields, event, shape.names))
+        return self._text((shape.dialect, shape.fields, event, shape.subscriptions))
 
     def texts(self, deliveries: Iterable[Delivery]) -> list[str]:
         """The frames that one connection gets for its matching subscriptions.
@@ -42,11 +42,11 @@ class ChangeFrames:
         for subscription, event in deliveries:
             if subscription.connection.dialect != NATIVE:
                 return [self._sdk(subscription)]
-            look = (subscription.connection.dialect, subscription.view.fields, event)
+            look = (subscription.connection.dialect, subscription.query.fields, event)
             looks.setdefault(look, []).append(subscription.name)
         return [self._text((*look, tuple(names))) for look, names in looks.items()]
 
-    def _text(self, look: Look) -> str:
+    def _text(self, look: FrameKey) -> str:
         text = self._texts.get(look)
         if text is None:
             text = self._texts[look] = self._encode(look)
@@ -54,17 +54,17 @@ class ChangeFrames:
 
     def _sdk(self, subscription: Subscription) -> str:
         """For a connection of the published SDKs, which has one subscription."""
-        change, fields = self._change, subscription.view.fields
-        old = shows_old(change, subscription)
+        change, fields = self._change, subscription.query.fields
+        old = shows_old_values(change, subscription)
         look = (subscription.connection.dialect, fields, "old" if old else "", ())
         text = self._texts.get(look)
         if text is None:
             data = data_of(change, fields)
-            text = sdk_change(change, fields, data, old=old, max_bytes=self._max_bytes)
+            text = encode_sdk_change(change, fields, data, old=old, max_bytes=self._max_bytes)
             self._texts[look] = text
         return text
 
-    def _encode(self, look: Look) -> str:
+    def _encode(self, look: FrameKey) -> str:
         _, fields, event, names = look
         frame = self._frame(fields, event, names)
         text = frames.encode(frame)

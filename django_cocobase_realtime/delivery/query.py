@@ -20,13 +20,13 @@ from ..filters import Filter, FilterLimits, InvalidFilter, parse
 from ..identity import Identity
 from ..wire.codes import ErrorCode
 from ..wire.commands import Subscribe
-from .table import EVENTS, View
+from .table import EVENTS, AuthorizedQuery
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Subscribe).decode
 
 
-class Refusal(Exception):
+class SubscriptionRefused(Exception):
     """The subscription is refused: ``code`` and a sentence."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
@@ -34,7 +34,9 @@ class Refusal(Exception):
         self.code = code
 
 
-def view_of(limits: Limits, command: Subscribe, grant: Grant, identity: Identity | None) -> View:
+def authorize_query(
+    limits: Limits, command: Subscribe, grant: Grant, identity: Identity | None
+) -> AuthorizedQuery:
     """What the subscription would see by this grant. Raises `Refusal`."""
     decision = grant.decision
     filter = _filter(limits, command, grant) & decision.visible
@@ -49,20 +51,20 @@ def view_of(limits: Limits, command: Subscribe, grant: Grant, identity: Identity
         None if command.changed is None else sorted(command.changed),
         None if identity is None else (identity.project, identity.user_key),
     )
-    return View(filter, fields, _scope(parts), decision.check)
+    return AuthorizedQuery(filter, fields, _scope(parts), decision.check)
 
 
-def view_again(limits: Limits, asked: bytes, identity: Identity) -> View | None:
+def rebuild_query(limits: Limits, asked: bytes, identity: Identity) -> AuthorizedQuery | None:
     """The same question when rights may have changed; None for a refusal. May use the ORM."""
     command = _decode(asked)
     try:
         grant = registry.get(command.collection).grant(identity, command.filters or {})
-        return None if grant is None else view_of(limits, command, grant, identity)
-    except (Refusal, UnknownCollection):
+        return None if grant is None else authorize_query(limits, command, grant, identity)
+    except (SubscriptionRefused, UnknownCollection):
         return None
 
 
-def packed(command: Subscribe) -> bytes:
+def serialize_request(command: Subscribe) -> bytes:
     """What ``view_again`` needs of a request: a fifth of what it takes as objects."""
     asked = replace(command, id=None, subscription=None, since=None, scope=None, snapshot=False)
     return _encode(asked)
@@ -82,7 +84,7 @@ def _filter(limits: Limits, command: Subscribe, grant: Grant) -> Filter:
     try:
         found = parse(command.filters or {}, grant.schema, allowed=grant.filters, limits=bounds)
     except InvalidFilter as error:
-        raise Refusal(ErrorCode.INVALID_FILTER, str(error)) from None
+        raise SubscriptionRefused(ErrorCode.INVALID_FILTER, str(error)) from None
     if command.document is None:
         return found
     key = next((name for name, spec in grant.schema.items() if spec.primary_key), None)
@@ -98,12 +100,12 @@ def _check_changes(command: Subscribe, grant: Grant) -> None:
     """Old values are known where they are asked for, and only readable fields are named."""
     if (command.transitions or command.changed is not None) and not grant.tracked:
         message = "This collection keeps no old values: neither transitions nor changed."
-        raise Refusal(ErrorCode.BAD_REQUEST, message)
+        raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
     readable = set(grant.filters if grant.fields is None else grant.fields)
     unknown = sorted(set(command.changed or ()) - readable)
     if unknown:
         message = f"Unknown fields {unknown} in changed; readable are {sorted(readable)}."
-        raise Refusal(ErrorCode.BAD_REQUEST, message)
+        raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
 
 
 def _projection(grant: Grant, asked: list[str] | None) -> tuple[str, ...] | None:
@@ -116,5 +118,5 @@ def _projection(grant: Grant, asked: list[str] | None) -> tuple[str, ...] | None
     unknown = sorted(wanted - set(grant.fields))
     if unknown:
         message = f"Unknown fields {unknown}; readable are {list(grant.fields)}."
-        raise Refusal(ErrorCode.BAD_REQUEST, message)
+        raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
     return tuple(name for name in grant.fields if name in wanted)

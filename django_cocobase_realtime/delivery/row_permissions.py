@@ -18,34 +18,34 @@ from typing import Any
 from django.db import Error as DatabaseFailure
 from django.db import models
 
-from ..declarations.authorization import Check
+from ..declarations.authorization import RowCheck
 from ..declarations.collection import Collection
 from ..events import Change, Image
 from ..filters import Row
-from ..utils.concurrency import run
+from ..utils.concurrency import run_in_threadpool
 from ..wire.codes import CloseCode
 from .table import Delivery, Subscription
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 1000  # changes of one collection that may wait for their checks
-SLOW = 1.0  # seconds of one change's checks that are worth a warning
+MAX_BACKLOG = 1000  # changes of one collection that may wait for their checks
+SLOW_SECONDS = 1.0  # seconds of one change's checks that are worth a warning
 RETRY_MS = 5000
 
 
 @dataclass(slots=True)
-class Spent:
+class RowPermissionStats:
     """What the checks of one process have cost so far."""
 
-    asked: int = 0
+    evaluated: int = 0
     seconds: float = 0.0
     waiting: int = 0
 
 
-spent = Spent()
+stats = RowPermissionStats()
 
 
-class Checks:
+class RowPermissionQueue:
     """Decides, in order, who of those that must be asked sees a change. One a collection."""
 
     def __init__(
@@ -58,22 +58,22 @@ class Checks:
 
     def put(self, change: Change, subscriptions: list[Subscription]) -> None:
         """Decide about this change when those before it are decided."""
-        if len(self._waiting) >= BACKLOG:
+        if len(self._waiting) >= MAX_BACKLOG:
             for subscription in subscriptions:
                 subscription.connection.close(CloseCode.OVERLOADED, RETRY_MS)
             return
         for subscription in subscriptions:
-            if subscription.unchecked is None:
-                subscription.unchecked = deque()
-            subscription.unchecked.append(change.seq or 0)
-        self._waiting.append((change, {each: each.rights for each in subscriptions}))
-        spent.waiting += 1
+            if subscription.pending_row_checks is None:
+                subscription.pending_row_checks = deque()
+            subscription.pending_row_checks.append(change.seq or 0)
+        self._waiting.append((change, {each: each.permissions_version for each in subscriptions}))
+        stats.waiting += 1
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def stop(self) -> None:
         """Decide nothing more."""
-        spent.waiting -= len(self._waiting)
+        stats.waiting -= len(self._waiting)
         self._waiting.clear()
         if self._task is not None:
             self._task.cancel()
@@ -84,19 +84,21 @@ class Checks:
             while self._waiting:
                 change, subscriptions = self._waiting[0]
                 try:
-                    found = await run(judge, self._collection, change, subscriptions)
+                    found = await run_in_threadpool(
+                        evaluate, self._collection, change, subscriptions
+                    )
                 except Exception as error:
                     logger.warning("Permissions could not be checked: %r", error)
                     for subscription in subscriptions:
                         subscription.connection.close(CloseCode.UNAVAILABLE)
                     found = []
                 self._waiting.popleft()
-                spent.waiting -= 1
+                stats.waiting -= 1
                 # what was asked before its rights changed counts no more
                 live = {
                     s
                     for s, rights in subscriptions.items()
-                    if s.rights == rights and _took_off(s, change.seq or 0)
+                    if s.permissions_version == rights and _pop_pending(s, change.seq or 0)
                 }
                 try:
                     self._deliver(change, [(s, event) for s, event in found if s in live])
@@ -108,14 +110,14 @@ class Checks:
             self._task = None
 
 
-def _took_off(subscription: Subscription, seq: int) -> bool:
+def _pop_pending(subscription: Subscription, seq: int) -> bool:
     """Whether it still waits for this event, which it now does no more.
 
     What begins anew reads the log instead, and may wait for later ones by now.
     """
     held, waits = (
         subscription.connection.subscriptions.get(subscription.name),
-        subscription.unchecked,
+        subscription.pending_row_checks,
     )
     if held is not subscription or not waits or waits[0] != seq:
         return False
@@ -123,27 +125,27 @@ def _took_off(subscription: Subscription, seq: int) -> bool:
     return True
 
 
-def judge(
+def evaluate(
     collection: Collection, change: Change, subscriptions: Iterable[Subscription]
 ) -> list[Delivery]:
     """Who sees the change, and as what. In a worker thread: may use the ORM."""
     started = time.monotonic()
-    before, after = _Seen.of(collection, change.before), _Seen.of(collection, change.after)
+    before, after = _RowState.of(collection, change.before), _RowState.of(collection, change.after)
     found: list[Delivery] = []
     for subscription in subscriptions:
-        was = before is not None and before.by(subscription)
-        now = after is not None and after.by(subscription)
-        event = subscription.shape.event_of(change, was, now)
+        was = before is not None and before.is_visible_to(subscription)
+        now = after is not None and after.is_visible_to(subscription)
+        event = subscription.frame_spec.event_of(change, was, now)
         if event is not None:
             found.append((subscription, event))
     took = time.monotonic() - started
-    spent.seconds += took
-    if took > SLOW:
+    stats.seconds += took
+    if took > SLOW_SECONDS:
         logger.warning("Permission checks of one change took %.1f s; narrow visible_to.", took)
     return found
 
 
-class _Seen:
+class _RowState:
     """One state of a row, asked about once an identity and view."""
 
     def __init__(self, row: Row, instance: models.Model) -> None:
@@ -152,14 +154,14 @@ class _Seen:
         self._answers: dict[Any, bool] = {}
 
     @classmethod
-    def of(cls, collection: Collection, image: Image | None) -> _Seen | None:
+    def of(cls, collection: Collection, image: Image | None) -> _RowState | None:
         if image is None:
             return None
-        instance = collection.codec.instance(collection.model_class, image, collection.database)
+        instance = collection.codec.to_instance(collection.model_class, image, collection.database)
         return cls(collection.row(image), instance)
 
-    def by(self, subscription: Subscription) -> bool:
-        view = subscription.view
+    def is_visible_to(self, subscription: Subscription) -> bool:
+        view = subscription.query
         if not view.filter.matches(self._row):
             return False
         if view.check is None:
@@ -170,8 +172,8 @@ class _Seen:
             answer = self._answers[key] = self._ask(view.check)
         return answer
 
-    def _ask(self, check: Check) -> bool:
-        spent.asked += 1
+    def _ask(self, check: RowCheck) -> bool:
+        stats.evaluated += 1
         try:
             return check(self._row, self._instance)
         except DatabaseFailure:
@@ -181,7 +183,7 @@ class _Seen:
             return False
 
 
-def sees(collection: Collection, subscription: Subscription, image: Image) -> bool:
+def is_visible(collection: Collection, subscription: Subscription, image: Image) -> bool:
     """Whether a subscription may see a row as it stands. In a worker thread: may use the ORM."""
-    seen = _Seen.of(collection, image)
-    return seen is not None and seen.by(subscription)
+    seen = _RowState.of(collection, image)
+    return seen is not None and seen.is_visible_to(subscription)

@@ -11,19 +11,19 @@ from ..wire import frames, sdk_frames
 from .table import Subscription
 
 
-def shows_old(change: Change, subscription: Subscription) -> bool:
+def shows_old_values(change: Change, subscription: Subscription) -> bool:
     """Whether the subscription may see the row as it was before, too.
 
     Where each row is checked by itself, nobody asked about that one: no.
     """
     if change.op != "updated" or change.before is None or change.document is not None:
         return False
-    if subscription.view.check is not None or subscription.view.fields is None:
+    if subscription.query.check is not None or subscription.query.fields is None:
         return False
-    return subscription.view.filter.matches(registry.get(change.collection).row(change.before))
+    return subscription.query.filter.matches(registry.get(change.collection).row(change.before))
 
 
-def sdk_change(
+def encode_sdk_change(
     change: Change,
     fields: tuple[str, ...] | None,
     data: dict[str, Any],
@@ -34,7 +34,7 @@ def sdk_change(
     """The frame, encoded; ``old``: with what the changed fields were."""
     collection = registry.get(change.collection)
     image = (change.before if change.op == "deleted" else change.after) or {}
-    created, updated = (_time(collection, name, image, data) for name in collection.times)
+    created, updated = (_time(collection, name, image, data) for name in collection.time_fields)
     was = None
     if old and fields is not None and change.before is not None and change.changed is not None:
         shown = [name for name in change.changed if name in fields]
@@ -63,7 +63,7 @@ def _time(
     collection: Collection, name: str | None, image: dict[str, Any], data: dict[str, Any]
 ) -> str | None:
     """A time of the row's, where it was declared, or is among what may be read anyway."""
-    if name is None or (name not in collection.declared_times and name not in data):
+    if name is None or (name not in collection.declared_time_fields and name not in data):
         return None
     value = image.get(name)
     return value if isinstance(value, str) else None

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from ..declarations.authorization import Check
+from ..declarations.authorization import RowCheck
 from ..events import Change, Image
 from ..filters import Filter, FilterIndex, Row, Schema
 from ..log.cursor import Position
 from ..transport.connection import NATIVE
-from ..utils.small_set import Few, each, put, size, take
-from .cohort import Crowd, Shape, Told, Way
+from ..utils.small_set import SmallSet, add_to, items, length, remove_from
+from .cohort import Cohort, FrameSpec, Recipients, Way
 
 if TYPE_CHECKING:
     from ..transport.connection import Connection
@@ -29,7 +29,7 @@ EVENTS = frozenset({"created", "updated", "deleted"})
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class AuthorizedQuery:
     """What a subscription may see, as its identity's rights were when it was asked.
 
     ``filter`` is what the client asked for AND what the permission allows; ``check`` decides
@@ -40,11 +40,11 @@ class View:
     filter: Filter
     fields: tuple[str, ...] | None
     scope: str = ""
-    check: Check | None = None
+    check: RowCheck | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SnapshotQuery:
     """Which documents: ``limit`` of them at most, in ``order`` (a field, with ``-`` downwards)."""
 
     limit: int
@@ -52,11 +52,11 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
+class CatchUpPlan:
     """How a subscription is brought up to date: documents first, then what came ``after``."""
 
     after: Position | None = None
-    wanted: Wanted | None = None
+    snapshot: SnapshotQuery | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -79,25 +79,25 @@ class Subscription:
     connection: Connection
     name: str
     collection: str
-    view: View
+    query: AuthorizedQuery
     events: frozenset[str] = EVENTS
     transitions: bool = False
     changed: frozenset[str] | None = None
-    asked: bytes = b""
-    rights: int = 0
-    crowd: Crowd | None = None
-    seen: int = 0
-    starting: asyncio.Task[None] | None = None
-    begin: Begin | None = None
-    held: list[str] | None = None
-    unchecked: deque[int] | None = None
+    request: bytes = b""
+    permissions_version: int = 0
+    cohort: Cohort | None = None
+    last_seq: int = 0
+    catchup_task: asyncio.Task[None] | None = None
+    plan: CatchUpPlan | None = None
+    buffered: list[str] | None = None
+    pending_row_checks: deque[int] | None = None
 
     @property
-    def shape(self) -> Shape:
+    def frame_spec(self) -> FrameSpec:
         """What its frames look like, and when there is one."""
-        return Shape(
+        return FrameSpec(
             self.connection.dialect,
-            self.view.fields,
+            self.query.fields,
             (self.name,),
             self.events,
             self.transitions,
@@ -114,86 +114,86 @@ class SubscriptionTable:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self._literal: FilterIndex[Crowd] = FilterIndex()
-        self._transitional: FilterIndex[Crowd] = FilterIndex()
-        self._checked: FilterIndex[Crowd] = FilterIndex()
-        self._crowds: dict[tuple[Filter, Shape, Way], Crowd] = {}
-        self._shapes: WeakValueDictionary[Shape, Shape] = WeakValueDictionary()
-        self._of: dict[Connection, Few[Subscription]] = {}
+        self._plain: FilterIndex[Cohort] = FilterIndex()
+        self._transitions: FilterIndex[Cohort] = FilterIndex()
+        self._row_checked: FilterIndex[Cohort] = FilterIndex()
+        self._cohorts: dict[tuple[Filter, FrameSpec, Way], Cohort] = {}
+        self._frame_specs: WeakValueDictionary[FrameSpec, FrameSpec] = WeakValueDictionary()
+        self._by_connection: dict[Connection, SmallSet[Subscription]] = {}
 
     def __iter__(self) -> Iterator[Subscription]:
-        return iter([member for crowd in self._crowds.values() for member in crowd])
+        return iter([member for crowd in self._cohorts.values() for member in crowd])
 
     def add(self, subscription: Subscription) -> None:
         """Let it hear from the next event on; again where what it sees or holds has changed."""
         self.discard(subscription)
-        view, connection = subscription.view, subscription.connection
-        indexes = (self._literal, self._transitional, self._checked)
+        view, connection = subscription.query, subscription.connection
+        indexes = (self._plain, self._transitions, self._row_checked)
         known = next(filter(None, (index.known(view.filter) for index in indexes)), None)
         if known is not None:  # one of each is enough
-            subscription.view = replace(view, filter=known)
+            subscription.query = replace(view, filter=known)
         if view.check is not None:
-            self._enter(subscription, "checked")
+            self._add_to_cohort(subscription, "checked")
             return
-        put(self._of, connection, subscription)
-        siblings = self._of[connection]
-        match size(siblings):
+        add_to(self._by_connection, connection, subscription)
+        siblings = self._by_connection[connection]
+        match length(siblings):
             case 1:
-                self._enter(subscription, _alone(subscription))
+                self._add_to_cohort(subscription, _single_mode(subscription))
             case 2:
-                for sibling in each(siblings):
-                    self._leave(sibling)
-                    self._enter(sibling, "gathered")
+                for sibling in items(siblings):
+                    self._remove_from_cohort(sibling)
+                    self._add_to_cohort(sibling, "gathered")
             case _:
-                self._enter(subscription, "gathered")
+                self._add_to_cohort(subscription, "gathered")
 
     def discard(self, subscription: Subscription) -> None:
         """Let it hear no more; nothing where it was not there."""
-        crowd = subscription.crowd
+        crowd = subscription.cohort
         if crowd is None:
             return
-        self._leave(subscription)
+        self._remove_from_cohort(subscription)
         if crowd.way == "checked":
             return
-        take(self._of, subscription.connection, subscription)
-        siblings = self._of.get(subscription.connection)
-        if size(siblings) == 1:
-            (left,) = each(siblings)
-            self._leave(left)
-            self._enter(left, _alone(left))
+        remove_from(self._by_connection, subscription.connection, subscription)
+        siblings = self._by_connection.get(subscription.connection)
+        if length(siblings) == 1:
+            (left,) = items(siblings)
+            self._remove_from_cohort(left)
+            self._add_to_cohort(left, _single_mode(left))
 
-    def _enter(self, subscription: Subscription, way: Way) -> None:
-        filter, shape = subscription.view.filter, subscription.shape
-        shape = self._shapes.setdefault(shape, shape)
+    def _add_to_cohort(self, subscription: Subscription, way: Way) -> None:
+        filter, shape = subscription.query.filter, subscription.frame_spec
+        shape = self._frame_specs.setdefault(shape, shape)
         key = (filter, shape, way)
-        crowd = self._crowds.get(key)
+        crowd = self._cohorts.get(key)
         if crowd is None:
-            crowd = self._crowds[key] = Crowd(*key)
+            crowd = self._cohorts[key] = Cohort(*key)
             self._index(crowd).add(crowd, filter)
         crowd.add(subscription)
-        subscription.crowd = crowd
+        subscription.cohort = crowd
 
-    def _leave(self, subscription: Subscription) -> None:
-        crowd = subscription.crowd
+    def _remove_from_cohort(self, subscription: Subscription) -> None:
+        crowd = subscription.cohort
         if crowd is None:
             return
-        subscription.seen = max(subscription.seen, crowd.seen)
-        subscription.crowd = None
+        subscription.last_seq = max(subscription.last_seq, crowd.seen)
+        subscription.cohort = None
         if crowd.discard(subscription):
-            del self._crowds[crowd.filter, crowd.shape, crowd.way]
+            del self._cohorts[crowd.filter, crowd.shape, crowd.way]
             self._index(crowd).discard(crowd, crowd.filter)
 
-    def _index(self, crowd: Crowd) -> FilterIndex[Crowd]:
+    def _index(self, crowd: Cohort) -> FilterIndex[Cohort]:
         if crowd.way == "checked":
-            return self._checked
-        return self._transitional if crowd.shape.transitions else self._literal
+            return self._row_checked
+        return self._transitions if crowd.shape.transitions else self._plain
 
-    def seen(self, subscription: Subscription) -> int:
+    def last_seq(self, subscription: Subscription) -> int:
         """The number of the last event that a subscription was told of."""
-        crowd = subscription.crowd
-        return subscription.seen if crowd is None else max(subscription.seen, crowd.seen)
+        crowd = subscription.cohort
+        return subscription.last_seq if crowd is None else max(subscription.last_seq, crowd.seen)
 
-    def deliveries(self, change: Change) -> tuple[list[Told], list[Delivery]]:
+    def find_recipients(self, change: Change) -> tuple[list[Recipients], list[Delivery]]:
         """Who must be told of this change, but for those whose ``check`` must be asked.
 
         First by the frame that all of them get; then those whose connection may get more of it.
@@ -201,57 +201,61 @@ class SubscriptionTable:
         before, after = self.row(change.before), self.row(change.after)
         gone = change.op == "deleted"
         judged = before if gone else after
-        told: list[Told] = []
+        told: list[Recipients] = []
         single: list[Delivery] = []
-        if judged is not None and self._literal:
-            crowds = self._literal.matching(judged)
-            told += _told(change, crowds, gone, not gone, single)
-        if self._transitional:
-            was = {} if before is None else dict.fromkeys(self._transitional.matching(before))
-            now = {} if after is None else dict.fromkeys(self._transitional.matching(after))
-            told += _told(change, [c for c in was if c in now], True, True, single)
-            told += _told(change, [c for c in was if c not in now], True, False, single)
-            told += _told(change, [c for c in now if c not in was], False, True, single)
+        if judged is not None and self._plain:
+            crowds = self._plain.matching(judged)
+            told += _collect_recipients(change, crowds, gone, not gone, single)
+        if self._transitions:
+            was = {} if before is None else dict.fromkeys(self._transitions.matching(before))
+            now = {} if after is None else dict.fromkeys(self._transitions.matching(after))
+            told += _collect_recipients(change, [c for c in was if c in now], True, True, single)
+            told += _collect_recipients(
+                change, [c for c in was if c not in now], True, False, single
+            )
+            told += _collect_recipients(
+                change, [c for c in now if c not in was], False, True, single
+            )
         return told, single
 
-    def unchecked(self, change: Change) -> list[Subscription]:
+    def find_row_checked(self, change: Change) -> list[Subscription]:
         """Those whose ``check`` must be asked: their filter holds the row, before or after."""
-        if not self._checked:
+        if not self._row_checked:
             return []
-        found: dict[Crowd, None] = {}
+        found: dict[Cohort, None] = {}
         for row in (self.row(change.before), self.row(change.after)):
             if row is not None:
-                found |= dict.fromkeys(self._checked.matching(row))
+                found |= dict.fromkeys(self._row_checked.matching(row))
         return [member for crowd in found for member in crowd]
 
-    def event_to(self, subscription: Subscription, change: Change) -> str | None:
+    def event_for(self, subscription: Subscription, change: Change) -> str | None:
         """What the change is to one subscription, by its filter alone."""
         before, after = self.row(change.before), self.row(change.after)
-        matches = subscription.view.filter.matches
+        matches = subscription.query.filter.matches
         was = before is not None and matches(before)
-        return subscription.shape.event_of(change, was, after is not None and matches(after))
+        return subscription.frame_spec.event_of(change, was, after is not None and matches(after))
 
     def row(self, image: Image | None) -> Row | None:
         """An image as filters see it."""
         return None if image is None else Row(image, self.schema)
 
 
-def _alone(subscription: Subscription) -> Way:
+def _single_mode(subscription: Subscription) -> Way:
     """Solo where its frames are those of its shape: nothing is held, and no old row matters.
 
     The SDKs' frames also depend on whether the row matched before.
     """
-    alike = subscription.held is None and subscription.connection.dialect == NATIVE
+    alike = subscription.buffered is None and subscription.connection.dialect == NATIVE
     return "solo" if alike else "gathered"
 
 
-def _told(
-    change: Change, crowds: Iterable[Crowd], was: bool, now: bool, single: list[Delivery]
-) -> list[Told]:
+def _collect_recipients(
+    change: Change, crowds: Iterable[Cohort], was: bool, now: bool, single: list[Delivery]
+) -> list[Recipients]:
     """Members of solo crowds by their shape; those of others are added to ``single``."""
-    told: dict[Shape, Told | None] = {}
-    last: Shape | None = None
-    each: Told | None = None
+    told: dict[FrameSpec, Recipients | None] = {}
+    last: FrameSpec | None = None
+    each: Recipients | None = None
     seq = change.seq or 0
     for crowd in crowds:
         shape = crowd.shape
@@ -259,13 +263,13 @@ def _told(
             last = shape
             if shape not in told:
                 event = shape.event_of(change, was, now)
-                told[shape] = None if event is None else Told(shape, event)
+                told[shape] = None if event is None else Recipients(shape, event)
             each = told[shape]
         if each is None:
             continue
         if crowd.way == "solo":
             crowd.seen = seq
-            crowd.tell(each.writers)
+            crowd.add_writers(each.writers)
         else:
             single += [(subscription, each.event) for subscription in crowd]
     return [each for each in told.values() if each is not None and each.writers]

@@ -11,20 +11,20 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from ..events import Bell, Change, encode
+from ..events import Change, LogAppended, encode
 from ..log.cursor import Position
-from ..log.follow import Progress, follow
-from ..log.reader import Extent
+from ..log.follow import StreamBatch, fetch_new
+from ..log.reader import StreamRange
 from ..pubsub.broker import broker
 from ..utils.concurrency import DatabaseThread
 
 logger = logging.getLogger(__name__)
 
-LARGE = 32 * 1024  # bytes beyond which others get a bell and read the event in the log
-RETRY = 1.0  # seconds between looks at a database that fails
+MAX_INLINE_BYTES = 32 * 1024  # bytes beyond which others get a bell and read the event in the log
+RETRY_INTERVAL = 1.0  # seconds between looks at a database that fails
 
 
-class Feed:
+class LogTailer:
     """Delivers each event of a stream once, in order, without a gap.
 
     ``deliver`` takes one event; ``lost`` is called where the position is not in the log any more.
@@ -49,7 +49,7 @@ class Feed:
         self._lost = lost
         self._started = False
         self._wake = asyncio.Event()
-        self._rung = False
+        self._notified = False
         self._waiters: list[asyncio.Future[None]] = []
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -59,20 +59,20 @@ class Feed:
         return Position(self.epoch, self.seq)
 
     @property
-    def extent(self) -> Extent:
+    def range(self) -> StreamRange:
         """What a client may go on from, as of the last look at the log."""
-        return Extent(self.epoch, self.seq, self.floor)
+        return StreamRange(self.epoch, self.seq, self.floor)
 
     def stop(self) -> None:
         """Read no more."""
         self._task.cancel()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Look at the log: something waits there."""
-        self._rung = True
+        self._notified = True
         self._wake.set()
 
-    def take(self, change: Change) -> None:
+    def receive(self, change: Change) -> None:
         """An event that the broker brought."""
         if not self._started or change.seq is None:
             return
@@ -84,7 +84,7 @@ class Feed:
         elif change.seq > self.seq:
             self._wake.set()
 
-    async def caught_up(self) -> None:
+    async def wait_caught_up(self) -> None:
         """Wait until all that was committed before this call is delivered.
 
         Raises what the database raises.
@@ -104,24 +104,26 @@ class Feed:
                     await self._advance()
                 except Exception as error:
                     logger.warning("The log of %r cannot be read: %r", self.collection, error)
-                    _settle(waiters, error)
-                    await asyncio.sleep(RETRY)
+                    _resolve(waiters, error)
+                    await asyncio.sleep(RETRY_INTERVAL)
                     self._wake.set()
                 else:
-                    _settle(waiters, None)
+                    _resolve(waiters, None)
         finally:
-            _settle(self._waiters, ConnectionError("The feed was stopped."))
+            _resolve(self._waiters, ConnectionError("The feed was stopped."))
 
     async def _advance(self) -> None:
         while True:
             position = self.position if self._started else None
-            rung, self._rung = self._rung, False
-            progress = await self._thread.run(follow, self.using, self.collection, position, rung)
+            rung, self._notified = self._notified, False
+            progress = await self._thread.run(
+                fetch_new, self.using, self.collection, position, rung
+            )
             self._apply(progress)
             if not progress.more:
                 return
 
-    def _apply(self, progress: Progress) -> None:
+    def _apply(self, progress: StreamBatch) -> None:
         self.floor = progress.floor
         if not self._started:
             self._started = True
@@ -142,20 +144,20 @@ class Feed:
                 self._lost()
                 break
         if progress.head > progress.start:
-            self._tell(progress)
+            self._announce_numbered(progress)
 
-    def _tell(self, progress: Progress) -> None:
+    def _announce_numbered(self, progress: StreamBatch) -> None:
         """Tell the other processes what was numbered here."""
         fresh = [c for c in progress.changes if c.seq is not None and c.seq > progress.start]
         if len(fresh) < progress.head - progress.start:
-            broker.publish_elsewhere(Bell(self.collection))
+            broker.publish_to_others(LogAppended(self.collection))
             return
         for change in fresh:
-            small = len(encode(change)) <= LARGE
-            broker.publish_elsewhere(change if small else Bell(self.collection))
+            small = len(encode(change)) <= MAX_INLINE_BYTES
+            broker.publish_to_others(change if small else LogAppended(self.collection))
 
 
-def _settle(waiters: list[asyncio.Future[None]], error: Exception | None) -> None:
+def _resolve(waiters: list[asyncio.Future[None]], error: Exception | None) -> None:
     for waiter in waiters:
         if waiter.done():
             continue

@@ -13,74 +13,76 @@ from typing import TYPE_CHECKING
 from ..declarations.collection import Collection
 from ..declarations.registry import registry
 from ..events import Change
-from ..log.reader import Extent
-from ..pubsub.groups import PATIENCE, QUICK
+from ..log.reader import StreamRange
+from ..pubsub.groups import JOIN_TIMEOUT, JOIN_TIMEOUT_DURABLE
 from ..pubsub.names import collection_group
 from ..utils.concurrency import DatabaseThread
 from ..wire.codes import CloseCode
-from .tailer import Feed
-from .topic import Audience
+from .tailer import LogTailer
+from .topic import CollectionTopic
 
 if TYPE_CHECKING:
     from ..hub.hub import Hub
 
 
-class Following:
+class TopicManager:
     """One a hub."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self.audiences: dict[str, Audience] = {}
-        self.feeds: dict[str, Feed] = {}
+        self.topics: dict[str, CollectionTopic] = {}
+        self.tailers: dict[str, LogTailer] = {}
         self.threads: dict[str, DatabaseThread] = {}
-        self._users: Counter[str] = Counter()
+        self._reference_counts: Counter[str] = Counter()
 
-    async def prepare(self, collection: str) -> Extent | None:
+    async def open(self, collection: str) -> StreamRange | None:
         """Follow a collection, and catch up with all that was committed before.
 
         Returns how far everything is delivered, None for a collection without a log. Raises what
         the database raises. One ``attach`` or ``release`` must follow, in the same turn.
         """
         shown = registry.get(collection)
-        self._users[collection] += 1
+        self._reference_counts[collection] += 1
         try:
-            if collection not in self.audiences:
-                self.audiences[collection] = Audience(shown)
+            if collection not in self.topics:
+                self.topics[collection] = CollectionTopic(shown)
             group = collection_group(collection)
-            await self._hub.groups.need(group, QUICK if shown.durable else PATIENCE)
+            await self._hub.groups.acquire(
+                group, JOIN_TIMEOUT_DURABLE if shown.durable else JOIN_TIMEOUT
+            )
             if not shown.durable:
                 return None
-            feed = self.feeds.get(collection)
+            feed = self.tailers.get(collection)
             if feed is None:
-                feed = self.feeds[collection] = self._follow(shown)
-            await feed.caught_up()
+                feed = self.tailers[collection] = self._start_tailer(shown)
+            await feed.wait_caught_up()
         except BaseException:
             self.release(collection)
             raise
-        return feed.extent
+        return feed.range
 
     def release(self, collection: str) -> None:
         """One subscription less; after the last one the collection is not followed any more."""
-        self._users[collection] -= 1
+        self._reference_counts[collection] -= 1
         self._hub.groups.release(collection_group(collection))
-        if self._users[collection] <= 0:
-            del self._users[collection]
-            audience = self.audiences.pop(collection, None)
+        if self._reference_counts[collection] <= 0:
+            del self._reference_counts[collection]
+            audience = self.topics.pop(collection, None)
             if audience is not None:
                 audience.stop()
-            feed = self.feeds.pop(collection, None)
+            feed = self.tailers.pop(collection, None)
             if feed is not None:
                 feed.stop()
 
-    def _follow(self, collection: Collection) -> Feed:
+    def _start_tailer(self, collection: Collection) -> LogTailer:
         using = collection.database
         thread = self.threads.get(using)
         if thread is None:
             thread = self.threads[using] = DatabaseThread(using)
-        lost = partial(self._lost, collection.name)
-        return Feed(collection.name, thread, using, self._tell, lost)
+        lost = partial(self._on_position_lost, collection.name)
+        return LogTailer(collection.name, thread, using, self._dispatch, lost)
 
-    def _lost(self, collection: str) -> None:
+    def _on_position_lost(self, collection: str) -> None:
         """The stream began anew, or was trimmed faster than this process could read."""
         for connection in list(self._hub.connections.values()):
             if any(s.collection == collection for s in connection.subscriptions.values()):
@@ -92,25 +94,25 @@ class Following:
             thread.close()
         self.threads.clear()
 
-    def take(self, change: Change) -> None:
+    def receive(self, change: Change) -> None:
         """A change came: it is told in its place, or, where no log is kept, as it comes."""
-        feed = self.feeds.get(change.collection) if change.seq is not None else None
+        feed = self.tailers.get(change.collection) if change.seq is not None else None
         if feed is not None:
-            feed.take(change)
+            feed.receive(change)
         elif change.seq is None:
-            self._tell(change)
+            self._dispatch(change)
 
-    def _tell(self, change: Change) -> None:
-        audience = self.audiences.get(change.collection)
+    def _dispatch(self, change: Change) -> None:
+        audience = self.topics.get(change.collection)
         if audience is not None:
-            audience.tell(change)
+            audience.dispatch(change)
 
-    def hears(self, collection: str) -> Callable[[], None] | None:
+    def get_listener(self, collection: str) -> Callable[[], None] | None:
         """For the broker, from any thread: what to call when this collection's bell rings."""
-        return partial(self.ring, collection) if collection in self.feeds else None
+        return partial(self.notify, collection) if collection in self.tailers else None
 
-    def ring(self, collection: str) -> None:
+    def notify(self, collection: str) -> None:
         """A collection's log has something new."""
-        feed = self.feeds.get(collection)
+        feed = self.tailers.get(collection)
         if feed is not None:
-            feed.ring()
+            feed.notify()

@@ -16,22 +16,32 @@ from typing import Any
 
 import msgspec
 
-from ..delivery.catchup import start
-from ..delivery.table import Begin, Subscription
-from ..delivery.topics import Following
-from ..events import Bell, Broadcast, Change, Event, Kick, Presence, Push, RightsChanged, decode
+from ..delivery.catchup import catch_up
+from ..delivery.table import CatchUpPlan, Subscription
+from ..delivery.topics import TopicManager
+from ..events import (
+    Broadcast,
+    Change,
+    DirectMessage,
+    DisconnectRequested,
+    Event,
+    LogAppended,
+    PermissionsChanged,
+    PresenceChange,
+    decode,
+)
 from ..pubsub.broker import broker
-from ..pubsub.groups import QUICK, Membership
-from ..pubsub.names import CONTROL
+from ..pubsub.groups import JOIN_TIMEOUT_DURABLE, GroupMemberships
+from ..pubsub.names import CONTROL_GROUP
 from ..rooms import tending
-from ..rooms.broadcasts import push
-from ..rooms.room_manager import Rooms
-from ..transport.batches import Batches
+from ..rooms.broadcasts import deliver_direct
+from ..rooms.room_manager import RoomManager
+from ..transport.batches import FrameBatcher
 from ..transport.connection import Connection
-from ..utils.tasks import finish
+from ..utils.tasks import run_shielded
 from ..wire.codes import CloseCode
 from . import maintenance as upkeep
-from .reauthorization import freeze, thaw
+from .reauthorization import reauthorize, suspend
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +54,13 @@ class Hub:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.connections: dict[str, Connection] = {}
-        self.rooms = Rooms(self)
-        self.following = Following(self)
-        self.batches = Batches(loop)
-        self.groups = Membership(self._take)
+        self.rooms = RoomManager(self)
+        self.topics = TopicManager(self)
+        self.batcher = FrameBatcher(loop)
+        self.groups = GroupMemberships(self._on_payload)
         self._tasks: list[asyncio.Task[None]] = []
-        self._tending = False
-        self._thawing: dict[Connection, asyncio.Task[None]] = {}
+        self._presence_running = False
+        self._reauthorizing: dict[Connection, asyncio.Task[None]] = {}
 
     @classmethod
     def current(cls) -> Hub:
@@ -67,13 +77,17 @@ class Hub:
         """Take a connection in; the first one makes the hub listen."""
         self.connections[connection.id] = connection
         if not self._tasks:
-            broker.attach(self.loop, self.following.hears)
+            broker.attach(self.loop, self.topics.get_listener)
             self._start(self.groups.listen)
             self._start(self.groups.sweep)
-            self._start(upkeep.trim)
-            for work in (upkeep.poll, upkeep.tell_cursors, upkeep.audit):
+            self._start(upkeep.trim_logs)
+            for work in (
+                upkeep.poll_log,
+                upkeep.send_cursor_heartbeats,
+                upkeep.revalidate_credentials,
+            ):
                 self._start(partial(work, self))
-            await self.groups.need(CONTROL, QUICK)
+            await self.groups.acquire(CONTROL_GROUP, JOIN_TIMEOUT_DURABLE)
 
     async def close(self, connection: Connection, *, lost: bool = True) -> None:
         """Let a connection go with all it had; after the last one the hub rests.
@@ -85,36 +99,36 @@ class Hub:
         for subscription in list(connection.subscriptions.values()):
             self.detach(subscription)
         for room in list(connection.rooms):
-            self.rooms.drop(connection, room, lost=lost)
-        if not self.connections and (self._tasks or self.following.threads):
+            self.rooms.remove_local(connection, room, lost=lost)
+        if not self.connections and (self._tasks or self.topics.threads):
             # whoever closes last may be cancelled, as it is gone already
-            await finish(self._rest(self._lie_down()))
+            await run_shielded(self._shutdown(self._detach()))
 
     def _start(self, work: Work) -> None:
-        self._tasks.append(self.loop.create_task(upkeep.keep_on(work)))
+        self._tasks.append(self.loop.create_task(upkeep.run_forever(work)))
 
-    def _lie_down(self) -> list[asyncio.Task[None]]:
+    def _detach(self) -> list[asyncio.Task[None]]:
         """At once: whoever comes now gets another hub. Returns the tasks that are to end."""
         tasks, self._tasks = self._tasks, []
-        broker.detach(self.loop, self.following.hears)
-        self.following.close()
+        broker.detach(self.loop, self.topics.get_listener)
+        self.topics.close()
         if _hubs.get(self.loop) is self:
             del _hubs[self.loop]
         return tasks
 
-    async def _rest(self, tasks: list[asyncio.Task[None]]) -> None:
+    async def _shutdown(self, tasks: list[asyncio.Task[None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._tending:
-            self._tending = False
-            await tending.say_farewell(self.rooms)
+        if self._presence_running:
+            self._presence_running = False
+            await tending.flush_departures(self.rooms)
             self.rooms.close()
         await self.groups.leave_all()
 
     # subscriptions
 
-    def attach(self, subscription: Subscription, begin: Begin | None = None) -> None:
+    def attach(self, subscription: Subscription, begin: CatchUpPlan | None = None) -> None:
         """Start a prepared subscription; one of the same name is replaced, nothing lost between.
 
         Live at once, or once its snapshot is sent and all since ``begin.after`` was replayed.
@@ -122,27 +136,30 @@ class Hub:
         name, connection = subscription.collection, subscription.connection
         old = connection.subscriptions.get(subscription.name)
         connection.subscriptions[subscription.name] = subscription
-        if subscription.rights != connection.rights or connection in self._thawing:
+        if (
+            subscription.permissions_version != connection.permissions_version
+            or connection in self._reauthorizing
+        ):
             # what it may see may have changed while it was being granted: it is asked again
-            subscription.begin = begin
-            self.reconsider([connection])
+            subscription.plan = begin
+            self.request_reauthorization([connection])
         elif begin is None:
-            feed = self.following.feeds.get(name)
-            self.following.audiences[name].table.add(subscription)
-            subscription.seen = 0 if feed is None else feed.seq
+            feed = self.topics.tailers.get(name)
+            self.topics.topics[name].table.add(subscription)
+            subscription.last_seq = 0 if feed is None else feed.seq
         else:
             self.start(subscription, begin)
         if old is not None:
             self._forget(old)
 
-    def start(self, subscription: Subscription, begin: Begin) -> None:
+    def start(self, subscription: Subscription, begin: CatchUpPlan) -> None:
         """Bring a subscription up to date by a task of its own, then live."""
         name = subscription.collection
-        subscription.begin = begin
-        work = start(
-            subscription, self.following.audiences[name], self.following.feeds.get(name), begin
+        subscription.plan = begin
+        work = catch_up(
+            subscription, self.topics.topics[name], self.topics.tailers.get(name), begin
         )
-        subscription.starting = self.loop.create_task(work)
+        subscription.catchup_task = self.loop.create_task(work)
 
     def detach(self, subscription: Subscription) -> None:
         """End a subscription."""
@@ -152,16 +169,16 @@ class Hub:
         self._forget(subscription)
 
     def _forget(self, subscription: Subscription) -> None:
-        if subscription.starting is not None:
-            subscription.starting.cancel()
-        self.following.audiences[subscription.collection].table.discard(subscription)
-        self.following.release(subscription.collection)
+        if subscription.catchup_task is not None:
+            subscription.catchup_task.cancel()
+        self.topics.topics[subscription.collection].table.discard(subscription)
+        self.topics.release(subscription.collection)
 
-    def tend_rooms(self) -> None:
+    def ensure_presence_running(self) -> None:
         """Somebody enters a room: look after rooms from now on."""
-        if not self._tending:
-            self._tending = True
-            self._start(partial(tending.tend, self.rooms))
+        if not self._presence_running:
+            self._presence_running = True
+            self._start(partial(tending.run, self.rooms))
 
     def publish(self, event: Event) -> None:
         """Tell the other processes."""
@@ -169,60 +186,62 @@ class Hub:
 
     # events
 
-    def _take(self, payload: bytes) -> None:
+    def _on_payload(self, payload: bytes) -> None:
         try:
             event = decode(payload)
         except msgspec.DecodeError as error:
             logger.warning("An event of another version was left out: %s", error)
             return
         try:
-            self.deliver(event)
+            self.dispatch(event)
         except Exception:
             logger.exception("An event could not be delivered.")
 
-    def deliver(self, event: Event) -> None:
+    def dispatch(self, event: Event) -> None:
         """Hand an event to everyone here who must see it."""
         match event:
             case Change():
-                self.following.take(event)
-            case Bell():
-                self.following.ring(event.collection)
+                self.topics.receive(event)
+            case LogAppended():
+                self.topics.notify(event.collection)
             case Broadcast() if not event.is_for_all:
                 self.rooms.deliver(event)
-            case Presence():
-                self.rooms.members.hear(event)
-            case Broadcast() | Push():
-                push(self, event)
-            case Kick():
-                self._kick(event)
-            case RightsChanged():
-                self.reconsider(c for c in self.connections.values() if event.concerns(c.identity))
+            case PresenceChange():
+                self.rooms.members.receive(event)
+            case Broadcast() | DirectMessage():
+                deliver_direct(self, event)
+            case DisconnectRequested():
+                self._disconnect(event)
+            case PermissionsChanged():
+                self.request_reauthorization(
+                    c for c in self.connections.values() if event.concerns(c.identity)
+                )
 
-    def reconsider(self, connections: Iterable[Connection]) -> None:
+    def request_reauthorization(self, connections: Iterable[Connection]) -> None:
         """Show these connections nothing more until their rights are known again."""
         for connection in list(connections):
-            connection.rights += 1
-            if connection in self._thawing:
+            connection.permissions_version += 1
+            if connection in self._reauthorizing:
                 continue  # it asks again
-            freeze(self, connection)
-            self._thawing[connection] = self.loop.create_task(self._thaw(connection))
+            suspend(self, connection)
+            self._reauthorizing[connection] = self.loop.create_task(self._reauthorize(connection))
 
-    async def _thaw(self, connection: Connection) -> None:
+    async def _reauthorize(self, connection: Connection) -> None:
         try:
-            await thaw(self, connection)
+            await reauthorize(self, connection)
         except Exception:
             logger.exception("Rights could not be looked at.")
             connection.close(CloseCode.INTERNAL_ERROR)
         finally:
             # in the very turn of the last look: what changes from now on is asked for again
-            del self._thawing[connection]
+            del self._reauthorizing[connection]
 
-    async def settled(self, connection: Connection) -> None:
+    async def wait_authorized(self, connection: Connection) -> None:
         """Wait until the connection's rights are known."""
-        while (task := self._thawing.get(connection)) is not None:
+        while (task := self._reauthorizing.get(connection)) is not None:
             await asyncio.wait({task})
 
-    def _kick(self, event: Kick) -> None:
+    def _disconnect(self, event: DisconnectRequested) -> None:
         for connection in list(self.connections.values()):
             identity = connection.identity
             if identity is None:

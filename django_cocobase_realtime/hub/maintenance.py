@@ -10,34 +10,34 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..auth import backends
-from ..auth.rights import Fingerprint, fingerprints
+from ..auth.rights import Fingerprint, permission_fingerprints
 from ..conf import conf
 from ..declarations.registry import registry
 from ..identity import Identity
 from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
-from ..log.follow import behind
+from ..log.follow import streams_behind
 from ..log.retention import trim as trim_log
 from ..transport.connection import NATIVE, Connection
-from ..utils.concurrency import run
+from ..utils.concurrency import run_in_threadpool
 from ..wire import frames
 from ..wire.codes import CloseCode
-from .reauthorization import Look, in_doubt
+from .reauthorization import GrantSnapshot, find_changed_grants
 
 if TYPE_CHECKING:
     from .hub import Hub
 
 logger = logging.getLogger(__name__)
 
-Proof = tuple[str, tuple[tuple[str, str], ...]]
+CredentialKey = tuple[str, tuple[tuple[str, str], ...]]
 """A credential, and what its identity keeps to see whether it still holds."""
 
-AGAIN = 1.0  # seconds before a task that failed begins anew
-TRIM = 60.0  # seconds between trims of the log, about
-CURSORS = 30.0  # seconds after which a quiet subscription is told its cursor
+RESTART_DELAY = 1.0  # seconds before a task that failed begins anew
+TRIM_INTERVAL = 60.0  # seconds between trims of the log, about
+CURSOR_INTERVAL = 30.0  # seconds after which a quiet subscription is told its cursor
 
 
-async def keep_on(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def run_forever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Do what is done for ever, again should it stumble: nobody would notice that it is gone."""
     while True:
         try:
@@ -45,63 +45,66 @@ async def keep_on(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
             return
         except Exception:
             logger.exception("A task of the hub failed, and begins anew.")
-        await asyncio.sleep(AGAIN)
+        await asyncio.sleep(RESTART_DELAY)
 
 
-async def poll(hub: Hub) -> None:
+async def poll_log(hub: Hub) -> None:
     """Look for what no bell told of: a layer loses messages, other processes have none."""
     while True:
         await asyncio.sleep(conf.log.poll)
         positions: dict[str, dict[str, Position]] = {}
-        for name, feed in hub.following.feeds.items():
+        for name, feed in hub.topics.tailers.items():
             positions.setdefault(feed.using, {})[name] = feed.position
         for using, each in positions.items():
             try:
-                names = await hub.following.threads[using].run(behind, using, each)
+                names = await hub.topics.threads[using].run(streams_behind, using, each)
             except Exception as error:
                 logger.warning("The log cannot be read: %r", error)
                 continue
             for name in names:
-                hub.following.ring(name)
+                hub.topics.notify(name)
 
 
-async def trim() -> None:
+async def trim_logs() -> None:
     """Trim all streams, followed or not, lest the log grow for ever.
 
     Several processes take turns by chance.
     """
     while True:
-        await asyncio.sleep(TRIM * (0.5 + random.random()))  # noqa: S311
+        await asyncio.sleep(TRIM_INTERVAL * (0.5 + random.random()))  # noqa: S311
         settings = conf.log
         for using in sorted({each.database for each in registry if each.durable}):
             work = partial(
                 trim_log, using, max_age=settings.max_age, max_events=settings.max_events
             )
             try:
-                await run(work)
+                await run_in_threadpool(work)
             except Exception as error:
                 logger.warning("The log could not be trimmed: %r", error)
 
 
-async def tell_cursors(hub: Hub) -> None:
+async def send_cursor_heartbeats(hub: Hub) -> None:
     """Now and then, tell quiet subscriptions how far they are, lest their cursor age out."""
     while True:
-        await asyncio.sleep(CURSORS)
-        for name, feed in list(hub.following.feeds.items()):
+        await asyncio.sleep(CURSOR_INTERVAL)
+        for name, feed in list(hub.topics.tailers.items()):
             cursor = encode_cursor(name, feed.epoch, feed.seq)
-            audience = hub.following.audiences.get(name)
+            audience = hub.topics.topics.get(name)
             if audience is None:
                 continue
             for subscription in audience.table:
-                if audience.table.seen(subscription) < feed.seq and not subscription.unchecked:
-                    subscription.seen = feed.seq
+                if (
+                    audience.table.last_seq(subscription) < feed.seq
+                    and not subscription.pending_row_checks
+                ):
+                    subscription.last_seq = feed.seq
                     if subscription.connection.dialect != NATIVE:
                         continue
                     frame = frames.cursor(subscription.name, cursor)
                     subscription.connection.writer.push(frames.encode(frame))
 
 
-async def audit(hub: Hub) -> None:
+async def revalidate_credentials(hub: Hub) -> None:
     """Close what no longer holds: the net below the signals, which other processes miss.
 
     And look anew at what those may see whose rights are not what they were at the last look.
@@ -111,28 +114,28 @@ async def audit(hub: Hub) -> None:
     while True:
         await asyncio.sleep(conf.revocation_poll)
         holders = {c: c.identity for c in hub.connections.values() if c.identity is not None}
-        identities = {_proof(identity): identity for identity in holders.values()}
+        identities = {_credential_key(identity): identity for identity in holders.values()}
         if not identities:
             looked = {}
             continue
         new = [
-            Look.at(connection, identity)
+            GrantSnapshot.at(connection, identity)
             for connection, identity in holders.items()
             if identity.user is not None and looked.get(connection) is not identity
         ]
         try:
-            dead = await run(_dead, identities)
-            found = await run(fingerprints, list(identities.values()))
-            doubted = await run(in_doubt, new)
+            dead = await run_in_threadpool(_find_revoked, identities)
+            found = await run_in_threadpool(permission_fingerprints, list(identities.values()))
+            doubted = await run_in_threadpool(find_changed_grants, new)
         except Exception as error:
             logger.warning("Credentials could not be checked: %r", error)
             continue
         for connection in holders:
-            if connection.identity is not None and _proof(connection.identity) in dead:
+            if connection.identity is not None and _credential_key(connection.identity) in dead:
                 connection.close(CloseCode.BAD_CREDENTIAL)
         moved = {pk for pk, rights in found.items() if known.get(pk, rights) != rights}
         known, looked = found, holders
-        hub.reconsider(
+        hub.request_reauthorization(
             connection
             for connection, identity in holders.items()
             if connection.identity is identity
@@ -140,23 +143,23 @@ async def audit(hub: Hub) -> None:
         )
 
 
-def _proof(identity: Identity) -> Proof:
+def _credential_key(identity: Identity) -> CredentialKey:
     return identity.credential, tuple(sorted(identity.private.items()))
 
 
-def _dead(identities: Mapping[Proof, Identity]) -> set[Proof]:
+def _find_revoked(identities: Mapping[CredentialKey, Identity]) -> set[CredentialKey]:
     """Which of them no longer hold. In a worker thread.
 
     Answers name credentials. Of one name there may be two tokens, of before and after a new
     password: these are asked about one after the other.
     """
-    found: set[Proof] = set()
+    found: set[CredentialKey] = set()
     left = dict.fromkeys(identities)
     while left:
-        asked: dict[str, Proof] = {}
+        asked: dict[str, CredentialKey] = {}
         for proof in left:
             asked.setdefault(proof[0], proof)
-        dead = backends.dead([identities[proof] for proof in asked.values()])
+        dead = backends.find_revoked([identities[proof] for proof in asked.values()])
         found |= {proof for name, proof in asked.items() if name in dead}
         for proof in asked.values():
             del left[proof]

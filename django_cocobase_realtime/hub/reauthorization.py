@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 from django.db import Error as DatabaseFailure
 
-from ..auth.users import reloaded, same_user
+from ..auth.users import refresh_user, same_user
 from ..conf import conf
 from ..declarations.room import RoomGrant
-from ..delivery.catchup import release
-from ..delivery.query import view_again
-from ..delivery.table import Begin, Subscription, View
+from ..delivery.catchup import flush_buffered
+from ..delivery.query import rebuild_query
+from ..delivery.table import AuthorizedQuery, CatchUpPlan, Subscription
 from ..identity import Identity
 from ..log.cursor import Position
-from ..rooms.local_room import Seat
-from ..utils.concurrency import run
+from ..rooms.local_room import RoomMembership
+from ..utils.concurrency import run_in_threadpool
 from ..wire.codes import CloseCode
 
 if TYPE_CHECKING:
@@ -32,37 +32,44 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def freeze(hub: Hub, connection: Connection) -> None:
+def suspend(hub: Hub, connection: Connection) -> None:
     """Tell the connection nothing more of any collection. At once: not a byte follows.
 
     Each subscription keeps how it goes on from where it is. Again for what came meanwhile.
     """
     for subscription in connection.subscriptions.values():
-        if subscription.starting is not None:
-            subscription.starting.cancel()
-            subscription.starting = None
-        feed = hub.following.feeds.get(subscription.collection)
-        table = hub.following.audiences[subscription.collection].table
+        if subscription.catchup_task is not None:
+            subscription.catchup_task.cancel()
+            subscription.catchup_task = None
+        feed = hub.topics.tailers.get(subscription.collection)
+        table = hub.topics.topics[subscription.collection].table
         if feed is None:
             # what a snapshot held back follows it, should that begin anew: some of it was shown
-            subscription.held = subscription.held or []
+            subscription.buffered = subscription.buffered or []
             table.add(subscription)
         else:
             table.discard(subscription)
-            seq = subscription.unchecked[0] - 1 if subscription.unchecked else feed.seq
-            subscription.begin = subscription.begin or Begin(Position(feed.epoch, seq))
-            subscription.unchecked = None
+            seq = (
+                subscription.pending_row_checks[0] - 1
+                if subscription.pending_row_checks
+                else feed.seq
+            )
+            subscription.plan = subscription.plan or CatchUpPlan(Position(feed.epoch, seq))
+            subscription.pending_row_checks = None
 
 
-async def thaw(hub: Hub, connection: Connection) -> None:
+async def reauthorize(hub: Hub, connection: Connection) -> None:
     """Ask anew what the identity may see; go on where that is the same, else close."""
     while True:
-        freeze(hub, connection)
+        suspend(hub, connection)
         if connection.identity is None:
             return
-        rights, look = connection.rights, Look.at(connection, connection.identity)
+        rights, look = (
+            connection.permissions_version,
+            GrantSnapshot.at(connection, connection.identity),
+        )
         try:
-            fresh, views, grants = await run(_ask, look)
+            fresh, views, grants = await run_in_threadpool(_ask, look)
         except DatabaseFailure as error:
             logger.warning("Rights could not be looked at: %r", error)
             connection.close(CloseCode.UNAVAILABLE)
@@ -74,7 +81,11 @@ async def thaw(hub: Hub, connection: Connection) -> None:
         if fresh is None:
             connection.close(CloseCode.BAD_CREDENTIAL)
             return
-        now = (connection.identity, connection.rights, list(connection.subscriptions.values()))
+        now = (
+            connection.identity,
+            connection.permissions_version,
+            list(connection.subscriptions.values()),
+        )
         if now == (look.identity, rights, look.subscriptions):
             break  # else something changed again while we asked
     connection.identity = fresh
@@ -86,30 +97,32 @@ async def thaw(hub: Hub, connection: Connection) -> None:
         return
     for subscription, view in asked:
         assert view is not None
-        subscription.view, subscription.rights = view, rights
-        if subscription.begin is not None:
-            hub.start(subscription, subscription.begin)
+        subscription.query, subscription.permissions_version = view, rights
+        if subscription.plan is not None:
+            hub.start(subscription, subscription.plan)
         else:
-            release(subscription, hub.following.audiences[subscription.collection])
+            flush_buffered(subscription, hub.topics.topics[subscription.collection])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
+class GrantSnapshot:
     """A connection and what it was granted, as of one moment."""
 
     connection: Connection
     identity: Identity
     subscriptions: list[Subscription]
-    seats: list[Seat]
+    seats: list[RoomMembership]
 
     @classmethod
-    def at(cls, connection: Connection, identity: Identity) -> Look:
+    def at(cls, connection: Connection, identity: Identity) -> GrantSnapshot:
         """As of now."""
-        seats = [seat for seat in connection.rooms.values() if seat.grant.room.asks]
+        seats = [
+            seat for seat in connection.rooms.values() if seat.grant.room.has_custom_permission
+        ]
         return cls(connection, identity, list(connection.subscriptions.values()), seats)
 
 
-def in_doubt(looks: Iterable[Look]) -> list[Connection]:
+def find_changed_grants(looks: Iterable[GrantSnapshot]) -> list[Connection]:
     """Those who would not be granted the same now. In a worker thread; raises database errors.
 
     For connections that are new: what changed between their coming and the first look at their
@@ -118,7 +131,7 @@ def in_doubt(looks: Iterable[Look]) -> list[Connection]:
     return [look.connection for look in looks if not _holds(look)]
 
 
-def _holds(look: Look) -> bool:
+def _holds(look: GrantSnapshot) -> bool:
     try:
         fresh, views, grants = _ask(look)
     except DatabaseFailure:
@@ -136,21 +149,24 @@ def _holds(look: Look) -> bool:
 
 
 def _same(
-    asked: list[tuple[Subscription, View | None]], granted: list[tuple[Seat, RoomGrant | None]]
+    asked: list[tuple[Subscription, AuthorizedQuery | None]],
+    granted: list[tuple[RoomMembership, RoomGrant | None]],
 ) -> bool:
-    return all(view is not None and view.scope == s.view.scope for s, view in asked) and all(
+    return all(view is not None and view.scope == s.query.scope for s, view in asked) and all(
         seat.grant == grant for seat, grant in granted
     )
 
 
-def _ask(look: Look) -> tuple[Identity | None, list[View | None], list[RoomGrant | None]]:
+def _ask(
+    look: GrantSnapshot,
+) -> tuple[Identity | None, list[AuthorizedQuery | None], list[RoomGrant | None]]:
     """The identity as it is now, None where its user is gone, and what it would be granted."""
     identity, user = look.identity, look.identity.user
     if user is not None:
-        user = reloaded(user)
+        user = refresh_user(user)
         if user is None:
             return None, [], []
         identity = replace(identity, user=user)
     limits = conf.limits
-    views = [view_again(limits, each.asked, identity) for each in look.subscriptions]
+    views = [rebuild_query(limits, each.request, identity) for each in look.subscriptions]
     return identity, views, [seat.grant.room.grant(identity, seat.key[1]) for seat in look.seats]

@@ -25,7 +25,7 @@ _COLUMNS = (
     "changed",
     "created_at",
 )
-ROWS = 100  # events of one statement
+MAX_ROWS = 100  # events of one statement
 _json = msgspec.json.Encoder()
 
 
@@ -60,7 +60,7 @@ class Transaction:
 
 
 @lru_cache(maxsize=512)
-def _insert(using: str, rows: int) -> str:
+def _insert_sql(using: str, rows: int) -> str:
     connection = connections[using]
     quote = connection.ops.quote_name
     values = ["%s"] * len(_COLUMNS)
@@ -74,7 +74,7 @@ def _insert(using: str, rows: int) -> str:
 
 
 @lru_cache(maxsize=16)
-def _insert_document(using: str) -> str:
+def _insert_json_sql(using: str) -> str:
     """PostgreSQL: many events, in their order, as one JSON document.
 
     One parameter: psycopg takes longer over many, and over arrays, than the server over all else.
@@ -107,13 +107,13 @@ def append(connection: Any, changes: Sequence[Change]) -> None:
                 }
                 for change in changes
             ]
-            cursor.execute(_insert_document(using), [at, json_text(document)])
+            cursor.execute(_insert_json_sql(using), [at, json_text(document)])
             return
         named = connection.vendor == "postgresql"
-        for start in range(0, len(changes), ROWS):
-            part = changes[start : start + ROWS]
+        for start in range(0, len(changes), MAX_ROWS):
+            part = changes[start : start + MAX_ROWS]
             values = [value for change in part for value in _values(change, at, named=named)]
-            cursor.execute(_insert(using, len(part)), values)
+            cursor.execute(_insert_sql(using, len(part)), values)
 
 
 def _values(change: Change, at: Any, *, named: bool) -> list[Any]:

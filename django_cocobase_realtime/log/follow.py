@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from ..events import Change
 from .cursor import Position
-from .reader import extents, page, waiting
-from .sequencer import sequence, unsequenced
+from .reader import read_events, stream_ranges, streams_with_unsequenced
+from .sequencer import has_unsequenced, sequence
 
-PAGE = 1000  # events read at a time
+PAGE_SIZE = 1000  # events read at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StreamBatch:
     """A stream as a reader finds it: ``changes`` above its position, and where it stands.
 
     Those above ``start`` were numbered just now, by this very call. ``more`` are to be had.
@@ -28,7 +28,9 @@ class Progress:
     more: bool
 
 
-def follow(using: str, collection: str, position: Position | None, rung: bool = False) -> Progress:
+def fetch_new(
+    using: str, collection: str, position: Position | None, notified: bool = False
+) -> StreamBatch:
     """Go on from ``position``; without one, only tell where the stream stands.
 
     ``rung``: somebody said that something waits, so there is no need to ask.
@@ -36,8 +38,8 @@ def follow(using: str, collection: str, position: Position | None, rung: bool = 
     left = False
     fresh: list[Change] | None = None
     # in this order: a head that is read after nothing waited has all that was committed before
-    waits = rung or unsequenced(using, collection)
-    found = None if waits else extents(using, [collection]).get(collection)
+    waits = notified or has_unsequenced(using, collection)
+    found = None if waits else stream_ranges(using, [collection]).get(collection)
     if found is None:
         numbered = sequence(using, collection)
         epoch, floor, start = numbered.epoch, numbered.floor, numbered.start
@@ -49,17 +51,17 @@ def follow(using: str, collection: str, position: Position | None, rung: bool = 
         if fresh is not None and position.seq == start:
             changes = fresh
         else:
-            changes = page(using, collection, epoch, position.seq, PAGE)
-            left = left or len(changes) == PAGE
-    return Progress(epoch, floor, start, head, changes, left)
+            changes = read_events(using, collection, epoch, position.seq, PAGE_SIZE)
+            left = left or len(changes) == PAGE_SIZE
+    return StreamBatch(epoch, floor, start, head, changes, left)
 
 
-def behind(using: str, positions: Mapping[str, Position]) -> set[str]:
+def streams_behind(using: str, positions: Mapping[str, Position]) -> set[str]:
     """Streams in which something is new: a number, an epoch, or events that wait for one."""
-    found = extents(using, list(positions))
+    found = stream_ranges(using, list(positions))
     moved = {
         name
         for name, position in positions.items()
         if name in found and (found[name].epoch, found[name].head) != (position.epoch, position.seq)
     }
-    return moved | waiting(using, list(positions))
+    return moved | streams_with_unsequenced(using, list(positions))

@@ -32,7 +32,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class StreamRange:
     """What a stream holds: events ``floor`` + 1 to ``head`` of ``epoch``."""
 
     epoch: str
@@ -40,16 +40,16 @@ class Extent:
     floor: int
 
 
-def extents(using: str, collections: Collection[str]) -> dict[str, Extent]:
+def stream_ranges(using: str, collections: Collection[str]) -> dict[str, StreamRange]:
     """Where these streams stand; a stream that was never begun is left out."""
     rows = Stream.objects.using(using).filter(collection__in=collections)
     return {
-        name: Extent(epoch, head, floor)
+        name: StreamRange(epoch, head, floor)
         for name, epoch, head, floor in rows.values_list("collection", "epoch", "head", "floor")
     }
 
 
-def waiting(using: str, collections: Collection[str] | None = None) -> set[str]:
+def streams_with_unsequenced(using: str, collections: Collection[str] | None = None) -> set[str]:
     """Streams, of all or of these, with committed events that have no number yet."""
     rows = LogEvent.objects.using(using).filter(seq=None)
     if collections is not None:
@@ -57,23 +57,23 @@ def waiting(using: str, collections: Collection[str] | None = None) -> set[str]:
     return set(rows.order_by().values_list("collection", flat=True).distinct())
 
 
-def page(
-    using: str, collection: str, epoch: str, after: int, limit: int, upto: int | None = None
+def read_events(
+    using: str, collection: str, epoch: str, after: int, limit: int, until: int | None = None
 ) -> list[Change]:
     """Up to ``limit`` events above ``after`` and not above ``upto``, in order.
 
     Where the first is not ``after`` + 1 the log was trimmed beyond ``after``.
     """
     rows = LogEvent.objects.using(using).filter(collection=collection, seq__gt=after)
-    if upto is not None:
-        rows = rows.filter(seq__lte=upto)
+    if until is not None:
+        rows = rows.filter(seq__lte=until)
     return [
-        change_of(row, epoch=epoch, seq=row[1])
+        change_from_row(row, epoch=epoch, seq=row[1])
         for row in rows.order_by("seq").values_list(*FIELDS)[:limit]
     ]
 
 
-def change_of(row: Row, *, epoch: str, seq: int) -> Change:
+def change_from_row(row: Row, *, epoch: str, seq: int) -> Change:
     """An event from its row."""
     id, _, transaction, collection, op, document_id, before, after, changed, document, at = row
     return Change(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..conf import Limits
 from .cursor import InvalidCursor, Position, decode
-from .reader import Extent
+from .reader import StreamRange
 
 
 class Resync(Exception):
@@ -32,7 +32,7 @@ def resume(
     collection: str,
     since: str,
     scope: str | None,
-    extent: Extent | None,
+    extent: StreamRange | None,
     now: str,
     limits: Limits,
 ) -> Position:

@@ -9,10 +9,10 @@ from django.utils import timezone
 
 from ..utils.transactions import write_transaction
 from .models import LogEvent, Stream, new_epoch
-from .reader import waiting
+from .reader import streams_with_unsequenced
 from .sequencer import sequence
 
-CHUNK = 5000  # events deleted in one transaction
+CHUNK_SIZE = 5000  # events deleted in one transaction
 
 
 def trim(
@@ -26,7 +26,7 @@ def trim(
     Returns how many went, by collection. What nobody follows has no numbers yet and is given them
     first: only by a number can a client tell that it missed something.
     """
-    for name in waiting(using):
+    for name in streams_with_unsequenced(using):
         while sequence(using, name).more:
             pass
     dropped: dict[str, int] = {}
@@ -56,7 +56,7 @@ def _bound(using: str, stream: Stream, max_age: float | None, max_events: int | 
 def _trim_chunk(using: str, name: str, max_age: float | None, max_events: int | None) -> int:
     with write_transaction(using):
         stream = Stream.objects.using(using).select_for_update().get(collection=name)
-        floor = min(_bound(using, stream, max_age, max_events), stream.floor + CHUNK)
+        floor = min(_bound(using, stream, max_age, max_events), stream.floor + CHUNK_SIZE)
         if floor <= stream.floor:
             return 0
         LogEvent.objects.using(using).filter(collection=name, seq__lte=floor).delete()

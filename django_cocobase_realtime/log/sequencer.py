@@ -19,14 +19,14 @@ from ..events import Change
 from ..utils.transactions import write_transaction
 from .append import json_text
 from .models import LogEvent, Stream
-from .reader import FIELDS, change_of, page
+from .reader import FIELDS, change_from_row, read_events
 
-BATCH = 1000  # events numbered at a time, unless one transaction has more
-BACKLOG = 10_000  # and when more than that wait
+BATCH_SIZE = 1000  # events numbered at a time, unless one transaction has more
+BACKLOG_BATCH_SIZE = 10_000  # and when more than that wait
 
 
 @dataclass(frozen=True, slots=True)
-class Numbered:
+class SequenceResult:
     """A stream after sequencing: events ``start`` + 1 to ``head`` were numbered just now.
 
     ``more``: others still wait. ``changes`` are these events, None where they must be read.
@@ -40,12 +40,12 @@ class Numbered:
     changes: list[Change] | None = None
 
 
-def unsequenced(using: str, collection: str) -> bool:
+def has_unsequenced(using: str, collection: str) -> bool:
     """Whether committed events wait for a number."""
     return LogEvent.objects.using(using).filter(collection=collection, seq=None).exists()
 
 
-def sequence(using: str, collection: str, limit: int = BATCH) -> Numbered:
+def sequence(using: str, collection: str, limit: int = BATCH_SIZE) -> SequenceResult:
     """Number what waits: about ``limit`` events, a transaction's always together.
 
     Two sequencers of one stream wait for each other at its row's lock. Raises database errors.
@@ -59,23 +59,25 @@ def sequence(using: str, collection: str, limit: int = BATCH) -> Numbered:
     return sequence(using, collection, limit)
 
 
-def _sequence(using: str, stream: Stream, limit: int) -> Numbered:
+def _sequence(using: str, stream: Stream, limit: int) -> SequenceResult:
     collection, start = stream.collection, stream.head
-    rows, more = _in_order(using, collection, limit)
+    rows, more = _events_to_number(using, collection, limit)
     if not rows:
-        return Numbered(stream.epoch, stream.floor, start, start, changes=[])
+        return SequenceResult(stream.epoch, stream.floor, start, start, changes=[])
     head = start + len(rows)
     _number(using, [row[0] for row in rows], start + 1)
     Stream.objects.using(using).filter(pk=stream.pk).update(head=head)
     changes: list[Change] | None = None
-    if not _make_documents(using, collection, stream.epoch, start) and len(rows[0]) > 1:
+    if not _store_documents(using, collection, stream.epoch, start) and len(rows[0]) > 1:
         numbers = range(start + 1, head + 1)
         numbered = zip(rows, numbers, strict=True)
-        changes = [change_of(row, epoch=stream.epoch, seq=seq) for row, seq in numbered]
-    return Numbered(stream.epoch, stream.floor, start, head, more, changes)
+        changes = [change_from_row(row, epoch=stream.epoch, seq=seq) for row, seq in numbered]
+    return SequenceResult(stream.epoch, stream.floor, start, head, more, changes)
 
 
-def _in_order(using: str, collection: str, limit: int) -> tuple[list[tuple[Any, ...]], bool]:
+def _events_to_number(
+    using: str, collection: str, limit: int
+) -> tuple[list[tuple[Any, ...]], bool]:
     """What to number, transaction by transaction, and whether others were left for next time.
 
     Rows of ``read.FIELDS``, or of ids alone where there are too many to hold.
@@ -83,14 +85,14 @@ def _in_order(using: str, collection: str, limit: int) -> tuple[list[tuple[Any, 
     waiting = LogEvent.objects.using(using).filter(collection=collection, seq=None).order_by("id")
     found = list(waiting.values_list(*FIELDS)[: limit + 1])
     if len(found) <= limit:
-        return _by_transaction([(row[2], row) for row in found]), False
+        return _group_by_transaction([(row[2], row) for row in found]), False
     # a backlog: the last event of a transaction may lie far behind, so ask for whole ones
     names, more = _oldest_transactions(waiting)
     ids = waiting.filter(transaction_id__in=names).values_list("transaction_id", "id")
-    return _by_transaction([(name, (id,)) for name, id in ids]), more
+    return _group_by_transaction([(name, (id,)) for name, id in ids]), more
 
 
-def _by_transaction(rows: list[tuple[str, tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
+def _group_by_transaction(rows: list[tuple[str, tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
     groups: dict[str, list[tuple[Any, ...]]] = {}
     for name, row in rows:
         # moved to the end at each event: transactions end up in the order of their last one
@@ -105,8 +107,8 @@ def _oldest_transactions(waiting: QuerySet[LogEvent]) -> tuple[list[str], bool]:
     groups = waiting.order_by().values("transaction_id").annotate(last=Max("id"), count=Count("id"))
     names: list[str] = []
     total = 0
-    for group in groups.order_by("last")[: BACKLOG + 1]:
-        if total >= BACKLOG:
+    for group in groups.order_by("last")[: BACKLOG_BATCH_SIZE + 1]:
+        if total >= BACKLOG_BATCH_SIZE:
             return names, True
         names.append(group["transaction_id"])
         total += group["count"]
@@ -131,7 +133,7 @@ def _number(using: str, ids: list[int], first: int) -> None:
             cursor.executemany(sql, list(zip(numbers, ids, strict=True)))
 
 
-def _make_documents(using: str, name: str, epoch: str, start: int) -> bool:
+def _store_documents(using: str, name: str, epoch: str, start: int) -> bool:
     """Where a serializer makes the collection's documents, make them once, now; whether it does."""
     try:
         collection = registry.get(name)
@@ -140,9 +142,9 @@ def _make_documents(using: str, name: str, epoch: str, start: int) -> bool:
     if collection.serializer is None:
         return False
     rows = LogEvent.objects.using(using).filter(collection=name)
-    while changes := page(using, name, epoch, start, BATCH):
+    while changes := read_events(using, name, epoch, start, BATCH_SIZE):
         for change in changes:
-            text = json_text(collection.document_of(change, using))
+            text = json_text(collection.make_document(change, using))
             rows.filter(seq=change.seq).update(document=text)
         start += len(changes)
     return True

@@ -21,16 +21,16 @@ from typing import Any
 from django.utils.module_loading import import_string
 
 from ..conf import PresenceSettings, conf
-from ..events import Member, Presence
+from ..events import Member, PresenceChange
 
 RoomKey = tuple[str, str]
 """(project, room)."""
-Place = tuple[RoomKey, str]
+RoomConnection = tuple[RoomKey, str]
 """(room, connection id)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PresenceEntry:
     """A connection of ``server`` that enters a room as ``member``.
 
     ``state`` None leaves a member that is there already as it is. ``title`` is for a room that is
@@ -59,15 +59,15 @@ class RoomInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Entered:
+class EnterResult:
     """The room as it is with the new connection, and the change, if that made any."""
 
     info: RoomInfo
-    move: Presence | None
+    change: PresenceChange | None
 
 
 @dataclass(frozen=True, slots=True)
-class Roster:
+class MemberList:
     """All members of a room at a version, in the order in which they came; none is version 0."""
 
     version: int = 0
@@ -75,7 +75,7 @@ class Roster:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class RoomListing:
     """A room and who is in it."""
 
     name: str
@@ -105,37 +105,39 @@ class PresenceBackend(ABC):
         self.settings = settings
 
     @abstractmethod
-    def renew(self, server: str, seconds: float) -> bool:
+    def renew_lease(self, server: str, seconds: float) -> bool:
         """Hold the lease of a server for so long. False: it had none, so nobody is in any room.
 
         Precedes the first ``enter``; after a False the server enters all its connections again.
         """
 
     @abstractmethod
-    def enter(self, entry: Entry, *, create: bool = True) -> Entered | None:
+    def enter(self, entry: PresenceEntry, *, create: bool = True) -> EnterResult | None:
         """Put a connection into a room, again to change its name or state.
 
         None where ``create`` is False and nobody is there.
         """
 
     @abstractmethod
-    def leave(self, key: RoomKey, connection: str) -> Presence | None:
+    def leave(self, key: RoomKey, connection: str) -> PresenceChange | None:
         """Take a connection out; the departure, where its member has no other there."""
 
     @abstractmethod
-    def linger(self, places: Sequence[Place], seconds: float) -> None:
+    def mark_disconnected(self, places: Sequence[RoomConnection], seconds: float) -> None:
         """These connections are lost: they leave after so long, unless they enter again."""
 
     @abstractmethod
-    def update(self, key: RoomKey, connection: str, state: dict[str, Any]) -> Presence | None:
+    def set_state(
+        self, key: RoomKey, connection: str, state: dict[str, Any]
+    ) -> PresenceChange | None:
         """Set the state of this connection's member. None: it is not there, or as it was."""
 
     @abstractmethod
-    def roster(self, key: RoomKey) -> Roster:
+    def list_members(self, key: RoomKey) -> MemberList:
         """Who is in a room."""
 
     @abstractmethod
-    def info(self, key: RoomKey) -> RoomInfo | None:
+    def get_room(self, key: RoomKey) -> RoomInfo | None:
         """About a room; None for one in which nobody is."""
 
     @abstractmethod
@@ -143,19 +145,19 @@ class PresenceBackend(ABC):
         """The versions of those rooms in which somebody is."""
 
     @abstractmethod
-    def sweep(self) -> list[Presence]:
+    def expire(self) -> list[PresenceChange]:
         """Remove connections whose time, or whose server's lease, is over. The departures."""
 
     @abstractmethod
-    def listing(self, project: str) -> list[Listing]:
+    def list_rooms(self, project: str) -> list[RoomListing]:
         """The rooms of a project in which somebody is, by name."""
 
     @abstractmethod
-    def claim(self, name: str, seconds: float) -> bool:
+    def acquire_key(self, name: str, seconds: float) -> bool:
         """Whether nobody has claimed ``name`` within the last ``seconds``; now somebody has."""
 
     @abstractmethod
-    def unclaim(self, name: str) -> None:
+    def release_key(self, name: str) -> None:
         """Take a claim back."""
 
     def close(self) -> None:  # noqa: B027 - most hold none
@@ -175,7 +177,7 @@ def _backend(path: str, settings: PresenceSettings) -> PresenceBackend:
     return made
 
 
-def presence() -> PresenceBackend:
+def get_backend() -> PresenceBackend:
     """The backend of this process, as ``PRESENCE`` says."""
     settings = conf.presence
     return _backend(settings.backend, settings)

@@ -12,15 +12,24 @@ from django.db import OperationalError, connections
 from django.db.models import Exists, OuterRef, Q
 
 from ..conf import PresenceSettings
-from ..events import Member, Presence
+from ..events import Member, PresenceChange
 from ..models import Claim, PresenceConnection, PresenceMember, PresenceRoom, PresenceServer
 from ..utils.transactions import database_for, write_transaction
-from .base import Entered, Entry, Listing, Place, PresenceBackend, RoomInfo, RoomKey, Roster
+from .base import (
+    EnterResult,
+    MemberList,
+    PresenceBackend,
+    PresenceEntry,
+    RoomConnection,
+    RoomInfo,
+    RoomKey,
+    RoomListing,
+)
 from .clock import DatabaseClock
 
-CHUNK = 400  # rooms named in one query, rows deleted by one
-LENGTH = 255
-ATTEMPTS = 50
+CHUNK_SIZE = 400  # rooms named in one query, rows deleted by one
+MAX_TEXT_LENGTH = 255
+MAX_ATTEMPTS = 50
 
 
 class DatabasePresence(PresenceBackend):
@@ -39,7 +48,7 @@ class DatabasePresence(PresenceBackend):
         """The database that the project's routers choose."""
         return database_for(PresenceRoom)
 
-    def renew(self, server: str, seconds: float) -> bool:
+    def renew_lease(self, server: str, seconds: float) -> bool:
         servers = PresenceServer.objects.using(self.using)
         until = self._clock.now(self.using) + seconds
         if servers.filter(pk=server).update(expires_at=until):
@@ -53,11 +62,13 @@ class DatabasePresence(PresenceBackend):
         )
         return False
 
-    def enter(self, entry: Entry, *, create: bool = True) -> Entered | None:
+    def enter(self, entry: PresenceEntry, *, create: bool = True) -> EnterResult | None:
         using = self.using
         now = self._clock.now(using)
         with write_transaction(using):
-            room = self._open(using, entry, now) if create else self._lock(using, entry.key)
+            room = (
+                self._get_or_create(using, entry, now) if create else self._lock(using, entry.key)
+            )
             if room is None:
                 return None
             held = PresenceMember.objects.using(using).filter(room=room, member=entry.member)
@@ -65,7 +76,7 @@ class DatabasePresence(PresenceBackend):
             state = entry.state
             if state is None:
                 state = {} if row is None else json.loads(row.state)
-            new = Member(entry.member, entry.name[:LENGTH], state, entry.claimed)
+            new = Member(entry.member, entry.name[:MAX_TEXT_LENGTH], state, entry.claimed)
             move = None
             if row is None:
                 PresenceMember.objects.using(using).create(
@@ -76,10 +87,10 @@ class DatabasePresence(PresenceBackend):
                     state=json.dumps(state),
                 )
                 room.participants += 1
-                move = self._move(room, "joined", new)
+                move = self._change(room, "joined", new)
             elif new != _member(row):
                 held.update(name=new.name, claimed=new.claimed, state=json.dumps(state))
-                move = self._move(room, "updated", new)
+                move = self._change(room, "updated", new)
             PresenceConnection.objects.using(using).bulk_create(
                 [
                     PresenceConnection(
@@ -95,14 +106,14 @@ class DatabasePresence(PresenceBackend):
             )
             if move is not None:
                 room.save(using=using, update_fields=["version", "participants"])
-            return Entered(_info(room), move)
+            return EnterResult(_info(room), move)
 
     def _lock(self, using: str, key: RoomKey) -> PresenceRoom | None:
         rooms = PresenceRoom.objects.using(using).select_for_update()
         return rooms.filter(project=key[0], name=key[1]).first()
 
-    def _open(self, using: str, entry: Entry, now: float) -> PresenceRoom:
-        for _ in range(ATTEMPTS):
+    def _get_or_create(self, using: str, entry: PresenceEntry, now: float) -> PresenceRoom:
+        for _ in range(MAX_ATTEMPTS):
             room = self._lock(using, entry.key)
             if room is not None:
                 return room
@@ -110,15 +121,15 @@ class DatabasePresence(PresenceBackend):
             new = PresenceRoom(
                 project=entry.key[0],
                 name=entry.key[1],
-                title=entry.title[:LENGTH],
-                created_by=(entry.claimed or entry.member)[:LENGTH],
+                title=entry.title[:MAX_TEXT_LENGTH],
+                created_by=(entry.claimed or entry.member)[:MAX_TEXT_LENGTH],
                 created_at=now,
                 version=int(now * 1_000_000),
             )
             PresenceRoom.objects.using(using).bulk_create([new], ignore_conflicts=True)
         raise OperationalError("A room was opened and closed all the time.")
 
-    def leave(self, key: RoomKey, connection: str) -> Presence | None:
+    def leave(self, key: RoomKey, connection: str) -> PresenceChange | None:
         using = self.using
         with write_transaction(using):
             room = self._lock(using, key)
@@ -127,7 +138,7 @@ class DatabasePresence(PresenceBackend):
             moves = self._remove(using, room, Q(connection=connection))
         return moves[0] if moves else None
 
-    def _remove(self, using: str, room: PresenceRoom, which: Q) -> list[Presence]:
+    def _remove(self, using: str, room: PresenceRoom, which: Q) -> list[PresenceChange]:
         """Connections of a locked room, and the members who have no other."""
         places = PresenceConnection.objects.using(using).filter(room=room)
         gone = set(places.filter(which).values_list("member", flat=True))
@@ -136,15 +147,15 @@ class DatabasePresence(PresenceBackend):
         places.filter(which).delete()
         moves = []
         names = sorted(gone)
-        for start in range(0, len(names), CHUNK):
-            part = names[start : start + CHUNK]
+        for start in range(0, len(names), CHUNK_SIZE):
+            part = names[start : start + CHUNK_SIZE]
             still = set(places.filter(member__in=part).values_list("member", flat=True))
             left = PresenceMember.objects.using(using).filter(
                 room=room, member__in=[name for name in part if name not in still]
             )
             for row in left.order_by("pk"):
                 room.participants -= 1
-                moves.append(self._move(room, "left", _member(row)))
+                moves.append(self._change(room, "left", _member(row)))
             left.delete()
         if room.participants <= 0:
             room.delete(using=using)
@@ -152,7 +163,7 @@ class DatabasePresence(PresenceBackend):
             room.save(using=using, update_fields=["version", "participants"])
         return moves
 
-    def linger(self, places: Sequence[Place], seconds: float) -> None:
+    def mark_disconnected(self, places: Sequence[RoomConnection], seconds: float) -> None:
         using = self.using
         until = self._clock.now(using) + seconds
         names = [connection for _, connection in places]
@@ -161,8 +172,8 @@ class DatabasePresence(PresenceBackend):
             wanted[connection].add(key)
         rows = PresenceConnection.objects.using(using)
         with write_transaction(using):
-            for start in range(0, len(names), CHUNK):
-                found = rows.filter(connection__in=names[start : start + CHUNK]).order_by("pk")
+            for start in range(0, len(names), CHUNK_SIZE):
+                found = rows.filter(connection__in=names[start : start + CHUNK_SIZE]).order_by("pk")
                 pks = [
                     pk
                     for pk, connection, *key in found.values_list(
@@ -170,10 +181,12 @@ class DatabasePresence(PresenceBackend):
                     )
                     if tuple(key) in wanted[connection]
                 ]
-                for first in range(0, len(pks), CHUNK):
-                    rows.filter(pk__in=pks[first : first + CHUNK]).update(leaves_at=until)
+                for first in range(0, len(pks), CHUNK_SIZE):
+                    rows.filter(pk__in=pks[first : first + CHUNK_SIZE]).update(leaves_at=until)
 
-    def update(self, key: RoomKey, connection: str, state: dict[str, Any]) -> Presence | None:
+    def set_state(
+        self, key: RoomKey, connection: str, state: dict[str, Any]
+    ) -> PresenceChange | None:
         using = self.using
         with write_transaction(using):
             room = self._lock(using, key)
@@ -187,17 +200,19 @@ class DatabasePresence(PresenceBackend):
                 return None
             row.state = json.dumps(state)
             row.save(using=using, update_fields=["state"])
-            move = self._move(room, "updated", _member(row))
+            move = self._change(room, "updated", _member(row))
             room.save(using=using, update_fields=["version"])
             return move
 
-    def roster(self, key: RoomKey) -> Roster:
+    def list_members(self, key: RoomKey) -> MemberList:
         # one statement, so that the list and its version belong together
         rows = PresenceMember.objects.using(self.using).select_related("room").order_by("pk")
         found = list(rows.filter(room__project=key[0], room__name=key[1]))
-        return Roster(found[0].room.version, list(map(_member, found))) if found else Roster()
+        return (
+            MemberList(found[0].room.version, list(map(_member, found))) if found else MemberList()
+        )
 
-    def info(self, key: RoomKey) -> RoomInfo | None:
+    def get_room(self, key: RoomKey) -> RoomInfo | None:
         rooms = PresenceRoom.objects.using(self.using)
         room = rooms.filter(project=key[0], name=key[1]).first()
         return None if room is None else _info(room)
@@ -209,13 +224,13 @@ class DatabasePresence(PresenceBackend):
         rooms = PresenceRoom.objects.using(self.using)
         found: dict[RoomKey, int] = {}
         for project, names in projects.items():
-            for start in range(0, len(names), CHUNK):
-                part = rooms.filter(project=project, name__in=names[start : start + CHUNK])
+            for start in range(0, len(names), CHUNK_SIZE):
+                part = rooms.filter(project=project, name__in=names[start : start + CHUNK_SIZE])
                 for name, version in part.values_list("name", "version"):
                     found[project, name] = version
         return found
 
-    def sweep(self) -> list[Presence]:
+    def expire(self) -> list[PresenceChange]:
         using = self.using
         now = self._clock.now(using)
         # the lease first: a server that comes back to find none enters all its connections again
@@ -226,7 +241,7 @@ class DatabasePresence(PresenceBackend):
         due = Q(leaves_at__lte=now) | Q(~held)
         places = PresenceConnection.objects.using(using).filter(due)
         rooms = places.order_by("room").values_list("room", flat=True).distinct()
-        moves: list[Presence] = []
+        moves: list[PresenceChange] = []
         for pk in list(rooms):
             with write_transaction(using):
                 room = PresenceRoom.objects.using(using).select_for_update().filter(pk=pk).first()
@@ -237,11 +252,11 @@ class DatabasePresence(PresenceBackend):
             claims.delete()
         return moves
 
-    def listing(self, project: str) -> list[Listing]:
+    def list_rooms(self, project: str) -> list[RoomListing]:
         rooms = PresenceRoom.objects.using(self.using).filter(project=project)
         found = list(rooms.order_by("name").prefetch_related("members"))
         return [
-            Listing(
+            RoomListing(
                 room.name,
                 _info(room),
                 [_member(row) for row in sorted(room.members.all(), key=lambda row: row.pk)],
@@ -249,7 +264,7 @@ class DatabasePresence(PresenceBackend):
             for room in found
         ]
 
-    def claim(self, name: str, seconds: float) -> bool:
+    def acquire_key(self, name: str, seconds: float) -> bool:
         now = self._clock.now(self.using)
         digest, until = _digest(name), now + seconds
         claims = Claim.objects.using(self.using)
@@ -264,14 +279,16 @@ class DatabasePresence(PresenceBackend):
             )
             return bool(cursor.rowcount == 1)
 
-    def unclaim(self, name: str) -> None:
+    def release_key(self, name: str) -> None:
         Claim.objects.using(self.using).filter(pk=_digest(name)).delete()
 
-    def _move(
+    def _change(
         self, room: PresenceRoom, event: Literal["joined", "left", "updated"], member: Member
-    ) -> Presence:
+    ) -> PresenceChange:
         room.version += 1
-        return Presence(room.project, room.name, event, member, room.participants, room.version)
+        return PresenceChange(
+            room.project, room.name, event, member, room.participants, room.version
+        )
 
 
 def _member(row: PresenceMember) -> Member:

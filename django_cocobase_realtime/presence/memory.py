@@ -9,8 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..conf import PresenceSettings
-from ..events import Member, Presence
-from .base import Entered, Entry, Listing, Place, PresenceBackend, RoomInfo, RoomKey, Roster
+from ..events import Member, PresenceChange
+from .base import (
+    EnterResult,
+    MemberList,
+    PresenceBackend,
+    PresenceEntry,
+    RoomConnection,
+    RoomInfo,
+    RoomKey,
+    RoomListing,
+)
 
 
 @dataclass(slots=True)
@@ -42,15 +51,15 @@ class MemoryPresence(PresenceBackend):
         self._lock = threading.RLock()
         self._rooms: dict[RoomKey, _Room] = {}
         self._servers: dict[str, float] = {}
-        self._claims: dict[str, float] = {}
+        self._keys: dict[str, float] = {}
 
-    def renew(self, server: str, seconds: float) -> bool:
+    def renew_lease(self, server: str, seconds: float) -> bool:
         with self._lock:
             known = server in self._servers
             self._servers[server] = time.monotonic() + seconds
             return known
 
-    def enter(self, entry: Entry, *, create: bool = True) -> Entered | None:
+    def enter(self, entry: PresenceEntry, *, create: bool = True) -> EnterResult | None:
         with self._lock:
             room = self._rooms.get(entry.key)
             if room is None:
@@ -68,28 +77,28 @@ class MemoryPresence(PresenceBackend):
             move = None
             if new != old:
                 room.members[entry.member] = new
-                move = self._move(entry.key, room, "joined" if old is None else "updated", new)
-            return Entered(room.info(), move)
+                move = self._change(entry.key, room, "joined" if old is None else "updated", new)
+            return EnterResult(room.info(), move)
 
-    def leave(self, key: RoomKey, connection: str) -> Presence | None:
+    def leave(self, key: RoomKey, connection: str) -> PresenceChange | None:
         with self._lock:
             room = self._rooms.get(key)
             held = None if room is None else room.connections.pop(connection, None)
             if room is None or held is None:
                 return None
-            return self._depart(key, room, held.member)
+            return self._remove_connection(key, room, held.member)
 
-    def _depart(self, key: RoomKey, room: _Room, member: str) -> Presence | None:
+    def _remove_connection(self, key: RoomKey, room: _Room, member: str) -> PresenceChange | None:
         """One connection less; the departure, where it was its member's last."""
         if any(other.member == member for other in room.connections.values()):
             return None
         gone = room.members.pop(member)
-        move = self._move(key, room, "left", gone)
+        move = self._change(key, room, "left", gone)
         if not room.members:
             del self._rooms[key]
         return move
 
-    def linger(self, places: Sequence[Place], seconds: float) -> None:
+    def mark_disconnected(self, places: Sequence[RoomConnection], seconds: float) -> None:
         with self._lock:
             for key, connection in places:
                 room = self._rooms.get(key)
@@ -97,7 +106,9 @@ class MemoryPresence(PresenceBackend):
                 if held is not None:
                     held.leaves_at = time.monotonic() + seconds
 
-    def update(self, key: RoomKey, connection: str, state: dict[str, Any]) -> Presence | None:
+    def set_state(
+        self, key: RoomKey, connection: str, state: dict[str, Any]
+    ) -> PresenceChange | None:
         with self._lock:
             room = self._rooms.get(key)
             held = None if room is None else room.connections.get(connection)
@@ -107,14 +118,18 @@ class MemoryPresence(PresenceBackend):
             if old.state == state:
                 return None
             new = room.members[held.member] = Member(old.id, old.name, state, old.claimed)
-            return self._move(key, room, "updated", new)
+            return self._change(key, room, "updated", new)
 
-    def roster(self, key: RoomKey) -> Roster:
+    def list_members(self, key: RoomKey) -> MemberList:
         with self._lock:
             room = self._rooms.get(key)
-            return Roster() if room is None else Roster(room.version, list(room.members.values()))
+            return (
+                MemberList()
+                if room is None
+                else MemberList(room.version, list(room.members.values()))
+            )
 
-    def info(self, key: RoomKey) -> RoomInfo | None:
+    def get_room(self, key: RoomKey) -> RoomInfo | None:
         with self._lock:
             room = self._rooms.get(key)
             return None if room is None else room.info()
@@ -123,7 +138,7 @@ class MemoryPresence(PresenceBackend):
         with self._lock:
             return {key: self._rooms[key].version for key in keys if key in self._rooms}
 
-    def sweep(self) -> list[Presence]:
+    def expire(self) -> list[PresenceChange]:
         now = time.monotonic()
         moves = []
         with self._lock:
@@ -135,40 +150,40 @@ class MemoryPresence(PresenceBackend):
                     due = held.leaves_at is not None and held.leaves_at <= now
                     if due or held.server not in self._servers:
                         del room.connections[connection]
-                        move = self._depart(key, room, held.member)
+                        move = self._remove_connection(key, room, held.member)
                         if move is not None:
                             moves.append(move)
-            for name, until in list(self._claims.items()):
+            for name, until in list(self._keys.items()):
                 if until <= now:
-                    del self._claims[name]
+                    del self._keys[name]
         return moves
 
-    def listing(self, project: str) -> list[Listing]:
+    def list_rooms(self, project: str) -> list[RoomListing]:
         with self._lock:
             return [
-                Listing(key[1], room.info(), list(room.members.values()))
+                RoomListing(key[1], room.info(), list(room.members.values()))
                 for key, room in sorted(self._rooms.items())
                 if key[0] == project
             ]
 
-    def claim(self, name: str, seconds: float) -> bool:
+    def acquire_key(self, name: str, seconds: float) -> bool:
         now = time.monotonic()
         with self._lock:
-            if self._claims.get(name, now) > now:
+            if self._keys.get(name, now) > now:
                 return False
-            self._claims[name] = now + seconds
+            self._keys[name] = now + seconds
             return True
 
-    def unclaim(self, name: str) -> None:
+    def release_key(self, name: str) -> None:
         with self._lock:
-            self._claims.pop(name, None)
+            self._keys.pop(name, None)
 
-    def _move(
+    def _change(
         self,
         key: RoomKey,
         room: _Room,
         event: Literal["joined", "left", "updated"],
         member: Member,
-    ) -> Presence:
+    ) -> PresenceChange:
         room.version += 1
-        return Presence(*key, event, member, len(room.members), room.version)
+        return PresenceChange(*key, event, member, len(room.members), room.version)

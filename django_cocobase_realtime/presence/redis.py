@@ -14,21 +14,21 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ..conf import PresenceSettings, conf
-from ..events import Member, Presence
+from ..events import Member, PresenceChange
 from .base import (
-    Entered,
-    Entry,
-    Listing,
-    Place,
+    EnterResult,
+    MemberList,
     PresenceBackend,
+    PresenceEntry,
     PresenceUnavailable,
+    RoomConnection,
     RoomInfo,
     RoomKey,
-    Roster,
+    RoomListing,
 )
 from .redis_scripts import SCRIPTS
 
-PREFIX = "cocobase:presence:"
+KEY_PREFIX = "cocobase:presence:"
 TIMEOUT = 5.0  # seconds that Redis may take
 
 
@@ -54,12 +54,12 @@ class RedisPresence(PresenceBackend):
 
     def _run(self, script: str, *args: Any) -> Any:
         with _unavailable():
-            return self._scripts[script](keys=[PREFIX], args=args)
+            return self._scripts[script](keys=[KEY_PREFIX], args=args)
 
-    def renew(self, server: str, seconds: float) -> bool:
+    def renew_lease(self, server: str, seconds: float) -> bool:
         return bool(self._run("renew", server, int(seconds * 1000)))
 
-    def enter(self, entry: Entry, *, create: bool = True) -> Entered | None:
+    def enter(self, entry: PresenceEntry, *, create: bool = True) -> EnterResult | None:
         found = self._run(
             "enter",
             _id(entry.key),
@@ -76,25 +76,27 @@ class RedisPresence(PresenceBackend):
         if not found:
             return None
         info, move = found
-        return Entered(_info(info), _move(move) if move else None)
+        return EnterResult(_info(info), _change(move) if move else None)
 
-    def leave(self, key: RoomKey, connection: str) -> Presence | None:
+    def leave(self, key: RoomKey, connection: str) -> PresenceChange | None:
         move = self._run("leave", _id(key), connection)
-        return _move(move) if move else None
+        return _change(move) if move else None
 
-    def linger(self, places: Sequence[Place], seconds: float) -> None:
+    def mark_disconnected(self, places: Sequence[RoomConnection], seconds: float) -> None:
         names = [f"{connection} {_id(key)}" for key, connection in places]
         self._run("linger", int(seconds * 1000), *names)
 
-    def update(self, key: RoomKey, connection: str, state: dict[str, Any]) -> Presence | None:
+    def set_state(
+        self, key: RoomKey, connection: str, state: dict[str, Any]
+    ) -> PresenceChange | None:
         move = self._run("update", _id(key), connection, _text(state))
-        return _move(move) if move else None
+        return _change(move) if move else None
 
-    def roster(self, key: RoomKey) -> Roster:
+    def list_members(self, key: RoomKey) -> MemberList:
         version, members = self._run("roster", _id(key))
-        return Roster(int(version), _members(members)) if version else Roster()
+        return MemberList(int(version), _members(members)) if version else MemberList()
 
-    def info(self, key: RoomKey) -> RoomInfo | None:
+    def get_room(self, key: RoomKey) -> RoomInfo | None:
         found = self._run("info", _id(key))
         return _info(found) if found else None
 
@@ -102,33 +104,33 @@ class RedisPresence(PresenceBackend):
         wanted = list(keys)
         pipeline = self._redis.pipeline(transaction=False)
         for key in wanted:
-            pipeline.hget(f"{PREFIX}room:{_id(key)}", "version")
+            pipeline.hget(f"{KEY_PREFIX}room:{_id(key)}", "version")
         with _unavailable():
             found = zip(wanted, pipeline.execute(), strict=True)
         return {key: int(version) for key, version in found if version}
 
-    def sweep(self) -> list[Presence]:
-        return [_move(move) for move in self._run("sweep")]
+    def expire(self) -> list[PresenceChange]:
+        return [_change(move) for move in self._run("sweep")]
 
-    def listing(self, project: str) -> list[Listing]:
+    def list_rooms(self, project: str) -> list[RoomListing]:
         return sorted(
             (
-                Listing(name, _info(info), _members(members))
+                RoomListing(name, _info(info), _members(members))
                 for name, info, members in self._run("listing", project)
                 if info
             ),
             key=lambda listing: listing.name,
         )
 
-    def claim(self, name: str, seconds: float) -> bool:
+    def acquire_key(self, name: str, seconds: float) -> bool:
         with _unavailable():
             return bool(
-                self._redis.set(f"{PREFIX}claim:{name}", 1, nx=True, px=int(seconds * 1000))
+                self._redis.set(f"{KEY_PREFIX}claim:{name}", 1, nx=True, px=int(seconds * 1000))
             )
 
-    def unclaim(self, name: str) -> None:
+    def release_key(self, name: str) -> None:
         with _unavailable():
-            self._redis.delete(f"{PREFIX}claim:{name}")
+            self._redis.delete(f"{KEY_PREFIX}claim:{name}")
 
     def close(self) -> None:
         self._redis.close()
@@ -183,9 +185,9 @@ def _info(found: list[Any]) -> RoomInfo:
     return RoomInfo(title, created_by, float(created_at), int(version), int(participants))
 
 
-def _move(found: list[Any]) -> Presence:
+def _change(found: list[Any]) -> PresenceChange:
     event, project, room, text, participants, version = found
-    return Presence(
+    return PresenceChange(
         project,
         room,
         cast("Literal['joined', 'left', 'updated']", event),

@@ -8,13 +8,21 @@ from ..identity import Identity
 from ..wire import frames
 from ..wire.codes import CloseCode, ErrorCode
 from ..wire.commands import Auth
-from .effects import Admit, Authenticate, Batch, Expire, Reconsider, Send, Steps
+from .effects import (
+    AdmitConnection,
+    Authenticate,
+    EnableBatching,
+    Reauthorize,
+    ScheduleExpiry,
+    Send,
+    Steps,
+)
 
 if TYPE_CHECKING:
     from .session import Session
 
 
-_OF_THE_TOKEN = frozenset({"exp", "iat", "nbf", "jti"})
+_PER_TOKEN_CLAIMS = frozenset({"exp", "iat", "nbf", "jti"})
 
 
 def auth(session: Session, command: Auth) -> Steps:
@@ -41,14 +49,14 @@ def auth(session: Session, command: Auth) -> Steps:
         yield from session.close(CloseCode.BAD_CREDENTIAL)
         return
     session.connection.identity = identity
-    if current is None and not (yield Admit()):
+    if current is None and not (yield AdmitConnection()):
         yield from session.close(CloseCode.CONNECTION_LIMIT)
         return
     if command.batch:
-        yield Batch()
-    yield Expire()
-    if current is not None and _rights(current) != _rights(identity):
-        yield Reconsider()
+        yield EnableBatching()
+    yield ScheduleExpiry()
+    if current is not None and _permission_claims(current) != _permission_claims(identity):
+        yield Reauthorize()
     yield Send(
         frames.authenticated(
             command.id,
@@ -61,9 +69,9 @@ def auth(session: Session, command: Auth) -> Steps:
     )
 
 
-def _rights(identity: Identity) -> dict[str, Any]:
+def _permission_claims(identity: Identity) -> dict[str, Any]:
     """Claims by which a permission may decide: all but those that every token has anew."""
-    return {name: claim for name, claim in identity.claims.items() if name not in _OF_THE_TOKEN}
+    return {name: claim for name, claim in identity.claims.items() if name not in _PER_TOKEN_CLAIMS}
 
 
 def _user(identity: Identity) -> dict[str, str] | None:

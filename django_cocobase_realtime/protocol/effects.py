@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..declarations.room import Room, RoomGrant
-from ..delivery.table import Begin, Subscription
+from ..delivery.table import CatchUpPlan, Subscription
 from ..events import Broadcast
-from ..rooms.history import Past
-from ..rooms.local_room import Wish
+from ..rooms.history import HistoryPage
+from ..rooms.local_room import JoinRequest
 from ..wire.codes import CloseCode
 from ..wire.frames import Frame
 
@@ -38,27 +38,27 @@ class Authenticate:
 
 
 @dataclass(frozen=True, slots=True)
-class Admit:
+class AdmitConnection:
     """Count the new identity's connection. Result: False where it has too many."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class EnableBatching:
     """From now on, events that wait together may leave as one frame. Result: None."""
 
 
 @dataclass(frozen=True, slots=True)
-class Expire:
+class ScheduleExpiry:
     """Watch over the identity's ``expires_at``, anew after a refresh. Result: None."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reconsider:
+class Reauthorize:
     """Ask anew what the connection may watch: its identity was refreshed. Result: None."""
 
 
 @dataclass(frozen=True, slots=True)
-class Authorize:
+class AuthorizeCollection:
     """Ask the collection's permission. Result: a ``Grant``, None where it is refused or unknown."""
 
     collection: str
@@ -66,7 +66,7 @@ class Authorize:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepare:
+class OpenTopic:
     """Follow a collection. Result: its ``Extent`` so far, None where it has no log.
 
     ``Attach`` follows in the same breath.
@@ -76,64 +76,64 @@ class Prepare:
 
 
 @dataclass(frozen=True, slots=True)
-class Attach:
+class AttachSubscription:
     """Start a prepared subscription, in place of one of the same name. Result: None.
 
     Live at once, or after what it is to ``begin`` with.
     """
 
     subscription: Subscription
-    begin: Begin | None = None
+    plan: CatchUpPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Detach:
+class DetachSubscription:
     """End a subscription. Result: None."""
 
     subscription: Subscription
 
 
 @dataclass(frozen=True, slots=True)
-class Permit:
+class AuthorizeRoom:
     """Ask a room's permission. Result: a ``RoomGrant``, None where it may not be joined."""
 
     room: str
 
 
 @dataclass(frozen=True, slots=True)
-class Enter:
+class JoinRoom:
     """Enter a room. Result: ``Joined``, None where it was not to be opened, False where it is not
     known for now who is in it.
     """
 
-    wish: Wish
+    request: JoinRequest
     grant: RoomGrant
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class ReplayBroadcast:
     """Send what was said before, at the client's pace. Result: None."""
 
     event: Broadcast
 
 
 @dataclass(frozen=True, slots=True)
-class Settle:
+class FinishReplay:
     """The past of a room was told; go on with what was said since. Result: None."""
 
     room: str
-    past: Past | None
+    history: HistoryPage | None
 
 
 @dataclass(frozen=True, slots=True)
-class Exit:
+class LeaveRoom:
     """Leave a room. Result: None."""
 
     room: str
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class SetRoomState:
     """Set one's state in a room. Result: False where that cannot be done for now."""
 
     room: str
@@ -141,7 +141,7 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class PublishToRoom:
     """Send a broadcast to its room. Result: an ``Outcome``."""
 
     event: Broadcast
@@ -154,21 +154,21 @@ Effect = (
     Send
     | Close
     | Authenticate
-    | Admit
-    | Batch
-    | Expire
-    | Reconsider
-    | Authorize
-    | Prepare
-    | Attach
-    | Detach
-    | Permit
-    | Enter
-    | Replay
-    | Settle
-    | Exit
-    | Update
-    | Say
+    | AdmitConnection
+    | EnableBatching
+    | ScheduleExpiry
+    | Reauthorize
+    | AuthorizeCollection
+    | OpenTopic
+    | AttachSubscription
+    | DetachSubscription
+    | AuthorizeRoom
+    | JoinRoom
+    | ReplayBroadcast
+    | FinishReplay
+    | LeaveRoom
+    | SetRoomState
+    | PublishToRoom
 )
 Steps: TypeAlias = Generator[Effect, Any, None]
 """Effects in order; each is answered with its result before the next one is made."""

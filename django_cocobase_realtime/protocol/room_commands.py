@@ -10,12 +10,22 @@ from ..declarations.room import RoomGrant
 from ..events import Broadcast as Said
 from ..events import Sender, now
 from ..rooms import history
-from ..rooms.local_room import Joined, Wish
-from ..rooms.publisher import Outcome
+from ..rooms.local_room import JoinRequest, JoinResult
+from ..rooms.publisher import PublishResult
 from ..wire import frames
 from ..wire.codes import ErrorCode
 from ..wire.commands import Broadcast, Join, Leave, State
-from .effects import Enter, Exit, Permit, Replay, Say, Send, Settle, Steps, Update
+from .effects import (
+    AuthorizeRoom,
+    FinishReplay,
+    JoinRoom,
+    LeaveRoom,
+    PublishToRoom,
+    ReplayBroadcast,
+    Send,
+    SetRoomState,
+    Steps,
+)
 
 if TYPE_CHECKING:
     from .session import Session
@@ -26,7 +36,7 @@ RETRY_MS = 1000
 def join(session: Session, command: Join) -> Steps:
     """Enter a room of one's project; joining twice is joining once, and may change how."""
     rooms, limits = session.connection.rooms, session.limits
-    if session.too_long(command.room):
+    if session.is_name_too_long(command.room):
         message = f"Names may have {limits.name_bytes} bytes at most."
         yield session.error(ErrorCode.LIMIT_EXCEEDED, message, command.id)
         return
@@ -37,33 +47,33 @@ def join(session: Session, command: Join) -> Steps:
     if command.state is not None and _too_large(session, command.state):
         yield _refused_state(session, command)
         return
-    grant: RoomGrant | None = yield Permit(command.room)
+    grant: RoomGrant | None = yield AuthorizeRoom(command.room)
     if grant is None:
         if command.room in rooms:  # it could be joined before
-            yield Exit(command.room)
+            yield LeaveRoom(command.room)
         message = f"You may not join the room {command.room!r}."
         yield session.error(ErrorCode.FORBIDDEN, message, command.id)
         return
-    wish = Wish(
+    wish = JoinRequest(
         room=command.room,
         presence=command.presence,
         state=command.state,
         history=command.history,
         since=command.since,
     )
-    joined: Joined | bool | None = yield Enter(wish, grant)
-    if not isinstance(joined, Joined):
+    joined: JoinResult | bool | None = yield JoinRoom(wish, grant)
+    if not isinstance(joined, JoinResult):
         yield _unavailable(session, command.id)
         return
     # the reply first: what was said before follows it, then what is said from now on
     yield Send(_joined(session, command, joined))
-    past = joined.past
+    past = joined.history
     for event in () if past is None else past.events:
-        yield Replay(event)
-    yield Settle(command.room, past)
+        yield ReplayBroadcast(event)
+    yield FinishReplay(command.room, past)
 
 
-def _joined(session: Session, command: Join, joined: Joined) -> frames.Frame:
+def _joined(session: Session, command: Join, joined: JoinResult) -> frames.Frame:
     frame = frames.reply(
         "joined",
         command.id,
@@ -73,7 +83,7 @@ def _joined(session: Session, command: Join, joined: Joined) -> frames.Frame:
     )
     if joined.title != command.room:
         frame["title"] = joined.title
-    past, identity = joined.past, session.identity
+    past, identity = joined.history, session.identity
     if past is not None and identity is not None:
         position = past.position
         frame["cursor"] = history.cursor((identity.project, command.room), position)
@@ -90,7 +100,7 @@ def leave(session: Session, command: Leave) -> Steps:
     if command.room not in session.connection.rooms:
         yield _not_joined(session, command)
         return
-    yield Exit(command.room)
+    yield LeaveRoom(command.room)
     yield Send(frames.reply("left", command.id, room=command.room))
 
 
@@ -107,7 +117,7 @@ def state(session: Session, command: State) -> Steps:
     if _too_large(session, command.state):
         yield _refused_state(session, command)
         return
-    if (yield Update(command.room, command.state)) is False:
+    if (yield SetRoomState(command.room, command.state)) is False:
         yield _unavailable(session, command.id)
     elif command.id is not None:
         yield Send(frames.reply("state", command.id, room=command.room))
@@ -133,17 +143,17 @@ def broadcast(session: Session, command: Broadcast) -> Steps:
         connection=session.connection.id,
         echo=command.echo,
     )
-    outcome = yield Say(
+    outcome = yield PublishToRoom(
         event,
         seat.grant.room,
         ephemeral=command.ephemeral,
         idempotency_key=command.idempotency_key,
     )
-    if outcome is Outcome.FAILED:
+    if outcome is PublishResult.FAILED:
         yield _unavailable(session, command.id)
     elif command.id is not None:
         reply = frames.reply("sent", command.id, room=command.room)
-        if outcome is Outcome.DUPLICATE:
+        if outcome is PublishResult.DUPLICATE:
             reply["duplicate"] = True
         yield Send(reply)
 

@@ -12,13 +12,13 @@ from typing import Any
 from ..conf import Limits
 from ..declarations.room import RoomGrant
 from ..events import PROJECT_ROOM
-from ..rooms.local_room import Joined, Wish
+from ..rooms.local_room import JoinRequest, JoinResult
 from ..transport.connection import Connection
 from ..wire import commands, frames, sdk_frames
 from ..wire.codes import CloseCode, ErrorCode
-from ..wire.json import is_sound
+from ..wire.json import is_valid_text
 from . import auth_commands, room_commands, subscription_commands
-from .effects import Enter, Permit, Replay, Send, Settle, Steps
+from .effects import AuthorizeRoom, FinishReplay, JoinRoom, ReplayBroadcast, Send, Steps
 from .session import Session
 
 DENIED = "Collection not found or access denied"
@@ -40,14 +40,14 @@ class SdkSession(Session):
         super().__init__(connection, limits, heartbeat=heartbeat, now=now)
         connection.dialect = dialect
         self.name = name
-        self._explained = False
-        self._opened = False
+        self._error_sent = False
+        self._is_open = False
 
     # how a session talks
 
     def closing(self, code: CloseCode, retry_after_ms: int | None) -> frames.Frame | None:
         """Why it ends, unless an error has just said so."""
-        return None if self._explained else sdk_frames.closing(code)
+        return None if self._error_sent else sdk_frames.closing(code)
 
     def error(
         self, code: ErrorCode, message: str, id: Any = None, retry_after_ms: int | None = None
@@ -66,77 +66,77 @@ class SdkSession(Session):
         """A frame came in; None stands for a binary one."""
         if self.closed:
             return
-        limit = self.limits.message_bytes if self._opened else self.limits.auth_bytes
+        limit = self.limits.message_bytes if self._is_open else self.limits.auth_bytes
         if text is None:
-            yield from self._garbage("Send JSON in text frames.", now)
+            yield from self._reject_malformed("Send JSON in text frames.", now)
         elif len(text) > limit or len(text.encode("utf-8", "surrogatepass")) > limit:
-            yield from self._garbage(f"A frame may have {limit} bytes at most.", now)
+            yield from self._reject_malformed(f"A frame may have {limit} bytes at most.", now)
         elif text == "ping":
             yield from self._ping({"event": "pong"}, now)
         else:
             try:
-                frame = sdk_frames.read(text)
+                frame = sdk_frames.parse(text)
             except sdk_frames.InvalidFrame as error:
-                yield from self._garbage(str(error), now)
+                yield from self._reject_malformed(str(error), now)
                 return
             if frame.get("type") == "ping":
                 yield from self._ping({"type": "pong"}, now)
-            elif self._opened:
-                yield from self._later(frame, now)
+            elif self._is_open:
+                yield from self._handle_later(frame, now)
             else:
-                yield from self._first(frame)
+                yield from self._handle_first(frame)
 
-    def _garbage(self, detail: str, now: float) -> Steps:
-        if not self._opened:
+    def _reject_malformed(self, detail: str, now: float) -> Steps:
+        if not self._is_open:
             yield from self._refuse(
                 sdk_frames.error("Authentication failed", detail), CloseCode.BAD_CREDENTIAL
             )
             return
         yield Send(sdk_frames.error("Invalid JSON"))
-        yield from self.count_bad(now)
+        yield from self.count_bad_request(now)
 
     def _ping(self, answer: frames.Frame, now: float) -> Steps:
-        if (yield from self.paid(commands.Ping(), now)):
+        if (yield from self.check_rate(commands.Ping(), now)):
             yield Send(answer)
 
     def _refuse(self, frame: frames.Frame, code: CloseCode) -> Steps:
         yield Send(frame)
-        self._explained = True
+        self._error_sent = True
         yield from self.close(code)
 
     # the first frame
 
-    def _first(self, frame: Mapping[str, Any]) -> Steps:
-        token = sdk_frames.token(frame)
+    def _handle_first(self, frame: Mapping[str, Any]) -> Steps:
+        token = sdk_frames.credential(frame)
         if token is None:
             yield from self._refuse(sdk_frames.NO_KEY, CloseCode.BAD_CREDENTIAL)
             return
         try:
-            id, name = sdk_frames.claimed(frame)
-            title = sdk_frames.text(frame, "room_title")
+            id, name = sdk_frames.claimed_user(frame)
+            title = sdk_frames.text_value(frame, "room_title")
         except sdk_frames.InvalidFrame as error:
             yield from self._refuse(
                 sdk_frames.error("Authentication failed", str(error)), CloseCode.BAD_CREDENTIAL
             )
             return
-        if not is_sound(self.name):
+        if not is_valid_text(self.name):
             yield from self._refuse(sdk_frames.error("This name is no text."), CloseCode.FORBIDDEN)
             return
-        if any(map(self.too_long, (id, name, title, self.name))):
+        if any(map(self.is_name_too_long, (id, name, title, self.name))):
             message = f"Names may have {self.limits.name_bytes} bytes at most."
             yield from self._refuse(sdk_frames.error(message), CloseCode.FORBIDDEN)
             return
-        yield from self._muted(auth_commands.auth(self, commands.Auth(token=token)))
+        yield from self._without_replies(auth_commands.auth(self, commands.Auth(token=token)))
         if self.identity is None or self.closed:
             return
-        self._explained, self._opened = False, True
+        self._error_sent, self._is_open = False, True
         key = self.identity.user_key
         if key is None:
             self.connection.claimed = id, name
         opening = _OPENINGS[self.connection.dialect]
         yield from opening(self, frame, id if key is None else key)
 
-    def _muted(self, steps: Steps) -> Steps:
+    def _without_replies(self, steps: Steps) -> Steps:
         """Answers that only the native dialect knows are kept back; errors pass."""
         result: Any = None
         while True:
@@ -148,10 +148,10 @@ class SdkSession(Session):
                 if "error" not in effect.frame:
                     result = None
                     continue
-                self._explained = True
+                self._error_sent = True
             result = yield effect
 
-    def _watch(self, frame: Mapping[str, Any], user_id: str) -> Steps:
+    def _open_collection(self, frame: Mapping[str, Any], user_id: str) -> Steps:
         filters = frame.get("filters") or {}
         if not isinstance(filters, dict):
             yield from self._refuse(
@@ -177,52 +177,54 @@ class SdkSession(Session):
                 )
             result = yield effect
         if refused:
-            self._explained = True
+            self._error_sent = True
             yield from self.close(CloseCode.FORBIDDEN)
 
-    def _hear(self, frame: Mapping[str, Any], user_id: str) -> Steps:
+    def _open_project(self, frame: Mapping[str, Any], user_id: str) -> Steps:
         assert self.identity is not None
         answer = sdk_frames.connected_to_project(self.identity.project, user_id)
-        yield from self._enter(Wish(PROJECT_ROOM, presence=False), lambda joined: answer)
+        yield from self._enter_room(
+            JoinRequest(PROJECT_ROOM, presence=False), lambda joined: answer
+        )
 
-    def _join(self, frame: Mapping[str, Any], user_id: str) -> Steps:
-        wish = Wish(
+    def _open_room(self, frame: Mapping[str, Any], user_id: str) -> Steps:
+        wish = JoinRequest(
             self.name,
-            title=sdk_frames.text(frame, "room_title"),
+            title=sdk_frames.text_value(frame, "room_title"),
             create=frame.get("action") == "create",
         )
-        yield from self._enter(
+        yield from self._enter_room(
             wish,
             lambda joined: sdk_frames.joined(self.name, joined.title, joined.participants, user_id),
         )
 
-    def _enter(self, wish: Wish, answer: Callable[[Joined], frames.Frame]) -> Steps:
+    def _enter_room(self, wish: JoinRequest, answer: Callable[[JoinResult], frames.Frame]) -> Steps:
         missing = sdk_frames.error("Room not found", room_id=wish.room)
-        grant: RoomGrant | None = yield Permit(wish.room)
+        grant: RoomGrant | None = yield AuthorizeRoom(wish.room)
         if grant is None:  # as one that is not there
             yield from self._refuse(missing, CloseCode.FORBIDDEN)
             return
-        joined: Joined | bool | None = yield Enter(wish, grant)
+        joined: JoinResult | bool | None = yield JoinRoom(wish, grant)
         if joined is None:
             yield from self._refuse(missing, CloseCode.FORBIDDEN)
-        elif not isinstance(joined, Joined):
+        elif not isinstance(joined, JoinResult):
             yield from self.close(CloseCode.UNAVAILABLE)
         else:
             yield Send(answer(joined))
-            for event in () if joined.past is None else joined.past.events:
-                yield Replay(event)
-            yield Settle(wish.room, joined.past)
+            for event in () if joined.history is None else joined.history.events:
+                yield ReplayBroadcast(event)
+            yield FinishReplay(wish.room, joined.history)
 
     # later frames
 
-    def _later(self, frame: Mapping[str, Any], now: float) -> Steps:
-        command = self._said(frame) if self.connection.rooms else None
-        if not (yield from self.paid(command, now)):
+    def _handle_later(self, frame: Mapping[str, Any], now: float) -> Steps:
+        command = self._parse_broadcast(frame) if self.connection.rooms else None
+        if not (yield from self.check_rate(command, now)):
             return
         if command is not None:  # nothing else is expected
             yield from room_commands.broadcast(self, command)
 
-    def _said(self, frame: Mapping[str, Any]) -> commands.Broadcast | None:
+    def _parse_broadcast(self, frame: Mapping[str, Any]) -> commands.Broadcast | None:
         if self.connection.dialect == sdk_frames.BROADCAST:
             return commands.Broadcast(room=PROJECT_ROOM, message=frame.get("data", frame))
         if self.connection.dialect == sdk_frames.ROOMS and frame.get("type") == "message":
@@ -231,7 +233,7 @@ class SdkSession(Session):
 
 
 _OPENINGS: dict[str, Callable[[SdkSession, Mapping[str, Any], str], Steps]] = {
-    sdk_frames.COLLECTIONS: SdkSession._watch,
-    sdk_frames.BROADCAST: SdkSession._hear,
-    sdk_frames.ROOMS: SdkSession._join,
+    sdk_frames.COLLECTIONS: SdkSession._open_collection,
+    sdk_frames.BROADCAST: SdkSession._open_project,
+    sdk_frames.ROOMS: SdkSession._open_room,
 }

@@ -18,12 +18,12 @@ from ..transport.connection import Connection
 from ..utils.limits import PerMinute, TokenBucket
 from ..wire import commands, frames
 from ..wire.codes import CloseCode, ErrorCode
-from ..wire.commands import InvalidMessage
+from ..wire.commands import InvalidCommand
 from . import auth_commands, room_commands, subscription_commands
 from .effects import Close, Effect, Send, Steps
 
-REFUSALS_IN_A_ROW = 10
-FREE_FACTOR = 10  # ping and ack may come ten times as often as other requests
+MAX_CONSECUTIVE_REFUSALS = 10
+CONTROL_RATE_FACTOR = 10  # ping and ack may come ten times as often as other requests
 
 
 class Session:
@@ -39,14 +39,14 @@ class Session:
         self.limits = limits
         self.heartbeat = heartbeat
         self.closed = False
-        self._began = now
+        self._started_at = now
         # made at first use: most connections need but one or two
         self._bad_requests: PerMinute | None = None
-        self._messages: TokenBucket | None = None
-        self._free: TokenBucket | None = None
-        self._subscribes: TokenBucket | None = None
-        self._broadcasts: TokenBucket | None = None
-        self._refusals = 0
+        self._message_bucket: TokenBucket | None = None
+        self._control_bucket: TokenBucket | None = None
+        self._subscribe_bucket: TokenBucket | None = None
+        self._broadcast_bucket: TokenBucket | None = None
+        self._consecutive_refusals = 0
 
     @property
     def identity(self) -> Identity | None:
@@ -60,21 +60,21 @@ class Session:
         if self.closed:
             return
         if text is None:
-            yield from self._bad(
-                InvalidMessage(ErrorCode.BAD_REQUEST, "Send JSON in text frames."), now
+            yield from self._reject(
+                InvalidCommand(ErrorCode.BAD_REQUEST, "Send JSON in text frames."), now
             )
             return
         limit = self.limits.message_bytes if self.identity else self.limits.auth_bytes
         if len(text) > limit or len(text.encode("utf-8", "surrogatepass")) > limit:
-            if (yield from self.paid(None, now)):
+            if (yield from self.check_rate(None, now)):
                 yield self.error(ErrorCode.TOO_LARGE, f"A frame may have {limit} bytes at most.")
             return
         try:
             command = commands.decode(text)
-        except InvalidMessage as error:
-            yield from self._bad(error, now)
+        except InvalidCommand as error:
+            yield from self._reject(error, now)
             return
-        if (yield from self.paid(command, now)):
+        if (yield from self.check_rate(command, now)):
             yield from self._handle(command)
 
     def auth_timeout(self) -> Steps:
@@ -108,7 +108,7 @@ class Session:
         """The effect of answering with an error."""
         return Send(frames.error(code, message, id, retry_after_ms))
 
-    def too_long(self, name: str | None) -> bool:
+    def is_name_too_long(self, name: str | None) -> bool:
         """Whether a name that the client chose is longer than ``name_bytes``."""
         return name is not None and len(name.encode()) > self.limits.name_bytes
 
@@ -131,23 +131,25 @@ class Session:
             handler: Callable[[Session, Any], Steps] = _HANDLERS[type(command)]
             yield from handler(self, command)
 
-    def paid(self, command: commands.Command | None, now: float) -> Generator[Effect, Any, bool]:
+    def check_rate(
+        self, command: commands.Command | None, now: float
+    ) -> Generator[Effect, Any, bool]:
         """Whether a request's rate allows it; None stands for one that was not read.
 
         Refuses what came too fast; persistent ones are the end.
         """
-        refused = self._bucket(command).take(now)
+        refused = self._bucket(command).acquire(now)
         if not refused:
-            self._refusals = 0
+            self._consecutive_refusals = 0
             return True
-        self._refusals += 1
+        self._consecutive_refusals += 1
         yield self.error(
             ErrorCode.RATE_LIMITED,
             "Too many requests; send this one again after retry_after_ms.",
             None if command is None else command.id,
             refused,
         )
-        if self._refusals >= REFUSALS_IN_A_ROW:
+        if self._consecutive_refusals >= MAX_CONSECUTIVE_REFUSALS:
             yield from self.close(CloseCode.RATE_LIMITED, refused)
         return False
 
@@ -155,28 +157,32 @@ class Session:
         """What pays for a command."""
         match command:
             case commands.Ping() | commands.Ack():
-                if self._free is None:
+                if self._control_bucket is None:
                     per_second, burst = self.limits.messages_rate
-                    rate = (per_second * FREE_FACTOR, burst * FREE_FACTOR)
-                    self._free = TokenBucket(rate, self._began)
-                return self._free
+                    rate = (per_second * CONTROL_RATE_FACTOR, burst * CONTROL_RATE_FACTOR)
+                    self._control_bucket = TokenBucket(rate, self._started_at)
+                return self._control_bucket
             case commands.Subscribe():
-                if self._subscribes is None:
-                    self._subscribes = TokenBucket(self.limits.subscribe_rate, self._began)
-                return self._subscribes
+                if self._subscribe_bucket is None:
+                    self._subscribe_bucket = TokenBucket(
+                        self.limits.subscribe_rate, self._started_at
+                    )
+                return self._subscribe_bucket
             case commands.Broadcast():
-                if self._broadcasts is None:
-                    self._broadcasts = TokenBucket(self.limits.broadcast_rate, self._began)
-                return self._broadcasts
-        if self._messages is None:
-            self._messages = TokenBucket(self.limits.messages_rate, self._began)
-        return self._messages
+                if self._broadcast_bucket is None:
+                    self._broadcast_bucket = TokenBucket(
+                        self.limits.broadcast_rate, self._started_at
+                    )
+                return self._broadcast_bucket
+        if self._message_bucket is None:
+            self._message_bucket = TokenBucket(self.limits.messages_rate, self._started_at)
+        return self._message_bucket
 
-    def _bad(self, error: InvalidMessage, now: float) -> Steps:
+    def _reject(self, error: InvalidCommand, now: float) -> Steps:
         yield self.error(error.code, str(error), error.id)
-        yield from self.count_bad(now)
+        yield from self.count_bad_request(now)
 
-    def count_bad(self, now: float) -> Steps:
+    def count_bad_request(self, now: float) -> Steps:
         """One more malformed request; too many are the end."""
         if self._bad_requests is None:
             self._bad_requests = PerMinute(self.limits.bad_requests_per_minute)

@@ -25,27 +25,37 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from ..events import Bell, Broadcast, Change, Event, Kick, Presence, Push, RightsChanged, encode
-from ..utils.tasks import begin
+from ..events import (
+    Broadcast,
+    Change,
+    DirectMessage,
+    DisconnectRequested,
+    Event,
+    LogAppended,
+    PermissionsChanged,
+    PresenceChange,
+    encode,
+)
+from ..utils.tasks import spawn_task
 from .layer import MESSAGE_TYPE, ORIGIN, SEND_TIMEOUT, channel_layer, is_in_memory
-from .names import CONTROL, collection_group, room_group
+from .names import CONTROL_GROUP, collection_group, room_group
 
 logger = logging.getLogger(__name__)
 
-OUTBOX = 20_000  # events that may wait for a layer that does not answer
-BATCH_BYTES = 256 * 1024  # of one layer message
+MAX_OUTBOX_EVENTS = 20_000  # events that may wait for a layer that does not answer
+MAX_MESSAGE_BYTES = 256 * 1024  # of one layer message
 EXIT_TIMEOUT = 5.0  # seconds a process that ends waits for its outbox
 
-Hears = Callable[[str], "Callable[[], object] | None"]
+ListenerLookup = Callable[[str], "Callable[[], object] | None"]
 
 
-class Item(NamedTuple):
+class OutboxEntry(NamedTuple):
     """What waits to be sent. ``elsewhere``: to other processes alone."""
 
     group: str
     payload: bytes
     done: Future[bool] | None = None
-    elsewhere: bool = False
+    to_others: bool = False
 
 
 class Broker:
@@ -56,15 +66,17 @@ class Broker:
 
     def _reset(self) -> None:
         self.origin = uuid.uuid4().hex  # of messages that this process need not hear itself
-        self._outbox: deque[Item] = deque()
-        self._loops: dict[asyncio.AbstractEventLoop, Hears] = {}
+        self._outbox: deque[OutboxEntry] = deque()
+        self._loops: dict[asyncio.AbstractEventLoop, ListenerLookup] = {}
         self._lock = threading.Lock()
         self._draining = False
-        self._asked: tuple[asyncio.AbstractEventLoop, object] | None = None  # to begin a drain
-        self._own: asyncio.AbstractEventLoop | None = None
+        self._drain_request: tuple[asyncio.AbstractEventLoop, object] | None = (
+            None  # to begin a drain
+        )
+        self._thread_loop: asyncio.AbstractEventLoop | None = None
         self._idle = threading.Event()
         self._idle.set()
-        self._complained = 0.0
+        self._last_warning_at = 0.0
         self.dropped = 0
 
     # what events there are, and where they go
@@ -72,20 +84,20 @@ class Broker:
     def publish(self, event: Event) -> None:
         """Send to the event's group, soon; returns at once and never raises."""
         try:
-            self._put(Item(_group(event), encode(event)))
+            self._enqueue(OutboxEntry(_group_for(event), encode(event)))
         except Exception:
             logger.exception("An event could not be published.")
 
-    def publish_elsewhere(self, event: Event) -> None:
+    def publish_to_others(self, event: Event) -> None:
         """Like ``publish``, for what this process's hub has delivered already."""
         if len(self._loops) == 1 and is_in_memory(channel_layer()):
             return  # there is no other process to tell
         try:
-            self._put(Item(_group(event), encode(event), elsewhere=True))
+            self._enqueue(OutboxEntry(_group_for(event), encode(event), to_others=True))
         except Exception:
             logger.exception("An event could not be published.")
 
-    def ring(self, collection: str) -> None:
+    def notify(self, collection: str) -> None:
         """A collection's log has something new. Returns at once and never raises.
 
         A hub of this process that follows the collection numbers it and tells the others; without
@@ -101,80 +113,84 @@ class Broker:
                 except RuntimeError:  # closed without a word
                     continue
         if not rung and (self._loops or not is_in_memory(channel_layer())):
-            self.publish(Bell(collection))
+            self.publish(LogAppended(collection))
 
     async def send(self, event: Event, timeout: float = SEND_TIMEOUT) -> bool:
         """Like ``publish``, but tells whether the layer took it within ``timeout`` seconds."""
         done: Future[bool] = Future()
-        self._put(Item(_group(event), encode(event), done))
+        self._enqueue(OutboxEntry(_group_for(event), encode(event), done))
         try:
             return await asyncio.wait_for(asyncio.wrap_future(done), timeout)
         except TimeoutError:
             return False
 
-    def _put(self, item: Item) -> None:
-        if len(self._outbox) >= OUTBOX:
+    def _enqueue(self, item: OutboxEntry) -> None:
+        if len(self._outbox) >= MAX_OUTBOX_EVENTS:
             self.dropped += 1
-            self._settle([self._outbox.popleft()], False)
+            self._resolve([self._outbox.popleft()], False)
         self._outbox.append(item)
-        self._kick()
+        self._request_drain()
 
     # who sends
 
-    def attach(self, loop: asyncio.AbstractEventLoop, hears: Hears | None = None) -> None:
+    def attach(
+        self, loop: asyncio.AbstractEventLoop, get_listener: ListenerLookup | None = None
+    ) -> None:
         """A hub runs in this loop now: send from there, and ring there first.
 
         ``hears`` gives, for a collection, what to call in that loop; None for one that nobody
         there listens to.
         """
         with self._lock:
-            self._loops[loop] = hears or (lambda collection: None)
+            self._loops[loop] = get_listener or (lambda collection: None)
 
-    def detach(self, loop: asyncio.AbstractEventLoop, hears: Hears | None = None) -> None:
+    def detach(
+        self, loop: asyncio.AbstractEventLoop, get_listener: ListenerLookup | None = None
+    ) -> None:
         """The hub of this loop, with this ``hears``, is gone; another one may have followed it."""
         with self._lock:
-            if hears is not None and self._loops.get(loop) != hears:
+            if get_listener is not None and self._loops.get(loop) != get_listener:
                 return
             self._loops.pop(loop, None)
-            if self._asked is not None and self._asked[0] is loop:
+            if self._drain_request is not None and self._drain_request[0] is loop:
                 # a drain that this loop was asked for may never run; one that runs goes on
-                self._asked, self._draining = None, False
+                self._drain_request, self._draining = None, False
         if self._outbox:
-            self._kick()
+            self._request_drain()
 
-    def _kick(self) -> None:
+    def _request_drain(self) -> None:
         with self._lock:
             if self._draining:
                 return
             self._draining = True
             self._idle.clear()
             for loop in (*reversed(list(self._loops)), None):
-                self._asked = asked = (loop or self._own_loop(), object())
+                self._drain_request = asked = (loop or self._start_thread_loop(), object())
                 try:
                     asked[0].call_soon_threadsafe(self._start_drain, asked)
                 except RuntimeError:  # closed without a word
                     continue
                 return
 
-    def _own_loop(self) -> asyncio.AbstractEventLoop:
-        if self._own is None:
-            self._own = asyncio.new_event_loop()
+    def _start_thread_loop(self) -> asyncio.AbstractEventLoop:
+        if self._thread_loop is None:
+            self._thread_loop = asyncio.new_event_loop()
             threading.Thread(
-                target=self._own.run_forever, name="realtime-broker", daemon=True
+                target=self._thread_loop.run_forever, name="realtime-broker", daemon=True
             ).start()
-        return self._own
+        return self._thread_loop
 
     def _start_drain(self, asked: object) -> None:
         with self._lock:
-            if self._asked is not asked:
+            if self._drain_request is not asked:
                 return  # another one was asked meanwhile
-            self._asked = None
-        begin(self._drain())
+            self._drain_request = None
+        spawn_task(self._drain())
 
     async def _drain(self) -> None:
         try:
             while True:
-                batches = self._take()
+                batches = self._next_batches()
                 if not batches:
                     with self._lock:
                         if not self._outbox:
@@ -183,30 +199,30 @@ class Broker:
                             return
                     continue
                 for items in batches:
-                    self._settle(items, await self._group_send(items))
+                    self._resolve(items, await self._group_send(items))
         except BaseException:
             with self._lock:
                 self._draining = False
             raise
 
-    def _take(self) -> list[list[Item]]:
+    def _next_batches(self) -> list[list[OutboxEntry]]:
         """What waits, in order, neighbours and others of one group together up to a size."""
-        batches: list[list[Item]] = []
-        open_batches: dict[tuple[str, bool], tuple[list[Item], int]] = {}
+        batches: list[list[OutboxEntry]] = []
+        open_batches: dict[tuple[str, bool], tuple[list[OutboxEntry], int]] = {}
         while self._outbox:
             item = self._outbox.popleft()
             if item.done is not None and item.done.cancelled():
                 continue  # whoever sent it was told that it failed
-            key = item.group, item.elsewhere
+            key = item.group, item.to_others
             items, size = open_batches.get(key, ([], 0))
-            if not items or size + len(item.payload) > BATCH_BYTES:
+            if not items or size + len(item.payload) > MAX_MESSAGE_BYTES:
                 items, size = [], 0
                 batches.append(items)
             items.append(item)
             open_batches[key] = (items, size + len(item.payload))
         return batches
 
-    async def _group_send(self, items: list[Item]) -> bool:
+    async def _group_send(self, items: list[OutboxEntry]) -> bool:
         """One message for items of one group."""
         group, _, _, elsewhere = items[0]
         payloads = [item.payload for item in items]
@@ -221,13 +237,13 @@ class Broker:
                 await layer.group_send(group, message)
         except Exception as error:
             self.dropped += len(payloads)
-            if time.monotonic() - self._complained > 10:
-                self._complained = time.monotonic()
+            if time.monotonic() - self._last_warning_at > 10:
+                self._last_warning_at = time.monotonic()
                 logger.warning("The channel layer took no events: %r", error)
             return False
         return True
 
-    def _settle(self, items: Iterable[Item], sent: bool) -> None:
+    def _resolve(self, items: Iterable[OutboxEntry], sent: bool) -> None:
         for item in items:
             done = item.done
             if done is not None and done.set_running_or_notify_cancel():
@@ -244,7 +260,7 @@ os.register_at_fork(after_in_child=broker._reset)
 
 def _flush_at_exit() -> None:
     # a hub's loop no longer runs by now: only the thread can still send
-    if broker._own is not None:
+    if broker._thread_loop is not None:
         broker.flush()
 
 
@@ -253,13 +269,13 @@ def _flush_at_exit() -> None:
 getattr(threading, "_register_atexit", atexit.register)(_flush_at_exit)
 
 
-def _group(event: Event) -> str:
+def _group_for(event: Event) -> str:
     match event:
-        case Change() | Bell():
+        case Change() | LogAppended():
             return collection_group(event.collection)
         case Broadcast() if event.is_for_all:
-            return CONTROL
-        case Broadcast() | Presence():
+            return CONTROL_GROUP
+        case Broadcast() | PresenceChange():
             return room_group(event.project, event.room)
-        case Push() | Kick() | RightsChanged():
-            return CONTROL
+        case DirectMessage() | DisconnectRequested() | PermissionsChanged():
+            return CONTROL_GROUP

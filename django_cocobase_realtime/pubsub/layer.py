@@ -24,7 +24,7 @@ def is_in_memory(layer: Any) -> bool:
     return isinstance(layer, InMemoryChannelLayer)
 
 
-class Inbox:
+class LayerChannel:
     """One channel of the layer, and its group memberships.
 
     ``receive`` waits for the next message's payloads. All methods raise what the layer raises.
@@ -36,7 +36,7 @@ class Inbox:
         self._origin = origin
 
     @classmethod
-    async def open(cls, origin: str = "") -> Inbox | None:
+    async def open(cls, origin: str = "") -> LayerChannel | None:
         """A new channel, deaf to what comes from ``origin``; None without a channel layer."""
         layer = channel_layer()
         if layer is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from hashlib import blake2s
 
-CONTROL = "realtime.control"
+CONTROL_GROUP = "realtime.control"
 """Every process listens here: revoked credentials, disconnects."""
 
 

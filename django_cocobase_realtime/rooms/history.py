@@ -20,14 +20,14 @@ from ..models import RoomMessage, RoomStream
 from ..presence.base import RoomKey
 from ..utils.transactions import database_for, write_transaction
 
-ATTEMPTS = 50
-PAGE = 100
-BYTES = 4 * 1024 * 1024  # that somebody who joins is told, beyond the first broadcast
-CHUNK = 400
+MAX_ATTEMPTS = 50
+PAGE_SIZE = 100
+MAX_BYTES = 4 * 1024 * 1024  # that somebody who joins is told, beyond the first broadcast
+CHUNK_SIZE = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class HistoryPage:
     """What a room keeps, as somebody finds it who joins.
 
     ``position`` is the last number given, ``events`` what was asked for, in order. ``resync`` says
@@ -72,7 +72,7 @@ def append(event: Broadcast, kept: int) -> Broadcast:
 def _lock(using: str, key: RoomKey) -> RoomStream:
     project, name = key
     streams = RoomStream.objects.using(using)
-    for _ in range(ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         found = streams.select_for_update().filter(project=project, name=name).first()
         if found is not None:
             return found
@@ -80,7 +80,7 @@ def _lock(using: str, key: RoomKey) -> RoomStream:
     raise OperationalError("A room's numbers were taken away all the time.")
 
 
-def look(key: RoomKey, last: int, since: str | None, kept: int) -> Past:
+def read_history(key: RoomKey, last: int, since: str | None, kept: int) -> HistoryPage:
     """The last so many broadcasts, or, where the room can tell, all of them ``since`` a cursor."""
     using = database_for(RoomStream)
     stream = RoomStream.objects.using(using).filter(project=key[0], name=key[1]).first()
@@ -95,13 +95,13 @@ def look(key: RoomKey, last: int, since: str | None, kept: int) -> Past:
         if reason is None:
             events, whole = _read(using, stream, after, stream.head)
             if len(events) == stream.head - after:
-                return Past(position, events)
+                return HistoryPage(position, events)
             # it kept less for a while, or has more to tell than is good for anybody
             reason = "retention" if whole else "replay_limit"
     if last <= 0:
-        return Past(position, resync=reason)
+        return HistoryPage(position, resync=reason)
     events, _ = _read(using, stream, stream.head - last, stream.head)
-    return Past(position, events, reason)
+    return HistoryPage(position, events, reason)
 
 
 def _resume(key: RoomKey, since: str, head: Position, kept: int) -> tuple[int, str | None]:
@@ -128,14 +128,14 @@ def _read(using: str, stream: RoomStream, after: int, upto: int) -> tuple[list[B
     found: list[Broadcast] = []
     size = 0
     while upto > after:
-        rows = list(newest.filter(seq__lte=upto)[:PAGE])
+        rows = list(newest.filter(seq__lte=upto)[:PAGE_SIZE])
         for seq, text in rows:
             size += len(text)
-            if found and size > BYTES:
+            if found and size > MAX_BYTES:
                 return found[::-1], False
             found.append(_event(text))
             upto = seq - 1
-        if len(rows) < PAGE:
+        if len(rows) < PAGE_SIZE:
             break
     return found[::-1], True
 
@@ -146,12 +146,12 @@ def _event(text: str) -> Broadcast:
     return event
 
 
-def page(key: RoomKey, after: int) -> list[Broadcast]:
+def read_after(key: RoomKey, after: int) -> list[Broadcast]:
     """Kept broadcasts above a number, in order, some at a time."""
     messages = RoomMessage.objects.using(database_for(RoomStream)).filter(
         stream__project=key[0], stream__name=key[1], seq__gt=after
     )
-    return [_event(t) for t in messages.order_by("seq").values_list("event", flat=True)[:PAGE]]
+    return [_event(t) for t in messages.order_by("seq").values_list("event", flat=True)[:PAGE_SIZE]]
 
 
 def heads(keys: Iterable[RoomKey]) -> dict[RoomKey, Position]:
@@ -162,8 +162,8 @@ def heads(keys: Iterable[RoomKey]) -> dict[RoomKey, Position]:
     streams = RoomStream.objects.using(database_for(RoomStream))
     found: dict[RoomKey, Position] = {}
     for project, names in projects.items():
-        for start in range(0, len(names), CHUNK):
-            part = streams.filter(project=project, name__in=names[start : start + CHUNK])
+        for start in range(0, len(names), CHUNK_SIZE):
+            part = streams.filter(project=project, name__in=names[start : start + CHUNK_SIZE])
             for name, epoch, head in part.values_list("name", "epoch", "head"):
                 found[project, name] = Position(epoch, head)
     return found

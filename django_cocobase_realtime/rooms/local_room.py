@@ -11,17 +11,17 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ..declarations.room import RoomGrant
-from ..events import Broadcast, Member, Presence
+from ..events import Broadcast, Member, PresenceChange
 from ..log.cursor import Position
-from ..presence.base import Entry, RoomKey, Roster
-from .history import Past
+from ..presence.base import MemberList, PresenceEntry, RoomKey
+from .history import HistoryPage
 
 if TYPE_CHECKING:
     from ..transport.connection import Connection
 
 
 @dataclass(slots=True, eq=False)
-class Seat:
+class RoomMembership:
     """One connection in one room. ``entry`` is None for one that is not listed.
 
     ``live``: it was told who is there, and hears of changes. ``held``: what was said while it is
@@ -31,16 +31,16 @@ class Seat:
     connection: Connection
     key: RoomKey
     grant: RoomGrant
-    entry: Entry | None = None
+    entry: PresenceEntry | None = None
     live: bool = False
-    held: list[Broadcast] | None = None
+    buffered: list[Broadcast] | None = None
 
 
-class News(Enum):
+class ApplyResult(Enum):
     """What an announced change is to this process."""
 
-    NEXT = "next"
-    KNOWN = "known"
+    APPLIED = "next"
+    DUPLICATE = "known"
     GAP = "gap"
 
 
@@ -53,28 +53,28 @@ class LocalRoom:
     """
 
     key: RoomKey
-    seats: dict[str, Seat] = field(default_factory=dict)
+    memberships: dict[str, RoomMembership] = field(default_factory=dict)
     version: int | None = None
     members: dict[str, Member] = field(default_factory=dict)
     position: Position | None = None
     title: str = ""
 
-    def take(self, move: Presence) -> News:
+    def apply_presence(self, move: PresenceChange) -> ApplyResult:
         """Apply an announced change, where it is the next one."""
         if self.version is None:
-            return News.GAP
+            return ApplyResult.GAP
         if move.version <= self.version:
-            return News.KNOWN
+            return ApplyResult.DUPLICATE
         if move.version > self.version + 1:
-            return News.GAP
+            return ApplyResult.GAP
         self.version = move.version
         if move.event == "left":
             self.members.pop(move.member.id, None)
         else:
             self.members[move.member.id] = move.member
-        return News.NEXT
+        return ApplyResult.APPLIED
 
-    def adopt(self, roster: Roster, since: int | None) -> list[Presence]:
+    def reconcile(self, roster: MemberList, since: int | None) -> list[PresenceChange]:
         """Take a list that was read for the truth; what changed, departures first.
 
         ``since``: the version here when reading began. What was announced meanwhile may be newer
@@ -87,33 +87,33 @@ class LocalRoom:
         self.members, self.version = new, roster.version
         if not known:
             return []
-        gone = [self._move("left", member) for id, member in old.items() if id not in new]
+        gone = [self._change("left", member) for id, member in old.items() if id not in new]
         come = [
-            self._move("joined" if id not in old else "updated", member)
+            self._change("joined" if id not in old else "updated", member)
             for id, member in new.items()
             if old.get(id) != member
         ]
         return gone + come
 
-    def _move(self, event: Any, member: Member) -> Presence:
-        return Presence(*self.key, event, member, len(self.members), self.version or 0)
+    def _change(self, event: Any, member: Member) -> PresenceChange:
+        return PresenceChange(*self.key, event, member, len(self.members), self.version or 0)
 
-    def next(self, event: Broadcast) -> News:
+    def apply_broadcast(self, event: Broadcast) -> ApplyResult:
         """Whether a broadcast of a durable room is the next one; then it counts as delivered."""
         held = self.position
         if held is None or event.seq is None or event.epoch is None:
-            return News.NEXT
+            return ApplyResult.APPLIED
         if event.epoch == held.epoch:
             if event.seq <= held.seq:
-                return News.KNOWN
+                return ApplyResult.DUPLICATE
             if event.seq > held.seq + 1:
-                return News.GAP
+                return ApplyResult.GAP
         self.position = Position(event.epoch, event.seq)
-        return News.NEXT
+        return ApplyResult.APPLIED
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class JoinRequest:
     """How somebody wants to enter a room. ``create`` False: only where somebody is."""
 
     room: str
@@ -126,7 +126,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class JoinResult:
     """A room as who enters it finds it; ``past`` None where it keeps nothing.
 
     ``member`` is he himself, None where he is not listed.
@@ -136,4 +136,4 @@ class Joined:
     members: list[Member]
     title: str
     member: Member | None
-    past: Past | None
+    history: HistoryPage | None

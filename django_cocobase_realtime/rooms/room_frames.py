@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..events import Broadcast, Presence, Push
+from ..events import Broadcast, DirectMessage, PresenceChange
 from ..transport.connection import NATIVE
 from ..wire import frames, sdk_frames
 from .history import cursor_of
@@ -14,7 +14,11 @@ class RoomFrames:
     __slots__ = ("_event", "_replayed", "_texts", "_title")
 
     def __init__(
-        self, event: Broadcast | Presence | Push, *, title: str = "", replayed: bool = False
+        self,
+        event: Broadcast | PresenceChange | DirectMessage,
+        *,
+        title: str = "",
+        replayed: bool = False,
     ) -> None:
         self._event = event
         self._title = title
@@ -32,7 +36,7 @@ class RoomFrames:
         match self._event:
             case Broadcast() as event:
                 return sdk_frames.broadcast(event, dialect, self._title)
-            case Presence() as event:
+            case PresenceChange() as event:
                 return sdk_frames.presence(event, dialect, self._title)
         return None
 
@@ -50,12 +54,12 @@ class RoomFrames:
                     cursor=cursor_of(event),
                     replayed=self._replayed,
                 )
-            case Presence() as event:
+            case PresenceChange() as event:
                 return frames.presence(
                     room=event.room,
                     event=event.event,
                     member=frames.member(event.member),
                     participants=event.participants,
                 )
-            case Push() as event:
+            case DirectMessage() as event:
                 return frames.direct(message=event.message, at=event.at)

@@ -15,15 +15,15 @@ from ..conf import conf
 from ..declarations.room import RoomGrant
 from ..events import Broadcast
 from ..models import PresenceRoom
-from ..presence.base import Entry, Place, RoomKey, presence
+from ..presence.base import PresenceEntry, RoomConnection, RoomKey, get_backend
 from ..pubsub.names import room_group
-from ..utils.concurrency import DatabaseThread, run
+from ..utils.concurrency import DatabaseThread, run_in_threadpool
 from ..utils.transactions import database_for
 from . import history
-from .broadcasts import tell_room, tell_seat
-from .history import Past
+from .broadcasts import deliver_to_member, deliver_to_room
+from .history import HistoryPage
 from .lease import Lease
-from .local_room import Joined, LocalRoom, News, Seat, Wish
+from .local_room import ApplyResult, JoinRequest, JoinResult, LocalRoom, RoomMembership
 from .presence_sync import Members
 from .room_frames import RoomFrames
 
@@ -34,20 +34,22 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-STALE = 5.0  # seconds after which whoever enters looks first who is gone: nobody may have looked
+MAX_EXPIRE_AGE = (
+    5.0  # seconds after which whoever enters looks first who is gone: nobody may have looked
+)
 
 
-class Rooms:
+class RoomManager:
     """One a hub. ``server`` names it to the presence backend."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.server = uuid.uuid4().hex
-        self.local: dict[RoomKey, LocalRoom] = {}
-        self.lost: list[Place] = []
-        self.left: list[Place] = []
+        self.rooms: dict[RoomKey, LocalRoom] = {}
+        self.pending_disconnects: list[RoomConnection] = []
+        self.pending_leaves: list[RoomConnection] = []
         self.wake = asyncio.Event()
-        self._swept = float("-inf")
+        self._expired_at = float("-inf")
         self._thread: DatabaseThread | None = None
         self.members = Members(self)
         self.lease = Lease(self)
@@ -60,7 +62,9 @@ class Rooms:
 
     # coming
 
-    async def enter(self, connection: Connection, wish: Wish, grant: RoomGrant) -> Joined | None:
+    async def join(
+        self, connection: Connection, wish: JoinRequest, grant: RoomGrant
+    ) -> JoinResult | None:
         """Put a connection into a room, again to change how it is there.
 
         None where it is not to be opened and nobody is there. Raises what the backend raises;
@@ -71,110 +75,114 @@ class Rooms:
         seat = connection.rooms.get(wish.room)
         new = seat is None
         if seat is None:
-            seat = connection.rooms[wish.room] = Seat(connection, key, grant)
-            self.local.setdefault(key, LocalRoom(key)).seats[connection.id] = seat
+            seat = connection.rooms[wish.room] = RoomMembership(connection, key, grant)
+            self.rooms.setdefault(key, LocalRoom(key)).memberships[connection.id] = seat
         seat.grant = grant
-        if grant.room.kept:
-            seat.held = seat.held or []
+        if grant.room.history_size:
+            seat.buffered = seat.buffered or []
         try:
             if new:
-                await self.hub.groups.need(room_group(*key))
-            self.hub.tend_rooms()
-            await self.sweep(STALE)
-            await self.lease.hold()
+                await self.hub.groups.acquire(room_group(*key))
+            self.hub.ensure_presence_running()
+            await self.expire(MAX_EXPIRE_AGE)
+            await self.lease.renew_if_due()
             if connection.rooms.get(wish.room) is not seat:
                 return None  # it was closed meanwhile
             joined = await self._enter(seat, wish)
         except BaseException:
             if new:
-                self.drop(connection, wish.room, lost=False)
+                self.remove_local(connection, wish.room, lost=False)
             else:
-                self.settle(connection, wish.room, None)  # it hears on as it did
+                self.finish_replay(connection, wish.room, None)  # it hears on as it did
             raise
         if joined is None:
             seat.live = seat.entry is None  # nothing to take back
-            self.drop(connection, wish.room, lost=False)
+            self.remove_local(connection, wish.room, lost=False)
         return joined
 
-    async def _enter(self, seat: Seat, wish: Wish) -> Joined | None:
-        backend, local = presence(), self.local[seat.key]
-        title = wish.title or seat.grant.room.title_of(wish.room)
+    async def _enter(self, seat: RoomMembership, wish: JoinRequest) -> JoinResult | None:
+        backend, local = get_backend(), self.rooms[seat.key]
+        title = wish.title or seat.grant.room.get_title(wish.room)
         place = (seat.key, seat.connection.id)
         if wish.presence:
             # calls are made in their order: what it left before is told before, or not at all
-            self.left = [each for each in self.left if each != place]
+            self.pending_leaves = [each for each in self.pending_leaves if each != place]
             entry = _entry(seat, wish, title, self.server)
             entered = await self.call(backend.enter, entry, create=wish.create)
             if entered is None:
                 return None
             seat.entry, info = entry, entered.info
-            self.members.spread([entered.move], acting=seat.connection)
+            self.members.announce([entered.change], acting=seat.connection)
         else:
             if seat.entry is not None:
                 seat.entry = None
-                await self._depart(place, acting=seat.connection)
-            found = await self.call(backend.info, seat.key)
+                await self._leave_backend(place, acting=seat.connection)
+            found = await self.call(backend.get_room, seat.key)
             if found is None and not wish.create:
                 return None
             info = found  # type: ignore[assignment]
         if info is not None:
             local.title = info.title
         if local.version is None or (info is not None and local.version < info.version):
-            await self.members.read(local)
+            await self.members.refresh(local)
         past = None
-        if seat.grant.room.kept:
-            kept = seat.grant.room.kept
-            past = await run(history.look, seat.key, min(wish.history, kept), wish.since, kept)
+        if seat.grant.room.history_size:
+            kept = seat.grant.room.history_size
+            past = await run_in_threadpool(
+                history.read_history, seat.key, min(wish.history, kept), wish.since, kept
+            )
             if seat.grant.room.durable and local.position is None:
                 local.position = past.position
         # from here on in one turn of the loop: what is told now, and what follows it
         seat.live = True
         sees = seat.grant.can_see_members
-        return Joined(
+        return JoinResult(
             participants=len(local.members),
             members=list(local.members.values()) if sees else [],
             title=local.title or title,
             member=local.members.get(seat.entry.member) if seat.entry else None,
-            past=past,
+            history=past,
         )
 
-    def settle(self, connection: Connection, room: str, past: Past | None) -> None:
+    def finish_replay(self, connection: Connection, room: str, past: HistoryPage | None) -> None:
         """The past was told: tell what was said meanwhile, and from now on all that is said."""
         seat = connection.rooms.get(room)
-        if seat is None or seat.held is None:
+        if seat is None or seat.buffered is None:
             return
-        held, seat.held = seat.held, None
+        held, seat.buffered = seat.buffered, None
         for event in held:
             if past is None or event.seq is None or event.seq > past.position.seq:
-                tell_seat(RoomFrames(event, title=self.local[seat.key].title), seat)
+                deliver_to_member(RoomFrames(event, title=self.rooms[seat.key].title), seat)
 
-    async def sweep(self, after: float) -> bool:
+    async def expire(self, after: float) -> bool:
         """Remove those whose time is over, where that was not done for so many seconds."""
-        if self.hub.loop.time() - self._swept < after:
+        if self.hub.loop.time() - self._expired_at < after:
             return False
-        self._swept = self.hub.loop.time()
-        self.members.spread(await self.call(presence().sweep))
+        self._expired_at = self.hub.loop.time()
+        self.members.announce(await self.call(get_backend().expire))
         return True
 
     # going
 
     async def leave(self, connection: Connection, room: str) -> None:
         """Leave a room, at once. Raises what the backend raises; the room is left all the same."""
-        place = self.drop(connection, room, lost=False)
-        if place is not None and place in self.left:
-            self.left.remove(place)
-            await self._depart(place)
+        place = self.remove_local(connection, room, lost=False)
+        if place is not None and place in self.pending_leaves:
+            self.pending_leaves.remove(place)
+            await self._leave_backend(place)
 
-    async def _depart(self, place: Place, acting: Connection | None = None) -> None:
+    async def _leave_backend(self, place: RoomConnection, acting: Connection | None = None) -> None:
         """Tell the backend who left, now; where it fails, by and by."""
         try:
-            move = await self.call(presence().leave, *place)
+            move = await self.call(get_backend().leave, *place)
         except BaseException:
-            self.left.append(place)
+            self.pending_leaves.append(place)
             raise
-        self.members.spread([move], acting)
+        self.members.announce([move], acting)
 
-    def drop(self, connection: Connection, room: str, *, lost: bool) -> Place | None:
+    def remove_local(
+        self, connection: Connection, room: str, *, lost: bool
+    ) -> RoomConnection | None:
         """Take a connection out here; the backend is told by and by (``tend``).
 
         ``lost``: a user's connection lingers, since he may be about to come back.
@@ -182,80 +190,80 @@ class Rooms:
         seat = connection.rooms.pop(room, None)
         if seat is None:
             return None
-        local = self.local[seat.key]
-        local.seats.pop(connection.id, None)
-        if not local.seats:
-            del self.local[seat.key]
-            self.members.forget(seat.key)
+        local = self.rooms[seat.key]
+        local.memberships.pop(connection.id, None)
+        if not local.memberships:
+            del self.rooms[seat.key]
+            self.members.cancel_refresh(seat.key)
         self.hub.groups.release(room_group(*seat.key))
         place = (seat.key, connection.id)
         if seat.entry is None and seat.live:
             return None
         # whoever has no user comes back as somebody else
         lingers = lost and seat.entry is not None and seat.entry.member != connection.id
-        (self.lost if lingers else self.left).append(place)
+        (self.pending_disconnects if lingers else self.pending_leaves).append(place)
         self.wake.set()
         return place
 
     async def flush(self) -> None:
         """Tell the backend who was lost and who left. Raises what it raises, and keeps them."""
-        lost, self.lost = self.lost, []
+        lost, self.pending_disconnects = self.pending_disconnects, []
         if lost:
             try:
-                await self.call(presence().linger, lost, conf.presence.grace)
+                await self.call(get_backend().mark_disconnected, lost, conf.presence.grace)
             except BaseException:
-                self.lost[:0] = lost
+                self.pending_disconnects[:0] = lost
                 raise
-        while self.left:
-            key, connection = self.left[0]
-            move = await self.call(presence().leave, key, connection)
-            if self.left and self.left[0] == (key, connection):
-                del self.left[0]
-            self.members.spread([move])
+        while self.pending_leaves:
+            key, connection = self.pending_leaves[0]
+            move = await self.call(get_backend().leave, key, connection)
+            if self.pending_leaves and self.pending_leaves[0] == (key, connection):
+                del self.pending_leaves[0]
+            self.members.announce([move])
 
     def close(self) -> None:
         """The hub rests."""
         if self._thread is not None:
             self._thread.close()
             self._thread = None
-        self.lease.forget()
+        self.lease.reset()
 
     # while it is there
 
-    async def update(self, connection: Connection, room: str, state: dict[str, Any]) -> None:
+    async def set_state(self, connection: Connection, room: str, state: dict[str, Any]) -> None:
         """Set the state of this connection's member."""
         seat = connection.rooms.get(room)
         if seat is None or seat.entry is None:
             return
-        move = await self.call(presence().update, seat.key, connection.id, state)
-        self.members.spread([move], acting=connection)
+        move = await self.call(get_backend().set_state, seat.key, connection.id, state)
+        self.members.announce([move], acting=connection)
 
-    def title(self, connection: Connection, room: str) -> str:
+    def get_title(self, connection: Connection, room: str) -> str:
         """What people see of a room that this connection is in."""
         seat = connection.rooms.get(room)
-        return room if seat is None else self.local[seat.key].title
+        return room if seat is None else self.rooms[seat.key].title
 
     # what is said
 
     def deliver(self, event: Broadcast) -> None:
         """A broadcast came."""
-        local = self.local.get((event.project, event.room))
+        local = self.rooms.get((event.project, event.room))
         if local is None:
             return
-        news = local.next(event)
-        if news is News.NEXT:
-            tell_room(local, event)
-        elif news is News.GAP:
-            self.members.read_soon(local)
+        news = local.apply_broadcast(event)
+        if news is ApplyResult.APPLIED:
+            deliver_to_room(local, event)
+        elif news is ApplyResult.GAP:
+            self.members.schedule_refresh(local)
 
 
-def _entry(seat: Seat, wish: Wish, title: str, server: str) -> Entry:
+def _entry(seat: RoomMembership, wish: JoinRequest, title: str, server: str) -> PresenceEntry:
     connection = seat.connection
     identity = connection.identity
     assert identity is not None
     id, name = connection.claimed or (None, identity.name)
     user = identity.user_key
-    return Entry(
+    return PresenceEntry(
         key=seat.key,
         connection=connection.id,
         server=server,

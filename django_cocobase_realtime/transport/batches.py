@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .writer import Writer
 
 
-class Batches:
+class FrameBatcher:
     """Releases writers once a turn of the loop; joins what is the same for many only once."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -23,24 +23,24 @@ class Batches:
         self._waiting: list[Writer] = []
         self._last: tuple[list[str], str] = ([], "")
 
-    def later(self, writer: Writer) -> None:
+    def schedule(self, writer: Writer) -> None:
         """Have the writer release what it gathered, at the end of this turn of the loop."""
         self._waiting.append(writer)
         if len(self._waiting) == 1:
             self._loop.call_soon(self._release)
 
-    def joined(self, events: list[str]) -> str:
+    def join(self, events: list[str]) -> str:
         """One frame of events that are frames already; a single one is itself."""
         if len(events) == 1:
             return events[0]
         last, text = self._last
         if last != events:  # the same objects, mostly: compared by identity first
-            text = frames.joined(events)
+            text = frames.join_events(events)
             self._last = (events, text)
         return text
 
     def _release(self) -> None:
         waiting, self._waiting = self._waiting, []
         for writer in waiting:
-            writer.release()
+            writer.flush_batch()
         self._last = ([], "")

@@ -9,7 +9,7 @@ from ..wire.codes import CloseCode
 if TYPE_CHECKING:
     from ..delivery.table import Subscription
     from ..identity import Identity
-    from ..rooms.local_room import Seat
+    from ..rooms.local_room import RoomMembership
     from .writer import Writer
 
 
@@ -35,7 +35,7 @@ class Connection:
         "dialect",
         "id",
         "identity",
-        "rights",
+        "permissions_version",
         "rooms",
         "subscriptions",
         "writer",
@@ -46,8 +46,8 @@ class Connection:
         self.writer = writer
         self.close = close
         self.identity: Identity | None = None
-        self.rights = 0
+        self.permissions_version = 0
         self.subscriptions: dict[str, Subscription] = {}
-        self.rooms: dict[str, Seat] = {}
+        self.rooms: dict[str, RoomMembership] = {}
         self.dialect = NATIVE
         self.claimed: tuple[str, str] | None = None  # a user id and name, where nobody vouches

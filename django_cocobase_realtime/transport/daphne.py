@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 
-def unsent_of(send: Any) -> Callable[[], int] | None:
+def get_write_buffer_size(send: Any) -> Callable[[], int] | None:
     """How many bytes this ``send`` has taken that the socket has not; None where nobody can tell.
 
     daphne 4 binds ``send`` to its protocol, whose Twisted transport holds what is not written.
@@ -30,7 +30,7 @@ def unsent_of(send: Any) -> Callable[[], int] | None:
 
 
 @contextmanager
-def held_back(send: Any) -> Iterator[None]:
+def paused_reading(send: Any) -> Iterator[None]:
     """While the block waits, read no more from the socket, where this server reads on regardless.
 
     daphne queues what a client sends without a bound: one that floods while a request of its own
@@ -57,7 +57,7 @@ def held_back(send: Any) -> Iterator[None]:
             transport.resumeProducing()
 
 
-def wait_for_close(send: Any, seconds: float) -> None:
+def set_close_timeout(send: Any, seconds: float) -> None:
     """Let a client that stalls take so long to answer a close, where the server has a bound.
 
     autobahn, under daphne, cuts after a second: a close that waits behind what was not read would

@@ -14,29 +14,29 @@ from typing import Any
 from .writer import Writer
 
 
-def spread(writers: list[Writer], text: str, cursor: str | None) -> None:
+def fan_out(writers: list[Writer], text: str, cursor: str | None) -> None:
     """Push an event to each writer, in order. Never waits, never raises."""
     left = iter(writers)
     while True:
-        run: Any = _each(left, text, cursor)
+        run: Any = _send_to_each(left, text, cursor)
         try:
             waiting = run.send(None)
         except StopIteration:
             return
         except Exception:
-            _current(writers, left).lost()
+            _current(writers, left).mark_lost()
         else:
             # when it goes on, this loop has left nothing for it but its own send
-            _current(writers, left).wait_for(run, waiting)
+            _current(writers, left).resume_in_task(run, waiting)
 
 
 def _current(writers: list[Writer], left: Iterator[Writer]) -> Writer:
     return writers[len(writers) - length_hint(left) - 1]
 
 
-async def _each(left: Iterator[Writer], text: str, cursor: str | None) -> None:
+async def _send_to_each(left: Iterator[Writer], text: str, cursor: str | None) -> None:
     for writer in left:
-        if writer.direct:
+        if writer.can_send_inline:
             await writer.send({"type": "websocket.send", "text": text})
         else:
             writer.push_event(text, cursor)

@@ -13,45 +13,45 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from typing import Any, Protocol
 
-BATCH = 100  # events of one frame
-HIGH_WATER = (
+MAX_BATCH_EVENTS = 100  # events of one frame
+HIGH_WATER_BYTES = (
     64 * 1024
 )  # bytes in a server's own buffer beyond which it counts as full, as uvicorn's
-LOOK = 0.005  # seconds between looks at a full one
+BUFFER_POLL_INTERVAL = 0.005  # seconds between looks at a full one
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Queued = tuple[str, bool]
+QueueEntry = tuple[str, bool]
 """A frame, and whether it is an event that may be joined with others."""
 
 
 class Batcher(Protocol):
     """Joins events for clients that take several in one frame."""
 
-    def later(self, writer: Writer) -> None:
+    def schedule(self, writer: Writer) -> None:
         """Have the writer release what it gathered, at the end of this turn of the loop."""
 
-    def joined(self, events: list[str]) -> str:
+    def join(self, events: list[str]) -> str:
         """One frame of events that are frames already."""
 
 
-class Credit:
+class AckWindow:
     """What a client that acks may owe: ``most`` events. Shows what the server's buffers hide."""
 
-    __slots__ = ("_owed", "most")
+    __slots__ = ("_in_flight", "limit")
 
     def __init__(self, most: int) -> None:
-        self.most = most
-        self._owed: deque[str] = deque()
+        self.limit = most
+        self._in_flight: deque[str] = deque()
 
-    def owe(self, cursor: str) -> bool:
+    def record_sent(self, cursor: str) -> bool:
         """Note an event that was sent; True where that is more than it may owe."""
-        self._owed.append(cursor)
-        return len(self._owed) > self.most
+        self._in_flight.append(cursor)
+        return len(self._in_flight) > self.limit
 
     def ack(self, cursor: str) -> None:
         """The client took what came up to ``cursor``; one that it does not owe pays nothing."""
-        if cursor in self._owed:
-            while self._owed.popleft() != cursor:
+        if cursor in self._in_flight:
+            while self._in_flight.popleft() != cursor:
                 pass
 
 
@@ -68,18 +68,18 @@ class Writer:
     """
 
     __slots__ = (
-        "_batch",
+        "_ack_window",
+        "_batcher",
         "_bytes",
-        "_credit",
-        "_gathered",
+        "_get_buffer_size",
         "_max_bytes",
         "_max_messages",
         "_on_overflow",
+        "_pending_events",
         "_queue",
         "_task",
-        "_unsent",
+        "can_send_inline",
         "closed",
-        "direct",
         "finished",
         "send",
     )
@@ -91,66 +91,70 @@ class Writer:
         max_bytes: int,
         max_messages: int,
         on_overflow: Callable[[], None],
-        unsent: Callable[[], int] | None = None,
+        get_buffer_size: Callable[[], int] | None = None,
     ) -> None:
         self.send = send
-        self._unsent = unsent
+        self._get_buffer_size = get_buffer_size
         self._max_bytes = max_bytes
         self._max_messages = max_messages
         self._on_overflow = on_overflow
-        self._queue: deque[Queued] | None = None
+        self._queue: deque[QueueEntry] | None = None
         self._bytes = 0
         self._task: asyncio.Task[None] | None = None
-        self._gathered: list[str] | None = None
-        self._batch: Batcher | None = None
-        self._credit: Credit | None = None
+        self._pending_events: list[str] | None = None
+        self._batcher: Batcher | None = None
+        self._ack_window: AckWindow | None = None
         self.closed = False
         self.finished = False
-        self.direct = unsent is None
+        self.can_send_inline = get_buffer_size is None
 
     @property
     def queued_bytes(self) -> int:
         """Length of what waits, in characters (bytes for ASCII)."""
         return self._bytes
 
-    def take_batches(self, batch: Batcher) -> None:
+    def enable_batching(self, batch: Batcher) -> None:
         """From now on events may leave together."""
-        self._batch = batch
-        self.direct = False
+        self._batcher = batch
+        self.can_send_inline = False
 
     def ack(self, cursor: str, most: int) -> None:
         """The client took events up to ``cursor``; from the first time on it may owe ``most``."""
-        if self._credit is None:
-            self._credit = Credit(most)
-            self.direct = False
+        if self._ack_window is None:
+            self._ack_window = AckWindow(most)
+            self.can_send_inline = False
         else:
-            self._credit.ack(cursor)
+            self._ack_window.ack(cursor)
 
     def push(self, text: str) -> None:
         """Send ``text`` now or queue it. Never waits, never raises; nothing after the end."""
         if self.finished:
             return
-        if self._gathered:
-            self.release()
-        self._put(text)
+        if self._pending_events:
+            self.flush_batch()
+        self._send_or_queue(text)
 
     def push_event(self, text: str, cursor: str | None = None) -> None:
         """Like ``push``, for an event, which may leave in one frame with others."""
         if self.finished:
             return
-        if self._credit is not None and cursor is not None and self._credit.owe(cursor):
+        if (
+            self._ack_window is not None
+            and cursor is not None
+            and self._ack_window.record_sent(cursor)
+        ):
             self._overflow()
-        elif self._batch is None:
-            self._put(text)
+        elif self._batcher is None:
+            self._send_or_queue(text)
         elif self._task is not None:
             self._enqueue(text, is_event=True)
-        elif self._gathered is not None:
-            self._gathered.append(text)
-            if len(self._gathered) >= BATCH:
-                self.release()
+        elif self._pending_events is not None:
+            self._pending_events.append(text)
+            if len(self._pending_events) >= MAX_BATCH_EVENTS:
+                self.flush_batch()
         else:
-            self._gathered = [text]
-            self._batch.later(self)
+            self._pending_events = [text]
+            self._batcher.schedule(self)
 
     def finish(self, text: str | None = None) -> None:
         """Take nothing more but a last frame: now with ``text``, or later.
@@ -158,19 +162,19 @@ class Writer:
         What is left out from here on is missed, so that nothing which came after it may be sent:
         the client would come back with a cursor from beyond the gap.
         """
-        self.release()
+        self.flush_batch()
         self.finished = True
-        self.direct = False
+        self.can_send_inline = False
         if text is not None:
-            self._put(text)
+            self._send_or_queue(text)
 
-    def release(self) -> None:
+    def flush_batch(self) -> None:
         """Send what was gathered."""
-        gathered, self._gathered = self._gathered, None
-        if gathered and self._batch is not None:
-            self._put(self._batch.joined(gathered))
+        gathered, self._pending_events = self._pending_events, None
+        if gathered and self._batcher is not None:
+            self._send_or_queue(self._batcher.join(gathered))
 
-    def _put(self, text: str) -> None:
+    def _send_or_queue(self, text: str) -> None:
         if self.closed:
             return
         if self._task is not None:
@@ -180,33 +184,37 @@ class Writer:
         try:
             waiting = started.send(None)
         except StopIteration:
-            if self._unsent is not None and self._unsent() > HIGH_WATER:
-                self._wait(self._room())
+            if self._get_buffer_size is not None and self._get_buffer_size() > HIGH_WATER_BYTES:
+                self._start_draining(self._wait_writable())
             return
         except Exception:
-            self.lost()
+            self.mark_lost()
             return
-        self.wait_for(started, waiting)
+        self.resume_in_task(started, waiting)
 
-    def lost(self) -> None:
+    def mark_lost(self) -> None:
         """The socket is gone; its disconnect event follows."""
         self.closed = True
-        self.direct = False
+        self.can_send_inline = False
         self._drop()
 
-    def wait_for(self, started: Coroutine[Any, Any, None], waiting: Any) -> None:
+    def resume_in_task(self, started: Coroutine[Any, Any, None], waiting: Any) -> None:
         """A coroutine that sends for this writer has yielded ``waiting``: queue what follows."""
-        self._wait(_resume(started, waiting))
+        self._start_draining(_resume(started, waiting))
 
-    def _wait(self, until: Awaitable[None]) -> None:
-        self.direct = False
+    def _start_draining(self, until: Awaitable[None]) -> None:
+        self.can_send_inline = False
         self._task = asyncio.get_running_loop().create_task(self._drain(until))
 
-    async def _room(self) -> None:
+    async def _wait_writable(self) -> None:
         """Wait until the server's buffer is as good as read, where that can be told."""
         # polled: daphne tells nobody
-        while self._unsent is not None and not self.closed and self._unsent() > HIGH_WATER:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK)
+        while (  # noqa: ASYNC110
+            self._get_buffer_size is not None
+            and not self.closed
+            and self._get_buffer_size() > HIGH_WATER_BYTES
+        ):
+            await asyncio.sleep(BUFFER_POLL_INTERVAL)
 
     def _enqueue(self, text: str, *, is_event: bool = False) -> None:
         if self.closed:
@@ -220,47 +228,51 @@ class Writer:
 
     def _overflow(self) -> None:
         if not self.closed:
-            self.lost()
+            self.mark_lost()
             self._on_overflow()
 
     def _drop(self) -> None:
-        self._gathered = self._queue = None
+        self._pending_events = self._queue = None
         self._bytes = 0
 
-    def _next(self, queue: deque[Queued]) -> str:
+    def _next_frame(self, queue: deque[QueueEntry]) -> str:
         """What is to be sent next: events that wait together, as one."""
         text, is_event = queue.popleft()
         self._bytes -= len(text)
-        if not is_event or self._batch is None:
+        if not is_event or self._batcher is None:
             return text
         events = [text]
-        while queue and queue[0][1] and len(events) < BATCH:
+        while queue and queue[0][1] and len(events) < MAX_BATCH_EVENTS:
             text, _ = queue.popleft()
             self._bytes -= len(text)
             events.append(text)
-        return self._batch.joined(events)
+        return self._batcher.join(events)
 
     async def _drain(self, until: Awaitable[None]) -> None:
         try:
             await until
             while self._queue:
-                await self.send({"type": "websocket.send", "text": self._next(self._queue)})
-                await self._room()
+                await self.send({"type": "websocket.send", "text": self._next_frame(self._queue)})
+                await self._wait_writable()
         except Exception:
-            self.lost()
+            self.mark_lost()
         finally:
             self._task = None
             if not (self.closed or self.finished):
-                self.direct = (self._batch, self._credit, self._unsent) == (None, None, None)
+                self.can_send_inline = (self._batcher, self._ack_window, self._get_buffer_size) == (
+                    None,
+                    None,
+                    None,
+                )
 
-    async def drained(self) -> None:
+    async def wait_drained(self) -> None:
         """Wait until nothing waits: for those who have much to send and can pause."""
         while self._task is not None:
             await asyncio.wait({self._task})
 
     async def flush(self, timeout: float) -> bool:
         """Wait until all is sent, ``timeout`` seconds at most. False: it was not."""
-        self.release()
+        self.flush_batch()
         if self._task is None:
             return True
         done, _ = await asyncio.wait({self._task}, timeout=timeout)
@@ -268,7 +280,7 @@ class Writer:
 
     async def stop(self) -> None:
         """Send nothing more; give up what waits."""
-        self.lost()
+        self.mark_lost()
         task = self._task
         if task is not None:
             task.cancel()

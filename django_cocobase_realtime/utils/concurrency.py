@@ -32,7 +32,7 @@ def _executor() -> ThreadPoolExecutor:
         return _pool
 
 
-async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run_in_threadpool(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``function`` in a worker thread; its database connections age as in a request."""
 
     def call() -> T:

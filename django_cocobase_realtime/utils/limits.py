@@ -22,7 +22,7 @@ class TokenBucket:
         self._tokens = float(self._burst)
         self._at = time.monotonic() if now is None else now
 
-    def take(self, now: float) -> int:
+    def acquire(self, now: float) -> int:
         """0 where a token was there, else milliseconds until one will be."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
         self._at = now
@@ -49,7 +49,7 @@ class PerMinute:
         return len(self._times) > self._bound
 
 
-class Cap(IntEnum):
+class CounterKey(IntEnum):
     """What is counted for each of its keys."""
 
     ADDRESS = 1
@@ -57,26 +57,26 @@ class Cap(IntEnum):
     USER = 3
 
 
-class Caps:
+class ConnectionCounters:
     """Live connections of this process: all, by address, by user, and those not yet known."""
 
     def __init__(self) -> None:
         self.total = 0
-        self._counts: dict[tuple[Cap, Hashable], int] = {}
+        self._counts: dict[tuple[CounterKey, Hashable], int] = {}
 
-    def count(self, cap: Cap, key: Hashable) -> int:
+    def count(self, cap: CounterKey, key: Hashable) -> int:
         """How many there are."""
         return self._counts.get((cap, key), 0)
 
-    def take(self, cap: Cap, key: Hashable) -> None:
+    def increment(self, cap: CounterKey, key: Hashable) -> None:
         """One more."""
         self._counts[cap, key] = self._counts.get((cap, key), 0) + 1
 
-    def release(self, cap: Cap, key: Hashable) -> None:
+    def decrement(self, cap: CounterKey, key: Hashable) -> None:
         """One less; names nobody holds are forgotten."""
         left = self._counts.pop((cap, key), 0) - 1
         if left > 0:
             self._counts[cap, key] = left
 
 
-caps = Caps()
+connection_counters = ConnectionCounters()

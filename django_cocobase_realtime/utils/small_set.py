@@ -11,10 +11,10 @@ from typing import TypeAlias, TypeVar
 
 K = TypeVar("K")
 T = TypeVar("T", bound=Hashable)
-Few: TypeAlias = T | dict[T, None] | None
+SmallSet: TypeAlias = T | dict[T, None] | None
 
 
-def with_item(held: Few[T], item: T) -> Few[T]:
+def added(held: SmallSet[T], item: T) -> SmallSet[T]:
     """The set with this item as well; what was ``held`` is used up."""
     if held is None:
         return item
@@ -24,7 +24,7 @@ def with_item(held: Few[T], item: T) -> Few[T]:
     return held if held == item else {held: None, item: None}
 
 
-def without(held: Few[T], item: T) -> Few[T]:
+def removed(held: SmallSet[T], item: T) -> SmallSet[T]:
     """The set without this item, which need not be in it; what was ``held`` is used up."""
     if isinstance(held, dict):
         held.pop(item, None)
@@ -32,28 +32,28 @@ def without(held: Few[T], item: T) -> Few[T]:
     return None if held == item else held
 
 
-def put(sets: MutableMapping[K, Few[T]], key: K, item: T) -> None:
+def add_to(sets: MutableMapping[K, SmallSet[T]], key: K, item: T) -> None:
     """Put an item into the set under this key."""
-    sets[key] = with_item(sets.get(key), item)
+    sets[key] = added(sets.get(key), item)
 
 
-def take(sets: MutableMapping[K, Few[T]], key: K, item: T) -> None:
+def remove_from(sets: MutableMapping[K, SmallSet[T]], key: K, item: T) -> None:
     """Take an item out of the set under this key; a set that is empty then goes with its key."""
-    left = without(sets[key], item)
+    left = removed(sets[key], item)
     if left is None:
         del sets[key]
     else:
         sets[key] = left
 
 
-def each(held: Few[T]) -> Iterable[T]:
+def items(held: SmallSet[T]) -> Iterable[T]:
     """Its items."""
     if isinstance(held, dict):
         return held
     return () if held is None else (held,)
 
 
-def size(held: Few[T]) -> int:
+def length(held: SmallSet[T]) -> int:
     """How many there are."""
     if isinstance(held, dict):
         return len(held)

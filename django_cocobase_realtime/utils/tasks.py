@@ -11,7 +11,7 @@ T = TypeVar("T")
 _running: set[asyncio.Task[Any]] = set()
 
 
-def begin(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+def spawn_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """A task that nobody need hold: event loops themselves hold tasks but weakly."""
     task = asyncio.get_running_loop().create_task(work)
     _running.add(task)
@@ -19,6 +19,6 @@ def begin(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return task
 
 
-async def finish(work: Coroutine[Any, Any, T]) -> T:
+async def run_shielded(work: Coroutine[Any, Any, T]) -> T:
     """What ``work`` returns. Where whoever waits for it is cancelled it goes on all the same."""
-    return await asyncio.shield(begin(work))
+    return await asyncio.shield(spawn_task(work))

@@ -26,7 +26,7 @@ def write_transaction(using: str, model: type[models.Model] | None = None) -> It
     if connection.vendor != "sqlite" or connection.in_atomic_block:
         with transaction.atomic(using=using, savepoint=False):
             if model is not None:
-                take_write_lock(using, model)
+                acquire_write_lock(using, model)
             yield
         return
     connection.ensure_connection()
@@ -51,7 +51,7 @@ def _entered(atomic: Any) -> Iterator[None]:
     atomic.__exit__(None, None, None)
 
 
-def take_write_lock(using: str, model: type[models.Model]) -> None:
+def acquire_write_lock(using: str, model: type[models.Model]) -> None:
     """On SQLite, make a transaction that was begun for reading a writing one, by a no-op write.
 
     Once a transaction: the lock is held to its end.

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from .codes import ErrorCode
-from .json import BadFrame, scan
+from .json import InvalidJson, parse_object
 
 Id = Annotated[str, msgspec.Meta(max_length=64)] | int | None
 Name = Annotated[str, msgspec.Meta(min_length=1)]
@@ -110,7 +110,7 @@ class Ack(Message, frozen=True, tag="ack", kw_only=True):
 
 
 Command = Auth | Subscribe | Unsubscribe | Join | Leave | State | Broadcast | Ping | Ack
-TYPES = {
+COMMAND_TYPES = {
     "auth": Auth,
     "subscribe": Subscribe,
     "unsubscribe": Unsubscribe,
@@ -123,7 +123,7 @@ TYPES = {
 }
 
 
-class InvalidMessage(ValueError):
+class InvalidCommand(ValueError):
     """A frame that is no command. ``code`` is bad_request or unknown_type, ``id`` its request."""
 
     def __init__(self, code: ErrorCode, message: str, id: str | int | None = None) -> None:
@@ -137,29 +137,29 @@ def decode(text: str) -> Command:
     if text == "ping":
         return Ping()
     try:
-        frame = scan(text)
-    except BadFrame as error:
-        raise InvalidMessage(ErrorCode.BAD_REQUEST, str(error)) from None
+        frame = parse_object(text)
+    except InvalidJson as error:
+        raise InvalidCommand(ErrorCode.BAD_REQUEST, str(error)) from None
     id = frame.get("id")
     if isinstance(id, bool) or not isinstance(id, int | str | None):
-        raise InvalidMessage(ErrorCode.BAD_REQUEST, "id must be a string or an integer.")
+        raise InvalidCommand(ErrorCode.BAD_REQUEST, "id must be a string or an integer.")
     if isinstance(id, str) and len(id) > 64:
-        raise InvalidMessage(ErrorCode.BAD_REQUEST, "id may have 64 characters at most.")
+        raise InvalidCommand(ErrorCode.BAD_REQUEST, "id may have 64 characters at most.")
     kind = frame.get("type")
     if not isinstance(kind, str):
-        raise InvalidMessage(ErrorCode.BAD_REQUEST, "type must be a string.", id)
-    schema = TYPES.get(kind)
+        raise InvalidCommand(ErrorCode.BAD_REQUEST, "type must be a string.", id)
+    schema = COMMAND_TYPES.get(kind)
     if schema is None:
-        known = ", ".join(TYPES)
-        raise InvalidMessage(ErrorCode.UNKNOWN_TYPE, f"Unknown type; known are {known}.", id)
+        known = ", ".join(COMMAND_TYPES)
+        raise InvalidCommand(ErrorCode.UNKNOWN_TYPE, f"Unknown type; known are {known}.", id)
     try:
         command: Command = msgspec.convert(frame, schema)
     except msgspec.ValidationError as error:
-        raise InvalidMessage(ErrorCode.BAD_REQUEST, sentence(str(error)), id) from None
+        raise InvalidCommand(ErrorCode.BAD_REQUEST, validation_message(str(error)), id) from None
     return command
 
 
-def sentence(error: str) -> str:
+def validation_message(error: str) -> str:
     """Msgspec's "Expected `str`, got `int` - at `$.room`" in the words of the wire."""
     reason, _, place = error.partition(" - at `$")
     place = place.rstrip("`").lstrip(".")

@@ -24,7 +24,7 @@ def encode(frame: Mapping[str, Any]) -> str:
     return _encoder.encode(frame).decode()
 
 
-def joined(events: Sequence[str]) -> str:
+def join_events(events: Sequence[str]) -> str:
     """Several event frames, encoded already, as one frame: for clients that take batches."""
     return '{"type":"events","events":[' + ",".join(events) + "]}"
 

@@ -15,29 +15,29 @@ MAX_KEYS = 512
 MAX_INT = 2**53
 
 
-class BadFrame(ValueError):
+class InvalidJson(ValueError):
     """The frame is not one JSON object within bounds. The message says what to mend."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise BadFrame(f"{name} is not JSON; send null or a string.")
+    raise InvalidJson(f"{name} is not JSON; send null or a string.")
 
 
 def _integer(text: str) -> int:
     # len first: converting a million digits is quadratic
     if len(text) > 17 or not -MAX_INT <= (value := int(text)) <= MAX_INT:
-        raise BadFrame("Integers beyond 2^53 lose digits in JSON; send them as strings.")
+        raise InvalidJson("Integers beyond 2^53 lose digits in JSON; send them as strings.")
     return value
 
 
 def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise BadFrame("A number is too large; send it as a string.")
+        raise InvalidJson("A number is too large; send it as a string.")
     return value
 
 
-class _Keys:
+class _KeyCounter:
     """Counts keys over the whole frame and refuses duplicates."""
 
     __slots__ = ("most", "seen")
@@ -49,29 +49,29 @@ class _Keys:
     def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         self.seen += len(pairs)
         if self.seen > self.most:
-            raise BadFrame(f"A frame may have {self.most} keys at most.")
+            raise InvalidJson(f"A frame may have {self.most} keys at most.")
         found = dict(pairs)
         if len(found) != len(pairs):
-            raise BadFrame("An object names the same key twice.")
+            raise InvalidJson("An object names the same key twice.")
         return found
 
 
-def is_sound(text: str) -> bool:
+def is_valid_text(text: str) -> bool:
     """Whether a text has neither NUL, which PostgreSQL refuses, nor lone surrogates."""
     try:
         _check_text(text)
-    except BadFrame:
+    except InvalidJson:
         return False
     return True
 
 
 def _check_text(text: str) -> None:
     if "\0" in text:
-        raise BadFrame("Strings must not contain NUL.")
+        raise InvalidJson("Strings must not contain NUL.")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise BadFrame("Strings must not contain lone surrogates.") from None
+        raise InvalidJson("Strings must not contain lone surrogates.") from None
 
 
 def _check_tree(root: dict[str, Any]) -> None:
@@ -93,10 +93,10 @@ def _check_tree(root: dict[str, Any]) -> None:
         if not below:
             return
         level = below
-    raise BadFrame(f"A frame may be {MAX_DEPTH} levels deep at most.")
+    raise InvalidJson(f"A frame may be {MAX_DEPTH} levels deep at most.")
 
 
-def scan(text: str, max_keys: int = MAX_KEYS) -> dict[str, Any]:
+def parse_object(text: str, max_keys: int = MAX_KEYS) -> dict[str, Any]:
     """One text frame to its JSON object.
 
     Raises `BadFrame` for anything that is not JSON (RFC 8259), not an object, or out of bounds:
@@ -106,18 +106,18 @@ def scan(text: str, max_keys: int = MAX_KEYS) -> dict[str, Any]:
     try:
         frame = json.loads(
             text,
-            object_pairs_hook=_Keys(max_keys),
+            object_pairs_hook=_KeyCounter(max_keys),
             parse_constant=_refuse_constant,
             parse_int=_integer,
             parse_float=_float,
         )
-    except BadFrame:
+    except InvalidJson:
         raise
     except RecursionError:
-        raise BadFrame(f"A frame may be {MAX_DEPTH} levels deep at most.") from None
+        raise InvalidJson(f"A frame may be {MAX_DEPTH} levels deep at most.") from None
     except ValueError:
-        raise BadFrame("The frame is not JSON.") from None
+        raise InvalidJson("The frame is not JSON.") from None
     if not isinstance(frame, dict):
-        raise BadFrame("A frame must be a JSON object.")
+        raise InvalidJson("A frame must be a JSON object.")
     _check_tree(frame)
     return frame

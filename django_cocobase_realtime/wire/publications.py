@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from .commands import Name, sentence
-from .json import BadFrame, scan
+from .commands import Name, validation_message
+from .json import InvalidJson, parse_object
 
-MESSAGES = 100  # of one request
-KEYS = 20_000  # of one request's objects
+MAX_MESSAGES = 100  # of one request
+MAX_KEYS = 20_000  # of one request's objects
 
 
 class Publication(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,10 +29,10 @@ class InvalidPublication(ValueError):
 def decode(body: bytes) -> list[Publication]:
     """``{"room","message",…}`` or ``{"messages":[…]}``. Raises `InvalidPublication`."""
     try:
-        frame = scan(body.decode(), max_keys=KEYS)
+        frame = parse_object(body.decode(), max_keys=MAX_KEYS)
     except UnicodeDecodeError:
         raise InvalidPublication("The body must be JSON in UTF-8.") from None
-    except BadFrame as error:
+    except InvalidJson as error:
         raise InvalidPublication(str(error)) from None
     try:
         if "messages" not in frame:
@@ -41,7 +41,7 @@ def decode(body: bytes) -> list[Publication]:
             raise InvalidPublication("Send either one message or messages, not both.")
         found = msgspec.convert(frame["messages"], list[Publication])
     except msgspec.ValidationError as error:
-        raise InvalidPublication(sentence(str(error))) from None
-    if not 0 < len(found) <= MESSAGES:
-        raise InvalidPublication(f"messages must be a list of 1 to {MESSAGES}.")
+        raise InvalidPublication(validation_message(str(error))) from None
+    if not 0 < len(found) <= MAX_MESSAGES:
+        raise InvalidPublication(f"messages must be a list of 1 to {MAX_MESSAGES}.")
     return found

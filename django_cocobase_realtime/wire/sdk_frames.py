@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..events import Broadcast, Member, Presence, now
+from ..events import Broadcast, Member, PresenceChange, now
 from .codes import CloseCode
 from .frames import Frame
-from .json import BadFrame, scan
+from .json import InvalidJson, parse_object
 
 COLLECTIONS = "sdk.collections"
 BROADCAST = "sdk.broadcast"
@@ -27,15 +27,15 @@ class InvalidFrame(ValueError):
     """The frame is none that this dialect knows; the message says why."""
 
 
-def read(text: str) -> Mapping[str, Any]:
+def parse(text: str) -> Mapping[str, Any]:
     """A frame's JSON object. Raises `InvalidFrame`."""
     try:
-        return scan(text)
-    except BadFrame as error:
+        return parse_object(text)
+    except InvalidJson as error:
         raise InvalidFrame(str(error)) from None
 
 
-def token(frame: Mapping[str, Any]) -> str | None:
+def credential(frame: Mapping[str, Any]) -> str | None:
     """The credential in the first frame; None where there is none."""
     for key in ("api_key", "token"):
         value = frame.get(key)
@@ -44,7 +44,7 @@ def token(frame: Mapping[str, Any]) -> str | None:
     return None
 
 
-def text(frame: Mapping[str, Any], key: str) -> str | None:
+def text_value(frame: Mapping[str, Any], key: str) -> str | None:
     """A text that clients also send as a number. Raises `InvalidFrame` for anything else."""
     value = frame.get(key)
     if value is None or isinstance(value, str):
@@ -54,9 +54,11 @@ def text(frame: Mapping[str, Any], key: str) -> str | None:
     raise InvalidFrame(f"{key} must be a string.")
 
 
-def claimed(frame: Mapping[str, Any]) -> tuple[str, str]:
+def claimed_user(frame: Mapping[str, Any]) -> tuple[str, str]:
     """Whom the client says it is: a user id and a name. Raises `InvalidFrame`."""
-    return text(frame, "user_id") or ANONYMOUS[0], text(frame, "user_name") or ANONYMOUS[1]
+    return text_value(frame, "user_id") or ANONYMOUS[0], text_value(
+        frame, "user_name"
+    ) or ANONYMOUS[1]
 
 
 # answers
@@ -137,7 +139,7 @@ def change(
 
 def broadcast(event: Broadcast, dialect: str, title: str) -> Frame | None:
     """What somebody said in a room, or to the project; None for sockets that are neither."""
-    id, name = _speaker(event)
+    id, name = _sender(event)
     said = {"type": "message", "user_id": id, "user_name": name, "timestamp": event.at}
     if dialect == ROOMS and not event.is_for_all:
         info = {"id": event.room, "title": title or event.room}
@@ -147,19 +149,19 @@ def broadcast(event: Broadcast, dialect: str, title: str) -> Frame | None:
     return None
 
 
-def _speaker(event: Broadcast) -> tuple[str, str]:
+def _sender(event: Broadcast) -> tuple[str, str]:
     if event.sender is not None:
         return event.sender.id or ANONYMOUS[0], event.sender.name
     return SERVER if event.connection is None else ANONYMOUS
 
 
-def presence(event: Presence, dialect: str, title: str) -> Frame | None:
+def presence(event: PresenceChange, dialect: str, title: str) -> Frame | None:
     """Somebody came or went; None for sockets and changes that have no word for it."""
     if dialect != ROOMS or event.event == "updated":
         return None
     return {
         "type": f"user_{event.event}",
-        "user_id": shown_id(event.member),
+        "user_id": displayed_id(event.member),
         "user_name": event.member.name,
         "timestamp": now(),
         "room_info": {
@@ -170,6 +172,6 @@ def presence(event: Presence, dialect: str, title: str) -> Frame | None:
     }
 
 
-def shown_id(member: Member) -> str:
+def displayed_id(member: Member) -> str:
     """The user id that people see: a user's own, or the one that a client without one claims."""
     return member.id if member.claimed is None else member.claimed

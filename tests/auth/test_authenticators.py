@@ -16,7 +16,11 @@ from django.utils import timezone
 from jwt.algorithms import RSAAlgorithm
 
 from django_cocobase_realtime.auth import jwt as jwt_module
-from django_cocobase_realtime.auth.backends import AuthenticationUnavailable, authenticate, dead
+from django_cocobase_realtime.auth.backends import (
+    AuthenticationUnavailable,
+    authenticate,
+    find_revoked,
+)
 from django_cocobase_realtime.models import ApiKey
 
 pytestmark = pytest.mark.django_db
@@ -60,11 +64,11 @@ def test_a_key_is_shown_once_and_stored_hashed():
 def test_a_key_that_speaks_for_somebody_else_now_is_no_longer_what_a_connection_has(ada, change):
     key, plain = ApiKey.objects.create_key("bot")
     identity = authenticate(plain, {})
-    assert dead([identity]) == set()
+    assert find_revoked([identity]) == set()
     setattr(key, change, {"project": "elsewhere", "user": ada, "can_publish": True}[change])
     key.save()
-    assert dead([identity]) == (set() if change == "can_publish" else {identity.credential})
-    assert dead([authenticate(plain, {})]) == set()
+    assert find_revoked([identity]) == (set() if change == "can_publish" else {identity.credential})
+    assert find_revoked([authenticate(plain, {})]) == set()
 
 
 def test_a_key_may_act_for_a_user(ada):
@@ -97,10 +101,10 @@ def test_keys_that_do_not_hold(what):
 def test_dead_keys():
     live, revoked, deleted = (ApiKey.objects.create_key(n) for n in "abc")
     identities = [authenticate(plain, {}) for _, plain in (live, revoked, deleted)]
-    assert dead(identities) == set()
+    assert find_revoked(identities) == set()
     revoked[0].revoke()
     deleted[0].delete()
-    assert dead(identities) == {i.credential for i in identities[1:]}
+    assert find_revoked(identities) == {i.credential for i in identities[1:]}
 
 
 # JSON Web Tokens
@@ -115,7 +119,7 @@ def test_a_token_names_an_active_user(ada):
         identity.claims["role"] = "admin"
     ada.is_active = False
     ada.save()
-    assert dead([identity]) == {identity.credential}
+    assert find_revoked([identity]) == {identity.credential}
     assert authenticate(jwt.encode(claims(ada.pk), KEY), {}) is None
 
 
@@ -224,7 +228,7 @@ def test_keys_behind_a_url(ada, settings, jwks):
 def test_a_server_of_keys_that_is_away_turns_nobody_away_for_good(ada, settings, jwks, monkeypatch):
     keys, handler, url = jwks
     settings.COCOBASE_REALTIME = {"JWT": {"JWKS_URL": url, "ALGORITHMS": ["RS256"]}}
-    monkeypatch.setattr(jwt_module, "JWKS_PAUSE", 2)
+    monkeypatch.setattr(jwt_module, "JWKS_MIN_FETCH_INTERVAL", 2)
     token = jwt.encode(claims(ada.pk), keys["one"], "RS256", {"kid": "one"})
     handler.away = True
     for _ in range(3):  # at the first try, and as long as it is not asked again
@@ -270,7 +274,7 @@ def test_a_session_counts_where_the_origin_was_checked(ada, session):
 @pytest.mark.parametrize("how", ["logout", "password", "inactive", "deleted"])
 def test_sessions_that_end(ada, session, client, how):
     identity = authenticate(None, scope(session))
-    assert dead([identity]) == set()
+    assert find_revoked([identity]) == set()
     match how:
         case "logout":
             client.logout()
@@ -282,7 +286,7 @@ def test_sessions_that_end(ada, session, client, how):
             ada.save()
         case "deleted":
             ada.delete()
-    assert dead([identity]) == {identity.credential}
+    assert find_revoked([identity]) == {identity.credential}
     assert authenticate(None, scope(session)) is None
 
 

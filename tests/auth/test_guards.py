@@ -2,8 +2,8 @@
 
 import pytest
 
-from django_cocobase_realtime.auth.client_ip import client_address
-from django_cocobase_realtime.auth.throttling import FailedAuths
+from django_cocobase_realtime.auth.client_ip import client_ip
+from django_cocobase_realtime.auth.throttling import AuthThrottle
 
 
 @pytest.mark.parametrize(
@@ -27,23 +27,23 @@ def test_addresses(settings, peer, forwarded, address):
     settings.COCOBASE_REALTIME = {"TRUSTED_PROXIES": ["10.0.0.0/8"]}
     headers = [] if forwarded is None else [(b"x-forwarded-for", forwarded.encode())]
     scope = {"client": None if peer is None else [peer, 1], "headers": headers}
-    assert client_address(scope) == address
+    assert client_ip(scope) == address
 
 
 def test_who_fails_often_is_answered_late():
-    failures = FailedAuths()
+    failures = AuthThrottle()
     for n in range(10):
         assert failures.delay("a", float(n)) == 0
-        failures.record("a", f"t{n}", float(n))
+        failures.record_failure("a", f"t{n}", float(n))
     assert failures.delay("a", 10.0) == 1
     assert failures.delay("b", 10.0) == 0
     assert failures.delay("a", 61.0) == 0
 
 
 def test_the_same_wrong_credential_is_refused_from_memory_for_a_minute():
-    failures = FailedAuths()
-    failures.record("a", "wrong", 0.0)
-    assert failures.refused_before("wrong", 59.0)
-    assert not failures.refused_before("wrong", 61.0)
-    assert not failures.refused_before("other", 1.0)
-    assert b"wrong" not in b"".join(failures._wrong)
+    failures = AuthThrottle()
+    failures.record_failure("a", "wrong", 0.0)
+    assert failures.is_known_bad("wrong", 59.0)
+    assert not failures.is_known_bad("wrong", 61.0)
+    assert not failures.is_known_bad("other", 1.0)
+    assert b"wrong" not in b"".join(failures._bad_credentials)

@@ -26,7 +26,7 @@ from django_cocobase_realtime.declarations.room import Room
 from django_cocobase_realtime.filters.keys import OPERATORS
 from django_cocobase_realtime.log.recovery import REASONS
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode
-from django_cocobase_realtime.wire.commands import TYPES, Subscribe
+from django_cocobase_realtime.wire.commands import COMMAND_TYPES, Subscribe
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -110,7 +110,7 @@ def test_reasons_to_resync():
 
 def test_requests():
     documented = re.findall(r'^\| `\{"type":"(\w+)"', section("protocol.md", "Requests"), re.M)
-    assert sorted(documented) == sorted(TYPES)
+    assert sorted(documented) == sorted(COMMAND_TYPES)
 
 
 def test_operators_of_filters():

@@ -18,7 +18,7 @@ from django_cocobase_realtime.filters.nodes import Condition
 from django_cocobase_realtime.hub.hub import Hub
 from django_cocobase_realtime.models import PresenceConnection, PresenceMember, PresenceRoom
 from django_cocobase_realtime.pubsub.broker import broker
-from django_cocobase_realtime.utils.limits import caps
+from django_cocobase_realtime.utils.limits import connection_counters
 from tests.app.models import Post
 from tests.sockets import open_socket
 
@@ -127,9 +127,9 @@ async def settled(hub):
     async with asyncio.timeout(40):
         while (
             len(hub.connections) > 1
-            or hub.rooms.local
-            or hub.rooms.lost
-            or hub.rooms.left
+            or hub.rooms.rooms
+            or hub.rooms.pending_disconnects
+            or hub.rooms.pending_leaves
             or len(hub.groups) > 2
             or await PresenceConnection.objects.acount()
         ):
@@ -174,7 +174,7 @@ async def test_whoever_comes_and_goes_leaves_nothing_behind(
         print(f"{visits} visits")
         more = {path: (held[path], n) for path, n in holds.items() if n > held[path] + slack}
         assert more == {}
-        assert (caps.total, len(caps._counts)) == (1, 1)
+        assert (connection_counters.total, len(connection_counters._counts)) == (1, 1)
         assert len(broker._outbox) == 0
         assert visits > 30 * SECONDS / 6
         assert await PresenceMember.objects.acount() == await PresenceRoom.objects.acount() == 0

@@ -10,10 +10,10 @@ import time
 import pytest
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
-from django_cocobase_realtime.events import Broadcast, Change, Kick, decode, encode
+from django_cocobase_realtime.events import Broadcast, Change, DisconnectRequested, decode, encode
 from django_cocobase_realtime.pubsub import broker as broker_module
 from django_cocobase_realtime.pubsub.broker import Broker, broker
-from django_cocobase_realtime.pubsub.layer import Inbox
+from django_cocobase_realtime.pubsub.layer import LayerChannel
 from django_cocobase_realtime.pubsub.names import collection_group, room_group
 from tests.servers import ROOT
 
@@ -72,7 +72,7 @@ async def test_send_tells_whether_the_layer_took_it(settings, monkeypatch):
 async def test_order_from_one_publisher_and_nothing_lost_from_many_threads():
     broker = Broker()
     broker.attach(asyncio.get_running_loop())
-    inbox = await Inbox.open()
+    inbox = await LayerChannel.open()
     await inbox.join(room_group("default", "r"))
 
     def work(k):
@@ -94,7 +94,7 @@ async def test_order_from_one_publisher_and_nothing_lost_from_many_threads():
 async def test_a_burst_is_few_messages():
     broker = Broker()
     broker.attach(asyncio.get_running_loop())
-    inbox = await Inbox.open()
+    inbox = await LayerChannel.open()
     await inbox.join(room_group("default", "r"))
     for n in range(1000):
         broker.publish(message(n))
@@ -113,7 +113,7 @@ def test_a_process_without_a_hub_flushes_before_it_ends(redis, settings):
     import json
 
     async def listen():
-        inbox = await Inbox.open()
+        inbox = await LayerChannel.open()
         await inbox.join(room_group("default", "r"))
         env = {
             **os.environ,
@@ -144,7 +144,7 @@ def test_events_survive_their_journey():
     events = [
         Change("1", "posts", "updated", "7", "t", "now", {"a": 1}, {"a": 2}, ("a",)),
         message({"deep": [None, "ü"]}),
-        Kick(code=4500, user="1"),
+        DisconnectRequested(code=4500, user="1"),
     ]
     for event in events:
         assert decode(encode(event)) == event

@@ -20,7 +20,7 @@ async def test_after_a_lost_position_no_later_event_hides_the_gap(api_key):
         socket.reading.clear()  # what follows waits in the server
         await Post.objects.acreate(title="in time")
         await socket.told("event")
-        feed = Hub.current().following.feeds["posts"]
+        feed = Hub.current().topics.tailers["posts"]
         epoch = feed.epoch
         await sync_to_async(rotate_epoch)("default")
         await socket.until(lambda: feed.epoch != epoch)

@@ -74,9 +74,9 @@ async def test_a_hub_of_before_takes_nothing_from_the_one_that_followed(
             await other.subscribe("posts")
             assert Hub.current() is not first
             Slow.go_on.set()
-            await socket.until(lambda: first.following.threads)
+            await socket.until(lambda: first.topics.threads)
             await socket.incoming.put({"type": "websocket.disconnect", "code": 1005})
-            await socket.until(lambda: not first.following.threads)
+            await socket.until(lambda: not first.topics.threads)
             await Post.objects.acreate(title="x")
             assert (await other.receive("event"))["document"]["data"]["title"] == "x"
 

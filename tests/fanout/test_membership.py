@@ -6,8 +6,8 @@ from contextlib import suppress
 import pytest
 
 from django_cocobase_realtime.pubsub import groups as membership
-from django_cocobase_realtime.pubsub.groups import Membership
-from django_cocobase_realtime.pubsub.layer import Inbox
+from django_cocobase_realtime.pubsub.groups import GroupMemberships
+from django_cocobase_realtime.pubsub.layer import LayerChannel
 
 
 class SlowInbox:
@@ -46,14 +46,14 @@ class SlowInbox:
 async def groups(monkeypatch):
     """Starts a membership with an inbox."""
     tasks = []
-    monkeypatch.setattr(membership, "SWEEP", 0.05)
+    monkeypatch.setattr(membership, "SWEEP_INTERVAL", 0.05)
 
     async def start(inbox):
         async def opened(origin=""):
             return inbox
 
-        monkeypatch.setattr(Inbox, "open", opened)
-        made = Membership(lambda payload: None)
+        monkeypatch.setattr(LayerChannel, "open", opened)
+        made = GroupMemberships(lambda payload: None)
         tasks.extend(asyncio.create_task(work()) for work in (made.listen, made.sweep))
         await asyncio.sleep(0)
         return made
@@ -71,15 +71,15 @@ async def test_a_group_that_is_needed_again_during_a_sweep_stays(groups):
     made = await groups(inbox)
     names = [f"g{n}" for n in range(10)]
     for name in names:
-        await made.need(name)
+        await made.acquire(name)
     for name in names:
         made.release(name)
     await inbox.is_leaving("g0")
-    await made.need("g9")
+    await made.acquire("g9")
     await asyncio.sleep(0.4)
     assert inbox.groups == {"g9"}
     made.release("g9")  # and it is counted right
-    await made.need("g9")
+    await made.acquire("g9")
     await asyncio.sleep(0.2)
     assert inbox.groups == {"g9"}
 
@@ -88,10 +88,10 @@ async def test_a_group_that_is_needed_while_it_is_left_is_joined_after_that(grou
     """Two calls to a Redis go over two connections: the later one may be done first."""
     inbox = SlowInbox(leaving=0.1)
     made = await groups(inbox)
-    await made.need("g")
+    await made.acquire("g")
     made.release("g")
     await inbox.is_leaving("g")
-    await made.need("g")
+    await made.acquire("g")
     await asyncio.sleep(0.3)
     assert inbox.groups == {"g"}
 
@@ -99,12 +99,12 @@ async def test_a_group_that_is_needed_while_it_is_left_is_joined_after_that(grou
 async def test_a_group_is_joined_again_where_nobody_knows_whether_it_was_left(groups):
     inbox = SlowInbox()
     made = await groups(inbox)
-    await made.need("g")
+    await made.acquire("g")
     inbox.broken = True
     made.release("g")
     await inbox.is_leaving("g")
     inbox.broken = False
-    await made.need("g")
+    await made.acquire("g")
     await asyncio.sleep(0.5)
     assert inbox.groups == {"g"}
 
@@ -112,7 +112,7 @@ async def test_a_group_is_joined_again_where_nobody_knows_whether_it_was_left(gr
 async def test_groups_of_long_ago_are_forgotten_without_a_layer(groups):
     made = await groups(None)
     for number in range(100):
-        await made.need(f"g{number}", 0.1)
+        await made.acquire(f"g{number}", 0.1)
         made.release(f"g{number}")
     await asyncio.sleep(0.2)
     assert len(made) == 0

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_cocobase_realtime.transport.batches import Batches
-from django_cocobase_realtime.transport.fan_out import spread
+from django_cocobase_realtime.transport.batches import FrameBatcher
+from django_cocobase_realtime.transport.fan_out import fan_out
 from django_cocobase_realtime.transport.writer import Writer
 
 
@@ -21,7 +21,7 @@ class Peer:
         self.overflows = 0
         self.writer = Writer(self.send, max_bytes=10**6, max_messages=5, on_overflow=self.overflow)
         if "batch" in kind:
-            self.writer.take_batches(batches)
+            self.writer.enable_batching(batches)
         if "ack" in kind:
             self.writer.ack("0", 3)
 
@@ -51,11 +51,11 @@ kinds = st.sampled_from(
 @given(st.lists(kinds, max_size=12), st.integers(1, 4))
 def test_everybody_gets_everything_once_in_order(kinds, events):
     async def check():
-        batches = Batches(asyncio.get_running_loop())
+        batches = FrameBatcher(asyncio.get_running_loop())
         peers = [Peer(kind, batches) for kind in kinds]
         writers = [peer.writer for peer in peers]
         for number in range(events):
-            spread(writers, str(number), f"c{number}")
+            fan_out(writers, str(number), f"c{number}")
         for peer in peers:
             if peer.kind == "quick":  # not a turn of the loop later
                 assert peer.got == list(range(events))
@@ -72,7 +72,7 @@ def test_everybody_gets_everything_once_in_order(kinds, events):
                 assert peer.overflows == 1
             else:
                 assert peer.got == list(range(events))
-                assert peer.writer.direct is (peer.kind in ("quick", "late", "twice"))
+                assert peer.writer.can_send_inline is (peer.kind in ("quick", "late", "twice"))
         await asyncio.gather(*(peer.writer.stop() for peer in peers))
 
     asyncio.run(check())
@@ -81,7 +81,7 @@ def test_everybody_gets_everything_once_in_order(kinds, events):
 async def test_a_slow_one_is_cut_while_the_others_go_on():
     peers = [Peer("never" if n == 3 else "quick") for n in range(10)]
     for number in range(20):
-        spread([peer.writer for peer in peers], str(number), None)
+        fan_out([peer.writer for peer in peers], str(number), None)
     assert [peer.overflows for peer in peers] == [int(n == 3) for n in range(10)]
     assert all(len(peer.got) == 20 for peer in peers if peer.kind == "quick")
     await asyncio.gather(*(peer.writer.stop() for peer in peers))
@@ -89,7 +89,7 @@ async def test_a_slow_one_is_cut_while_the_others_go_on():
 
 @pytest.fixture
 async def batcher():
-    return Peer("batch", Batches(asyncio.get_running_loop()))
+    return Peer("batch", FrameBatcher(asyncio.get_running_loop()))
 
 
 async def test_events_of_one_turn_leave_together_and_replies_keep_their_place(batcher):

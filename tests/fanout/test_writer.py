@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from django_cocobase_realtime.transport.writer import Credit, Writer
+from django_cocobase_realtime.transport.writer import AckWindow, Writer
 
 
 class Socket:
@@ -94,11 +94,11 @@ async def test_a_socket_that_is_gone_is_silence(make, stalled):
 
 
 def test_credit():
-    credit = Credit(2)
-    assert [credit.owe(cursor) for cursor in "abc"] == [False, False, True]
+    credit = AckWindow(2)
+    assert [credit.record_sent(cursor) for cursor in "abc"] == [False, False, True]
     credit.ack("b")
-    assert [credit.owe(cursor) for cursor in "de"] == [False, True]
+    assert [credit.record_sent(cursor) for cursor in "de"] == [False, True]
     credit.ack("unknown")
-    assert credit.owe("f")
+    assert credit.record_sent("f")
     credit.ack("f")
-    assert not credit.owe("g")
+    assert not credit.record_sent("g")

@@ -8,7 +8,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group, Permission
 
 from django_cocobase_realtime import permissions_changed
-from django_cocobase_realtime.delivery.row_permissions import spent
+from django_cocobase_realtime.delivery.row_permissions import stats
 from tests.app.models import Post
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -74,7 +74,7 @@ async def test_of_fields_either_shows_what_both_do(realtime, user, api_key, sett
 
 async def test_a_check_of_each_row(realtime, api_key, settings):
     posts(settings, "PublishedFew")
-    before = spent.asked
+    before = stats.evaluated
     async with realtime(token=api_key) as client:
         reply = await client.subscribe("posts", transitions=True)
         post = await Post.objects.acreate(title="a", status="published")
@@ -91,8 +91,8 @@ async def test_a_check_of_each_row(realtime, api_key, settings):
         await post.adelete()
         assert (await client.receive("event"))["event"] == "deleted"
         assert await client.receive_nothing()
-    assert spent.asked - before <= 8
-    assert spent.waiting == 0
+    assert stats.evaluated - before <= 8
+    assert stats.waiting == 0
     async with realtime(token=api_key) as client:
         ask = {"transitions": True, "since": reply["cursor"], "scope": reply["scope"]}
         assert (await client.subscribe("posts", **ask))["resumed"] is True

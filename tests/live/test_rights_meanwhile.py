@@ -12,7 +12,7 @@ from django.db import connections
 from django_cocobase_realtime import Room, permissions_changed
 from django_cocobase_realtime.declarations.room import room_registry
 from django_cocobase_realtime.delivery import snapshot
-from django_cocobase_realtime.delivery.topics import Following
+from django_cocobase_realtime.delivery.topics import TopicManager
 from django_cocobase_realtime.hub.hub import Hub
 from django_cocobase_realtime.permissions import Permission
 from tests.app.models import Post
@@ -68,10 +68,10 @@ async def test_rights_that_change_as_soon_as_they_were_asked_for(
             monkeypatch.setattr(Hub, "start", start)
             through = type(user).groups.through.objects
             in_thread(lambda: through.all().delete())  # which sends no signal
-            hub.loop.call_soon(hub.reconsider, [connection])
+            hub.loop.call_soon(hub.request_reauthorization, [connection])
 
         monkeypatch.setattr(Hub, "start", start_and_change)
-        hub.reconsider([connection])
+        hub.request_reauthorization([connection])
         assert await ada.closed() == 4201
 
 
@@ -81,12 +81,12 @@ async def test_a_subscription_that_comes_as_rights_are_known_again_is_started(
     """Its request was under way while they were asked for, and ends in the same turn."""
     async with team_member(realtime, user, settings) as ada:
         connection, hub = await only_connection(), Hub.current()
-        start, prepare = Hub.start, Following.prepare
+        start, prepare = Hub.start, TopicManager.open
         prepared = asyncio.Event()
 
         async def prepare_late(self, collection):
             extent = await prepare(self, collection)
-            hub.reconsider([connection])
+            hub.request_reauthorization([connection])
             await prepared.wait()
             return extent
 
@@ -95,7 +95,7 @@ async def test_a_subscription_that_comes_as_rights_are_known_again_is_started(
             monkeypatch.setattr(Hub, "start", start)
             prepared.set()
 
-        monkeypatch.setattr(Following, "prepare", prepare_late)
+        monkeypatch.setattr(TopicManager, "open", prepare_late)
         monkeypatch.setattr(Hub, "start", start_and_go_on)
         await ada.subscribe("posts", subscription="second")
         await Post.objects.acreate(title="x", project="red")
@@ -188,7 +188,7 @@ async def test_a_snapshot_that_begins_anew_leaves_no_ghosts(
 ):
     """Rights are looked at within it; a document of its first page is gone by the second try."""
     posts(settings, f"{HERE}.Waits", durable=durable)
-    monkeypatch.setattr(snapshot, "PAGE", 1)
+    monkeypatch.setattr(snapshot, "PAGE_SIZE", 1)
     a, b, _ = [await Post.objects.acreate(title=title) for title in "abc"]
     async with open_socket(user=user) as socket:
         socket.stop = lambda frame: frame["type"] == "snapshot"

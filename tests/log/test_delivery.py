@@ -10,7 +10,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
-from django_cocobase_realtime import suppress
+from django_cocobase_realtime import capture_disabled
 from django_cocobase_realtime.log.models import LogEvent, Stream
 from django_cocobase_realtime.log.retention import rotate_epoch, trim
 from django_cocobase_realtime.models import ApiKey
@@ -18,7 +18,7 @@ from tests.app.models import Author, Post
 
 LOSSY = {
     "default": {
-        "BACKEND": "django_cocobase_realtime.testing.UnkindChannelLayer",
+        "BACKEND": "django_cocobase_realtime.testing.LossyChannelLayer",
         "CONFIG": {"loss": 1.0},
     }
 }
@@ -90,7 +90,7 @@ async def test_a_filtered_replay_ends_with_a_cursor(realtime, api_key):
 
 
 async def test_quiet_subscriptions_hear_how_far_they_are(realtime, api_key, monkeypatch):
-    monkeypatch.setattr("django_cocobase_realtime.hub.maintenance.CURSORS", 0.1)
+    monkeypatch.setattr("django_cocobase_realtime.hub.maintenance.CURSOR_INTERVAL", 0.1)
     async with realtime(token=api_key) as client:
         reply = await client.subscribe("posts", filters={"status": "published"})
         await Post.objects.acreate(title="draft")
@@ -215,7 +215,7 @@ async def test_a_client_on_credit_is_cut_where_its_socket_tells_nothing(
 
 async def test_suppress(realtime, api_key):
     def quiet():
-        with suppress():
+        with capture_disabled():
             Post.objects.create(title="import")
             Post.objects.all().delete()
         Post.objects.create(title="told")
@@ -268,7 +268,7 @@ async def test_the_database_gone_is_told_at_subscribe(realtime, api_key, monkeyp
         raise OperationalError("gone")
 
     async with realtime(token=api_key) as client:
-        monkeypatch.setattr("django_cocobase_realtime.delivery.tailer.follow", gone)
+        monkeypatch.setattr("django_cocobase_realtime.delivery.tailer.fetch_new", gone)
         await client.send({"type": "subscribe", "collection": "posts"})
         assert await client.closed() == 4101
 
@@ -293,8 +293,8 @@ async def test_a_connection_that_is_cut_while_it_subscribes_leaves_nothing(
         return follow(*args)
 
     before = len(asyncio.all_tasks())
-    follow = feed.follow
-    monkeypatch.setattr(feed, "follow", slow)
+    follow = feed.fetch_new
+    monkeypatch.setattr(feed, "fetch_new", slow)
     async with realtime(token=api_key) as client:
         hub = Hub.current()
         await client.send({"type": "subscribe", "collection": "posts"})
@@ -302,7 +302,7 @@ async def test_a_connection_that_is_cut_while_it_subscribes_leaves_nothing(
         await sync_to_async(disconnect)(key=api_key.split("_")[1])
         assert await client.closed() == 4500
     await asyncio.sleep(0.1)
-    following = hub.following
-    assert (following.audiences, following.feeds, following.threads) == ({}, {}, {})
+    following = hub.topics
+    assert (following.topics, following.tailers, following.threads) == ({}, {}, {})
     assert hub.connections == {}
     assert len(asyncio.all_tasks()) == before

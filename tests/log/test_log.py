@@ -13,9 +13,9 @@ from django.utils import timezone
 
 from django_cocobase_realtime.hub import maintenance as upkeep
 from django_cocobase_realtime.log.cursor import InvalidCursor, Position, decode, encode
-from django_cocobase_realtime.log.follow import behind, follow
+from django_cocobase_realtime.log.follow import fetch_new, streams_behind
 from django_cocobase_realtime.log.models import LogEvent, Stream
-from django_cocobase_realtime.log.reader import extents, page
+from django_cocobase_realtime.log.reader import read_events, stream_ranges
 from django_cocobase_realtime.log.retention import rotate_epoch, trim
 from django_cocobase_realtime.log.sequencer import sequence
 from tests.app.models import Author, Post
@@ -28,7 +28,7 @@ def numbered(collection="posts"):
     while sequence("default", collection).more:
         pass
     stream = Stream.objects.get(collection=collection)
-    return page("default", collection, stream.epoch, stream.floor, 10**6)
+    return read_events("default", collection, stream.epoch, stream.floor, 10**6)
 
 
 def test_an_event_is_written_with_its_row_or_not_at_all():
@@ -70,7 +70,7 @@ def test_events_by_interleaved_transactions_do_not_mix():
 
 
 def test_a_backlog_is_numbered_in_batches(monkeypatch):
-    monkeypatch.setattr("django_cocobase_realtime.log.sequencer.BACKLOG", 10)
+    monkeypatch.setattr("django_cocobase_realtime.log.sequencer.BACKLOG_BATCH_SIZE", 10)
     for n in range(35):
         LogEvent.objects.create(
             collection="posts",
@@ -168,18 +168,18 @@ def test_an_open_transaction_delays_only_its_own_events():
 
 
 def test_what_follow_tells():
-    progress = follow("default", "posts", None)
+    progress = fetch_new("default", "posts", None)
     assert (progress.start, progress.head, progress.changes) == (0, 0, [])
     position = Position(progress.epoch, 0)
-    assert behind("default", {"posts": position}) == set()
+    assert streams_behind("default", {"posts": position}) == set()
     Post.objects.create(title="a")
-    assert behind("default", {"posts": position}) == {"posts"}
-    progress = follow("default", "posts", position)
+    assert streams_behind("default", {"posts": position}) == {"posts"}
+    progress = fetch_new("default", "posts", position)
     assert [c.after["title"] for c in progress.changes] == ["a"]
     assert (progress.start, progress.head, progress.more) == (0, 1, False)
-    assert behind("default", {"posts": position}) == {"posts"}
-    assert behind("default", {"posts": Position(progress.epoch, 1)}) == set()
-    assert behind("default", {"posts": Position("other", 1)}) == {"posts"}
+    assert streams_behind("default", {"posts": position}) == {"posts"}
+    assert streams_behind("default", {"posts": Position(progress.epoch, 1)}) == set()
+    assert streams_behind("default", {"posts": Position("other", 1)}) == {"posts"}
 
 
 def test_trim_by_number_and_age_moves_the_floor():
@@ -187,7 +187,7 @@ def test_trim_by_number_and_age_moves_the_floor():
         Post.objects.create(title=str(n))
     numbered()
     assert trim("default", max_age=None, max_events=6) == {"posts": 4}
-    extent = extents("default", ["posts"])["posts"]
+    extent = stream_ranges("default", ["posts"])["posts"]
     assert (extent.floor, extent.head) == (4, 10)
     LogEvent.objects.filter(seq__lte=7).update(created_at=timezone.now() - timedelta(days=2))
     assert trim("default", max_age=86400, max_events=None) == {"posts": 3}
@@ -219,7 +219,7 @@ async def test_a_server_trims_what_nobody_there_follows(realtime, user, settings
         "COLLECTIONS": {"posts": "app.Post"},
         "LOG": {"MAX_AGE": None, "MAX_EVENTS": 2},
     }
-    monkeypatch.setattr(upkeep, "TRIM", 0.1)
+    monkeypatch.setattr(upkeep, "TRIM_INTERVAL", 0.1)
     async with realtime(user=user):
         for n in range(5):
             await Post.objects.acreate(title=str(n))
@@ -232,9 +232,9 @@ def test_a_new_epoch():
     Post.objects.create(title="a")
     Author.objects.create(name="b")
     numbered(), numbered("authors")
-    before = extents("default", ["posts", "authors"])
+    before = stream_ranges("default", ["posts", "authors"])
     assert rotate_epoch("default", ["posts"]) == ["posts"]
-    after = extents("default", ["posts", "authors"])
+    after = stream_ranges("default", ["posts", "authors"])
     assert after["authors"] == before["authors"]
     assert after["posts"].epoch != before["posts"].epoch
     assert after["posts"].floor == after["posts"].head
@@ -279,12 +279,12 @@ def test_the_command_that_begins_a_new_epoch():
     Post.objects.create(title="a")
     Author.objects.create(name="a")
     numbered(), numbered("authors")
-    before = extents("default", ["posts", "authors"])
+    before = stream_ranges("default", ["posts", "authors"])
     assert run("realtime_rotate_epoch", "posts") == "posts: a new epoch\n"
-    between = extents("default", ["posts", "authors"])
+    between = stream_ranges("default", ["posts", "authors"])
     assert between["posts"].epoch != before["posts"].epoch
     assert between["authors"] == before["authors"]
     assert run("realtime_rotate_epoch") == "authors: a new epoch\nposts: a new epoch\n"
-    assert extents("default", ["authors"])["authors"].epoch != before["authors"].epoch
+    assert stream_ranges("default", ["authors"])["authors"].epoch != before["authors"].epoch
     with pytest.raises(CommandError, match="nothing"):
         run("realtime_rotate_epoch", "nothing")

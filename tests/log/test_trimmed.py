@@ -33,5 +33,5 @@ async def test_whoever_missed_all_that_was_trimmed_is_told(realtime, api_key, se
     async with realtime(token=api_key) as client:
         await client.subscribe("posts")
         await sync_to_async(meanwhile)()
-        Hub.current().following.ring("posts")
+        Hub.current().topics.notify("posts")
         assert await client.closed() == 4121

@@ -75,7 +75,7 @@ def test_what_is_right_has_nothing_to_say(settings):
 
 def test_the_exact_name_then_the_first_pattern(settings):
     settings.COCOBASE_REALTIME = {}
-    assert room_registry.find("anything").title_of("anything") == "anything"
+    assert room_registry.find("anything").get_title("anything") == "anything"
     settings.COCOBASE_REALTIME = {
         "ROOMS": {"chat-*": {"title": "Chat"}, "chat-vip": {"title": "VIP"}, "c*": {"title": "C"}}
     }

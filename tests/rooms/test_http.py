@@ -7,7 +7,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.test import AsyncClient, Client
 
-from django_cocobase_realtime.auth.throttling import FailedAuths
+from django_cocobase_realtime.auth.throttling import AuthThrottle
 from django_cocobase_realtime.models import ApiKey
 
 URL = "/realtime/publish"
@@ -20,7 +20,7 @@ def publish_key(transactional_db):
 
 @pytest.fixture(autouse=True)
 def _no_memory(monkeypatch):
-    monkeypatch.setattr("django_cocobase_realtime.auth.attempt.failures", FailedAuths())
+    monkeypatch.setattr("django_cocobase_realtime.auth.attempt.auth_throttle", AuthThrottle())
 
 
 async def post(body, key=None, **headers):

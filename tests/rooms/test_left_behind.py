@@ -18,10 +18,10 @@ async def test_a_connection_that_is_closed_while_it_joins_leaves_no_ghost(
 ):
     from django_cocobase_realtime import disconnect
     from django_cocobase_realtime.presence.database import DatabasePresence
-    from django_cocobase_realtime.pubsub.groups import Membership
+    from django_cocobase_realtime.pubsub.groups import GroupMemberships
 
     configure(settings, {})
-    need, enter = Membership.need, DatabasePresence.enter
+    need, enter = GroupMemberships.acquire, DatabasePresence.enter
 
     async def slow_need(self, *args):
         await need(self, *args)
@@ -34,7 +34,7 @@ async def test_a_connection_that_is_closed_while_it_joins_leaves_no_ghost(
     async with realtime(user=bob) as other, realtime(user=user) as ada:
         await other.join("second")
         if where == "groups":
-            monkeypatch.setattr(Membership, "need", slow_need)
+            monkeypatch.setattr(GroupMemberships, "acquire", slow_need)
         else:
             monkeypatch.setattr(DatabasePresence, "enter", slow_enter)
         await ada.send({"type": "join", "room": "second"})
@@ -85,7 +85,7 @@ async def test_a_lease_that_is_taken_again_in_part_is_taken_again_in_whole(
         await ada.join("r")
         await other.join("r")
         await ada.receive("presence")
-        backend, entered = type(backends.presence()), []
+        backend, entered = type(backends.get_backend()), []
         enter = backend.enter
 
         def failing(self, entry, **options):

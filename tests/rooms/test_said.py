@@ -14,7 +14,7 @@ async def test_a_history_of_long_broadcasts_is_read_up_to_a_bound(
 ):
     """Many who join at once and read slowly must not fill the memory with what was said."""
     configure(settings, {"*": {"history": 300}})
-    monkeypatch.setattr("django_cocobase_realtime.rooms.history.BYTES", 3000)
+    monkeypatch.setattr("django_cocobase_realtime.rooms.history.MAX_BYTES", 3000)
     async with realtime(user=user) as ada:
         start = (await ada.join("r"))["cursor"]
         for number in range(70):
@@ -88,7 +88,7 @@ async def test_what_is_said_while_the_past_is_read_comes_once(
     from django_cocobase_realtime.rooms import history
 
     configure(settings, {"*": {"history": 10}})
-    look = history.look
+    look = history.read_history
 
     def slow_look(*args):
         broadcast("r", "early")  # kept, and on its way
@@ -98,7 +98,7 @@ async def test_what_is_said_while_the_past_is_read_comes_once(
         time.sleep(0.3)
         return past
 
-    monkeypatch.setattr(history, "look", slow_look)
+    monkeypatch.setattr(history, "read_history", slow_look)
     async with realtime(user=user) as ada:
         await ada.join("r", history=5)
         early, late = await ada.receive("event"), await ada.receive("event")

@@ -58,7 +58,7 @@ async def test_a_broadcast_that_could_not_be_kept_is_not_taken_for_said(settings
 
 
 async def test_whoever_says_something_may_be_gone_before_it_is_said(realtime, user, monkeypatch):
-    claim, claimed = DatabasePresence.claim, threading.Event()
+    claim, claimed = DatabasePresence.acquire_key, threading.Event()
 
     def slow_claim(self, *args):
         made = claim(self, *args)
@@ -66,7 +66,7 @@ async def test_whoever_says_something_may_be_gone_before_it_is_said(realtime, us
         time.sleep(0.3)
         return made
 
-    monkeypatch.setattr(DatabasePresence, "claim", slow_claim)
+    monkeypatch.setattr(DatabasePresence, "acquire_key", slow_claim)
     async with realtime(user=user) as ada:
         await ada.join("r")
         saying = asyncio.create_task(abroadcast("r", 1, idempotency_key="k"))

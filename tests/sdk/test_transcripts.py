@@ -8,7 +8,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from django_cocobase_realtime import abroadcast
-from django_cocobase_realtime.auth.throttling import FailedAuths
+from django_cocobase_realtime.auth.throttling import AuthThrottle
 from django_cocobase_realtime.models import ApiKey, PresenceRoom
 from tests.app.models import Post
 
@@ -18,9 +18,9 @@ SHORT = {"GRACE": 0.6, "LEASE": 3}
 
 @pytest.fixture(autouse=True)
 def _no_memory(monkeypatch):
-    fresh = FailedAuths()
-    monkeypatch.setattr("django_cocobase_realtime.auth.attempt.failures", fresh)
-    monkeypatch.setattr("django_cocobase_realtime.consumers.sdk_consumer.failures", fresh)
+    fresh = AuthThrottle()
+    monkeypatch.setattr("django_cocobase_realtime.auth.attempt.auth_throttle", fresh)
+    monkeypatch.setattr("django_cocobase_realtime.consumers.sdk_consumer.auth_throttle", fresh)
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ import pytest
 from django_cocobase_realtime.conf import Limits
 from django_cocobase_realtime.declarations.authorization import Decision, Grant
 from django_cocobase_realtime.declarations.room import Room, RoomGrant
-from django_cocobase_realtime.delivery.table import Begin, Wanted
+from django_cocobase_realtime.delivery.table import CatchUpPlan, SnapshotQuery
 from django_cocobase_realtime.events import Member
 from django_cocobase_realtime.filters import FieldSpec, Filter, Kind
 from django_cocobase_realtime.identity import Identity
 from django_cocobase_realtime.log.cursor import Position, encode
-from django_cocobase_realtime.log.reader import Extent
+from django_cocobase_realtime.log.reader import StreamRange
 from django_cocobase_realtime.protocol import Session
 from django_cocobase_realtime.protocol import effects as do
-from django_cocobase_realtime.rooms.local_room import Joined, Seat
-from django_cocobase_realtime.rooms.publisher import Outcome
+from django_cocobase_realtime.rooms.local_room import JoinResult, RoomMembership
+from django_cocobase_realtime.rooms.publisher import PublishResult
 from django_cocobase_realtime.transport.connection import Connection
 from django_cocobase_realtime.transport.writer import Writer
 from django_cocobase_realtime.wire.codes import CloseCode
@@ -33,11 +33,16 @@ class Shell:
     def __init__(self, limits=None, **answers):
         self.connection = Connection("c1", Mock(spec=Writer), lambda code: None)
         self.session = Session(self.connection, limits or Limits(), heartbeat=25, now=0.0)
-        self.answers = {do.Authenticate: ADA, do.Admit: True, do.Authorize: GRANT, **answers}
-        self.answers.setdefault(do.Prepare, Extent("e1", 10, 5))
-        self.answers.setdefault(do.Permit, RoomGrant(Room()))
-        self.answers.setdefault(do.Enter, Joined(1, [Member("1", "ada")], "r", None, None))
-        self.answers.setdefault(do.Say, Outcome.SENT)
+        self.answers = {
+            do.Authenticate: ADA,
+            do.AdmitConnection: True,
+            do.AuthorizeCollection: GRANT,
+            **answers,
+        }
+        self.answers.setdefault(do.OpenTopic, StreamRange("e1", 10, 5))
+        self.answers.setdefault(do.AuthorizeRoom, RoomGrant(Room()))
+        self.answers.setdefault(do.JoinRoom, JoinResult(1, [Member("1", "ada")], "r", None, None))
+        self.answers.setdefault(do.PublishToRoom, PublishResult.SENT)
 
     def run(self, steps):
         effects, result = [], None
@@ -47,14 +52,14 @@ class Shell:
                 effects.append(effect)
                 result = self.answers.get(type(effect))
                 match effect:  # what the consumer does to the connection
-                    case do.Attach(subscription):
+                    case do.AttachSubscription(subscription):
                         self.connection.subscriptions[subscription.name] = subscription
-                    case do.Detach(subscription):
+                    case do.DetachSubscription(subscription):
                         del self.connection.subscriptions[subscription.name]
-                    case do.Enter(wish, grant):
-                        seat = Seat(self.connection, ("default", wish.room), grant)
+                    case do.JoinRoom(wish, grant):
+                        seat = RoomMembership(self.connection, ("default", wish.room), grant)
                         self.connection.rooms[wish.room] = seat
-                    case do.Exit(room):
+                    case do.LeaveRoom(room):
                         self.connection.rooms.pop(room, None)
         except StopIteration:
             return effects
@@ -85,7 +90,12 @@ def closes(effects):
 def test_auth():
     shell = Shell()
     effects = shell.take({"type": "auth", "token": "t", "id": 1})
-    assert [type(e) for e in effects] == [do.Authenticate, do.Admit, do.Expire, do.Send]
+    assert [type(e) for e in effects] == [
+        do.Authenticate,
+        do.AdmitConnection,
+        do.ScheduleExpiry,
+        do.Send,
+    ]
     assert effects[-1].frame == {
         "type": "authenticated",
         "connection": "c1",
@@ -132,7 +142,7 @@ def test_before_auth_only_ping_is_answered():
 
 def test_too_many_connections():
     shell = Shell()
-    shell.answers[do.Admit] = False
+    shell.answers[do.AdmitConnection] = False
     assert closes(shell.take({"type": "auth"})) == [CloseCode.CONNECTION_LIMIT]
 
 
@@ -153,7 +163,7 @@ def test_refresh(shell, identity, closed):
     assert closes(effects) == closed
     expected = identity if identity is not None and not closed else ADA
     assert shell.session.identity is expected
-    assert not any(isinstance(e, do.Admit) for e in effects)
+    assert not any(isinstance(e, do.AdmitConnection) for e in effects)
 
 
 def test_timers():
@@ -169,9 +179,14 @@ def test_subscribe(shell):
     effects = shell.take(
         {"type": "subscribe", "collection": "posts", "filters": {"status": "a"}, "id": "x"}
     )
-    assert [type(e) for e in effects] == [do.Authorize, do.Prepare, do.Send, do.Attach]
-    assert effects[3].subscription.view.fields == ("title", "status")
-    assert effects[3].begin is None
+    assert [type(e) for e in effects] == [
+        do.AuthorizeCollection,
+        do.OpenTopic,
+        do.Send,
+        do.AttachSubscription,
+    ]
+    assert effects[3].subscription.query.fields == ("title", "status")
+    assert effects[3].plan is None
     frame = effects[2].frame
     assert (frame["type"], frame["id"], frame["durable"]) == ("subscribed", "x", True)
     assert frame["cursor"] == encode("posts", "e1", 10)
@@ -189,7 +204,7 @@ def test_resume(shell):
     since = encode("posts", "e1", 7)
     reply, attach = subscribed(shell, since=since, scope=scope)
     assert (reply["resumed"], reply["cursor"]) == (True, since)  # its own: a second drop is safe
-    assert attach.begin == Begin(Position("e1", 7))
+    assert attach.plan == CatchUpPlan(Position("e1", 7))
     reply, attach = subscribed(shell, since=since, snapshot=True)
     assert reply["resumed"] is True
     assert subscribed(shell, since=encode("posts", "e1", 5))[0]["resumed"] is True  # the floor
@@ -213,7 +228,7 @@ def test_never_a_partial_answer(shell, since, reason):
     assert reply["resumed"] is False
     assert reply["resync"] == {"reason": reason}
     assert reply["cursor"] == encode("posts", "e1", 10)
-    assert attach.begin == Begin(wanted=Wanted(10_000))
+    assert attach.plan == CatchUpPlan(snapshot=SnapshotQuery(10_000))
 
 
 def test_another_scope_is_a_resync(shell):
@@ -234,16 +249,16 @@ def test_too_much_to_replay():
 
 
 def test_without_a_log(shell):
-    shell.answers[do.Prepare] = None
+    shell.answers[do.OpenTopic] = None
     reply, _ = subscribed(shell)
     assert (reply["durable"], "cursor" in reply) == (False, False)
     assert subscribed(shell, since=encode("posts", "e1", 7))[0]["resumed"] is False
 
 
 def test_snapshots_are_bounded(shell):
-    assert subscribed(shell, snapshot=True)[1].begin.wanted == Wanted(10_000)
-    wanted = subscribed(shell, snapshot={"limit": 5, "order": "-status"})[1].begin.wanted
-    assert wanted == Wanted(5, "-status")
+    assert subscribed(shell, snapshot=True)[1].plan.snapshot == SnapshotQuery(10_000)
+    wanted = subscribed(shell, snapshot={"limit": 5, "order": "-status"})[1].plan.snapshot
+    assert wanted == SnapshotQuery(5, "-status")
     for snapshot, code in (
         ({"limit": 10_001}, "limit_exceeded"),
         ({"limit": 0}, "bad_request"),
@@ -257,15 +272,15 @@ def test_snapshots_are_bounded(shell):
 
 
 def test_a_refusal_is_one_error_and_attaches_nothing(shell):
-    shell.answers[do.Authorize] = None
+    shell.answers[do.AuthorizeCollection] = None
     effects = shell.take({"type": "subscribe", "collection": "nope"})
-    assert [type(e) for e in effects] == [do.Authorize, do.Send]
+    assert [type(e) for e in effects] == [do.AuthorizeCollection, do.Send]
     assert effects[1].frame["code"] == "unknown_collection"
 
 
 def test_fields_must_be_readable(shell):
     ask = {"type": "subscribe", "collection": "posts", "fields": ["title"]}
-    assert shell.take(ask)[-1].subscription.view.fields == ("title",)
+    assert shell.take(ask)[-1].subscription.query.fields == ("title",)
     answer = shell.answer({**ask, "fields": ["title", "password"]})
     assert answer["code"] == "bad_request"
     assert "password" in answer["message"]
@@ -277,7 +292,7 @@ def test_rooms(shell):
     say = {"type": "broadcast", "room": "r", "message": [1]}
     assert shell.frames(say) == []  # no id, no reply
     assert shell.answer({**say, "id": 1}) == {"type": "sent", "room": "r", "id": 1}
-    shell.answers[do.Say] = Outcome.FAILED
+    shell.answers[do.PublishToRoom] = PublishResult.FAILED
     assert shell.answer(say)["code"] == "internal_error"
     assert shell.answer({"type": "leave", "room": "r"}) == {"type": "left", "room": "r"}
     for frame in ({"type": "leave", "room": "r"}, say):
@@ -286,15 +301,15 @@ def test_rooms(shell):
 
 def test_a_room_that_may_not_be_joined_any_more_is_left(shell):
     shell.take({"type": "join", "room": "r"})
-    shell.answers[do.Permit] = None
+    shell.answers[do.AuthorizeRoom] = None
     effects = shell.take({"type": "join", "room": "r"})
-    assert [type(e) for e in effects] == [do.Permit, do.Exit, do.Send]
+    assert [type(e) for e in effects] == [do.AuthorizeRoom, do.LeaveRoom, do.Send]
     assert effects[-1].frame["code"] == "forbidden"
     assert shell.connection.rooms == {}
 
 
 def test_presence_that_does_not_answer(shell):
-    shell.answers[do.Enter] = False
+    shell.answers[do.JoinRoom] = False
     answer = shell.answer({"type": "join", "room": "r", "id": 1})
     assert (answer["code"], answer["id"]) == ("internal_error", 1)
     assert answer["retry_after_ms"] > 0

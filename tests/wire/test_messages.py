@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from django_cocobase_realtime.wire import commands
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode, Retry
-from django_cocobase_realtime.wire.commands import InvalidMessage, decode
+from django_cocobase_realtime.wire.commands import InvalidCommand, decode
 from django_cocobase_realtime.wire.frames import error, reply
-from django_cocobase_realtime.wire.json import BadFrame, scan
+from django_cocobase_realtime.wire.json import InvalidJson, parse_object
 
 
 def refusal(text):
-    with pytest.raises(InvalidMessage) as caught:
+    with pytest.raises(InvalidCommand) as caught:
         decode(text)
     return caught.value
 
@@ -83,9 +83,9 @@ def test_bad_requests_say_what_to_mend(text, words):
 
 
 def test_the_bounds_themselves_are_allowed():
-    scan('{"x":' + "[" * 15 + "]" * 15 + "}")
-    scan('{"x":[' + ",".join('{"a":1}' for _ in range(511)) + "]}")
-    scan('{"x":9007199254740992,"y":-9007199254740992}')
+    parse_object('{"x":' + "[" * 15 + "]" * 15 + "}")
+    parse_object('{"x":[' + ",".join('{"a":1}' for _ in range(511)) + "]}")
+    parse_object('{"x":9007199254740992,"y":-9007199254740992}')
     assert decode('{"type":"ping","id":"' + "x" * 64 + '"}').id == "x" * 64
 
 
@@ -100,7 +100,7 @@ def test_unknown_types_keep_their_id_and_name_the_known_ones():
 def test_no_text_does_anything_but_decode_or_be_refused(text):
     try:
         decode(text)
-    except InvalidMessage as error:
+    except InvalidCommand as error:
         assert error.code in ErrorCode
 
 
@@ -110,13 +110,15 @@ anything = st.recursive(
 )
 
 
-@given(st.sampled_from(sorted(commands.TYPES)), st.dictionaries(st.text(), anything), anything)
+@given(
+    st.sampled_from(sorted(commands.COMMAND_TYPES)), st.dictionaries(st.text(), anything), anything
+)
 def test_no_frame_does_anything_but_decode_or_be_refused(type, extra, value):
     names = ("id", "token", "collection", "filters", "room", "message", "events", "fields")
     for name in names:
         try:
             decode(json.dumps({**extra, "type": type, name: value}))
-        except InvalidMessage as error:
+        except InvalidCommand as error:
             assert error.code is ErrorCode.BAD_REQUEST
 
 
@@ -124,8 +126,8 @@ def test_no_frame_does_anything_but_decode_or_be_refused(type, extra, value):
 def test_scan_gives_what_json_would_or_refuses(value):
     text = json.dumps({"x": value})
     try:
-        found = scan(text)
-    except BadFrame:
+        found = parse_object(text)
+    except InvalidJson:
         return
     assert found == json.loads(text)
 

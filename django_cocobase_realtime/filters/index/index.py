@@ -14,7 +14,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ...utils.small_set import Few, each, put, size, take, with_item, without
+from ...utils.small_set import SmallSet, add_to, added, items, length, remove_from, removed
 from ..nodes import ALWAYS, And, Condition, Filter, Node, Op, Or, Place, all_of
 from ..predicate import Predicate, compile_node
 from ..row import Row
@@ -50,7 +50,7 @@ class _Entry(Generic[T]):
 
     def __init__(self, filter: Filter) -> None:
         self.filter = filter
-        self.items: Few[T] = None
+        self.items: SmallSet[T] = None
         self.stands: Equalities | Span | Gram | None = None
         self.test: Predicate | None = None
 
@@ -65,13 +65,13 @@ class FilterIndex(Generic[T]):
     def __init__(self) -> None:
         self._entries: dict[Filter, _Entry[T]] = {}
         self._everywhere: dict[_Entry[T], None] = {}
-        self._buckets: dict[Ref, dict[Hashable, Few[_Entry[T]]]] = {}
+        self._buckets: dict[Ref, dict[Hashable, SmallSet[_Entry[T]]]] = {}
         self._taken: Counter[Ref] = Counter()  # places, each as often as somebody stands there
         self._ranges: dict[Ref, Ranges[_Entry[T]]] = {}
         self._texts: dict[Ref, Texts[_Entry[T]]] = {}
 
     def __len__(self) -> int:
-        return sum(size(entry.items) for entry in self._entries.values())
+        return sum(length(entry.items) for entry in self._entries.values())
 
     def __bool__(self) -> bool:
         return bool(self._entries)
@@ -81,14 +81,14 @@ class FilterIndex(Generic[T]):
         entry = self._entries.get(filter)
         if entry is None:
             entry = self._entries[filter] = self._stand(filter)
-        entry.items = with_item(entry.items, item)
+        entry.items = added(entry.items, item)
 
     def discard(self, item: T, filter: Filter) -> None:
         """Take an item out of a filter; nothing where it is not in."""
         entry = self._entries.get(filter)
         if entry is None:
             return
-        entry.items = without(entry.items, item)
+        entry.items = removed(entry.items, item)
         if entry.items is None:
             del self._entries[filter]
             self._leave(entry)
@@ -127,9 +127,9 @@ class FilterIndex(Generic[T]):
             if (bucket := by_value.get(row.get(ref))) is not None
         ]
         if len(buckets) == 1:
-            found += each(buckets[0])
+            found += items(buckets[0])
         elif buckets:  # a filter may stand at places of several fields
-            found += dict.fromkeys(entry for bucket in buckets for entry in each(bucket))
+            found += dict.fromkeys(entry for bucket in buckets for entry in items(bucket))
         for ref, ranges in self._ranges.items():
             place = position(row.get(ref))
             if place is not None:
@@ -169,7 +169,7 @@ class FilterIndex(Generic[T]):
         entry.stands = equalities
         for ref, value in _places(equalities):
             self._taken[ref] += 1
-            put(self._buckets.setdefault(ref, {}), value, entry)
+            add_to(self._buckets.setdefault(ref, {}), value, entry)
 
     def _leave(self, entry: _Entry[T]) -> None:
         match entry.stands:
@@ -187,7 +187,7 @@ class FilterIndex(Generic[T]):
                 for ref, value in _places(stands):
                     self._taken[ref] -= 1
                     buckets = self._buckets[ref]
-                    take(buckets, value, entry)
+                    remove_from(buckets, value, entry)
                     if not buckets:
                         del self._buckets[ref], self._taken[ref]
 
@@ -220,7 +220,7 @@ class FilterIndex(Generic[T]):
 
     def _crowd(self, place: Place) -> int:
         ref, value = place
-        return size(self._buckets.get(ref, {}).get(value))
+        return length(self._buckets.get(ref, {}).get(value))
 
     def _share(self, equalities: Equalities) -> float:
         """Of how many events these may hold, taking it that they are what filters ask for.

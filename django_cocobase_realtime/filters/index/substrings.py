@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from ...utils.small_set import Few, each, put, size, take
+from ...utils.small_set import SmallSet, add_to, items, length, remove_from
 
 T = TypeVar("T", bound=Hashable)
 
@@ -25,36 +25,38 @@ class Texts(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._grams: dict[int, dict[str, Few[T]]] = {}  # by length: short needles have short ones
+        self._grams: dict[
+            int, dict[str, SmallSet[T]]
+        ] = {}  # by length: short needles have short ones
 
     def __bool__(self) -> bool:
         return bool(self._grams)
 
     def add(self, item: T, needle: str) -> str:
         """Put an item in. Returns where it stands, for ``discard``."""
-        length = min(LENGTH, len(needle))
-        at = self._grams.setdefault(length, {})
-        gram = min(_grams(needle[:LOOKED], length), key=lambda gram: size(at.get(gram)))
-        put(at, gram, item)
+        size = min(LENGTH, len(needle))
+        at = self._grams.setdefault(size, {})
+        gram = min(_grams(needle[:LOOKED], size), key=lambda gram: length(at.get(gram)))
+        add_to(at, gram, item)
         return gram
 
     def discard(self, item: T, gram: str) -> None:
         """Take out an item that stands there."""
         at = self._grams[len(gram)]
-        take(at, gram, item)
+        remove_from(at, gram, item)
         if not at:
             del self._grams[len(gram)]
 
     def within(self, text: str) -> list[T]:
         """Items whose text may occur in this one, each once; never misses one that does."""
         found: list[T] = []
-        for length, at in self._grams.items():
+        for size, at in self._grams.items():
             if len(at) > MANY:
-                there = at.keys() & _grams(text, length)
+                there = at.keys() & _grams(text, size)
             else:
                 there = {gram for gram in at if gram in text}
             for gram in there:
-                found += each(at[gram])
+                found += items(at[gram])
         return found
 
 
