@@ -122,6 +122,12 @@ class DisconnectRequested(msgspec.Struct, frozen=True, tag="kick", omit_defaults
     credential: str | None = None
     project: str | None = None
 
+    def concerns(self, identity: Identity) -> bool:
+        """Return whether connections of this identity must be closed."""
+        by_user = self.user is not None and identity.user_key == self.user
+        by_credential = self.credential is not None and identity.credential == self.credential
+        return (by_user or by_credential) and self.project in (None, identity.project)
+
 
 class PermissionsChanged(msgspec.Struct, frozen=True, tag="rights"):
     """What these users (ids as on the wire; None: everyone) may see may have changed."""
