@@ -122,7 +122,7 @@ class Listener:
                 await asyncio.sleep(random.random())
 
     async def _listen(self, url: str) -> None:
-        from tests.client import connect
+        from tests.support.client import connect
 
         async with connect(url, self.key, open_timeout=5) as client:
             options = {} if self.cursor is None else {"since": self.cursor, "scope": self.scope}
@@ -196,7 +196,7 @@ async def main(arguments: argparse.Namespace) -> int:
 
     from django_cocobase_realtime.models import ApiKey
     from tests.app.models import Item
-    from tests.servers import AsgiServer, Redis
+    from tests.support.servers import AsgiServer, Redis
 
     @sync_to_async
     def prepare() -> str:

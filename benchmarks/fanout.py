@@ -91,7 +91,7 @@ def table(rows: list[dict[str, Any]]) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from tests.servers import Redis
+    from tests.support.servers import Redis
 
     set_up("sqlite", arguments.settings)
     redis = Redis()

@@ -23,7 +23,7 @@ async def main(database: str) -> None:
     from asgiref.sync import sync_to_async
 
     from django_cocobase_realtime.models import ApiKey
-    from tests.servers import AsgiServer, Redis
+    from tests.support.servers import AsgiServer, Redis
 
     key = await sync_to_async(lambda: ApiKey.objects.create_key("latency")[1])()
     redis = Redis()
@@ -82,7 +82,7 @@ async def listen(server: Any, key: str, save: Any) -> list[float]:
     """Milliseconds between the event's own time, taken in the save, and its arrival."""
     from datetime import UTC, datetime
 
-    from tests.client import connect
+    from tests.support.client import connect
 
     delays = []
     async with connect(server.socket_url, key) as client:

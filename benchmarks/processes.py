@@ -107,7 +107,7 @@ def saves(kind: str, layer: str, redis: Any, subscribers: int) -> dict[str, Any]
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from tests.servers import Redis
+    from tests.support.servers import Redis
 
     set_up("sqlite", "benchmarks.site.settings")
     redis = Redis()

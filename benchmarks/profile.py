@@ -25,7 +25,7 @@ WAITING = {"_worker (futures/thread.py)", "wait (python3.11/threading.py)"}
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from tests.servers import Redis
+    from tests.support.servers import Redis
 
     set_up("sqlite", "benchmarks.site.settings")
     kind, row = arguments.server, arguments.row

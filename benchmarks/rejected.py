@@ -83,7 +83,7 @@ def command(kind: str, application: str) -> list[str]:
 
 
 async def compare(kind: str, connections: int, rounds: int) -> float:
-    from tests.servers import AsgiServer
+    from tests.support.servers import AsgiServer
 
     server = AsgiServer("daphne")
     server.command = [sys.executable, "-m", *command(kind, "benchmarks.bare:application")]

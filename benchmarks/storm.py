@@ -106,7 +106,7 @@ async def storm(kind: str, options: argparse.Namespace) -> bool:
     from django_cocobase_realtime.client.backoff import SETTLED
     from django_cocobase_realtime.models import ApiKey
     from tests.app.models import Message
-    from tests.servers import AsgiServer
+    from tests.support.servers import AsgiServer
 
     key = await sync_to_async(lambda: ApiKey.objects.create_key("storm")[1])()
     limits = {

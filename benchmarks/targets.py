@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.load import Step
 from benchmarks.process import cpu_seconds, rss_bytes
-from tests.servers import Server, free_port
+from tests.support.servers import Server, free_port
 
 PEERS = Path(__file__).parent / "peers"
 Filters = Callable[[int], dict[str, Any]]

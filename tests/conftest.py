@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.servers import AsgiServer, Redis
+from tests.support.servers import AsgiServer, Redis
 
 # how long an example takes says more about what else the machine does
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])

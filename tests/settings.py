@@ -9,7 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests import postgres
+from tests.support import postgres
 
 DEBUG = False
 SECRET_KEY = "only-for-tests-" + "x" * 40

@@ -16,8 +16,8 @@ import pytest
 from django_cocobase_realtime.client import Realtime, RealtimeError
 from django_cocobase_realtime.client import client as client_module
 from django_cocobase_realtime.client import connection as client_connection
-from tests.node import need_node
-from tests.servers import ROOT
+from tests.support.node import need_node
+from tests.support.servers import ROOT
 
 TIMEOUT = 15.0
 STATIC = ROOT / "django_cocobase_realtime" / "static" / "django_cocobase_realtime"

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.app.models import Post
-from tests.chromium import ARGUMENTS, CHROMIUM, need_chromium
 from tests.clients.drivers import BrowserDriver
 from tests.clients.scenarios import SCENARIOS
-from tests.clients.script import Script
+from tests.clients.scripted_server import Script
+from tests.support.chromium import ARGUMENTS, CHROMIUM, need_chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

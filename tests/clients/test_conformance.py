@@ -4,7 +4,7 @@ import pytest
 
 from tests.clients.drivers import NodeDriver, PythonDriver
 from tests.clients.scenarios import SCENARIOS
-from tests.clients.script import Script
+from tests.clients.scripted_server import Script
 
 # their clock is set forward and their listeners are slow by design, not the machine's
 pytestmark = pytest.mark.timeout(60)

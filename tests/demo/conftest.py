@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.chromium import ARGUMENTS, CHROMIUM, need_chromium
-from tests.servers import ROOT, Server
+from tests.support.chromium import ARGUMENTS, CHROMIUM, need_chromium
+from tests.support.servers import ROOT, Server
 
 PICTURES = os.environ.get("DEMO_PICTURES")
 

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from tests.docs.blocks import PAGES, ROOT, blocks
-from tests.node import need_node
+from tests.support.blocks import PAGES, ROOT, blocks
+from tests.support.node import need_node
 
 
 def examples(language):

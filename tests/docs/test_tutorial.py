@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from tests.chromium import ARGUMENTS, CHROMIUM, need_chromium
-from tests.docs.blocks import ROOT, blocks
-from tests.servers import Server
+from tests.support.blocks import ROOT, blocks
+from tests.support.chromium import ARGUMENTS, CHROMIUM, need_chromium
+from tests.support.servers import Server
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
 TUTORIAL = ROOT / "docs" / "tutorial.md"

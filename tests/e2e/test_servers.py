@@ -9,8 +9,8 @@ from asgiref.sync import sync_to_async
 from websockets.exceptions import InvalidStatus
 
 from tests.app.models import Post
-from tests.client import connect
-from tests.node import need_node
+from tests.support.client import connect
+from tests.support.node import need_node
 
 pytestmark = pytest.mark.server
 SERVERS = ["daphne", "uvicorn"]
@@ -174,7 +174,7 @@ async def test_garbage_never_kills_the_socket_before_its_time(serve, api_key, ki
 async def test_the_pages_own_javascript(serve, api_key, kind):
     node = need_node()
     server = await call(lambda: serve(kind))
-    script = Path(__file__).parent.parent / "page" / "example.mjs"
+    script = Path(__file__).parent / "page_example.mjs"
     process = await asyncio.create_subprocess_exec(
         *(node, "--experimental-websocket", str(script), server.socket_url, api_key),
         stdout=asyncio.subprocess.PIPE,

@@ -20,7 +20,7 @@ from django_cocobase_realtime.models import PresenceConnection, PresenceMember, 
 from django_cocobase_realtime.pubsub.broker import broker
 from django_cocobase_realtime.utils.limits import connection_counters
 from tests.app.models import Post
-from tests.sockets import open_socket
+from tests.support.sockets import open_socket
 
 SECONDS = float(os.environ.get("REALTIME_SOAK", "6"))
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(SECONDS * 2 + 120)]

@@ -3,7 +3,7 @@
 import pytest
 
 from django_cocobase_realtime.presence import base as backends
-from tests.rooms.steps import SHORT
+from tests.support.rooms import SHORT
 
 
 @pytest.fixture(params=["database", "memory"])

@@ -4,7 +4,7 @@ import asyncio
 
 from asgiref.sync import sync_to_async
 
-from tests.rooms.steps import presence_of
+from tests.support.rooms import presence_of
 
 
 async def test_one_person_on_three_tabs(realtime, user, bob, presence):

@@ -10,7 +10,7 @@ import jwt
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.client import connect
+from tests.support.client import connect
 
 pytestmark = pytest.mark.server
 KEY = "a-shared-secret-of-more-than-32-bytes!"

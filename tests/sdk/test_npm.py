@@ -11,8 +11,8 @@ from asgiref.sync import sync_to_async
 
 from django_cocobase_realtime.models import ApiKey
 from tests.app.models import Post
-from tests.chromium import ARGUMENTS, CHROMIUM, need_chromium
-from tests.npm import package
+from tests.support.chromium import ARGUMENTS, CHROMIUM, need_chromium
+from tests.support.npm import package
 
 pytestmark = pytest.mark.server
 HERE = Path(__file__).parent

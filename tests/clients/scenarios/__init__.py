@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import inspect
 
-from tests.clients.scenarios import authentication, live, losses, rooms, subscriptions
+from tests.clients.scenarios import (
+    authentication,
+    connection_loss,
+    live,
+    rooms,
+    subscriptions,
+)
 
 SCENARIOS = {
     name: function
-    for module in (authentication, subscriptions, live, losses, rooms)
+    for module in (authentication, subscriptions, live, connection_loss, rooms)
     for name, function in vars(module).items()
     if inspect.iscoroutinefunction(function) and function.__module__ == module.__name__
 }

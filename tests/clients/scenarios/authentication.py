@@ -7,7 +7,7 @@ import time
 
 from tests.clients.drivers import Driver
 from tests.clients.scenarios.steps import start
-from tests.clients.script import Script
+from tests.clients.scripted_server import Script
 
 
 async def authenticates_first(server: Script, client: Driver) -> None:

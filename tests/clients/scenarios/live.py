@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.clients.drivers import Driver
 from tests.clients.scenarios.steps import back, start
-from tests.clients.script import Script, change
+from tests.clients.scripted_server import Script, change
 
 
 async def a_live_set_follows(server: Script, client: Driver) -> None:

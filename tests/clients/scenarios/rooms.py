@@ -6,7 +6,7 @@ import asyncio
 
 from tests.clients.drivers import Driver
 from tests.clients.scenarios.steps import back, start
-from tests.clients.script import Script, said
+from tests.clients.scripted_server import Script, said
 
 
 async def a_room_is_joined_again(server: Script, client: Driver) -> None:

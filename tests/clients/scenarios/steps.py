@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.clients.drivers import Driver
-from tests.clients.script import Connection, Script
+from tests.clients.scripted_server import Connection, Script
 
 
 async def start(server: Script, client: Driver, **options: Any) -> None:

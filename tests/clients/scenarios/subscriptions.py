@@ -6,7 +6,7 @@ import asyncio
 
 from tests.clients.drivers import Driver
 from tests.clients.scenarios.steps import back, start, watching
-from tests.clients.script import Script, change, said
+from tests.clients.scripted_server import Script, change, said
 
 
 async def tells_events_with_their_data(server: Script, client: Driver) -> None:
