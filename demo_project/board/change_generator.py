@@ -1,4 +1,4 @@
-"""Changes made by a thread of the server, as a busy application would make them."""
+"""Change rows in a thread of the server, as a busy application would."""
 
 import logging
 import threading
@@ -13,10 +13,11 @@ from .models import Beat
 logger = logging.getLogger(__name__)
 
 
-class Ticker:
-    """Counts one `Beat` up, ``rate`` times a second. One run at a time; a new one ends the old.
+class ChangeGenerator:
+    """Increment one `Beat`, ``rate`` times per second.
 
-    The room of its name is told the rate.
+    It has one run at a time: starting a new run ends the current one. The current rate is
+    broadcast to the room that has the generator's name.
     """
 
     def __init__(self, name):
@@ -30,41 +31,41 @@ class Ticker:
         return self._run is not None
 
     def start(self, rate, count, at=None):
-        """Make ``count`` changes. ``at`` maps how many were made to what is called then."""
+        """Make ``count`` changes. ``at`` maps numbers of changes to functions to call then."""
         with self._lock:
             self._run = run = object()
             beat, _ = Beat.objects.get_or_create(name=self.name)
             self.made = 0
-            self._tell(rate)
+            self._set_rate(rate)
             self.first, self.last = beat.number + 1, beat.number + count
             args = (run, beat, rate, at or {})
-            threading.Thread(target=self._count, args=args, daemon=True).start()
+            threading.Thread(target=self._make_changes, args=args, daemon=True).start()
 
     def stop(self):
         with self._lock:
             self._run = None
-            self._tell(0)
+            self._set_rate(0)
 
-    def _tell(self, rate):
+    def _set_rate(self, rate):
         self.rate = rate
         broadcast(self.name, {"rate": rate})
 
-    def _count(self, run, beat, rate, at):
+    def _make_changes(self, run, beat, rate, at):
         due = time.monotonic()
         try:
-            while self._tick(run, beat):
+            while self._make_change(run, beat):
                 at.get(self.made, lambda: None)()
                 due = max(due + 1 / rate, time.monotonic() - 1)
                 time.sleep(max(0, due - time.monotonic()))
         except Exception:
-            logger.exception("No more changes of %s.", self.name)
+            logger.exception("Stopped changing %s.", self.name)
             if run is self._run:
                 self.stop()
         finally:
             connection.close()
 
-    def _tick(self, run, beat):
-        """One change, and whether there is to be another."""
+    def _make_change(self, run, beat):
+        """Save the next number. Return whether the run continues."""
         with self._lock:
             if run is not self._run:
                 return False
@@ -74,9 +75,9 @@ class Ticker:
             if beat.number < self.last:
                 return True
             self._run = None
-            self._tell(0)
+            self._set_rate(0)
             return False
 
 
-traffic = Ticker("traffic")
-plug_run = Ticker("plug")
+traffic = ChangeGenerator("traffic")
+outage_changes = ChangeGenerator("outage")

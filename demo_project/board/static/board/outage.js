@@ -3,7 +3,7 @@ import { $, db, element, post } from "./common.js";
 
 let run = null; // first, last, made: numbers; got: number → "live" | "late"
 let learning = null;
-const watching = db.watchCollection("beats", onEvent, { filters: { name: "plug" } });
+const watching = db.watchCollection("beats", onEvent, { filters: { name: "outage" } });
 
 function begin({ first, last }) {
   const began = performance.now();

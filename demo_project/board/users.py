@@ -1,4 +1,4 @@
-"""Who visits: guests by their session, and a few whose tokens the demo gives to everybody."""
+"""The demo's users: guests known by their session, and named users whose tokens are public."""
 
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -11,32 +11,32 @@ ANIMALS = ("Otter", "Heron", "Lynx", "Wren", "Badger", "Hare", "Newt", "Stork", 
 COURIERS = ("ada", "ben")
 DISPATCHER = "dora"
 DISPATCHERS = "dispatchers"
-TOKEN_LIFE = timedelta(minutes=10)
+TOKEN_LIFETIME = timedelta(minutes=10)
 
 
-def new_guest():
-    """A user nobody can log in as."""
+def create_guest():
+    """Create a user with a random name and no password."""
     name = f"{secrets.choice(ANIMALS)} {secrets.randbelow(9000) + 1000}"
     return get_user_model().objects.create_user(username=name)
 
 
-def welcome(request):
-    """A newcomer becomes a guest with a name, logged in by a Django session."""
+def ensure_logged_in(request):
+    """Log a visitor without a session in as a new guest."""
     if not request.user.is_authenticated:
-        login(request, new_guest(), "django.contrib.auth.backends.ModelBackend")
+        login(request, create_guest(), "django.contrib.auth.backends.ModelBackend")
 
 
-def second_guest(request):
-    """Somebody else in the same browser: known by a token, since a session has one user."""
+def get_second_guest(request):
+    """Return another guest for the same browser, who needs a token: a session has one user."""
     users = get_user_model().objects
     guest = users.filter(pk=request.session.get("second_guest")).first()
     if guest is None:
-        guest = new_guest()
+        guest = create_guest()
         request.session["second_guest"] = guest.pk
     return guest
 
 
-def token_for(user):
-    """A JSON Web Token that the engine takes for this user for ten minutes."""
-    claims = {"sub": str(user.pk), "exp": datetime.now(UTC) + TOKEN_LIFE}
+def create_token(user):
+    """Create a JSON Web Token that identifies the user for ten minutes."""
+    claims = {"sub": str(user.pk), "exp": datetime.now(UTC) + TOKEN_LIFETIME}
     return jwt.encode(claims, settings.SECRET_KEY, "HS256")
