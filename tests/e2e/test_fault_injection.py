@@ -17,7 +17,8 @@ pytestmark = pytest.mark.server
 )
 @pytest.mark.parametrize("capture", ["signals", "triggers"])
 def test_nothing_is_lost_while_everything_breaks(capture):
-    command = [sys.executable, "-m", "benchmarks.chaos", "--changes", "2500", "--every", "1.5"]
+    options = ["--changes", "2500", "--every", "1.5"]
+    command = [sys.executable, "-m", "benchmarks.fault_injection", *options]
     command += ["--triggers"] if capture == "triggers" else []
     run = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False

@@ -8,13 +8,7 @@ from __future__ import annotations
 
 import inspect
 
-from tests.clients.scenarios import (
-    authentication,
-    connection_loss,
-    live,
-    rooms,
-    subscriptions,
-)
+from tests.clients.scenarios import authentication, connection_loss, live, rooms, subscriptions
 
 SCENARIOS = {
     name: function

@@ -1,8 +1,8 @@
 """A server dies with all its clients connected, and comes back: how long until all have resumed?
 
-python -m benchmarks.storm                       # 1,000 of our Python clients, daphne and uvicorn
-python -m benchmarks.storm --clients 300 --server uvicorn --rounds 3
-python -m benchmarks.storm --unauthenticated 10  # with the default cap on those not yet let in
+python -m benchmarks.reconnect_storm                       # 1,000 clients, daphne and uvicorn
+python -m benchmarks.reconnect_storm --clients 300 --server uvicorn --rounds 3
+python -m benchmarks.reconnect_storm --unauthenticated 10  # the default limit of that name
 
 All clients come from one address, which the default limits forbid: ``connections_per_address``
 and ``unauthenticated_per_address`` are raised to twice their number, unless said otherwise. While
@@ -100,7 +100,7 @@ class Fleet:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-async def storm(kind: str, options: argparse.Namespace) -> bool:
+async def measure(kind: str, options: argparse.Namespace) -> bool:
     from asgiref.sync import sync_to_async
 
     from django_cocobase_realtime.client.backoff import SETTLED
@@ -192,7 +192,7 @@ def main() -> int:
     logging.getLogger("django_cocobase_realtime.client").setLevel(logging.ERROR)
     set_up(options.database)
     kinds = [options.server] if options.server else ["daphne", "uvicorn"]
-    passed = [asyncio.run(storm(kind, options)) for kind in kinds]
+    passed = [asyncio.run(measure(kind, options)) for kind in kinds]
     return int(not all(passed))
 
 

@@ -1,4 +1,4 @@
-"""The least that an ASGI server can be asked, at ``/bare``: accept a WebSocket, close it.
+"""The least that an ASGI server can be asked, at ``/minimal``: accept a WebSocket, close it.
 
 Beside it, in the same process, the test project: what a big heap costs, both pay.
 """
@@ -11,7 +11,7 @@ from tests.asgi import application as project
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    if scope.get("path") != "/bare":
+    if scope.get("path") != "/minimal":
         await project(scope, receive, send)
         return
     await receive()

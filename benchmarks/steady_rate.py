@@ -1,6 +1,6 @@
 """20 saves a second to 1,000 subscribers: milliseconds from commit to socket, p50 and p99.
 
-    python -m benchmarks.steady                          # SQLite and PostgreSQL, each server
+    python -m benchmarks.steady_rate                     # SQLite and PostgreSQL, each server
 
 Real saves in a thread of the server. Beside ours, in the same run and in turn, the floor: the
 same save of a model that nobody watches, then the raw ASGI loop over as many sockets.
@@ -24,8 +24,10 @@ RATE = 20.0
 def measure(kind: str, subscribers: int, seconds: float, rounds: int) -> list[dict[str, Any]]:
     """A row for the floor and one for ours."""
     unwatched: dict[str, Any] = {"COLLECTIONS": {}}
-    floor = targets.raw(kind, "save, then the raw ASGI loop", settings=unwatched, BENCH_DJANGO="1")
-    benches = [Bench(floor, subscribers), Bench(targets.ours(kind, "ours"), subscribers)]
+    floor = targets.raw_asgi(
+        kind, "save, then the raw ASGI loop", settings=unwatched, BENCH_DJANGO="1"
+    )
+    benches = [Bench(floor, subscribers), Bench(targets.realtime(kind, "realtime"), subscribers)]
     told: dict[str, list[dict[str, Any]]] = {bench.target.name: [] for bench in benches}
     try:
         for bench in benches:
@@ -74,9 +76,9 @@ def one(arguments: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    rows = each_database("steady")
-    say(f"\nwritten to {results.save('steady', rows, rate=RATE).name}")
-    return int(any(row["lost"] + row["duplicates"] for row in rows if row["name"] == "ours"))
+    rows = each_database("steady_rate")
+    say(f"\nwritten to {results.save('steady_rate', rows, rate=RATE).name}")
+    return int(any(row["lost"] + row["duplicates"] for row in rows if row["name"] == "realtime"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a rejected SDK client costs a server, which it does every second for ever.
 
-python -m benchmarks.rejected
+python -m benchmarks.rejected_auth
 
 CPU seconds of the server process a connection: an SDK client with a wrong key (its socket is
 accepted, its first frame read, the answer sent, the socket closed) against a bare ASGI
@@ -74,7 +74,7 @@ async def load(port: int, path: str, connections: int) -> None:
     await asyncio.gather(*(work(connections // 4) for _ in range(4)))
 
 
-def command(kind: str, application: str) -> list[str]:
+def server_command(kind: str, application: str) -> list[str]:
     if kind == "daphne":
         return ["daphne", "-v0", "-b", "127.0.0.1", "-p", "{port}", application]
     ws = kind.partition("-")[2]
@@ -86,12 +86,16 @@ async def compare(kind: str, connections: int, rounds: int) -> float:
     from tests.support.servers import AsgiServer
 
     server = AsgiServer("daphne")
-    server.command = [sys.executable, "-m", *command(kind, "benchmarks.bare:application")]
+    server.command = [
+        sys.executable,
+        "-m",
+        *server_command(kind, "benchmarks.minimal_asgi:application"),
+    ]
     server.command = [part.replace("{port}", str(server.port)) for part in server.command]
     await asyncio.to_thread(server.start)
     assert server.process is not None
-    paths = {"ours": "/realtime/collections/posts", "bare": "/bare"}
-    got = await once(server.port, paths["ours"], masked(FRAME))
+    paths = {"rejected": "/realtime/collections/posts", "minimal": "/minimal"}
+    got = await once(server.port, paths["rejected"], masked(FRAME))
     assert b"Invalid API key" in got, got
     costs: dict[str, list[float]] = {name: [] for name in paths}
     for turn in range(rounds + 1):
@@ -102,10 +106,10 @@ async def compare(kind: str, connections: int, rounds: int) -> float:
                 used = cpu(server.process.pid) - began
                 costs[name].append(used / connections * 1e6)
     server.stop()
-    ratio = median(o / b for o, b in zip(costs["ours"], costs["bare"], strict=True))
+    ratio = median(r / m for r, m in zip(costs["rejected"], costs["minimal"], strict=True))
     say(
-        f"{kind:28} rejected {median(costs['ours']):6.0f} µs CPU, "
-        f"bare {median(costs['bare']):6.0f} µs, ratio {ratio:.2f}"
+        f"{kind:28} rejected {median(costs['rejected']):6.0f} µs CPU, "
+        f"minimal {median(costs['minimal']):6.0f} µs, ratio {ratio:.2f}"
     )
     return ratio
 
@@ -121,5 +125,5 @@ if __name__ == "__main__":
         asyncio.run(compare(given.server, given.connections, given.rounds))
     else:
         for each in ("daphne", "uvicorn-websockets-sansio", "uvicorn-wsproto"):
-            again = [sys.executable, "-m", "benchmarks.rejected", *sys.argv[1:], "--server", each]
-            subprocess.run(again, check=True)
+            command = [sys.executable, "-m", "benchmarks.rejected_auth", *sys.argv[1:]]
+            subprocess.run([*command, "--server", each], check=True)

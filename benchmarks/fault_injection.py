@@ -5,7 +5,7 @@ savepoints. Meanwhile Redis is killed, restarted, flushed and frozen, and server
 Clients reconnect with their cursor. Exits 1 where anything was lost, invented, inverted or told
 twice, or where what a client has in the end is not what the table has.
 
-    python -m benchmarks.chaos --changes 100000
+    python -m benchmarks.fault_injection --changes 100000
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ async def main(arguments: argparse.Namespace) -> int:
     folder = tempfile.mkdtemp()
     each = arguments.changes // arguments.writers
     paths = [f"{folder}/{n}" for n in range(arguments.writers)]
-    command = [sys.executable, "-m", "benchmarks.chaos", "--write"]
+    command = [sys.executable, "-m", "benchmarks.fault_injection", "--write"]
     env = {**servers[0].env}
     began = time.monotonic()
     writers = [
