@@ -182,9 +182,9 @@ async def break_things(servers: list[Any], redis: Any, seconds: float, tally: Co
             command[0] = sys.executable
             await asyncio.to_thread(subprocess.run, command, check=True)
         elif what == "freeze redis":
-            redis.freeze()
+            redis.suspend()
             await asyncio.sleep(2 * chance.random())
-            redis.thaw()
+            redis.resume()
         else:
             server = chance.choice(servers)
             await asyncio.to_thread(server.kill)
@@ -239,7 +239,7 @@ async def main(arguments: argparse.Namespace) -> int:
     codes = [await writer.wait() for writer in writers]
     chaos.cancel()
     took = time.monotonic() - began
-    redis.thaw()
+    redis.resume()
     if not redis.is_ready():
         await asyncio.to_thread(redis.start)
     for server in servers:

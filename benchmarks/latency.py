@@ -49,19 +49,19 @@ async def main(database: str) -> None:
             redis.kill()
         if state == "frozen":
             redis.start()
-            redis.freeze()
+            redis.suspend()
         times = await run_saver(server, SAVES, 0.002)
         words = (
             f"p50 {median(times):6.2f}  p99 {percentile(times, 0.99):6.2f}  max {max(times):6.2f}"
         )
         say(f"  Redis {state:7} {words}")
-    redis.thaw()
+    redis.resume()
     redis.stop()
 
 
 def saver_in_server(server: Any) -> Any:
     async def save(number: int) -> None:
-        await asyncio.to_thread(server.post, "/message", str(number))
+        await asyncio.to_thread(server.post, "/messages", str(number))
 
     return save
 

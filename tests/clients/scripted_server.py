@@ -1,4 +1,4 @@
-"""A server that plays the protocol's frames as a scenario says, and no others."""
+"""A WebSocket server that sends only the frames a scenario tells it to send."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ FILES = {
 
 
 class Connection:
-    """One socket. Pings are answered, unless ``mute``."""
+    """One client's connection. It answers pings unless ``ignores_pings`` is set."""
 
     def __init__(self, socket: ServerConnection) -> None:
         self.socket = socket
-        self.mute = False
+        self.ignores_pings = False
         self.pings = 0
         self.acks: list[str] = []
         self.code: int | None = None
-        self.over = asyncio.Event()
+        self.closed = asyncio.Event()
         self._frames: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def read(self) -> None:
@@ -39,7 +39,7 @@ class Connection:
                 frame = json.loads(text)
                 if frame["type"] == "ping":
                     self.pings += 1
-                    if not self.mute:
+                    if not self.ignores_pings:
                         await self.send({"type": "pong"})
                 elif frame["type"] == "ack":
                     self.acks.append(frame["cursor"])
@@ -48,15 +48,15 @@ class Connection:
         except ConnectionClosed:
             pass
         finally:
-            self.over.set()
+            self.closed.set()
 
     async def receive(self, type: str) -> dict[str, Any]:
-        """The next request."""
+        """Return the next request, which must have this type; pings and acks are left out."""
         frame = await asyncio.wait_for(self._frames.get(), TIMEOUT)
         assert frame["type"] == type, frame
         return frame
 
-    async def nothing(self, seconds: float = 0.3) -> None:
+    async def receive_nothing(self, seconds: float = 0.3) -> None:
         try:
             frame = await asyncio.wait_for(self._frames.get(), seconds)
         except TimeoutError:
@@ -67,44 +67,46 @@ class Connection:
         for frame in frames:
             await self.socket.send(json.dumps(frame))
 
-    async def answer(self, request: dict[str, Any], type: str, **fields: Any) -> None:
+    async def reply(self, request: dict[str, Any], type: str, **fields: Any) -> None:
         await self.send({"type": type, "id": request["id"], **fields})
 
-    async def refuse(self, request: dict[str, Any], code: str, **fields: Any) -> None:
-        await self.answer(request, "error", code=code, message="No.", **fields)
+    async def reply_error(self, request: dict[str, Any], code: str, **fields: Any) -> None:
+        await self.reply(request, "error", code=code, message="No.", **fields)
 
-    async def subscribed(self, request: dict[str, Any], **fields: Any) -> None:
+    async def reply_subscribed(self, request: dict[str, Any], **fields: Any) -> None:
         names = {key: request[key] for key in ("collection", "subscription")}
-        await self.answer(request, "subscribed", **names, filters={}, durable=True, **fields)
+        await self.reply(request, "subscribed", **names, filters={}, durable=True, **fields)
 
-    async def snapshot(self, request: dict[str, Any], *documents: Any, **fields: Any) -> None:
-        """A page; documents are (id, data)."""
-        found = [{"id": id, "data": data} for id, data in documents]
+    async def send_snapshot(self, request: dict[str, Any], *documents: Any, **fields: Any) -> None:
+        """Send one page of a snapshot; ``documents`` are (id, data)."""
+        page = [{"id": id, "data": data} for id, data in documents]
         fields = {"cursor": None, "more": False, **fields}
         name = request["subscription"]
-        await self.send({"type": "snapshot", "subscription": name, "documents": found, **fields})
+        await self.send({"type": "snapshot", "subscription": name, "documents": page, **fields})
 
-    async def close(self, code: int, retry_after_ms: int | None = None, *, say: bool = True):
-        if say:
+    async def close(
+        self, code: int, retry_after_ms: int | None = None, *, send_closing: bool = True
+    ):
+        if send_closing:
             closing = {"type": "closing", "code": code, "reason": "Because.", "at": "now"}
             await self.send({**closing, "retry_after_ms": retry_after_ms})
         await self.socket.close(code)
 
-    def cut(self) -> None:
-        """No close frame: the line is gone."""
+    def abort(self) -> None:
+        """Close the TCP connection without a close frame."""
         self.socket.transport.abort()
 
 
-class Script:
-    """The server. ``hello`` waits for a connection and lets it in."""
+class ScriptedServer:
+    """The server. ``accept_authenticated`` waits for a connection and authenticates it."""
 
     def __init__(self) -> None:
         self._connections: asyncio.Queue[Connection] = asyncio.Queue()
         self.count = 0
 
-    async def __aenter__(self) -> Script:
+    async def __aenter__(self) -> ScriptedServer:
         self._server = await serve(
-            self._serve, "127.0.0.1", 0, ping_interval=None, process_request=self._file
+            self._serve, "127.0.0.1", 0, ping_interval=None, process_request=self._serve_file
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -117,8 +119,8 @@ class Script:
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/realtime"
 
-    def _file(self, connection: ServerConnection, request: Request) -> Response | None:
-        """What a browser needs to run the client: an empty page and two scripts."""
+    def _serve_file(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Serve what a browser needs to run the client: an empty page and two scripts."""
         if request.path == "/realtime":
             return None
         body, kind = b"<!doctype html><title>Client</title>", "text/html"
@@ -136,13 +138,15 @@ class Script:
     async def accept(self) -> Connection:
         return await asyncio.wait_for(self._connections.get(), TIMEOUT)
 
-    async def hello(self, **fields: Any) -> Connection:
+    async def accept_authenticated(self, **fields: Any) -> Connection:
         connection = await self.accept()
         connection.auth = await connection.receive("auth")
-        await self.welcome(connection, connection.auth, **fields)
+        await self.authenticate(connection, connection.auth, **fields)
         return connection
 
-    async def welcome(self, connection: Connection, auth: dict[str, Any], **fields: Any) -> None:
+    async def authenticate(
+        self, connection: Connection, auth: dict[str, Any], **fields: Any
+    ) -> None:
         fields = {
             "connection": f"connection-{self.count}",
             "user": {"id": "7", "name": "ada"},
@@ -152,13 +156,13 @@ class Script:
             "protocol": 1,
             **fields,
         }
-        await connection.answer(auth, "authenticated", **fields)
+        await connection.reply(auth, "authenticated", **fields)
 
 
-def change(
+def change_event(
     request: dict[str, Any], event: str, id: str, cursor: str | None = None, **data: Any
 ) -> dict[str, Any]:
-    """An event for one subscription."""
+    """Return a change event for one subscription."""
     document: dict[str, Any] = {"id": id}
     if event != "left":
         document["data"] = data
@@ -173,8 +177,8 @@ def change(
     return frame if cursor is None else {**frame, "cursor": cursor}
 
 
-def said(room: str, message: Any, **fields: Any) -> dict[str, Any]:
-    """A broadcast."""
+def broadcast_event(room: str, message: Any, **fields: Any) -> dict[str, Any]:
+    """Return the event of a broadcast to a room."""
     sender = {"id": "8", "name": "bob", "verified": True}
     event = {"type": "event", "event": "broadcast", "room": room, "message": message}
     return {**event, "sender": sender, "at": "2026-01-31T12:00:00+00:00", **fields}

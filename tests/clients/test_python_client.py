@@ -1,4 +1,4 @@
-"""What only the Python client has: iterators, bounded buffers, a context manager."""
+"""The Python client's own interface: iterators, bounded buffers, a context manager."""
 
 import asyncio
 import gc
@@ -9,33 +9,33 @@ import pytest
 from django_cocobase_realtime.client import Realtime, RealtimeError
 from django_cocobase_realtime.client.backoff import Backoff
 from django_cocobase_realtime.wire.codes import CloseCode, Retry
-from tests.clients.scripted_server import Script, change, said
+from tests.clients.scripted_server import ScriptedServer, broadcast_event, change_event
 
 
 @pytest.fixture
-async def script():
-    async with Script() as server:
+async def server():
+    async with ScriptedServer() as server:
         yield server
 
 
-async def opened(server, **options):
+async def open_client(server, **options):
     db = Realtime(server.url, token="key", proxy=None, **options)
     db.start()
-    connection = await server.hello()
+    connection = await server.accept_authenticated()
     await db.connected()
     return db, connection
 
 
-async def test_events_as_objects(script):
-    db, connection = await opened(script)
+async def test_watch_yields_events_as_objects(server):
+    db, connection = await open_client(server)
     watch = db.watch("posts", fields=("title",), filters={"status": "published"}, views__gte=3)
     request = await connection.receive("subscribe")
     assert request["filters"] == {"status": "published", "views__gte": 3}
     assert request["fields"] == ["title"]
-    await connection.subscribed(request, cursor="c0", scope="s")
+    await connection.reply_subscribed(request, cursor="c0", scope="s")
     assert await watch.ready() is watch
     assert (watch.cursor, watch.scope) == ("c0", "s")
-    frame = change(request, "updated", "1", "c1", title="Hello")
+    frame = change_event(request, "updated", "1", "c1", title="Hello")
     await connection.send({**frame, "changed": ["title"], "transaction": "t"})
     event = await anext(watch)
     assert (event.event, event.collection, event.id) == ("updated", "posts", "1")
@@ -46,60 +46,60 @@ async def test_events_as_objects(script):
     assert [event async for event in watch] == []
 
 
-async def test_a_place_that_was_kept(script):
-    db, connection = await opened(script)
+async def test_watch_resumes_from_given_cursor(server):
+    db, connection = await open_client(server)
     db.watch("posts", since="c7", scope="s")
     request = await connection.receive("subscribe")
     assert (request["since"], request["scope"]) == ("c7", "s")
     await db.close()
 
 
-async def test_turned_away(script):
+async def test_context_manager_raises_when_authentication_fails(server):
     async def refuse():
-        connection = await script.accept()
+        connection = await server.accept()
         await connection.receive("auth")
         await connection.close(4500)
 
     task = asyncio.create_task(refuse())
     with pytest.raises(RealtimeError) as raised:
-        async with Realtime(script.url, token="bad", proxy=None):
+        async with Realtime(server.url, token="bad", proxy=None):
             pass
     assert raised.value.code == 4500
     assert "4500" in str(raised.value)
     await task
 
 
-async def test_a_refusal_ends_the_iteration(script):
-    db, connection = await opened(script)
+async def test_iteration_raises_when_subscription_is_refused(server):
+    db, connection = await open_client(server)
     watch = db.watch("secrets")
-    await connection.refuse(await connection.receive("subscribe"), "unknown_collection")
+    await connection.reply_error(await connection.receive("subscribe"), "unknown_collection")
     with pytest.raises(RealtimeError) as raised:
         await anext(watch)
     assert raised.value.code == "unknown_collection"
     await db.close()
 
 
-async def test_a_slow_reader_bounds_what_is_kept(script):
-    db, connection = await opened(script)
+async def test_buffer_of_slow_reader_is_bounded_and_resumed(server):
+    db, connection = await open_client(server)
     watch = db.watch("posts", buffer=10)
     request = await connection.receive("subscribe")
-    await connection.subscribed(request, cursor="c0", scope="s")
+    await connection.reply_subscribed(request, cursor="c0", scope="s")
     for n in range(1, 101):
-        await connection.send(change(request, "created", str(n), f"c{n}"))
+        await connection.send(change_event(request, "created", str(n), f"c{n}"))
     await connection.receive("unsubscribe")
     assert len(watch._inbox.queue) == 10
     assert [(await anext(watch)).id for _ in range(10)] == [str(n) for n in range(1, 11)]
-    # what came after the tenth is asked for again, from there
+    # events after the tenth are requested again from its cursor
     request = await connection.receive("subscribe")
     assert (request["since"], request["scope"]) == ("c10", "s")
-    await connection.subscribed(request, cursor="c10", scope="s", resumed=True)
-    await connection.send(change(request, "created", "11", "c11"))
+    await connection.reply_subscribed(request, cursor="c10", scope="s", resumed=True)
+    await connection.send(change_event(request, "created", "11", "c11"))
     assert (await anext(watch)).id == "11"
     await db.close()
 
 
-async def test_whoever_breaks_off_is_unsubscribed(script):
-    db, connection = await opened(script)
+async def test_watch_is_unsubscribed_when_iteration_ends(server):
+    db, connection = await open_client(server)
 
     async def first():
         async for event in db.watch("posts"):
@@ -108,8 +108,8 @@ async def test_whoever_breaks_off_is_unsubscribed(script):
 
     task = asyncio.create_task(first())
     request = await connection.receive("subscribe")
-    await connection.subscribed(request, cursor="c0")
-    await connection.send(change(request, "created", "1", "c1"))
+    await connection.reply_subscribed(request, cursor="c0")
+    await connection.send(change_event(request, "created", "1", "c1"))
     assert await task == "1"
     del task
     gc.collect()
@@ -120,39 +120,39 @@ async def test_whoever_breaks_off_is_unsubscribed(script):
     await db.close()
 
 
-async def test_a_room_is_read_by_iteration(script):
-    db, connection = await opened(script)
+async def test_room_messages_are_read_by_iteration(server):
+    db, connection = await open_client(server)
     room = db.room("chat")
     assert db.room("chat") is room
     join = await connection.receive("join")
-    await connection.answer(join, "joined", room="chat", participants=1, members=[])
+    await connection.reply(join, "joined", room="chat", participants=1, members=[])
     await room.ready()
     messages = room.messages()
-    await connection.send(said("chat", {"text": "hi"}, cursor="m1"))
+    await connection.send(broadcast_event("chat", {"text": "hi"}, cursor="m1"))
     message = await anext(messages)
     assert message.message == {"text": "hi"}
     assert message.sender["name"] == "bob"
     task = asyncio.create_task(room.broadcast("x", echo=False))
     request = await connection.receive("broadcast")
     assert request["echo"] is False
-    await connection.answer(request, "sent", room="chat")
+    await connection.reply(request, "sent", room="chat")
     await task
     room.leave()
     assert [message async for message in messages] == []
     await db.close()
 
 
-async def test_live_changes(script, caplog):
-    db, connection = await opened(script)
+async def test_live_changes_are_read_by_iteration(server, caplog):
+    db, connection = await open_client(server)
     posts = db.live("posts", order="n")
-    posts.subscribe(lambda documents: 1 / 0)  # a listener's mistake is not the connection's
+    posts.subscribe(lambda documents: 1 / 0)  # a failing listener does not affect the connection
     request = await connection.receive("subscribe")
-    await connection.subscribed(request, cursor="c0", scope="s")
-    await connection.snapshot(request, ("1", {"n": 1}), cursor="c0")
+    await connection.reply_subscribed(request, cursor="c0", scope="s")
+    await connection.send_snapshot(request, ("1", {"n": 1}), cursor="c0")
     await posts.ready()
     changes = posts.changes()
     one = posts.documents[0]
-    await connection.send(change(request, "created", "2", "c1", n=0))
+    await connection.send(change_event(request, "created", "2", "c1", n=0))
     assert [each.id for each in await anext(changes)] == ["2", "1"]
     assert posts.documents[1] is one
     await db.close()
@@ -160,7 +160,7 @@ async def test_live_changes(script, caplog):
     assert "A listener failed" in caplog.text
 
 
-async def test_no_server_is_logged_and_tried_again(caplog):
+async def test_refused_connection_is_logged_and_retried(caplog):
     caplog.set_level(logging.WARNING)
     db = Realtime("http://127.0.0.1:9", proxy=None, random=lambda: 0.01)
     db.start()
@@ -169,7 +169,7 @@ async def test_no_server_is_logged_and_tried_again(caplog):
     await db.close()
 
 
-def test_backoff_agrees_with_the_registry_of_codes():
+def test_backoff_follows_the_retry_rule_of_each_close_code():
     for code in CloseCode:
         pause = Backoff(lambda: 0.5).after(code, None, 0.0)
         if code.retry is Retry.STOP:
@@ -180,43 +180,47 @@ def test_backoff_agrees_with_the_registry_of_codes():
     delays = [grown.after(1006, None, 0.0).delay for _ in range(12)]
     assert delays[:4] == [0.5, 1, 2, 4]
     assert delays[-1] == 30
-    assert grown.after(1006, None, 60.0).delay == 0.5  # it had settled
-    assert grown.after(CloseCode.PERMISSIONS_CHANGED, None, 1.0).delay > 0  # not at once for ever
+    assert grown.after(1006, None, 60.0).delay == 0.5  # the connection had been stable
+    assert (
+        grown.after(CloseCode.PERMISSIONS_CHANGED, None, 1.0).delay > 0
+    )  # not immediately every time
 
 
-async def test_what_was_dropped_while_it_paused_comes_before_what_follows(script):
-    """Frames of before the pause arrive after it: they would hide what was not taken."""
-    db, connection = await opened(script)
+async def test_events_dropped_while_paused_come_before_later_events(server):
+    """Frames sent before the pause arrive after it. Accepting them would skip dropped events."""
+    db, connection = await open_client(server)
     watch = db.watch("posts", buffer=2)
     request = await connection.receive("subscribe")
-    await connection.subscribed(request, cursor="c0", scope="s")
+    await connection.reply_subscribed(request, cursor="c0", scope="s")
     await watch.ready()
     for n in (1, 2, 3):
-        await connection.send(change(request, "created", str(n), f"c{n}"))
+        await connection.send(change_event(request, "created", str(n), f"c{n}"))
     await connection.receive("unsubscribe")
     await asyncio.sleep(0.1)
     assert [(await anext(watch)).id for _ in "ab"] == ["1", "2"]
     again = await connection.receive("subscribe")
     assert again["since"] == "c2"
-    await connection.send(change(request, "created", "4", "c4"))  # sent before it was asked for
+    await connection.send(
+        change_event(request, "created", "4", "c4")
+    )  # sent before the new subscription
     await asyncio.sleep(0.1)
     assert watch.cursor == "c2"
-    await connection.subscribed(again, cursor="c2", scope="s", resumed=True)
+    await connection.reply_subscribed(again, cursor="c2", scope="s", resumed=True)
     for n in (3, 4):
-        await connection.send({**change(again, "created", str(n), f"c{n}"), "replayed": True})
+        await connection.send({**change_event(again, "created", str(n), f"c{n}"), "replayed": True})
     assert [(await anext(watch)).id for _ in "ab"] == ["3", "4"]
     await db.close()
 
 
-async def test_what_is_not_json_is_refused_where_it_is_said(script):
-    """Not where it is sent: the client would fall silent."""
-    db, connection = await opened(script)
+async def test_value_that_is_not_json_raises_in_the_calling_method(server):
+    """Raising in the sending task would stop the client without an error."""
+    db, connection = await open_client(server)
     room = db.room("chat")
     join = await connection.receive("join")
-    await connection.answer(join, "joined", room="chat", participants=0, members=[])
+    await connection.reply(join, "joined", room="chat", participants=0, members=[])
     await room.ready()
     watch = db.watch("posts")
-    await connection.subscribed(await connection.receive("subscribe"), cursor="c0", scope="s")
+    await connection.reply_subscribed(await connection.receive("subscribe"), cursor="c0", scope="s")
     with pytest.raises(TypeError):
         await room.broadcast(object())
     with pytest.raises(TypeError):
@@ -230,7 +234,7 @@ async def test_what_is_not_json_is_refused_where_it_is_said(script):
     assert room.state is None
     assert list(db._talk.rooms) == ["chat"]
     assert len(db._talk.subscriptions) == 1
-    said_now = asyncio.create_task(room.broadcast("still there"))
-    await connection.answer(await connection.receive("broadcast"), "sent", room="chat")
-    await said_now
+    broadcasting = asyncio.create_task(room.broadcast("still there"))
+    await connection.reply(await connection.receive("broadcast"), "sent", room="chat")
+    await broadcasting
     await db.close()

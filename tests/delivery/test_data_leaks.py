@@ -58,7 +58,7 @@ async def test_a_soft_deletion_shows_the_serialized_row_as_it_was(
     posts(
         settings,
         "permissions.OwnPosts",
-        serializer="tests.support.blocking_permissions.short",
+        serializer="tests.support.blocking_permissions.serialize_title",
         soft_delete={"status": "gone"},
     )
     async with realtime(user=user) as ada:
@@ -81,7 +81,7 @@ async def test_what_was_logged_before_there_was_a_serializer_shows_no_row(
         post.body = "never seen either"
         await post.asave()
         assert len(await events(client)) == 2
-    posts(settings, serializer="tests.support.blocking_permissions.short")
+    posts(settings, serializer="tests.support.blocking_permissions.serialize_title")
     async with realtime(token=api_key) as client:
         await client.subscribe("posts", since=cursor)
         found = await events(client)
@@ -90,31 +90,31 @@ async def test_what_was_logged_before_there_was_a_serializer_shows_no_row(
 
 
 async def test_a_check_that_was_asked_before_rights_changed_shows_nothing(realtime, user, settings):
-    posts(settings, "blocking_permissions.SlowRows")
+    posts(settings, "blocking_permissions.BlockingRowPermission")
     async with realtime(user=user) as client:
-        Gate.close()
+        Gate.block_next()
         await client.subscribe("posts")
         await Post.objects.acreate(title="no more")
         await asyncio.to_thread(Gate.entered.wait, 5)
-        Gate.open = False
+        Gate.allows = False
         await sync_to_async(permissions_changed)(user)
         assert await events(client) == []
-        Gate.go.set()
+        Gate.release.set()
         assert await events(client) == []
 
 
 async def test_a_door_that_closes_while_it_is_asked_lets_nobody_in(realtime, user, settings):
     settings.COCOBASE_REALTIME = {
-        "ROOMS": {"*": {"permission": "tests.support.blocking_permissions.SlowDoor"}}
+        "ROOMS": {"*": {"permission": "tests.support.blocking_permissions.BlockingRoomPermission"}}
     }
     async with realtime(user=user) as client:
-        Gate.close()
+        Gate.block_next()
         await client.send({"type": "join", "room": "r"})
         await asyncio.to_thread(Gate.entered.wait, 5)
-        Gate.open = False
+        Gate.allows = False
         await sync_to_async(permissions_changed)(user)
         await asyncio.sleep(0.3)
-        Gate.go.set()
+        Gate.release.set()
         assert (await client.receive())["code"] == "forbidden"
 
 
@@ -122,7 +122,7 @@ async def test_a_door_that_closes_while_it_is_asked_lets_nobody_in(realtime, use
 async def test_rights_that_shrink_before_the_first_look_at_them_are_noticed(
     realtime, user, eve, settings, what
 ):
-    posts(settings, "permissions.Team" if what == "group" else "permissions.IsAdminUser")
+    posts(settings, "permissions.TeamPosts" if what == "group" else "permissions.IsAdminUser")
     users = type(user).objects.filter(pk=user.pk)
     if what == "group":
         await sync_to_async(user.groups.add)(await Group.objects.acreate(name="red"))

@@ -101,7 +101,7 @@ async def test_a_check_of_each_row(realtime, api_key, settings):
 
 
 async def test_a_check_that_fails_hides_the_row(realtime, api_key, settings):
-    posts(settings, "ByObject")
+    posts(settings, "RowQuery")
     async with realtime(token=api_key) as client:
         await client.subscribe("posts")
         await Post.objects.acreate(title="broken")
@@ -110,7 +110,7 @@ async def test_a_check_that_fails_hides_the_row(realtime, api_key, settings):
 
 
 async def test_many_waiting_checks_keep_their_order(realtime, api_key, settings):
-    posts(settings, "ByObject")
+    posts(settings, "RowQuery")
     async with realtime(token=api_key) as client:
         await client.subscribe("posts")
 
@@ -130,7 +130,7 @@ async def closed_with(client, code):
 
 
 async def test_a_group_that_is_left(realtime, user, settings):
-    posts(settings, "Team")
+    posts(settings, "TeamPosts")
     red = await Group.objects.acreate(name="red")
     await user.groups.aadd(red)
     async with realtime(user=user) as ada:
@@ -155,7 +155,7 @@ async def test_a_group_that_is_left(realtime, user, settings):
 
 
 async def test_replay_goes_by_todays_rights_even_without_a_scope(realtime, user, settings):
-    posts(settings, "Team")
+    posts(settings, "TeamPosts")
     red = await Group.objects.acreate(name="red")
     await user.groups.aadd(red)
     async with realtime(user=user) as ada:
@@ -171,7 +171,7 @@ async def test_replay_goes_by_todays_rights_even_without_a_scope(realtime, user,
 
 
 async def test_an_unrelated_change_costs_nothing(realtime, user, settings):
-    posts(settings, "Team")
+    posts(settings, "TeamPosts")
     red, blue = await Group.objects.acreate(name="red"), await Group.objects.acreate(name="x")
     await user.groups.aadd(red)
     async with realtime(user=user) as ada:
@@ -243,11 +243,11 @@ async def test_rights_are_fresh_when_a_subscription_starts(realtime, user, setti
 
 
 async def test_rights_that_change_while_they_are_asked_for(realtime, user, settings):
-    from tests.support.permissions import Meddling
+    from tests.support.permissions import ChangesWhileChecked
 
-    posts(settings, "Meddling")
+    posts(settings, "ChangesWhileChecked")
     async with realtime(user=user) as ada:
-        Meddling.times = 2
+        ChangesWhileChecked.times = 2
         await Post.objects.acreate(title="before")
         await ada.subscribe("posts", snapshot=True)
         await Post.objects.acreate(title="after")

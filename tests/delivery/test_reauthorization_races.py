@@ -49,7 +49,7 @@ async def only_connection():
 @asynccontextmanager
 async def team_member(realtime, user, settings):
     """Watches the posts of the group "red", to which she belongs."""
-    posts(settings, "tests.support.permissions.Team")
+    posts(settings, "tests.support.permissions.TeamPosts")
     await user.groups.aadd(await Group.objects.acreate(name="red"))
     async with realtime(user=user) as ada:
         await ada.subscribe("posts")
@@ -191,9 +191,9 @@ async def test_a_snapshot_that_begins_anew_leaves_no_ghosts(
     monkeypatch.setattr(snapshot, "PAGE_SIZE", 1)
     a, b, _ = [await Post.objects.acreate(title=title) for title in "abc"]
     async with open_socket(user=user) as socket:
-        socket.stop = lambda frame: frame["type"] == "snapshot"
-        await socket.say(type="subscribe", collection="posts", snapshot={"order": "title"})
-        await socket.told("snapshot")
+        socket.stops_reading_at = lambda frame: frame["type"] == "snapshot"
+        await socket.send_frame(type="subscribe", collection="posts", snapshot={"order": "title"})
+        await socket.wait_for_frame("snapshot")
         waits.hold.set()
         await sync_to_async(permissions_changed)(user)
         await asyncio.sleep(0.2)
@@ -204,13 +204,17 @@ async def test_a_snapshot_that_begins_anew_leaves_no_ghosts(
         await asyncio.sleep(0.3)
         socket.reading.set()
         waits.go_on.set()
-        await socket.until(lambda: any(not f["more"] for f in socket.of("snapshot")))
+        await socket.wait_until(
+            lambda: any(not f["more"] for f in socket.frames_of_type("snapshot"))
+        )
         await Post.objects.acreate(title="d")
-        await socket.until(
-            lambda: any(f["document"]["data"].get("title") == "d" for f in socket.of("event"))
+        await socket.wait_until(
+            lambda: any(
+                f["document"]["data"].get("title") == "d" for f in socket.frames_of_type("event")
+            )
         )
         known = {}
-        for frame in socket.of("snapshot", "event"):
+        for frame in socket.frames_of_type("snapshot", "event"):
             if frame["type"] == "snapshot":
                 known |= {each["id"]: each["data"]["title"] for each in frame["documents"]}
             elif frame["event"] == "deleted":

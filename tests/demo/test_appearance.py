@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.support.npm import package
+from tests.support.npm import install_package
 
 from .conftest import picture
 
@@ -15,7 +15,9 @@ PAGES = ("", "chat/", "traffic/", "plug/", "identities/")
 
 def axe():
     """The source of axe-core."""
-    return (package("axe-core", AXE, required_by="REQUIRE_BROWSER") / "axe.min.js").read_text()
+    return (
+        install_package("axe-core", AXE, required_by="REQUIRE_BROWSER") / "axe.min.js"
+    ).read_text()
 
 
 async def fill(page, path):

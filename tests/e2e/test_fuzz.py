@@ -38,7 +38,7 @@ OPTIONS = {
         "checked": {"model": "app.Post", "permission": "tests.support.permissions.PublishedFew"},
         "short": {
             "model": "app.Post",
-            "serializer": "tests.support.blocking_permissions.short",
+            "serializer": "tests.support.blocking_permissions.serialize_title",
             "project_field": "project",
             "soft_delete": {"status": "gone"},
         },
@@ -46,8 +46,8 @@ OPTIONS = {
         "everything": "app.Everything",
     },
     "ROOMS": {
-        "closed-*": {"permission": "tests.support.blocking_permissions.Nobody"},
-        "blind-*": {"permission": "tests.support.blocking_permissions.Blind"},
+        "closed-*": {"permission": "tests.support.blocking_permissions.JoinForbidden"},
+        "blind-*": {"permission": "tests.support.blocking_permissions.MembersHidden"},
         "kept-*": {"history": 5},
         "durable-*": {"durable": True},
         "*": {},
@@ -128,7 +128,7 @@ class World:
         Post.objects.create(**self.hidden).delete()
         secret = {"title": SECRET, "body": SECRET, "meta": {"a": SECRET}, "views": 50}
         self.server.post(
-            "/save",
+            "/posts",
             [
                 {**secret, "project": "other"},
                 {**secret, "project": "other", "owner_id": self.eve.pk, "status": "published"},
@@ -272,7 +272,7 @@ def test_the_native_dialect(world):
 
 def test_the_sdks_dialect(world):
     @fuzz(EXAMPLES // 10)
-    @given(fuzz_inputs.paths, fuzz_inputs.firsts, fuzz_inputs.said_to_sdks)
+    @given(fuzz_inputs.paths, fuzz_inputs.firsts, fuzz_inputs.sdk_frame_lists)
     @example("/collections/checked", {}, [])
     @example("/collections/short", {}, [])
     @example("/collections/posts", {"filters": {"status": "draft"}}, [])

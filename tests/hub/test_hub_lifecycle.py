@@ -39,13 +39,13 @@ async def test_a_hub_that_goes_to_rest_tells_all_who_left(user, monkeypatch):
 
     async with open_socket(user=user) as socket:
         for number in range(3):
-            await socket.say(type="join", room=f"r{number}")
-        await socket.until(lambda: len(socket.of("joined")) == 3)
+            await socket.send_frame(type="join", room=f"r{number}")
+        await socket.wait_until(lambda: len(socket.frames_of_type("joined")) == 3)
         hub = Hub.current()
         thread = hub.rooms._thread
         monkeypatch.setattr(DatabasePresence, "leave", slow_leave)
         await sync_to_async(disconnect)(user=user)
-        await socket.until(lambda: Hub.current() is not hub)
+        await socket.wait_until(lambda: Hub.current() is not hub)
         await asyncio.sleep(0.1)
     async with asyncio.timeout(5):
         while await PresenceConnection.objects.acount():
@@ -65,18 +65,18 @@ async def test_a_hub_of_before_takes_nothing_from_the_one_that_followed(
     }
     Slow.go_on.clear()
     async with open_socket(user=user) as socket:
-        await socket.say(type="subscribe", collection="slow")
+        await socket.send_frame(type="subscribe", collection="slow")
         await asyncio.sleep(0.2)
         first = Hub.current()
         await sync_to_async(disconnect)(user=user)
-        await socket.until(lambda: socket.code is not None)
+        await socket.wait_until(lambda: socket.close_code is not None)
         async with realtime(token=api_key) as other:
             await other.subscribe("posts")
             assert Hub.current() is not first
             Slow.go_on.set()
-            await socket.until(lambda: first.topics.threads)
+            await socket.wait_until(lambda: first.topics.threads)
             await socket.incoming.put({"type": "websocket.disconnect", "code": 1005})
-            await socket.until(lambda: not first.topics.threads)
+            await socket.wait_until(lambda: not first.topics.threads)
             await Post.objects.acreate(title="x")
             assert (await other.receive("event"))["document"]["data"]["title"] == "x"
 

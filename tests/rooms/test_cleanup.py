@@ -9,7 +9,7 @@ from django.db import OperationalError
 
 from django_cocobase_realtime.models import PresenceConnection, PresenceRoom, PresenceServer
 from django_cocobase_realtime.presence import base as backends
-from tests.support.rooms import SHORT, configure
+from tests.support.rooms import SHORT_TIMES, configure
 
 
 @pytest.mark.parametrize("where", ["groups", "backend"])
@@ -58,7 +58,7 @@ async def test_nothing_is_left_behind(realtime, user, settings):
 
 async def test_a_lost_lease_is_taken_again(realtime, user, bob, settings):
     """As after a long stall, or where somebody emptied the tables."""
-    settings.COCOBASE_REALTIME = {"PRESENCE": SHORT}
+    settings.COCOBASE_REALTIME = {"PRESENCE": SHORT_TIMES}
     async with realtime(user=user) as ada, realtime(user=bob) as other:
         await ada.join("r", state={"a": 1})
         await other.join("r")
@@ -80,7 +80,7 @@ async def test_a_lease_that_is_taken_again_in_part_is_taken_again_in_whole(
     realtime, user, bob, settings, monkeypatch
 ):
     """The backend fails between the first and the last of those who are entered again."""
-    settings.COCOBASE_REALTIME = {"PRESENCE": SHORT}
+    settings.COCOBASE_REALTIME = {"PRESENCE": SHORT_TIMES}
     async with realtime(user=user) as ada, realtime(user=bob) as other:
         await ada.join("r")
         await other.join("r")

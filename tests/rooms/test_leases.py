@@ -73,14 +73,14 @@ def test_redis_is_not_asked_twice_behind_our_back(redis, monkeypatch):
     monkeypatch.setattr(redis_backend, "TIMEOUT", 0.5)
     backend = RedisPresence(PresenceSettings(url=redis.url))
     assert backend.renew_lease("server", 10) is False
-    redis.freeze()
+    redis.suspend()
     thaw = threading.Timer(4, redis.thaw)
     thaw.start()
     began = time.monotonic()
     with pytest.raises(PresenceUnavailable):
         backend.renew_lease("server", 10)
     assert time.monotonic() - began < 2
-    redis.thaw()
+    redis.resume()
     thaw.cancel()
     thaw.join()
     backend.close()

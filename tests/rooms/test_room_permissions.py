@@ -4,7 +4,7 @@ from asgiref.sync import sync_to_async
 
 from django_cocobase_realtime import Room, permissions_changed, register_room
 from django_cocobase_realtime.declarations.room import room_registry
-from tests.support.rooms import configure, presence_of
+from tests.support.rooms import configure, receive_presence
 
 
 class Door:
@@ -37,7 +37,7 @@ async def test_permissions(realtime, user, bob, api_key, settings):
         assert (await ada.join("hall-1"))["title"] == "The Hall"
         reply = await staff.join("hall-1")
         assert (reply["participants"], reply["members"]) == (2, [])
-        assert await presence_of(ada) == ("joined", "bob", 2)
+        assert await receive_presence(ada) == ("joined", "bob", 2)
         say = {"type": "broadcast", "room": "hall-1", "message": "hi", "id": 2}
         assert (await ada.request(say))["code"] == "forbidden"
         await staff.send(say)

@@ -1,4 +1,4 @@
-"""Permissions that the tests of leaks name by their paths: some wait while rights change."""
+"""Permissions that wait for the test before they answer, and a serializer, named by their paths."""
 
 import threading
 
@@ -6,49 +6,52 @@ from django_cocobase_realtime.permissions import Permission
 
 
 class Gate:
-    """Answers as it stood when it was asked, but only once it is let go."""
+    """The answer of the permissions below.
 
-    open = True
-    waits = False
+    After ``block_next`` the next answer is the one of the moment when it was asked for, but it
+    is returned only when ``release`` is set.
+    """
+
+    allows = True
+    blocks = False
     entered = threading.Event()
-    go = threading.Event()
+    release = threading.Event()
 
     @classmethod
-    def close(cls):
-        cls.open, cls.waits = True, True
+    def block_next(cls):
+        cls.allows, cls.blocks = True, True
         cls.entered.clear()
-        cls.go.clear()
+        cls.release.clear()
 
     @classmethod
     def answer(cls):
-        answer, waits = cls.open, cls.waits
-        if waits:
-            cls.waits = False
+        answer, blocks = cls.allows, cls.blocks
+        if blocks:
+            cls.blocks = False
             cls.entered.set()
-            cls.go.wait(5)
+            cls.release.wait(5)
         return answer
 
 
-class SlowRows(Permission):
+class BlockingRowPermission(Permission):
     def has_object_permission(self, identity, post):
         return Gate.answer()
 
 
-class SlowDoor:
+class BlockingRoomPermission:
     def can_join(self, identity, room):
         return Gate.answer()
 
 
-def short(post):
-    """A serializer."""
+def serialize_title(post):
     return {"title": post.title}
 
 
-class Nobody:
+class JoinForbidden:
     def can_join(self, identity, room):
         return False
 
 
-class Blind:
+class MembersHidden:
     def can_see_members(self, identity, room):
         return False

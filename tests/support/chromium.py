@@ -1,4 +1,4 @@
-"""The system's Chromium: which, how it is started, and what happens where there is none."""
+"""The path and the arguments of the system's Chromium, for the tests that need it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ ARGUMENTS = [
 ]
 
 
-def need_chromium() -> None:
-    """Skip the test where there is none; fail it where CI asks for one."""
+def require_chromium() -> None:
+    """Skip the test if there is no Chromium; in CI, fail it."""
     if CHROMIUM is None:
         assert not os.environ.get("REQUIRE_BROWSER"), "CI needs Chromium."
         pytest.skip("No Chromium on this machine.")

@@ -1,4 +1,4 @@
-"""A WebSocket client on a real socket."""
+"""A WebSocket client for tests with real servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT = 10.0
 
 
 class Client:
-    """Frames are dictionaries."""
+    """One connection. Frames are dictionaries."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -37,7 +37,7 @@ class Client:
         await self.send({"type": "subscribe", "collection": collection, **options})
         return await self.receive("subscribed")
 
-    async def nothing(self, seconds: float = 0.3) -> bool:
+    async def receive_nothing(self, seconds: float = 0.3) -> bool:
         try:
             frame = await self.receive(timeout=seconds)
         except TimeoutError:
@@ -45,7 +45,7 @@ class Client:
         raise AssertionError(frame)
 
     async def closed(self, timeout: float = TIMEOUT) -> int:
-        """The close code; what comes before it is dropped."""
+        """Wait for the connection to close and return its close code; drop the frames before it."""
         try:
             while True:
                 await asyncio.wait_for(self.socket.recv(), timeout)

@@ -1,4 +1,4 @@
-"""What hypothesis draws to annoy a server: frames, first frames and bodies, nearly right or not."""
+"""Hypothesis strategies for malformed and nearly valid frames, first frames and HTTP bodies."""
 
 from urllib.parse import quote
 
@@ -66,7 +66,7 @@ filters = st.recursive(
 names = st.one_of(words, words, anything)
 rooms = st.one_of(st.sampled_from(ROOMS), names)
 collections = st.one_of(st.sampled_from(COLLECTIONS), names)
-places = st.sampled_from(["CURSOR-posts", "CURSOR-kept-1", "CURSOR-durable-1", *WORDS])
+cursors = st.sampled_from(["CURSOR-posts", "CURSOR-kept-1", "CURSOR-durable-1", *WORDS])
 
 
 def frame(kind, **optional):
@@ -97,7 +97,7 @@ subscribes = st.builds(
             "changed": fields,
             "events": st.lists(st.sampled_from(["created", "updated", "deleted"]), max_size=3),
             "transitions": st.booleans(),
-            "since": places,
+            "since": cursors,
             "scope": words,
             "snapshot": snapshots,
             "subscription": words,
@@ -121,11 +121,11 @@ frames = st.one_of(
     st.fixed_dictionaries({"type": st.just("join"), "room": st.sampled_from(ROOMS)}),
     frame("auth", token=st.sampled_from(["OTHER-KEY", "OTHER-USER", "crk_x_y", "a.b.c", "\0"])),
     frame("unsubscribe", collection=collections, subscription=words),
-    frame("join", room=rooms, history=st.integers(0, 9), since=places, state=st.just({"a": 1})),
+    frame("join", room=rooms, history=st.integers(0, 9), since=cursors, state=st.just({"a": 1})),
     frame("leave", room=rooms),
     frame("state", room=rooms, state=st.dictionaries(words, anything, max_size=2)),
     frame("broadcast", room=rooms, message=anything, idempotency_key=words, echo=st.booleans()),
-    frame("ack", cursor=places),
+    frame("ack", cursor=cursors),
     st.builds(lambda kind, more: {**more, "type": kind}, names, st.dictionaries(words, anything)),
     anything,
 )
@@ -172,7 +172,7 @@ paths = st.one_of(
         words.filter(lambda name: name not in ("", "../")),
     ),
 )
-said_to_sdks = st.lists(
+sdk_frame_lists = st.lists(
     st.one_of(
         st.builds(lambda m: {"type": "message", "content": m, "data": m}, anything), anything, raw
     ),

@@ -1,4 +1,4 @@
-"""Node, where tests need one."""
+"""Find Node and npm for the tests that need them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import shutil
 import pytest
 
 
-def need_node(tool: str = "node") -> str:
-    """Its path. Skips the test where there is none; fails it where CI asks for one."""
-    found = shutil.which(tool)
-    if found is None:
+def require_node(tool: str = "node") -> str:
+    """Return the path of Node, or another tool. Without it, skip the test; in CI, fail it."""
+    path = shutil.which(tool)
+    if path is None:
         assert not os.environ.get("REQUIRE_SERVERS"), f"CI needs {tool}."
         pytest.skip(f"No {tool} on this machine.")
-    return found
+    return path

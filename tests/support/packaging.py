@@ -1,11 +1,14 @@
-"""``python -m tests.support.packaging dist``: the wheel has what users need, and nothing else."""
+"""Check that the wheel contains the files that users need, and no others.
+
+python -m tests.support.packaging dist
+"""
 
 import sys
 import zipfile
 from pathlib import Path
 
 PACKAGE = "django_cocobase_realtime"
-NEEDED = (
+REQUIRED_FILES = (
     "py.typed",
     "migrations/0001_initial.py",
     "management/commands/realtime_key.py",
@@ -14,21 +17,22 @@ NEEDED = (
 )
 
 
-def problems(wheel: Path) -> list[str]:
+def find_problems(wheel: Path) -> list[str]:
+    """Return one line per missing or unexpected file."""
     names = zipfile.ZipFile(wheel).namelist()
-    found = [f"missing: {name}" for name in NEEDED if f"{PACKAGE}/{name}" not in names]
+    problems = [f"missing: {name}" for name in REQUIRED_FILES if f"{PACKAGE}/{name}" not in names]
     sources = {str(path) for path in Path(PACKAGE).rglob("*.py") if "__pycache__" not in path.parts}
-    found += [f"missing: {name}" for name in sorted(sources - set(names))]
+    problems += [f"missing: {name}" for name in sorted(sources - set(names))]
     for name in names:
         if not name.startswith((f"{PACKAGE}/", f"{PACKAGE.replace('-', '_')}-")):
-            found.append(f"does not belong: {name}")
+            problems.append(f"does not belong: {name}")
         if "__pycache__" in name:
-            found.append(f"does not belong: {name}")
-    return found
+            problems.append(f"does not belong: {name}")
+    return problems
 
 
 if __name__ == "__main__":
     (wheel,) = Path(sys.argv[1]).glob("*.whl")
-    found = problems(wheel)
-    print("\n".join(found) or f"{wheel.name} holds what it should.")
-    sys.exit(bool(found))
+    problems = find_problems(wheel)
+    print("\n".join(problems) or f"{wheel.name} contains the expected files.")
+    sys.exit(bool(problems))

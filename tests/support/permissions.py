@@ -1,4 +1,4 @@
-"""Permissions that the tests of this folder name by their paths."""
+"""Permissions that tests name by their paths in settings."""
 
 import time
 
@@ -26,8 +26,8 @@ class TitlesOnly(Permission):
         return ["title"]
 
 
-class Team(Permission):
-    """Rows of a project that is named like one of the user's groups."""
+class TeamPosts(Permission):
+    """The user sees the rows whose project has the name of one of the user's groups."""
 
     def visible_to(self, identity):
         if identity.user is None:
@@ -35,13 +35,13 @@ class Team(Permission):
         return {"project": {"in": identity.user.groups.values_list("name", flat=True)}}
 
 
-class ByObject(Permission):
-    """Slow: asks the database about each row."""
+class RowQuery(Permission):
+    """Query the database for each row."""
 
-    asked = []
+    checked = []
 
     def has_object_permission(self, identity, post):
-        self.asked.append(post.pk)
+        self.checked.append(post.pk)
         if post.title == "broken":
             raise RuntimeError("no")
         return type(post).objects.filter(pk=post.pk, views=F("views")).exists() or post.views < 10
@@ -52,14 +52,14 @@ class SmallForApps(Permission):
         return {"size": {"lt": 5}} if identity.user is None else True
 
 
-class Meddling(Permission):
-    """Rights change while they are asked for."""
+class ChangesWhileChecked(Permission):
+    """Announce changed permissions during the check itself, ``times`` times."""
 
     times = 0
 
     def can_subscribe(self, identity, filters):
-        if Meddling.times:
-            Meddling.times -= 1
+        if ChangesWhileChecked.times:
+            ChangesWhileChecked.times -= 1
             permissions_changed(identity.user)
             time.sleep(0.2)
         return True

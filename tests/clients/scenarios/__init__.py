@@ -1,7 +1,7 @@
-"""The conformance list: what a client of ours does, whatever the language.
+"""The conformance scenarios that a client must pass, whatever its language.
 
 Each scenario is a conversation between a scripted server and a client that is driven by commands
-(``drivers.py``). Whoever writes another client runs it against these.
+(``drivers.py``). A client in another language needs a driver of its own to run them.
 """
 
 from __future__ import annotations
