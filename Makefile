@@ -66,10 +66,10 @@ bench: $(VENV)/.bench ## Measure against peers, write docs/benchmarks.md (BENCH=
 build: $(VENV)/.dev ## Build the wheel into dist/ and check what is in it
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
-	$(BIN)/python -m tests.packaging dist
+	$(BIN)/python -m tests.support.packaging dist
 
 matrix: ## Unit tests on the other supported Pythons and Djangos that are installed
-	sh tests/matrix.sh
+	sh tests/support/matrix.sh
 
 clean: ## Remove what these commands made
 	rm -rf $(VENV) dist docs/_build demo_project/var .pytest_cache .mypy_cache .ruff_cache

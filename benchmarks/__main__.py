@@ -19,7 +19,7 @@ from benchmarks.common import say
 ALL: dict[str, list[str]] = {
     "fanout": ["--rounds", "3", "--seconds", "0.4"],
     "filtered": ["--rounds", "3", "--seconds", "0.4"],
-    "steady": ["--rounds", "2", "--seconds", "4"],
+    "steady_rate": ["--rounds", "2", "--seconds", "4"],
     "memory": ["--connections", "4000"],
     "stalled": [],
     "processes": [],

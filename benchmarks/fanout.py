@@ -1,7 +1,7 @@
 """One event to everybody: server CPU µs a delivery, ours and its peers' in one run.
 
     python -m benchmarks.fanout                          # all
-    python -m benchmarks.fanout --server uvicorn --subscribers 1000 --rows ours raw
+    python -m benchmarks.fanout --server uvicorn --subscribers 1000 --rows realtime raw_asgi
 
 A closed loop: the next event once all have the last. "burst": 50 events at once. Each of our
 subscribers has a user, a filter and a permission's mandatory filter of its own, a cursor and a
@@ -22,43 +22,58 @@ from benchmarks.measure import Bench, faults, run
 BURST = 50
 SIZES = (1000, 3000)
 ROWS = (
-    *("raw", "raw burst", "ours", "ours own filters", "ours batch", "ours burst"),
-    *("ours batch burst", "ours save", "plain", "plain redis", "dcrf"),
+    *(
+        "raw_asgi",
+        "raw_asgi burst",
+        "realtime",
+        "realtime own filters",
+        "realtime batch",
+        "realtime burst",
+    ),
+    *(
+        "realtime batch burst",
+        "realtime save",
+        "channels_consumer",
+        "channels_consumer redis",
+        "dcrf",
+    ),
     *("socketio", "socketio burst", "broadcast", "broadcast burst"),
 )
-LARGE = ("raw", "ours", "ours batch burst", "socketio")
+LARGE = ("raw_asgi", "realtime", "realtime batch burst", "socketio")
 """Rows at more than 1,000 subscribers: those that do not grow with the square."""
 
 
 def make(row: str, kind: str, redis: Any) -> Any:
     """The target of a row; None where it cannot be had here."""
     match row:
-        case "raw":
-            return targets.raw(kind)
-        case "raw burst":
-            return targets.raw(kind, "raw ASGI loop, burst", burst=BURST)
-        case "ours":
-            return targets.ours(kind)
-        case "ours own filters":
+        case "raw_asgi":
+            return targets.raw_asgi(kind)
+        case "raw_asgi burst":
+            return targets.raw_asgi(kind, "raw ASGI loop, burst", burst=BURST)
+        case "realtime":
+            return targets.realtime(kind)
+        case "realtime own filters":
             # another filter for each, that lets everything through
-            name = "ours, all filters different"
-            return targets.ours(kind, name, filters=lambda n: {"status": "s0", "views_gte": -n - 1})
-        case "ours batch":
-            return targets.ours(kind, "ours, batch", batch=True)
-        case "ours burst":
-            return targets.ours(kind, "ours, burst", burst=BURST)
-        case "ours batch burst":
-            return targets.ours(kind, "ours, batch, burst", batch=True, burst=BURST)
-        case "ours save":
-            target = targets.ours(kind, "ours, real saves")
+            name = "realtime, all filters different"
+            return targets.realtime(
+                kind, name, filters=lambda n: {"status": "s0", "views_gte": -n - 1}
+            )
+        case "realtime batch":
+            return targets.realtime(kind, "realtime, batch", batch=True)
+        case "realtime burst":
+            return targets.realtime(kind, "realtime, burst", burst=BURST)
+        case "realtime batch burst":
+            return targets.realtime(kind, "realtime, batch, burst", batch=True, burst=BURST)
+        case "realtime save":
+            target = targets.realtime(kind, "realtime, real saves")
             target.message = {"save": True}
             return target
-        case "plain":
-            return targets.plain(kind, "plain Channels consumer, in-memory layer")
-        case "plain redis":
+        case "channels_consumer":
+            return targets.channels_consumer(kind, "Channels consumer, in-memory layer")
+        case "channels_consumer redis":
             layers = redis.layer("pubsub")
-            name = "plain Channels consumer, Redis pub/sub layer"
-            return targets.plain(kind, name, layers=layers)
+            name = "Channels consumer, Redis pub/sub layer"
+            return targets.channels_consumer(kind, name, layers=layers)
         case "dcrf":
             return targets.dcrf(kind, "djangochannelsrestframework, real saves")
         case "socketio":
@@ -75,15 +90,15 @@ def make(row: str, kind: str, redis: Any) -> Any:
 def table(rows: list[dict[str, Any]]) -> None:
     """Print rows with their ratio to the raw loop and to the plain consumer."""
     by = {row["name"]: row.get("us_per_delivery") for row in rows}
-    floor, peer = by.get("raw ASGI loop"), by.get("plain Channels consumer, in-memory layer")
+    floor, peer = by.get("raw ASGI loop"), by.get("Channels consumer, in-memory layer")
     say(f"    {'':46} {'µs/delivery':>12} {'x raw':>7} {'plain is':>9} {'p99 ms':>8}  faults")
     for row in rows:
         if "refused" in row:
             say(f"    {row['name']:46} not supported: {row['refused'][:70]}")
             continue
         us = row["us_per_delivery"]
-        row["times_raw"] = us / floor if floor else None
-        row["plain_is_times"] = peer / us if peer else None
+        row["ratio_to_raw_asgi"] = us / floor if floor else None
+        row["channels_consumer_ratio"] = peer / us if peer else None
         raw = f"{us / floor:6.2f}x" if floor else ""
         plain = f"{peer / us:8.1f}x" if peer else ""
         bad = row["lost"] + row["duplicates"] + row["misdirected"]
@@ -91,7 +106,7 @@ def table(rows: list[dict[str, Any]]) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from tests.servers import Redis
+    from tests.support.servers import Redis
 
     set_up("sqlite", arguments.settings)
     redis = Redis()
@@ -110,7 +125,7 @@ def main(arguments: argparse.Namespace) -> int:
     finally:
         redis.kill()
     say(f"\nwritten to {results.save('fanout', everything, burst=BURST).name}")
-    return int(bool(faults([row for row in everything if row["name"].startswith("ours")])))
+    return int(bool(faults([row for row in everything if row["name"].startswith("realtime")])))
 
 
 if __name__ == "__main__":

@@ -62,28 +62,30 @@ SHAPES: dict[str, Callable[[int], list[Step]]] = {
     "owner": owner,
 }
 TITLES = {
-    "equality": "ours, equality",
-    "range": "ours, range (gte and lt)",
-    "in": "ours, in",
-    "contains": "ours, contains",
-    "owner": "ours, mandatory owner filter",
+    "equality": "realtime, equality",
+    "range": "realtime, range (gte and lt)",
+    "in": "realtime, in",
+    "contains": "realtime, contains",
+    "owner": "realtime, mandatory owner filter",
 }
 
 
 def peers(kind: str, size: int, classes: int) -> list[Any]:
     """The raw loop first; the others where their cost does not forbid it."""
-    floor = targets.raw(kind, "raw ASGI loop over a dictionary of lists")
+    floor = targets.raw_asgi(kind, "raw ASGI loop over a dictionary of lists")
     if size > 1000:
         return [floor]
-    everyone = "plain Channels consumer, each filters"
-    group = "plain Channels consumer, a group a key"
+    everyone = "Channels consumer, each connection filters"
+    group = "Channels consumer, one group per key"
     return [
         floor,
-        targets.plain(kind, everyone, classes=classes),
-        targets.plain(kind, group, classes=classes, grouped=True),
-        targets.dcrf(kind, "djangochannelsrestframework, a group a key", grouped=True, save=False),
+        targets.channels_consumer(kind, everyone, classes=classes),
+        targets.channels_consumer(kind, group, classes=classes, grouped=True),
+        targets.dcrf(
+            kind, "djangochannelsrestframework, one group per key", grouped=True, save=False
+        ),
         targets.socketio("Socket.IO (Node), its rooms"),
-        targets.broadcast("websockets.broadcast to a set a key"),
+        targets.broadcast("websockets.broadcast, one set per key"),
     ]
 
 
@@ -91,7 +93,7 @@ def measure(kind: str, size: int, arguments: argparse.Namespace) -> list[dict[st
     """All rows of a server and a number of subscribers."""
     classes = size // MATCHES
     others = [Bench(t, size, classes) for t in peers(kind, size, classes) if t is not None]
-    target = targets.ours(
+    target = targets.realtime(
         kind,
         filters=lambda n: {"status": f"s{n % classes}"},
         user=lambda n: n % classes,
@@ -122,15 +124,17 @@ def _message(shape: str) -> dict[str, str]:
 
 def table(rows: list[dict[str, Any]], small: dict[str, float]) -> None:
     """Print rows; ``small`` holds µs an event by name with fewer subscribers."""
-    plain = next((r.get("us_per_event") for r in rows if "each filters" in r["name"]), None)
+    plain = next(
+        (r.get("us_per_event") for r in rows if "each connection filters" in r["name"]), None
+    )
     say(f"    {'':46} {'µs/event':>10} {'plain is':>9} {'x small':>8} {'p99 ms':>8}  faults")
     for row in rows:
         if "refused" in row:
             say(f"    {row['name']:46} not supported: {row['refused'][:70]}")
             continue
         us, before = row["us_per_event"], small.get(row["name"])
-        row["plain_is_times"] = plain / us if plain else None
-        row["times_small"] = us / before if before else None
+        row["channels_consumer_ratio"] = plain / us if plain else None
+        row["ratio_to_fewer_subscribers"] = us / before if before else None
         small[row["name"]] = us
         peer = f"{plain / us:8.0f}x" if plain else ""
         grown = f"{us / before:7.2f}x" if before else ""
@@ -149,7 +153,7 @@ def main(arguments: argparse.Namespace) -> int:
             table(rows, small)
             everything += [{"server": kind, **row} for row in rows]
     say(f"\nwritten to {results.save('filtered', everything, matches=MATCHES).name}")
-    return int(bool(faults([row for row in everything if row["name"].startswith("ours")])))
+    return int(bool(faults([row for row in everything if row["name"].startswith("realtime")])))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ async def main(database: str) -> None:
     from asgiref.sync import sync_to_async
 
     from django_cocobase_realtime.models import ApiKey
-    from tests.servers import AsgiServer, Redis
+    from tests.support.servers import AsgiServer, Redis
 
     key = await sync_to_async(lambda: ApiKey.objects.create_key("latency")[1])()
     redis = Redis()
@@ -49,19 +49,19 @@ async def main(database: str) -> None:
             redis.kill()
         if state == "frozen":
             redis.start()
-            redis.freeze()
+            redis.suspend()
         times = await run_saver(server, SAVES, 0.002)
         words = (
             f"p50 {median(times):6.2f}  p99 {percentile(times, 0.99):6.2f}  max {max(times):6.2f}"
         )
         say(f"  Redis {state:7} {words}")
-    redis.thaw()
+    redis.resume()
     redis.stop()
 
 
 def saver_in_server(server: Any) -> Any:
     async def save(number: int) -> None:
-        await asyncio.to_thread(server.post, "/message", str(number))
+        await asyncio.to_thread(server.post, "/messages", str(number))
 
     return save
 
@@ -82,7 +82,7 @@ async def listen(server: Any, key: str, save: Any) -> list[float]:
     """Milliseconds between the event's own time, taken in the save, and its arrival."""
     from datetime import UTC, datetime
 
-    from tests.client import connect
+    from tests.support.client import connect
 
     delays = []
     async with connect(server.socket_url, key) as client:

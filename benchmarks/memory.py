@@ -56,7 +56,7 @@ def connections(target: Target, count: int) -> dict[str, Any]:
 
 def subscriptions(kind: str, count: int) -> dict[str, Any]:
     """Bytes a subscription: ``MANY`` on each connection, each with a filter of its own."""
-    target = targets.ours(kind)
+    target = targets.realtime(kind)
     server = target.server
 
     def many(number: int, first: int, last: int) -> list[Step]:
@@ -82,7 +82,7 @@ def subscriptions(kind: str, count: int) -> dict[str, Any]:
             time.sleep(1)
             each = (server.rss - before) / (count * (MANY - 1))
             return {
-                "name": "ours, a subscription",
+                "name": "realtime, one more subscription",
                 "subscriptions": count * MANY,
                 "refused": told["refused"],
                 "bytes_each": each,
@@ -96,13 +96,16 @@ def main(arguments: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for kind in arguments.server:
         say(f"\n{kind}, {arguments.connections} connections")
-        floor = connections(targets.raw(kind, "raw ASGI connection"), arguments.connections)
-        mine = connections(targets.ours(kind, "ours, one subscription"), arguments.connections)
+        floor = connections(targets.raw_asgi(kind, "raw ASGI connection"), arguments.connections)
+        mine = connections(
+            targets.realtime(kind, "realtime, one subscription"), arguments.connections
+        )
         for row in (floor, mine):
-            row["times_raw"] = row["bytes_each"] / floor["bytes_each"]
+            row["ratio_to_raw_asgi"] = row["bytes_each"] / floor["bytes_each"]
             say(
                 f"    {row['name']:26} {row['bytes_each'] / 1024:6.1f} KiB each "
-                f"({row['times_raw']:.2f}x)  {row['connections']} open, {row['rss_mib']:.0f} MiB, "
+                f"({row['ratio_to_raw_asgi']:.2f}x)  {row['connections']} open, "
+                f"{row['rss_mib']:.0f} MiB, "
                 f"idle CPU {row['idle_cpu_percent']:.1f}%  {row['refused'] or ''}"
             )
         of_many = subscriptions(kind, arguments.many)

@@ -34,7 +34,7 @@ def measure(
     kind: str, layer: str, count: int, redis: Any, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """A row: ``count`` processes."""
-    made = [targets.ours(kind, layers=redis.layer(layer), shared=True) for _ in range(count)]
+    made = [targets.realtime(kind, layers=redis.layer(layer), shared=True) for _ in range(count)]
     servers = [target.server for target in made]
     ports = [servers[0].control]
     with Load() as load:
@@ -78,7 +78,7 @@ def measure(
 
 def saves(kind: str, layer: str, redis: Any, subscribers: int) -> dict[str, Any]:
     """Messages an event where each is a save, heard by two processes."""
-    made = [targets.ours(kind, layers=redis.layer(layer), shared=True) for _ in range(2)]
+    made = [targets.realtime(kind, layers=redis.layer(layer), shared=True) for _ in range(2)]
     events = 50
     with Load() as load:
         try:
@@ -107,7 +107,7 @@ def saves(kind: str, layer: str, redis: Any, subscribers: int) -> dict[str, Any]
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from tests.servers import Redis
+    from tests.support.servers import Redis
 
     set_up("sqlite", "benchmarks.site.settings")
     redis = Redis()
@@ -120,13 +120,15 @@ def main(arguments: argparse.Namespace) -> int:
                 one = measure(kind, layer, 1, redis, arguments)
                 two = measure(kind, layer, 2, redis, arguments)
                 for row in (one, two):
-                    row["times_one"] = row["us_per_delivery"] / one["us_per_delivery"]
-                    row["throughput_times_one"] = row["per_second"] / one["per_second"]
+                    row["ratio_to_one_process"] = row["us_per_delivery"] / one["us_per_delivery"]
+                    row["throughput_ratio_to_one_process"] = row["per_second"] / one["per_second"]
                     say(
                         f"    {row['processes']} process(es): {row['us_per_delivery']:6.1f} µs CPU "
-                        f"a delivery ({row['times_one']:.2f}x), {row['per_second']:.0f}/s "
-                        f"({row['throughput_times_one']:.2f}x), {row['messages_per_event']:.2f} "
-                        f"Redis messages an event, lost {row['lost']}, twice {row['duplicates']}"
+                        f"per delivery ({row['ratio_to_one_process']:.2f}x), "
+                        f"{row['per_second']:.0f}/s "
+                        f"({row['throughput_ratio_to_one_process']:.2f}x), "
+                        f"{row['messages_per_event']:.2f} Redis messages per event, "
+                        f"lost {row['lost']}, duplicates {row['duplicates']}"
                     )
                 saved = saves(kind, layer, redis, 100)
                 say(

@@ -1,7 +1,7 @@
 """Where the server's time goes in the fan-out: py-spy on it while events go out.
 
     python -m benchmarks.profile --server daphne             # ours, 1,000 subscribers
-    python -m benchmarks.profile --row raw --native
+    python -m benchmarks.profile --row raw_asgi --native
     python -m benchmarks.profile --matches 10                # filtered: ten of them match
 
 Prints the functions by their own time, and by all that they call; writes the collapsed stacks to
@@ -25,7 +25,7 @@ WAITING = {"_worker (futures/thread.py)", "wait (python3.11/threading.py)"}
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from tests.servers import Redis
+    from tests.support.servers import Redis
 
     set_up("sqlite", "benchmarks.site.settings")
     kind, row = arguments.server, arguments.row
@@ -36,8 +36,8 @@ def main(arguments: argparse.Namespace) -> int:
     target = fanout.make(row, kind, redis)
     if arguments.matches:
         classes = arguments.subscribers // arguments.matches
-        if row == "ours":
-            target = targets.ours(kind, filters=lambda n: {"status": f"s{n % classes}"})
+        if row == "realtime":
+            target = targets.realtime(kind, filters=lambda n: {"status": f"s{n % classes}"})
     bench = Bench(target, arguments.subscribers, classes)
     results.FOLDER.mkdir(exist_ok=True)
     path = results.FOLDER / f"profile-{kind}-{row.replace(' ', '-')}.txt"
@@ -101,7 +101,7 @@ def short(frame: str) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--server", choices=targets.KINDS, default="uvicorn")
-    parser.add_argument("--row", choices=fanout.ROWS, default="ours")
+    parser.add_argument("--row", choices=fanout.ROWS, default="realtime")
     parser.add_argument("--subscribers", type=int, default=1000)
     parser.add_argument("--matches", type=int, help="subscribers that get an event; all by default")
     parser.add_argument("--seconds", type=int, default=8)

@@ -1,4 +1,4 @@
-"""``docs/benchmarks.md`` and its plot, out of the JSON in ``benchmarks/results``.
+"""Write ``docs/benchmarks.md`` and its plot from the JSON files in ``benchmarks/results``.
 
 python -m benchmarks.report
 """
@@ -14,211 +14,220 @@ from benchmarks.common import say
 
 DOCS = Path(__file__).parent.parent / "docs"
 Rows = list[dict[str, Any]]
+FAULTS = "lost / duplicate / misdirected"
 
 INTRO = """# Benchmarks
 
-Measured by `make bench`, written by `python -m benchmarks.report`; do not edit. Every figure is a
-command, and stands beside its peers' in the same run: read the ratios, not the microseconds.
+Measured by `make bench` and written by `python -m benchmarks.report`; do not edit. Every figure
+comes from a command and stands beside its peers' figures of the same run: compare the ratios, not
+the microseconds. Rows named “realtime” are django-cocobase-realtime.
 
-The main figure is the server's CPU (user and system time of its process tree, out of `/proc`) a
-delivery: it is shaken least by whatever else a machine does. A delivery is one event at one
-socket, read and checked by number: lost, repeated and misdirected ones are counted in every run.
-Subscribers are sockets of another process on the same machine (loopback, no TLS); nobody offers
-permessage-deflate, so nothing is compressed, ours or theirs. Documents are about 250 bytes, frames
-about 480. Each of our subscribers has an identity, a filter, a permission's mandatory filter, a
-cursor and a bounded queue of its own. uvicorn runs with `--ws websockets-sansio`. A load average,
-where one is given, is that of the last five minutes of the run: a benchmark's own server and
-clients make it one to two, what is above that was other work on the same cores.
+The main figure is the server's CPU time per delivery: user and system time of its process tree,
+read from `/proc`. Other work on the machine disturbs it least. A delivery is one event at one
+socket. Each one is read and checked by its number, and every run counts lost, duplicate and
+misdirected deliveries. Subscribers are sockets of another process on the same machine (loopback,
+no TLS). Nothing is compressed: no client offers permessage-deflate. Documents are about 250 bytes,
+frames about 480. Each realtime subscriber has its own identity, filter, mandatory filter of the
+permission, cursor and bounded queue. uvicorn runs with `--ws websockets-sansio`. A load average,
+if one is given, is that of the last five minutes of the run: a benchmark's own server and clients
+make it one to two, anything above that was other work on the same cores.
 """
 
 
-def number(value: Any, form: str = "{:.1f}") -> str:
-    """A figure, or a dash where there is none."""
+def format_number(value: Any, form: str = "{:.1f}") -> str:
+    """Format a figure; a dash if there is none."""
     return "–" if value is None else form.format(value)
 
 
-def table(head: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
-    """A Markdown table."""
+def markdown_table(head: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
+    """Return a Markdown table."""
     head = list(head)
     rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     rows += ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
     return "\n".join(rows) + "\n"
 
 
-def faults(row: dict[str, Any]) -> str:
-    """Lost / repeated / misdirected."""
+def format_faults(row: dict[str, Any]) -> str:
+    """Return the numbers of lost, duplicate and misdirected deliveries."""
     return " / ".join(str(row.get(each, 0)) for each in ("lost", "duplicates", "misdirected"))
 
 
-def refusal(row: dict[str, Any], cells: int) -> list[str]:
-    """A row that the server does not support."""
+def unsupported_row(row: dict[str, Any], cells: int) -> list[str]:
+    """Return the cells of a row that the server does not support."""
     return [row["name"], "not supported", *["–"] * (cells - 2)]
 
 
-def groups(rows: Rows, *keys: str) -> dict[tuple[Any, ...], Rows]:
-    """Rows by the values of some keys, in the order in which they came."""
-    found: dict[tuple[Any, ...], Rows] = {}
+def group_rows(rows: Rows, *keys: str) -> dict[tuple[Any, ...], Rows]:
+    """Group rows by the values of some keys, in the order of their first appearance."""
+    groups: dict[tuple[Any, ...], Rows] = {}
     for row in rows:
-        found.setdefault(tuple(row.get(key) for key in keys), []).append(row)
-    return found
+        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    return groups
 
 
-def fanout(told: dict[str, Any]) -> str:
-    """One event to everybody."""
+def fanout(result: dict[str, Any]) -> str:
+    """Return the section about one event to all subscribers."""
     parts = [
-        "One event to all, the next once all have it; “burst” rows send "
-        f"{told['burst']} at once. “plain is” says how many times as much a plain Channels "
-        "consumer with the in-memory layer costs.\n\n![Fan-out](images/fanout.png)\n"
+        "One event to all subscribers; the next event is sent once all have received it. “burst” "
+        f"rows send {result['burst']} events at once. The column “Channels consumer” says how many "
+        "times as much a Channels consumer with the in-memory layer costs.\n\n"
+        "![Fan-out](images/fanout.png)\n"
     ]
-    head = ["", "µs CPU a delivery", "× raw loop", "plain is", "p99 ms", "lost/twice/astray"]
-    for (server, size), rows in groups(told["rows"], "server", "subscribers").items():
+    head = ["", "µs CPU per delivery", "× raw ASGI", "Channels consumer", "p99 ms", FAULTS]
+    for (server, size), rows in group_rows(result["rows"], "server", "subscribers").items():
         lines = [
-            refusal(row, len(head))
+            unsupported_row(row, len(head))
             if "refused" in row
             else [
                 row["name"],
-                number(row["us_per_delivery"]),
-                number(row.get("times_raw"), "{:.2f}"),
-                number(row.get("plain_is_times"), "{:.1f}×"),
-                number(row["p99_ms"]),
-                faults(row),
+                format_number(row["us_per_delivery"]),
+                format_number(row.get("ratio_to_raw_asgi"), "{:.2f}"),
+                format_number(row.get("channels_consumer_ratio"), "{:.1f}×"),
+                format_number(row["p99_ms"]),
+                format_faults(row),
             ]
             for row in rows
         ]
-        parts.append(f"### {server}, {size:,} subscribers\n\n" + table(head, lines))
+        parts.append(f"### {server}, {size:,} subscribers\n\n" + markdown_table(head, lines))
     return "\n".join(parts)
 
 
-def filtered(told: dict[str, Any]) -> str:
-    """One event to a few."""
+def filtered(result: dict[str, Any]) -> str:
+    """Return the section about one event to a few subscribers."""
     parts = [
-        f"Each event matches {told['matches']} subscribers, whatever their number. Without the "
-        "save: the change is handed to the hub, or to the peers' layer. The trigger alone, a "
-        "datagram, is in every figure.\n"
+        f"Each event matches {result['matches']} subscribers, whatever their number. Nothing is "
+        "saved: the change is handed to the hub, or to the peers' channel layer. The trigger, a "
+        "datagram, is part of every figure.\n"
     ]
-    head = ["", "µs CPU an event", "plain is", "× 1,000's", "p99 ms", "lost/twice/astray"]
-    for (server, size), rows in groups(told["rows"], "server", "subscribers").items():
+    head = ["", "µs CPU per event", "Channels consumer", "× 1,000 subscribers", "p99 ms", FAULTS]
+    for (server, size), rows in group_rows(result["rows"], "server", "subscribers").items():
         lines = [
-            refusal(row, len(head))
+            unsupported_row(row, len(head))
             if "refused" in row
             else [
                 row["name"],
-                number(row["us_per_event"], "{:,.0f}"),
-                number(row.get("plain_is_times"), "{:,.0f}×"),
-                number(row.get("times_small"), "{:.2f}"),
-                number(row["p99_ms"]),
-                faults(row),
+                format_number(row["us_per_event"], "{:,.0f}"),
+                format_number(row.get("channels_consumer_ratio"), "{:,.0f}×"),
+                format_number(row.get("ratio_to_fewer_subscribers"), "{:.2f}"),
+                format_number(row["p99_ms"]),
+                format_faults(row),
             ]
             for row in rows
         ]
-        trigger = number(rows[0].get("trigger_us"), "{:.0f}")
-        title = f"### {server}, {size:,} subscribers (the trigger alone: {trigger} µs)\n\n"
-        parts.append(title + table(head, lines))
+        trigger = format_number(rows[0].get("trigger_us"), "{:.0f}")
+        title = f"### {server}, {size:,} subscribers (trigger: {trigger} µs)\n\n"
+        parts.append(title + markdown_table(head, lines))
     return "\n".join(parts)
 
 
-def steady(told: dict[str, Any]) -> str:
-    """From commit to socket."""
-    head = ["database", "server", "", "p50 ms", "p99 ms", "over the floor", "lost/twice/astray"]
+def steady_rate(result: dict[str, Any]) -> str:
+    """Return the section about the time from commit to socket."""
+    head = ["database", "server", "", "p50 ms", "p99 ms", "p99 over the floor", FAULTS]
     lines = [
         [
             row["database"],
             row["server"],
             row["name"],
-            number(row["p50_ms"]),
-            number(row["p99_ms"]),
-            number(row["ms_over_floor"], "{:+.1f}"),
-            faults(row),
+            format_number(row["p50_ms"]),
+            format_number(row["p99_ms"]),
+            format_number(row["ms_over_floor"], "{:+.1f}"),
+            format_faults(row),
         ]
-        for row in told["rows"]
+        for row in result["rows"]
     ]
-    first = told["rows"][0]
-    about = f"{told['rate']:.0f} real saves a second to {first['subscribers']:,} subscribers. The "
-    return about + "floor saves what nobody watches.\n\n" + table(head, lines)
+    subscribers = result["rows"][0]["subscribers"]
+    return (
+        f"{result['rate']:.0f} real saves per second to {subscribers:,} subscribers. The floor "
+        "saves a model that is not watched, then sends.\n\n" + markdown_table(head, lines)
+    )
 
 
-def memory(told: dict[str, Any]) -> str:
-    """Connections and subscriptions."""
-    head = ["server", "", "number", "KiB each", "× raw", "idle CPU"]
+def memory(result: dict[str, Any]) -> str:
+    """Return the section about the memory of connections and subscriptions."""
+    head = ["server", "", "number", "KiB each", "× raw ASGI", "idle CPU"]
     lines = [
         [
             row["server"],
             row["name"],
             f"{row.get('connections') or row.get('subscriptions'):,}",
-            number(row["bytes_each"] / 1024, "{:.2f}"),
-            number(row.get("times_raw"), "{:.2f}"),
-            number(row.get("idle_cpu_percent"), "{:.1f}%"),
+            format_number(row["bytes_each"] / 1024, "{:.2f}"),
+            format_number(row.get("ratio_to_raw_asgi"), "{:.2f}"),
+            format_number(row.get("idle_cpu_percent"), "{:.1f}%"),
         ]
-        for row in told["rows"]
+        for row in result["rows"]
     ]
-    return "Resident memory of the server process; idle CPU as a share of one core.\n\n" + table(
-        head, lines
-    )
+    about = "Resident memory of the server process; idle CPU as a share of one core.\n\n"
+    return about + markdown_table(head, lines)
 
 
-def stalled(told: dict[str, Any]) -> str:
-    """One that does not read."""
-    head = ["server", "", "p99 without → with", "ratio", "lost", "grew KiB (without)", "closed"]
+def stalled(result: dict[str, Any]) -> str:
+    """Return the section about a client that stops reading."""
+    head = ["server", "", "p99 without → with", "ratio", "lost", "growth KiB (without)", "closed"]
     lines = [
         [
             row["server"],
             row["name"],
-            f"{number(row['p99_without_ms'])} → {number(row['p99_with_ms'])} ms",
-            number(row["ratio"], "{:.2f}"),
+            f"{format_number(row['p99_without_ms'])} → {format_number(row['p99_with_ms'])} ms",
+            format_number(row["ratio"], "{:.2f}"),
             row["lost"],
             f"{row['growth_kib']:.0f} ({row['growth_without_kib']:.0f})",
-            row["code"] or "not",
+            row["code"] or "no",
         ]
-        for row in told["rows"]
+        for row in result["rows"]
     ]
-    about = "One of 100 clients stops reading; 16 kB events, so that buffers are full at once. "
-    return about + "p99 is that of the other 99.\n\n" + table(head, lines)
+    return (
+        "One of 100 clients stops reading. Events have 16 kB, so that buffers are full at once. "
+        "p99 is that of the other 99 clients.\n\n" + markdown_table(head, lines)
+    )
 
 
-def save_cost(told: dict[str, Any]) -> str:
-    """What the log costs a save."""
-    head = ["database", "", "bare µs", "signals", "triggers"]
+def save_cost(result: dict[str, Any]) -> str:
+    """Return the section about the cost of the log for a save."""
+    head = ["database", "", "unwatched µs", "signals", "triggers"]
     lines = [
         [
             row["database"],
             row["name"],
-            number(row["bare_us"], "{:,.0f}"),
-            number(row.get("signals"), "{:.2f}×"),
-            number(row.get("triggers"), "{:.2f}×"),
+            format_number(row["unwatched_us"], "{:,.0f}"),
+            format_number(row.get("signals"), "{:.2f}×"),
+            format_number(row.get("triggers"), "{:.2f}×"),
         ]
-        for row in told["rows"]
+        for row in result["rows"]
     ]
-    return "Nobody listens; times the same save of a model that is not watched.\n\n" + table(
-        head, lines
+    return (
+        "Without subscribers. Ratios to the same save of a model that is not watched.\n\n"
+        + markdown_table(head, lines)
     )
 
 
-def processes(told: dict[str, Any]) -> str:
-    """Several servers."""
-    head = ["layer", "server", "processes", "µs CPU a delivery", "× one", "deliveries/s", "× one"]
-    head += ["Redis messages an event", "lost/twice"]
+def processes(result: dict[str, Any]) -> str:
+    """Return the section about several server processes."""
+    head = ["layer", "server", "processes", "µs CPU per delivery", "× one process"]
+    head += ["deliveries/s", "× one process", "Redis messages per event", "lost / duplicate"]
     lines = [
         [
             row["layer"],
             row["server"],
             f"{row['processes']}, real saves" if "saves" in row else row["processes"],
-            number(row.get("us_per_delivery")),
-            number(row.get("times_one"), "{:.2f}"),
-            number(row.get("per_second"), "{:,.0f}"),
-            number(row.get("throughput_times_one"), "{:.2f}"),
-            number(row["messages_per_event"], "{:.2f}"),
+            format_number(row.get("us_per_delivery")),
+            format_number(row.get("ratio_to_one_process"), "{:.2f}"),
+            format_number(row.get("per_second"), "{:,.0f}"),
+            format_number(row.get("throughput_ratio_to_one_process"), "{:.2f}"),
+            format_number(row["messages_per_event"], "{:.2f}"),
             f"{row['lost']} / {row['duplicates']}",
         ]
-        for row in told["rows"]
+        for row in result["rows"]
     ]
-    about = f"On {told['machine']['cores']} cores, which the load generator shares: throughput can "
-    return about + "grow only where there are more.\n\n" + table(head, lines)
+    return (
+        f"On {result['machine']['cores']} cores, which the load generator shares: throughput can "
+        "grow only if there are more.\n\n" + markdown_table(head, lines)
+    )
 
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "fanout": ("One event to everybody", fanout),
-    "filtered": ("One event to the few that asked for it", filtered),
-    "steady": ("From commit to socket", steady),
+    "fanout": ("One event to all subscribers", fanout),
+    "filtered": ("One event to the few subscribers that match", filtered),
+    "steady_rate": ("From commit to socket", steady_rate),
     "memory": ("Memory", memory),
     "stalled": ("A client that stops reading", stalled),
     "processes": ("Several processes", processes),
@@ -226,51 +235,51 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 }
 
 
-def where(told: dict[str, Any]) -> str:
-    """Machine and versions in a sentence."""
-    machine = told["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+def describe_machine(result: dict[str, Any]) -> str:
+    """Return one sentence about the machine and the versions."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
         f"{machine['kernel']}, Python {machine['python']}; {versions}."
     )
 
 
-def plot(told: dict[str, Any], path: Path) -> None:
-    """Bars of µs a delivery at the smallest number of subscribers, a panel a server."""
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw µs per delivery at the smallest number of subscribers as bars, one panel per server."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    rows = [row for row in told["rows"] if "refused" not in row]
+    rows = [row for row in result["rows"] if "refused" not in row]
     size = min(row["subscribers"] for row in rows)
-    panels = groups([row for row in rows if row["subscribers"] == size], "server")
-    tall = max(len(each) for each in panels.values())
+    panels = group_rows([row for row in rows if row["subscribers"] == size], "server")
+    bars_per_panel = max(len(each) for each in panels.values())
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(7 * len(panels), 0.36 * tall + 1.4), squeeze=False
+        1, len(panels), figsize=(7 * len(panels), 0.36 * bars_per_panel + 1.4), squeeze=False
     )
-    for axis, ((server,), each) in zip(axes[0], panels.items(), strict=True):
-        ordered = sorted(each, key=lambda row: -row["us_per_delivery"])
+    for axis, ((server,), panel) in zip(axes[0], panels.items(), strict=True):
+        ordered = sorted(panel, key=lambda row: -row["us_per_delivery"])
         names = [row["name"] for row in ordered]
         values = [row["us_per_delivery"] for row in ordered]
-        colours = ["#0c7c59" if name.startswith("ours") else "#9aa5b1" for name in names]
+        colours = ["#0c7c59" if name.startswith("realtime") else "#9aa5b1" for name in names]
         bars = axis.barh(names, values, color=colours)
         axis.bar_label(bars, [f" {value:.1f}" for value in values], fontsize=8)
         axis.set_xscale("log")
         axis.set_xlim(1, max(values) * 2.5)
-        axis.set_title(f"{server}: server CPU µs a delivery, {size:,} subscribers", fontsize=10)
+        axis.set_title(f"{server}: server CPU µs per delivery, {size:,} subscribers", fontsize=10)
         axis.tick_params(labelsize=8)
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
-    machine = told["machine"]
+    machine = result["machine"]
     versions = ", ".join(
-        f"{name} {told['versions'][name]}"
+        f"{name} {result['versions'][name]}"
         for name in ("django", "channels", "uvicorn", "websockets", "daphne", "socket.io", "node")
-        if name in told["versions"]
+        if name in result["versions"]
     )
     caption = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, "
-    figure.text(0.01, 0.01, caption + versions + f", {told['at'][:10]}", fontsize=7, color="#555")
+    figure.text(0.01, 0.01, caption + versions + f", {result['at'][:10]}", fontsize=7, color="#555")
     figure.tight_layout(rect=(0, 0.04, 1, 1))
     figure.savefig(path, dpi=110)
 
@@ -278,16 +287,16 @@ def plot(told: dict[str, Any], path: Path) -> None:
 def main() -> None:
     parts = [INTRO]
     for name, (title, section) in SECTIONS.items():
-        told = results.load(name)
-        if told is None:
+        result = results.load(name)
+        if result is None:
             continue
-        busy = f", load average {told['load']}" if "load" in told else ""
-        head = f"`{told['command']}`, {told['at'][:10]}{busy}"
-        parts.append(f"## {title}\n\n{head}\n\n{section(told)}")
+        load_average = f", load average {result['load']}" if "load" in result else ""
+        head = f"`{result['command']}`, {result['at'][:10]}{load_average}"
+        parts.append(f"## {title}\n\n{head}\n\n{section(result)}")
         if name == "fanout":
-            plot(told, DOCS / "images" / "fanout.png")
-    latest = max(filter(None, map(results.load, SECTIONS)), key=lambda told: str(told["at"]))
-    parts.append(f"## Machine and versions\n\n{where(latest)}\n")
+            plot(result, DOCS / "images" / "fanout.png")
+    latest = max(filter(None, map(results.load, SECTIONS)), key=lambda result: str(result["at"]))
+    parts.append(f"## Machine and versions\n\n{describe_machine(latest)}\n")
     (DOCS / "benchmarks.md").write_text("\n".join(parts))
     say("docs/benchmarks.md")
 

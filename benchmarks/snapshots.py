@@ -68,8 +68,8 @@ async def main(arguments: argparse.Namespace) -> int:
 
     from django_cocobase_realtime.models import ApiKey
     from tests.app.models import Item
-    from tests.client import connect
-    from tests.servers import AsgiServer, Redis
+    from tests.support.client import connect
+    from tests.support.servers import AsgiServer, Redis
 
     @sync_to_async
     def prepare() -> str:

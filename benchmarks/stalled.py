@@ -46,7 +46,7 @@ class Peak:
 
 def measure(kind: str, row: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Two servers in turn, a second each: on one of them a client is stalled."""
-    make = {"ours": targets.ours, "raw ASGI loop": targets.raw}[row]
+    make = {"realtime": targets.realtime, "raw ASGI loop": targets.raw_asgi}[row]
     made = [make(kind, row, BENCH_PAD=str(PAD)) for _ in range(2)]
     loads = [Load(), Load()]
     rounds: list[list[dict[str, Any]]] = [[], []]
@@ -97,7 +97,7 @@ def main(arguments: argparse.Namespace) -> int:
             f"\n{kind}, one of {arguments.subscribers} reads nothing, "
             f"{arguments.rate:.0f} events of {PAD / 1000:.0f} kB a second"
         )
-        for name in ("raw ASGI loop", "ours"):
+        for name in ("raw ASGI loop", "realtime"):
             row = measure(kind, name, arguments)
             rows.append({"server": kind, **row})
             say(
@@ -108,7 +108,7 @@ def main(arguments: argparse.Namespace) -> int:
                 f"waited for it, closed {row['code']}"
             )
     say(f"\nwritten to {results.save('stalled', rows, rate=arguments.rate).name}")
-    mine = [row for row in rows if row["name"] == "ours"]
+    mine = [row for row in rows if row["name"] == "realtime"]
     return int(any(row["lost"] or row["code"] != 4120 for row in mine))
 
 

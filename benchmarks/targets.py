@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.load import Step
 from benchmarks.process import cpu_seconds, rss_bytes
-from tests.servers import Server, free_port
+from tests.support.servers import Server, free_port
 
 PEERS = Path(__file__).parent / "peers"
 Filters = Callable[[int], dict[str, Any]]
@@ -122,9 +122,9 @@ def subscribe(filters: dict[str, Any], collection: str = "posts") -> list[Step]:
     return [(json.dumps({**frame, "filters": filters}), '"subscribed"')]
 
 
-def ours(
+def realtime(
     kind: str,
-    name: str = "ours",
+    name: str = "realtime",
     *,
     filters: Filters = lambda number: {"status": "s0"},
     user: Callable[[int], int] = lambda number: number,
@@ -140,24 +140,26 @@ def ours(
             auth["batch"] = True  # type: ignore[assignment]
         return [(json.dumps(auth), '"authenticated"'), *subscribe(filters(number))]
 
-    return Target(name, asgi(kind, "ours", **options), steps, burst=burst)
+    return Target(name, asgi(kind, "realtime", **options), steps, burst=burst)
 
 
 def _wish(**more: Any) -> Callable[[int, int], list[Step]]:
     return lambda number, klass: [(json.dumps({"class": klass, **more}), "ok")]
 
 
-def raw(kind: str, name: str = "raw ASGI loop", burst: int = 1, **options: Any) -> Target:
+def raw_asgi(kind: str, name: str = "raw ASGI loop", burst: int = 1, **options: Any) -> Target:
     """The floor."""
-    return Target(name, asgi(kind, "raw", **options), _wish(), burst=burst)
+    return Target(name, asgi(kind, "raw_asgi", **options), _wish(), burst=burst)
 
 
-def plain(
+def channels_consumer(
     kind: str, name: str, *, classes: int = 1, grouped: bool = False, burst: int = 1, **options: Any
 ) -> Target:
     """A plain Channels consumer."""
     steps = _wish(classes=classes, grouped=grouped)
-    return Target(name, asgi(kind, "plain", **options), steps, {"grouped": grouped}, burst)
+    return Target(
+        name, asgi(kind, "channels_consumer", **options), steps, {"grouped": grouped}, burst
+    )
 
 
 def dcrf(kind: str, name: str, *, grouped: bool = False, save: bool = True, **options: Any) -> Any:

@@ -5,10 +5,10 @@ import os
 from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
 
-from demo_project.board.plug import Plug
+from demo_project.board.outage import OutageMiddleware
 from django_cocobase_realtime.routing import realtime_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "demo_project.settings")
 application = ProtocolTypeRouter(
-    {"http": get_asgi_application(), "websocket": Plug(realtime_application())}
+    {"http": get_asgi_application(), "websocket": OutageMiddleware(realtime_application())}
 )

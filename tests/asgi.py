@@ -1,4 +1,4 @@
-"""The three lines of the README."""
+"""The ASGI application of the test project, as the README describes it."""
 
 import os
 

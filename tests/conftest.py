@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.servers import AsgiServer, Redis
+from tests.support.servers import AsgiServer, Redis
 
-# how long an example takes says more about what else the machine does
+# the duration of an example depends mostly on the load of the machine
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
@@ -19,7 +19,7 @@ pytest_plugins = ["django_cocobase_realtime.testing"]
 
 @pytest.fixture
 def api_key(transactional_db: None) -> str:
-    """The plain text of a bare key of project "default"."""
+    """Return the plain text of an API key without a user, of project "default"."""
     from django_cocobase_realtime.models import ApiKey
 
     return ApiKey.objects.create_key("test")[1]
@@ -32,7 +32,7 @@ def user(transactional_db: None, django_user_model: Any) -> Any:
 
 @pytest.fixture
 def redis() -> Iterator[Redis]:
-    """A Redis of one's own, empty."""
+    """An empty Redis for this test alone."""
     server = Redis()
     server.start()
     yield server
@@ -56,8 +56,8 @@ def serve(transactional_db: None) -> Iterator[Callable[..., AsgiServer]]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_strays(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """Threads of asynchronous tests leave connections open, which PostgreSQL minds."""
+def _close_stray_connections(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Close connections left open by threads, or PostgreSQL cannot drop the test database."""
     yield
     from django.db import connection
 

@@ -1,7 +1,8 @@
-"""Settings of the test project; also of the server processes that tests start.
+"""Settings of the test project, and of the server processes that tests start.
 
-SQLite in files, since threads and other processes must see the data; PostgreSQL where
-TEST_DATABASE=postgres. REALTIME_TEST_* variables carry the running test's choices into servers.
+SQLite databases are files, because threads and other processes must see the data. With
+TEST_DATABASE=postgres the default database is PostgreSQL. The REALTIME_TEST_* variables pass the
+settings of the running test to its servers.
 """
 
 import json
@@ -9,7 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests import postgres
+from tests.support import postgres
 
 DEBUG = False
 SECRET_KEY = "only-for-tests-" + "x" * 40
@@ -72,8 +73,8 @@ def _sqlite(name: str) -> dict[str, object]:
 
 DATABASES = {"default": _sqlite("default"), "other": _sqlite("other")}
 if os.environ.get("TEST_DATABASE") == "postgres":
-    DATABASES["default"] = postgres.settings()
-if "REALTIME_TEST_DATABASES" in os.environ:  # a server: the databases of the test that runs
+    DATABASES["default"] = postgres.database_settings()
+if "REALTIME_TEST_DATABASES" in os.environ:  # in a server: the databases of the running test
     DATABASES = json.loads(os.environ["REALTIME_TEST_DATABASES"])
 
 CHANNEL_LAYERS = json.loads(

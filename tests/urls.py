@@ -1,4 +1,4 @@
-"""What the servers of tests answer over HTTP: a view that saves inside the server's process."""
+"""URLs of the test project. Some views write, so that a change comes from the server's process."""
 
 import json
 
@@ -15,22 +15,22 @@ from tests.app.models import Message, Post
 
 
 @csrf_exempt
-def save(request: HttpRequest) -> JsonResponse:
-    """POST a list of titles: posts, saved in one transaction."""
+def create_posts(request: HttpRequest) -> JsonResponse:
+    """Create posts from a JSON list of their fields, in one transaction."""
     with transaction.atomic():
         posts = [Post.objects.create(**fields) for fields in json.loads(request.body)]
     return JsonResponse({"ids": [post.pk for post in posts]})
 
 
 @csrf_exempt
-def message(request: HttpRequest) -> JsonResponse:
-    """POST a text: a Message."""
+def create_message(request: HttpRequest) -> JsonResponse:
+    """Create a message with the text of the body."""
     return JsonResponse({"id": Message.objects.create(text=request.body.decode()).pk})
 
 
 @csrf_exempt
-def say(request: HttpRequest) -> JsonResponse:
-    """POST a text: broadcast to room "news"."""
+def broadcast_news(request: HttpRequest) -> JsonResponse:
+    """Broadcast the text of the body to room "news"."""
     broadcast("news", {"text": request.body.decode()})
     return JsonResponse({})
 
@@ -45,27 +45,27 @@ window.realtime.on("status", ({ status }) => { document.body.dataset.status = st
 """
 
 
-def live(request: HttpRequest) -> HttpResponse:
-    """A page with the client on it, and a policy that lets no inline script run."""
-    answer = render(request, "app/live.html", {"csp_nonce": "n0nce"})
-    answer["Content-Security-Policy"] = (
+def live_page(request: HttpRequest) -> HttpResponse:
+    """Render a page with the client and a policy that forbids inline scripts."""
+    response = render(request, "app/live.html", {"csp_nonce": "n0nce"})
+    response["Content-Security-Policy"] = (
         "default-src 'none'; script-src 'nonce-n0nce'; connect-src 'self'; img-src data:"
     )
-    return answer
+    return response
 
 
 def page_script(request: HttpRequest) -> HttpResponse:
-    """The page's own script, as a file."""
+    """Serve the script of the live page."""
     return HttpResponse(PAGE_SCRIPT, content_type="text/javascript")
 
 
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("realtime/", include("django_cocobase_realtime.urls")),
-    path("save", save),
-    path("message", message),
-    path("say", say),
-    path("live", live),
+    path("posts", create_posts),
+    path("messages", create_message),
+    path("broadcast", broadcast_news),
+    path("live", live_page),
     path("live.js", page_script, name="page-script"),
     path("static/<path:path>", serve, {"insecure": True}),
 ]

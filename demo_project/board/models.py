@@ -1,4 +1,4 @@
-"""What the pages show live."""
+"""The models whose rows the pages show live."""
 
 from django.conf import settings
 from django.db import models
@@ -61,7 +61,7 @@ class Parcel(models.Model):
 
 
 class Beat(models.Model):
-    """A counter. Each change adds one, so whoever hears of them all can tell that they are all."""
+    """A counter. Each change adds one, so that a client can tell whether it missed any."""
 
     name = models.CharField(max_length=40, unique=True)
     number = models.PositiveIntegerField(default=0)

@@ -1,4 +1,4 @@
-"""The pages."""
+"""The views that render the demo's pages."""
 
 from functools import wraps
 
@@ -10,10 +10,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
-from . import people
+from . import users
 from .models import Task
-from .plug import OUTAGE
-from .views import PLUG_CHANGES, RATES
+from .outage import OUTAGE_SECONDS
+from .views import OUTAGE_CHANGES, RATES
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -22,21 +22,21 @@ POLICY = (
 
 
 def page(view):
-    """For visitors with a name, under a strict Content Security Policy."""
+    """Render a page for a logged-in visitor, with a strict Content Security Policy."""
 
     @require_safe
     @never_cache
     @ensure_csrf_cookie
     @wraps(view)
-    def shown(request):
-        people.welcome(request)
+    def wrapper(request):
+        users.ensure_logged_in(request)
         template, context = view(request)
         context = {"me": request.user.get_username(), "debug": settings.DEBUG, **context}
-        answer = render(request, f"board/{template}.html", context)
-        answer["Content-Security-Policy"] = POLICY
-        return answer
+        response = render(request, f"board/{template}.html", context)
+        response["Content-Security-Policy"] = POLICY
+        return response
 
-    return shown
+    return wrapper
 
 
 @page
@@ -46,10 +46,10 @@ def board(request):
 
 @page
 def chat(request):
-    """``?as=guest``: somebody else, who has a token."""
+    """With ``?as=guest``, the page is that of a second guest, identified by a token."""
     if request.GET.get("as") != "guest":
         return "chat", {}
-    return "chat", {"me": people.second_guest(request).get_username(), "token": "guest"}
+    return "chat", {"me": users.get_second_guest(request).get_username(), "token": "guest"}
 
 
 @page
@@ -58,24 +58,24 @@ def traffic(request):
 
 
 @page
-def plug(request):
-    return "plug", {"changes": PLUG_CHANGES, "outage": round(OUTAGE)}
+def outage(request):
+    return "outage", {"changes": OUTAGE_CHANGES, "outage": round(OUTAGE_SECONDS)}
 
 
 @page
 def identities(request):
-    couriers = get_user_model().objects.filter(username__in=people.COURIERS).order_by("username")
-    return "identities", {"couriers": couriers, "dispatcher": people.DISPATCHER}
+    couriers = get_user_model().objects.filter(username__in=users.COURIERS).order_by("username")
+    return "identities", {"couriers": couriers, "dispatcher": users.DISPATCHER}
 
 
 @require_safe
 @never_cache
 def token(request, who):
-    """For this demo alone: whoever asks may be one of these."""
+    """Give anyone a token of one of the demo's named users. For this demo only."""
     if who == "guest" and request.user.is_authenticated:
-        user = people.second_guest(request)
-    elif who in (*people.COURIERS, people.DISPATCHER):
+        user = users.get_second_guest(request)
+    elif who in (*users.COURIERS, users.DISPATCHER):
         user = get_object_or_404(get_user_model(), username=who)
     else:
         raise Http404
-    return HttpResponse(people.token_for(user), content_type="text/plain")
+    return HttpResponse(users.create_token(user), content_type="text/plain")

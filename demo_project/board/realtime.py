@@ -1,14 +1,14 @@
-"""What is watched, and who may see it. The engine imports modules of this name by itself."""
+"""Collections and rooms, with their permissions. The engine imports this module at startup."""
 
 from django_cocobase_realtime import Collection, Room, register, register_room
 
 from .models import Parcel
-from .people import DISPATCHERS
+from .users import DISPATCHERS
 
 
 @register("parcels")
 class Parcels(Collection):
-    """One's own parcels; dispatchers see all."""
+    """A user sees their own parcels; dispatchers see all of them."""
 
     model = Parcel
     fields = ("title", "owner")
@@ -24,11 +24,11 @@ class Parcels(Collection):
 
 @register_room("chat-*")
 class Chat(Room):
-    """Newcomers are told what was said before."""
+    """A chat that sends its last 50 messages to a client that joins."""
 
     history = 50
 
 
 @register_room("*")
-class Elsewhere(Room):
-    """Every other name is a room, too."""
+class OtherRoom(Room):
+    """Allow a room of any other name."""

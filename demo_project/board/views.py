@@ -1,4 +1,4 @@
-"""What the pages' buttons do: ordinary Django views, nothing here knows of sockets."""
+"""The views behind the pages' buttons. They are ordinary Django views without realtime code."""
 
 import json
 import time
@@ -10,21 +10,23 @@ from django.shortcuts import get_object_or_404
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from . import people, plug
+from . import users
+from .change_generator import outage_changes, traffic
 from .models import Parcel, Post, Task
-from .ticking import plug_run, traffic
+from .outage import start_outage
 
-RATES = (1, 10, 50)  # changes a second
+RATES = (1, 10, 50)  # changes per second
 TRAFFIC_SECONDS = 60
-PLUG_RATE, PLUG_CHANGES, PLUG_AT = 16, 96, 16
+OUTAGE_RATE, OUTAGE_CHANGES = 16, 96  # changes per second, changes in all
+OUTAGE_AT = 16  # number of changes after which the outage starts
 
 
 def action(view):
-    """A POST, by somebody with a session, of a JSON object that the view gets as ``body``."""
+    """Require a POST of a JSON object by a logged-in user; pass the object as ``body``."""
 
     @require_POST
     @wraps(view)
-    def acted(request, **values):
+    def wrapper(request, **values):
         if not request.user.is_authenticated:
             return JsonResponse({"error": "Load the page again."}, status=403)
         try:
@@ -35,10 +37,10 @@ def action(view):
             return JsonResponse({"error": "The body must be a JSON object."}, status=400)
         return view(request, body=body, **values)
 
-    return acted
+    return wrapper
 
 
-def wrong(error, status=400):
+def error_response(error, status=400):
     return JsonResponse({"error": error}, status=status)
 
 
@@ -50,7 +52,7 @@ def title_of(body):
 def add_task(request, body):
     title = title_of(body)
     if not title:
-        return wrong("Give the card a title.")
+        return error_response("Give the card a title.")
     task = Task.objects.create(title=title, assignee=request.user.get_username())
     return JsonResponse({"id": str(task.pk)}, status=201)
 
@@ -59,7 +61,7 @@ def add_task(request, body):
 def move_task(request, body, pk):
     column = body.get("column")
     if column not in dict(Task.COLUMNS):
-        return wrong("No such column.")
+        return error_response("No such column.")
     task = get_object_or_404(Task, pk=pk)
     task.column = column
     task.assignee = request.user.get_username()
@@ -77,7 +79,7 @@ def delete_task(request, body, pk):
 def add_post(request, body):
     title = title_of(body)
     if not title:
-        return wrong("Give the notice a title.")
+        return error_response("Give the notice a title.")
     post = Post.objects.create(title=title, status="published")
     return JsonResponse({"id": str(post.pk)}, status=201)
 
@@ -94,17 +96,17 @@ def toggle_post(request, body, pk):
 def add_parcel(request, body):
     title = title_of(body)
     if not title:
-        return wrong("Give the parcel a title.")
+        return error_response("Give the parcel a title.")
     parcel = Parcel.objects.create(title=title)
     return JsonResponse({"id": str(parcel.pk)}, status=201)
 
 
 @action
 def hand_over_parcel(request, body, pk):
-    """To the courier named ``owner``, or with null to nobody."""
+    """Assign the parcel to the courier named ``owner``; null removes the owner."""
     owner = body.get("owner")
-    if owner is not None and owner not in people.COURIERS:
-        return wrong("No such courier.")
+    if owner is not None and owner not in users.COURIERS:
+        return error_response("No such courier.")
     parcel = get_object_or_404(Parcel, pk=pk)
     parcel.owner = owner and get_user_model().objects.get(username=owner)
     parcel.save()
@@ -119,40 +121,40 @@ def delete_parcel(request, body, pk):
 
 @action
 def set_traffic(request, body):
-    """``rate``: changes a second for the next minute, or 0."""
+    """Make ``rate`` changes per second for the next minute; 0 stops them."""
     rate = body.get("rate")
     if rate == 0:
         traffic.stop()
     elif rate in RATES:
         traffic.start(rate, rate * TRAFFIC_SECONDS)
     else:
-        return wrong("No such rate.")
+        return error_response("No such rate.")
     return JsonResponse({"rate": traffic.rate})
 
 
 @require_safe
 @never_cache
 def clock(request):
-    """The server's time in milliseconds, for latencies on a machine with another clock."""
+    """Return the server's time in milliseconds, so that a page can correct for its own clock."""
     return JsonResponse({"now": time.time() * 1000, "rate": traffic.rate})
 
 
 @action
-def pull_plug(request, body):
-    """Begin to make changes; amid them drop this visitor's sockets."""
-    if plug_run.is_running:
-        return wrong("Somebody's run is not over yet.", status=409)
-    pull = partial(plug.pull, request.user.pk, request.session.session_key)
-    plug_run.start(PLUG_RATE, PLUG_CHANGES, at={PLUG_AT: pull})
+def run_outage(request, body):
+    """Start making changes, and close this visitor's connections during them."""
+    if outage_changes.is_running:
+        return error_response("Somebody's run is not over yet.", status=409)
+    start = partial(start_outage, request.user.pk, request.session.session_key)
+    outage_changes.start(OUTAGE_RATE, OUTAGE_CHANGES, at={OUTAGE_AT: start})
     return JsonResponse(_run())
 
 
 @require_safe
 @never_cache
-def plug_state(request):
-    """How far the changes are, by the way of HTTP, which the plug leaves alone."""
+def outage_state(request):
+    """Return the progress of the changes over HTTP, which the outage does not affect."""
     return JsonResponse(_run())
 
 
 def _run():
-    return {"first": plug_run.first, "last": plug_run.last, "made": plug_run.made}
+    return {"first": outage_changes.first, "last": outage_changes.last, "made": outage_changes.made}

@@ -1,4 +1,4 @@
-"""Models of every shape that capture must cope with."""
+"""Models of every kind that capture must handle."""
 
 import uuid
 

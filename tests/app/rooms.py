@@ -1,8 +1,8 @@
-"""Permissions of rooms, for servers that tests start."""
+"""Room permissions for the servers that tests start."""
 
 
-class Watched:
-    """Only those whose name begins with "watcher" see who is there."""
+class MembersForWatchers:
+    """Show the members to identities whose name starts with "watcher"."""
 
     def can_see_members(self, identity, room):
         return str(identity.name or identity.user_id).startswith("watcher")

@@ -37,7 +37,7 @@ async def test_who_was_demoted_as_he_came_is_looked_at(realtime, user, settings)
     """Between the look at his account and his entry nobody could have told this process."""
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {
-            "posts": {"model": "app.Post", "permission": "tests.live.permissions.AdminOrOwn"}
+            "posts": {"model": "app.Post", "permission": "tests.support.permissions.AdminOrOwn"}
         },
         "REVOCATION_POLL": 0.2,
     }

@@ -15,7 +15,7 @@ from django_cocobase_realtime.declarations.serialization import RowCodec
 from django_cocobase_realtime.log.models import LogEvent
 from django_cocobase_realtime.operations import RealtimeTriggers
 from tests.app.models import Everything, Item, UuidThing
-from tests.test_documents import EXAMPLES, values
+from tests.declarations.test_serialization import EXAMPLES, values
 
 pytestmark = pytest.mark.django_db(transaction=True)
 POSTGRES = connections["default"].vendor == "postgresql"

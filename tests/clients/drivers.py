@@ -1,4 +1,4 @@
-"""The same commands for each client, and the same notes of what it told its program."""
+"""Drive each client with the same commands, and record what it reports to its program."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ import pytest
 from django_cocobase_realtime.client import Realtime, RealtimeError
 from django_cocobase_realtime.client import client as client_module
 from django_cocobase_realtime.client import connection as client_connection
-from tests.node import need_node
-from tests.servers import ROOT
+from tests.support.node import require_node
+from tests.support.servers import ROOT
 
 TIMEOUT = 15.0
 STATIC = ROOT / "django_cocobase_realtime" / "static" / "django_cocobase_realtime"
 
 
-class Notes:
-    """What was told: an inbox for each ``who``."""
+class Reports:
+    """What a client reported to its program, in one queue per source (a subscription, a room)."""
 
     def __init__(self) -> None:
-        self._inboxes: dict[str, asyncio.Queue[dict[str, Any]]] = {}
+        self._queues: dict[str, asyncio.Queue[dict[str, Any]]] = {}
 
-    def _inbox(self, who: str) -> asyncio.Queue[dict[str, Any]]:
-        return self._inboxes.setdefault(who, asyncio.Queue())
+    def _queue(self, source: str) -> asyncio.Queue[dict[str, Any]]:
+        return self._queues.setdefault(source, asyncio.Queue())
 
-    def put(self, note: dict[str, Any]) -> None:
-        self._inbox(note.pop("who")).put_nowait(note)
+    def add(self, report: dict[str, Any]) -> None:
+        self._queue(report.pop("source")).put_nowait(report)
 
-    async def next(self, who: str, what: str, **fields: Any) -> dict[str, Any]:
-        """The next note of ``who``, which must be this one."""
-        note = await asyncio.wait_for(self._inbox(who).get(), TIMEOUT)
-        assert note["what"] == what, note
-        assert {key: note.get(key) for key in fields} == fields, note
-        return note
+    async def expect(self, source: str, kind: str, **fields: Any) -> dict[str, Any]:
+        """Return the next report of ``source``; fail unless it has this kind and these fields."""
+        report = await asyncio.wait_for(self._queue(source).get(), TIMEOUT)
+        assert report["kind"] == kind, report
+        assert {key: report.get(key) for key in fields} == fields, report
+        return report
 
-    async def until(self, who: str, what: str, **fields: Any) -> dict[str, Any]:
-        """The next such note, whatever comes before it."""
+    async def wait_for(self, source: str, kind: str, **fields: Any) -> dict[str, Any]:
+        """Return the next report of this kind with these fields; drop the reports before it."""
         async with asyncio.timeout(TIMEOUT):
             while True:
-                note = await self._inbox(who).get()
-                if note["what"] == what and {key: note.get(key) for key in fields} == fields:
-                    return note
+                report = await self._queue(source).get()
+                if report["kind"] == kind and {key: report.get(key) for key in fields} == fields:
+                    return report
 
-    async def nothing(self, who: str, seconds: float = 0.3) -> None:
+    async def expect_nothing(self, source: str, seconds: float = 0.3) -> None:
         with contextlib.suppress(TimeoutError):
-            note = await asyncio.wait_for(self._inbox(who).get(), seconds)
-            raise AssertionError(note)
+            report = await asyncio.wait_for(self._queue(source).get(), seconds)
+            raise AssertionError(report)
 
 
-class Driver(Notes):
-    """``await driver.do("watch", "w", collection="posts")``."""
+class Driver(Reports):
+    """Run commands on a client: ``await driver.do("watch", "w", collection="posts")``."""
 
     async def do(self, op: str, id: str | None = None, **rest: Any) -> None:
         raise NotImplementedError
@@ -69,8 +69,8 @@ class Driver(Notes):
 
 
 @functools.cache
-def node_with_sockets() -> str:
-    node = need_node()
+def require_node_with_websocket() -> str:
+    node = require_node()
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)
     if tuple(map(int, version.stdout.strip("v\n").split("."))) >= (20, 10):
         return node
@@ -79,10 +79,10 @@ def node_with_sockets() -> str:
 
 
 class NodeDriver(Driver):
-    """The JavaScript client in Node, which has WebSocket from 20.10 on, by a flag until 22."""
+    """The JavaScript client in Node 20.10 or newer. Node before 22 needs a flag for WebSocket."""
 
     async def __aenter__(self) -> NodeDriver:
-        node = node_with_sockets()
+        node = require_node_with_websocket()
         script = ROOT / "tests" / "clients" / "driver.mjs"
         self._process = await asyncio.create_subprocess_exec(
             *(node, "--experimental-websocket", str(script), str(STATIC / "realtime.js")),
@@ -95,7 +95,7 @@ class NodeDriver(Driver):
 
     async def _read(self) -> None:
         while line := await self._process.stdout.readline():
-            self.put(json.loads(line))
+            self.add(json.loads(line))
 
     async def do(self, op: str, id: str | None = None, **rest: Any) -> None:
         line = json.dumps({"op": op, "id": id, **rest}) + "\n"
@@ -108,15 +108,16 @@ class NodeDriver(Driver):
         await asyncio.wait_for(self._process.wait(), TIMEOUT)
         await self._reader
         self._process._transport.close()
-        left = [
-            line for line in errors.decode().splitlines() if line and "Experimental" not in line
+        unexpected = [
+            line
+            for line in errors.decode().splitlines()
+            if line and "Experimental" not in line and "--trace-warnings" not in line
         ]
-        left = [line for line in left if "--trace-warnings" not in line]
-        assert not left, errors.decode()
+        assert not unexpected, errors.decode()
 
 
 class BrowserDriver(Driver):
-    """The JavaScript client on a page."""
+    """The JavaScript client in a page of a browser."""
 
     def __init__(self, page: Any) -> None:
         super().__init__()
@@ -125,11 +126,11 @@ class BrowserDriver(Driver):
     async def __aenter__(self) -> BrowserDriver:
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        await self.page.expose_function("tell", self.put)
+        await self.page.expose_function("report", self.add)
         await self.page.evaluate("""async () => {
             const { Realtime } = await import("/realtime.js");
             const { Driver } = await import("/driver.mjs");
-            window.driver = new Driver(Realtime, window.tell);
+            window.driver = new Driver(Realtime, window.report);
         }""")
         return self
 
@@ -147,15 +148,15 @@ class PythonDriver(Driver):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
-        self._held: dict[str, Any] = {}
+        self._objects: dict[str, Any] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._shift = 0.0
+        self._clock_shift = 0.0
         self._db: Realtime | None = None
         for module in (client_connection, client_module):
-            monkeypatch.setattr(module, "now", lambda: time.time() + self._shift)
+            monkeypatch.setattr(module, "now", lambda: time.time() + self._clock_shift)
 
-    def tell(self, who: str, what: str, **fields: Any) -> None:
-        self.put({"who": who, "what": what, **fields})
+    def report(self, source: str, kind: str, **fields: Any) -> None:
+        self.add({"source": source, "kind": kind, **fields})
 
     async def do(self, op: str, id: str | None = None, **rest: Any) -> None:
         getattr(self, f"do_{op}")(id, **rest)
@@ -164,18 +165,18 @@ class PythonDriver(Driver):
     def _spawn(self, work: Any) -> None:
         self._tasks.append(asyncio.create_task(work))
 
-    def _settle(self, id: str, work: Any, what: str = "ready", **fields: Any) -> None:
-        async def settle() -> None:
+    def _report_outcome(self, id: str, work: Any, kind: str = "ready", **fields: Any) -> None:
+        async def wait() -> None:
             try:
                 await work
             except RealtimeError as error:
-                self.tell(id, "failed", code=error.code, **fields)
+                self.report(id, "failed", code=error.code, **fields)
             else:
-                self.tell(id, what, **fields)
+                self.report(id, kind, **fields)
 
-        self._spawn(settle())
+        self._spawn(wait())
 
-    def do_create(self, _: Any, url: str, tokens: Any = None, timeout: float = 8000, luck=0.01):
+    def do_create(self, _: Any, url: str, tokens: Any = None, timeout: float = 8000, random=0.01):
         async def token() -> str:
             return tokens.pop(0) if len(tokens) > 1 else tokens[0]
 
@@ -183,9 +184,9 @@ class PythonDriver(Driver):
             url,
             token=token if isinstance(tokens, list) else tokens,
             timeout=timeout / 1000,
-            on_status=lambda status, detail: self.tell("db", "status", status=status, **detail),
-            on_error=lambda error: self.tell("db", "error", code=error.code),
-            random=lambda: luck,
+            on_status=lambda status, detail: self.report("db", "status", status=status, **detail),
+            on_error=lambda error: self.report("db", "error", code=error.code),
+            random=lambda: random,
             proxy=None,
         )
         self._db.start()
@@ -193,88 +194,90 @@ class PythonDriver(Driver):
 
     async def _listen(self, messages: Any) -> None:
         with contextlib.suppress(RealtimeError):
-            async for said in messages:
-                self.tell("db", "message", message=said.message)
+            async for broadcast in messages:
+                self.report("db", "message", message=broadcast.message)
 
     def do_watch(self, id: str, collection: str, options: Any = None) -> None:
-        watch = self._held[id] = self._db.watch(collection, **(options or {}))
+        watch = self._objects[id] = self._db.watch(collection, **(options or {}))
 
         async def read() -> None:
             try:
                 async for event in watch:
                     if event.event == "snapshot":
                         ids = [each.id for each in event.documents]
-                        self.tell(id, "snapshot", ids=ids, truncated=event.truncated)
+                        self.report(id, "snapshot", ids=ids, truncated=event.truncated)
                     elif event.event == "resync":
-                        self.tell(id, "resync", reason=event.reason)
+                        self.report(id, "resync", reason=event.reason)
                     else:
                         names = ("event", "id", "data", "cursor", "replayed")
-                        self.tell(id, "event", **{name: getattr(event, name) for name in names})
+                        self.report(id, "event", **{name: getattr(event, name) for name in names})
             except RealtimeError as error:
                 if isinstance(error.code, str):
-                    self.tell(id, "error", code=error.code)
+                    self.report(id, "error", code=error.code)
 
         self._spawn(read())
-        self._settle(id, watch.ready())
+        self._report_outcome(id, watch.ready())
 
     def do_live(self, id: str, collection: str, options: Any = None) -> None:
-        live = self._held[id] = self._db.live(
+        live = self._objects[id] = self._db.live(
             collection,
             **(options or {}),
-            on_error=lambda error: self.tell(id, "error", code=error.code),
+            on_error=lambda error: self.report(id, "error", code=error.code),
         )
-        self._settle(id, live.ready())
+        self._report_outcome(id, live.ready())
         live.subscribe(
-            lambda documents: self.tell(
+            lambda documents: self.report(
                 id, "documents", documents=[[each.id, each.data] for each in documents]
             )
         )
 
     def do_update(self, id: str, options: Any) -> None:
-        self._settle(id, self._held[id].update(**options))
+        self._report_outcome(id, self._objects[id].update(**options))
 
     def do_stop(self, id: str) -> None:
-        self._held[id].stop()
+        self._objects[id].stop()
 
     def do_room(self, id: str, name: str, options: Any = None) -> None:
-        room = self._held[id] = self._db.room(
+        room = self._objects[id] = self._db.room(
             name,
             **(options or {}),
-            on_resync=lambda reason: self.tell(id, "resync", reason=reason),
+            on_resync=lambda reason: self.report(id, "resync", reason=reason),
         )
 
         async def read() -> None:
             with contextlib.suppress(RealtimeError):
-                async for said in room:
-                    self.tell(id, "message", message=said.message, replayed=said.replayed)
+                async for broadcast in room:
+                    self.report(
+                        id, "message", message=broadcast.message, replayed=broadcast.replayed
+                    )
 
-        async def look() -> None:
+        async def read_presence() -> None:
             with contextlib.suppress(RealtimeError):
                 async for presence in room.presence():
                     members = [each["id"] for each in room.members]
-                    who = presence.member["id"]
-                    self.tell(id, "presence", event=presence.event, id=who, members=members)
+                    member_id = presence.member["id"]
+                    self.report(id, "presence", event=presence.event, id=member_id, members=members)
 
         self._spawn(read())
-        self._spawn(look())
-        self._settle(id, room.ready())
+        self._spawn(read_presence())
+        self._report_outcome(id, room.ready())
 
     def do_broadcast(self, id: str, message: Any, tag: str) -> None:
-        self._settle(id, self._held[id].broadcast(message), "sent", tag=tag)
+        self._report_outcome(id, self._objects[id].broadcast(message), "sent", tag=tag)
 
     def do_state(self, id: str, state: Any) -> None:
-        self._settle(id, self._held[id].set_state(state), "state", state=state)
+        self._report_outcome(id, self._objects[id].set_state(state), "state", state=state)
 
     def do_members(self, id: str) -> None:
-        room = self._held[id]
+        room = self._objects[id]
         members = [dict(each) for each in room.members]
-        self.tell(id, "members", members=members, participants=room.participants)
+        self.report(id, "members", members=members, participants=room.participants)
 
     def do_leave(self, id: str) -> None:
-        self._held[id].leave()
+        self._objects[id].leave()
 
     def do_sleep(self, _: Any, seconds: float) -> None:
-        self._shift += seconds
+        self._clock_shift += seconds
 
     def do_close(self, _: Any) -> None:
         self._spawn(self._db.close())

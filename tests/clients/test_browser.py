@@ -1,4 +1,4 @@
-"""The JavaScript client in a real Chromium: the list, and what only browsers have."""
+"""The JavaScript client in Chromium: the scenarios, network changes, suspended pages."""
 
 import asyncio
 import os
@@ -9,17 +9,17 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.app.models import Post
-from tests.chromium import ARGUMENTS, CHROMIUM, need_chromium
 from tests.clients.drivers import BrowserDriver
 from tests.clients.scenarios import SCENARIOS
-from tests.clients.script import Script
+from tests.clients.scripted_server import ScriptedServer
+from tests.support.chromium import ARGUMENTS, CHROMIUM, require_chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 
 @asynccontextmanager
 async def chromium():
-    need_chromium()
+    require_chromium()
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:
@@ -28,14 +28,14 @@ async def chromium():
         await browser.close()
 
 
-async def test_the_conformance_list():
+async def test_conformance_scenarios():
     failed = {}
-    pages = asyncio.Semaphore(6)  # a scenario is mostly waiting
+    pages = asyncio.Semaphore(6)  # a scenario spends most of its time waiting
 
     async def run(browser, name):
-        async with pages, Script() as server:
+        async with pages, ScriptedServer() as server:
             try:
-                # a context of its own: pages of one share their throttled timers
+                # one context per page: pages of one context share throttled timers
                 page = await (await browser.new_context()).new_page()
                 await page.goto(f"http://127.0.0.1:{server.port}/")
                 async with BrowserDriver(page) as client:
@@ -57,9 +57,12 @@ async def live_page(browser, server, cookie):
     page = await context.new_page()
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on(
-        "console", lambda said: "Security Policy" in said.text and page.errors.append(said.text)
-    )
+
+    def collect_policy_error(message):
+        if "Security Policy" in message.text:
+            page.errors.append(message.text)
+
+    page.on("console", collect_policy_error)
     await page.goto(f"http://127.0.0.1:{server.port}/live")
     yield page
     assert page.errors == []
@@ -76,7 +79,7 @@ async def publish(title):
     await Post.objects.acreate(title=title, status="published")
 
 
-async def test_the_tag_and_a_server_that_restarts(serve, cookie):
+async def test_page_with_template_tag_resumes_after_server_restart(serve, cookie):
     from playwright.async_api import expect
 
     server = await asyncio.to_thread(serve, "daphne")
@@ -97,7 +100,7 @@ async def test_the_tag_and_a_server_that_restarts(serve, cookie):
         await expect(body).to_have_attribute("data-status", "live")
 
 
-async def test_the_network_goes_and_comes(serve, cookie):
+async def test_client_reconnects_when_browser_is_online_again(serve, cookie):
     from playwright.async_api import expect
 
     server = await asyncio.to_thread(serve, "uvicorn")
@@ -105,7 +108,7 @@ async def test_the_network_goes_and_comes(serve, cookie):
         posts, body = page.locator("#posts"), page.locator("body")
         await publish("one")
         await expect(posts).to_have_text("one")
-        # waits so long that only the news of the network can end them
+        # delays so long that only the browser's "online" event ends them
         await page.evaluate("Math.random = () => 100")
         await page.context.set_offline(True)
         await asyncio.to_thread(server.kill)
@@ -118,7 +121,7 @@ async def test_the_network_goes_and_comes(serve, cookie):
         await expect(posts).to_have_text("two, one", timeout=10_000)
 
 
-async def test_a_laptop_that_slept(serve, cookie):
+async def test_client_resumes_after_computer_slept(serve, cookie):
     from playwright.async_api import expect
 
     server = await asyncio.to_thread(serve, "daphne")
@@ -131,8 +134,8 @@ async def test_a_laptop_that_slept(serve, cookie):
             await expect(posts).to_have_text("one")
             await page.evaluate("window.ticks = 0; setInterval(() => window.ticks++, 50)")
             ticks = await page.evaluate("window.ticks")
-            asleep = await renderers(system) - before
-            for pid in asleep:
+            suspended = await renderers(system) - before
+            for pid in suspended:
                 os.kill(pid, signal.SIGSTOP)
             try:
                 await asyncio.to_thread(server.kill)
@@ -140,7 +143,7 @@ async def test_a_laptop_that_slept(serve, cookie):
                 await asyncio.to_thread(server.start)
                 await asyncio.sleep(6)
             finally:
-                for pid in asleep:
+                for pid in suspended:
                     os.kill(pid, signal.SIGCONT)
             assert await page.evaluate("window.ticks") - ticks < 60  # no timer ran
             await expect(posts).to_have_text("two, one", timeout=10_000)
@@ -150,6 +153,6 @@ async def test_a_laptop_that_slept(serve, cookie):
 
 
 async def renderers(system):
-    """Process ids of the browser's pages."""
-    found = await system.send("SystemInfo.getProcessInfo")
-    return {each["id"] for each in found["processInfo"] if each["type"] == "renderer"}
+    """Return the process ids of the browser's pages."""
+    info = await system.send("SystemInfo.getProcessInfo")
+    return {each["id"] for each in info["processInfo"] if each["type"] == "renderer"}

@@ -1,22 +1,22 @@
-"""Both clients pass the same list."""
+"""Both clients pass the same scenarios."""
 
 import pytest
 
 from tests.clients.drivers import NodeDriver, PythonDriver
 from tests.clients.scenarios import SCENARIOS
-from tests.clients.script import Script
+from tests.clients.scripted_server import ScriptedServer
 
-# their clock is set forward and their listeners are slow by design, not the machine's
+# scenarios wait for delays of several seconds
 pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-async def test_python(name, monkeypatch):
-    async with Script() as server, PythonDriver(monkeypatch) as client:
+async def test_python_client(name, monkeypatch):
+    async with ScriptedServer() as server, PythonDriver(monkeypatch) as client:
         await SCENARIOS[name](server, client)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-async def test_javascript(name):
-    async with Script() as server, NodeDriver() as client:
+async def test_javascript_client(name):
+    async with ScriptedServer() as server, NodeDriver() as client:
         await SCENARIOS[name](server, client)

@@ -1,4 +1,4 @@
-"""Both clients with a real daphne and a real uvicorn, which are killed and restarted."""
+"""Both clients against real servers (daphne and uvicorn) that are killed and restarted."""
 
 import asyncio
 import time
@@ -23,42 +23,42 @@ async def publish(title, status="published"):
 
 
 @pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
-async def test_a_server_that_is_killed_and_restarted(serve, api_key, client, kind):
+async def test_client_resumes_after_server_restart(serve, api_key, client, kind):
     server = await asyncio.to_thread(serve, kind)
     await publish("before")
     published = {"filters": {"status": "published"}}
     async with client:
         await client.do("create", url=server.socket_url, tokens=api_key)
-        await client.until("db", "status", status="live")
+        await client.wait_for("db", "status", status="live")
         await client.do("watch", "w", collection="posts", options=published)
-        await client.next("w", "ready")
+        await client.expect("w", "ready")
         options = {**published, "fields": ["title"], "order": "-id", "limit": 3}
         await client.do("live", "l", collection="posts", options=options)
-        await client.until("l", "ready")
+        await client.wait_for("l", "ready")
         for round in range(2):
             titles = [f"{round}.{n}" for n in range(4)]
             await publish(titles[0])
-            await client.next("w", "event", event="created")
+            await client.expect("w", "event", event="created")
             await asyncio.to_thread(server.kill)
-            await client.until("db", "status", status="waiting")
+            await client.wait_for("db", "status", status="waiting")
             for title in titles[1:3]:
                 await publish(title)
                 await publish("draft", "draft")
             await asyncio.to_thread(server.start)
-            await client.until("db", "status", status="live")
+            await client.wait_for("db", "status", status="live")
             await publish(titles[3])
             for title in titles[1:]:
-                note = await client.next("w", "event", event="created")
-                assert note["data"]["title"] == title
+                report = await client.expect("w", "event", event="created")
+                assert report["data"]["title"] == title
             shown = [{"title": title} for title in reversed(titles[1:])]
             while [
-                each[1] for each in (await client.until("l", "documents"))["documents"]
+                each[1] for each in (await client.wait_for("l", "documents"))["documents"]
             ] != shown:
                 pass
-        await client.nothing("w")
+        await client.expect_nothing("w")
 
 
-async def test_documents_come_and_go(serve, api_key, client):
+async def test_live_list_follows_rows_that_start_and_stop_matching(serve, api_key, client):
     server = await asyncio.to_thread(serve, "uvicorn")
     first = await publish("first")
     draft = await publish("second", "draft")
@@ -66,96 +66,98 @@ async def test_documents_come_and_go(serve, api_key, client):
         await client.do("create", url=server.socket_url, tokens=api_key)
         options = {"filters": {"status": "published"}, "fields": ["title"], "order": "id"}
         await client.do("live", "l", collection="posts", options=options)
-        await client.until("l", "ready")
-        await Post.objects.filter(pk=draft).aupdate(title="third")  # a plain manager: not seen
+        await client.wait_for("l", "ready")
+        await Post.objects.filter(pk=draft).aupdate(
+            title="third"
+        )  # not captured: this model has Django's default manager
         post = await Post.objects.aget(pk=draft)
         post.status = "published"
         await post.asave()
         second = [str(draft), {"title": "third"}]
         expected = [[str(first), {"title": "first"}], second]
-        await client.next("l", "documents", documents=expected)
+        await client.expect("l", "documents", documents=expected)
         await asyncio.to_thread(server.kill)
         post = await Post.objects.aget(pk=first)
         post.status = "draft"
         await post.asave()
         await asyncio.to_thread(server.start)
-        await client.next("l", "documents", documents=[second])
-        # another filter: the old documents stay until the new ones are here
+        await client.expect("l", "documents", documents=[second])
+        # after a filter change the old documents stay until the new ones arrive
         await client.do("update", "l", options={"filters": {"status": "draft"}})
-        await client.next("l", "documents", documents=[[str(first), {"title": "first"}]])
+        await client.expect("l", "documents", documents=[[str(first), {"title": "first"}]])
 
 
 @pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
-async def test_rooms_and_refusals(serve, api_key, client, kind):
+async def test_refused_subscriptions_and_broadcasts_over_a_restart(serve, api_key, client, kind):
     server = await asyncio.to_thread(serve, kind)
     async with client:
         await client.do("create", url=server.socket_url, tokens=api_key)
         await client.do("watch", "w", collection="secrets")
         await client.do("watch", "v", collection="posts", options={"filters": {"nope": 1}})
-        await client.until("w", "error", code="unknown_collection")
-        await client.until("v", "error", code="invalid_filter")
+        await client.wait_for("w", "error", code="unknown_collection")
+        await client.wait_for("v", "error", code="invalid_filter")
         await client.do("room", "r", name="news")
-        await client.next("r", "ready")
+        await client.expect("r", "ready")
         await client.do("broadcast", "r", message={"text": "hi"}, tag="a")
-        notes = [await client.next("r", what) for what in ("message", "sent")]
-        assert notes[0]["message"] == {"text": "hi"}
+        reports = [await client.expect("r", what) for what in ("message", "sent")]
+        assert reports[0]["message"] == {"text": "hi"}
         await asyncio.to_thread(server.kill)
-        await client.until("db", "status", status="waiting")
+        await client.wait_for("db", "status", status="waiting")
         await client.do("broadcast", "r", message={"text": "late"}, tag="b")
         await asyncio.to_thread(server.start)
-        await client.until("r", "sent", tag="b")
-        await asyncio.to_thread(server.post, "/say", "from the server")
-        await client.until("r", "message", message={"text": "from the server"})
+        await client.wait_for("r", "sent", tag="b")
+        await asyncio.to_thread(server.post, "/broadcast", "from the server")
+        await client.wait_for("r", "message", message={"text": "from the server"})
 
 
-async def test_a_bad_key_is_not_tried_again(serve, client):
+async def test_invalid_key_closes_the_client(serve, client):
     server = await asyncio.to_thread(serve, "uvicorn")
     async with client:
         await client.do("create", url=server.socket_url, tokens="crk_bad_key")
-        await client.until("db", "status", status="closed", code=4500)
+        await client.wait_for("db", "status", status="closed", code=4500)
 
 
 @pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
-async def test_a_room_with_history_and_presence(serve, user, client, kind, monkeypatch):
+async def test_room_history_and_presence_over_a_restart(serve, user, client, kind, monkeypatch):
     rooms = {"ROOMS": {"chat-*": {"history": 5}}}
     server = await asyncio.to_thread(lambda: serve(kind, settings=rooms))
     bob = await sync_to_async(user.__class__.objects.create_user)("bob")
-    token = {each.username: jwt_of(each) for each in (user, bob)}
+    token = {each.username: create_jwt(each) for each in (user, bob)}
     other = PythonDriver(monkeypatch)
     async with client, other:
         for driver, name in ((client, "ada"), (other, "bob")):
             await driver.do("create", url=server.socket_url, tokens=token[name])
             options = {"history": 5, "state": {"mood": name}}
             await driver.do("room", "r", name="chat-1", options=options)
-            await driver.until("r", "ready")
-        await client.until("r", "presence", event="joined", id=str(bob.pk))
+            await driver.wait_for("r", "ready")
+        await client.wait_for("r", "presence", event="joined", id=str(bob.pk))
         await client.do("members", "r")
-        note = await client.next("r", "members", participants=2)
-        assert [each["state"] for each in note["members"]] == [{"mood": "ada"}, {"mood": "bob"}]
+        report = await client.expect("r", "members", participants=2)
+        assert [each["state"] for each in report["members"]] == [{"mood": "ada"}, {"mood": "bob"}]
         await other.do("state", "r", state={"typing": True})
-        await client.next("r", "presence", event="updated", id=str(bob.pk))
+        await client.expect("r", "presence", event="updated", id=str(bob.pk))
         await other.do("broadcast", "r", message="one", tag="1")
-        await client.next("r", "message", message="one", replayed=False)
+        await client.expect("r", "message", message="one", replayed=False)
         await other.do("room", "short", name="chat-2")
         await client.do("room", "short", name="chat-2")
         for driver in (client, other):
-            await driver.until("short", "ready")
+            await driver.wait_for("short", "ready")
         await other.do("leave", "short")
-        await client.until("short", "presence", event="left", id=str(bob.pk))
+        await client.wait_for("short", "presence", event="left", id=str(bob.pk))
         await asyncio.to_thread(server.kill)
         for driver in (client, other):
-            await driver.until("db", "status", status="waiting")
+            await driver.wait_for("db", "status", status="waiting")
         await other.do("broadcast", "r", message="two", tag="2")
         await asyncio.to_thread(server.start)
-        await other.until("r", "sent", tag="2")
-        await client.until("r", "message", message="two")
-        # who comes later is told what was said
+        await other.wait_for("r", "sent", tag="2")
+        await client.wait_for("r", "message", message="two")
+        # a client that joins later receives the history
         await client.do("leave", "r")
         await client.do("room", "again", name="chat-1", options={"history": 5})
         for words in ("one", "two"):
-            await client.until("again", "message", message=words, replayed=True)
+            await client.wait_for("again", "message", message=words, replayed=True)
 
 
-def jwt_of(user):
+def create_jwt(user):
     claims = {"sub": str(user.pk), "exp": time.time() + 600}
     return jwt.encode(claims, "a-shared-secret-of-more-than-32-bytes!", "HS256")

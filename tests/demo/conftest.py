@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.chromium import ARGUMENTS, CHROMIUM, need_chromium
-from tests.servers import ROOT, Server
+from tests.support.chromium import ARGUMENTS, CHROMIUM, require_chromium
+from tests.support.servers import ROOT, Server
 
 PICTURES = os.environ.get("DEMO_PICTURES")
 
@@ -38,7 +38,7 @@ class Demo(Server):
 
 @pytest.fixture(scope="session")
 def _demo(tmp_path_factory):
-    need_chromium()
+    require_chromium()
     server = Demo(tmp_path_factory.mktemp("demo"))
     yield server
     server.stop()

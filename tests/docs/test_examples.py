@@ -7,15 +7,15 @@ import subprocess
 
 import pytest
 
-from tests.docs.blocks import PAGES, ROOT, blocks
-from tests.node import need_node
+from tests.support.blocks import PAGES, ROOT, code_blocks
+from tests.support.node import require_node
 
 
 def examples(language):
     return [
         pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}")
         for page in PAGES
-        for number, block in enumerate(blocks(page, language))
+        for number, block in enumerate(code_blocks(page, language))
     ]
 
 
@@ -43,7 +43,7 @@ def test_json(text):
 
 @pytest.mark.parametrize("code", examples("js"))
 def test_javascript(code, tmp_path):
-    node = need_node()
+    node = require_node()
     file = tmp_path / "example.mjs"
     file.write_text(code)
     done = subprocess.run([node, "--check", file], capture_output=True, text=True, check=False)

@@ -131,9 +131,9 @@ def test_checks():
     known |= {f"I{int(n):03}" for n in re.findall(r"\binfo\(\s*(\d+),", source)}
     assert set(table("checks.md", None)) == known
     tests = (
-        ROOT / "tests" / "test_settings.py",
+        ROOT / "tests" / "checks" / "test_settings.py",
         ROOT / "tests" / "capture" / "test_triggers.py",
-        ROOT / "tests" / "rooms" / "test_checks.py",
+        ROOT / "tests" / "checks" / "test_rooms.py",
     )
     tested = "".join(path.read_text() for path in tests)
     assert {id for id in known if id not in tested} == set()

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from tests.chromium import ARGUMENTS, CHROMIUM, need_chromium
-from tests.docs.blocks import ROOT, blocks
-from tests.servers import Server
+from tests.support.blocks import ROOT, code_blocks
+from tests.support.chromium import ARGUMENTS, CHROMIUM, require_chromium
+from tests.support.servers import Server
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
@@ -33,8 +33,8 @@ def follow(folder, env):
 
     run("-m", "django", "startproject", "mysite", ".")
     run("manage.py", "startapp", "blog")
-    models, admin, settings, asgi, urls = blocks(TUTORIAL, "python")
-    (page,) = blocks(TUTORIAL, "html")
+    models, admin, settings, asgi, urls = code_blocks(TUTORIAL, "python")
+    (page,) = code_blocks(TUTORIAL, "html")
     (folder / "blog" / "templates").mkdir()
     for name, text in {
         "blog/models.py": models,
@@ -56,7 +56,7 @@ def follow(folder, env):
 
 
 async def test_the_tutorial(tmp_path):
-    need_chromium()
+    require_chromium()
     from playwright.async_api import async_playwright, expect
 
     env = {

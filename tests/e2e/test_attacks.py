@@ -9,7 +9,7 @@ import pytest
 from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.client import Client, connect
+from tests.support.client import Client, connect
 
 pytestmark = pytest.mark.server
 SERVERS = ["daphne", "uvicorn"]

@@ -19,8 +19,8 @@ from websockets.sync.client import connect
 from django_cocobase_realtime.models import ApiKey
 from django_cocobase_realtime.wire.codes import ErrorCode
 from tests.app.models import Post
-from tests.e2e import nonsense
 from tests.e2e.test_in_process import token
+from tests.support import fuzz_inputs
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "100"))
 SECRET = "xyzzy"
@@ -34,20 +34,20 @@ OPTIONS = {
             "fields": ["title", "status", "meta", "owner", "views"],
             "project_field": "project",
         },
-        "mine": {"model": "app.Post", "permission": "tests.live.permissions.OwnPosts"},
-        "checked": {"model": "app.Post", "permission": "tests.live.permissions.PublishedFew"},
+        "mine": {"model": "app.Post", "permission": "tests.support.permissions.OwnPosts"},
+        "checked": {"model": "app.Post", "permission": "tests.support.permissions.PublishedFew"},
         "short": {
             "model": "app.Post",
-            "serializer": "tests.live.gates.short",
+            "serializer": "tests.support.blocking_permissions.serialize_title",
             "project_field": "project",
             "soft_delete": {"status": "gone"},
         },
-        "staff": {"model": "app.Post", "permission": "tests.live.permissions.IsAdminUser"},
+        "staff": {"model": "app.Post", "permission": "tests.support.permissions.IsAdminUser"},
         "everything": "app.Everything",
     },
     "ROOMS": {
-        "closed-*": {"permission": "tests.live.gates.Nobody"},
-        "blind-*": {"permission": "tests.live.gates.Blind"},
+        "closed-*": {"permission": "tests.support.blocking_permissions.JoinForbidden"},
+        "blind-*": {"permission": "tests.support.blocking_permissions.MembersHidden"},
         "kept-*": {"history": 5},
         "durable-*": {"durable": True},
         "*": {},
@@ -128,7 +128,7 @@ class World:
         Post.objects.create(**self.hidden).delete()
         secret = {"title": SECRET, "body": SECRET, "meta": {"a": SECRET}, "views": 50}
         self.server.post(
-            "/save",
+            "/posts",
             [
                 {**secret, "project": "other"},
                 {**secret, "project": "other", "owner_id": self.eve.pk, "status": "published"},
@@ -172,14 +172,14 @@ def world(serve, django_user_model, request):
 
 
 EVERYTHING = [
-    *({"type": "subscribe", "collection": name} for name in nonsense.COLLECTIONS),
+    *({"type": "subscribe", "collection": name} for name in fuzz_inputs.COLLECTIONS),
     *(
         {"type": "subscribe", "collection": name, "subscription": f"{name} 2", "snapshot": True}
         | {"transitions": True}
-        for name in nonsense.COLLECTIONS
+        for name in fuzz_inputs.COLLECTIONS
     ),
     {"type": "subscribe", "collection": "posts", "subscription": "again", "since": "CURSOR-posts"},
-    *({"type": "join", "room": room, "history": 9} for room in nonsense.ROOMS),
+    *({"type": "join", "room": room, "history": 9} for room in fuzz_inputs.ROOMS),
     {"type": "join", "room": "kept-1", "since": "CURSOR-kept-1"},
 ]
 """Each thing that there is, asked for as it should be."""
@@ -241,14 +241,14 @@ def look(answer):
         assert answer["message"]
     if answer["type"] == "subscribed" and answer["collection"] in ("posts", "short"):
         assert not [
-            n for n in names_in(answer["filters"]) if nonsense.UNREADABLE in n or "body" in n
+            n for n in names_in(answer["filters"]) if fuzz_inputs.UNREADABLE in n or "body" in n
         ]
     assert answer.get("collection") != "staff" or answer["type"] == "unsubscribed", answer
 
 
 def test_the_native_dialect(world):
     @fuzz(EXAMPLES // 10)
-    @given(st.sampled_from(["key", "user", "user", "nothing"]), nonsense.talk)
+    @given(st.sampled_from(["key", "user", "user", "nothing"]), fuzz_inputs.talk)
     @example("user", EVERYTHING)
     @example("key", EVERYTHING)
     def run(first, said):
@@ -272,7 +272,7 @@ def test_the_native_dialect(world):
 
 def test_the_sdks_dialect(world):
     @fuzz(EXAMPLES // 10)
-    @given(nonsense.paths, nonsense.firsts, nonsense.said_to_sdks)
+    @given(fuzz_inputs.paths, fuzz_inputs.firsts, fuzz_inputs.sdk_frame_lists)
     @example("/collections/checked", {}, [])
     @example("/collections/short", {}, [])
     @example("/collections/posts", {"filters": {"status": "draft"}}, [])
@@ -301,7 +301,7 @@ def test_http(world):
         st.sampled_from(["rooms", "rooms?format=list", "rooms?format=%00", "publish", "ready"]),
         st.sampled_from(["own", "publish", "", "\xff\xfe", "crk_a_b", "a.b.c", "x" * 9000]),
         st.sampled_from(["application/json", "multipart/form-data", "text/plain; charset=x", ""]),
-        nonsense.bodies,
+        fuzz_inputs.bodies,
     )
     @example("GET", "rooms", "own", "", b"")
     def run(method, path, key, kind, body):

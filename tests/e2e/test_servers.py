@@ -9,8 +9,8 @@ from asgiref.sync import sync_to_async
 from websockets.exceptions import InvalidStatus
 
 from tests.app.models import Post
-from tests.client import connect
-from tests.node import need_node
+from tests.support.client import connect
+from tests.support.node import require_node
 
 pytestmark = pytest.mark.server
 SERVERS = ["daphne", "uvicorn"]
@@ -35,12 +35,12 @@ async def test_a_save_in_the_server_reaches_its_clients(serve, api_key, layers, 
         await client.send({"type": "join", "room": "news"})
         assert (await client.receive("joined"))["participants"] == 1
         posts = [{"title": f"{n}", "status": "published"} for n in range(5)]
-        answer = await call(server.post, "/save", [*posts, {"title": "draft"}])
+        answer = await call(server.post, "/posts", [*posts, {"title": "draft"}])
         events = [await client.receive("event") for _ in range(5)]
         assert [e["document"]["data"]["title"] for e in events] == ["0", "1", "2", "3", "4"]
         assert [e["document"]["id"] for e in events] == [str(i) for i in answer["ids"][:5]]
         assert len({e["transaction"] for e in events}) == 1
-        await call(server.post, "/say", "hello")
+        await call(server.post, "/broadcast", "hello")
         event = await client.receive("event")
         assert (event["event"], event["message"]) == ("broadcast", {"text": "hello"})
         assert event["sender"] is None
@@ -61,7 +61,7 @@ async def test_two_processes_and_a_writer_share_one_redis(serve, api_key, redis,
             await client.send({"type": "join", "room": "r"})
             await client.receive("joined")
         assert (await first.receive("presence"))["participants"] == 2
-        await call(one.post, "/save", [{"title": "from one"}])
+        await call(one.post, "/posts", [{"title": "from one"}])
         await Post.objects.acreate(title="from a writer without sockets")
         for client in (first, second):
             titles = {(await client.receive("event"))["document"]["data"]["title"] for _ in "ab"}
@@ -77,12 +77,12 @@ async def test_a_killed_redis_costs_a_gap_but_no_socket(serve, api_key, redis, l
     async with connect(server.socket_url, api_key) as client:
         await client.subscribe("posts")
         await call(redis.kill)
-        answer = await call(server.post, "/save", [{"title": "in the dark"}])
+        answer = await call(server.post, "/posts", [{"title": "in the dark"}])
         assert answer["ids"]
         await call(redis.start)
         async with asyncio.timeout(30):
             while True:
-                await call(server.post, "/save", [{"title": "again"}])
+                await call(server.post, "/posts", [{"title": "again"}])
                 try:
                     event = await client.receive("event", timeout=0.5)
                 except TimeoutError:
@@ -123,7 +123,7 @@ async def test_a_frozen_reader_is_cut_and_nobody_else_notices(serve, api_key, ki
         await reader.subscribe("posts")
         await frozen.subscribe("posts")
         for number in range(60):  # 12 MB, more than any socket's buffers
-            await call(server.post, "/save", [{"title": str(number), "body": "x" * 200_000}])
+            await call(server.post, "/posts", [{"title": str(number), "body": "x" * 200_000}])
             event = await reader.receive("event")
             assert event["document"]["data"]["title"] == str(number)
         assert await frozen.closed(20) == 4120
@@ -172,9 +172,9 @@ async def test_garbage_never_kills_the_socket_before_its_time(serve, api_key, ki
 
 @pytest.mark.parametrize("kind", SERVERS)
 async def test_the_pages_own_javascript(serve, api_key, kind):
-    node = need_node()
+    node = require_node()
     server = await call(lambda: serve(kind))
-    script = Path(__file__).parent.parent / "page" / "example.mjs"
+    script = Path(__file__).parent / "page_example.mjs"
     process = await asyncio.create_subprocess_exec(
         *(node, "--experimental-websocket", str(script), server.socket_url, api_key),
         stdout=asyncio.subprocess.PIPE,
@@ -184,7 +184,7 @@ async def test_the_pages_own_javascript(serve, api_key, kind):
         async with asyncio.timeout(20):
             while b"ready" not in (line := await process.stderr.readline()):
                 assert line, "Node ended"
-            await call(server.post, "/message", "Hello from Django")
+            await call(server.post, "/messages", "Hello from Django")
             assert await process.stdout.readline() == b"New message: Hello from Django\n"
     finally:
         process.kill()

@@ -20,7 +20,7 @@ from django_cocobase_realtime.models import PresenceConnection, PresenceMember, 
 from django_cocobase_realtime.pubsub.broker import broker
 from django_cocobase_realtime.utils.limits import connection_counters
 from tests.app.models import Post
-from tests.sockets import open_socket
+from tests.support.sockets import open_socket
 
 SECONDS = float(os.environ.get("REALTIME_SOAK", "6"))
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(SECONDS * 2 + 120)]
@@ -77,7 +77,7 @@ async def visit(user, number, dice):
             room, name = f"r{dice.randrange(200)}", f"s{turn % 3}"
             match dice.randrange(9):
                 case 0 | 1 | 2:
-                    await socket.say(
+                    await socket.send_frame(
                         type="subscribe",
                         collection=dice.choice(["posts", "messages", "nonsense"]),
                         subscription=name,
@@ -86,13 +86,13 @@ async def visit(user, number, dice):
                         snapshot=dice.random() < 0.3,
                     )
                 case 3 | 4:
-                    await socket.say(type="join", room=room, state={"n": number}, history=2)
+                    await socket.send_frame(type="join", room=room, state={"n": number}, history=2)
                 case 5:
-                    await socket.say(type="leave", room=room)
+                    await socket.send_frame(type="leave", room=room)
                 case 6:
-                    await socket.say(type="unsubscribe", subscription=name)
+                    await socket.send_frame(type="unsubscribe", subscription=name)
                 case 7:
-                    await socket.say(type="broadcast", room=room, message=number)
+                    await socket.send_frame(type="broadcast", room=room, message=number)
                 case 8:
                     if dice.random() < 0.3:
                         await sync_to_async(permissions_changed)(user)
@@ -128,8 +128,8 @@ async def settled(hub):
         while (
             len(hub.connections) > 1
             or hub.rooms.rooms
-            or hub.rooms.pending_disconnects
-            or hub.rooms.pending_leaves
+            or hub.rooms.presence.pending_disconnects
+            or hub.rooms.presence.pending_leaves
             or len(hub.groups) > 2
             or await PresenceConnection.objects.acount()
         ):

@@ -1,14 +1,14 @@
-"""Fixtures of rooms."""
+"""Fixtures for the tests of rooms."""
 
 import pytest
 
 from django_cocobase_realtime.presence import base as backends
-from tests.rooms.steps import SHORT
+from tests.support.rooms import SHORT_TIMES
 
 
 @pytest.fixture(params=["database", "memory"])
 def presence(request, settings):
-    settings.COCOBASE_REALTIME = {"PRESENCE": {"BACKEND": request.param, **SHORT}}
+    settings.COCOBASE_REALTIME = {"PRESENCE": {"BACKEND": request.param, **SHORT_TIMES}}
     backends._backend.cache_clear()
 
 

@@ -50,7 +50,7 @@ async def test_whoever_is_entered_again_knows_how_many_there_are(realtime, user,
         await ada.join("r")
         await other.join("r")
         await ada.receive("presence")
-        members = Hub.current().rooms.members
+        members = Hub.current().rooms.presence
         (local,) = Hub.current().rooms.rooms.values()
         version, (one, two) = local.version, local.members.values()
         for number, (event, member, participants) in enumerate(
@@ -73,14 +73,14 @@ def test_redis_is_not_asked_twice_behind_our_back(redis, monkeypatch):
     monkeypatch.setattr(redis_backend, "TIMEOUT", 0.5)
     backend = RedisPresence(PresenceSettings(url=redis.url))
     assert backend.renew_lease("server", 10) is False
-    redis.freeze()
+    redis.suspend()
     thaw = threading.Timer(4, redis.thaw)
     thaw.start()
     began = time.monotonic()
     with pytest.raises(PresenceUnavailable):
         backend.renew_lease("server", 10)
     assert time.monotonic() - began < 2
-    redis.thaw()
+    redis.resume()
     thaw.cancel()
     thaw.join()
     backend.close()

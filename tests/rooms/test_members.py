@@ -4,7 +4,7 @@ import asyncio
 
 from asgiref.sync import sync_to_async
 
-from tests.rooms.steps import presence_of
+from tests.support.rooms import receive_presence
 
 
 async def test_one_person_on_three_tabs(realtime, user, bob, presence):
@@ -12,7 +12,7 @@ async def test_one_person_on_three_tabs(realtime, user, bob, presence):
         await watcher.join("r")
         async with realtime(user=user) as first, realtime(user=user) as second:
             assert (await first.join("r"))["participants"] == 2
-            assert await presence_of(watcher) == ("joined", "ada", 2)
+            assert await receive_presence(watcher) == ("joined", "ada", 2)
             reply = await second.join("r")
             assert reply["participants"] == 2
             assert [m["name"] for m in reply["members"]] == ["bob", "ada"]
@@ -22,7 +22,7 @@ async def test_one_person_on_three_tabs(realtime, user, bob, presence):
             await second.receive("left")
             assert await watcher.receive_nothing(1.5)  # two of three are gone
             assert await first.receive_nothing()
-        assert await presence_of(watcher) == ("left", "ada", 1)
+        assert await receive_presence(watcher) == ("left", "ada", 1)
         assert await watcher.receive_nothing()
 
 
@@ -31,7 +31,7 @@ async def test_a_reconnect_within_the_grace_is_no_departure(realtime, user, bob,
         await watcher.join("r")
         async with realtime(user=user) as ada:
             await ada.join("r", state={"mood": "fine"})
-            assert await presence_of(watcher) == ("joined", "ada", 2)
+            assert await receive_presence(watcher) == ("joined", "ada", 2)
         await asyncio.sleep(0.2)
         async with realtime(user=user) as ada:
             reply = await ada.join("r")
@@ -40,7 +40,7 @@ async def test_a_reconnect_within_the_grace_is_no_departure(realtime, user, bob,
             ]
             assert await watcher.receive_nothing(1.5)
             await ada.send({"type": "leave", "room": "r"})
-            assert await presence_of(watcher) == ("left", "ada", 1)
+            assert await receive_presence(watcher) == ("left", "ada", 1)
 
 
 async def test_who_has_no_user_leaves_at_once(realtime, api_key, user, presence):
@@ -49,8 +49,8 @@ async def test_who_has_no_user_leaves_at_once(realtime, api_key, user, presence)
         async with realtime(token=api_key) as one, realtime(token=api_key) as two:
             assert (await one.join("r"))["participants"] == 2
             assert (await two.join("r"))["participants"] == 3
-            assert [(await presence_of(watcher))[2] for _ in "ab"] == [2, 3]
-        gone = {(await presence_of(watcher))[0] for _ in "ab"}
+            assert [(await receive_presence(watcher))[2] for _ in "ab"] == [2, 3]
+        gone = {(await receive_presence(watcher))[0] for _ in "ab"}
         assert gone == {"left"}
 
 
@@ -83,7 +83,7 @@ async def test_unlisted(realtime, user, bob, presence):
         reply = await ghost.join("r", presence=False)
         assert (reply["participants"], reply["members"]) == (0, [])
         assert (await watcher.join("r"))["participants"] == 1
-        assert await presence_of(ghost) == ("joined", "bob", 1)
+        assert await receive_presence(ghost) == ("joined", "bob", 1)
         reply = await ghost.request({"type": "state", "room": "r", "state": {}})
         assert reply["code"] == "forbidden"
         await ghost.send({"type": "broadcast", "room": "r", "message": "boo"})
@@ -91,9 +91,9 @@ async def test_unlisted(realtime, user, bob, presence):
         await ghost.receive("event")
         # shows himself, and hides again
         assert (await ghost.join("r"))["participants"] == 2
-        assert await presence_of(watcher) == ("joined", "ada", 2)
+        assert await receive_presence(watcher) == ("joined", "ada", 2)
         assert (await ghost.join("r", presence=False))["participants"] == 1
-        assert await presence_of(watcher) == ("left", "ada", 1)
+        assert await receive_presence(watcher) == ("left", "ada", 1)
         await ghost.send({"type": "leave", "room": "r"})
         await ghost.receive("left")
         assert await watcher.receive_nothing()
@@ -105,7 +105,7 @@ async def test_a_kicked_user_does_not_linger(realtime, user, bob, presence):
     async with realtime(user=bob) as watcher, realtime(user=user) as ada:
         await watcher.join("r")
         await ada.join("r")
-        assert await presence_of(watcher) == ("joined", "ada", 2)
+        assert await receive_presence(watcher) == ("joined", "ada", 2)
         await sync_to_async(disconnect)(user=user)
         assert await ada.closed() == 4500
         frame = await watcher.receive("presence", timeout=2)

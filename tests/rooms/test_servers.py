@@ -10,7 +10,7 @@ import jwt
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.client import connect
+from tests.support.client import connect
 
 pytestmark = pytest.mark.server
 KEY = "a-shared-secret-of-more-than-32-bytes!"
@@ -92,7 +92,7 @@ async def test_a_killed_servers_members_are_gone_in_time_and_nobody_else(serve, 
     settings = {
         "JWT": JWT,
         "LIMITS": LIMITS,
-        "ROOMS": {"hall": {"permission": "tests.app.rooms.Watched"}},
+        "ROOMS": {"hall": {"permission": "tests.app.rooms.MembersForWatchers"}},
         "PRESENCE": {"BACKEND": backend},
     }
     start = lambda: serve("uvicorn", layers=redis.layer("pubsub"), settings=settings)  # noqa: E731

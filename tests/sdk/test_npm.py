@@ -11,8 +11,8 @@ from asgiref.sync import sync_to_async
 
 from django_cocobase_realtime.models import ApiKey
 from tests.app.models import Post
-from tests.chromium import ARGUMENTS, CHROMIUM, need_chromium
-from tests.npm import package
+from tests.support.chromium import ARGUMENTS, CHROMIUM, require_chromium
+from tests.support.npm import install_package
 
 pytestmark = pytest.mark.server
 HERE = Path(__file__).parent
@@ -23,7 +23,7 @@ ENTRIES = {"1.6.0": "dist/index.js", "1.5.2": "dist/core/core.js"}
 
 def cocobase(version):
     """The folder of the package."""
-    return package("cocobase", version, required_by="REQUIRE_SERVERS")
+    return install_package("cocobase", version, required_by="REQUIRE_SERVERS")
 
 
 class Sdk:
@@ -261,7 +261,7 @@ window.fetch = (url, ...rest) => nativeFetch(own(url), ...rest);
 async def test_in_a_browser(serve, transactional_db):
     from playwright.async_api import async_playwright, expect
 
-    need_chromium()
+    require_chromium()
     server = await asyncio.to_thread(lambda: serve("daphne", settings=LIMITS))
     _, key = await sync_to_async(ApiKey.objects.create_key)("browser")
     script = await asyncio.to_thread(

@@ -5,7 +5,7 @@ from django.contrib.auth.models import Group
 from django.core.management.base import BaseCommand
 
 from demo_project.board.models import Parcel, Post, Task
-from demo_project.board.people import COURIERS, DISPATCHER, DISPATCHERS
+from demo_project.board.users import COURIERS, DISPATCHER, DISPATCHERS
 
 TASKS = (
     ("Draw the map of the harbour", "todo", "Heron"),

@@ -1,0 +1,291 @@
+"""Break everything while rows change, and compare what clients heard with what was committed.
+
+Two servers (one daphne, one uvicorn), PostgreSQL, Redis, several writers with rollbacks and
+savepoints. Meanwhile Redis is killed, restarted, flushed and frozen, and servers are killed.
+Clients reconnect with their cursor. Exits 1 where anything was lost, invented, inverted or told
+twice, or where what a client has in the end is not what the table has.
+
+    python -m benchmarks.fault_injection --changes 100000
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import say, set_up
+
+
+def write(number: int, changes: int, path: str) -> None:
+    """One writer: commits, and notes each change once it is committed."""
+    import django
+
+    django.setup()
+    from django.db import transaction
+
+    from tests.app.models import Item
+
+    chance = random.Random(number)
+    own: list[int] = []
+    done = 0
+
+    class Undo(Exception):
+        pass
+
+    with Path(path).open("w") as file:
+        while done < changes:
+            noted: list[tuple[str, int, int]] = []
+            undo = chance.random() < 0.1
+            shared = chance.randint(1, 20)  # one a transaction: several would deadlock
+            try:
+                with transaction.atomic():
+                    for _ in range(chance.randint(1, 6)):
+                        try:
+                            with transaction.atomic():
+                                change = _change(chance, own, number, shared)
+                                if chance.random() < 0.1:
+                                    Item.objects.create(name=f"never {number} {time.time_ns()}")
+                                    raise Undo
+                            noted.append(change)
+                        except Undo:
+                            pass
+                    if undo:
+                        raise Undo
+            except Undo:
+                continue
+            for op, key, size in noted:
+                if op == "created":
+                    own.append(key)
+                elif op == "deleted" and key in own:
+                    own.remove(key)
+                file.write(json.dumps([op, key, size]) + "\n")
+            file.flush()
+            done += len(noted)
+
+
+def _change(chance: random.Random, own: list[int], number: int, shared: int) -> Any:
+    from tests.app.models import Item
+
+    # rows are shared: every writer updates the first ones, which nobody deletes
+    roll = chance.random()
+    if roll < 0.6 or not own:
+        item = Item.objects.select_for_update().get(pk=shared)
+        item.size = item.size + 1
+        item.save()
+        return ("updated", item.pk, item.size)
+    if roll < 0.85:
+        item = Item.objects.create(name=f"{number}-{time.time_ns()}-{chance.random()}")
+        return ("created", item.pk, 0)
+    key = chance.choice(own)
+    item = Item.objects.filter(pk=key).first()
+    if item is None:
+        item = Item.objects.create(name=f"{number}-{time.time_ns()}-{chance.random()}")
+        return ("created", item.pk, 0)
+    item.delete()
+    return ("deleted", key, 0)
+
+
+class Listener:
+    """A client that never gives up, and never starts over unless it is told to."""
+
+    def __init__(self, urls: list[str], key: str) -> None:
+        self.urls = urls
+        self.key = key
+        self.cursor: str | None = None
+        self.scope: str | None = None
+        self.seen: set[str] = set()
+        self.events: list[tuple[str, int, int]] = []
+        self.repeats = self.reconnects = 0
+        self.resyncs: Counter[str] = Counter()
+        self.ready = asyncio.Event()
+
+    async def run(self) -> None:
+        from websockets.exceptions import WebSocketException
+
+        turn = 0
+        while True:
+            turn += 1
+            try:
+                await self._listen(self.urls[turn % len(self.urls)])
+            except (OSError, WebSocketException, TimeoutError, AssertionError):
+                self.reconnects += 1
+                await asyncio.sleep(random.random())
+
+    async def _listen(self, url: str) -> None:
+        from tests.support.client import connect
+
+        async with connect(url, self.key, open_timeout=5) as client:
+            options = {} if self.cursor is None else {"since": self.cursor, "scope": self.scope}
+            reply = await client.subscribe("items", **options)
+            self.cursor, self.scope = reply["cursor"], reply["scope"]
+            if reply.get("resumed") is False:
+                self.resyncs[reply["resync"]["reason"]] += 1
+            self.ready.set()
+            while True:
+                frame = json.loads(await client.socket.recv())
+                if "cursor" in frame:
+                    self.cursor = frame["cursor"]
+                if frame["type"] != "event":
+                    continue
+                if frame["cursor"] in self.seen:
+                    self.repeats += 1
+                    continue
+                self.seen.add(frame["cursor"])
+                document = frame["document"]
+                size = 0 if frame["event"] == "deleted" else document["data"]["size"]
+                self.events.append((frame["event"], int(document["id"]), size))
+
+    def faults(self, truth: list[tuple[str, int, int]], rows: dict[int, int]) -> dict[str, int]:
+        heard, committed = Counter(self.events), Counter(truth)
+        sizes: dict[int, int] = {}
+        inverted = 0
+        state = dict.fromkeys(range(1, 21), 0)
+        for op, key, size in self.events:
+            if op == "updated":
+                inverted += size <= sizes.get(key, 0)
+                sizes[key] = size
+            if op == "deleted":
+                state.pop(key, None)
+            else:
+                state[key] = size
+        return {
+            "lost": (committed - heard).total(),
+            "phantoms or doubles": (heard - committed).total(),
+            "inverted": inverted,
+            "rows that differ in the end": len(set(state.items()) ^ set(rows.items())),
+            "resyncs": self.resyncs.total(),
+        }
+
+
+async def break_things(servers: list[Any], redis: Any, seconds: float, tally: Counter[str]) -> None:
+    chance = random.Random(7)
+    while True:
+        await asyncio.sleep(seconds * (0.5 + chance.random()))
+        what = chance.choice(["kill redis", "flush redis", "freeze redis", "kill server"])
+        tally[what] += 1
+        if what == "kill redis":
+            await asyncio.to_thread(redis.kill)
+            await asyncio.sleep(chance.random())
+            await asyncio.to_thread(redis.start)
+        elif what == "flush redis":
+            command = ["python", "-c", f"import redis; redis.Redis(port={redis.port}).flushall()"]
+            command[0] = sys.executable
+            await asyncio.to_thread(subprocess.run, command, check=True)
+        elif what == "freeze redis":
+            redis.suspend()
+            await asyncio.sleep(2 * chance.random())
+            redis.resume()
+        else:
+            server = chance.choice(servers)
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+
+
+async def main(arguments: argparse.Namespace) -> int:
+    from asgiref.sync import sync_to_async
+
+    from django_cocobase_realtime.models import ApiKey
+    from tests.app.models import Item
+    from tests.support.servers import AsgiServer, Redis
+
+    @sync_to_async
+    def prepare() -> str:
+        Item.objects.all()._raw_delete("default")
+        for key in range(1, 21):
+            Item.objects.create(pk=key, name=f"shared {key}")
+        from django.core.management import call_command
+        from django.core.management.color import no_style
+        from django.db import connection
+
+        for sql in connection.ops.sequence_reset_sql(no_style(), [Item]):
+            connection.cursor().execute(sql)
+        if arguments.triggers:
+            call_command("realtime_triggers", "install")
+        return ApiKey.objects.create_key("chaos")[1]
+
+    key = await prepare()
+    redis = Redis()
+    redis.start()
+    options = {"layers": redis.layer(arguments.layer), "settings": arguments.setting}
+    servers = [AsgiServer("daphne", **options), AsgiServer("uvicorn", **options)]
+    for server in servers:
+        await asyncio.to_thread(server.start)
+    urls = [server.socket_url for server in servers]
+    listeners = [Listener(urls[n % 2 :] + urls[: n % 2], key) for n in range(arguments.clients)]
+    tasks = [asyncio.create_task(listener.run()) for listener in listeners]
+    await asyncio.gather(*(listener.ready.wait() for listener in listeners))
+    folder = tempfile.mkdtemp()
+    each = arguments.changes // arguments.writers
+    paths = [f"{folder}/{n}" for n in range(arguments.writers)]
+    command = [sys.executable, "-m", "benchmarks.fault_injection", "--write"]
+    env = {**servers[0].env}
+    began = time.monotonic()
+    writers = [
+        await asyncio.create_subprocess_exec(*command, str(n), str(each), path, env=env)
+        for n, path in enumerate(paths)
+    ]
+    tally: Counter[str] = Counter()
+    chaos = asyncio.create_task(break_things(servers, redis, arguments.every, tally))
+    codes = [await writer.wait() for writer in writers]
+    chaos.cancel()
+    took = time.monotonic() - began
+    redis.resume()
+    if not redis.is_ready():
+        await asyncio.to_thread(redis.start)
+    for server in servers:
+        if not server.is_ready():
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+    truth = [tuple(json.loads(line)) for path in paths for line in Path(path).open()]
+    rows = await sync_to_async(lambda: dict(Item.objects.values_list("pk", "size")))()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and any(len(s.events) < len(truth) for s in listeners):
+        await asyncio.sleep(0.2)
+    await asyncio.sleep(1)
+    for task in tasks:
+        task.cancel()
+    for server in servers:
+        server.stop()
+    redis.stop()
+    writers_words = f"{arguments.writers} writers in {took:.0f} s"
+    say(f"{len(truth)} changes committed by {writers_words}; {dict(tally)}")
+    bad = any(codes)
+    for listener in listeners:
+        faults = listener.faults(truth, rows)
+        bad = bad or any(faults.values())
+        say(
+            f"client: {len(listener.events)} events, {listener.reconnects} reconnects, "
+            f"{listener.repeats} repeats dropped by cursor; {faults}"
+        )
+    say("FAULTY" if bad else "nothing lost, invented, inverted or told twice")
+    return int(bad)
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv:
+        number, changes, path = sys.argv[2:]
+        write(int(number), int(changes), path)
+        sys.exit(0)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--changes", type=int, default=5000)
+    parser.add_argument("--writers", type=int, default=4)
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--every", type=float, default=3.0, help="seconds between breakages")
+    parser.add_argument("--layer", choices=["core", "pubsub"], default="pubsub")
+    parser.add_argument("--triggers", action="store_true", help="capture by triggers")
+    chosen = parser.parse_args()
+    items = {"model": "app.Item", "capture": "triggers" if chosen.triggers else "signals"}
+    chosen.setting = {"COLLECTIONS": {"items": items}}
+    os.environ["REALTIME_TEST_SETTINGS"] = json.dumps(chosen.setting)
+    set_up("postgres")
+    sys.exit(asyncio.run(main(chosen)))

@@ -1,0 +1,67 @@
+"""Our application. A trigger hands a change to the hub as the feed does that numbered it."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+from django_cocobase_realtime.routing import realtime_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.site.settings")
+get_asgi_application()
+realtime = realtime_application()
+
+
+async def application(scope, receive, send):
+    from . import control
+
+    if scope["type"] == "websocket":
+        control.listen(emit)
+        await realtime(scope, receive, send)
+
+
+def emit(message):
+    if message.get("save"):
+        return _save(message)
+    _hand_over(message)
+    return None
+
+
+async def _save(message):
+    from .control import numbers
+    from .save import asave
+
+    for number in numbers(message):
+        message["reply"](number, await asave(number, message["classes"]))
+
+
+def _hand_over(message):
+    from django_cocobase_realtime.events import Change, now
+    from django_cocobase_realtime.hub.hub import Hub
+    from django_cocobase_realtime.pubsub.broker import broker
+
+    from . import document
+    from .control import numbers
+
+    hub = Hub.current()
+    collection = message.get("collection", "posts")
+    feed = hub.topics.topics[collection].tailer
+    changes = []
+    for number in numbers(message):
+        image = {"id": "1", **document.data(number, message["classes"])}
+        change = Change(
+            id=str(number),
+            collection=collection,
+            op="updated",
+            document_id="1",
+            transaction=f"{number:032x}",
+            at=now(),
+            before=image,
+            after=image,
+            changed=("body",),
+            epoch=feed.epoch,
+            seq=feed.seq + 1,
+        )
+        feed.receive(change)
+        changes.append(change)
+    for change in changes:
+        broker.publish_to_others(change)

@@ -1,0 +1,96 @@
+"""20 saves a second to 1,000 subscribers: milliseconds from commit to socket, p50 and p99.
+
+    python -m benchmarks.steady_rate                     # SQLite and PostgreSQL, each server
+
+Real saves in a thread of the server. Beside ours, in the same run and in turn, the floor: the
+same save of a model that nobody watches, then the raw ASGI loop over as many sockets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Any
+
+from benchmarks import results, targets
+from benchmarks.common import each_database, median, say, set_up
+from benchmarks.measure import Bench, up
+
+RATE = 20.0
+
+
+def measure(kind: str, subscribers: int, seconds: float, rounds: int) -> list[dict[str, Any]]:
+    """A row for the floor and one for ours."""
+    unwatched: dict[str, Any] = {"COLLECTIONS": {}}
+    floor = targets.raw_asgi(
+        kind, "save, then the raw ASGI loop", settings=unwatched, BENCH_DJANGO="1"
+    )
+    benches = [Bench(floor, subscribers), Bench(targets.realtime(kind, "realtime"), subscribers)]
+    told: dict[str, list[dict[str, Any]]] = {bench.target.name: [] for bench in benches}
+    try:
+        for bench in benches:
+            up(bench)
+            bench.load.paced([bench.target.server.control], RATE, 10, save=True)
+        for _ in range(rounds):
+            for bench in benches:
+                ports = [bench.target.server.control]
+                events = int(seconds * RATE)
+                told[bench.target.name].append(bench.load.paced(ports, RATE, events, save=True))
+    finally:
+        for bench in benches:
+            bench.stop()
+    return [
+        {
+            "server": kind,
+            "name": name,
+            "subscribers": subscribers,
+            "deliveries": sum(r["deliveries"] for r in each),
+            "p50_ms": median(r["p50_ms"] for r in each),
+            "p99_ms": median(r["p99_ms"] for r in each),
+            "max_ms": max(r["max_ms"] for r in each),
+            "lost": sum(r["lost"] for r in each),
+            "duplicates": sum(r["duplicates"] for r in each),
+            "misdirected": sum(r["misdirected"] for r in each),
+        }
+        for name, each in told.items()
+    ]
+
+
+def one(arguments: argparse.Namespace) -> None:
+    """One database; the rows on the last line."""
+    set_up(arguments.database, "benchmarks.site.settings")
+    rows = []
+    for kind in arguments.server:
+        say(f"\n{arguments.database}, {kind}, {arguments.subscribers} subscribers, {RATE:.0f}/s")
+        each = measure(kind, arguments.subscribers, arguments.seconds, arguments.rounds)
+        for row in each:
+            row["ms_over_floor"] = row["p99_ms"] - each[0]["p99_ms"]
+            say(
+                f"    {row['name']:30} p50 {row['p50_ms']:6.1f} ms  p99 {row['p99_ms']:6.1f} ms "
+                f"({row['ms_over_floor']:+.1f})  lost {row['lost']}  twice {row['duplicates']}"
+            )
+        rows += [{"database": arguments.database, **row} for row in each]
+    say(json.dumps(rows))
+
+
+def main() -> int:
+    rows = each_database("steady_rate")
+    say(f"\nwritten to {results.save('steady_rate', rows, rate=RATE).name}")
+    return int(any(row["lost"] + row["duplicates"] for row in rows if row["name"] == "realtime"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--database", choices=["sqlite", "postgres"], help="this one alone")
+    parser.add_argument("--server", nargs="+", choices=targets.KINDS, default=targets.KINDS)
+    parser.add_argument("--subscribers", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of a row in a round")
+    chosen = parser.parse_args()
+    if chosen.database:
+        os.environ.setdefault("REALTIME_TEST_SETTINGS", "")
+        one(chosen)
+    else:
+        sys.exit(main())

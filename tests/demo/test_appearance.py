@@ -1,0 +1,133 @@
+"""What the pages are like: for eyes, for keyboards, for assistive technology, on any screen."""
+
+import re
+
+import pytest
+
+from tests.support.npm import install_package
+
+from .conftest import picture
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+AXE = "4.10.3"
+PAGES = ("", "chat/", "traffic/", "plug/", "identities/")
+
+
+def axe():
+    """The source of axe-core."""
+    return (
+        install_package("axe-core", AXE, required_by="REQUIRE_BROWSER") / "axe.min.js"
+    ).read_text()
+
+
+async def fill(page, path):
+    """Something to look at."""
+    from playwright.async_api import expect
+
+    if path == "":
+        await expect(page.locator(".card").first).to_be_visible()
+        await expect(page.locator("#posts li").first).to_be_visible()
+    elif path == "chat/":
+        await page.fill("#message", "Has anybody seen the blue net?")
+        await page.press("#message", "Enter")
+        await expect(page.locator("#talk li").last).to_contain_text("echo")
+    elif path == "traffic/":
+        await page.get_by_role("button", name="50/s").click()
+        await expect(page.locator("#total")).to_have_text(re.compile(r"\d\d\d"), timeout=15_000)
+    elif path == "plug/":
+        await page.locator("#pull").click()
+        await expect(page.locator(".squares .made").first).to_be_visible(timeout=15_000)
+    elif path == "identities/":
+        await expect(page.locator("[data-who=ben] .parcels li").first).to_be_visible()
+        await page.get_by_label("Owner of A box of oranges").select_option("ben")
+        await expect(page.locator("[data-who=ben] .heard li").first).to_be_visible()
+        await page.get_by_label("Owner of A box of oranges").select_option("")
+        await expect(page.locator("[data-who=ben] .parcels li")).to_have_count(1)
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_it_is_fit_for_every_screen_and_reader(windows, path):
+    """Nothing hangs over the edge; axe-core finds nothing serious, dark and light."""
+    page = await windows.open(path, reduced_motion="reduce")
+    await fill(page, path)
+    await page.evaluate(axe())
+    for scheme in ("light", "dark"):
+        for width in (1280, 360):
+            await page.emulate_media(color_scheme=scheme)
+            await page.set_viewport_size({"width": width, "height": 800})
+            needed = await page.evaluate("document.documentElement.scrollWidth")
+            assert needed <= width, (scheme, width)
+            await picture(page, f"{path.strip('/') or 'board'}-{scheme}-{width}")
+            found = await page.evaluate("axe.run()")
+            assert len(found["passes"]) > 10
+            serious = [
+                (each["id"], [node["html"] for node in each["nodes"]][:5])
+                for each in found["violations"]
+                if each["impact"] in ("serious", "critical")
+            ]
+            assert serious == [], (scheme, width)
+
+
+async def test_everything_is_reached_by_tab_and_seen_to_be(windows):
+    page = await windows.open()
+    await page.locator(".card").first.wait_for()
+    reached = []
+    for _ in range(60):
+        await page.keyboard.press("Tab")
+        name, outline = await page.evaluate(
+            """() => {
+                const at = document.activeElement;
+                const label = at.labels?.[0]?.textContent;
+                const name = at.getAttribute("aria-label") ?? label ?? at.textContent;
+                const outline = getComputedStyle(at).outlineStyle;
+                return [at === document.body ? null : name.trim(), outline];
+            }"""
+        )
+        if name is None:
+            break
+        assert outline != "none", name
+        reached.append(name)
+    assert reached[0] == "Skip to the page"
+    for name in ("Board", "Filter cards by title", "moved by me", "New card", "New notice"):
+        assert name in reached
+    assert any(name.startswith("Move right: ") for name in reached)
+    assert any(name.startswith("Delete: ") for name in reached)
+    assert any(name.startswith("Withdraw: ") for name in reached)
+
+
+async def test_pages_state_a_strict_policy(windows, demo):
+    page = await windows.open()
+    for path in PAGES:
+        answer = await page.context.request.get(demo.url + path)
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        html = await answer.text()
+        assert " style=" not in html
+        assert "<style" not in html
+        assert not re.search(r"<script(?![^>]* src=)", html)
+
+
+async def test_who_wants_calm_gets_it(windows):
+    from playwright.async_api import expect
+
+    for motion, glides in (("no-preference", True), ("reduce", False)):
+        page = await windows.open(reduced_motion=motion)
+        await page.evaluate(
+            """() => {
+                window.glides = 0;
+                const animate = Element.prototype.animate;
+                Element.prototype.animate = function (...how) {
+                    if (how[1].id === "glide" && this.textContent.includes("gulls")) glides++;
+                    return animate.apply(this, how);
+                };
+            }"""
+        )
+        await page.locator("body[data-ready]").wait_for()
+        await page.get_by_role("button", name="Move right: Count the gulls before noon").click()
+        moved = page.locator("[data-column=doing] .card", has_text="Count the gulls before noon")
+        await expect(moved).to_be_visible()
+        # from one column to the other, not merely up or down
+        assert (await page.evaluate("window.glides") > 0) is glides
+        await page.get_by_role("button", name="Move left: Count the gulls before noon").click()
+        await expect(moved).to_have_count(0)

@@ -1,0 +1,178 @@
+"""What is said in rooms: history, durable rooms, idempotency, to one user, to everyone."""
+
+import time
+
+from asgiref.sync import sync_to_async
+
+from django_cocobase_realtime import abroadcast, broadcast, send_to_user
+from django_cocobase_realtime.models import ApiKey, RoomMessage
+from tests.support.rooms import configure
+
+
+async def test_a_history_of_long_broadcasts_is_read_up_to_a_bound(
+    realtime, user, settings, monkeypatch
+):
+    """Many who join at once and read slowly must not fill the memory with what was said."""
+    configure(settings, {"*": {"history": 300}})
+    monkeypatch.setattr("django_cocobase_realtime.rooms.history.MAX_BYTES", 3000)
+    async with realtime(user=user) as ada:
+        start = (await ada.join("r"))["cursor"]
+        for number in range(70):
+            await abroadcast("r", f"{number}" if number < 60 else f"{number} " + "x" * 1000)
+        last = [await ada.receive("event") for _ in range(70)][-1]["cursor"]
+    async with realtime(user=user) as ada:
+        await ada.join("r", history=300)
+        said = [(await ada.receive("event"))["message"][:3] for _ in "ab"]
+        assert said == ["68 ", "69 "]
+        assert await ada.receive_nothing()
+        await ada.send({"type": "leave", "room": "r"})
+        await ada.receive("left")
+        reply = await ada.join("r", since=start)
+        assert (reply["resumed"], reply["resync"]) == (False, {"reason": "replay_limit"})
+        assert reply["cursor"] == last
+        assert await ada.receive_nothing()
+
+
+async def test_history(realtime, user, bob, settings):
+    configure(settings, {"chat-*": {"history": 3}, "*": {}})
+    async with realtime(user=bob) as staff:
+        reply = await staff.join("chat-1", history=10)
+        start = reply["cursor"]
+        for number in range(5):
+            await staff.send({"type": "broadcast", "room": "chat-1", "message": number})
+        await staff.send(
+            {"type": "broadcast", "room": "chat-1", "message": "typing", "ephemeral": True}
+        )
+        events = [await staff.receive("event") for _ in range(6)]
+        assert [e["message"] for e in events] == [0, 1, 2, 3, 4, "typing"]
+        assert "cursor" not in events[5]
+        assert len({e["cursor"] for e in events[:5]}) == 5
+        await sync_to_async(broadcast)("chat-1", "from the server")
+        events.append(await staff.receive("event"))
+        async with realtime(user=user) as ada:
+            reply = await ada.join("chat-1", history=2)
+            assert reply["cursor"] == events[6]["cursor"]
+            past = [await ada.receive("event") for _ in range(2)]
+            assert [e["message"] for e in past] == [4, "from the server"]
+            assert all(e["replayed"] for e in past)
+            assert past[0]["cursor"] == events[4]["cursor"]
+            assert past[0]["sender"] == {"id": str(bob.pk), "name": "bob", "verified": True}
+            await ada.send({"type": "leave", "room": "chat-1"})
+            await ada.receive("left")
+            # since a cursor: all after it
+            reply = await ada.join("chat-1", since=events[3]["cursor"])
+            assert reply["resumed"] is True
+            assert [(await ada.receive("event"))["message"] for _ in "ab"] == [
+                4,
+                "from the server",
+            ]
+            for since, reason in [
+                (start, "retention"),
+                ("nonsense", "invalid_cursor"),
+                (events[3]["cursor"].rpartition(".")[0] + ".999", "ahead_of_head"),
+                (start.replace(start.split(".")[1], "abcdef01"), "epoch_changed"),
+            ]:
+                reply = await ada.join("chat-1", since=since, history=1)
+                assert (reply["resumed"], reply["resync"]) == (False, {"reason": reason})
+                assert (await ada.receive("event"))["message"] == "from the server"
+            reply = await ada.join("elsewhere", history=5, since=start)
+            assert reply["resync"] == {"reason": "not_kept"}
+            assert "cursor" not in reply
+            assert await ada.receive_nothing()
+    assert await RoomMessage.objects.acount() == 3
+
+
+async def test_what_is_said_while_the_past_is_read_comes_once(
+    realtime, user, settings, monkeypatch
+):
+    from django_cocobase_realtime.rooms import history
+
+    configure(settings, {"*": {"history": 10}})
+    look = history.read_history
+
+    def slow_look(*args):
+        broadcast("r", "early")  # kept, and on its way
+        time.sleep(0.3)
+        past = look(*args)
+        broadcast("r", "late")
+        time.sleep(0.3)
+        return past
+
+    monkeypatch.setattr(history, "read_history", slow_look)
+    async with realtime(user=user) as ada:
+        await ada.join("r", history=5)
+        early, late = await ada.receive("event"), await ada.receive("event")
+        assert (early["message"], early.get("replayed")) == ("early", True)
+        assert (late["message"], late.get("replayed")) == ("late", None)
+        assert await ada.receive_nothing()
+
+
+async def test_a_durable_room_tells_what_the_layer_lost(realtime, user, settings):
+    """Messages that no layer carried: from another process, or lost on the way."""
+    from django_cocobase_realtime.events import Broadcast, now
+    from django_cocobase_realtime.rooms import history
+
+    configure(settings, {"*": {"durable": True}})
+    async with realtime(user=user) as ada:
+        await ada.join("r")
+        for number in range(3):
+            event = Broadcast("r", "default", number, now())
+            await sync_to_async(history.append)(event, 100)
+        await abroadcast("r", "three")  # shows the gap
+        assert [(await ada.receive("event"))["message"] for _ in range(4)] == [0, 1, 2, "three"]
+        await sync_to_async(history.append)(Broadcast("r", "default", "silent", now()), 100)
+        assert (await ada.receive("event"))["message"] == "silent"  # found by a look
+        await abroadcast("r", "last")
+        assert (await ada.receive("event"))["message"] == "last"
+        assert await ada.receive_nothing()
+
+
+async def test_idempotency(realtime, user, bob, presence):
+    async with realtime(user=bob) as listener, realtime(user=user) as ada:
+        await listener.join("r")
+        await ada.join("r")
+        await listener.receive("presence")
+        say = {"type": "broadcast", "room": "r", "message": 1, "echo": False}
+        say |= {"idempotency_key": "k1", "id": 1}
+        assert await ada.request(say) == {"type": "sent", "room": "r", "id": 1}
+        again = await ada.request(say)
+        assert again == {"type": "sent", "room": "r", "id": 1, "duplicate": True}
+        assert (await ada.request({**say, "idempotency_key": ""}))["code"] == "bad_request"
+        await abroadcast("r", 2, idempotency_key="k1")
+        await abroadcast("r", 3, idempotency_key="k2")
+        await sync_to_async(broadcast)("r", 4, idempotency_key="k2")
+        await abroadcast("other room", 5, idempotency_key="k1")
+        assert [(await listener.receive("event"))["message"] for _ in "ab"] == [1, 3]
+        assert await listener.receive_nothing()
+
+
+async def test_direct_and_project_wide(realtime, user, bob, api_key):
+    elsewhere = (await sync_to_async(ApiKey.objects.create_key)("x", project="elsewhere"))[1]
+    async with (
+        realtime(user=user) as one,
+        realtime(user=user) as two,
+        realtime(user=bob) as other,
+        realtime(token=elsewhere) as far,
+    ):
+        await sync_to_async(send_to_user)(user, {"hello": "ada"})
+        for client in (one, two):
+            frame = await client.receive("event")
+            assert (frame["event"], frame["message"]) == ("direct", {"hello": "ada"})
+            assert frame["sender"] is None
+        await sync_to_async(send_to_user)(user, "not here", project="elsewhere")
+        await sync_to_async(broadcast)("*", "everybody")
+        for client in (one, two, other):
+            frame = await client.receive("event")
+            assert (frame["event"], frame["room"], frame["message"]) == (
+                "broadcast",
+                "*",
+                "everybody",
+            )
+        # what clients say there is for those who joined
+        await one.join("*")
+        await other.send({"type": "broadcast", "room": "*", "message": "x", "id": 1})
+        assert (await other.receive("error"))["code"] == "not_joined"
+        await one.send({"type": "broadcast", "room": "*", "message": "mine"})
+        assert (await one.receive("event"))["message"] == "mine"
+        for client in (two, other, far):
+            assert await client.receive_nothing()

@@ -1,0 +1,79 @@
+"""Permissions that tests name by their paths in settings."""
+
+import time
+
+from django.db.models import F
+
+from django_cocobase_realtime import permissions_changed
+from django_cocobase_realtime.permissions import (
+    DjangoModelPermissions,
+    IsAdminUser,
+    IsUser,
+    Permission,
+    owned_by,
+)
+
+OwnPosts = owned_by("owner")
+
+
+class Published(Permission):
+    def visible_to(self, identity):
+        return {"status": "published"}
+
+
+class TitlesOnly(Permission):
+    def fields_for(self, identity):
+        return ["title"]
+
+
+class TeamPosts(Permission):
+    """The user sees the rows whose project has the name of one of the user's groups."""
+
+    def visible_to(self, identity):
+        if identity.user is None:
+            return None
+        return {"project": {"in": identity.user.groups.values_list("name", flat=True)}}
+
+
+class RowQuery(Permission):
+    """Query the database for each row."""
+
+    checked = []
+
+    def has_object_permission(self, identity, post):
+        self.checked.append(post.pk)
+        if post.title == "broken":
+            raise RuntimeError("no")
+        return type(post).objects.filter(pk=post.pk, views=F("views")).exists() or post.views < 10
+
+
+class SmallForApps(Permission):
+    def visible_to(self, identity):
+        return {"size": {"lt": 5}} if identity.user is None else True
+
+
+class ChangesWhileChecked(Permission):
+    """Announce changed permissions during the check itself, ``times`` times."""
+
+    times = 0
+
+    def can_subscribe(self, identity, filters):
+        if ChangesWhileChecked.times:
+            ChangesWhileChecked.times -= 1
+            permissions_changed(identity.user)
+            time.sleep(0.2)
+        return True
+
+
+class FewViews(Permission):
+    def has_object_permission(self, identity, post):
+        return post.views < 10
+
+
+OwnOrPublished = OwnPosts | Published
+AdminOrOwn = IsAdminUser | (IsUser & OwnPosts)
+NotMine = ~OwnPosts
+PublishedFew = Published & FewViews
+NotFew = ~FewViews
+Models = DjangoModelPermissions
+OwnAllOrTitles = OwnPosts | (Published & TitlesOnly)

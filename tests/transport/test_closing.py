@@ -1,0 +1,49 @@
+"""What a connection is told at its end: what it missed comes before what happened later."""
+
+import pytest
+from asgiref.sync import sync_to_async
+
+from django_cocobase_realtime.hub.hub import Hub
+from django_cocobase_realtime.log.retention import rotate_epoch
+from django_cocobase_realtime.wire.codes import CloseCode
+from tests.app.models import Post
+from tests.support.sockets import open_socket
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+async def test_after_a_lost_position_no_later_event_hides_the_gap(api_key):
+    """Its cursor would be the one to come back with, and the gap be forgotten."""
+    async with open_socket(token=api_key) as socket:
+        await socket.send_frame(type="subscribe", collection="posts")
+        await socket.wait_for_frame("subscribed")
+        socket.reading.clear()  # what follows waits in the server
+        await Post.objects.acreate(title="in time")
+        await socket.wait_for_frame("event")
+        feed = Hub.current().topics.topics["posts"].tailer
+        epoch = feed.epoch
+        await sync_to_async(rotate_epoch)("default")
+        await socket.wait_until(lambda: feed.epoch != epoch)
+        seq = feed.seq
+        await Post.objects.acreate(title="after the gap")
+        await socket.wait_until(lambda: feed.seq > seq)
+        socket.reading.set()
+        await socket.wait_until(lambda: socket.close_code is not None)
+        kinds = [frame["type"] for frame in socket.frames]
+        assert kinds == ["authenticated", "subscribed", "event", "closing"]
+        assert socket.close_code == CloseCode.POSITION_LOST
+
+
+async def test_who_is_sent_away_hears_nothing_more(api_key):
+    async with open_socket(token=api_key) as socket:
+        await socket.send_frame(type="subscribe", collection="posts")
+        await socket.send_frame(type="join", room="r")
+        await socket.wait_for_frame("joined")
+        hub = Hub.current()
+        (connection,) = hub.connections.values()
+        connection.close(CloseCode.BAD_CREDENTIAL)
+        connection.writer.push_event('{"type": "event"}')
+        connection.writer.push('{"type": "presence"}')
+        await socket.wait_until(lambda: socket.close_code is not None)
+        kinds = [frame["type"] for frame in socket.frames]
+        assert kinds == ["authenticated", "subscribed", "joined", "closing"]
