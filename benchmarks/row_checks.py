@@ -62,7 +62,7 @@ async def measure(permission: type, subscribers: int, events: int) -> float:
         got += 1
 
     for number in range(subscribers):
-        writer = SimpleNamespace(push=push)
+        writer = SimpleNamespace(can_send_inline=False, push_event=lambda text, cursor: push(text))
         connection = Connection(str(number), writer, lambda code, retry_after_ms=None: None)
         connection.identity = Identity(f"key:{number}")
         grant = await sync_to_async(collection.grant)(connection.identity, {})
