@@ -18,7 +18,7 @@ except ImportError as missing:
         'The client needs websockets: pip install "django-cocobase-realtime[client]"'
     ) from missing
 
-from .backoff import Backoff, Pause
+from .backoff import Backoff
 from .errors import RealtimeError, Reply, logger
 from .protocol import EXPIRY_SHARE, Conversation, Frame
 
@@ -87,12 +87,12 @@ class Connection:
             code, closing = await self._attempt()
             lived = self.talk.lost()
             said = closing or {}
-            pause = self._backoff.after(code, said.get("retry_after_ms"), lived)
-            if pause is None:
+            delay = self._backoff.next_delay(code, said.get("retry_after_ms"), lived)
+            if delay is None:
                 reason = said.get("reason") or f"Closed by the server with {code}."
                 self._owner.on_over(RealtimeError(code, reason))
                 return
-            await self._rest(pause)
+            await self._wait_before_retry(delay)
 
     async def _attempt(self) -> tuple[int, Reply | None]:
         """One connection, to its end. Returns the close code, and the ``closing`` frame if any."""
@@ -107,10 +107,10 @@ class Connection:
             self._owner.on_error(RealtimeError("not_connected", repr(error)))
         return ABNORMAL, None
 
-    async def _rest(self, pause: Pause) -> None:
+    async def _wait_before_retry(self, delay: float) -> None:
         """Wait; by the wall clock, which goes on while a machine sleeps, but may be set back."""
-        self._owner.on_status("waiting", {"delay": pause.delay})
-        due, latest = now() + pause.delay, time.monotonic() + pause.delay
+        self._owner.on_status("waiting", {"delay": delay})
+        due, latest = now() + delay, time.monotonic() + delay
         while (left := min(due - now(), latest - time.monotonic())) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, 1.0))
 

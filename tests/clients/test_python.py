@@ -171,17 +171,17 @@ async def test_no_server_is_logged_and_tried_again(caplog):
 
 def test_backoff_agrees_with_the_registry_of_codes():
     for code in CloseCode:
-        pause = Backoff(lambda: 0.5).after(code, None, 0.0)
+        delay = Backoff(lambda: 0.5).next_delay(code, None, 0.0)
         if code.retry is Retry.STOP:
-            assert pause is None
+            assert delay is None
         elif code.retry is Retry.AT_ONCE:
-            assert pause.delay == 0
+            assert delay == 0
     grown = Backoff(lambda: 1.0)
-    delays = [grown.after(1006, None, 0.0).delay for _ in range(12)]
+    delays = [grown.next_delay(1006, None, 0.0) for _ in range(12)]
     assert delays[:4] == [0.5, 1, 2, 4]
     assert delays[-1] == 30
-    assert grown.after(1006, None, 60.0).delay == 0.5  # it had settled
-    assert grown.after(CloseCode.PERMISSIONS_CHANGED, None, 1.0).delay > 0  # not at once for ever
+    assert grown.next_delay(1006, None, 60.0) == 0.5  # the connection was stable
+    assert grown.next_delay(CloseCode.PERMISSIONS_CHANGED, None, 1.0) > 0  # not at once each time
 
 
 async def test_what_was_dropped_while_it_paused_comes_before_what_follows(script):
