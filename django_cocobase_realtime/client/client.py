@@ -223,7 +223,7 @@ class Realtime:
 
     def messages(self) -> AsyncIterator[Message]:
         """What the server says from here on to everyone in the project, or to this user."""
-        return self._talk.messages.read()
+        return self._talk.messages.iterate()
 
     # what the connection calls
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import RealtimeError, Reply, guarded
 from .messages import Document
-from .streams import Readers, Settled
+from .streams import Broadcaster, Ready
 
 if TYPE_CHECKING:
     from .protocol import Conversation
@@ -64,8 +64,8 @@ class Live:
         self._last: Document | None = None  # behind it there may be documents that we do not know
         self._shown: Documents = ()
         self._refilling = False
-        self._ready = Settled()
-        self._changes: Readers[Documents] = Readers()
+        self._ready = Ready()
+        self._changes: Broadcaster[Documents] = Broadcaster()
         self._readers: dict[object, Callable[[Documents], None]] = {}
         wanted = {"order": order, "limit": limit}
         snapshot: Any = {key: value for key, value in wanted.items() if value is not None} or True
@@ -85,7 +85,7 @@ class Live:
 
     def changes(self) -> AsyncIterator[Documents]:
         """The documents after each change from here on."""
-        return self._changes.read()
+        return self._changes.iterate()
 
     def subscribe(self, reader: Callable[[Documents], None]) -> Callable[[], None]:
         """Call ``reader`` with the documents, now and after each change; returns what ends that."""
@@ -104,7 +104,7 @@ class Live:
         Raises `RealtimeError` where that is refused, and the old ones stay.
         """
         self._subscription.update(options)
-        self._ready = ready = Settled(self._ready)
+        self._ready = ready = Ready(self._ready)
         await ready.wait()
 
     def stop(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CLOSED, RealtimeError, Reply, check
 from .messages import Message
-from .streams import Readers
+from .streams import Broadcaster
 from .subscription import Sink, Subscription
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Conversation:
     ) -> None:
         self.subscriptions: dict[str, Subscription] = {}
         self.rooms: dict[str, Room] = {}
-        self.messages: Readers[Message] = Readers()
+        self.messages: Broadcaster[Message] = Broadcaster()
         self.live = False
         self.user: Mapping[str, str] | None = None
         self.connection: str | None = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CLOSED, RealtimeError, Reply, check, guarded
 from .messages import Message, Presence
-from .streams import Readers, Settled
+from .streams import Broadcaster, Ready
 from .subscription import Seen
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class _Said:
     def __init__(self, frame: dict[str, Any], at: float) -> None:
         self.frame = frame
         self.at = at
-        self.sent = Settled()
+        self.sent = Ready()
 
 
 class Room:
@@ -59,9 +59,9 @@ class Room:
         self._joined = False
         self._seen = Seen()
         self._outbox: dict[_Said, None] = {}
-        self._ready = Settled()
-        self._messages: Readers[Message] = Readers()
-        self._presences: Readers[Presence] = Readers()
+        self._ready = Ready()
+        self._messages: Broadcaster[Message] = Broadcaster()
+        self._presences: Broadcaster[Presence] = Broadcaster()
 
     async def ready(self) -> Room:
         """Wait until joined. Raises `RealtimeError` where it is refused."""
@@ -115,14 +115,14 @@ class Room:
 
     def messages(self) -> AsyncIterator[Message]:
         """What is said from here on, and what ``history`` brings."""
-        return self._messages.read()
+        return self._messages.iterate()
 
     def __aiter__(self) -> AsyncIterator[Message]:
         return self.messages()
 
     def presence(self) -> AsyncIterator[Presence]:
         """Who comes, goes and changes state from here on; ``members`` is already so."""
-        return self._presences.read()
+        return self._presences.iterate()
 
     def leave(self) -> None:
         """Leave; readers end."""

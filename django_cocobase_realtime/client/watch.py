@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import RealtimeError, Reply
 from .messages import Document, Event
-from .streams import Queue, Settled
+from .streams import Queue, Ready
 from .subscription import Subscription
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class _Inbox:
         self.collection = collection
         self.buffer = buffer
         self.queue: Queue[Event] = Queue(self._drained)
-        self.ready = Settled()
+        self.ready = Ready()
         self.refused: RealtimeError | None = None
         self.subscription: Subscription | None = None
 
@@ -103,7 +103,7 @@ class Watch:
         Raises `RealtimeError` where that is refused, and the old ones stay in force.
         """
         self._subscription.update(options)
-        self._inbox.ready = ready = Settled(self._inbox.ready)
+        self._inbox.ready = ready = Ready(self._inbox.ready)
         await ready.wait()
 
     def stop(self) -> None:
