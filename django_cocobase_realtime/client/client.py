@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from .connection import Connection, Token, now
-from .errors import RealtimeError, guarded, logger
+from .errors import RealtimeError, call_safely, logger
 from .live import Compare, Live
 from .messages import Message
 from .room import Room
@@ -235,12 +235,12 @@ class Realtime:
         elif self._failed is None:
             self._live.clear()
         if self._tell_status is not None:
-            guarded(self._tell_status, status, detail)
+            call_safely(self._tell_status, status, detail)
 
     def on_error(self, error: RealtimeError) -> None:
         """An error that belongs to no request."""
         if self._tell_error is not None:
-            guarded(self._tell_error, error)
+            call_safely(self._tell_error, error)
         else:
             logger.error("%s", error)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import RealtimeError, Reply, guarded
+from .errors import RealtimeError, Reply, call_safely
 from .messages import Document
 from .streams import Broadcaster, Ready
 
@@ -91,7 +91,7 @@ class Live:
         """Call ``reader`` with the documents, now and after each change; returns what ends that."""
         key = object()
         self._readers[key] = reader
-        guarded(reader, self._shown)
+        call_safely(reader, self._shown)
 
         def stop() -> None:
             self._readers.pop(key, None)
@@ -126,14 +126,14 @@ class Live:
         if frame["event"] in ("left", "deleted"):
             self._known.pop(document["id"], None)
         else:
-            self._known[document["id"]] = Document.of(document)
+            self._known[document["id"]] = Document.from_frame(document)
         self._show()
 
     def on_snapshot(self, documents: list[Reply], truncated: bool) -> None:
         """The whole of it, in place of what was known; what is the same stays the same object."""
         old, self._known = self._known, {}
         for each in documents:
-            found = Document.of(each)
+            found = Document.from_frame(each)
             before = old.get(found.id)
             self._known[found.id] = before if before == found and before else found
         self._last = self._sorted()[-1] if truncated and self._known else None
@@ -181,7 +181,7 @@ class Live:
         self._shown = tuple(shown)
         self._changes.put(self._shown)
         for reader in list(self._readers.values()):
-            guarded(reader, self._shown)
+            call_safely(reader, self._shown)
 
     def _refill(self) -> None:
         if self._refilling:

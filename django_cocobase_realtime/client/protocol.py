@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import CLOSED, RealtimeError, Reply, check
+from .errors import CLOSED, RealtimeError, Reply, ensure_json
 from .messages import Message
 from .streams import Broadcaster
 from .subscription import Sink, Subscription
@@ -67,7 +67,7 @@ class Conversation:
 
     def subscribe(self, collection: str, options: Mapping[str, Any], sink: Sink) -> Subscription:
         """A subscription, asked for now or as soon as there is a connection."""
-        check(options)
+        ensure_json(options)
         self._last += 1
         name = f"{collection}#{self._last}"
         subscription = Subscription(self, name, collection, options, sink)
@@ -164,7 +164,7 @@ class Conversation:
                 for each in frame["events"]:
                     self._take(each)
             case "event" if frame["event"] == "direct" or frame.get("room") == "*":
-                self.messages.put(Message.of(frame))
+                self.messages.put(Message.from_frame(frame))
             case "event" if "room" in frame:
                 if room := self.rooms.get(frame["room"]):
                     room.said(frame)
@@ -181,7 +181,7 @@ class Conversation:
             case "closing":
                 self.closing = frame
             case "error":
-                self._on_error(RealtimeError.of(frame))
+                self._on_error(RealtimeError.from_frame(frame))
 
     _sent = 0.0
 
@@ -197,7 +197,7 @@ class Conversation:
     def _authenticated(self, reply: Reply) -> None:
         if reply["type"] == "error":
             if self.live:  # else the server closes, and says why
-                self._on_error(RealtimeError.of(reply))
+                self._on_error(RealtimeError.from_frame(reply))
             return
         self.user = reply.get("user")
         self.connection = reply.get("connection")

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import CLOSED, RealtimeError, Reply, check, guarded
+from .errors import CLOSED, RealtimeError, Reply, call_safely, ensure_json
 from .messages import Message, Presence
 from .streams import Broadcaster, Ready
 from .subscription import Seen
@@ -45,7 +45,7 @@ class Room:
         on_resync: Callable[[str], None] | None,
         clock: Callable[[], float],
     ) -> None:
-        check(state)
+        ensure_json(state)
         self.name = self.title = name
         self.members: tuple[Mapping[str, Any], ...] = ()
         self.participants = 0
@@ -78,7 +78,7 @@ class Room:
         """
         if self._talk.rooms.get(self.name) is not self:
             raise RealtimeError("closed", "The room was left.")
-        check(message)
+        ensure_json(message)
         frame = {"type": "broadcast", "room": self.name, "message": message}
         if not echo:
             frame["echo"] = False
@@ -92,7 +92,7 @@ class Room:
 
     async def set_state(self, state: Mapping[str, Any]) -> None:
         """Tell the others something about oneself, such as ``{"typing": True}``; at most 1 KiB."""
-        check(state)
+        ensure_json(state)
         self.state = state
         if not self._joined:
             return  # told with the join
@@ -102,7 +102,7 @@ class Room:
             if answered.done():
                 return
             if reply["type"] == "error" and reply is not CLOSED:
-                answered.set_exception(RealtimeError.of(reply))
+                answered.set_exception(RealtimeError.from_frame(reply))
             else:
                 answered.set_result(None)
 
@@ -167,7 +167,7 @@ class Room:
     def said(self, frame: Reply) -> None:
         """A ``broadcast`` event."""
         if self._seen.is_new(frame):
-            self._messages.put(Message.of(frame))
+            self._messages.put(Message.from_frame(frame))
 
     def present(self, frame: Reply) -> None:
         """A ``presence`` frame."""
@@ -189,7 +189,7 @@ class Room:
             if not reply.get("resumed"):
                 self._seen.cursor = reply.get("cursor")
             if "resync" in reply and self._on_resync is not None:
-                guarded(self._on_resync, reply["resync"]["reason"])
+                call_safely(self._on_resync, reply["resync"]["reason"])
             self.members, self.participants = tuple(reply["members"]), reply["participants"]
             self._ready.done()
             for said in list(self._outbox):
@@ -198,7 +198,7 @@ class Room:
             self._talk.later(reply["retry_after_ms"] / 1000, self.join)
         else:
             del self._talk.rooms[self.name]
-            error = RealtimeError.of(reply)
+            error = RealtimeError.from_frame(reply)
             self.end(error)
             self._on_error(error)
 
@@ -208,7 +208,7 @@ class Room:
                 return  # and again once we are back
             self._outbox.pop(said, None)
             if reply["type"] == "error":
-                said.sent.fail(RealtimeError.of(reply))
+                said.sent.fail(RealtimeError.from_frame(reply))
             else:
                 said.sent.done()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import CLOSED, RealtimeError, Reply, check
+from .errors import CLOSED, RealtimeError, Reply, ensure_json
 
 if TYPE_CHECKING:
     from .protocol import Conversation
@@ -103,7 +103,7 @@ class Subscription:
 
     def update(self, options: Mapping[str, Any]) -> None:
         """Replace some options. Refused ones leave the old subscription as it is."""
-        check(options)
+        ensure_json(options)
         self._next = {**(self._next or self._options), **options}
         if self._talk.live:
             self.start()
@@ -180,7 +180,7 @@ class Subscription:
                 self.start()
         else:
             del self._talk.subscriptions[self.name]
-        self._sink.on_error(RealtimeError.of(reply), over=not replacing)
+        self._sink.on_error(RealtimeError.from_frame(reply), over=not replacing)
 
     def _done(self) -> None:
         if self._next is None:

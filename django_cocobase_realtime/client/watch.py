@@ -29,14 +29,14 @@ class _Inbox:
         self.subscription: Subscription | None = None
 
     def on_event(self, frame: Reply) -> None:
-        self.queue.put(Event.of(frame))
+        self.queue.put(Event.from_frame(frame))
         subscription = self.subscription
         # without a log there is no place to go on from
         if len(self.queue) >= self.buffer and subscription and subscription.cursor:
             subscription.pause()
 
     def on_snapshot(self, documents: list[Reply], truncated: bool) -> None:
-        found = tuple(map(Document.of, documents))
+        found = tuple(map(Document.from_frame, documents))
         event = Event("snapshot", self.collection, documents=found, truncated=truncated)
         self.queue.put(event)
 
