@@ -9,11 +9,6 @@ from typing import Any
 
 logger = logging.getLogger("django_cocobase_realtime.client")
 
-Reply = Mapping[str, Any]
-
-# the reply to a request if the connection is lost before the server answers, or is not there
-CLOSED: Reply = {"type": "error", "code": "closed", "message": "The connection was lost."}
-
 
 class RealtimeError(Exception):
     """The server refused a request, or closed the connection for good.

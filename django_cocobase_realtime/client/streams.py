@@ -16,8 +16,8 @@ T = TypeVar("T")
 class Ready:
     """A result without a value: pending, done or failed.
 
-    Unlike a future, it may fail without anyone waiting for it. ``replaces`` is an earlier result
-    that nobody will set any more; it gets the same outcome, so that its waiters return.
+    Unlike a future, it may fail without being awaited. ``replaces`` is an earlier result that
+    this one supersedes; it gets the same outcome, so that its waiters return.
     """
 
     def __init__(self, replaces: Ready | None = None) -> None:

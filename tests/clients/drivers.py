@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from django_cocobase_realtime.client import Realtime, RealtimeError
-from django_cocobase_realtime.client import client as client_module
 from django_cocobase_realtime.client import connection as client_connection
 from tests.node import need_node
 from tests.servers import ROOT
@@ -151,8 +150,7 @@ class PythonDriver(Driver):
         self._tasks: list[asyncio.Task[None]] = []
         self._shift = 0.0
         self._db: Realtime | None = None
-        for module in (client_connection, client_module):
-            monkeypatch.setattr(module, "now", lambda: time.time() + self._shift)
+        monkeypatch.setattr(client_connection, "now", lambda: time.time() + self._shift)
 
     def tell(self, who: str, what: str, **fields: Any) -> None:
         self.put({"who": who, "what": what, **fields})

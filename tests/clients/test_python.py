@@ -87,7 +87,7 @@ async def test_a_slow_reader_bounds_what_is_kept(script):
     for n in range(1, 101):
         await connection.send(change(request, "created", str(n), f"c{n}"))
     await connection.receive("unsubscribe")
-    assert len(watch._inbox.queue) == 10
+    assert len(watch._buffer) == 10
     assert [(await anext(watch)).id for _ in range(10)] == [str(n) for n in range(1, 11)]
     # what came after the tenth is asked for again, from there
     request = await connection.receive("subscribe")
@@ -228,8 +228,8 @@ async def test_what_is_not_json_is_refused_where_it_is_said(script):
     with pytest.raises(TypeError):
         await watch.update(filters={"at": object()})
     assert room.state is None
-    assert list(db._talk.rooms) == ["chat"]
-    assert len(db._talk.subscriptions) == 1
+    assert list(db._protocol.rooms) == ["chat"]
+    assert len(db._protocol.subscriptions) == 1
     said_now = asyncio.create_task(room.broadcast("still there"))
     await connection.answer(await connection.receive("broadcast"), "sent", room="chat")
     await said_now
