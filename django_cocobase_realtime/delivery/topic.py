@@ -75,12 +75,13 @@ class CollectionTopic:
         visible = apply_soft_delete(change, self.collection)
         if visible is None:
             return
-        frames = ChangeFrames(visible, conf.limits.event_bytes)
         recipients, single = self.table.find_recipients(visible)
-        for each in recipients:
-            fan_out(each.writers, frames.text(each.frame_spec, each.event), frames.cursor)
-        if single:
-            self._deliver(frames, single, visible.seq or 0)
+        if recipients or single:
+            frames = ChangeFrames(visible, conf.limits.event_bytes)
+            for each in recipients:
+                fan_out(each.writers, frames.text(each.frame_spec, each.event), frames.cursor)
+            if single:
+                self._deliver(frames, single, visible.seq or 0)
         row_checked = self.table.find_row_checked(visible)
         if row_checked:
             self._row_permissions.put(visible, row_checked)
