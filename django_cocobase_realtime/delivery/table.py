@@ -129,7 +129,7 @@ class SubscriptionTable:
         self.discard(subscription)
         view, connection = subscription.query, subscription.connection
         indexes = (self._plain, self._transitions, self._row_checked)
-        known = next(filter(None, (index.known(view.filter) for index in indexes)), None)
+        known = next(filter(None, (index.find_equal(view.filter) for index in indexes)), None)
         if known is not None:  # one of each is enough
             subscription.query = replace(view, filter=known)
         if view.check is not None:
