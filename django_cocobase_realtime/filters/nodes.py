@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .operators import IN, OperandType, Operator
+from .operators import IN, Operator
 from .schema import Kind, Ref
 
 Values = tuple[Hashable] | frozenset[Hashable]
@@ -42,7 +42,7 @@ class Condition:
 
     def text(self) -> str:
         """Return the canonical text, which is equal for equal conditions on all servers."""
-        listed = self.operator.operand is OperandType.VALUES
+        listed = self.operator.operand == "values"
         operand = sorted(map(repr, self.operand)) if listed else repr(self.operand)
         return f"{'.'.join(map(repr, self.ref))} {self.operator.name} {operand}"
 

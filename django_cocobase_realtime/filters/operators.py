@@ -3,42 +3,37 @@
 A condition is made with an `Operator`. A `Shorthand` is a further name for conditions with
 existing operators: ``eq`` is ``in`` with one value, ``between`` is ``gte`` and ``lte``.
 
-To add an operator, add its entry to the table at the end of this module and its SQL to
-``orm.SQL``. For example, for an operator ``word`` whose operand is a text::
+To add an operator, describe it in the table at the end of this module, and its SQL in ``orm.SQL``.
+For example, an operator ``word`` for a whole word in a text, which the index may look for as a
+substring::
 
-    Operator("word", OperandType.TEXT, TEXTUAL, _has_word, substring=True)
+    WORD = Operator("word", "text", TEXTUAL, _has_word, substring=True)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
-from enum import Enum
 from operator import ge, gt, le, lt
-from typing import Any
+from typing import Any, Literal
 
 from .row import Predicate, Row
 from .schema import Kind, Ref
 
+OperandType = Literal[
+    "value", "ordered_value", "ordered_pair", "values", "text", "text_or_member", "boolean"
+]
+"""What an operator takes in a filter, and so which operand the parser makes of it.
 
-class OperandType(Enum):
-    """What an operator takes. The parser turns the value in the filter into the operand."""
-
-    # one value: 18 or "18" for an integer field; the operand is the coerced value
-    VALUE = "value"
-    # like VALUE, but without the booleans of JSON, which have no order
-    ORDERED_VALUE = "ordered value"
-    # two of these: [18, 65] or "18,65"; the operand is a pair
-    ORDERED_PAIR = "ordered pair"
-    # any number of values: [1, 2] or "1,2"; the operand is ``nodes.Values``
-    VALUES = "values"
-    # a text; the operand is the text without its case
-    TEXT = "text"
-    # a TEXT, but any scalar for a JSON field: the operand there is ``(tagged, folded)``, for "A"
-    # ``(("text", "A"), "a")`` and for 5 ``(("number", 5), None)``
-    TEXT_OR_MEMBER = "text or member"
-    # true, false, 1, 0, "true", "false", "1" or "0"; the operand is a bool
-    BOOLEAN = "boolean"
+- ``value``: one value, such as 18 or "18" for an integer field. The operand is the coerced value.
+- ``ordered_value``: the same, but none of JSON's booleans, which have no order.
+- ``ordered_pair``: two of these, as [18, 65] or "18,65". The operand is a pair.
+- ``values``: any number of values, as [1, 2] or "1,2". The operand is `nodes.Values`.
+- ``text``: a text. The operand is the text without its case.
+- ``text_or_member``: the same, but for a JSON field a text, number or boolean. The operand there is
+  ``(tagged, folded)``: ``(("text", "A"), "a")`` for "A", ``(("number", 5), None)`` for 5.
+- ``boolean``: true, false, 1, 0 or one of these as a text. The operand is a bool.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +52,8 @@ class FieldKinds:
 class Bound:
     """How an operand bounds the values that it matches."""
 
-    # the SQL operator: ">", ">=", "<" or "<="
-    sign: str
+    # in SQL
+    sign: Literal[">", ">=", "<", "<="]
     # whether values lie below the bound, not above it
     upper: bool
     # whether the bound itself is excluded
@@ -210,68 +205,35 @@ ANY = FieldKinds("all fields", frozenset(Kind))
 COMPARABLE = FieldKinds("values that can be compared", frozenset(Kind) - {Kind.OPAQUE})
 TEXTUAL = FieldKinds("text", frozenset({Kind.TEXT, Kind.ADDRESS, Kind.JSON}))
 
-IN = Operator("in", OperandType.VALUES, COMPARABLE, _is_in, equality=True)
-NOT_IN = Operator("notin", OperandType.VALUES, COMPARABLE, _is_not_in)
-GT = Operator(
-    "gt",
-    OperandType.ORDERED_VALUE,
-    COMPARABLE,
-    _is_greater,
-    bound=Bound(">", upper=False, strict=True),
+ABOVE = Bound(">", upper=False, strict=True)
+AT_LEAST = Bound(">=", upper=False, strict=False)
+BELOW = Bound("<", upper=True, strict=True)
+AT_MOST = Bound("<=", upper=True, strict=False)
+
+IN = Operator("in", "values", COMPARABLE, _is_in, equality=True)
+NOT_IN = Operator("notin", "values", COMPARABLE, _is_not_in)
+GT = Operator("gt", "ordered_value", COMPARABLE, _is_greater, bound=ABOVE)
+GTE = Operator("gte", "ordered_value", COMPARABLE, _is_greater_or_equal, bound=AT_LEAST)
+LT = Operator("lt", "ordered_value", COMPARABLE, _is_less, bound=BELOW)
+LTE = Operator("lte", "ordered_value", COMPARABLE, _is_less_or_equal, bound=AT_MOST)
+CONTAINS = Operator("contains", "text_or_member", TEXTUAL, _contains, substring=True)
+STARTS_WITH = Operator("startswith", "text", TEXTUAL, _starts_with, substring=True)
+ENDS_WITH = Operator("endswith", "text", TEXTUAL, _ends_with, substring=True)
+IS_NULL = Operator("isnull", "boolean", ANY, _is_null)
+
+EQ = Shorthand("eq", "value", COMPARABLE, lambda value: [(IN, (value,))])
+NE = Shorthand("ne", "value", COMPARABLE, lambda value: [(NOT_IN, (value,))])
+ICONTAINS = Shorthand("icontains", "text_or_member", TEXTUAL, CONTAINS.expand)
+BETWEEN = Shorthand(
+    "between", "ordered_pair", COMPARABLE, lambda pair: [(GTE, pair[0]), (LTE, pair[1])]
 )
-GTE = Operator(
-    "gte",
-    OperandType.ORDERED_VALUE,
-    COMPARABLE,
-    _is_greater_or_equal,
-    bound=Bound(">=", upper=False, strict=False),
-)
-LT = Operator(
-    "lt",
-    OperandType.ORDERED_VALUE,
-    COMPARABLE,
-    _is_less,
-    bound=Bound("<", upper=True, strict=True),
-)
-LTE = Operator(
-    "lte",
-    OperandType.ORDERED_VALUE,
-    COMPARABLE,
-    _is_less_or_equal,
-    bound=Bound("<=", upper=True, strict=False),
-)
-CONTAINS = Operator("contains", OperandType.TEXT_OR_MEMBER, TEXTUAL, _contains, substring=True)
-STARTS_WITH = Operator("startswith", OperandType.TEXT, TEXTUAL, _starts_with, substring=True)
-ENDS_WITH = Operator("endswith", OperandType.TEXT, TEXTUAL, _ends_with, substring=True)
-IS_NULL = Operator("isnull", OperandType.BOOLEAN, ANY, _is_null)
 
 OPERATORS: dict[str, Operator | Shorthand] = {
     entry.name: entry
     for entry in (
-        Shorthand("eq", OperandType.VALUE, COMPARABLE, lambda value: [(IN, (value,))]),
-        Shorthand("ne", OperandType.VALUE, COMPARABLE, lambda value: [(NOT_IN, (value,))]),
-        GT,
-        GTE,
-        LT,
-        LTE,
-        CONTAINS,
-        Shorthand(
-            "icontains",
-            OperandType.TEXT_OR_MEMBER,
-            TEXTUAL,
-            lambda operand: [(CONTAINS, operand)],
-        ),
-        STARTS_WITH,
-        ENDS_WITH,
-        IN,
-        NOT_IN,
-        IS_NULL,
-        Shorthand(
-            "between",
-            OperandType.ORDERED_PAIR,
-            COMPARABLE,
-            lambda pair: [(GTE, pair[0]), (LTE, pair[1])],
-        ),
+        *(EQ, NE, GT, GTE, LT, LTE),
+        *(CONTAINS, ICONTAINS, STARTS_WITH, ENDS_WITH),
+        *(IN, NOT_IN, IS_NULL, BETWEEN),
     )
 }
 """All operators by their name in filters, in the order in which messages list them."""

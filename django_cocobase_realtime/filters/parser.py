@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, assert_never
 
 from .filter import Filter
 from .keys import FieldNames
 from .nodes import NEVER, Condition, Node, Values, all_of, any_of, negate, values_of
-from .operators import OPERATORS, OperandType, Operator, Shorthand
+from .operators import OPERATORS, Operator, Shorthand
 from .schema import FieldSpec, InvalidFilter, Kind, Ref, Schema, coerce, fold
 
 
@@ -132,7 +132,7 @@ class _Parser:
         operand = self._parse_operand(operator, spec, value, key)
         if operand is None:
             return (NEVER,)
-        shared = operator.operand is OperandType.VALUE and kind in _SHARED_KINDS
+        shared = operator.operand == "value" and kind in _SHARED_KINDS
         make = _shared_condition if shared else Condition
         return [make(ref, kind, *expanded) for expanded in operator.expand(operand)]
 
@@ -143,11 +143,11 @@ class _Parser:
     ) -> Any:
         """Return the operand; None for null, with which a trusted filter matches nothing."""
         match operator.operand:
-            case OperandType.BOOLEAN:
+            case "boolean":
                 return self._parse_boolean(operator, value, key)
-            case OperandType.VALUES:
+            case "values":
                 return self._parse_values(spec, value, key)
-            case OperandType.ORDERED_PAIR:
+            case "ordered_pair":
                 return self._parse_pair(operator, spec, value, key)
         if value is None:
             self._check_null(key)
@@ -159,17 +159,19 @@ class _Parser:
                 f"this is {_with_article(kind)}."
             )
         match operator.operand:
-            case OperandType.VALUE:
+            case "value":
                 return self._coerce(spec, value, key)
-            case OperandType.ORDERED_VALUE:
+            case "ordered_value":
                 return self._parse_ordered(operator, spec, value, key)
-            case OperandType.TEXT_OR_MEMBER if kind is Kind.JSON:
+            case "text_or_member" if kind is Kind.JSON:
                 member = self._coerce(spec, value, key)
                 return member, fold(value) if isinstance(value, str) else None
-            case OperandType.TEXT | OperandType.TEXT_OR_MEMBER:
+            case "text" | "text_or_member":
                 if not isinstance(value, str):
                     raise InvalidFilter(f"{key!r}: {operator.name} takes a text.")
                 return fold(value)
+            case unknown:
+                assert_never(unknown)
 
     def _parse_boolean(self, operator: Operator | Shorthand, value: Any, key: str) -> bool:
         try:

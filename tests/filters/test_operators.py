@@ -6,7 +6,6 @@ from django_cocobase_realtime.filters import FilterIndex, InvalidFilter, Row, pa
 from django_cocobase_realtime.filters.operators import (
     OPERATORS,
     TEXTUAL,
-    OperandType,
     Operator,
     Shorthand,
 )
@@ -18,13 +17,13 @@ from tests.filters import strategies
 from tests.filters.test_extremes import CODEC, SCHEMA
 
 OPERANDS = {
-    OperandType.VALUE: 5,
-    OperandType.ORDERED_VALUE: 5,
-    OperandType.ORDERED_PAIR: (5, 7),
-    OperandType.VALUES: (5,),
-    OperandType.TEXT: "a",
-    OperandType.TEXT_OR_MEMBER: "a",
-    OperandType.BOOLEAN: True,
+    "value": 5,
+    "ordered_value": 5,
+    "ordered_pair": (5, 7),
+    "values": (5,),
+    "text": "a",
+    "text_or_member": "a",
+    "boolean": True,
 }
 
 
@@ -62,9 +61,9 @@ def test_entry_and_its_sql_add_an_operator(monkeypatch):
     def same_sql(text, params, sought, position):
         return f"{text} = %s", [*params, sought]
 
-    same = Operator("same", OperandType.TEXT, TEXTUAL, compile_same, substring=True)
+    same = Operator("same", "text", TEXTUAL, compile_same, substring=True)
     monkeypatch.setitem(OPERATORS, "same", same)
-    alias = Shorthand("iexact", OperandType.TEXT, TEXTUAL, lambda text: [(same, text)])
+    alias = Shorthand("iexact", "text", TEXTUAL, lambda text: [(same, text)])
     monkeypatch.setitem(OPERATORS, "iexact", alias)
     monkeypatch.setitem(SQL, same, _search_sql(same_sql, jsonb_matches(same_sql)))
 
