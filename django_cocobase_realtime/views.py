@@ -19,7 +19,8 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 from .auth.backends import AuthenticationUnavailable
 from .auth.http import identify
 from .conf import conf
-from .declarations.room import Room, room_registry
+from .declarations.registry import room_registry
+from .declarations.room import Room
 from .events import Broadcast, now
 from .identity import Identity
 from .presence.base import PresenceUnavailable, RoomListing

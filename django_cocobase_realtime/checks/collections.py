@@ -12,7 +12,7 @@ from django.utils.module_loading import import_string
 
 from ..conf import SETTING, conf
 from ..declarations.collection import Collection
-from ..declarations.registry import from_settings, registry
+from ..declarations.registry import registry
 from ..declarations.serialization import is_secret_looking
 from ..permissions import Combination
 from .messages import error, info, warning
@@ -38,15 +38,13 @@ def check_collections() -> list[CheckMessage]:
             )
         else:
             try:
-                collection = from_settings(name, declared[name])
+                collection = registry.from_settings(name, declared[name])
             except ImproperlyConfigured as problem:
                 found.append(error(4, str(problem)))
             else:
                 found += _collection(name, collection)
     for name, cls in registry.registered.items():
-        collection = cls()
-        collection.__dict__["name"] = name
-        found += _collection(name, collection)
+        found += _collection(name, registry.from_class(name, cls))
     return found
 
 

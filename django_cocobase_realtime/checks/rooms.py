@@ -11,7 +11,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from ..conf import PRESENCE_KEYS, SETTING, PresenceSettings, conf
-from ..declarations.room import PERMISSION_METHODS, Room, from_settings, room_registry
+from ..declarations.registry import room_registry
+from ..declarations.room import PERMISSION_METHODS, Room
 from .messages import error, warning
 
 BACKENDS = ("database", "memory", "redis")
@@ -38,7 +39,7 @@ def declarations() -> Iterator[CheckMessage]:
             )
             continue
         try:
-            room = from_settings(pattern, declaration)
+            room = room_registry.from_settings(pattern, declaration)
         except ImproperlyConfigured as problem:
             yield error(91, str(problem))
             continue
@@ -46,7 +47,7 @@ def declarations() -> Iterator[CheckMessage]:
         yield from _room(pattern, room)
     for pattern, cls in room_registry.registered.items():
         patterns.append(pattern)
-        yield from _room(pattern, cls())
+        yield from _room(pattern, room_registry.from_class(pattern, cls))
     yield from _shadowed(patterns)
 
 

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from ..declarations.room import RoomGrant, room_registry
+from ..declarations.registry import room_registry
+from ..declarations.room import RoomGrant
 from ..hub.hub import Hub
 from ..presence.base import PresenceUnavailable
 from ..protocol import effects as do

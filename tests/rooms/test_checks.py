@@ -5,7 +5,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_cocobase_realtime import Room, register_room
 from django_cocobase_realtime.checks import check_settings
-from django_cocobase_realtime.declarations.room import room_registry
+from django_cocobase_realtime.declarations.registry import room_registry
 
 
 class Guests:
