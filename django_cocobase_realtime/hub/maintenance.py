@@ -16,7 +16,7 @@ from ..declarations.registry import registry
 from ..identity import Identity
 from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
-from ..log.follow import streams_behind
+from ..log.reader import streams_behind
 from ..log.retention import trim as trim_log
 from ..transport.connection import NATIVE, Connection
 from ..utils.concurrency import run_in_threadpool

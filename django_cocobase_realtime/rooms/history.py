@@ -13,9 +13,10 @@ import msgspec
 from django.db import OperationalError
 
 from ..events import Broadcast, decode, encode
-from ..log.cursor import InvalidCursor, Position
-from ..log.cursor import decode as decode_cursor
+from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
+from ..log.reader import StreamRange
+from ..log.recovery import Resync, recover
 from ..models import RoomMessage, RoomStream
 from ..presence.base import RoomKey
 from ..utils.transactions import database_for, write_transaction
@@ -105,17 +106,11 @@ def read_history(key: RoomKey, last: int, since: str | None, kept: int) -> Histo
 
 
 def _resume(key: RoomKey, since: str, head: Position, kept: int) -> tuple[int, str | None]:
+    available = StreamRange(head.epoch, head.seq, max(head.seq - kept, 0))
     try:
-        after = decode_cursor(_stream(key), since)
-    except InvalidCursor:
-        return 0, "invalid_cursor"
-    if after.epoch != head.epoch:
-        return 0, "epoch_changed"
-    if after.seq > head.seq:
-        return 0, "ahead_of_head"
-    if after.seq < head.seq - kept:
-        return 0, "retention"
-    return after.seq, None
+        return recover(_stream(key), since, available).seq, None
+    except Resync as resync:
+        return 0, resync.reason
 
 
 def _read(using: str, stream: RoomStream, after: int, upto: int) -> tuple[list[Broadcast], bool]:

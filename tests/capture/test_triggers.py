@@ -12,7 +12,7 @@ from django_cocobase_realtime.capture.triggers import install, is_installed, rem
 from django_cocobase_realtime.checks import check_database, check_settings
 from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.declarations.serialization import RowCodec
-from django_cocobase_realtime.log.models import LogEvent
+from django_cocobase_realtime.models import LogEvent
 from django_cocobase_realtime.operations import RealtimeTriggers
 from tests.app.models import Everything, Item, UuidThing
 from tests.test_documents import EXAMPLES, values
