@@ -20,13 +20,12 @@ class RealtimeConfig(AppConfig):
     def ready(self) -> None:
         """Find collections, watch their models, check the settings."""
         from . import checks  # noqa: F401 - registers
-        from .auth import revocation, rights
+        from .auth import revocation
         from .filters import sql
 
         autodiscover_modules("realtime")
         _sync()
         revocation.connect()
-        rights.connect()
         sql.connect()
         setting_changed.connect(_on_setting_changed, dispatch_uid="django_cocobase_realtime")
 

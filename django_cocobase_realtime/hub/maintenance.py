@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..auth import backends
-from ..auth.rights import Fingerprint, permission_fingerprints
+from ..auth.users import Fingerprint, permission_fingerprints
 from ..conf import conf
 from ..declarations.registry import registry
 from ..identity import Identity
