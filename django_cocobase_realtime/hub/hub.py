@@ -38,7 +38,7 @@ from ..rooms.broadcasts import deliver_direct
 from ..rooms.room_manager import RoomManager
 from ..transport.batches import FrameBatcher
 from ..transport.connection import Connection
-from ..utils.tasks import run_shielded
+from ..utils.concurrency import run_shielded
 from ..wire.codes import CloseCode
 from . import maintenance as upkeep
 from .reauthorization import reauthorize, suspend

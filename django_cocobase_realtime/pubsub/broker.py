@@ -36,7 +36,7 @@ from ..events import (
     PresenceChange,
     encode,
 )
-from ..utils.tasks import spawn_task
+from ..utils.concurrency import spawn_task
 from .layer import MESSAGE_TYPE, ORIGIN, SEND_TIMEOUT, channel_layer, is_in_memory
 from .names import CONTROL_GROUP, collection_group, room_group
 
