@@ -18,7 +18,7 @@ from ..log.cursor import encode as encode_cursor
 from ..log.reader import StreamRange
 from ..log.recovery import Resync, recover
 from ..models import RoomMessage, RoomStream
-from ..presence.base import RoomKey
+from ..presence.base import RoomKey, chunks_by_project
 from ..utils.transactions import database_for, write_transaction
 
 MAX_ATTEMPTS = 50
@@ -151,14 +151,10 @@ def read_after(key: RoomKey, after: int) -> list[Broadcast]:
 
 def heads(keys: Iterable[RoomKey]) -> dict[RoomKey, Position]:
     """The last number given in each room."""
-    projects: dict[str, list[str]] = {}
-    for project, name in keys:
-        projects.setdefault(project, []).append(name)
     streams = RoomStream.objects.using(database_for(RoomStream))
     found: dict[RoomKey, Position] = {}
-    for project, names in projects.items():
-        for start in range(0, len(names), CHUNK_SIZE):
-            part = streams.filter(project=project, name__in=names[start : start + CHUNK_SIZE])
-            for name, epoch, head in part.values_list("name", "epoch", "head"):
-                found[project, name] = Position(epoch, head)
+    for project, names in chunks_by_project(keys, CHUNK_SIZE):
+        part = streams.filter(project=project, name__in=names)
+        for name, epoch, head in part.values_list("name", "epoch", "head"):
+            found[project, name] = Position(epoch, head)
     return found
