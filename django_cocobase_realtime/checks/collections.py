@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection as Container
 from collections.abc import Iterator, Mapping
 
-from django.apps import apps
 from django.core.checks import CheckMessage
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, router
@@ -15,6 +14,7 @@ from ..conf import SETTING, conf
 from ..declarations.collection import Collection, trigger_name
 from ..declarations.registry import registry
 from ..declarations.serialization import is_secret_looking
+from ..models import LogEvent
 from ..permissions import Combination
 from .base import error, info, warning
 
@@ -168,8 +168,7 @@ def _check_classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
 
 def _check_log_tables(name: str, collection: Collection) -> Iterator[CheckMessage]:
     using = collection.database
-    log = apps.get_model("cocobase_realtime", "LogEvent")
-    if not router.allow_migrate_model(using, log):
+    if not router.allow_migrate_model(using, LogEvent):
         yield error(
             15,
             f"Collection {name!r} is in database {using!r}, which the routers keep the log out of.",

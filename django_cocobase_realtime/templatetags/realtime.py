@@ -35,13 +35,13 @@ def realtime(
     attributes = {"src": static(SCRIPT), "data-realtime-url": url}
     if token:
         attributes["data-realtime-token"] = token
-    any_nonce: Any = nonce
-    if any_nonce is None:
-        any_nonce = context.get("csp_nonce")
-    if any_nonce is None:
-        any_nonce = getattr(context.get("request"), "csp_nonce", None)
+    nonce_value: Any = nonce
+    if nonce_value is None:
+        nonce_value = context.get("csp_nonce")
+    if nonce_value is None:
+        nonce_value = getattr(context.get("request"), "csp_nonce", None)
     # a lazy nonce is false until it is converted to a string
-    if any_nonce is not None and str(any_nonce):
-        attributes["nonce"] = str(any_nonce)
+    if nonce_value is not None and str(nonce_value):
+        attributes["nonce"] = str(nonce_value)
     pairs = format_html_join("", ' {}="{}"', attributes.items())
     return format_html('<script type="module"{}></script>', pairs)
