@@ -9,7 +9,7 @@ from django.utils.functional import SimpleLazyObject
 from django_cocobase_realtime import permissions_changed
 from django_cocobase_realtime.hub.hub import Hub
 from tests.app.models import Post
-from tests.e2e.test_in_process import token
+from tests.support.tokens import create_token
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -20,11 +20,11 @@ async def test_a_new_token_keeps_no_old_one_alive_nor_dies_with_it(realtime, use
         "REVOCATION_POLL": 1.0,
         "JWT": {"KEY": "a-shared-secret-of-more-than-32-bytes!"},
     }
-    async with realtime(token=token(user)) as old:
+    async with realtime(token=create_token(user)) as old:
         fresh = await type(user).objects.aget(pk=user.pk)
         fresh.set_password("new")
         await type(user).objects.filter(pk=user.pk).aupdate(password=fresh.password)
-        async with realtime(token=token(user)) as new:
+        async with realtime(token=create_token(user)) as new:
             if first == "new":  # the order in which they are looked at
                 connections = Hub.current().connections
                 id = next(iter(connections))

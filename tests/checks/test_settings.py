@@ -146,7 +146,7 @@ def test_a_runserver_without_sockets(settings, monkeypatch, argv, home, ids):
     assert [m.id.removeprefix("cocobase_realtime.") for m in check_settings()] == ids
 
 
-class Elsewhere:
+class OtherDatabaseRouter:
     """Posts live in the other database; replicas and the log do as the test says."""
 
     log, reads = True, "other"
@@ -161,16 +161,16 @@ class Elsewhere:
         return self.log if db == "other" and app_label == "cocobase_realtime" else None
 
 
-class WithoutLog(Elsewhere):
+class WithoutLog(OtherDatabaseRouter):
     log = False
 
 
-class Replica(Elsewhere):
+class Replica(OtherDatabaseRouter):
     reads = "default"
 
 
 @pytest.mark.parametrize(
-    ("router", "ids"), [(Elsewhere, []), (WithoutLog, ["E015"]), (Replica, ["W016"])]
+    ("router", "ids"), [(OtherDatabaseRouter, []), (WithoutLog, ["E015"]), (Replica, ["W016"])]
 )
 def test_routers_and_the_log(settings, router, ids):
     settings.DEBUG = True

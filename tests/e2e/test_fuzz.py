@@ -19,8 +19,8 @@ from websockets.sync.client import connect
 from django_cocobase_realtime.models import ApiKey
 from django_cocobase_realtime.wire.codes import ErrorCode
 from tests.app.models import Post
-from tests.e2e.test_in_process import token
 from tests.support import fuzz_inputs
+from tests.support.tokens import create_token
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "100"))
 SECRET = "xyzzy"
@@ -73,7 +73,7 @@ class World:
         make = ApiKey.objects.create_key
         self.key, self.publish_key = make("own")[1], make("own server", can_publish=True)[1]
         self.other_key = make("other", project="other", can_publish=True)[1]
-        self.token = token(ada)
+        self.token = create_token(ada)
         self.hidden = {"title": SECRET, "body": SECRET, "project": "other", "owner": eve}
         self.hidden |= {"status": "draft", "views": 50}
         self.shown = {"title": "shown", "body": "", "project": "default", "owner": ada}
@@ -88,7 +88,10 @@ class World:
             cursor = json.loads(self.honest.recv())["cursor"]
         other = self.open("", {"type": "auth", "token": self.other_key})
         other.recv()
-        self.places = {"OTHER-KEY": self.other_key, "OTHER-USER": token(eve, project="other")}
+        self.places = {
+            "OTHER-KEY": self.other_key,
+            "OTHER-USER": create_token(eve, project="other"),
+        }
         self.places["CURSOR-posts"] = cursor
         self.other = other
         for room in ("kept-1", "durable-1", f"{SECRET}-room"):

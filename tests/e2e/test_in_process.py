@@ -13,7 +13,7 @@ from tests.app.models import Author, Post
 KEY = "a-shared-secret-of-more-than-32-bytes!"
 
 
-def token(user, seconds=3600, **claims):
+def create_token(user, seconds=3600, **claims):
     expires = datetime.now(UTC) + timedelta(seconds=seconds)
     return jwt.encode({"sub": str(user.pk), "exp": expires, **claims}, KEY, "HS256")
 
@@ -174,8 +174,11 @@ async def test_auth_must_come_in_time(realtime, transactional_db, settings):
 
 
 async def test_a_token_expires_on_the_live_connection_unless_it_is_refreshed(realtime, user):
-    async with realtime(token=token(user, 2)) as client, realtime(token=token(user, 2)) as other:
-        reply = await client.request({"type": "auth", "token": token(user, 60), "id": 9})
+    async with (
+        realtime(token=create_token(user, 2)) as client,
+        realtime(token=create_token(user, 2)) as other,
+    ):
+        reply = await client.request({"type": "auth", "token": create_token(user, 60), "id": 9})
         assert reply["type"] == "authenticated"
         assert reply["user"] == {"id": str(user.pk), "name": "ada"}
         assert await other.closed() == 4110
@@ -186,11 +189,11 @@ async def test_a_failed_refresh_changes_nothing_and_a_foreign_one_is_the_end(
     realtime, user, django_user_model
 ):
     bob = await django_user_model.objects.acreate(username="bob")
-    async with realtime(token=token(user)) as client:
+    async with realtime(token=create_token(user)) as client:
         reply = await client.request({"type": "auth", "token": "nonsense"})
         assert reply["code"] == "authentication_failed"
         assert (await client.request({"type": "ping"}))["type"] == "pong"
-        reply = await client.request({"type": "auth", "token": token(bob)})
+        reply = await client.request({"type": "auth", "token": create_token(bob)})
         assert reply["code"] == "authentication_failed"
         assert await client.closed() == 4500
 
@@ -209,7 +212,7 @@ async def test_a_key_revoked_behind_our_back_is_cut_within_five_seconds(realtime
 
 
 async def test_an_inactive_user_is_cut(realtime, user):
-    async with realtime(token=token(user)) as client:
+    async with realtime(token=create_token(user)) as client:
         user.is_active = False
         await user.asave()
         assert await client.closed(5) == 4500

@@ -218,12 +218,12 @@ async def test_rooms_are_right_after_redis_stood_still(serve, api_key, redis, ki
             )
             # by names, of which some are in one room and some come back to it
             rooms.append((db, await db.room("hall").ready()))
-        await call(redis.freeze)
+        await call(redis.suspend)
         for db, room in rooms[:3]:
             room.leave()
             assert db.room("hall") is not room
         await asyncio.sleep(7)
-        await call(redis.thaw)
+        await call(redis.resume)
         rooms = [(db, db.room("hall")) for db, _ in rooms]
         async with asyncio.timeout(40):
             for _, room in rooms:

@@ -74,7 +74,7 @@ def test_redis_is_not_asked_twice_behind_our_back(redis, monkeypatch):
     backend = RedisPresence(PresenceSettings(url=redis.url))
     assert backend.renew_lease("server", 10) is False
     redis.suspend()
-    thaw = threading.Timer(4, redis.thaw)
+    thaw = threading.Timer(4, redis.resume)
     thaw.start()
     began = time.monotonic()
     with pytest.raises(PresenceUnavailable):
