@@ -1,4 +1,4 @@
-"""API keys for people: the command and the admin."""
+"""The command ``realtime_key``."""
 
 import io
 from datetime import timedelta
@@ -19,18 +19,18 @@ def run(*args):
     return out.getvalue()
 
 
-def test_create_prints_the_key_alone_last():
+def test_create_prints_key_on_last_line():
     key = run("create", "phone app", "--project", "p", "--publish").splitlines()[-1]
     identity = authenticate(key, {})
     assert (identity.project, identity.can_publish) == ("p", True)
 
 
-def test_create_for_a_user_and_for_a_while(django_user_model):
+def test_create_with_user_and_expiry(django_user_model):
     ada = django_user_model.objects.create_user("ada")
     key = run("create", "bot", "--user", "ada", "--expires-in", "1").strip()
     assert authenticate(key, {}).user == ada
-    left = ApiKey.objects.get().expires_at - timezone.now()
-    assert timedelta(hours=23) < left <= timedelta(days=1)
+    lifetime = ApiKey.objects.get().expires_at - timezone.now()
+    assert timedelta(hours=23) < lifetime <= timedelta(days=1)
     run("create", "later", "--expires-at", "2100-01-01T00:00Z")
 
 
@@ -48,13 +48,13 @@ def test_create_for_a_user_and_for_a_while(django_user_model):
         [],
     ],
 )
-def test_mistakes_are_told(args):
+def test_invalid_arguments_are_rejected(args):
     with pytest.raises(CommandError):
         run(*args)
     assert not ApiKey.objects.exists()
 
 
-def test_list_and_revoke():
+def test_list_shows_state_and_revoke_ends_key():
     key = run("create", "app").strip()
     run("create", "other", "--project", "p")
     prefix = key.split("_")[1]
