@@ -5,6 +5,7 @@ import time
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import DatabaseError
 from django.test import AsyncClient, Client
 
 from django_cocobase_realtime.auth.throttling import AuthThrottle
@@ -31,6 +32,22 @@ async def post(body, key=None, **headers):
         URL, data, content_type="application/json", headers=headers or None
     )
     return response.status_code, response.json()
+
+
+@pytest.mark.django_db
+def test_health_and_readiness_report_database_and_layer(client, settings, monkeypatch):
+    assert client.get("/realtime/health").json() == {"status": "ok"}
+    assert client.get("/realtime/ready").json() == {"status": "ok"}
+    assert client.post("/realtime/ready").status_code == 405
+    settings.CHANNEL_LAYERS = {}
+    assert client.get("/realtime/ready").status_code == 503
+
+    def fail(self):
+        raise DatabaseError("gone")
+
+    monkeypatch.setattr("django.db.backends.base.base.BaseDatabaseWrapper.cursor", fail)
+    response = client.get("/realtime/ready")
+    assert (response.status_code, response.json()) == (503, {"status": "database unavailable"})
 
 
 async def test_publish_sends_to_rooms(realtime, user, publish_key):

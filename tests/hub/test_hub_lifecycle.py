@@ -85,3 +85,12 @@ class BlockingPermission(Permission):
     def can_subscribe(self, identity, filters):
         self.release.wait(10)
         return True
+
+
+async def test_last_connection_stops_all_tasks(realtime, api_key):
+    before = len(asyncio.all_tasks())
+    async with realtime(token=api_key) as client:
+        await client.subscribe("posts")
+        assert len(asyncio.all_tasks()) > before
+    await asyncio.sleep(0.05)
+    assert len(asyncio.all_tasks()) == before

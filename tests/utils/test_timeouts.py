@@ -1,4 +1,4 @@
-"""Waits of the same length share one timer."""
+"""Timeouts of the same duration share one timer."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from django_cocobase_realtime.utils.timeouts import Deadlines
 
 
-async def test_waits():
+async def test_wait_returns_result_or_times_out():
     deadlines = Deadlines.current()
     assert await deadlines.wait(asyncio.sleep(0, "done"), 5) == "done"
     began = asyncio.get_running_loop().time()
@@ -30,7 +30,7 @@ async def test_waits():
     assert set(deadlines._waits) <= {5}
 
 
-async def test_whoever_is_cancelled_is_cancelled():
+async def test_wait_can_be_cancelled():
     task = asyncio.create_task(Deadlines.current().wait(asyncio.sleep(5), 10))
     await asyncio.sleep(0)
     task.cancel()
@@ -38,9 +38,9 @@ async def test_whoever_is_cancelled_is_cancelled():
         await task
 
 
-def test_each_loop_has_its_own():
-    async def one():
+def test_each_event_loop_has_its_own_deadlines():
+    async def wait_once():
         assert await Deadlines.current().wait(asyncio.sleep(0, 1), 1) == 1
 
-    asyncio.run(one())
-    asyncio.run(one())
+    asyncio.run(wait_once())
+    asyncio.run(wait_once())
