@@ -248,7 +248,7 @@ FLOW = """(key) => {
   watcher.connect();
   const room = db.realtime.room("lobby", "1", "Ann");
   room.on("joined", () => { report("joined"); room.sendMessage("hello"); });
-  room.on("message", (frame) => tell(frame.user_name + ": " + frame.content));
+  room.on("message", (frame) => report(frame.user_name + ": " + frame.content));
   room.create("The Lobby");
   db.realtime.listRooms().then(({total}) => report("rooms listed: " + typeof total));
 }"""
