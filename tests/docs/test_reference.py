@@ -1,4 +1,4 @@
-"""The reference says what the code does, and the code does what the reference says."""
+"""The reference documents all settings, codes, checks and commands with their defaults."""
 
 import re
 import subprocess
@@ -37,12 +37,12 @@ def section(page, title):
 
 
 def table(page, title):
-    """First cell to second cell, backquotes taken off."""
+    """Return the first two columns of a table as a dictionary, without backquotes."""
     rows = re.findall(r"^\| (.+?) \| (.+?) \|", section(page, title), re.M)
     return {a.strip("`"): b.strip("`") for a, b in rows[1:] if not a.startswith("---")}
 
 
-def test_settings():
+def test_settings_are_documented_with_defaults():
     documented = table("settings.md", None)
     assert set(documented) == set(OPTIONS)
     for name, option in OPTIONS.items():
@@ -50,7 +50,7 @@ def test_settings():
             assert documented[name].replace('"', "'") == repr(option.default)
 
 
-def test_options_of_collections():
+def test_collection_options_are_documented_with_defaults():
     documented = table("settings.md", "A collection's options")
     assert set(documented) == set(COLLECTION_OPTIONS)
     for name in (
@@ -66,58 +66,58 @@ def test_options_of_collections():
         assert documented[name] == repr(getattr(Collection, name))
 
 
-def test_options_of_rooms():
+def test_room_options_are_documented_with_defaults():
     documented = table("settings.md", "Options of rooms")
     assert documented == {name: repr(getattr(Room, name)) for name in ROOM_OPTIONS}
 
 
-def test_presence():
+def test_presence_options_are_documented_with_defaults():
     documented = table("settings.md", "Presence")
     assert documented == {key: repr(field.default) for key, field in PRESENCE_KEYS.items()}
 
 
-def test_jwt():
+def test_jwt_options_are_documented_with_defaults():
     documented = table("settings.md", "JWT")
     assert set(documented) == set(JWT_KEYS)
     for key, field in JWT_KEYS.items():
         assert documented[key].replace('"', "'") == repr(field.default)
 
 
-def test_log():
+def test_log_options_are_documented_with_defaults():
     documented = table("settings.md", "Log")
     assert documented == {key: repr(field.default) for key, field in LOG_KEYS.items()}
 
 
-def test_limits():
+def test_limits_are_documented_with_defaults():
     documented = table("settings.md", "Limits")
     assert documented == {key: repr(field.default) for key, field in LIMIT_KEYS.items()}
 
 
-def test_codes():
+def test_error_and_close_codes_are_documented():
     assert set(table("protocol.md", "Errors")) == {code.value for code in ErrorCode}
     assert set(table("protocol.md", "Close codes")) == {str(int(code)) for code in CloseCode}
 
 
-def test_reasons_to_resync():
+def test_resync_reasons_are_documented():
     assert set(table("protocol.md", "Resume and snapshot")) == set(REASONS)
 
 
-def test_requests():
+def test_requests_are_documented():
     documented = re.findall(r'^\| `\{"type":"(\w+)"', section("protocol.md", "Requests"), re.M)
     assert sorted(documented) == sorted(COMMAND_TYPES)
 
 
-def test_operators_of_filters():
+def test_filter_operators_are_documented():
     assert set(table("filters.md", "Operators")) == set(OPERATORS)
 
 
-def test_options_of_subscribe():
+def test_subscribe_options_are_documented():
     options = re.findall(r"^  \| (.+?) \|", section("protocol.md", "Requests"), re.M)[1:]
     documented = {name for cell in options for name in re.findall(r"`(\w+)`", cell)}
     assert documented == set(Subscribe.__struct_fields__) - {"id", "collection", "subscription"}
 
 
-def test_checks():
+def test_system_checks_are_documented_and_tested():
     package = ROOT / "django_cocobase_realtime" / "checks"
     source = "".join(path.read_text() for path in package.glob("*.py"))
     known = {f"E{int(n):03}" for n in re.findall(r"\berror\(\s*(\d+),", source)}
@@ -133,7 +133,7 @@ def test_checks():
     assert {id for id in known if id not in tested} == set()
 
 
-def test_commands():
+def test_commands_are_documented_with_options():
     own = {name for name, app in get_commands().items() if app == "django_cocobase_realtime"}
     text = (DOCS / "reference" / "commands.md").read_text()
     assert set(re.findall(r"^## (\w+)", text, re.M)) == own
@@ -148,20 +148,20 @@ def test_commands():
                     assert flag in ("-h", "--help") or f"`{flag}`" in part, flag
 
 
-def test_public_names():
+def test_public_names_are_documented():
     text = (DOCS / "reference" / "python.md").read_text()
     for name in django_cocobase_realtime.__all__:
         assert re.search(rf"^`{name}\b", text, re.M), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_links_lead_somewhere(page):
+def test_relative_links_exist(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
 
 
-def test_no_path_of_anybodys_machine():
+def test_no_file_contains_a_path_of_a_developers_machine():
     names = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.split()
