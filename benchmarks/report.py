@@ -213,8 +213,7 @@ def save_cost(result: dict[str, Any]) -> str:
     ]
     return (
         "A save without subscribers. The columns “signals” and “triggers” are ratios to the same "
-        "save of a model that is not watched.\n\n"
-        + markdown_table(head, lines)
+        "save of a model that is not watched.\n\n" + markdown_table(head, lines)
     )
 
 
@@ -237,8 +236,8 @@ def processes(result: dict[str, Any]) -> str:
         for row in result["rows"]
     ]
     return (
-        f"The machine has {result['machine']['cores']} cores, which the server processes share with "
-        "the load generator. The throughput can grow only on a machine with more cores.\n\n"
+        f"The machine has {result['machine']['cores']} cores, which the servers share with the "
+        "load generator. The throughput can grow only on a machine with more cores.\n\n"
         + markdown_table(head, lines)
     )
 
