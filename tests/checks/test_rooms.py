@@ -5,7 +5,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_cocobase_realtime import Room, register_room
 from django_cocobase_realtime.checks import check_settings
-from django_cocobase_realtime.declarations.room import room_registry
+from django_cocobase_realtime.declarations.registry import room_registry
 
 
 class Guests:
@@ -71,6 +71,8 @@ def test_what_is_right_has_nothing_to_say(settings):
     assert ids(settings, {"ROOMS": rooms, "PRESENCE": {"BACKEND": "memory", "GRACE": 5}}) == []
     redis = {"BACKEND": "redis", "URL": "redis://h:1/0"}
     assert ids(settings, {"PRESENCE": redis}) == []
+    own = "django_cocobase_realtime.presence.memory.MemoryPresence"
+    assert ids(settings, {"PRESENCE": {"BACKEND": own}}) == []
 
 
 def test_the_exact_name_then_the_first_pattern(settings):

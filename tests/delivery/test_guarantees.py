@@ -11,9 +11,8 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from django_cocobase_realtime import capture_disabled
-from django_cocobase_realtime.log.models import LogEvent, Stream
 from django_cocobase_realtime.log.retention import rotate_epoch, trim
-from django_cocobase_realtime.models import ApiKey
+from django_cocobase_realtime.models import ApiKey, LogEvent, Stream
 from tests.app.models import Author, Post
 
 LOSSY = {

@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group
 from django.db import connections
 
 from django_cocobase_realtime import Room, permissions_changed
-from django_cocobase_realtime.declarations.room import room_registry
+from django_cocobase_realtime.declarations.registry import room_registry
 from django_cocobase_realtime.delivery import snapshot
 from django_cocobase_realtime.delivery.topics import TopicManager
 from django_cocobase_realtime.hub.hub import Hub
