@@ -103,7 +103,7 @@ class Fleet:
 async def measure(kind: str, options: argparse.Namespace) -> bool:
     from asgiref.sync import sync_to_async
 
-    from django_cocobase_realtime.client.backoff import SETTLED
+    from django_cocobase_realtime.client.backoff import STABLE_AFTER
     from django_cocobase_realtime.models import ApiKey
     from tests.app.models import Message
     from tests.support.servers import AsgiServer
@@ -127,7 +127,8 @@ async def measure(kind: str, options: argparse.Namespace) -> bool:
         took = time.monotonic() - began
         print_line(f"\n{kind}: {options.clients} clients connected in {took:.1f} s")
         for number in range(options.rounds):
-            await asyncio.sleep(SETTLED + 1)  # so that the clients reset their backoff
+            # clients back off from a server that dies again before this time
+            await asyncio.sleep(STABLE_AFTER + 1)
             texts = {f"{number}.{n}" for n in range(CHANGES)}
             fleet.expect(texts)
             await asyncio.to_thread(server.kill)

@@ -22,7 +22,11 @@ from asgiref.sync import sync_to_async  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 
 from django_cocobase_realtime import Collection  # noqa: E402
-from django_cocobase_realtime.delivery.table import AuthorizedQuery, Subscription  # noqa: E402
+from django_cocobase_realtime.delivery.query import AuthorizedQuery  # noqa: E402
+from django_cocobase_realtime.delivery.subscription import (  # noqa: E402
+    Subscription,
+    SubscriptionRequest,
+)
 from django_cocobase_realtime.delivery.topic import CollectionTopic  # noqa: E402
 from django_cocobase_realtime.events import Change, now  # noqa: E402
 from django_cocobase_realtime.identity import Identity  # noqa: E402
@@ -50,7 +54,7 @@ async def measure(permission: type, subscribers: int, events: int) -> float:
     cls = type("Items", (Collection,), {"model": Item, "permission": permission, "name": "items"})
     collection = cls()
     collection.__dict__["name"] = "items"
-    topic = CollectionTopic(collection)
+    topic = CollectionTopic(collection, lambda: None)
     frames = 0
 
     def push(text: str) -> None:
@@ -58,13 +62,13 @@ async def measure(permission: type, subscribers: int, events: int) -> float:
         frames += 1
 
     for number in range(subscribers):
-        writer = SimpleNamespace(push=push)
+        writer = SimpleNamespace(can_send_inline=False, push_event=lambda text, cursor: push(text))
         connection = Connection(str(number), writer, lambda code, retry_after_ms=None: None)
         connection.identity = Identity(f"key:{number}")
         grant = await sync_to_async(collection.grant)(connection.identity, {})
         view = AuthorizedQuery(grant.decision.visible, grant.fields, "", grant.decision.check)
-        subscription = Subscription(connection, "items", "items", view)
-        connection.subscriptions["items"] = subscription
+        subscription = Subscription(connection, SubscriptionRequest("items", "items"), view)
+        subscription.is_attached = True
         topic.table.add(subscription)
     image = {"id": "1", "name": "item", "size": 5}
     started = time.perf_counter()

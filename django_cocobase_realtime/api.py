@@ -1,4 +1,4 @@
-"""What a project's own code says to clients: from anywhere, sync or async."""
+"""The public functions of the app, for a project's own code, sync or async."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, Literal
 import msgspec
 from django.db import models, transaction
 
-from .auth.rights import announce_permissions_changed
+from .auth.revocation import announce_permissions_changed
 from .capture.record import capture_disabled, record_rows, record_save
 from .capture.rows import WatchedTable
-from .declarations.registry import registry
-from .declarations.room import Room, room_registry
+from .declarations.registry import registry, room_registry
+from .declarations.room import Room
 from .declarations.serialization import to_json_value
 from .events import Broadcast, DirectMessage, DisconnectRequested, now
 from .identity import DEFAULT_PROJECT
@@ -41,13 +41,13 @@ def broadcast(
     ephemeral: bool = False,
     using: str | None = None,
 ) -> None:
-    """Send ``message`` (anything JSON) to everyone in a room; its ``sender`` is null.
+    """Send ``message`` (any JSON value) to everyone in a room; its ``sender`` is null.
 
-    The room ``"*"`` is the whole project: everyone who is connected. At most once, and without
-    waiting: inside a transaction (of database ``using``) it is sent on commit and never after a
-    rollback. Of two with the same ``idempotency_key`` within five minutes, in one room, the first
-    is sent. ``ephemeral``: a room that keeps history does not keep this. Raises ``TypeError`` for
-    what JSON cannot say.
+    The room ``"*"`` is the whole project: every connection. Delivered at most once, without
+    waiting. Inside a transaction (of database ``using``) it is sent on commit, and never after a
+    rollback. Of two calls with the same ``idempotency_key`` for one room within five minutes, only
+    the first one sends. ``ephemeral``: a room that keeps history does not keep this message.
+    Raises ``TypeError`` for a value that JSON cannot represent.
     """
     event = _broadcast(room, message, project)
 
@@ -67,26 +67,100 @@ async def abroadcast(
     idempotency_key: str | None = None,
     ephemeral: bool = False,
 ) -> bool:
-    """``broadcast`` from async code, at once; False where the channel layer did not take it."""
-    outcome = await publisher.publish(
+    """Like `broadcast`, from async code and at once.
+
+    Returns False if the channel layer did not accept the message.
+    """
+    result = await publisher.publish(
         _broadcast(room, message, project),
         _declared(room),
         ephemeral=ephemeral,
         idempotency_key=idempotency_key,
     )
-    return outcome is not PublishResult.FAILED
+    return result is not PublishResult.FAILED
 
 
 def send_to_user(
     user: Any, message: Any, *, project: str = DEFAULT_PROJECT, using: str | None = None
 ) -> None:
-    """Send ``message`` to all connections of a user (instance or id), whatever rooms they are in.
+    """Send ``message`` to all connections of a user (instance or id), whatever its rooms.
 
-    At most once, and on commit, like ``broadcast``; nothing is kept for a user who is away.
+    Delivered at most once, on commit, like `broadcast`. Nothing is kept for a user who is not
+    connected.
     """
-    subject = _subject(user)
-    event = DirectMessage(project=project, message=_json(message), at=now(), user=subject)
+    event = DirectMessage(project=project, message=_json(message), at=now(), user=_user_key(user))
     transaction.on_commit(lambda: broker.publish(event), using=using, robust=True)
+
+
+def notify_change(
+    collection: str,
+    event: Literal["created", "updated", "deleted"],
+    instance: models.Model,
+    *,
+    using: str | None = None,
+) -> None:
+    """Announce a change of one row that was not captured (raw SQL, another program).
+
+    The row is read from the database; for ``deleted`` it is taken from the instance. The change is
+    sent on commit, and filtered and authorized like any other. Raises ``LookupError`` for an
+    unknown collection, ``TypeError`` for an instance of another model, and ``ValueError`` for
+    another event.
+    """
+    declared = registry.get(collection)
+    if not isinstance(instance, declared.concrete_model):
+        raise TypeError(f"Collection {collection!r} shows {declared.concrete_model.__name__} rows.")
+    if event not in ("created", "updated", "deleted"):
+        raise ValueError(f"event must be created, updated or deleted, not {event!r}.")
+    using = using or database_for(type(instance), instance)
+    table = WatchedTable(declared.concrete_model, (declared,))
+    pk = getattr(instance, declared.concrete_model._meta.pk.attname)
+    with write_transaction(using, table.model):
+        if event == "deleted":
+            row = {name: getattr(instance, name) for name in table.attnames}
+            record_rows(table, using, [(row, None)])
+        else:
+            created = event == "created"
+            record_save(table, using, pk, before=None, created=created, instance=None)
+
+
+def permissions_changed(user: Any = None, *, using: str | None = None) -> None:
+    """Determine again what a user (instance or id; None for every user) may see.
+
+    Changes of groups, permissions and staff status are noticed without this; call it if a
+    permission depends on something else. It takes effect on commit, in every process. A
+    subscription that may see the same as before continues without a loss; otherwise the connection
+    is closed with code 4201, and its client fetches everything again.
+    """
+    if user is None:
+        announce_permissions_changed(None, using)
+    else:
+        pk = user.pk if isinstance(user, models.Model) else user
+        announce_permissions_changed([pk], using)
+
+
+def disconnect(
+    *,
+    user: Any = None,
+    key: str | None = None,
+    project: str | None = None,
+    reconnect: bool = False,
+) -> None:
+    """Close the connections of a user (instance or id) or of an API key (its prefix).
+
+    They are closed in every process, at once: with code 4500, which tells clients not to come
+    back, or with ``reconnect`` with code 4200, which tells them to come back soon.
+    """
+    if (user is None) == (key is None):
+        raise TypeError("Name either a user or a key.")
+    code = CloseCode.DRAINING if reconnect else CloseCode.BAD_CREDENTIAL
+    broker.publish(
+        DisconnectRequested(
+            code=int(code),
+            user=None if user is None else _user_key(user),
+            credential=None if key is None else f"key:{key}",
+            project=project,
+        )
+    )
 
 
 def _broadcast(room: str, message: Any, project: str) -> Broadcast:
@@ -107,65 +181,5 @@ def _json(message: Any) -> Any:
     return message
 
 
-def _subject(user: Any) -> str:
+def _user_key(user: Any) -> str:
     return str(user.pk if isinstance(user, models.Model) else user)
-
-
-def notify_change(
-    collection: str,
-    event: Literal["created", "updated", "deleted"],
-    instance: models.Model,
-    *,
-    using: str | None = None,
-) -> None:
-    """Announce a change of one row that no signal told of (raw SQL, another program).
-
-    The row is read from the database, for ``deleted`` it is taken from the instance. Sent on
-    commit, filtered and permitted like any other change. Raises ``LookupError`` for an unknown
-    collection, ``TypeError`` for an instance of another model, ``ValueError`` for another event.
-    """
-    shown = registry.get(collection)
-    if not isinstance(instance, shown.concrete_model):
-        raise TypeError(f"Collection {collection!r} shows {shown.concrete_model.__name__} rows.")
-    if event not in ("created", "updated", "deleted"):
-        raise ValueError(f"event must be created, updated or deleted, not {event!r}.")
-    using = using or database_for(type(instance), instance)
-    table = WatchedTable(shown.concrete_model, (shown,))
-    pk = getattr(instance, shown.concrete_model._meta.pk.attname)
-    with write_transaction(using, table.model):
-        if event == "deleted":
-            row = {name: getattr(instance, name) for name in table.attnames}
-            record_rows(table, using, [(row, None)])
-        else:
-            created = event == "created"
-            record_save(table, using, pk, before=None, created=created, instance=None)
-
-
-def permissions_changed(user: Any = None, *, using: str | None = None) -> None:
-    """What a user (instance or id; None: everyone) may see has changed: look at it anew.
-
-    Groups, permissions and staff status are noticed without this; call it where a permission
-    looks elsewhere. On commit, in every process: a subscription that may see the same as before
-    goes on, nothing lost; otherwise the connection is closed with 4201 and its client fetches
-    afresh.
-    """
-    if user is None:
-        announce_permissions_changed(None, using)
-    else:
-        announce_permissions_changed([user.pk if isinstance(user, models.Model) else user], using)
-
-
-def disconnect(*, user: Any = None, key: str | None = None, project: str | None = None) -> None:
-    """Close the live connections of a user (instance or id) or of an API key (its prefix).
-
-    In every process, at once, with close code 4500, which tells clients not to come back.
-    """
-    if (user is None) == (key is None):
-        raise TypeError("Name either a user or a key.")
-    subject = None if user is None else _subject(user)
-    credential = None if key is None else f"key:{key}"
-    broker.publish(
-        DisconnectRequested(
-            code=int(CloseCode.BAD_CREDENTIAL), user=subject, credential=credential, project=project
-        )
-    )

@@ -21,7 +21,7 @@ def publish_key(transactional_db):
 
 @pytest.fixture(autouse=True)
 def _fresh_throttle(monkeypatch):
-    monkeypatch.setattr("django_cocobase_realtime.auth.attempt.auth_throttle", AuthThrottle())
+    monkeypatch.setattr("django_cocobase_realtime.auth.throttling.auth_throttle", AuthThrottle())
 
 
 async def post(body, key=None, **headers):

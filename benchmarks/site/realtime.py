@@ -44,7 +44,7 @@ def _hand_over(message):
 
     hub = Hub.current()
     collection = message.get("collection", "posts")
-    tailer = hub.topics.tailers[collection]
+    tailer = hub.topics.topics[collection].tailer
     changes = []
     for number in numbers(message):
         image = {"id": "1", **document.data(number, message["classes"])}

@@ -6,9 +6,16 @@
         async for event in db.watch("posts", status="published"):
             print(event.event, event.id, event.data)
 
-``backoff``, ``subscription``, ``room`` and ``protocol`` are the protocol without I/O,
-``connection`` is the socket around them; ``client``, ``watch`` and ``live`` are what a program
-holds.
+Each module imports only from those above it:
+
+- ``errors``, ``messages``, ``interfaces``: the exception, the values that a program receives,
+  and the types that the modules share.
+- ``streams``: what a program awaits. ``cursors``: positions and duplicates. ``backoff``: delays.
+- ``requests``: requests and their replies on the current connection.
+- ``subscription``, ``room``: state that outlives connections.
+- ``watch``, ``live``: what a program gets of a subscription.
+- ``protocol``: frames in, frames out; it owns the subscriptions and rooms, and does no I/O.
+- ``connection``: the socket around the protocol. ``client``: the public entry point.
 """
 
 from .client import Realtime

@@ -1,52 +1,56 @@
-"""When to come back after a loss: full jitter, within what the server asks for."""
+"""How long to wait before the next connection: exponential backoff with full jitter."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ..wire.codes import CloseCode
 
-FIRST = 0.5  # seconds: the longest delay after a first loss; doubled each time
-LONGEST = 30.0
-SETTLED = 10.0  # seconds a connection must hold before its loss counts as a first one
-UNAVAILABLE = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Seconds to wait; ``hold`` of them were asked for by the server, and no waking ends them."""
-
-    delay: float
-    hold: float
+# seconds: upper bound of the random delay after the first loss; each further loss doubles it
+INITIAL_DELAY = 0.5
+# seconds: the doubling stops here
+MAX_DELAY = 30.0
+# seconds that a connection must last before its loss counts as a first one again
+STABLE_AFTER = 10.0
+# seconds to wait at least when the server is unavailable
+UNAVAILABLE_DELAY = 5.0
+# losses after which the exponent stops growing; 0.5 * 2**10 is far above MAX_DELAY
+MAX_ATTEMPT = 10
 
 
 class Backoff:
-    """Counts losses. ``random`` gives numbers between 0 and 1."""
+    """Counts lost connections and computes the delay before the next one.
+
+    ``random`` returns numbers from 0 to 1.
+    """
 
     def __init__(self, random: Callable[[], float] = random.random) -> None:
         self._random = random
         self._attempt = 0
 
-    def after(self, code: int, retry_after_ms: int | None, lived: float) -> Pause | None:
-        """What to do after a close with ``code`` of a connection that held ``lived`` seconds.
+    def next_delay(
+        self, code: int, retry_after_ms: int | None, connected_for: float
+    ) -> float | None:
+        """Return the seconds to wait after a close, or None if the client must not reconnect.
 
-        None where the code says that coming back is no use.
+        ``code`` is the WebSocket close code, ``retry_after_ms`` the wait that the server asked
+        for, and ``connected_for`` the number of seconds that the lost connection lasted.
         """
-        if lived > SETTLED:
+        if connected_for > STABLE_AFTER:
             self._attempt = 0
         if 4500 <= code < 5000:
             return None
-        asked = (retry_after_ms or 0) / 1000
+        requested = (retry_after_ms or 0) / 1000
         if code == CloseCode.DRAINING:
-            hold = self._random() * asked
+            # all clients of the server get this code at once: spread them over the whole time
+            required = self._random() * requested
         elif code == CloseCode.UNAVAILABLE:
-            hold = max(asked, UNAVAILABLE)
+            required = max(requested, UNAVAILABLE_DELAY)
         else:
-            hold = asked
-        at_once = 4200 <= code < 4300 or code == CloseCode.TOKEN_EXPIRED
-        most = min(LONGEST, FIRST * 2**self._attempt)
-        jitter = 0.0 if at_once and self._attempt == 0 else self._random() * most
-        self._attempt = min(self._attempt + 1, 10)
-        return Pause(hold + jitter, hold)
+            required = requested
+        immediately = 4200 <= code < 4300 or code == CloseCode.TOKEN_EXPIRED
+        limit = min(MAX_DELAY, INITIAL_DELAY * 2**self._attempt)
+        jitter = 0.0 if immediately and self._attempt == 0 else self._random() * limit
+        self._attempt = min(self._attempt + 1, MAX_ATTEMPT)
+        return required + jitter

@@ -1,4 +1,4 @@
-"""``Realtime``: what a program holds."""
+"""``Realtime``, the client that a program creates."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from .connection import Connection, Token, now
-from .errors import RealtimeError, guarded, logger
+from .connection import Connection, Token
+from .errors import RealtimeError, call_safely, logger
 from .live import Compare, Live
 from .messages import Message
 from .room import Room
@@ -20,17 +20,28 @@ from .watch import Watch
 
 
 class Realtime:
-    """A client of one server, for one event loop.
+    """A client of one server, used in one event loop.
 
-    ``token`` is an API key, a JWT, or a function (plain or asynchronous) that gives one: it is
-    asked before each connection, and before a token expires. ``timeout`` is how many seconds the
-    server may take to accept a connection or to answer a ping. ``on_status`` is called with
-    ``connecting``, ``live``, ``waiting`` (with ``delay`` in seconds) or ``closed`` (with ``code``);
-    ``on_error`` with what belongs to no request, by default a log entry. ``random`` gives numbers
-    between 0 and 1, for the delays. Further options are those of ``websockets.connect``, such as
-    ``ssl`` or ``additional_headers``.
+    As an asynchronous context manager it connects, waits for `connected`, and closes at the end::
 
-    Raises `RealtimeError` from ``async with`` where the server turns the client away for good.
+        async with Realtime("wss://example.com/realtime", token="crk_…") as db: ...
+
+    Arguments:
+    - ``url``: the address of the endpoint; ``http`` and ``https`` stand for ``ws`` and ``wss``.
+    - ``token``: an API key, a JWT, or a plain or asynchronous function that returns one. The
+      function is called before each connection, and before its last token expires. With None,
+      the server authenticates by what the request itself carries, such as a session cookie in
+      ``additional_headers``.
+    - ``timeout``: the seconds that the server may take to accept a connection, and to answer.
+    - ``on_status(status, detail)``: called with ``"connecting"``, ``"live"``, ``"waiting"`` (with
+      ``delay`` in seconds in ``detail``) or ``"closed"`` (with the close ``code``).
+    - ``on_error(error)``: called with errors that belong to no request; by default they are
+      logged.
+    - ``random``: a function that returns numbers from 0 to 1, for the delays of reconnections.
+    - Further keywords are passed to ``websockets.connect``, such as ``ssl``.
+
+    Exceptions raised by ``on_status`` and ``on_error`` are logged.
+
     """
 
     def __init__(
@@ -45,18 +56,32 @@ class Realtime:
         **options: Any,
     ) -> None:
         self.url = "ws" + url.removeprefix("http") if url.startswith("http") else url
+        # "idle", "connecting", "live", "waiting" or "closed"
         self.status = "idle"
-        self._tell_status = on_status
-        self._tell_error = on_error
-        self._connection = Connection(self, self.url, token, timeout, random, options)
-        self._talk = self._connection.talk
-        self._live = asyncio.Event()
+        self._on_status = on_status
+        self._on_error = on_error
+        self._connection = Connection(
+            self.url,
+            token=token,
+            timeout=timeout,
+            random=random,
+            options=options,
+            on_status=self._set_status,
+            on_error=self._report_error,
+            on_terminated=self._terminate,
+        )
+        self._protocol = self._connection.protocol
+        # set while connected, and for good after a termination
+        self._connected = asyncio.Event()
+        # the loop and the task of the connection; None before `start`
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
-        self._failed: RealtimeError | None = None
+        # why the server does not want this client any more
+        self._termination: RealtimeError | None = None
+        # watches and lists that must end with the client
         self._watches: weakref.WeakSet[Watch | Live] = weakref.WeakSet()
 
-    # life
+    # connecting
 
     async def __aenter__(self) -> Realtime:
         self.start()
@@ -69,48 +94,55 @@ class Realtime:
 
     async def __aexit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         await self.close()
 
     def start(self) -> None:
-        """Connect, and stay connected, in a task of its own; ``async with`` does it. Only once."""
+        """Connect, and stay connected, in a task of the running event loop.
+
+        ``async with`` calls it. A second call does nothing, also after `close`.
+        """
         if self._task is None:
             self._loop = asyncio.get_running_loop()
             self._task = self._loop.create_task(self._connection.run())
 
     async def connected(self) -> None:
-        """Wait until the connection is there and authenticated.
+        """Wait until there is a connection and the server has authenticated it.
 
-        Raises `RealtimeError` where the server turns the client away for good.
+        Raises `RealtimeError` if the server refuses this client for good, for example because
+        the token is invalid. Its ``code`` is the WebSocket close code then.
         """
-        await self._live.wait()
-        if self._failed is not None:
-            raise self._failed
+        await self._connected.wait()
+        if self._termination is not None:
+            raise self._termination
 
     async def close(self) -> None:
-        """Close for good: watches and rooms end."""
+        """Close the connection for good, and end all watches, lists and rooms."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         if self.status != "closed":
-            self.on_status("closed", {"code": 1000})
+            self._set_status("closed", {"code": 1000})
             self._end(None)
 
-    # what programs use
+    # using the connection
 
     @property
     def user(self) -> Mapping[str, str] | None:
-        """``id`` and ``name`` of whom the server takes us for; None for a bare key."""
-        return self._talk.user
+        """``id`` and ``name`` of the authenticated user.
+
+        None for an API key without a user, and before the first connection.
+        """
+        return self._protocol.user
 
     @property
     def latency(self) -> float | None:
-        """Seconds that the last ping took."""
-        return self._talk.latency
+        """Seconds that the server took to answer the last ping; None before the first one."""
+        return self._protocol.latency
 
     def watch(
         self,
@@ -129,10 +161,28 @@ class Realtime:
         buffer: int = 1000,
         **equal: Any,
     ) -> Watch:
-        """Events of a collection: ``async for event in db.watch("posts", status="published")``.
+        """Subscribe to the events of a collection, and return an iterator over them::
 
-        Keywords that are not options are filters, in the protocol's spelling
-        (``views__gte=3``). ``since`` and ``scope`` go on from a place that was kept.
+            async for event in db.watch("posts", status="published"): ...
+
+        Keywords other than the following are filters, in the protocol's spelling
+        (``views__gte=3``).
+
+        - ``filters``: more filters, whose names cannot be keywords here.
+        - ``fields``: the names wanted in ``data``; by default all that may be read.
+        - ``events``: some of ``"created"``, ``"updated"``, ``"deleted"``; by default all.
+        - ``document``: the id of the only document wanted.
+        - ``changed``: an update counts only if one of these fields changed.
+        - ``transitions``: with True, an update that makes a document match is ``"entered"``, and
+          one that makes it no longer match ``"left"``.
+        - ``snapshot``: with True, all matching documents come first, as an event ``"snapshot"``;
+          with ``{"limit": n, "order": "-created_at"}`` the first n of them.
+        - ``since`` and ``scope``: the ``cursor`` and ``scope`` of an earlier watch, to continue
+          from there.
+        - ``buffer``: how many events to keep in memory until the program reads them.
+
+        Raises ``TypeError`` or ``ValueError`` for values that are not JSON. If the server refuses
+        the subscription, `Watch.ready` and the iteration raise `RealtimeError`.
         """
         options = {
             "filters": {**(filters or {}), **equal},
@@ -145,8 +195,13 @@ class Realtime:
             "since": since,
             "scope": scope,
         }
-        wanted = {key: value for key, value in options.items() if value is not None}
-        watch = Watch(self._talk, collection, wanted, buffer, self._release)
+        watch = Watch(
+            self._protocol.subscribe,
+            collection,
+            _without_none(options),
+            buffer,
+            self._stop_collected,
+        )
         self._watches.add(watch)
         return watch
 
@@ -165,10 +220,21 @@ class Realtime:
         on_error: Callable[[RealtimeError], None] | None = None,
         **equal: Any,
     ) -> Live:
-        """The documents that match, kept up to date, in ``order`` (a field, ``-`` downwards).
+        """Return the list of the documents that match, which is kept up to date.
 
-        ``compare`` is another order than by the field's value, the same as the server's. Without
-        ``transitions``, for collections with ``"track": False``, documents do not leave.
+        Keywords other than the following are filters, as for `watch`; so are ``filters``,
+        ``fields`` and ``document``.
+
+        - ``order``: the field to sort by, with ``-`` in front for descending order.
+        - ``limit``: the number of documents; by default all.
+        - ``transitions``: False is needed for collections with ``"track": False``; documents
+          that no longer match then stay in the list.
+        - ``compare(a, b)``: compares two `Document` objects, and returns a negative, zero or
+          positive number. Use it if the server sorts by ``order`` in another way than by value.
+        - ``on_error(error)``: called if the subscription is refused; by default the client's.
+
+        Raises ``TypeError`` or ``ValueError`` for values that are not JSON. If the server refuses
+        the subscription, `Live.ready` raises `RealtimeError`.
         """
         options = {
             "filters": {**(filters or {}), **equal},
@@ -177,13 +243,14 @@ class Realtime:
             "transitions": transitions,
         }
         live = Live(
-            self._talk,
+            self._protocol.subscribe,
             collection,
-            {key: value for key, value in options.items() if value is not None},
+            _without_none(options),
             order=order,
             limit=limit,
             compare=compare,
-            on_error=on_error or self.on_error,
+            on_error=on_error or self._report_error,
+            call_later=self._protocol.call_later,
         )
         self._watches.add(live)
         return live
@@ -198,75 +265,67 @@ class Realtime:
         state: Mapping[str, Any] | None = None,
         on_resync: Callable[[str], None] | None = None,
     ) -> Room:
-        """Enter a room, or get it where this client is in it already.
+        """Join a room and return it; the same object until it is left.
 
-        Without ``presence`` one is not listed. ``history`` is how many of the last messages are
-        wanted, where the room keeps them; ``state`` what the others see of us. ``on_resync`` is
-        called with a reason where what was said while we were away is not all kept.
+        - ``presence``: with False, this client is not among the room's members.
+        - ``history``: how many of the last messages to receive, if the room keeps them.
+        - ``state``: what the other members see of this client, such as ``{"typing": True}``.
+        - ``on_resync(reason)``: called if messages were missed that the room no longer keeps.
+
+        The options count only for the call that joins. Raises ``TypeError`` or ``ValueError`` if
+        the state is not JSON. If the server refuses, `Room.ready` and the iteration raise
+        `RealtimeError`.
         """
-        room = self._talk.rooms.get(name)
-        if room is None:
-            room = Room(
-                self._talk,
-                name,
-                presence=presence,
-                history=history,
-                state=state,
-                on_error=self.on_error,
-                on_resync=on_resync,
-                clock=now,
-            )
-            self._talk.rooms[name] = room
-            if self._talk.live:
-                room.join()
-        return room
+        return self._protocol.enter_room(
+            name, presence=presence, history=history, state=state, on_resync=on_resync
+        )
 
     def messages(self) -> AsyncIterator[Message]:
-        """What the server says from here on to everyone in the project, or to this user."""
-        return self._talk.messages.read()
+        """Return an iterator over the server's messages to this user, or to everyone.
 
-    # what the connection calls
+        It yields `Message` objects from now on, ends when the client is closed, and raises
+        `RealtimeError` if the server refuses this client for good.
+        """
+        return self._protocol.messages()
 
-    def on_status(self, status: str, detail: Mapping[str, Any]) -> None:
-        """The connection's state changed."""
+    # called by the connection
+
+    def _set_status(self, status: str, detail: Mapping[str, Any]) -> None:
         self.status = status
         if status == "live":
-            self._live.set()
-        elif self._failed is None:
-            self._live.clear()
-        if self._tell_status is not None:
-            guarded(self._tell_status, status, detail)
+            self._connected.set()
+        elif self._termination is None:
+            self._connected.clear()
+        if self._on_status is not None:
+            call_safely(self._on_status, status, detail)
 
-    def on_error(self, error: RealtimeError) -> None:
-        """An error that belongs to no request."""
-        if self._tell_error is not None:
-            guarded(self._tell_error, error)
+    def _report_error(self, error: RealtimeError) -> None:
+        if self._on_error is not None:
+            call_safely(self._on_error, error)
         else:
             logger.error("%s", error)
 
-    def on_over(self, error: RealtimeError) -> None:
-        """The server turned us away for good."""
-        self._failed = error
-        self.on_status("closed", {"code": error.code})
-        self._live.set()
+    def _terminate(self, error: RealtimeError) -> None:
+        self._termination = error
+        self._set_status("closed", {"code": error.code})
+        self._connected.set()
         self._end(error)
 
-    # inside
+    # internal
 
     def _end(self, error: RealtimeError | None) -> None:
         for watch in list(self._watches):
             watch.end(error)
-        over = error or RealtimeError("closed", "The client was closed.")
-        for room in list(self._talk.rooms.values()):
-            room.end(over, quietly=error is None)
-        self._talk.messages.end(error)
-        self._talk.rooms.clear()
-        self._talk.subscriptions.clear()
+        self._protocol.end(error)
 
-    def _release(self, subscription: Subscription) -> None:
-        """A watch that nobody holds any more."""
+    def _stop_collected(self, subscription: Subscription) -> None:
+        """Stop the subscription of a watch that was garbage collected, maybe in another thread."""
         if self._loop is None:
             subscription.stop()
             return
-        with contextlib.suppress(RuntimeError):  # the loop is gone, and the connection with it
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and so is the connection
             self._loop.call_soon_threadsafe(subscription.stop)
+
+
+def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

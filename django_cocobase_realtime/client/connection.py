@@ -1,4 +1,4 @@
-"""The socket around the conversation: connect, read, write, come back."""
+"""The socket around the protocol: connect, send, receive, reconnect."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 try:
     from websockets.asyncio.client import ClientConnection, connect
@@ -18,158 +18,180 @@ except ImportError as missing:
         'The client needs websockets: pip install "django-cocobase-realtime[client]"'
     ) from missing
 
-from .backoff import Backoff, Pause
-from .errors import RealtimeError, Reply, logger
-from .protocol import EXPIRY_SHARE, Conversation, Frame
+from .backoff import Backoff
+from .errors import RealtimeError, logger
+from .interfaces import Frame
+from .protocol import ClientProtocol
 
+# a token, or a plain or asynchronous function that returns one
 Token = str | Callable[[], str | Awaitable[str | None] | None] | None
-ABNORMAL = 1006
+
+# the close code of a connection that ended without a close frame (RFC 6455, 7.1.5)
+ABNORMAL_CLOSURE = 1006
+# share of a token's remaining life after which it is renewed
+RENEWAL_SHARE = 0.8
+# seconds to wait at least before a token is renewed
+MIN_RENEWAL_DELAY = 5.0
+# seconds between two checks of the clock, which may jump when a machine wakes up
+CLOCK_CHECK_INTERVAL = 1.0
+# `websockets` sends no pings: those of the protocol measure latency and detect a sleep. There is
+# no compression by default, since it costs the server more than it saves.
+DEFAULT_OPTIONS: Mapping[str, Any] = {
+    "ping_interval": None,
+    "max_size": None,
+    "close_timeout": 1,
+    "compression": None,
+}
 
 
 def now() -> float:
-    """Seconds since 1970: a clock that goes on while a machine sleeps."""
+    """Return seconds since 1970, by a clock that continues while the machine sleeps."""
     return time.time()
 
 
-class Owner(Protocol):
-    """Who is told how the connection fares."""
-
-    def on_status(self, status: str, detail: Mapping[str, Any]) -> None:
-        """``connecting``, ``live``, ``waiting``."""
-
-    def on_error(self, error: RealtimeError) -> None:
-        """What belongs to no request."""
-
-    def on_over(self, error: RealtimeError) -> None:
-        """The server wants to see this client no more."""
-
-
 class Connection:
-    """One socket after another to one server, with one conversation."""
+    """Keeps a client connected: opens one socket after another, and moves frames.
+
+    ``on_status`` is called with ``"connecting"``, ``"live"`` or ``"waiting"`` and details,
+    ``on_error`` with errors that belong to no request, and ``on_terminated`` with the reason if
+    the server does not want this client to reconnect. ``timeout`` is in seconds; ``options`` are
+    those of ``websockets.connect``.
+    """
 
     def __init__(
         self,
-        owner: Owner,
         url: str,
+        *,
         token: Token,
         timeout: float,
         random: Callable[[], float],
         options: Mapping[str, Any],
+        on_status: Callable[[str, Mapping[str, Any]], None],
+        on_error: Callable[[RealtimeError], None],
+        on_terminated: Callable[[RealtimeError], None],
     ) -> None:
-        self._owner = owner
         self._url = url
         self._token = token
         self._timeout = timeout
-        # compression costs the server more than it saves; whoever wants it says so
-        defaults = {
-            "ping_interval": None,
-            "max_size": None,
-            "close_timeout": 1,
-            "compression": None,
-        }
-        self._options = {**defaults, "open_timeout": timeout, **options}
+        self._options = {**DEFAULT_OPTIONS, "open_timeout": timeout, **options}
+        self._on_status = on_status
+        self._on_error = on_error
+        self._on_terminated = on_terminated
         self._backoff = Backoff(random)
+        # the frames to send on the current socket
         self._outgoing: asyncio.Queue[Frame] = asyncio.Queue()
-        self._renewing: asyncio.Task[None] | None = None
-        self.talk = Conversation(
+        # when the token of the current connection must be renewed, in seconds since 1970
+        self._renew_at: float | None = None
+        # the task that renews it; asyncio itself keeps only a weak reference
+        self._renewal: asyncio.Task[None] | None = None
+        # the state that outlives sockets
+        self.protocol = ClientProtocol(
             send=lambda frame: self._outgoing.put_nowait(frame),
-            later=lambda delay, act: void(asyncio.get_running_loop().call_later(delay, act)),
-            on_live=self._authenticated,
-            on_error=owner.on_error,
+            call_later=lambda delay, callback: asyncio.get_running_loop().call_later(
+                delay, callback
+            ),
+            on_authenticated=self._handle_authenticated,
+            on_error=on_error,
             timeout=timeout,
             clock=now,
         )
 
     async def run(self) -> None:
-        """Until the server turns us away for good, or this is cancelled."""
+        """Connect, and reconnect after each loss, until cancelled or terminated by the server."""
         while True:
-            self._owner.on_status("connecting", {})
-            code, closing = await self._attempt()
-            lived = self.talk.lost()
-            said = closing or {}
-            pause = self._backoff.after(code, said.get("retry_after_ms"), lived)
-            if pause is None:
-                reason = said.get("reason") or f"Closed by the server with {code}."
-                self._owner.on_over(RealtimeError(code, reason))
+            self._on_status("connecting", {})
+            code, closing = await self._connect_once()
+            connected_for = self.protocol.handle_disconnect()
+            closing = closing or {}
+            delay = self._backoff.next_delay(code, closing.get("retry_after_ms"), connected_for)
+            if delay is None:
+                reason = closing.get("reason") or f"Closed by the server with {code}."
+                self._on_terminated(RealtimeError(code, reason))
                 return
-            await self._rest(pause)
+            await self._wait_before_retry(delay)
 
-    async def _attempt(self) -> tuple[int, Reply | None]:
-        """One connection, to its end. Returns the close code, and the ``closing`` frame if any."""
+    async def _connect_once(self) -> tuple[int, Frame | None]:
+        """Run one connection to its end; return the close code and the ``closing`` frame, if any.
+
+        A connection that cannot be opened ends with `ABNORMAL_CLOSURE`.
+        """
         try:
-            return await self._converse(await self._new_token())
+            return await self._run_socket(await self._fetch_token())
         except asyncio.CancelledError:
-            self.talk.lost()
+            self.protocol.handle_disconnect()
             raise
         except (OSError, WebSocketException) as error:
             logger.warning("No connection to %s: %s", self._url, error or repr(error))
         except Exception as error:
-            self._owner.on_error(RealtimeError("not_connected", repr(error)))
-        return ABNORMAL, None
+            self._on_error(RealtimeError("not_connected", repr(error)))
+        return ABNORMAL_CLOSURE, None
 
-    async def _rest(self, pause: Pause) -> None:
-        """Wait; by the wall clock, which goes on while a machine sleeps, but may be set back."""
-        self._owner.on_status("waiting", {"delay": pause.delay})
-        due, latest = now() + pause.delay, time.monotonic() + pause.delay
+    async def _wait_before_retry(self, delay: float) -> None:
+        """Wait for ``delay`` seconds, of which time asleep is a part.
+
+        The wall clock continues while the machine sleeps, but may be set back; the monotonic
+        clock then still ends the wait.
+        """
+        self._on_status("waiting", {"delay": delay})
+        due, latest = now() + delay, time.monotonic() + delay
         while (left := min(due - now(), latest - time.monotonic())) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(min(left, 1.0))
+            await asyncio.sleep(min(left, CLOCK_CHECK_INTERVAL))
 
-    async def _converse(self, token: str | None) -> tuple[int, Reply | None]:
+    async def _run_socket(self, token: str | None) -> tuple[int, Frame | None]:
         async with connect(self._url, **self._options) as socket:
             self._outgoing = asyncio.Queue()
-            tasks = [asyncio.create_task(work(socket)) for work in (self._write, self._beat)]
+            self._renew_at = None
+            tasks = [
+                asyncio.create_task(self._write_frames(socket)),
+                asyncio.create_task(self._keepalive(socket)),
+            ]
             try:
-                self.talk.opened(token)
+                self.protocol.handle_open(token)
                 with contextlib.suppress(ConnectionClosed):
                     async for text in socket:
-                        self.talk.receive(json.loads(text))
+                        self.protocol.handle_frame(json.loads(text))
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-        closing = self.talk.closing
+        closing = self.protocol.closing
         code = closing["code"] if closing else socket.close_code
-        return code or ABNORMAL, closing
+        return code or ABNORMAL_CLOSURE, closing
 
-    async def _write(self, socket: ClientConnection) -> None:
+    async def _write_frames(self, socket: ClientConnection) -> None:
         with contextlib.suppress(ConnectionClosed):
             while True:
                 await socket.send(json.dumps(await self._outgoing.get()))
 
-    async def _beat(self, socket: ClientConnection) -> None:
-        """Ends, and the connection with it, when the line is dead."""
-        while self.talk.tick():
-            renew_at = self.talk.renew_at
-            if renew_at is not None and now() >= renew_at:
-                self.talk.renew_at = None
-                self._renewing = asyncio.create_task(self._renew())
-            await asyncio.sleep(min(1.0, self._timeout / 4))
+    async def _keepalive(self, socket: ClientConnection) -> None:
+        """Send pings, renew the token in time, and abort the socket if the server is silent."""
+        while self.protocol.tick():
+            if self._renew_at is not None and now() >= self._renew_at:
+                self._renew_at = None
+                self._renewal = asyncio.create_task(self._renew_token())
+            await asyncio.sleep(min(CLOCK_CHECK_INTERVAL, self._timeout / 4))
         socket.transport.abort()
 
-    async def _renew(self) -> None:
-        connection = self.talk.connection
+    async def _renew_token(self) -> None:
+        connection_id = self.protocol.connection_id
         try:
-            token = await self._new_token()
-        except Exception as error:  # the old one holds until it expires
-            self._owner.on_error(RealtimeError("not_refreshed", repr(error)))
+            token = await self._fetch_token()
+        except Exception as error:  # the old token is valid until it expires
+            self._on_error(RealtimeError("not_refreshed", repr(error)))
             return
-        if self.talk.live and self.talk.connection == connection:
-            self.talk.authenticate(token)
+        if self.protocol.connected and self.protocol.connection_id == connection_id:
+            self.protocol.authenticate(token)
 
-    async def _new_token(self) -> str | None:
+    async def _fetch_token(self) -> str | None:
         token = self._token() if callable(self._token) else self._token
         if token is None or isinstance(token, str):
             return token
         return await token
 
-    def _authenticated(self, reply: Reply) -> None:
+    def _handle_authenticated(self, reply: Frame, renewed: bool) -> None:
         expires_at = reply.get("expires_at")
         if callable(self._token) and expires_at is not None:
             left = datetime.fromisoformat(expires_at).timestamp() - now()
-            self.talk.renew_at = now() + max(5.0, EXPIRY_SHARE * left)
-        if not self.talk.live:
-            self._owner.on_status("live", {})
-
-
-def void(_: object) -> None:
-    """Nothing, of anything."""
+            self._renew_at = now() + max(MIN_RENEWAL_DELAY, RENEWAL_SHARE * left)
+        if not renewed:
+            self._on_status("live", {})

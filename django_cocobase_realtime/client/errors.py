@@ -1,4 +1,4 @@
-"""What the client raises."""
+"""The client's exception, its logger, and the handling of errors in the program's code."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from typing import Any
 
 logger = logging.getLogger("django_cocobase_realtime.client")
 
-Reply = Mapping[str, Any]
-
-CLOSED: Reply = {"type": "error", "code": "closed", "message": "The connection was lost."}
-"""The answer to whatever was asked on a connection that is gone."""
-
 
 class RealtimeError(Exception):
     """The server refused a request, or closed the connection for good.
 
-    ``code`` is an error code of the protocol (``"unknown_collection"``), the number of a close
-    code (4500), or one of the client's own: ``"closed"`` where the connection was lost or left,
-    ``"not_connected"``, ``"not_refreshed"``. ``retry_after_ms`` is None where waiting is no help.
+    ``code`` is an error code of the protocol (``"unknown_collection"``), a WebSocket close code
+    (4500), or one of the client's own codes: ``"closed"`` if the connection was lost or the room
+    left, ``"not_connected"`` if no connection could be attempted, ``"not_refreshed"`` if the
+    token function failed while the old token was still valid.
+
+    ``retry_after_ms`` is the number of milliseconds after which the request may succeed, or None
+    if repeating it is useless.
     """
 
     def __init__(self, code: str | int, message: str, retry_after_ms: int | None = None) -> None:
@@ -29,22 +28,29 @@ class RealtimeError(Exception):
         self.retry_after_ms = retry_after_ms
 
     @classmethod
-    def of(cls, reply: Reply) -> RealtimeError:
-        """From an ``error`` frame."""
-        return cls(reply["code"], reply.get("message", ""), reply.get("retry_after_ms"))
+    def from_frame(cls, frame: Mapping[str, Any]) -> RealtimeError:
+        """Return the exception for an ``error`` frame."""
+        return cls(frame["code"], frame.get("message", ""), frame.get("retry_after_ms"))
 
     def __str__(self) -> str:
         return f"{self.args[0]} ({self.code})"
 
 
-def guarded(listener: Callable[..., None], *values: Any) -> None:
-    """Call a listener: its mistake is not the connection's."""
+def call_safely(listener: Callable[..., None], *values: Any) -> None:
+    """Call a function of the program, and log its exception instead of raising it.
+
+    An error in a listener must not end the connection.
+    """
     try:
         listener(*values)
     except Exception:
         logger.exception("A listener failed.")
 
 
-def check(value: Any) -> None:
-    """Raise ``TypeError`` or ``ValueError`` for what JSON cannot say, before it is kept."""
+def ensure_json(value: Any) -> None:
+    """Raise ``TypeError`` or ``ValueError`` if a value cannot be serialized as JSON.
+
+    Called before a value is stored: a frame that fails only when it is sent would end the task
+    that sends all frames.
+    """
     json.dumps(value)

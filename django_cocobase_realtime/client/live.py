@@ -1,30 +1,223 @@
-"""The documents that match a filter, as they are now: a set that keeps itself up to date."""
+"""The list of documents that match a filter, kept up to date."""
 
 from __future__ import annotations
 
 import functools
+import operator
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .errors import RealtimeError, Reply, guarded
+from .errors import RealtimeError, call_safely
+from .interfaces import CallLater, Frame
 from .messages import Document
-from .streams import Readers, Settled
+from .streams import Broadcaster, Ready
+from .subscription import Subscribe
 
-if TYPE_CHECKING:
-    from .protocol import Conversation
-
-REFILL = 0.5  # seconds before a fresh snapshot is asked for
-_NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+# seconds to wait before requesting a snapshot that fills the window; several documents that leave
+# at about the same time then cause one request
+REFILL_DELAY = 0.5
 
 Documents = tuple[Document, ...]
+# compares two documents: negative, zero or positive, like the argument of `functools.cmp_to_key`
 Compare = Callable[[Document, Document], int]
 
+_NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
-def ascending(a: Any, b: Any) -> int:
-    """Compare two values of JSON; None is smaller than all. Text that is a number counts as one.
 
-    Decimals and large integers travel as text.
+class Live:
+    """The documents that match a filter, in order; documents that compare equal, by id.
+
+    With ``limit`` the list holds the first documents only. The client knows few of the documents
+    that follow, so when too many leave, it requests a new snapshot to fill the list up.
+    """
+
+    def __init__(
+        self,
+        subscribe: Subscribe,
+        collection: str,
+        options: Mapping[str, Any],
+        *,
+        order: str | None,
+        limit: int | None,
+        compare: Compare | None,
+        on_error: Callable[[RealtimeError], None],
+        call_later: CallLater,
+    ) -> None:
+        self._on_error = on_error
+        self._call_later = call_later
+        self._limit = limit
+        self._compare_by_order = compare or _compare_by_field(order)
+        # the known documents by id; with a limit, up to three times as many
+        self._known: dict[str, Document] = {}
+        # with a limit: the server may have unknown documents that sort after this one
+        self._last_known: Document | None = None
+        # what the program sees
+        self._documents: Documents = ()
+        self._refill_scheduled = False
+        self._ready = Ready()
+        self._changes: Broadcaster[Documents] = Broadcaster()
+        # functions of the program that are called with the documents
+        self._readers: dict[object, Callable[[Documents], None]] = {}
+        window: dict[str, Any] = {}
+        if order is not None:
+            window["order"] = order
+        if limit is not None:
+            window["limit"] = limit
+        self._subscription = subscribe(
+            collection, {"transitions": True, **options, "snapshot": window or True}, self
+        )
+
+    @property
+    def documents(self) -> Documents:
+        """The current documents; the same tuple object until something changes."""
+        return self._documents
+
+    async def ready(self) -> Live:
+        """Wait until the documents have arrived, and return the list.
+
+        Raises `RealtimeError` if the server refuses the subscription.
+        """
+        await self._ready.wait()
+        return self
+
+    def changes(self) -> AsyncIterator[Documents]:
+        """Return an iterator that yields `documents` after each change from now on.
+
+        It ends with `stop` or when the client is closed, and raises `RealtimeError` if the server
+        refuses the subscription.
+        """
+        return self._changes.iterate()
+
+    def subscribe(self, reader: Callable[[Documents], None]) -> Callable[[], None]:
+        """Call ``reader`` with `documents` now and after each change.
+
+        Returns a function that ends this. An exception in ``reader`` is logged.
+        """
+        key = object()
+        self._readers[key] = reader
+        call_safely(reader, self._documents)
+
+        def stop() -> None:
+            self._readers.pop(key, None)
+
+        return stop
+
+    async def update(self, **options: Any) -> None:
+        """Replace ``filters``, ``fields`` or ``document``.
+
+        The old documents stay until the new ones have arrived. Raises ``TypeError`` or
+        ``ValueError`` for values that are not JSON, and `RealtimeError` if the server refuses the
+        options; the old ones stay in force then.
+        """
+        self._subscription.update(options)
+        self._ready = ready = Ready(self._ready)
+        await ready.wait()
+
+    def stop(self) -> None:
+        """End the subscription. `documents` stays as it is."""
+        self._subscription.stop()
+        self._changes.end()
+
+    def end(self, error: RealtimeError | None) -> None:
+        """End the iterators because the client is closed, or was terminated with ``error``."""
+        if error is not None:
+            self._ready.fail(error)
+        self._changes.end(error)
+
+    # called by the subscription
+
+    def on_event(self, frame: Frame) -> None:
+        """Add, replace or remove one document."""
+        document = frame["document"]
+        if frame["event"] in ("left", "deleted"):
+            self._known.pop(document["id"], None)
+        else:
+            self._known[document["id"]] = Document.from_frame(document)
+        self._refresh()
+
+    def on_snapshot(self, documents: list[Frame], truncated: bool) -> None:
+        """Replace all documents. One that has not changed stays the same object."""
+        previous, self._known = self._known, {}
+        for frame in documents:
+            document = Document.from_frame(frame)
+            known = previous.get(document.id)
+            self._known[document.id] = known if known == document and known else document
+        self._last_known = self._sort()[-1] if truncated and self._known else None
+        self._refresh()
+
+    def on_resync(self, reason: str) -> None:
+        """Do nothing: a snapshot follows."""
+
+    def on_ready(self) -> None:
+        """Return from `ready` and `update`."""
+        self._ready.done()
+
+    def on_error(self, error: RealtimeError, *, final: bool) -> None:
+        """Raise the error from `ready` and `update`.
+
+        If it is final, remove the documents: this client may not see them any more.
+        """
+        self._ready.fail(error)
+        self._on_error(error)
+        if final:
+            self._known = {}
+            self._refresh()
+            self._changes.end(error)
+
+    # internal
+
+    def _sort(self) -> list[Document]:
+        return sorted(self._known.values(), key=functools.cmp_to_key(self._compare))
+
+    def _compare(self, a: Document, b: Document) -> int:
+        return self._compare_by_order(a, b) or compare_values(a.id, b.id)
+
+    def _refresh(self) -> None:
+        """Compute the visible documents from the known ones, and report a change."""
+        documents = self._sort()
+        if self._limit is not None:
+            documents = self._apply_limit(documents, self._limit)
+        if len(documents) == len(self._documents) and all(
+            map(operator.is_, documents, self._documents)
+        ):
+            return
+        self._documents = tuple(documents)
+        self._changes.put(self._documents)
+        for reader in list(self._readers.values()):
+            call_safely(reader, self._documents)
+
+    def _apply_limit(self, documents: list[Document], limit: int) -> list[Document]:
+        """Return the documents of the window, and forget those that are too far behind it."""
+        last_known = self._last_known
+        if last_known is not None:
+            # a document after the last known one may have unknown documents before it
+            documents = [each for each in documents if self._compare(each, last_known) <= 0]
+        if len(documents) > 3 * limit:
+            del documents[2 * limit :]
+            self._last_known = documents[-1]
+        self._known = {document.id: document for document in documents}
+        if last_known is not None and len(documents) < limit:
+            self._schedule_refill()
+        return documents[:limit]
+
+    def _schedule_refill(self) -> None:
+        if self._refill_scheduled:
+            return
+        self._refill_scheduled = True
+
+        def refill() -> None:
+            self._refill_scheduled = False
+            self._subscription.update({})  # subscribes again, which brings a new snapshot
+
+        self._call_later(REFILL_DELAY, refill)
+
+
+def compare_values(a: Any, b: Any) -> int:
+    """Compare two JSON values: return a negative, zero or positive number.
+
+    None is smaller than everything else. Two strings that both contain a number are compared as
+    numbers, since decimals and large integers are sent as strings.
     """
     if a == b:
         return 0
@@ -38,175 +231,15 @@ def ascending(a: Any, b: Any) -> int:
     return int(a > b) - int(a < b)
 
 
-class Live:
-    """``documents``, in order, ties by id.
-
-    With a ``limit`` it is a window: what sorts behind its last document is not kept, and where
-    documents leave, a fresh snapshot fills it up.
-    """
-
-    def __init__(
-        self,
-        talk: Conversation,
-        collection: str,
-        options: Mapping[str, Any],
-        *,
-        order: str | None,
-        limit: int | None,
-        compare: Compare | None,
-        on_error: Callable[[RealtimeError], None],
-    ) -> None:
-        self._talk = talk
-        self._on_error = on_error
-        self._limit = limit
-        self._by = compare or _by(order)
-        self._known: dict[str, Document] = {}
-        self._last: Document | None = None  # behind it there may be documents that we do not know
-        self._shown: Documents = ()
-        self._refilling = False
-        self._ready = Settled()
-        self._changes: Readers[Documents] = Readers()
-        self._readers: dict[object, Callable[[Documents], None]] = {}
-        wanted = {"order": order, "limit": limit}
-        snapshot: Any = {key: value for key, value in wanted.items() if value is not None} or True
-        self._subscription = talk.subscribe(
-            collection, {"transitions": True, **options, "snapshot": snapshot}, self
-        )
-
-    @property
-    def documents(self) -> Documents:
-        """What is there now; the same tuple until it changes."""
-        return self._shown
-
-    async def ready(self) -> Live:
-        """Wait until the documents have come. Raises `RealtimeError` where it is refused."""
-        await self._ready.wait()
-        return self
-
-    def changes(self) -> AsyncIterator[Documents]:
-        """The documents after each change from here on."""
-        return self._changes.read()
-
-    def subscribe(self, reader: Callable[[Documents], None]) -> Callable[[], None]:
-        """Call ``reader`` with the documents, now and after each change; returns what ends that."""
-        key = object()
-        self._readers[key] = reader
-        guarded(reader, self._shown)
-
-        def stop() -> None:
-            self._readers.pop(key, None)
-
-        return stop
-
-    async def update(self, **options: Any) -> None:
-        """Replace ``filters`` (or ``fields``); the old documents stay until the new ones are here.
-
-        Raises `RealtimeError` where that is refused, and the old ones stay.
-        """
-        self._subscription.update(options)
-        self._ready = ready = Settled(self._ready)
-        await ready.wait()
-
-    def stop(self) -> None:
-        """End it; the documents stay as they are."""
-        self._subscription.stop()
-        self._changes.end()
-
-    def end(self, error: RealtimeError | None) -> None:
-        """The client is done for."""
-        if error is not None:
-            self._ready.fail(error)
-        self._changes.end(error)
-
-    # what the subscription calls
-
-    def on_event(self, frame: Reply) -> None:
-        """A change."""
-        document = frame["document"]
-        if frame["event"] in ("left", "deleted"):
-            self._known.pop(document["id"], None)
-        else:
-            self._known[document["id"]] = Document.of(document)
-        self._show()
-
-    def on_snapshot(self, documents: list[Reply], truncated: bool) -> None:
-        """The whole of it, in place of what was known; what is the same stays the same object."""
-        old, self._known = self._known, {}
-        for each in documents:
-            found = Document.of(each)
-            before = old.get(found.id)
-            self._known[found.id] = before if before == found and before else found
-        self._last = self._sorted()[-1] if truncated and self._known else None
-        self._show()
-
-    def on_resync(self, reason: str) -> None:
-        """A snapshot follows."""
-
-    def on_ready(self) -> None:
-        """The documents are here."""
-        self._ready.done()
-
-    def on_error(self, error: RealtimeError, *, over: bool) -> None:
-        """Refused: what may not be seen any more is not shown any more."""
-        self._ready.fail(error)
-        self._on_error(error)
-        if over:
-            self._known = {}
-            self._show()
-            self._changes.end(error)
-
-    # inside
-
-    def _sorted(self) -> list[Document]:
-        return sorted(self._known.values(), key=functools.cmp_to_key(self._compare))
-
-    def _compare(self, a: Document, b: Document) -> int:
-        return self._by(a, b) or ascending(a.id, b.id)
-
-    def _show(self) -> None:
-        shown = self._sorted()
-        if self._limit is not None:
-            last = self._last
-            if last is not None:
-                shown = [each for each in shown if self._compare(each, last) <= 0]
-            if len(shown) > 3 * self._limit:
-                del shown[2 * self._limit :]
-                self._last = shown[-1]
-            self._known = {each.id: each for each in shown}
-            if last is not None and len(shown) < self._limit:
-                self._refill()
-            shown = shown[: self._limit]
-        if len(shown) == len(self._shown) and all(map(_same, shown, self._shown)):
-            return
-        self._shown = tuple(shown)
-        self._changes.put(self._shown)
-        for reader in list(self._readers.values()):
-            guarded(reader, self._shown)
-
-    def _refill(self) -> None:
-        if self._refilling:
-            return
-        self._refilling = True
-
-        def refill() -> None:
-            self._refilling = False
-            self._subscription.update({})
-
-        self._talk.soon(REFILL, refill)
-
-
-def _by(order: str | None) -> Compare:
+def _compare_by_field(order: str | None) -> Compare:
+    """Return the comparison for an order such as ``"title"`` or ``"-title"`` (descending)."""
     if order is None:
         return lambda a, b: 0
     sign = -1 if order.startswith("-") else 1
     field = order.removeprefix("-")
 
-    def value(document: Document) -> Any:
-        # the primary key is the document's id, and not among its data
+    def get_value(document: Document) -> Any:
+        # the primary key is the document's id, and not part of its data
         return document.data.get(field, document.id)
 
-    return lambda a, b: sign * ascending(value(a), value(b))
-
-
-def _same(a: Document, b: Document) -> bool:
-    return a is b
+    return lambda a, b: sign * compare_values(get_value(a), get_value(b))

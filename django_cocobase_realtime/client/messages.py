@@ -1,4 +1,4 @@
-"""What the client hands out: documents, events, messages of rooms."""
+"""The values that the client returns: documents, events, room messages, presence changes."""
 
 from __future__ import annotations
 
@@ -9,47 +9,56 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """``id`` is a string; ``data`` holds the readable fields, as JSON has them.
+    """One document of a collection."""
 
-    One that is too large to be sent is ``truncated``: its data is empty.
-    """
-
+    # the primary key, as a string
     id: str
+    # the fields that this client may read, as JSON values
     data: Mapping[str, Any]
+    # whether the document was too large to send; its data is empty then
     truncated: bool = False
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Document:
-        """From the ``document`` of an event, or one of a snapshot."""
+    def from_frame(cls, document: Mapping[str, Any]) -> Document:
+        """Return the document for a ``document`` object of an event or a snapshot."""
         data = document.get("data")
         return cls(document["id"], {} if data is None else data, data is None)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that a watch was told.
+    """One event of a watch."""
 
-    ``event`` is ``created``, ``updated`` or ``deleted``; ``entered`` and ``left`` with
-    ``transitions``; ``snapshot``, with ``documents``, where one was asked for; ``resync``, with
-    ``reason``, where what was missed can not be told any more.
-    """
-
+    # "created", "updated" or "deleted"; also "entered" and "left" with `transitions`;
+    # "snapshot" if one was requested; "resync" if missed events can no longer be delivered
     event: str
+    # the name of the collection
     collection: str
+    # the document's primary key; empty for "snapshot" and "resync"
     id: str = ""
+    # the readable fields, as JSON values
     data: Mapping[str, Any] = field(default_factory=dict)
+    # for "updated": the readable fields whose value changed; None if the server does not track them
     changed: tuple[str, ...] | None = None
+    # position of the event in the collection's stream, for the `since` of a later watch; None if
+    # the collection keeps no log
     cursor: str | None = None
+    # time of the change in UTC, as ISO 8601
     at: str | None = None
+    # the same for all changes of one database transaction
     transaction: str | None = None
+    # whether the event was missed and is now delivered from the log
     replayed: bool = False
+    # whether the document was too large to send, or the snapshot has more documents than its limit
     truncated: bool = False
+    # the matching documents of a "snapshot"
     documents: tuple[Document, ...] = ()
+    # why a "resync" is needed
     reason: str | None = None
 
     @classmethod
-    def of(cls, frame: Mapping[str, Any]) -> Event:
-        """From an ``event`` frame of a collection."""
+    def from_frame(cls, frame: Mapping[str, Any]) -> Event:
+        """Return the event for an ``event`` frame of a collection."""
         document, changed = frame["document"], frame.get("changed")
         return cls(
             frame["event"],
@@ -67,17 +76,22 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What somebody said in a room. ``sender`` is None for a bare key and for the server."""
+    """One broadcast in a room, or one message of the server."""
 
+    # any JSON value
     message: Any
+    # `id`, `name` and `verified` of the sender; None for an API key and for the server
     sender: Mapping[str, Any] | None
+    # time of the message in UTC, as ISO 8601
     at: str | None = None
+    # position in the room's history; None if the room does not keep the message
     cursor: str | None = None
+    # whether the message comes from the room's history
     replayed: bool = False
 
     @classmethod
-    def of(cls, frame: Mapping[str, Any]) -> Message:
-        """From a ``broadcast`` event."""
+    def from_frame(cls, frame: Mapping[str, Any]) -> Message:
+        """Return the message for a ``broadcast`` or ``direct`` event."""
         return cls(
             frame["message"],
             frame.get("sender"),
@@ -89,8 +103,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Somebody ``joined``, ``left``, or ``updated`` their state."""
+    """One change among the members of a room."""
 
+    # "joined", "left" or "updated"
     event: str
+    # the member's `id`, `name` and, if it has one, `state`
     member: Mapping[str, Any]
+    # number of members after this change
     participants: int

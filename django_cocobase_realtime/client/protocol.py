@@ -1,214 +1,276 @@
-"""The conversation on one socket after another. No I/O: frames in, frames out, times given."""
+"""The client's side of the wire protocol. No I/O: frames in, frames out, and the time is given."""
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
-from .errors import CLOSED, RealtimeError, Reply, check
+from .errors import RealtimeError, ensure_json
+from .interfaces import CallLater, Frame, SubscriptionListener
 from .messages import Message
-from .streams import Readers
-from .subscription import Sink, Subscription
+from .requests import RequestChannel
+from .room import Room
+from .streams import Broadcaster
+from .subscription import Subscription
 
-if TYPE_CHECKING:
-    from .room import Room
-
-ACK = 32  # events between two acknowledgements
-SLEPT = 5.0  # seconds without a tick: the machine was asleep
-EXPIRY_SHARE = 0.8  # of a token's life, after which it is renewed
-Frame = dict[str, Any]
-Done = Callable[[Reply], None]
+# events between two acknowledgements
+ACK_INTERVAL = 32
+# seconds between two pings, until the server says its own
+DEFAULT_HEARTBEAT = 25.0
+# seconds between two ticks that show that the machine was asleep, or its clock was changed
+SLEEP_THRESHOLD = 5.0
 
 
-class Conversation:
-    """State that outlives sockets: subscriptions and rooms; and that of the present one.
+class ClientProtocol:
+    """The state of a client: subscriptions and rooms, and the connection that serves them now.
 
-    ``send`` takes a frame, ``later`` calls back after seconds; both are the shell's. Times are
-    seconds since 1970, which go on while a machine sleeps.
+    Subscriptions and rooms outlive connections: they are requested again on each new one.
+
+    ``send`` transmits a frame on the current socket. ``call_later`` calls a function after a
+    number of seconds. ``on_authenticated`` gets each ``authenticated`` frame, and whether it
+    renews a token on a connection that is authenticated already. ``on_error`` gets errors that
+    belong to no request. ``timeout`` is the number of seconds that the server has to answer.
+    ``clock`` returns seconds since 1970; it must continue while the machine sleeps.
     """
 
     def __init__(
         self,
         *,
         send: Callable[[Frame], None],
-        later: Callable[[float, Callable[[], None]], None],
-        on_live: Callable[[Reply], None],
+        call_later: CallLater,
+        on_authenticated: Callable[[Frame, bool], None],
         on_error: Callable[[RealtimeError], None],
         timeout: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        # by name
         self.subscriptions: dict[str, Subscription] = {}
         self.rooms: dict[str, Room] = {}
-        self.messages: Readers[Message] = Readers()
-        self.live = False
+        # `id` and `name` of the authenticated user; None for an API key without a user
         self.user: Mapping[str, str] | None = None
-        self.connection: str | None = None
+        # seconds from the last ping to its pong
         self.latency: float | None = None
-        self.since = 0.0  # live since
-        self.renew_at: float | None = None
-        self.closing: Reply | None = None
-        self._send = send
-        self._later = later
-        self._on_live = on_live
+        # the `closing` frame, the server's last one on the current connection
+        self.closing: Frame | None = None
+        self._on_authenticated = on_authenticated
         self._on_error = on_error
         self._timeout = timeout
         self._clock = clock
-        self._open = False
-        self._asks: dict[int, Done | None] = {}
-        self._last = 0
-        self._heartbeat = 25.0
-        self._asked: float | None = None  # and nothing came since
-        self._pinged = 0.0
-        self._ticked = clock()
-        self._events = 0
+        self._channel = RequestChannel(send, call_later)
+        self._subscription_numbers = itertools.count(1)
+        # messages to this user, and to everyone in the project
+        self._messages: Broadcaster[Message] = Broadcaster()
+        # when the current connection was authenticated, by the clock
+        self._connected_at = 0.0
+        # seconds between two pings
+        self._heartbeat = DEFAULT_HEARTBEAT
+        # since when the server owes an answer, by the clock; None after any frame
+        self._waiting_since: float | None = None
+        # when the last ping was sent: by the clock, and by the timer that measures latency
+        self._pinged_at = 0.0
+        self._ping_started = 0.0
+        # time of the last tick, by the clock
+        self._ticked_at = clock()
+        # events received that have a cursor
+        self._event_count = 0
 
-    # asking
+    # for the program
 
-    def subscribe(self, collection: str, options: Mapping[str, Any], sink: Sink) -> Subscription:
-        """A subscription, asked for now or as soon as there is a connection."""
-        check(options)
-        self._last += 1
-        name = f"{collection}#{self._last}"
-        subscription = Subscription(self, name, collection, options, sink)
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, and the server has authenticated it."""
+        return self._channel.connected
+
+    @property
+    def connection_id(self) -> str | None:
+        """The server's name for the current connection."""
+        return self._channel.connection_id
+
+    def subscribe(
+        self, collection: str, options: Mapping[str, Any], listener: SubscriptionListener
+    ) -> Subscription:
+        """Create a subscription, and request it now or as soon as there is a connection.
+
+        Raises ``TypeError`` or ``ValueError`` if the options are not JSON.
+        """
+        ensure_json(options)
+        name = f"{collection}#{next(self._subscription_numbers)}"
+        subscription = Subscription(
+            self._channel, name, collection, options, listener, self._remove_subscription
+        )
         self.subscriptions[name] = subscription
-        if self.live:
+        if self.connected:
             subscription.start()
         return subscription
 
-    def ask(self, frame: Frame, done: Done | None = None) -> None:
-        """Send a request; ``done`` gets its answer, or `CLOSED`."""
-        if not (self.live or (self._open and frame["type"] == "auth")):
-            if done is not None:
-                done(CLOSED)
-            return
-        self._last += 1
-        self._asks[self._last] = done
-        self._send({**frame, "id": self._last})
+    def enter_room(
+        self,
+        name: str,
+        *,
+        presence: bool,
+        history: int | None,
+        state: Mapping[str, Any] | None,
+        on_resync: Callable[[str], None] | None,
+    ) -> Room:
+        """Return the room if it is joined already; otherwise create it and request to join.
 
-    def soon(self, delay: float, act: Callable[[], None]) -> None:
-        """Act after ``delay`` seconds, whatever the connection."""
-        self._later(delay, act)
+        Raises ``TypeError`` or ``ValueError`` if the state is not JSON.
+        """
+        room = self.rooms.get(name)
+        if room is not None:
+            return room
+        room = self.rooms[name] = Room(
+            self._channel,
+            name,
+            presence=presence,
+            history=history,
+            state=state,
+            on_resync=on_resync,
+            on_error=self._on_error,
+            on_ended=self._remove_room,
+            get_member_id=self._get_member_id,
+            clock=self._clock,
+        )
+        if self.connected:
+            room.join()
+        return room
 
-    def later(self, delay: float, act: Callable[[], None]) -> None:
-        """Act after ``delay`` seconds, if this connection is still there then."""
-        connection = self.connection
+    def messages(self) -> AsyncIterator[Message]:
+        """Return an iterator over messages to this user and to everyone in the project."""
+        return self._messages.iterate()
 
-        def due() -> None:
-            if self.live and self.connection == connection:
-                act()
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        """Call ``callback`` after ``delay`` seconds, with or without a connection."""
+        self._channel.call_later(delay, callback)
 
-        self._later(delay, due)
+    def end(self, error: RealtimeError | None) -> None:
+        """End all rooms and iterators; with ``error``, iterators raise it."""
+        reason = error or RealtimeError("closed", "The client was closed.")
+        for room in list(self.rooms.values()):
+            room.end(reason, quiet=error is None)
+        for subscription in self.subscriptions.values():
+            subscription.end()
+        self._messages.end(error)
+        self.rooms.clear()
+        self.subscriptions.clear()
 
-    # the socket's life
+    # for the connection
 
-    def opened(self, token: str | None) -> None:
-        """A socket is open: authenticate."""
-        self._open = True
-        self._asked = self._ticked = self._clock()
+    def handle_open(self, token: str | None) -> None:
+        """Authenticate on a socket that has just been opened."""
+        self._channel.handle_open()
+        self._waiting_since = self._ticked_at = self._clock()
         self.authenticate(token)
 
     def authenticate(self, token: str | None) -> None:
-        """``auth``: the first time, or to renew the token."""
-        frame: Frame = {"type": "auth", "batch": True}
+        """Send ``auth``, on a new connection or to renew the token of the current one."""
+        frame: dict[str, Any] = {"type": "auth", "batch": True}
         if token is not None:
             frame["token"] = token
-        self.ask(frame, self._authenticated)
+        self._channel.send_request(frame, self._handle_authenticated)
 
-    def lost(self) -> float:
-        """The socket is gone. Returns for how many seconds it was live."""
-        lived = self._clock() - self.since if self.live else 0.0
-        self.live = self._open = False
-        self.connection = self.closing = self._asked = self.renew_at = None
+    def handle_disconnect(self) -> float:
+        """Note that the socket is gone; return for how many seconds it was authenticated."""
+        connected_for = self._clock() - self._connected_at if self.connected else 0.0
+        self._channel.handle_disconnect()
+        self.closing = self._waiting_since = None
         for subscription in self.subscriptions.values():
-            subscription.active = False
+            subscription.handle_disconnect()
         for room in self.rooms.values():
-            room.lost()
-        asks, self._asks = self._asks, {}
-        for done in asks.values():
-            if done is not None:
-                done(CLOSED)
-        return lived
+            room.handle_disconnect()
+        return connected_for
 
     def tick(self) -> bool:
-        """To be called about every second. False where the line is dead."""
+        """Send a ping if it is due; return False if the server no longer answers.
+
+        To be called about once per second while there is a socket.
+        """
         now = self._clock()
-        slept = abs(now - self._ticked) > SLEPT  # or the clock was set back
-        self._ticked = now
-        if slept and self._asked is not None:
-            self._asked = now  # the time asleep does not count
-        if self._asked is not None and now - self._asked > self._timeout:
+        was_asleep = abs(now - self._ticked_at) > SLEEP_THRESHOLD
+        self._ticked_at = now
+        if was_asleep and self._waiting_since is not None:
+            self._waiting_since = now  # the server gets its full timeout after a sleep
+        if self._waiting_since is not None and now - self._waiting_since > self._timeout:
             return False
-        if self.live and (slept or now - self._pinged >= self._heartbeat):
-            self._asked = self._asked or now
-            self._pinged = now
-            self._sent = time.perf_counter()
-            self._send({"type": "ping"})
+        if self.connected and (was_asleep or now - self._pinged_at >= self._heartbeat):
+            self._waiting_since = self._waiting_since or now
+            self._pinged_at = now
+            self._ping_started = time.perf_counter()
+            self._channel.send({"type": "ping"})
         return True
 
-    # frames
+    def handle_frame(self, frame: Frame) -> None:
+        """Handle one frame from the server."""
+        self._waiting_since = None
+        self._dispatch(frame)
 
-    def receive(self, frame: Reply) -> None:
-        """A frame came in."""
-        self._asked = None
-        self._take(frame)
+    # internal
 
-    def _take(self, frame: Reply) -> None:
-        if frame.get("id") in self._asks:
-            done = self._asks.pop(frame["id"])
-            if done is not None:
-                done(frame)
+    def _dispatch(self, frame: Frame) -> None:
+        if self._channel.handle_reply(frame):
             return
         match frame.get("type"):
             case "events":
-                for each in frame["events"]:
-                    self._take(each)
+                for event in frame["events"]:
+                    self._dispatch(event)
             case "event" if frame["event"] == "direct" or frame.get("room") == "*":
-                self.messages.put(Message.of(frame))
+                self._messages.put(Message.from_frame(frame))
             case "event" if "room" in frame:
                 if room := self.rooms.get(frame["room"]):
-                    room.said(frame)
+                    room.handle_broadcast(frame)
             case "event":
-                self._event(frame)
+                self._handle_event(frame)
             case "snapshot" | "cursor":
                 if subscription := self.subscriptions.get(frame["subscription"]):
-                    subscription.take(frame)
+                    subscription.handle_frame(frame)
             case "presence":
                 if room := self.rooms.get(frame["room"]):
-                    room.present(frame)
+                    room.handle_presence(frame)
             case "pong":
-                self.latency = time.perf_counter() - self._sent
+                self.latency = time.perf_counter() - self._ping_started
             case "closing":
                 self.closing = frame
             case "error":
-                self._on_error(RealtimeError.of(frame))
+                self._on_error(RealtimeError.from_frame(frame))
 
-    _sent = 0.0
-
-    def _event(self, frame: Reply) -> None:
+    def _handle_event(self, frame: Frame) -> None:
         for name in frame.get("subscriptions", ()):
             if subscription := self.subscriptions.get(name):
-                subscription.take(frame)
+                subscription.handle_frame(frame)
         if frame.get("cursor") is not None:
-            self._events += 1
-            if self._events % ACK == 0:
-                self._send({"type": "ack", "cursor": frame["cursor"]})
+            self._event_count += 1
+            if self._event_count % ACK_INTERVAL == 0:
+                self._channel.send({"type": "ack", "cursor": frame["cursor"]})
 
-    def _authenticated(self, reply: Reply) -> None:
+    def _handle_authenticated(self, reply: Frame) -> None:
         if reply["type"] == "error":
-            if self.live:  # else the server closes, and says why
-                self._on_error(RealtimeError.of(reply))
+            # a refusal of the first `auth` is followed by a close, whose code says more
+            if self.connected:
+                self._on_error(RealtimeError.from_frame(reply))
             return
         self.user = reply.get("user")
-        self.connection = reply.get("connection")
+        self._channel.connection_id = reply.get("connection")
         self._heartbeat = float(reply.get("heartbeat", self._heartbeat))
-        self._on_live(reply)
-        if self.live:
+        renewed = self.connected
+        self._on_authenticated(reply, renewed)
+        if renewed:
             return
-        self.live = True
-        self.since = self._clock()
-        self._pinged = 0.0
+        self._channel.connected = True
+        self._connected_at = self._clock()
+        self._pinged_at = 0.0
         for subscription in list(self.subscriptions.values()):
             subscription.start()
         for room in list(self.rooms.values()):
             room.join()
+
+    def _get_member_id(self) -> str | None:
+        """Return this client's id in rooms: the user's, or else the connection's."""
+        return (self.user or {}).get("id") or self.connection_id
+
+    def _remove_subscription(self, subscription: Subscription) -> None:
+        self.subscriptions.pop(subscription.name, None)
+
+    def _remove_room(self, room: Room) -> None:
+        self.rooms.pop(room.name, None)

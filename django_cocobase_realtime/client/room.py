@@ -1,143 +1,182 @@
-"""One room over many connections: members, what is said, what one says. No I/O of its own."""
+"""One room over many connections: its members, its messages, and the own broadcasts. No I/O."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .errors import CLOSED, RealtimeError, Reply, check, guarded
+from .cursors import CursorTracker
+from .errors import RealtimeError, call_safely, ensure_json
+from .interfaces import Frame
 from .messages import Message, Presence
-from .streams import Readers, Settled
-from .subscription import Seen
+from .requests import CONNECTION_LOST, RequestChannel
+from .streams import Broadcaster, Ready
 
-if TYPE_CHECKING:
-    from .protocol import Conversation
+# seconds for which a broadcast may be sent again under its idempotency key; the server remembers
+# keys for five minutes, and would take a later repetition for a new broadcast
+IDEMPOTENCY_WINDOW = 240.0
 
-FORGOTTEN = 240.0  # seconds after which the server may not know a broadcast's key any more
 
+class PendingBroadcast:
+    """A broadcast that the server has not confirmed yet."""
 
-class _Said:
-    """A broadcast that is not yet known to be sent."""
-
-    def __init__(self, frame: dict[str, Any], at: float) -> None:
+    def __init__(self, frame: Frame, created_at: float) -> None:
         self.frame = frame
-        self.at = at
-        self.sent = Settled()
+        # seconds since 1970
+        self.created_at = created_at
+        self.sent = Ready()
 
 
 class Room:
-    """A room that this client is in until `leave`, whatever becomes of the connection.
+    """A room that this client has joined, until `leave`.
 
-    ``members`` are mappings with ``id``, ``name`` and, where they have one, ``state``.
+    After a lost connection the client joins again by itself. As an asynchronous iterator, a room
+    yields the same as `messages`.
     """
 
     def __init__(
         self,
-        talk: Conversation,
+        channel: RequestChannel,
         name: str,
         *,
         presence: bool,
         history: int | None,
         state: Mapping[str, Any] | None,
-        on_error: Callable[[RealtimeError], None],
         on_resync: Callable[[str], None] | None,
+        on_error: Callable[[RealtimeError], None],
+        on_ended: Callable[[Room], None],
+        get_member_id: Callable[[], str | None],
         clock: Callable[[], float],
     ) -> None:
-        check(state)
-        self.name = self.title = name
+        ensure_json(state)
+        self.name = name
+        # the room's title; its name if it has none
+        self.title = name
+        # the members who are present: mappings with `id`, `name` and, if they have one, `state`;
+        # kept while the connection is lost, empty after the end
         self.members: tuple[Mapping[str, Any], ...] = ()
+        # number of members
         self.participants = 0
+        # this client's own state, as the other members see it
         self.state = state
-        self._talk = talk
+        self._channel = channel
         self._presence = presence
         self._history = history
-        self._on_error = on_error
         self._on_resync = on_resync
+        self._on_error = on_error
+        # called when the room has been left, or joining it was refused
+        self._on_ended = on_ended
+        # returns this client's id among the members
+        self._get_member_id = get_member_id
+        # seconds since 1970
         self._clock = clock
+        # whether the server has let this client in on the current connection
         self._joined = False
-        self._seen = Seen()
-        self._outbox: dict[_Said, None] = {}
-        self._ready = Settled()
-        self._messages: Readers[Message] = Readers()
-        self._presences: Readers[Presence] = Readers()
+        self._ended = False
+        self._position = CursorTracker()
+        # the broadcasts to send again after a loss, oldest first; a dict used as an ordered set
+        self._outbox: dict[PendingBroadcast, None] = {}
+        self._ready = Ready()
+        self._messages: Broadcaster[Message] = Broadcaster()
+        self._presence_changes: Broadcaster[Presence] = Broadcaster()
 
     async def ready(self) -> Room:
-        """Wait until joined. Raises `RealtimeError` where it is refused."""
+        """Wait until the room is joined, and return it.
+
+        Raises `RealtimeError` if the server refuses, or if the room is left before.
+        """
         await self._ready.wait()
         return self
 
     async def broadcast(self, message: Any, *, echo: bool = True, ephemeral: bool = False) -> None:
-        """Say any JSON to everyone here, once, however often the connection is lost meanwhile.
+        """Send any JSON value to everyone in the room, exactly once.
 
-        Without ``echo`` it does not come back to us; a room that keeps history keeps nothing
-        ``ephemeral``.
-        Returns when the server has it. Raises `RealtimeError` where it is refused, or could not
-        be sent for minutes.
+        Returns when the server has confirmed it; after a lost connection it is sent again without
+        being delivered twice. With ``echo=False`` it is not delivered to this client. With
+        ``ephemeral=True`` a room that keeps history does not keep it.
+
+        Raises ``TypeError`` or ``ValueError`` if the message is not JSON, and `RealtimeError` if
+        the server refuses it, if the room was left, or if it could not be sent for four minutes.
         """
-        if self._talk.rooms.get(self.name) is not self:
+        if self._ended:
             raise RealtimeError("closed", "The room was left.")
-        check(message)
+        ensure_json(message)
         frame = {"type": "broadcast", "room": self.name, "message": message}
         if not echo:
             frame["echo"] = False
         if ephemeral:
             frame["ephemeral"] = True
-        said = _Said({**frame, "idempotency_key": secrets.token_urlsafe(12)}, self._clock())
-        self._outbox[said] = None
+        frame["idempotency_key"] = secrets.token_urlsafe(12)
+        broadcast = PendingBroadcast(frame, self._clock())
+        self._outbox[broadcast] = None
         if self._joined:
-            self._say(said)
-        await said.sent.wait()
+            self._send_broadcast(broadcast)
+        await broadcast.sent.wait()
 
     async def set_state(self, state: Mapping[str, Any]) -> None:
-        """Tell the others something about oneself, such as ``{"typing": True}``; at most 1 KiB."""
-        check(state)
+        """Replace this client's state, which the other members see, such as ``{"typing": True}``.
+
+        The server accepts 1 KiB by default. Raises ``TypeError`` or ``ValueError`` if the state is
+        not JSON, and `RealtimeError` if the server refuses it.
+        """
+        ensure_json(state)
         self.state = state
         if not self._joined:
-            return  # told with the join
+            return  # it is sent with the next join
         answered = asyncio.get_running_loop().create_future()
 
-        def answer(reply: Reply) -> None:
+        def handle_reply(reply: Frame) -> None:
             if answered.done():
                 return
-            if reply["type"] == "error" and reply is not CLOSED:
-                answered.set_exception(RealtimeError.of(reply))
+            if reply["type"] == "error" and reply is not CONNECTION_LOST:
+                answered.set_exception(RealtimeError.from_frame(reply))
             else:
                 answered.set_result(None)
 
-        self._talk.ask({"type": "state", "room": self.name, "state": dict(state)}, answer)
+        self._channel.send_request(
+            {"type": "state", "room": self.name, "state": dict(state)}, handle_reply
+        )
         await answered
-        me = (self._talk.user or {}).get("id") or self._talk.connection
+        own_id = self._get_member_id()
         self.members = tuple(
-            {**each, "state": state} if each["id"] == me else each for each in self.members
+            {**member, "state": state} if member["id"] == own_id else member
+            for member in self.members
         )
 
     def messages(self) -> AsyncIterator[Message]:
-        """What is said from here on, and what ``history`` brings."""
-        return self._messages.read()
+        """Return an iterator over the `Message` objects that arrive from now on.
+
+        They include those requested with ``history``. The iterator ends when the room is left or
+        the client closed, and raises `RealtimeError` if the server refuses the room.
+        """
+        return self._messages.iterate()
 
     def __aiter__(self) -> AsyncIterator[Message]:
         return self.messages()
 
     def presence(self) -> AsyncIterator[Presence]:
-        """Who comes, goes and changes state from here on; ``members`` is already so."""
-        return self._presences.read()
+        """Return an iterator over the `Presence` changes that arrive from now on.
+
+        ``members`` already includes each change. The iterator ends like that of `messages`.
+        """
+        return self._presence_changes.iterate()
 
     def leave(self) -> None:
-        """Leave; readers end."""
-        if self._talk.rooms.get(self.name) is not self:
+        """Leave the room and end its iterators. A second call does nothing."""
+        if self._ended:
             return
-        del self._talk.rooms[self.name]
-        self._talk.ask({"type": "leave", "room": self.name})
-        self.end(RealtimeError("closed", "The room was left."), quietly=True)
+        self._on_ended(self)
+        self._channel.send_request({"type": "leave", "room": self.name})
+        self.end(RealtimeError("closed", "The room was left."), quiet=True)
 
-    # what the conversation calls
+    # called by the protocol
 
     def join(self) -> None:
-        """Ask to be let in, again after each loss."""
-        if self._talk.rooms.get(self.name) is not self:
-            return  # left while it waited for its turn
+        """Request to join, at first and again on each new connection."""
+        if self._ended:
+            return  # it was left while a retry was scheduled
         frame: dict[str, Any] = {"type": "join", "room": self.name}
         if not self._presence:
             frame["presence"] = False
@@ -145,75 +184,85 @@ class Room:
             frame["state"] = dict(self.state)
         if self._history:
             frame["history"] = self._history
-        if self._seen.cursor is not None:
-            frame["since"] = self._seen.cursor
-        self._talk.ask(frame, self._answered)
+        if self._position.cursor is not None:
+            frame["since"] = self._position.cursor
+        self._channel.send_request(frame, self._handle_join_reply)
 
-    def lost(self) -> None:
-        """The connection is gone; members stay as they were until it is back."""
+    def handle_disconnect(self) -> None:
+        """Note that the connection is gone; `join` follows on the next one."""
         self._joined = False
 
-    def end(self, error: RealtimeError, *, quietly: bool = False) -> None:
-        """It is over: whoever waits is told."""
+    def handle_broadcast(self, frame: Frame) -> None:
+        """Handle a ``broadcast`` event."""
+        if self._position.advance(frame):
+            self._messages.put(Message.from_frame(frame))
+
+    def handle_presence(self, frame: Frame) -> None:
+        """Handle a ``presence`` frame."""
+        changed = frame["member"]
+        members = {member["id"]: member for member in self.members}
+        if frame["event"] == "left":
+            members.pop(changed["id"], None)
+        else:
+            members[changed["id"]] = changed
+        self.members, self.participants = tuple(members.values()), frame["participants"]
+        self._presence_changes.put(Presence(frame["event"], changed, frame["participants"]))
+
+    def end(self, error: RealtimeError, *, quiet: bool = False) -> None:
+        """End the room: fail what is pending with ``error``.
+
+        Iterators raise it too, unless ``quiet``; then they just stop.
+        """
+        self._ended = True
         self._joined = False
         self.members, self.participants = (), 0
         outbox, self._outbox = self._outbox, {}
-        for said in outbox:
-            said.sent.fail(error)
+        for broadcast in outbox:
+            broadcast.sent.fail(error)
         self._ready.fail(error)
-        for readers in (self._messages, self._presences):
-            readers.end(None if quietly else error)
+        self._messages.end(None if quiet else error)
+        self._presence_changes.end(None if quiet else error)
 
-    def said(self, frame: Reply) -> None:
-        """A ``broadcast`` event."""
-        if self._seen.is_new(frame):
-            self._messages.put(Message.of(frame))
+    # internal
 
-    def present(self, frame: Reply) -> None:
-        """A ``presence`` frame."""
-        member = frame["member"]
-        members = {each["id"]: each for each in self.members}
-        if frame["event"] == "left":
-            members.pop(member["id"], None)
-        else:
-            members[member["id"]] = member
-        self.members, self.participants = tuple(members.values()), frame["participants"]
-        self._presences.put(Presence(frame["event"], member, frame["participants"]))
-
-    def _answered(self, reply: Reply) -> None:
-        if reply is CLOSED or self._talk.rooms.get(self.name) is not self:
+    def _handle_join_reply(self, reply: Frame) -> None:
+        if reply is CONNECTION_LOST or self._ended:
             return
         if reply["type"] != "error":
-            self._joined = True
-            self.title = reply.get("title", self.name)
-            if not reply.get("resumed"):
-                self._seen.cursor = reply.get("cursor")
-            if "resync" in reply and self._on_resync is not None:
-                guarded(self._on_resync, reply["resync"]["reason"])
-            self.members, self.participants = tuple(reply["members"]), reply["participants"]
-            self._ready.done()
-            for said in list(self._outbox):
-                self._say(said)
+            self._handle_joined(reply)
         elif reply.get("retry_after_ms") is not None:
-            self._talk.later(reply["retry_after_ms"] / 1000, self.join)
+            self._channel.call_later_if_connected(reply["retry_after_ms"] / 1000, self.join)
         else:
-            del self._talk.rooms[self.name]
-            error = RealtimeError.of(reply)
+            self._on_ended(self)
+            error = RealtimeError.from_frame(reply)
             self.end(error)
             self._on_error(error)
 
-    def _say(self, said: _Said) -> None:
-        def answer(reply: Reply) -> None:
-            if reply is CLOSED:
-                return  # and again once we are back
-            self._outbox.pop(said, None)
-            if reply["type"] == "error":
-                said.sent.fail(RealtimeError.of(reply))
-            else:
-                said.sent.done()
+    def _handle_joined(self, reply: Frame) -> None:
+        self._joined = True
+        self.title = reply.get("title", self.name)
+        if not reply.get("resumed"):
+            self._position.cursor = reply.get("cursor")
+        if "resync" in reply and self._on_resync is not None:
+            call_safely(self._on_resync, reply["resync"]["reason"])
+        self.members, self.participants = tuple(reply["members"]), reply["participants"]
+        self._ready.done()
+        for broadcast in list(self._outbox):
+            self._send_broadcast(broadcast)
 
-        if self._clock() - said.at < FORGOTTEN:
-            self._talk.ask(said.frame, answer)
-        else:
-            self._outbox.pop(said, None)
-            said.sent.fail(RealtimeError("closed", "The connection was away for too long."))
+    def _send_broadcast(self, broadcast: PendingBroadcast) -> None:
+        if self._clock() - broadcast.created_at >= IDEMPOTENCY_WINDOW:
+            self._outbox.pop(broadcast, None)
+            broadcast.sent.fail(RealtimeError("closed", "The connection was away for too long."))
+            return
+
+        def handle_reply(reply: Frame) -> None:
+            if reply is CONNECTION_LOST:
+                return  # it is sent again after the next join
+            self._outbox.pop(broadcast, None)
+            if reply["type"] == "error":
+                broadcast.sent.fail(RealtimeError.from_frame(reply))
+            else:
+                broadcast.sent.done()
+
+        self._channel.send_request(broadcast.frame, handle_reply)

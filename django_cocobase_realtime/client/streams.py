@@ -1,4 +1,4 @@
-"""What programs wait on: something that settles once, and streams with any number of readers."""
+"""What a program awaits: a result that arrives once, and streams with any number of readers."""
 
 from __future__ import annotations
 
@@ -13,81 +13,89 @@ from .errors import RealtimeError
 T = TypeVar("T")
 
 
-class Settled:
-    """Done, failed, or not yet. May be waited for many times, and by nobody.
+class Ready:
+    """A result without a value: pending, done or failed.
 
-    ``before`` is what it takes the place of, which settles with it.
+    Unlike a future, it may fail without being awaited. ``replaces`` is an earlier result that
+    this one supersedes; it gets the same outcome, so that its waiters return.
     """
 
-    def __init__(self, before: Settled | None = None) -> None:
-        self._event = asyncio.Event()
+    def __init__(self, replaces: Ready | None = None) -> None:
+        self._settled = asyncio.Event()
         self._error: RealtimeError | None = None
-        self._before = before
+        self._replaces = replaces
 
     def done(self) -> None:
-        """It has come about. What failed stays failed."""
-        self._event.set()
-        before, self._before = self._before, None
-        if before is not None:
-            before.done()
+        """Mark it as done. A result that has failed stays failed."""
+        self._settled.set()
+        replaced, self._replaces = self._replaces, None
+        if replaced is not None:
+            replaced.done()
 
     def fail(self, error: RealtimeError) -> None:
-        """It will not come about; without effect where it already has."""
-        if not self._event.is_set():
+        """Mark it as failed, unless it is done or failed already."""
+        if not self._settled.is_set():
             self._error = error
-            self._event.set()
-        before, self._before = self._before, None
-        if before is not None:
-            before.fail(error)
+            self._settled.set()
+        replaced, self._replaces = self._replaces, None
+        if replaced is not None:
+            replaced.fail(error)
 
     async def wait(self) -> None:
-        """Until it settles. Raises the error that it failed with."""
-        await self._event.wait()
+        """Wait until it is done. Raises the error that it failed with."""
+        await self._settled.wait()
         if self._error is not None:
             raise self._error
 
 
 class Queue(Generic[T]):
-    """Items for one reader, then an end, maybe with an error. ``drained`` is called when empty."""
+    """A queue for one reader that can end, normally or with an error.
 
-    def __init__(self, drained: Callable[[], None] | None = None) -> None:
+    ``on_empty`` is called each time the reader takes the last item.
+    """
+
+    def __init__(self, on_empty: Callable[[], None] | None = None) -> None:
         self._items: deque[T] = deque()
-        self._filled = asyncio.Event()
-        self._over = False
+        # set while there is something for the reader: an item or the end
+        self._readable = asyncio.Event()
+        self._ended = False
         self._error: RealtimeError | None = None
-        self._drained = drained
+        self._on_empty = on_empty
 
     def __len__(self) -> int:
         return len(self._items)
 
     def put(self, item: T) -> None:
-        """Append; after the end, nothing."""
-        if not self._over:
+        """Append an item; does nothing after the end."""
+        if not self._ended:
             self._items.append(item)
-            self._filled.set()
+            self._readable.set()
 
     def end(self, error: RealtimeError | None = None) -> None:
-        """No more will come: whoever reads gets what is left, then the error or the end."""
-        if not self._over:
-            self._over, self._error = True, error
-            self._filled.set()
+        """End the queue. The reader still gets the remaining items, and then ``error`` if given."""
+        if not self._ended:
+            self._ended, self._error = True, error
+            self._readable.set()
 
     async def get(self) -> T:
-        """The next item. Raises StopAsyncIteration at the end, or the error."""
+        """Wait for the next item and return it.
+
+        Raises ``StopAsyncIteration`` at the end, or the error that the queue ended with.
+        """
         while not self._items:
-            if self._over:
+            if self._ended:
                 if self._error is not None:
                     raise self._error
                 raise StopAsyncIteration
-            self._filled.clear()
-            await self._filled.wait()
+            self._readable.clear()
+            await self._readable.wait()
         item = self._items.popleft()
-        if not self._items and self._drained is not None:
-            self._drained()
+        if not self._items and self._on_empty is not None:
+            self._on_empty()
         return item
 
 
-class Reader(Generic[T]):
+class QueueIterator(Generic[T]):
     """An asynchronous iterator over a queue."""
 
     def __init__(self, queue: Queue[T]) -> None:
@@ -100,31 +108,33 @@ class Reader(Generic[T]):
         return await self._queue.get()
 
 
-class Readers(Generic[T]):
-    """A stream: each reader gets what is put after it began to read."""
+class Broadcaster(Generic[T]):
+    """A stream with any number of readers: each gets the items that follow its creation."""
 
     def __init__(self) -> None:
-        # a reader that nobody holds any more takes its queue with it
-        self._queues: weakref.WeakKeyDictionary[Reader[T], Queue[T]] = weakref.WeakKeyDictionary()
-        self._over = False
+        # weak, so that the queue of an iterator that is no longer referenced stops growing
+        self._queues: weakref.WeakKeyDictionary[QueueIterator[T], Queue[T]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._ended = False
         self._error: RealtimeError | None = None
 
-    def read(self) -> AsyncIterator[T]:
-        """A new reader."""
+    def iterate(self) -> AsyncIterator[T]:
+        """Return an iterator over the items that are put from now on."""
         queue: Queue[T] = Queue()
-        if self._over:
+        if self._ended:
             queue.end(self._error)
-        reader = Reader(queue)
-        self._queues[reader] = queue
-        return reader
+        iterator = QueueIterator(queue)
+        self._queues[iterator] = queue
+        return iterator
 
     def put(self, item: T) -> None:
-        """To every reader."""
+        """Append an item to the queue of every iterator."""
         for queue in list(self._queues.values()):
             queue.put(item)
 
     def end(self, error: RealtimeError | None = None) -> None:
-        """To every reader, and to those to come."""
-        self._over, self._error = True, error
+        """End all iterators, including those created later; with ``error``, they raise it."""
+        self._ended, self._error = True, error
         for queue in list(self._queues.values()):
             queue.end(error)

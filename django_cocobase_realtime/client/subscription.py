@@ -1,187 +1,181 @@
-"""One subscription over many connections: what to ask, and what an answer means. No I/O."""
+"""One subscription over many connections: what to request, and what each reply means. No I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from .errors import CLOSED, RealtimeError, Reply, check
-
-if TYPE_CHECKING:
-    from .protocol import Conversation
-
-SEEN = 1000  # cursors remembered to tell duplicates
-
-
-class Sink(Protocol):
-    """Who wants to know. Called in the order of the stream."""
-
-    def on_event(self, frame: Reply) -> None:
-        """A change."""
-
-    def on_snapshot(self, documents: list[Reply], truncated: bool) -> None:
-        """The whole of what matches now, or as much of it as was asked for."""
-
-    def on_resync(self, reason: str) -> None:
-        """What was missed can not be told; a snapshot follows where one is asked for."""
-
-    def on_ready(self) -> None:
-        """Subscribed, and the snapshot, if there is one, has come."""
-
-    def on_error(self, error: RealtimeError, *, over: bool) -> None:
-        """Refused; ``over`` where nothing more will come."""
-
-
-class Seen:
-    """Tells frames whose cursor came before, and holds how far one is."""
-
-    __slots__ = ("_cursors", "cursor")
-
-    def __init__(self) -> None:
-        self.cursor: str | None = None
-        self._cursors: dict[str, None] = {}
-
-    def is_new(self, frame: Reply) -> bool:
-        """Note a frame's cursor; False where it was here. Frames without one are always new."""
-        cursor = frame.get("cursor")
-        if cursor is None:
-            return True
-        if cursor in self._cursors:
-            return False
-        self._cursors[cursor] = None
-        if len(self._cursors) > SEEN:
-            del self._cursors[next(iter(self._cursors))]
-        self.cursor = cursor
-        return True
+from .cursors import CursorTracker
+from .errors import RealtimeError, ensure_json
+from .interfaces import Frame, SubscriptionListener
+from .requests import CONNECTION_LOST, RequestChannel
 
 
 class Subscription:
-    """``options`` are the keys of a ``subscribe`` frame, but for its names and its position."""
+    """A subscription that is requested again, from its last position, after each reconnection.
+
+    ``options`` are the keys of the ``subscribe`` frame, except the names and the position.
+    ``on_ended`` is called when it is stopped, or refused for good.
+    """
 
     def __init__(
         self,
-        talk: Conversation,
+        channel: RequestChannel,
         name: str,
         collection: str,
         options: Mapping[str, Any],
-        sink: Sink,
+        listener: SubscriptionListener,
+        on_ended: Callable[[Subscription], None],
     ) -> None:
         self.name = name
         self.collection = collection
-        self.active = False  # on this connection
+        # whether the server has accepted it on the current connection
+        self.active = False
+        # whether the program has stopped the flow of events with `pause`
         self.paused = False
+        # the server's hash of what may be seen; a cursor is valid only together with it
         self.scope: str | None = None
-        self._talk = talk
+        self._channel = channel
+        self._listener = listener
+        self._on_ended = on_ended
+        self._ended = False
+        # the options in force
         self._options = dict(options)
-        self._next: dict[str, Any] | None = None  # what is to replace the options
-        self._seen = Seen()
-        self._pages: list[Reply] | None = None  # of the snapshot that is arriving
-        self._sink = sink
+        # the options that are to replace them, until the server accepts or refuses them
+        self._new_options: dict[str, Any] | None = None
+        self._position = CursorTracker()
+        # the documents of a snapshot of which more pages follow
+        self._snapshot: list[Frame] | None = None
 
     @property
     def cursor(self) -> str | None:
-        """How far this subscription is complete; None before that is known."""
-        return self._seen.cursor
+        """The position up to which all events have arrived; None before it is known."""
+        return self._position.cursor
 
     def start(self) -> None:
-        """Ask for it, from where it is."""
-        if self.paused or self._talk.subscriptions.get(self.name) is not self:
+        """Request the subscription, from the current position if there is one."""
+        if self.paused or self._ended:
             return
-        wanted = self._options if self._next is None else self._next
-        since = {}
-        if self._next is None and self.cursor is not None:
-            since = {"since": self.cursor, "scope": self.scope}
+        options = self._options if self._new_options is None else self._new_options
+        position = {}
+        if self._new_options is None and self.cursor is not None:
+            position = {"since": self.cursor, "scope": self.scope}
 
-        def answer(reply: Reply) -> None:
+        def handle_reply(reply: Frame) -> None:
             if reply["type"] == "error":
-                self._refused(reply, wanted)
+                self._handle_refusal(reply, options)
             else:
-                self._started(reply, wanted)
+                self._handle_subscribed(reply, options)
 
         names = {"subscription": self.name, "collection": self.collection}
-        self._talk.ask({"type": "subscribe", **names, **wanted, **since}, answer)
+        self._channel.send_request(
+            {"type": "subscribe", **names, **options, **position}, handle_reply
+        )
 
     def update(self, options: Mapping[str, Any]) -> None:
-        """Replace some options. Refused ones leave the old subscription as it is."""
-        check(options)
-        self._next = {**(self._next or self._options), **options}
-        if self._talk.live:
+        """Replace some options. If the server refuses the new ones, the old ones stay in force.
+
+        Raises ``TypeError`` or ``ValueError`` for values that are not JSON.
+        """
+        ensure_json(options)
+        self._new_options = {**(self._new_options or self._options), **options}
+        if self._channel.connected:
             self.start()
 
     def stop(self) -> None:
-        """End it."""
-        if self._talk.subscriptions.pop(self.name, None) is not None:
-            self._talk.ask({"type": "unsubscribe", "subscription": self.name})
+        """End the subscription and unsubscribe."""
+        if not self._ended:
+            self.end()
+            self._on_ended(self)
+            self._unsubscribe()
+
+    def end(self) -> None:
+        """Mark the subscription as ended: it makes no request any more."""
+        self._ended = True
 
     def pause(self) -> None:
-        """Ask for nothing more until `unpause`, which goes on from the same place."""
+        """Unsubscribe until `unpause`, which continues from the same position."""
         self.paused = True
         if self.active:
             self.active = False
-            self._talk.ask({"type": "unsubscribe", "subscription": self.name})
+            self._unsubscribe()
 
     def unpause(self) -> None:
-        """Go on after a `pause`."""
+        """Subscribe again after `pause`."""
         self.paused = False
-        if self._talk.live:
+        if self._channel.connected:
             self.start()
 
-    def take(self, frame: Reply) -> None:
-        """An ``event``, ``snapshot`` or ``cursor`` frame of this subscription."""
+    def handle_disconnect(self) -> None:
+        """Note that the connection is gone; `start` follows on the next one."""
+        self.active = False
+
+    def handle_frame(self, frame: Frame) -> None:
+        """Handle an ``event``, ``snapshot`` or ``cursor`` frame of this subscription."""
         if self.paused or not self.active:
-            # sent before a pause was heard of: taken, it would hide what the pause left out
+            # The server sent this before it received the unsubscribe request of a pause. Using it
+            # would move the cursor past the events dropped by the pause.
             return
         if frame["type"] == "event":
-            if self._seen.is_new(frame):
-                self._sink.on_event(frame)
+            if self._position.advance(frame):
+                self._listener.on_event(frame)
         elif frame["type"] == "cursor":
-            if self._pages is None:
-                self._seen.cursor = frame["cursor"]
-        elif self._pages is not None:
-            self._pages += frame["documents"]
+            if self._snapshot is None:
+                self._position.cursor = frame["cursor"]
+        elif self._snapshot is not None:
+            self._snapshot += frame["documents"]
             if not frame["more"]:
-                documents, self._pages = self._pages, None
-                self._seen.cursor = frame["cursor"]
-                self._sink.on_snapshot(documents, frame.get("truncated", False))
-                self._done()
+                documents, self._snapshot = self._snapshot, None
+                self._position.cursor = frame["cursor"]
+                self._listener.on_snapshot(documents, frame.get("truncated", False))
+                self._report_ready()
 
-    def _started(self, reply: Reply, wanted: dict[str, Any]) -> None:
+    def _handle_subscribed(self, reply: Frame, options: dict[str, Any]) -> None:
         self.active = not self.paused
-        self._options = wanted
+        self._options = options
         self.scope = reply.get("scope")
-        if self._next is wanted:
-            self._next = None
-        self._pages = None
+        if self._new_options is options:
+            self._new_options = None
+        self._snapshot = None
         if reply.get("resumed"):
-            self._done()
+            self._report_ready()
             return
-        self._seen = Seen()
+        self._position = CursorTracker()
         if "resync" in reply:
-            self._sink.on_resync(reply["resync"]["reason"])
-        if wanted.get("snapshot"):
-            # whoever is cut off within a snapshot must not go on from its end
-            self._pages = []
+            self._listener.on_resync(reply["resync"]["reason"])
+        if options.get("snapshot"):
+            # No cursor yet: after a loss in the middle of the snapshot, the client must not
+            # continue from its end.
+            self._snapshot = []
         else:
-            self._seen.cursor = reply.get("cursor")
-            self._done()
+            self._position.cursor = reply.get("cursor")
+            self._report_ready()
 
-    def _refused(self, reply: Reply, wanted: dict[str, Any]) -> None:
-        if reply is CLOSED or self._talk.subscriptions.get(self.name) is not self:
+    def _handle_refusal(self, reply: Frame, options: dict[str, Any]) -> None:
+        if reply is CONNECTION_LOST or self._ended:
             return
-        if self._next is not None and self._next is not wanted:
-            return  # what takes its place is under way
+        if self._new_options is not None and self._new_options is not options:
+            return  # newer options have been requested in the meantime
         if reply.get("retry_after_ms") is not None:
-            self._talk.later(reply["retry_after_ms"] / 1000, self.start)
+            self._channel.call_later_if_connected(reply["retry_after_ms"] / 1000, self.start)
             return
-        replacing = self._next is wanted
-        if replacing:
-            self._next = None  # the old one stays
+        final = self._new_options is not options
+        if final:
+            self.end()
+            self._on_ended(self)
+        else:
+            self._new_options = None
             if not self.active:
                 self.start()
-        else:
-            del self._talk.subscriptions[self.name]
-        self._sink.on_error(RealtimeError.of(reply), over=not replacing)
+        self._listener.on_error(RealtimeError.from_frame(reply), final=final)
 
-    def _done(self) -> None:
-        if self._next is None:
-            self._sink.on_ready()
+    def _report_ready(self) -> None:
+        if self._new_options is None:
+            self._listener.on_ready()
+
+    def _unsubscribe(self) -> None:
+        self._channel.send_request({"type": "unsubscribe", "subscription": self.name})
+
+
+# requests a subscription to a collection with the given options
+Subscribe = Callable[[str, Mapping[str, Any], SubscriptionListener], Subscription]

@@ -1,1 +1,5 @@
 """WebSocket consumers: they carry out what the protocol decides."""
+
+from .consumer import RealtimeConsumer
+
+__all__ = ["RealtimeConsumer"]

@@ -1,14 +1,16 @@
-"""Bringing a subscription up to date before it goes live: snapshot, then what it missed.
+"""Brings a subscription up to date: a snapshot, then the events that the client missed.
 
-No buffer is needed where there is a log: the stream is read from it until the subscription has
-come to where the feed is, and then, in the same turn of the loop, goes live.
+A collection with a log needs no buffer for this. The log is read until the subscription has come
+to the position of the collection's tailer; then, in the same iteration of the event loop, it goes
+live. Without a log, changes that happen during a snapshot are buffered and follow it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import Error as DatabaseFailure
 
@@ -27,44 +29,85 @@ from . import snapshot
 from .event_frames import ChangeFrames
 from .row_permissions import evaluate
 from .snapshot import Document
-from .table import CatchUpPlan, Delivery, SnapshotQuery, SubscriptionTable
-
-if TYPE_CHECKING:
-    from .table import Subscription
-    from .tailer import LogTailer
-    from .topic import CollectionTopic
+from .subscription import CatchUp, CatchUpPlan, Delivery, SnapshotQuery, Subscription
+from .table import SubscriptionTable
+from .tailer import LogTailer
+from .topic import CollectionTopic
 
 logger = logging.getLogger(__name__)
 
 
-async def catch_up(
-    subscription: Subscription,
-    audience: CollectionTopic,
-    feed: LogTailer | None,
-    begin: CatchUpPlan,
+def go_live(subscription: Subscription, topic: CollectionTopic) -> None:
+    """Deliver from the next event on."""
+    subscription.catchup = None
+    topic.table.add(subscription)
+    subscription.last_seq = 0 if topic.tailer is None else topic.tailer.seq
+
+
+def start(subscription: Subscription, topic: CollectionTopic, plan: CatchUpPlan) -> None:
+    """Bring a subscription up to date in a task of its own; then it goes live."""
+    catchup = subscription.catchup
+    if catchup is None:
+        catchup = subscription.catchup = CatchUp()
+    catchup.plan = plan
+    catchup.task = asyncio.get_running_loop().create_task(_run(subscription, catchup, topic, plan))
+
+
+def stop(subscription: Subscription) -> None:
+    """Cancel the task that brings a subscription up to date."""
+    catchup = subscription.catchup
+    if catchup is not None and catchup.task is not None:
+        catchup.task.cancel()
+        catchup.task = None
+
+
+def suspend(subscription: Subscription, topic: CollectionTopic) -> None:
+    """Deliver nothing more, at once; keep what is needed to `resume` from the same place."""
+    stop(subscription)
+    catchup = subscription.catchup
+    if catchup is None:
+        catchup = subscription.catchup = CatchUp()
+    tailer = topic.tailer
+    if tailer is None:
+        # keep the buffer even if the snapshot starts again: parts of it may have been sent
+        catchup.buffered = catchup.buffered or []
+        topic.table.add(subscription)
+    else:
+        topic.table.discard(subscription)
+        pending = subscription.pending_row_checks
+        seq = pending[0] - 1 if pending else tailer.seq
+        catchup.plan = catchup.plan or CatchUpPlan(Position(tailer.epoch, seq))
+        subscription.pending_row_checks = None
+
+
+def resume(subscription: Subscription, topic: CollectionTopic) -> None:
+    """Continue a suspended subscription from where it was."""
+    plan = None if subscription.catchup is None else subscription.catchup.plan
+    if plan is not None:
+        start(subscription, topic, plan)
+    else:
+        _flush_buffer(subscription, topic)
+
+
+async def _run(
+    subscription: Subscription, catchup: CatchUp, topic: CollectionTopic, plan: CatchUpPlan
 ) -> None:
-    """Send the snapshot, replay from ``after`` (by default from where the snapshot began), go live.
-
-    ``subscription.begin`` is kept at what is yet to do, should it have to begin again.
-
-    What goes wrong closes the connection: its client comes back with its cursor.
-    """
+    """Carry out a plan. A failure closes the connection: its client comes back and resumes."""
     connection = subscription.connection
     try:
-        if feed is None:
-            await _catch_up_without_log(subscription, audience, begin.snapshot)
+        tailer = topic.tailer
+        if tailer is None:
+            await _without_log(subscription, catchup, topic, plan.snapshot)
             return
-        position = begin.after or feed.position
-        if begin.snapshot is not None:
-            # should it begin anew, then with all that happened since its first page
-            subscription.plan = CatchUpPlan(position, begin.snapshot)
+        position = plan.after or tailer.position
+        if plan.snapshot is not None:
+            # if it must start again, then with everything that happened since its first page
+            catchup.plan = CatchUpPlan(position, plan.snapshot)
             cursor = encode_cursor(subscription.collection, position.epoch, position.seq)
-            await _send_snapshot(subscription, audience.collection, begin.snapshot, cursor)
-            subscription.plan = CatchUpPlan(position)
-        if await _replay(subscription, audience, feed, position):
-            audience.table.add(subscription)
-            subscription.last_seq = feed.seq
-            subscription.catchup_task = subscription.plan = None
+            await _send_snapshot(subscription, topic.collection, plan.snapshot, cursor)
+            catchup.plan = CatchUpPlan(position)
+        if await _replay(subscription, catchup, topic, tailer, position):
+            go_live(subscription, topic)
         else:
             connection.close(CloseCode.POSITION_LOST)
     except DatabaseFailure as error:
@@ -75,43 +118,51 @@ async def catch_up(
         connection.close(CloseCode.INTERNAL_ERROR)
 
 
-async def _replay(
-    subscription: Subscription, audience: CollectionTopic, feed: LogTailer, position: Position
-) -> bool:
-    """Send what happened between ``position`` and the feed's; False where the log has it no more.
+# replay
 
-    When it returns True the feed has not moved since the last look.
+
+async def _replay(
+    subscription: Subscription,
+    catchup: CatchUp,
+    topic: CollectionTopic,
+    tailer: LogTailer,
+    position: Position,
+) -> bool:
+    """Send the events between ``position`` and the tailer's. Return False if some are missing.
+
+    When it returns True, the tailer has not moved since the last comparison.
     """
     writer = subscription.connection.writer
     limits = conf.limits
-    seq = told = position.seq
-    while (position.epoch, seq) != (feed.epoch, feed.seq):
-        if position.epoch != feed.epoch or seq > feed.seq:
+    # events up to ``seq`` were read; the client knows of those up to ``sent``
+    seq = sent = position.seq
+    while (position.epoch, seq) != (tailer.epoch, tailer.seq):
+        if position.epoch != tailer.epoch or seq > tailer.seq:
             return False
         changes = await run_in_threadpool(
             read_events,
-            feed.using,
+            tailer.using,
             subscription.collection,
             position.epoch,
             seq,
             limits.replay_events,
-            until=feed.seq,
+            until=tailer.seq,
         )
         if not changes or changes[0].seq != seq + 1:
             return False
         missed = await run_in_threadpool(
-            _find_missed, audience.collection, audience.table, subscription, changes
+            _find_missed, topic.collection, topic.table, subscription, changes
         )
         for change, delivery in missed:
             await writer.wait_drained()
             for text in ChangeFrames(change, limits.event_bytes, replayed=True).texts([delivery]):
                 writer.push(text)
-            told = change.seq or told
-            subscription.plan = CatchUpPlan(Position(position.epoch, told))
+            sent = change.seq or sent
+            catchup.plan = CatchUpPlan(Position(position.epoch, sent))
         seq = changes[-1].seq or seq
-        if seq > told:
+        if seq > sent:
             await writer.wait_drained()
-            told = seq
+            sent = seq
             if subscription.connection.dialect != NATIVE:
                 continue
             cursor = encode_cursor(subscription.collection, position.epoch, seq)
@@ -125,87 +176,97 @@ def _find_missed(
     subscription: Subscription,
     changes: list[Change],
 ) -> list[tuple[Change, Delivery]]:
-    """Those of the changes that the subscription must be told of. In a worker thread."""
-    found: list[tuple[Change, Delivery]] = []
+    """Return the changes that the subscription must get. May use the ORM: not for event loops."""
+    missed: list[tuple[Change, Delivery]] = []
     for change in changes:
-        seen = apply_soft_delete(change, collection)
-        if seen is None:
+        visible = apply_soft_delete(change, collection)
+        if visible is None:
             continue
         if subscription.query.check is not None:
-            found += [(seen, delivery) for delivery in evaluate(collection, seen, [subscription])]
-        elif event := table.event_for(subscription, seen):
-            found.append((seen, (subscription, event)))
-    return found
+            deliveries = evaluate(collection, visible, [subscription])
+            missed += [(visible, delivery) for delivery in deliveries]
+        elif event := table.event_for(subscription, visible):
+            missed.append((visible, (subscription, event)))
+    return missed
+
+
+# snapshot
 
 
 async def _send_snapshot(
-    subscription: Subscription, collection: Collection, wanted: SnapshotQuery, cursor: str | None
+    subscription: Subscription, collection: Collection, query: SnapshotQuery, cursor: str | None
 ) -> None:
     writer = subscription.connection.writer
-    # where rows are checked one by one, more must be looked at than are shown
-    checked = subscription.query.check is not None
-    most = conf.limits.snapshot_documents if checked else wanted.limit
+    # if rows are checked one by one, more must be read than are shown
+    is_checked = subscription.query.check is not None
+    limit = conf.limits.snapshot_documents if is_checked else query.limit
     keys = await run_in_threadpool(
-        snapshot.select_keys, collection, subscription, wanted.order, most
+        snapshot.select_keys, collection, subscription, query.order, limit
     )
-    left, waiting = wanted.limit, keys[:most]
+    remaining, unread = query.limit, keys[:limit]
     ready: list[Document] = []
     more = True
     while more:
-        # filled, and one more is known of, before a page goes out: neither the number of pages nor
-        # what they say of others tells of rows that a check hides
-        size = min(snapshot.PAGE_SIZE, left)
-        while waiting and len(ready) <= size:
-            part, waiting = waiting[: snapshot.PAGE_SIZE], waiting[snapshot.PAGE_SIZE :]
+        # A page is sent when it is full and one more document is known. Neither the number of
+        # pages nor their flags tell the client of rows that a check hides.
+        size = min(snapshot.PAGE_SIZE, remaining)
+        while unread and len(ready) <= size:
+            part, unread = unread[: snapshot.PAGE_SIZE], unread[snapshot.PAGE_SIZE :]
             ready += await run_in_threadpool(
                 snapshot.load_documents, collection, subscription, part
             )
         documents, ready = ready[:size], ready[size:]
-        left -= len(documents)
-        more = bool(ready) and left > 0
-        truncated = bool(ready) or len(keys) > most
-        for each, follows in _split_pages(documents, conf.limits.event_bytes):
-            frame = frames.snapshot(subscription.name, each, cursor, more=more or follows)
+        remaining -= len(documents)
+        more = bool(ready) and remaining > 0
+        truncated = bool(ready) or len(keys) > limit
+        for page, has_next in _split(documents, conf.limits.event_bytes):
+            frame = frames.snapshot(subscription.name, page, cursor, more=more or has_next)
             if truncated and not frame["more"]:
                 frame["truncated"] = True
             await writer.wait_drained()
             writer.push(frames.encode(frame))
 
 
-def _split_pages(documents: list[Document], most: int) -> Iterator[tuple[list[Any], bool]]:
-    """Documents in parts of about ``most`` bytes, each with whether another one follows.
+def _split(documents: list[Document], max_bytes: int) -> Iterator[tuple[list[Any], bool]]:
+    """Yield pages of about ``max_bytes``, each with whether another one follows.
 
-    One that is larger by itself comes as its id, marked as truncated.
+    A document that is larger than a page is replaced by its id, marked as truncated.
     """
-    part: list[Any] = []
+    page: list[Any] = []
     size = 0
     for document in documents:
         length = len(frames.encode(document).encode())
-        if length > most:
+        if length > max_bytes:
             document, length = {"id": document["id"], "truncated": True}, 0
-        if part and size + length > most:
-            yield part, True
-            part, size = [], 0
-        part.append(document)
+        if page and size + length > max_bytes:
+            yield page, True
+            page, size = [], 0
+        page.append(document)
         size += length
-    yield part, False
+    yield page, False
 
 
-async def _catch_up_without_log(
-    subscription: Subscription, audience: CollectionTopic, wanted: SnapshotQuery | None
+# without a log
+
+
+async def _without_log(
+    subscription: Subscription,
+    catchup: CatchUp,
+    topic: CollectionTopic,
+    query: SnapshotQuery | None,
 ) -> None:
-    """Without a log, what happens during the snapshot is held back and follows it."""
-    subscription.buffered = subscription.buffered or []
-    audience.table.add(subscription)
-    if wanted is not None:
-        await _send_snapshot(subscription, audience.collection, wanted, None)
-    subscription.catchup_task = subscription.plan = None
-    flush_buffered(subscription, audience)
+    """Send a snapshot, and buffer what happens meanwhile."""
+    catchup.buffered = catchup.buffered or []
+    topic.table.add(subscription)
+    if query is not None:
+        await _send_snapshot(subscription, topic.collection, query, None)
+    _flush_buffer(subscription, topic)
 
 
-def flush_buffered(subscription: Subscription, audience: CollectionTopic) -> None:
-    """Send what was held back, and hold back no more."""
-    held, subscription.buffered = subscription.buffered, None
-    audience.table.add(subscription)
-    for text in held or ():
+def _flush_buffer(subscription: Subscription, topic: CollectionTopic) -> None:
+    """Send what was buffered, and go live."""
+    buffer = subscription.buffer
+    subscription.catchup = None
+    topic.table.add(subscription)
+    for text in buffer or ():
         subscription.connection.writer.push(text)

@@ -1,94 +1,125 @@
-"""Subscriptions that a change concerns alike: the same filter, and frames of the same shape.
+"""Cohorts: subscriptions that a change concerns in the same way.
 
-A change is judged, named and encoded once for all members of a crowd; what is left for each is a
-push. A connection that watches a collection more than once gets one frame that names all of its
-subscriptions, so its crowds are not ``solo``: their members are gathered by connection first.
-What a permission's check must decide is neither.
+Subscriptions with equal filters and frames of the same form share a cohort: a change is matched
+against the filter and encoded once for all of them, and one push per member remains.
+
+A connection with several subscriptions to one collection gets one frame that names all that
+match. Its subscriptions are therefore delivered per connection, not directly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from enum import Enum
+from typing import Generic, Protocol, TypeVar
 
 from ..events import Change
 from ..filters import Filter
-
-if TYPE_CHECKING:
-    from ..transport.writer import Writer
-    from .table import Subscription
+from ..transport.connection import Connection
+from ..transport.writer import Writer
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class FrameSpec:
-    """What frames depend on, and what decides whether there is one.
+    """Everything that decides what a subscription's frames look like, and if there is one.
 
-    Tables keep one of each, so that equal ones are the same.
+    A table keeps one object per value, so that equal specs can be compared by identity.
     """
 
     dialect: str
+    # names in ``data``; None for a serializer's whole document
     fields: tuple[str, ...] | None
+    # names of the subscriptions in the frame
     subscriptions: tuple[str, ...]
+    # events that are delivered: created, updated, deleted
     events: frozenset[str]
+    # whether updates that cross the filter's border are delivered as entered and left
     transitions: bool
+    # an update is delivered only if one of these fields changed; None for any
     changed: frozenset[str] | None
 
-    def event_of(self, change: Change, was: bool, now: bool) -> str | None:
-        """What the change is to it: the row ``was`` in its set, is in it ``now``; None: nothing."""
+    def event_for(self, change: Change, matched: bool, matches: bool) -> str | None:
+        """Return the name of the event to deliver, or None for no event.
+
+        ``matched``: the row before the change was visible. ``matches``: the row after it is.
+        """
         match change.op:
             case "created":
-                return "created" if now and "created" in self.events else None
+                return "created" if matches and "created" in self.events else None
             case "deleted":
-                return "deleted" if was and "deleted" in self.events else None
-        if self.transitions and was is not now and change.before is not None:
-            return "entered" if now else "left"
-        if not now or "updated" not in self.events:
+                return "deleted" if matched and "deleted" in self.events else None
+        if self.transitions and matched is not matches and change.before is not None:
+            return "entered" if matches else "left"
+        if not matches or "updated" not in self.events:
             return None
         if self.changed is not None and change.changed is not None:
             return None if self.changed.isdisjoint(change.changed) else "updated"
         return "updated"
 
 
-Way = Literal["solo", "gathered", "checked"]
+class DeliveryMode(Enum):
+    """How the members of a cohort are reached."""
+
+    # one frame, encoded once, to the writers of all members
+    DIRECT = "direct"
+    # matching subscriptions of one connection share a frame
+    PER_CONNECTION = "per_connection"
+    # the permission must look at each row first
+    ROW_CHECKED = "row_checked"
 
 
-class Cohort:
-    """``seen`` is the number of the last event that all of its members were told of.
+class CohortMember(Protocol):
+    """What a cohort needs to know of a subscription."""
 
-    Where every subscriber asks for something of his own, crowds have one member: it takes no
-    dictionary, and its ``writer`` stands here, so that telling it looks at nothing else.
+    @property
+    def connection(self) -> Connection:
+        """The subscriber."""
+        raise NotImplementedError
+
+
+M = TypeVar("M", bound=CohortMember)
+
+
+class Cohort(Generic[M]):
+    """Subscriptions with the same filter, frame spec and delivery mode.
+
+    If every subscriber asks for something different, cohorts have one member each. Such a cohort
+    needs no dictionary, and keeps its member's writer, so that a delivery looks at nothing else.
     """
 
-    __slots__ = ("filter", "members", "seen", "shape", "way", "writer")
+    __slots__ = ("filter", "frame_spec", "last_seq", "members", "mode", "writer")
 
-    def __init__(self, filter: Filter, shape: FrameSpec, way: Way) -> None:
+    def __init__(self, filter: Filter, frame_spec: FrameSpec, mode: DeliveryMode) -> None:
         self.filter = filter
-        self.shape = shape
-        self.way = way
-        self.members: Subscription | dict[Subscription, Writer] | None = None
+        self.frame_spec = frame_spec
+        self.mode = mode
+        # the only member, or members with their writers, or None for no member
+        self.members: M | dict[M, Writer] | None = None
+        # the only member's writer
         self.writer: Writer | None = None
-        self.seen = 0
+        # number of the last event that was delivered to all members
+        self.last_seq = 0
 
-    def __iter__(self) -> Iterator[Subscription]:
-        held = self.members
-        if isinstance(held, dict):
-            return iter(held)
-        return iter(() if held is None else (held,))
+    def __iter__(self) -> Iterator[M]:
+        members = self.members
+        if isinstance(members, dict):
+            return iter(members)
+        return iter(() if members is None else (members,))
 
-    def add(self, member: Subscription) -> None:
-        """Take a member in that is not in yet."""
-        held, writer = self.members, member.connection.writer
-        if held is None:
+    def add(self, member: M) -> None:
+        """Add a subscription that is not a member yet."""
+        members, writer = self.members, member.connection.writer
+        if members is None:
             self.members, self.writer = member, writer
             return
-        if not isinstance(held, dict):
-            held = self.members = {held: held.connection.writer}
+        if not isinstance(members, dict):
+            members = self.members = {members: members.connection.writer}
             self.writer = None
-        held[member] = writer
+        members[member] = writer
 
-    def discard(self, member: Subscription) -> bool:
-        """Let a member go; True where nobody is left."""
+    def discard(self, member: M) -> bool:
+        """Remove a member. Return True if no member is left."""
         if isinstance(self.members, dict):
             del self.members[member]
             return not self.members
@@ -96,7 +127,7 @@ class Cohort:
         return True
 
     def add_writers(self, writers: list[Writer]) -> None:
-        """Add the writers of all members."""
+        """Append the writers of all members to ``writers``."""
         if self.writer is not None:
             writers.append(self.writer)
         elif isinstance(self.members, dict):
@@ -104,11 +135,12 @@ class Cohort:
 
 
 class Recipients:
-    """Writers that get the same event in the same shape."""
+    """Writers that get the same frame."""
 
-    __slots__ = ("event", "shape", "writers")
+    __slots__ = ("event", "frame_spec", "writers")
 
-    def __init__(self, shape: FrameSpec, event: str) -> None:
-        self.shape = shape
+    def __init__(self, frame_spec: FrameSpec, event: str) -> None:
+        self.frame_spec = frame_spec
+        # name of the event
         self.event = event
         self.writers: list[Writer] = []

@@ -1,24 +1,28 @@
-"""A change as text, encoded once for each shape in which somebody must see it."""
+"""A change as frames, encoded once per form that a subscriber needs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
+from ..declarations.collection import Collection
+from ..declarations.registry import registry
 from ..events import Change
 from ..log.cursor import encode as encode_cursor
 from ..transport.connection import NATIVE
-from ..wire import frames
+from ..wire import frames, sdk_frames
 from .cohort import FrameSpec
-from .sdk_event_frames import encode_sdk_change, shows_old_values
-from .table import Delivery, Subscription
+from .subscription import Delivery, Subscription
 
 FrameKey = tuple[str, tuple[str, ...] | None, str, tuple[str, ...]]
-"""(dialect, projection, name of the event, names of the connection's matching subscriptions)."""
+"""(dialect, fields in ``data``, name of the event, names of the matching subscriptions)."""
 
 
 class ChangeFrames:
-    """Encodes one change; the same shape is encoded once, whatever the number of readers."""
+    """The frames of one change. Each form is encoded once, whatever the number of readers.
+
+    ``max_bytes`` bounds one frame; a larger document is replaced by its id, marked as truncated.
+    """
 
     __slots__ = ("_change", "_max_bytes", "_replayed", "_texts", "cursor")
 
@@ -27,49 +31,38 @@ class ChangeFrames:
         self._max_bytes = max_bytes
         self._replayed = replayed
         self._texts: dict[FrameKey, str] = {}
+        # the change's position as clients hold it; None if no log keeps it
         self.cursor = cursor_of(change)
 
-    def text(self, shape: FrameSpec, event: str) -> str:
-        """The frame for a connection with one matching subscription, of this shape."""
-        return self._text((shape.dialect, shape.fields, event, shape.subscriptions))
+    def text(self, frame_spec: FrameSpec, event: str) -> str:
+        """Return the frame for connections with one matching subscription of this spec."""
+        return self._text((frame_spec.dialect, frame_spec.fields, event, frame_spec.subscriptions))
 
     def texts(self, deliveries: Iterable[Delivery]) -> list[str]:
-        """The frames that one connection gets for its matching subscriptions.
+        """Return the frames that one connection gets for its matching subscriptions.
 
-        One frame, unless they project differently or are told another event: then one of each.
+        One frame names all of them, except those that select other fields or get another event.
         """
-        looks: dict[tuple[str, tuple[str, ...] | None, str], list[str]] = {}
+        names: dict[tuple[str, tuple[str, ...] | None, str], list[str]] = {}
         for subscription, event in deliveries:
             if subscription.connection.dialect != NATIVE:
-                return [self._sdk(subscription)]
-            look = (subscription.connection.dialect, subscription.query.fields, event)
-            looks.setdefault(look, []).append(subscription.name)
-        return [self._text((*look, tuple(names))) for look, names in looks.items()]
+                return [self._sdk_text(subscription)]
+            key = (subscription.connection.dialect, subscription.query.fields, event)
+            names.setdefault(key, []).append(subscription.name)
+        return [self._text((*key, tuple(matching))) for key, matching in names.items()]
 
-    def _text(self, look: FrameKey) -> str:
-        text = self._texts.get(look)
+    def _text(self, key: FrameKey) -> str:
+        text = self._texts.get(key)
         if text is None:
-            text = self._texts[look] = self._encode(look)
+            text = self._texts[key] = self._encode(key)
         return text
 
-    def _sdk(self, subscription: Subscription) -> str:
-        """For a connection of the published SDKs, which has one subscription."""
-        change, fields = self._change, subscription.query.fields
-        old = shows_old_values(change, subscription)
-        look = (subscription.connection.dialect, fields, "old" if old else "", ())
-        text = self._texts.get(look)
-        if text is None:
-            data = data_of(change, fields)
-            text = encode_sdk_change(change, fields, data, old=old, max_bytes=self._max_bytes)
-            self._texts[look] = text
-        return text
-
-    def _encode(self, look: FrameKey) -> str:
-        _, fields, event, names = look
+    def _encode(self, key: FrameKey) -> str:
+        _, fields, event, names = key
         frame = self._frame(fields, event, names)
         text = frames.encode(frame)
         if len(text) > self._max_bytes or len(text.encode()) > self._max_bytes:
-            # never silently dropped: the reader learns that there is something to fetch
+            # never dropped silently: the reader learns that there is something to fetch
             frame["document"] = {"id": self._change.document_id}
             frame["truncated"] = True
             text = frames.encode(frame)
@@ -81,7 +74,7 @@ class ChangeFrames:
         change = self._change
         document: dict[str, Any] = {"id": change.document_id}
         changed = None
-        if event != "left":  # whoever it leaves must not see what it has become
+        if event != "left":  # the reader may not see the row as it is now
             data = document["data"] = data_of(change, fields)
             if change.changed is not None and event in ("updated", "entered"):
                 changed = tuple(name for name in change.changed if name in (fields or data))
@@ -97,23 +90,91 @@ class ChangeFrames:
             replayed=self._replayed,
         )
 
+    # the SDKs' dialects: their connections have one subscription
+
+    def _sdk_text(self, subscription: Subscription) -> str:
+        change, fields = self._change, subscription.query.fields
+        with_old = _sees_old_values(change, subscription)
+        key = (subscription.connection.dialect, fields, "old" if with_old else "", ())
+        text = self._texts.get(key)
+        if text is None:
+            text = self._texts[key] = self._encode_sdk(fields, with_old=with_old)
+        return text
+
+    def _encode_sdk(self, fields: tuple[str, ...] | None, *, with_old: bool) -> str:
+        change = self._change
+        collection = registry.get(change.collection)
+        data = data_of(change, fields)
+        image = (change.before if change.op == "deleted" else change.after) or {}
+        created_at, updated_at = (
+            _time(collection, name, image, data) for name in collection.time_fields
+        )
+        old = None
+        if with_old and fields is not None and change.before and change.changed is not None:
+            old = _only(change.before, tuple(n for n in change.changed if n in fields))
+        frame = sdk_frames.change(
+            collection=change.collection,
+            op=change.op,
+            id=change.document_id,
+            data=data,
+            created_at=created_at,
+            updated_at=updated_at,
+            old=old,
+        )
+        text = frames.encode(frame)
+        if len(text.encode()) <= self._max_bytes:
+            return text
+        frame = sdk_frames.change(
+            collection=change.collection,
+            op=change.op,
+            id=change.document_id,
+            data={},
+            created_at=created_at,
+            updated_at=updated_at,
+        )
+        frame["truncated"] = True
+        return frames.encode(frame)
+
+
+def _sees_old_values(change: Change, subscription: Subscription) -> bool:
+    """Return whether a subscription may also see the row as it was before an update.
+
+    Never if a row permission decides: it was not asked about the old row.
+    """
+    if change.op != "updated" or change.before is None or change.document is not None:
+        return False
+    query = subscription.query
+    if query.check is not None or query.fields is None:
+        return False
+    return query.filter.matches(registry.get(change.collection).row(change.before))
+
+
+def _time(
+    collection: Collection, name: str | None, image: dict[str, Any], data: dict[str, Any]
+) -> str | None:
+    """Return a time of the row, if its field was declared as such or is readable anyway."""
+    if name is None or (name not in collection.declared_time_fields and name not in data):
+        return None
+    value = image.get(name)
+    return value if isinstance(value, str) else None
+
 
 def cursor_of(change: Change) -> str | None:
-    """The change's place in its stream as clients hold it; None where no log keeps it."""
+    """Return the change's cursor; None if no log keeps it."""
     if change.epoch is None or change.seq is None:
         return None
     return encode_cursor(change.collection, change.epoch, change.seq)
 
 
 def data_of(change: Change, fields: tuple[str, ...] | None) -> dict[str, Any]:
-    """The readable part of the row as it is after the change (before it, if deleted)."""
+    """Return the readable part of the row after the change (before it, for a deletion)."""
     if change.document is not None:
         document = change.document
         return document if fields is None else _only(document, fields)
     if fields is None:
-        return {}  # logged before there was a serializer: only that knows what may be shown
+        return {}  # logged before there was a serializer, which alone knows what may be shown
     return _only((change.before if change.op == "deleted" else change.after) or {}, fields)
 
 
-def _only(values: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
-    return {name: values[name] for name in fields if name in values}
+def _only(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: values[name] for name in names if name in values}

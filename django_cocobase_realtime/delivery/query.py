@@ -1,10 +1,11 @@
-"""What a subscription may see: the client's wish, within what the permission grants.
+"""What a subscription may see: the client's request within what the permission grants.
 
-Asked when it starts, and again when rights may have changed.
+Determined when the subscription starts, and again when permissions may have changed.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import blake2s, sha256
 from typing import Any
 
@@ -14,20 +15,35 @@ from django.utils.encoding import force_bytes
 from msgspec.structs import replace
 
 from ..conf import Limits
-from ..declarations.authorization import Grant
+from ..declarations.authorization import Grant, RowCheck
 from ..declarations.registry import UnknownCollection, registry
 from ..filters import Filter, FilterLimits, InvalidFilter, parse
 from ..identity import Identity
 from ..wire.codes import ErrorCode
 from ..wire.commands import Subscribe
-from .table import EVENTS, AuthorizedQuery
+
+ALL_EVENTS = frozenset({"created", "updated", "deleted"})
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Subscribe).decode
 
 
+@dataclass(frozen=True, slots=True)
+class AuthorizedQuery:
+    """Rows and fields that a subscription may see."""
+
+    # what the client asked for AND what the permission allows
+    filter: Filter
+    # names in ``data``; None for a serializer's whole document
+    fields: tuple[str, ...] | None
+    # hash of everything that decides what is visible: a cursor is valid for one scope
+    scope: str = ""
+    # decides about each row that the filter matches, if the permission does that
+    check: RowCheck | None = None
+
+
 class SubscriptionRefused(Exception):
-    """The subscription is refused: ``code`` and a sentence."""
+    """A subscription was refused; the message says why."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
@@ -37,26 +53,34 @@ class SubscriptionRefused(Exception):
 def authorize_query(
     limits: Limits, command: Subscribe, grant: Grant, identity: Identity | None
 ) -> AuthorizedQuery:
-    """What the subscription would see by this grant. Raises `Refusal`."""
+    """Return what a request may see under a grant. Raises `SubscriptionRefused`."""
     decision = grant.decision
     filter = _filter(limits, command, grant) & decision.visible
     fields = _projection(grant, command.fields)
     _check_changes(command, grant)
-    parts = (
-        command.collection,
-        filter.canonical(),
-        fields,
-        sorted(command.events or EVENTS),
-        command.transitions,
-        None if command.changed is None else sorted(command.changed),
-        None if identity is None else (identity.project, identity.user_key),
+    scope = _scope(
+        (
+            command.collection,
+            filter.canonical(),
+            fields,
+            sorted(command.events or ALL_EVENTS),
+            command.transitions,
+            None if command.changed is None else sorted(command.changed),
+            None if identity is None else (identity.project, identity.user_key),
+        )
     )
-    return AuthorizedQuery(filter, fields, _scope(parts), decision.check)
+    return AuthorizedQuery(filter, fields, scope, decision.check)
 
 
-def rebuild_query(limits: Limits, asked: bytes, identity: Identity) -> AuthorizedQuery | None:
-    """The same question when rights may have changed; None for a refusal. May use the ORM."""
-    command = _decode(asked)
+def serialize_request(command: Subscribe) -> bytes:
+    """Return what `rebuild_query` needs of a request, in a fifth of the objects' memory."""
+    request = replace(command, id=None, subscription=None, since=None, scope=None, snapshot=False)
+    return _encode(request)
+
+
+def rebuild_query(limits: Limits, request: bytes, identity: Identity) -> AuthorizedQuery | None:
+    """Authorize a serialized request again; None if it is refused now. May use the ORM."""
+    command = _decode(request)
     try:
         grant = registry.get(command.collection).grant(identity, command.filters or {})
         return None if grant is None else authorize_query(limits, command, grant, identity)
@@ -64,16 +88,10 @@ def rebuild_query(limits: Limits, asked: bytes, identity: Identity) -> Authorize
         return None
 
 
-def serialize_request(command: Subscribe) -> bytes:
-    """What ``view_again`` needs of a request: a fifth of what it takes as objects."""
-    asked = replace(command, id=None, subscription=None, since=None, scope=None, snapshot=False)
-    return _encode(asked)
+def _scope(parts: tuple[Any, ...]) -> str:
+    """Return a hash that is the same on every server for the same parts.
 
-
-def _scope(parts: Any) -> str:
-    """A hash of what a subscription may see, the same on every server for the same ``parts``.
-
-    Keyed: what a permission compares is no client's to guess.
+    It is keyed, so that clients cannot guess the values that a permission compares.
     """
     key = sha256(force_bytes(settings.SECRET_KEY)).digest()
     return blake2s(repr(parts).encode(), digest_size=8, key=key, person=b"scope").hexdigest()
@@ -82,22 +100,22 @@ def _scope(parts: Any) -> str:
 def _filter(limits: Limits, command: Subscribe, grant: Grant) -> Filter:
     bounds = FilterLimits(limits.filter_clauses, limits.filter_depth, limits.filter_values)
     try:
-        found = parse(command.filters or {}, grant.schema, allowed=grant.filters, limits=bounds)
+        filter = parse(command.filters or {}, grant.schema, allowed=grant.filters, limits=bounds)
     except InvalidFilter as error:
         raise SubscriptionRefused(ErrorCode.INVALID_FILTER, str(error)) from None
     if command.document is None:
-        return found
+        return filter
     key = next((name for name, spec in grant.schema.items() if spec.primary_key), None)
     if key is None:
-        return Filter.nothing()  # it looks secret: nobody may ask by it
+        return Filter.nothing()  # the key looks secret: clients may not filter by it
     try:
-        return found & parse({key: command.document}, grant.schema)
+        return filter & parse({key: command.document}, grant.schema)
     except InvalidFilter:
-        return Filter.nothing()  # no document has such an id: accepted, and silent
+        return Filter.nothing()  # no document can have such an id: accepted, without events
 
 
 def _check_changes(command: Subscribe, grant: Grant) -> None:
-    """Old values are known where they are asked for, and only readable fields are named."""
+    """Refuse requests for old values that are not known, or for fields that are not readable."""
     if (command.transitions or command.changed is not None) and not grant.tracked:
         message = "This collection keeps no old values: neither transitions nor changed."
         raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
@@ -108,15 +126,15 @@ def _check_changes(command: Subscribe, grant: Grant) -> None:
         raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
 
 
-def _projection(grant: Grant, asked: list[str] | None) -> tuple[str, ...] | None:
-    """The fields of ``data``; None for a serializer's whole document."""
-    if asked is None:
+def _projection(grant: Grant, requested: list[str] | None) -> tuple[str, ...] | None:
+    """Return the names in ``data``; None for a serializer's whole document."""
+    if requested is None:
         return grant.fields
-    wanted = set(asked)
+    names = set(requested)
     if grant.fields is None:
-        return tuple(sorted(wanted))
-    unknown = sorted(wanted - set(grant.fields))
+        return tuple(sorted(names))
+    unknown = sorted(names - set(grant.fields))
     if unknown:
         message = f"Unknown fields {unknown}; readable are {list(grant.fields)}."
         raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
-    return tuple(name for name in grant.fields if name in wanted)
+    return tuple(name for name in grant.fields if name in names)

@@ -1,4 +1,4 @@
-"""What matches now, as the same identity would see it: read in pages, in a worker thread."""
+"""The documents that match now, read in pages. Functions here use the ORM: not for event loops."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from ..events import Change, now
 from ..filters.orm import ordering, to_q
 from .event_frames import data_of
 from .row_permissions import is_visible
-from .table import Subscription
+from .subscription import Subscription
 
-PAGE_SIZE = 200  # documents read at a time
+PAGE_SIZE = 200
+"""Documents read at a time."""
 
 Document = dict[str, Any]
+"""``{"id": ..., "data": {...}}``."""
 
 
 def select_keys(
-    collection: Collection, subscription: Subscription, order: str | None, most: int
+    collection: Collection, subscription: Subscription, order: str | None, limit: int
 ) -> list[Any]:
-    """Keys of the matching rows in order, ``most`` of them and one more where there are more.
+    """Return the primary keys of the first ``limit`` matching rows; one more if there are more.
 
-    Nulls come lowest and texts go by code point, on every database; ties go by key.
+    Nulls sort lowest and texts by code point, on every database; ties are sorted by key.
     """
     model, using = collection.concrete_model, collection.database
     filter = subscription.query.filter
@@ -30,30 +32,31 @@ def select_keys(
         filter &= ~collection.deleted_filter
     rows = model._base_manager.using(using).filter(to_q(filter, model, using))
     by = [] if order is None else [ordering(model, order, using)]
-    return list(rows.order_by(*by, "pk").values_list("pk", flat=True)[: most + 1])
+    return list(rows.order_by(*by, "pk").values_list("pk", flat=True)[: limit + 1])
 
 
 def load_documents(
     collection: Collection, subscription: Subscription, keys: Sequence[Any]
 ) -> list[Document]:
-    """Documents of these rows in this order, but of those that are gone or match no more."""
+    """Return the documents with these keys, in this order.
+
+    Rows that are gone, or do not match any more, are left out.
+    """
     codec, using = collection.codec, collection.database
     rows = collection.concrete_model._base_manager.using(using).filter(pk__in=keys)
     pk = collection.concrete_model._meta.pk.attname
-    found = {row[pk]: codec.image(row) for row in rows.values(*codec.attnames)}
+    images = {row[pk]: codec.image(row) for row in rows.values(*codec.attnames)}
     documents = []
     for key in keys:
-        image = found.get(key)
+        image = images.get(key)
         if image is None or not is_visible(collection, subscription, image):
             continue
         if collection.is_deleted(image):
             continue
-        change = Change(
-            "", collection.name, "created", codec.document_id(key), "", now(), after=image
-        )
+        id = codec.document_id(key)
+        change = Change("", collection.name, "created", id, "", now(), after=image)
         document = collection.make_document(change, using)
         if document is not None:
-            change = Change("", "", "created", change.document_id, "", "", document=document)
-        data = data_of(change, subscription.query.fields)
-        documents.append({"id": change.document_id, "data": data})
+            change = Change("", "", "created", id, "", "", document=document)
+        documents.append({"id": id, "data": data_of(change, subscription.query.fields)})
     return documents

@@ -1,275 +1,200 @@
-"""What clients asked for, indexed so that an event finds those that match.
+"""The subscriptions to one collection, indexed so that a change finds those that match.
 
-The cost of an event grows with the subscriptions that match it: an equality index proposes
-filters (the client's and the permission's, combined), each is judged once, whatever the number
-of subscriptions that share it.
+The cost of a change grows with the subscriptions that match it: an index proposes filters (the
+client's combined with the permission's), and each is matched once, whatever the number of
+subscriptions that share it.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
-from ..declarations.authorization import RowCheck
 from ..events import Change, Image
 from ..filters import Filter, FilterIndex, Row, Schema
-from ..log.cursor import Position
-from ..transport.connection import NATIVE
+from ..transport.connection import NATIVE, Connection
 from ..utils.small_set import SmallSet, add_to, items, length, remove_from
-from .cohort import Cohort, FrameSpec, Recipients, Way
+from .cohort import Cohort, DeliveryMode, FrameSpec, Recipients
+from .subscription import Delivery, Subscription
 
-if TYPE_CHECKING:
-    from ..transport.connection import Connection
+SubscriptionCohort = Cohort[Subscription]
 
-EVENTS = frozenset({"created", "updated", "deleted"})
-
-
-@dataclass(frozen=True, slots=True)
-class AuthorizedQuery:
-    """What a subscription may see, as its identity's rights were when it was asked.
-
-    ``filter`` is what the client asked for AND what the permission allows; ``check`` decides
-    about single rows of it, slowly. ``fields`` are the names that go into ``data``, None for a
-    serializer's whole document. ``scope`` is a hash of all this.
-    """
-
-    filter: Filter
-    fields: tuple[str, ...] | None
-    scope: str = ""
-    check: RowCheck | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotQuery:
-    """Which documents: ``limit`` of them at most, in ``order`` (a field, with ``-`` downwards)."""
-
-    limit: int
-    order: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CatchUpPlan:
-    """How a subscription is brought up to date: documents first, then what came ``after``."""
-
-    after: Position | None = None
-    snapshot: SnapshotQuery | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Subscription:
-    """One connection's wish to hear of a collection.
-
-    ``events`` are the wanted ones; with ``transitions`` an update that brings a document into the
-    set is ``entered``, one that takes it out ``left``. With ``changed``, an update matters only if
-    one of these fields changed. ``asked`` is the request, to ask the permission again by.
-    ``rights`` counts, with its connection's, how often rights may have changed.
-
-    ``crowd`` is where it hears, None where nowhere.
-
-    ``seen`` is the number of the last event that it was told of, ``starting`` the task that
-    brings it up to date first, ``begin`` what that has yet to do, ``held`` what must wait for the
-    end of a snapshot where no log keeps it, ``unchecked`` the numbers of events that its ``check``
-    has not decided yet.
-    """
-
-    connection: Connection
-    name: str
-    collection: str
-    query: AuthorizedQuery
-    events: frozenset[str] = EVENTS
-    transitions: bool = False
-    changed: frozenset[str] | None = None
-    request: bytes = b""
-    permissions_version: int = 0
-    cohort: Cohort | None = None
-    last_seq: int = 0
-    catchup_task: asyncio.Task[None] | None = None
-    plan: CatchUpPlan | None = None
-    buffered: list[str] | None = None
-    pending_row_checks: deque[int] | None = None
-
-    @property
-    def frame_spec(self) -> FrameSpec:
-        """What its frames look like, and when there is one."""
-        return FrameSpec(
-            self.connection.dialect,
-            self.query.fields,
-            (self.name,),
-            self.events,
-            self.transitions,
-            self.changed,
-        )
-
-
-Delivery = tuple[Subscription, str]
-"""Who must be told, and the name of the event to it."""
+# looked up once: access to an enum's member is slow in the hot path
+_DIRECT = DeliveryMode.DIRECT
+_PER_CONNECTION = DeliveryMode.PER_CONNECTION
+_ROW_CHECKED = DeliveryMode.ROW_CHECKED
 
 
 class SubscriptionTable:
-    """The subscriptions of one process to one collection."""
+    """The live subscriptions of one process to one collection."""
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self._plain: FilterIndex[Cohort] = FilterIndex()
-        self._transitions: FilterIndex[Cohort] = FilterIndex()
-        self._row_checked: FilterIndex[Cohort] = FilterIndex()
-        self._cohorts: dict[tuple[Filter, FrameSpec, Way], Cohort] = {}
+        # cohorts by filter: without transitions, with transitions, and row-checked ones
+        self._plain: FilterIndex[SubscriptionCohort] = FilterIndex()
+        self._transitions: FilterIndex[SubscriptionCohort] = FilterIndex()
+        self._row_checked: FilterIndex[SubscriptionCohort] = FilterIndex()
+        self._cohorts: dict[tuple[Filter, FrameSpec, DeliveryMode], SubscriptionCohort] = {}
+        # one object per spec (see `FrameSpec`)
         self._frame_specs: WeakValueDictionary[FrameSpec, FrameSpec] = WeakValueDictionary()
+        # subscriptions of each connection, without row-checked ones
         self._by_connection: dict[Connection, SmallSet[Subscription]] = {}
 
     def __iter__(self) -> Iterator[Subscription]:
-        return iter([member for crowd in self._cohorts.values() for member in crowd])
+        return iter([member for cohort in self._cohorts.values() for member in cohort])
 
     def add(self, subscription: Subscription) -> None:
-        """Let it hear from the next event on; again where what it sees or holds has changed."""
+        """Deliver the next change to a subscription; call again if its query or buffer changed."""
         self.discard(subscription)
-        view, connection = subscription.query, subscription.connection
+        query, connection = subscription.query, subscription.connection
         indexes = (self._plain, self._transitions, self._row_checked)
-        known = next(filter(None, (index.known(view.filter) for index in indexes)), None)
-        if known is not None:  # one of each is enough
-            subscription.query = replace(view, filter=known)
-        if view.check is not None:
-            self._add_to_cohort(subscription, "checked")
+        equal = next(filter(None, (index.find_equal(query.filter) for index in indexes)), None)
+        if equal is not None:  # keep one object per filter
+            subscription.query = replace(query, filter=equal)
+        if query.check is not None:
+            self._add_to_cohort(subscription, _ROW_CHECKED)
             return
         add_to(self._by_connection, connection, subscription)
         siblings = self._by_connection[connection]
         match length(siblings):
             case 1:
-                self._add_to_cohort(subscription, _single_mode(subscription))
+                self._add_to_cohort(subscription, _mode_of_only(subscription))
             case 2:
                 for sibling in items(siblings):
                     self._remove_from_cohort(sibling)
-                    self._add_to_cohort(sibling, "gathered")
+                    self._add_to_cohort(sibling, _PER_CONNECTION)
             case _:
-                self._add_to_cohort(subscription, "gathered")
+                self._add_to_cohort(subscription, _PER_CONNECTION)
 
     def discard(self, subscription: Subscription) -> None:
-        """Let it hear no more; nothing where it was not there."""
-        crowd = subscription.cohort
-        if crowd is None:
+        """Deliver no more changes to a subscription; no effect if it is not in the table."""
+        cohort = subscription.cohort
+        if cohort is None:
             return
         self._remove_from_cohort(subscription)
-        if crowd.way == "checked":
+        if cohort.mode is _ROW_CHECKED:
             return
         remove_from(self._by_connection, subscription.connection, subscription)
         siblings = self._by_connection.get(subscription.connection)
         if length(siblings) == 1:
-            (left,) = items(siblings)
-            self._remove_from_cohort(left)
-            self._add_to_cohort(left, _single_mode(left))
+            (only,) = items(siblings)
+            self._remove_from_cohort(only)
+            self._add_to_cohort(only, _mode_of_only(only))
 
-    def _add_to_cohort(self, subscription: Subscription, way: Way) -> None:
-        filter, shape = subscription.query.filter, subscription.frame_spec
-        shape = self._frame_specs.setdefault(shape, shape)
-        key = (filter, shape, way)
-        crowd = self._cohorts.get(key)
-        if crowd is None:
-            crowd = self._cohorts[key] = Cohort(*key)
-            self._index(crowd).add(crowd, filter)
-        crowd.add(subscription)
-        subscription.cohort = crowd
+    def _add_to_cohort(self, subscription: Subscription, mode: DeliveryMode) -> None:
+        filter, frame_spec = subscription.query.filter, subscription.frame_spec
+        frame_spec = self._frame_specs.setdefault(frame_spec, frame_spec)
+        key = (filter, frame_spec, mode)
+        cohort = self._cohorts.get(key)
+        if cohort is None:
+            cohort = self._cohorts[key] = Cohort(*key)
+            self._index(cohort).add(cohort, filter)
+        cohort.add(subscription)
+        subscription.cohort = cohort
 
     def _remove_from_cohort(self, subscription: Subscription) -> None:
-        crowd = subscription.cohort
-        if crowd is None:
+        cohort = subscription.cohort
+        if cohort is None:
             return
-        subscription.last_seq = max(subscription.last_seq, crowd.seen)
+        subscription.last_seq = max(subscription.last_seq, cohort.last_seq)
         subscription.cohort = None
-        if crowd.discard(subscription):
-            del self._cohorts[crowd.filter, crowd.shape, crowd.way]
-            self._index(crowd).discard(crowd, crowd.filter)
+        if cohort.discard(subscription):
+            del self._cohorts[cohort.filter, cohort.frame_spec, cohort.mode]
+            self._index(cohort).discard(cohort, cohort.filter)
 
-    def _index(self, crowd: Cohort) -> FilterIndex[Cohort]:
-        if crowd.way == "checked":
+    def _index(self, cohort: SubscriptionCohort) -> FilterIndex[SubscriptionCohort]:
+        if cohort.mode is _ROW_CHECKED:
             return self._row_checked
-        return self._transitions if crowd.shape.transitions else self._plain
+        return self._transitions if cohort.frame_spec.transitions else self._plain
 
     def last_seq(self, subscription: Subscription) -> int:
-        """The number of the last event that a subscription was told of."""
-        crowd = subscription.cohort
-        return subscription.last_seq if crowd is None else max(subscription.last_seq, crowd.seen)
+        """Return the number of the last event that was delivered to a subscription."""
+        cohort, seq = subscription.cohort, subscription.last_seq
+        return seq if cohort is None else max(seq, cohort.last_seq)
+
+    # matching
 
     def find_recipients(self, change: Change) -> tuple[list[Recipients], list[Delivery]]:
-        """Who must be told of this change, but for those whose ``check`` must be asked.
+        """Return who gets a change: writers that share a frame, and single deliveries.
 
-        First by the frame that all of them get; then those whose connection may get more of it.
+        Single deliveries are those whose connection may have more than one matching subscription.
+        Row-checked subscriptions are not included (see `find_row_checked`).
         """
         before, after = self.row(change.before), self.row(change.after)
-        gone = change.op == "deleted"
-        judged = before if gone else after
-        told: list[Recipients] = []
+        deleted = change.op == "deleted"
+        row = before if deleted else after
+        recipients: list[Recipients] = []
         single: list[Delivery] = []
-        if judged is not None and self._plain:
-            crowds = self._plain.matching(judged)
-            told += _collect_recipients(change, crowds, gone, not gone, single)
+        if row is not None and self._plain:
+            cohorts = self._plain.matching(row)
+            recipients += _collect(change, cohorts, deleted, not deleted, single)
         if self._transitions:
-            was = {} if before is None else dict.fromkeys(self._transitions.matching(before))
-            now = {} if after is None else dict.fromkeys(self._transitions.matching(after))
-            told += _collect_recipients(change, [c for c in was if c in now], True, True, single)
-            told += _collect_recipients(
-                change, [c for c in was if c not in now], True, False, single
-            )
-            told += _collect_recipients(
-                change, [c for c in now if c not in was], False, True, single
-            )
-        return told, single
+            old = {} if before is None else dict.fromkeys(self._transitions.matching(before))
+            new = {} if after is None else dict.fromkeys(self._transitions.matching(after))
+            recipients += _collect(change, [c for c in old if c in new], True, True, single)
+            recipients += _collect(change, [c for c in old if c not in new], True, False, single)
+            recipients += _collect(change, [c for c in new if c not in old], False, True, single)
+        return recipients, single
 
     def find_row_checked(self, change: Change) -> list[Subscription]:
-        """Those whose ``check`` must be asked: their filter holds the row, before or after."""
+        """Return row-checked subscriptions whose filter matches the row before or after."""
         if not self._row_checked:
             return []
-        found: dict[Cohort, None] = {}
+        cohorts: dict[SubscriptionCohort, None] = {}
         for row in (self.row(change.before), self.row(change.after)):
             if row is not None:
-                found |= dict.fromkeys(self._row_checked.matching(row))
-        return [member for crowd in found for member in crowd]
+                cohorts |= dict.fromkeys(self._row_checked.matching(row))
+        return [member for cohort in cohorts for member in cohort]
 
     def event_for(self, subscription: Subscription, change: Change) -> str | None:
-        """What the change is to one subscription, by its filter alone."""
+        """Return the event that one subscription gets, by its filter alone; None for no event."""
         before, after = self.row(change.before), self.row(change.after)
-        matches = subscription.query.filter.matches
-        was = before is not None and matches(before)
-        return subscription.frame_spec.event_of(change, was, after is not None and matches(after))
+        is_match = subscription.query.filter.matches
+        matched = before is not None and is_match(before)
+        matches = after is not None and is_match(after)
+        return subscription.frame_spec.event_for(change, matched, matches)
 
     def row(self, image: Image | None) -> Row | None:
-        """An image as filters see it."""
+        """Return an image as filters see it."""
         return None if image is None else Row(image, self.schema)
 
 
-def _single_mode(subscription: Subscription) -> Way:
-    """Solo where its frames are those of its shape: nothing is held, and no old row matters.
+def _mode_of_only(subscription: Subscription) -> DeliveryMode:
+    """Return the mode of a connection's only subscription.
 
-    The SDKs' frames also depend on whether the row matched before.
+    Frames that must be buffered, and those of the SDKs (they depend on whether the old row
+    matched), cannot be shared with other connections.
     """
-    alike = subscription.buffered is None and subscription.connection.dialect == NATIVE
-    return "solo" if alike else "gathered"
+    shareable = subscription.buffer is None and subscription.connection.dialect == NATIVE
+    return _DIRECT if shareable else _PER_CONNECTION
 
 
-def _collect_recipients(
-    change: Change, crowds: Iterable[Cohort], was: bool, now: bool, single: list[Delivery]
+def _collect(
+    change: Change,
+    cohorts: Iterable[SubscriptionCohort],
+    matched: bool,
+    matches: bool,
+    single: list[Delivery],
 ) -> list[Recipients]:
-    """Members of solo crowds by their shape; those of others are added to ``single``."""
-    told: dict[FrameSpec, Recipients | None] = {}
-    last: FrameSpec | None = None
-    each: Recipients | None = None
+    """Return recipients by frame spec; members of other cohorts are appended to ``single``."""
+    by_spec: dict[FrameSpec, Recipients | None] = {}
+    last_spec: FrameSpec | None = None
+    recipients: Recipients | None = None
     seq = change.seq or 0
-    for crowd in crowds:
-        shape = crowd.shape
-        if shape is not last:  # mostly it is: a look at the dictionary hashes all of it
-            last = shape
-            if shape not in told:
-                event = shape.event_of(change, was, now)
-                told[shape] = None if event is None else Recipients(shape, event)
-            each = told[shape]
-        if each is None:
+    for cohort in cohorts:
+        frame_spec = cohort.frame_spec
+        if frame_spec is not last_spec:  # usually it is: a dictionary lookup hashes all of it
+            last_spec = frame_spec
+            if frame_spec not in by_spec:
+                event = frame_spec.event_for(change, matched, matches)
+                by_spec[frame_spec] = None if event is None else Recipients(frame_spec, event)
+            recipients = by_spec[frame_spec]
+        if recipients is None:
             continue
-        if crowd.way == "solo":
-            crowd.seen = seq
-            crowd.add_writers(each.writers)
+        if cohort.mode is _DIRECT:
+            cohort.last_seq = seq
+            cohort.add_writers(recipients.writers)
         else:
-            single += [(subscription, each.event) for subscription in crowd]
-    return [each for each in told.values() if each is not None and each.writers]
+            single += [(subscription, recipients.event) for subscription in cohort]
+    return [found for found in by_spec.values() if found is not None and found.writers]

@@ -1,8 +1,8 @@
-"""A feed: this process's one reader of one stream.
+"""A tailer follows the log of one collection and delivers its events without a gap.
 
-Events come with the broker while all is well. A gap in their numbers, a bell, silence (the hub
-polls) or a new subscription sends the feed to the log, where it also numbers what waits and
-tells the other processes.
+While all is well, events arrive over the channel layer. A gap in their numbers, a notification,
+silence (the hub polls) or a new subscription sends the tailer to the log. There it also numbers
+events that have no number yet, and announces them to the other processes.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from ..events import Change, LogAppended, encode
+from ..events import Change, Event, LogAppended, encode
 from ..log.cursor import Position
-from ..log.follow import StreamBatch, fetch_new
-from ..log.reader import StreamRange
-from ..pubsub.broker import broker
+from ..log.reader import StreamBatch, StreamRange, fetch_new
 from ..utils.concurrency import DatabaseThread
 
 logger = logging.getLogger(__name__)
 
-MAX_INLINE_BYTES = 32 * 1024  # bytes beyond which others get a bell and read the event in the log
-RETRY_INTERVAL = 1.0  # seconds between looks at a database that fails
+MAX_INLINE_BYTES = 32 * 1024
+"""Larger events are announced by a notification: other processes read them in the log."""
+RETRY_INTERVAL = 1.0
+"""Seconds before a database that failed is read again."""
 
 
 class LogTailer:
-    """Delivers each event of a stream once, in order, without a gap.
+    """Delivers each event of a stream once, in order. Belongs to one event loop.
 
-    ``deliver`` takes one event; ``lost`` is called where the position is not in the log any more.
-    Belongs to one event loop.
+    ``deliver`` is called with each event, ``on_position_lost`` if the log no longer holds the
+    events after the tailer's position, ``announce`` with what other processes must know. The log
+    is read on ``thread``, in the database ``using``.
     """
 
     def __init__(
@@ -36,44 +37,52 @@ class LogTailer:
         collection: str,
         thread: DatabaseThread,
         using: str,
+        *,
         deliver: Callable[[Change], None],
-        lost: Callable[[], None],
+        on_position_lost: Callable[[], None],
+        announce: Callable[[Event], None],
     ) -> None:
         self.collection = collection
         self.using = using
+        # everything up to event ``seq`` of ``epoch`` was delivered
         self.epoch = ""
         self.seq = 0
+        # events up to this one are no longer in the log
         self.floor = 0
         self._thread = thread
         self._deliver = deliver
-        self._lost = lost
+        self._on_position_lost = on_position_lost
+        self._announce = announce
+        # whether the log was read at least once
         self._started = False
+        # set when the log must be read
         self._wake = asyncio.Event()
+        # whether the log is known to have new events
         self._notified = False
         self._waiters: list[asyncio.Future[None]] = []
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     @property
     def position(self) -> Position:
-        """Up to where everything was delivered."""
+        """The position up to which everything was delivered."""
         return Position(self.epoch, self.seq)
 
     @property
     def range(self) -> StreamRange:
-        """What a client may go on from, as of the last look at the log."""
+        """The positions from which a client can resume, as of the last look at the log."""
         return StreamRange(self.epoch, self.seq, self.floor)
 
     def stop(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._task.cancel()
 
     def notify(self) -> None:
-        """Look at the log: something waits there."""
+        """Read the log: it has new events."""
         self._notified = True
         self._wake.set()
 
     def receive(self, change: Change) -> None:
-        """An event that the broker brought."""
+        """Handle an event that came over the channel layer."""
         if not self._started or change.seq is None:
             return
         if change.epoch != self.epoch:
@@ -85,7 +94,7 @@ class LogTailer:
             self._wake.set()
 
     async def wait_caught_up(self) -> None:
-        """Wait until all that was committed before this call is delivered.
+        """Wait until everything that was committed before this call is delivered.
 
         Raises what the database raises.
         """
@@ -110,51 +119,51 @@ class LogTailer:
                 else:
                     _resolve(waiters, None)
         finally:
-            _resolve(self._waiters, ConnectionError("The feed was stopped."))
+            _resolve(self._waiters, ConnectionError("The tailer was stopped."))
 
     async def _advance(self) -> None:
         while True:
             position = self.position if self._started else None
-            rung, self._notified = self._notified, False
-            progress = await self._thread.run(
-                fetch_new, self.using, self.collection, position, rung
+            notified, self._notified = self._notified, False
+            batch = await self._thread.run(
+                fetch_new, self.using, self.collection, position, notified
             )
-            self._apply(progress)
-            if not progress.more:
+            self._apply(batch)
+            if not batch.more:
                 return
 
-    def _apply(self, progress: StreamBatch) -> None:
-        self.floor = progress.floor
+    def _apply(self, batch: StreamBatch) -> None:
+        self.floor = batch.floor
         if not self._started:
             self._started = True
-            self.epoch, self.seq = progress.epoch, progress.head
-        elif progress.epoch != self.epoch:
-            self.epoch, self.seq = progress.epoch, progress.head
-            self._lost()
-        elif self.seq < progress.floor:
-            # trimmed away before this process could read it, maybe all that there was
-            self.seq = progress.head
-            self._lost()
-        for change in progress.changes:
+            self.epoch, self.seq = batch.epoch, batch.head
+        elif batch.epoch != self.epoch:
+            self.epoch, self.seq = batch.epoch, batch.head
+            self._on_position_lost()
+        elif self.seq < batch.floor:
+            # events were trimmed before this process could read them
+            self.seq = batch.head
+            self._on_position_lost()
+        for change in batch.changes:
             if change.seq == self.seq + 1:
                 self.seq = change.seq
                 self._deliver(change)
             elif change.seq is not None and change.seq > self.seq:
-                self.seq = progress.head
-                self._lost()
+                self.seq = batch.head
+                self._on_position_lost()
                 break
-        if progress.head > progress.start:
-            self._announce_numbered(progress)
+        if batch.head > batch.start:
+            self._announce_numbered(batch)
 
-    def _announce_numbered(self, progress: StreamBatch) -> None:
-        """Tell the other processes what was numbered here."""
-        fresh = [c for c in progress.changes if c.seq is not None and c.seq > progress.start]
-        if len(fresh) < progress.head - progress.start:
-            broker.publish_to_others(LogAppended(self.collection))
+    def _announce_numbered(self, batch: StreamBatch) -> None:
+        """Announce the events that were numbered here."""
+        numbered = [c for c in batch.changes if c.seq is not None and c.seq > batch.start]
+        if len(numbered) < batch.head - batch.start:
+            self._announce(LogAppended(self.collection))
             return
-        for change in fresh:
-            small = len(encode(change)) <= MAX_INLINE_BYTES
-            broker.publish_to_others(change if small else LogAppended(self.collection))
+        for change in numbered:
+            is_small = len(encode(change)) <= MAX_INLINE_BYTES
+            self._announce(change if is_small else LogAppended(self.collection))
 
 
 def _resolve(waiters: list[asyncio.Future[None]], error: Exception | None) -> None:

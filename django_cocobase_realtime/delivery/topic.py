@@ -1,69 +1,112 @@
-"""Who listens to one collection in this process, and how a change reaches them."""
+"""A topic delivers the changes of one collection to this process's subscriptions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ..conf import conf
 from ..declarations.collection import Collection
 from ..declarations.soft_delete import apply_soft_delete
-from ..events import Change
+from ..events import Change, Event
+from ..log.cursor import Position
 from ..transport.connection import Connection
 from ..transport.fan_out import fan_out
+from ..utils.concurrency import DatabaseThread
 from ..wire.codes import CloseCode
 from .event_frames import ChangeFrames
 from .row_permissions import RowPermissionQueue
-from .table import Delivery, Subscription, SubscriptionTable
+from .subscription import Delivery, Subscription
+from .table import SubscriptionTable
+from .tailer import LogTailer
 
 
 class CollectionTopic:
-    """A collection's subscriptions, and the delivery of its changes. Belongs to one event loop."""
+    """The subscriptions of this process to one collection. Belongs to one event loop."""
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: Collection, on_position_lost: Callable[[], None]) -> None:
         self.collection = collection
+        # subscriptions that are live
         self.table = SubscriptionTable(collection.schema)
-        self._row_permissions = RowPermissionQueue(collection, self._checked)
+        # follows the log; None for a collection without a log
+        self.tailer: LogTailer | None = None
+        # called if the log no longer holds what comes next: subscribers must be closed
+        self._on_position_lost = on_position_lost
+        self._row_permissions = RowPermissionQueue(collection, self._deliver_row_checked)
+
+    def start_tailer(self, thread: DatabaseThread, announce: Callable[[Event], None]) -> LogTailer:
+        """Follow the collection's log; return the tailer."""
+        self.tailer = LogTailer(
+            self.collection.name,
+            thread,
+            self.collection.database,
+            deliver=self.dispatch,
+            on_position_lost=self._on_position_lost,
+            announce=announce,
+        )
+        return self.tailer
 
     def stop(self) -> None:
         """Deliver nothing more."""
         self._row_permissions.stop()
+        if self.tailer is not None:
+            self.tailer.stop()
+
+    @property
+    def position(self) -> Position | None:
+        """The position up to which everything was delivered; None without a log."""
+        return None if self.tailer is None else self.tailer.position
+
+    # delivery
+
+    def receive(self, change: Change) -> None:
+        """Handle a change that came over the channel layer."""
+        if change.seq is None:
+            self.dispatch(change)
+        elif self.tailer is not None:
+            self.tailer.receive(change)
+
+    def notify(self) -> None:
+        """Read the log: it has new events."""
+        if self.tailer is not None:
+            self.tailer.notify()
 
     def dispatch(self, change: Change) -> None:
-        """Hand a change to everyone here who must see it: no database, no waiting."""
-        seen = apply_soft_delete(change, self.collection)
-        if seen is None:
+        """Deliver a change to every subscription that must see it. No database, no waiting."""
+        visible = apply_soft_delete(change, self.collection)
+        if visible is None:
             return
-        frames = ChangeFrames(seen, conf.limits.event_bytes)
-        told, single = self.table.find_recipients(seen)
-        for each in told:
-            fan_out(each.writers, frames.text(each.shape, each.event), frames.cursor)
-        if single:
-            self._send(frames, single, seen.seq or 0)
-        asked = self.table.find_row_checked(seen)
-        if asked:
-            self._row_permissions.put(seen, asked)
+        recipients, single = self.table.find_recipients(visible)
+        if recipients or single:
+            frames = ChangeFrames(visible, conf.limits.event_bytes)
+            for each in recipients:
+                fan_out(each.writers, frames.text(each.frame_spec, each.event), frames.cursor)
+            if single:
+                self._deliver(frames, single, visible.seq or 0)
+        row_checked = self.table.find_row_checked(visible)
+        if row_checked:
+            self._row_permissions.put(visible, row_checked)
 
-    def _send(self, frames: ChangeFrames, deliveries: Iterable[Delivery], seq: int) -> None:
-        """To connections for which several subscriptions may match, or something is held."""
-        matched: dict[Connection, list[Delivery]] = {}
+    def _deliver_row_checked(self, change: Change, deliveries: list[Delivery]) -> None:
+        self._deliver(ChangeFrames(change, conf.limits.event_bytes), deliveries, change.seq or 0)
+
+    def _deliver(self, frames: ChangeFrames, deliveries: Iterable[Delivery], seq: int) -> None:
+        """Deliver by connection: several of its subscriptions may match, or frames be buffered."""
+        by_connection: dict[Connection, list[Delivery]] = {}
         for delivery in deliveries:
-            matched.setdefault(delivery[0].connection, []).append(delivery)
-        for connection, each in matched.items():
-            for subscription, _ in each:
+            by_connection.setdefault(delivery[0].connection, []).append(delivery)
+        for connection, matching in by_connection.items():
+            for subscription, _ in matching:
                 subscription.last_seq = seq
-            live = [d for d in each if d[0].buffered is None]
+            live = [delivery for delivery in matching if delivery[0].buffer is None]
             for text in frames.texts(live):
                 connection.writer.push_event(text, frames.cursor)
-            for delivery in each:
-                if delivery[0].buffered is not None:
-                    self._hold(delivery[0], frames.texts([delivery]))
+            for delivery in matching:
+                if delivery[0].buffer is not None:
+                    self._buffer(delivery[0], frames.texts([delivery]))
 
-    def _checked(self, change: Change, deliveries: list[Delivery]) -> None:
-        self._send(ChangeFrames(change, conf.limits.event_bytes), deliveries, change.seq or 0)
-
-    def _hold(self, subscription: Subscription, texts: list[str]) -> None:
-        held = subscription.buffered
-        if held is not None:
-            held += texts
-            if len(held) > conf.limits.queue_messages:
+    def _buffer(self, subscription: Subscription, texts: list[str]) -> None:
+        buffer = subscription.buffer
+        if buffer is not None:
+            buffer += texts
+            if len(buffer) > conf.limits.queue_messages:
                 subscription.connection.close(CloseCode.SLOW_CONSUMER)

@@ -1,118 +1,196 @@
-"""The collections that this process follows, for as long as somebody here is subscribed to one.
+"""The collections that this process follows, and the subscriptions of its connections.
 
-For each an `Audience`, and, where a log is kept, a `Feed` that sees to it that nothing is missing.
+A collection is followed while at least one connection here is subscribed to it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
-from ..declarations.collection import Collection
 from ..declarations.registry import registry
-from ..events import Change
+from ..events import Change, Event
+from ..log.cursor import Position
 from ..log.reader import StreamRange
-from ..pubsub.groups import JOIN_TIMEOUT, JOIN_TIMEOUT_DURABLE
-from ..pubsub.names import collection_group
+from ..pubsub.groups import JOIN_TIMEOUT, JOIN_TIMEOUT_DURABLE, GroupMemberships
+from ..pubsub.layer import collection_group
+from ..transport.connection import Connection
 from ..utils.concurrency import DatabaseThread
 from ..wire.codes import CloseCode
-from .tailer import LogTailer
+from . import catchup
+from .subscription import CatchUp, CatchUpPlan, Subscription
 from .topic import CollectionTopic
-
-if TYPE_CHECKING:
-    from ..hub.hub import Hub
 
 
 class TopicManager:
-    """One a hub."""
+    """Topics by collection, reference counted. One per hub.
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    ``announce`` publishes an event to the other processes.
+    """
+
+    def __init__(self, groups: GroupMemberships, announce: Callable[[Event], None]) -> None:
+        self._groups = groups
+        self._announce = announce
+        # collections that are followed
         self.topics: dict[str, CollectionTopic] = {}
-        self.tailers: dict[str, LogTailer] = {}
-        self.threads: dict[str, DatabaseThread] = {}
+        # users of each topic: attached subscriptions, and those that are being opened
         self._reference_counts: Counter[str] = Counter()
+        # a thread, with a connection of its own, per database that holds a log
+        self._threads: dict[str, DatabaseThread] = {}
+        # subscriptions by connection and name
+        self._subscriptions: dict[Connection, dict[str, Subscription]] = {}
 
-    async def open(self, collection: str) -> StreamRange | None:
-        """Follow a collection, and catch up with all that was committed before.
+    # subscriptions
 
-        Returns how far everything is delivered, None for a collection without a log. Raises what
-        the database raises. One ``attach`` or ``release`` must follow, in the same turn.
+    def add_connection(self, connection: Connection) -> Mapping[str, Subscription]:
+        """Return the connection's subscriptions by name; the mapping stays up to date."""
+        return self._subscriptions.setdefault(connection, {})
+
+    def subscriptions(self, connection: Connection) -> list[Subscription]:
+        """Return a connection's subscriptions."""
+        return list(self._subscriptions.get(connection, {}).values())
+
+    async def open(self, name: str) -> StreamRange | None:
+        """Follow a collection, and catch up with everything that was committed before the call.
+
+        Returns the positions from which a client can resume, or None for a collection without a
+        log. Raises what the database raises. The caller must call `attach` or `release` in the
+        same iteration of the event loop in which this returns.
         """
-        shown = registry.get(collection)
-        self._reference_counts[collection] += 1
+        collection = registry.get(name)
+        self._reference_counts[name] += 1
         try:
-            if collection not in self.topics:
-                self.topics[collection] = CollectionTopic(shown)
-            group = collection_group(collection)
-            await self._hub.groups.acquire(
-                group, JOIN_TIMEOUT_DURABLE if shown.durable else JOIN_TIMEOUT
-            )
-            if not shown.durable:
+            topic = self.topics.get(name)
+            if topic is None:
+                on_lost = partial(self._close_subscribers, name)
+                topic = self.topics[name] = CollectionTopic(collection, on_lost)
+            timeout = JOIN_TIMEOUT_DURABLE if collection.durable else JOIN_TIMEOUT
+            await self._groups.acquire(collection_group(name), timeout)
+            if not collection.durable:
                 return None
-            feed = self.tailers.get(collection)
-            if feed is None:
-                feed = self.tailers[collection] = self._start_tailer(shown)
-            await feed.wait_caught_up()
+            tailer = topic.tailer
+            if tailer is None:
+                tailer = topic.start_tailer(self.thread(collection.database), self._announce)
+            await tailer.wait_caught_up()
         except BaseException:
-            self.release(collection)
+            self.release(name)
             raise
-        return feed.range
+        return tailer.range
 
-    def release(self, collection: str) -> None:
-        """One subscription less; after the last one the collection is not followed any more."""
-        self._reference_counts[collection] -= 1
-        self._hub.groups.release(collection_group(collection))
-        if self._reference_counts[collection] <= 0:
-            del self._reference_counts[collection]
-            audience = self.topics.pop(collection, None)
-            if audience is not None:
-                audience.stop()
-            feed = self.tailers.pop(collection, None)
-            if feed is not None:
-                feed.stop()
+    def release(self, name: str) -> None:
+        """Undo one `open`; a collection without subscriptions is followed no longer."""
+        self._reference_counts[name] -= 1
+        self._groups.release(collection_group(name))
+        if self._reference_counts[name] <= 0:
+            del self._reference_counts[name]
+            topic = self.topics.pop(name, None)
+            if topic is not None:
+                topic.stop()
 
-    def _start_tailer(self, collection: Collection) -> LogTailer:
-        using = collection.database
-        thread = self.threads.get(using)
-        if thread is None:
-            thread = self.threads[using] = DatabaseThread(using)
-        lost = partial(self._on_position_lost, collection.name)
-        return LogTailer(collection.name, thread, using, self._dispatch, lost)
+    def attach(
+        self, subscription: Subscription, plan: CatchUpPlan | None, *, start: bool = True
+    ) -> None:
+        """Add a subscription to an opened collection; it replaces one of the same name.
 
-    def _on_position_lost(self, collection: str) -> None:
-        """The stream began anew, or was trimmed faster than this process could read."""
-        for connection in list(self._hub.connections.values()):
-            if any(s.collection == collection for s in connection.subscriptions.values()):
+        It is live at once, or after ``plan`` is carried out. ``start`` False: it waits for
+        `resume`, because its permissions must be determined again.
+        """
+        by_name = self._subscriptions.setdefault(subscription.connection, {})
+        replaced = by_name.get(subscription.name)
+        by_name[subscription.name] = subscription
+        subscription.is_attached = True
+        topic = self.topics[subscription.collection]
+        if not start:
+            subscription.catchup = CatchUp(plan)
+        elif plan is None:
+            catchup.go_live(subscription, topic)
+        else:
+            catchup.start(subscription, topic, plan)
+        if replaced is not None:
+            self._forget(replaced)
+
+    def detach(self, subscription: Subscription) -> None:
+        """Remove a subscription."""
+        by_name = self._subscriptions.get(subscription.connection, {})
+        if by_name.get(subscription.name) is subscription:
+            del by_name[subscription.name]
+        self._forget(subscription)
+
+    def _forget(self, subscription: Subscription) -> None:
+        subscription.is_attached = False
+        catchup.stop(subscription)
+        self.topics[subscription.collection].table.discard(subscription)
+        self.release(subscription.collection)
+
+    def remove_connection(self, connection: Connection) -> None:
+        """Remove all subscriptions of a connection."""
+        for subscription in list(self._subscriptions.pop(connection, {}).values()):
+            self._forget(subscription)
+
+    def suspend(self, connection: Connection) -> None:
+        """Deliver nothing more to a connection, at once, until `resume`."""
+        for subscription in self.subscriptions(connection):
+            catchup.suspend(subscription, self.topics[subscription.collection])
+
+    def resume(self, subscription: Subscription) -> None:
+        """Continue a suspended subscription from where it was."""
+        catchup.resume(subscription, self.topics[subscription.collection])
+
+    def _close_subscribers(self, name: str) -> None:
+        """Close connections: the log no longer holds what their subscriptions must get next."""
+        for connection, by_name in list(self._subscriptions.items()):
+            if any(subscription.collection == name for subscription in by_name.values()):
                 connection.close(CloseCode.POSITION_LOST)
 
-    def close(self) -> None:
-        """The hub rests."""
-        for thread in self.threads.values():
-            thread.close()
-        self.threads.clear()
+    # events
 
     def receive(self, change: Change) -> None:
-        """A change came: it is told in its place, or, where no log is kept, as it comes."""
-        feed = self.tailers.get(change.collection) if change.seq is not None else None
-        if feed is not None:
-            feed.receive(change)
-        elif change.seq is None:
-            self._dispatch(change)
+        """Handle a change that came over the channel layer."""
+        topic = self.topics.get(change.collection)
+        if topic is not None:
+            topic.receive(change)
 
-    def _dispatch(self, change: Change) -> None:
-        audience = self.topics.get(change.collection)
-        if audience is not None:
-            audience.dispatch(change)
+    def notify(self, name: str) -> None:
+        """Read a collection's log: it has new events."""
+        topic = self.topics.get(name)
+        if topic is not None:
+            topic.notify()
 
-    def get_listener(self, collection: str) -> Callable[[], None] | None:
-        """For the broker, from any thread: what to call when this collection's bell rings."""
-        return partial(self.notify, collection) if collection in self.tailers else None
+    def get_listener(self, name: str) -> Callable[[], None] | None:
+        """Return the function to call when a collection's log has new events, or None.
 
-    def notify(self, collection: str) -> None:
-        """A collection's log has something new."""
-        feed = self.tailers.get(collection)
-        if feed is not None:
-            feed.notify()
+        For the broker; safe to call from any thread.
+        """
+        topic = self.topics.get(name)
+        if topic is None or topic.tailer is None:
+            return None
+        return partial(self.notify, name)
+
+    # reading the log
+
+    def positions(self) -> dict[str, dict[str, Position]]:
+        """Return the positions of all tailers, by database and collection."""
+        positions: dict[str, dict[str, Position]] = {}
+        for name, topic in self.topics.items():
+            if topic.tailer is not None:
+                positions.setdefault(topic.tailer.using, {})[name] = topic.tailer.position
+        return positions
+
+    def thread(self, using: str) -> DatabaseThread:
+        """Return the thread that reads logs in the database ``using``."""
+        thread = self._threads.get(using)
+        if thread is None:
+            thread = self._threads[using] = DatabaseThread(using)
+        return thread
+
+    @property
+    def has_threads(self) -> bool:
+        """Whether `close` has something to do."""
+        return bool(self._threads)
+
+    def close(self) -> None:
+        """Close the threads."""
+        for thread in self._threads.values():
+            thread.close()
+        self._threads.clear()

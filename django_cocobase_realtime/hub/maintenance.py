@@ -1,4 +1,4 @@
-"""What a hub does by the clock: poll and trim the log, tell cursors, look after credentials."""
+"""The hub's background tasks: read and trim the log, send cursors, check credentials."""
 
 from __future__ import annotations
 
@@ -7,139 +7,144 @@ import logging
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..auth import backends
-from ..auth.rights import Fingerprint, permission_fingerprints
+from ..auth.users import Fingerprint, permission_fingerprints
 from ..conf import conf
 from ..declarations.registry import registry
+from ..delivery.topics import TopicManager
 from ..identity import Identity
-from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
-from ..log.follow import streams_behind
+from ..log.reader import streams_behind
 from ..log.retention import trim as trim_log
 from ..transport.connection import NATIVE, Connection
 from ..utils.concurrency import run_in_threadpool
 from ..wire import frames
 from ..wire.codes import CloseCode
-from .reauthorization import GrantSnapshot, find_changed_grants
-
-if TYPE_CHECKING:
-    from .hub import Hub
+from .reauthorization import Reauthorizer, find_changed_grants
 
 logger = logging.getLogger(__name__)
 
-CredentialKey = tuple[str, tuple[tuple[str, str], ...]]
-"""A credential, and what its identity keeps to see whether it still holds."""
+RESTART_DELAY = 1.0
+"""Seconds before a background task that raised is started again."""
+TRIM_INTERVAL = 60.0
+"""Seconds between two trims of the log, on average."""
+CURSOR_INTERVAL = 30.0
+"""Seconds after which a subscription without events is sent its cursor."""
 
-RESTART_DELAY = 1.0  # seconds before a task that failed begins anew
-TRIM_INTERVAL = 60.0  # seconds between trims of the log, about
-CURSOR_INTERVAL = 30.0  # seconds after which a quiet subscription is told its cursor
+CredentialKey = tuple[str, tuple[tuple[str, str], ...]]
+"""A credential, and what its identity keeps to find out whether it is still valid."""
 
 
 async def run_forever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Do what is done for ever, again should it stumble: nobody would notice that it is gone."""
+    """Run a background task, restarting it after an exception so that it never dies silently."""
     while True:
         try:
             await work()
             return
         except Exception:
-            logger.exception("A task of the hub failed, and begins anew.")
+            logger.exception("A background task of the hub failed and is started again.")
         await asyncio.sleep(RESTART_DELAY)
 
 
-async def poll_log(hub: Hub) -> None:
-    """Look for what no bell told of: a layer loses messages, other processes have none."""
+async def poll_log(topics: TopicManager) -> None:
+    """Look for new events that no notification announced.
+
+    The channel layer loses messages, and some processes have none.
+    """
     while True:
         await asyncio.sleep(conf.log.poll)
-        positions: dict[str, dict[str, Position]] = {}
-        for name, feed in hub.topics.tailers.items():
-            positions.setdefault(feed.using, {})[name] = feed.position
-        for using, each in positions.items():
+        for using, positions in topics.positions().items():
             try:
-                names = await hub.topics.threads[using].run(streams_behind, using, each)
+                names = await topics.thread(using).run(streams_behind, using, positions)
             except Exception as error:
                 logger.warning("The log cannot be read: %r", error)
                 continue
             for name in names:
-                hub.topics.notify(name)
+                topics.notify(name)
 
 
 async def trim_logs() -> None:
-    """Trim all streams, followed or not, lest the log grow for ever.
+    """Trim the logs of all collections, followed or not, so that they do not grow forever.
 
-    Several processes take turns by chance.
+    Every process does this, at random times.
     """
     while True:
         await asyncio.sleep(TRIM_INTERVAL * (0.5 + random.random()))  # noqa: S311
         settings = conf.log
         for using in sorted({each.database for each in registry if each.durable}):
-            work = partial(
+            trim = partial(
                 trim_log, using, max_age=settings.max_age, max_events=settings.max_events
             )
             try:
-                await run_in_threadpool(work)
+                await run_in_threadpool(trim)
             except Exception as error:
                 logger.warning("The log could not be trimmed: %r", error)
 
 
-async def send_cursor_heartbeats(hub: Hub) -> None:
-    """Now and then, tell quiet subscriptions how far they are, lest their cursor age out."""
+async def send_cursor_heartbeats(topics: TopicManager) -> None:
+    """Send subscriptions without events their cursor, so that it stays within the log."""
     while True:
         await asyncio.sleep(CURSOR_INTERVAL)
-        for name, feed in list(hub.topics.tailers.items()):
-            cursor = encode_cursor(name, feed.epoch, feed.seq)
-            audience = hub.topics.topics.get(name)
-            if audience is None:
+        for name, topic in list(topics.topics.items()):
+            tailer, table = topic.tailer, topic.table
+            if tailer is None:
                 continue
-            for subscription in audience.table:
-                if (
-                    audience.table.last_seq(subscription) < feed.seq
-                    and not subscription.pending_row_checks
-                ):
-                    subscription.last_seq = feed.seq
-                    if subscription.connection.dialect != NATIVE:
-                        continue
+            cursor = encode_cursor(name, tailer.epoch, tailer.seq)
+            for subscription in table:
+                if table.last_seq(subscription) >= tailer.seq or subscription.pending_row_checks:
+                    continue
+                subscription.last_seq = tailer.seq
+                if subscription.connection.dialect == NATIVE:
                     frame = frames.cursor(subscription.name, cursor)
                     subscription.connection.writer.push(frames.encode(frame))
 
 
-async def revalidate_credentials(hub: Hub) -> None:
-    """Close what no longer holds: the net below the signals, which other processes miss.
+async def revalidate_credentials(
+    connections: Mapping[str, Connection], reauthorizer: Reauthorizer
+) -> None:
+    """Close connections whose credential is no longer valid; reauthorize changed permissions.
 
-    And look anew at what those may see whose rights are not what they were at the last look.
+    Signals do both at once, but miss what other programs write. This finds what they missed.
     """
+    # what the permissions of each user were based on when they were last read, by primary key
     known: dict[Any, Fingerprint] = {}
-    looked: dict[Connection, Identity] = {}
+    # connections and their identities at the last round
+    seen: dict[Connection, Identity] = {}
     while True:
         await asyncio.sleep(conf.revocation_poll)
-        holders = {c: c.identity for c in hub.connections.values() if c.identity is not None}
+        holders = {c: c.identity for c in connections.values() if c.identity is not None}
         identities = {_credential_key(identity): identity for identity in holders.values()}
         if not identities:
-            looked = {}
+            seen = {}
             continue
         new = [
-            GrantSnapshot.at(connection, identity)
+            reauthorizer.snapshot(connection, identity)
             for connection, identity in holders.items()
-            if identity.user is not None and looked.get(connection) is not identity
+            if identity.user is not None and seen.get(connection) is not identity
         ]
         try:
-            dead = await run_in_threadpool(_find_revoked, identities)
-            found = await run_in_threadpool(permission_fingerprints, list(identities.values()))
-            doubted = await run_in_threadpool(find_changed_grants, new)
+            revoked = await run_in_threadpool(_find_revoked, identities)
+            current = await run_in_threadpool(permission_fingerprints, list(identities.values()))
+            changed = await run_in_threadpool(find_changed_grants, new)
         except Exception as error:
             logger.warning("Credentials could not be checked: %r", error)
             continue
         for connection in holders:
-            if connection.identity is not None and _credential_key(connection.identity) in dead:
+            identity_now = connection.identity
+            if identity_now is not None and _credential_key(identity_now) in revoked:
                 connection.close(CloseCode.BAD_CREDENTIAL)
-        moved = {pk for pk, rights in found.items() if known.get(pk, rights) != rights}
-        known, looked = found, holders
-        hub.request_reauthorization(
+        changed_users = {pk for pk, found in current.items() if known.get(pk, found) != found}
+        known, seen = current, holders
+        reauthorizer.request(
             connection
             for connection, identity in holders.items()
             if connection.identity is identity
-            and (connection in doubted or (identity.user is not None and identity.user.pk in moved))
+            and (
+                connection in changed
+                or (identity.user is not None and identity.user.pk in changed_users)
+            )
         )
 
 
@@ -148,19 +153,19 @@ def _credential_key(identity: Identity) -> CredentialKey:
 
 
 def _find_revoked(identities: Mapping[CredentialKey, Identity]) -> set[CredentialKey]:
-    """Which of them no longer hold. In a worker thread.
+    """Return the credentials that are no longer valid. May use the ORM: not for event loops.
 
-    Answers name credentials. Of one name there may be two tokens, of before and after a new
-    password: these are asked about one after the other.
+    Authenticators answer by the name of a credential. Two tokens may share a name (from before
+    and after a password change): they are asked about one after the other.
     """
-    found: set[CredentialKey] = set()
-    left = dict.fromkeys(identities)
-    while left:
-        asked: dict[str, CredentialKey] = {}
-        for proof in left:
-            asked.setdefault(proof[0], proof)
-        dead = backends.find_revoked([identities[proof] for proof in asked.values()])
-        found |= {proof for name, proof in asked.items() if name in dead}
-        for proof in asked.values():
-            del left[proof]
-    return found
+    revoked: set[CredentialKey] = set()
+    remaining = dict.fromkeys(identities)
+    while remaining:
+        by_name: dict[str, CredentialKey] = {}
+        for key in remaining:
+            by_name.setdefault(key[0], key)
+        names = backends.find_revoked([identities[key] for key in by_name.values()])
+        revoked |= {key for name, key in by_name.items() if name in names}
+        for key in by_name.values():
+            del remaining[key]
+    return revoked

@@ -1,4 +1,4 @@
-"""The protocol as a state machine without I/O: command in, effects out."""
+"""The conversation with one client, without I/O: a frame in, effects out."""
 
 from .sdk_session import SdkSession
 from .session import Session

@@ -1,14 +1,15 @@
-"""``auth``: the first message, and the same again to refresh the credential in-band."""
+"""``auth``: the first message, and later ones that refresh the credential."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..identity import Identity
 from ..wire import frames
 from ..wire.codes import CloseCode, ErrorCode
 from ..wire.commands import Auth
 from .effects import (
+    Admission,
     AdmitConnection,
     Authenticate,
     EnableBatching,
@@ -17,16 +18,14 @@ from .effects import (
     Send,
     Steps,
 )
-
-if TYPE_CHECKING:
-    from .session import Session
-
+from .state import SessionState
 
 _PER_TOKEN_CLAIMS = frozenset({"exp", "iat", "nbf", "jti"})
+"""Claims that differ in every token, whatever it permits."""
 
 
-def auth(session: Session, command: Auth) -> Steps:
-    """Prove who you are. The first failure is the end; a failed refresh changes nothing."""
+def auth(session: SessionState, command: Auth) -> Steps:
+    """Authenticate the connection. A first failure closes it; a failed refresh changes nothing."""
     identity: Identity | None = yield Authenticate(command.token)
     current = session.identity
     if identity is None:
@@ -49,9 +48,12 @@ def auth(session: Session, command: Auth) -> Steps:
         yield from session.close(CloseCode.BAD_CREDENTIAL)
         return
     session.connection.identity = identity
-    if current is None and not (yield AdmitConnection()):
-        yield from session.close(CloseCode.CONNECTION_LIMIT)
-        return
+    if current is None:
+        admission: Admission | None = yield AdmitConnection()
+        if admission is None:
+            yield from session.close(CloseCode.CONNECTION_LIMIT)
+            return
+        session.subscriptions, session.rooms = admission.subscriptions, admission.rooms
     if command.batch:
         yield EnableBatching()
     yield ScheduleExpiry()
@@ -70,7 +72,7 @@ def auth(session: Session, command: Auth) -> Steps:
 
 
 def _permission_claims(identity: Identity) -> dict[str, Any]:
-    """Claims by which a permission may decide: all but those that every token has anew."""
+    """Return the claims that a permission may depend on."""
     return {name: claim for name, claim in identity.claims.items() if name not in _PER_TOKEN_CLAIMS}
 
 

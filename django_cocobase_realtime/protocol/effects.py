@@ -1,4 +1,7 @@
-"""What a session wants done. The consumer does it and answers with the result."""
+"""What a session wants done. The consumer does it, and sends the result back.
+
+Sessions are generators: each yields effects one by one, and continues with the effect's result.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..declarations.room import Room, RoomGrant
-from ..delivery.table import CatchUpPlan, Subscription
+from ..delivery.subscription import CatchUpPlan, Subscription
 from ..events import Broadcast
 from ..rooms.history import HistoryPage
-from ..rooms.local_room import JoinRequest
+from ..rooms.local_room import JoinRequest, RoomMembership
 from ..wire.codes import CloseCode
 from ..wire.frames import Frame
+
+# the connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Say ``closing`` and close; nothing more is read. Result: None."""
+    """Send a ``closing`` frame and close; nothing more is read. Result: None."""
 
     code: CloseCode
     retry_after_ms: int | None = None
@@ -32,34 +37,47 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Authenticate:
-    """Ask the authenticators. Result: an ``Identity`` or None."""
+    """Ask the authenticators. Result: an ``Identity``, or None."""
 
     token: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class AdmitConnection:
-    """Count the new identity's connection. Result: False where it has too many."""
+    """Count the connection for its new identity. Result: an `Admission`, None if refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What an admitted connection holds. Both mappings are kept up to date by the hub."""
+
+    # by the name that the client gave
+    subscriptions: Mapping[str, Subscription]
+    # by room name
+    rooms: Mapping[str, RoomMembership]
 
 
 @dataclass(frozen=True, slots=True)
 class EnableBatching:
-    """From now on, events that wait together may leave as one frame. Result: None."""
+    """Allow several events in one frame from now on. Result: None."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleExpiry:
-    """Watch over the identity's ``expires_at``, anew after a refresh. Result: None."""
+    """Close the connection when the identity expires; replaces an earlier time. Result: None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reauthorize:
-    """Ask anew what the connection may watch: its identity was refreshed. Result: None."""
+    """Determine again what the connection may see: its claims changed. Result: None."""
+
+
+# collections
 
 
 @dataclass(frozen=True, slots=True)
 class AuthorizeCollection:
-    """Ask the collection's permission. Result: a ``Grant``, None where it is refused or unknown."""
+    """Ask a collection's permission. Result: a ``Grant``; None if refused, or unknown."""
 
     collection: str
     filters: Mapping[str, Any]
@@ -67,9 +85,9 @@ class AuthorizeCollection:
 
 @dataclass(frozen=True, slots=True)
 class OpenTopic:
-    """Follow a collection. Result: its ``Extent`` so far, None where it has no log.
+    """Follow a collection. Result: its ``StreamRange``, None if it has no log.
 
-    ``Attach`` follows in the same breath.
+    `AttachSubscription` must follow without another effect that waits.
     """
 
     collection: str
@@ -77,9 +95,9 @@ class OpenTopic:
 
 @dataclass(frozen=True, slots=True)
 class AttachSubscription:
-    """Start a prepared subscription, in place of one of the same name. Result: None.
+    """Start a subscription to an opened topic; it replaces one of the same name. Result: None.
 
-    Live at once, or after what it is to ``begin`` with.
+    It is live at once, or after ``plan`` was carried out.
     """
 
     subscription: Subscription
@@ -93,17 +111,22 @@ class DetachSubscription:
     subscription: Subscription
 
 
+# rooms
+
+
 @dataclass(frozen=True, slots=True)
 class AuthorizeRoom:
-    """Ask a room's permission. Result: a ``RoomGrant``, None where it may not be joined."""
+    """Ask a room's permission. Result: a ``RoomGrant``; None if the room may not be joined."""
 
     room: str
 
 
 @dataclass(frozen=True, slots=True)
 class JoinRoom:
-    """Enter a room. Result: ``Joined``, None where it was not to be opened, False where it is not
-    known for now who is in it.
+    """Join a room.
+
+    Result: a ``JoinResult``; None if the room has no members and was not to be opened; False if
+    the presence backend does not answer.
     """
 
     request: JoinRequest
@@ -112,14 +135,14 @@ class JoinRoom:
 
 @dataclass(frozen=True, slots=True)
 class ReplayBroadcast:
-    """Send what was said before, at the client's pace. Result: None."""
+    """Send an older broadcast, at the client's pace. Result: None."""
 
     event: Broadcast
 
 
 @dataclass(frozen=True, slots=True)
 class FinishReplay:
-    """The past of a room was told; go on with what was said since. Result: None."""
+    """Deliver the broadcasts that arrived during the replay, then deliver live. Result: None."""
 
     room: str
     history: HistoryPage | None
@@ -134,7 +157,7 @@ class LeaveRoom:
 
 @dataclass(frozen=True, slots=True)
 class SetRoomState:
-    """Set one's state in a room. Result: False where that cannot be done for now."""
+    """Set the member's state in a room. Result: False if the presence backend does not answer."""
 
     room: str
     state: Mapping[str, Any]
@@ -142,7 +165,7 @@ class SetRoomState:
 
 @dataclass(frozen=True, slots=True)
 class PublishToRoom:
-    """Send a broadcast to its room. Result: an ``Outcome``."""
+    """Send a broadcast to its room. Result: a ``PublishResult``."""
 
     event: Broadcast
     room: Room
@@ -171,4 +194,4 @@ Effect = (
     | PublishToRoom
 )
 Steps: TypeAlias = Generator[Effect, Any, None]
-"""Effects in order; each is answered with its result before the next one is made."""
+"""Effects in order; each is answered with its result before the next one is yielded."""

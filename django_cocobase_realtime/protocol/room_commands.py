@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from ..declarations.room import RoomGrant
-from ..events import Broadcast as Said
-from ..events import Sender, now
+from ..events import Broadcast, Sender, now
 from ..rooms import history
 from ..rooms.local_room import JoinRequest, JoinResult
 from ..rooms.publisher import PublishResult
-from ..wire import frames
+from ..wire import commands, frames
 from ..wire.codes import ErrorCode
-from ..wire.commands import Broadcast, Join, Leave, State
 from .effects import (
     AuthorizeRoom,
     FinishReplay,
@@ -26,16 +24,15 @@ from .effects import (
     SetRoomState,
     Steps,
 )
-
-if TYPE_CHECKING:
-    from .session import Session
+from .state import SessionState
 
 RETRY_MS = 1000
+"""``retry_after_ms`` while the presence backend or the channel layer does not answer."""
 
 
-def join(session: Session, command: Join) -> Steps:
-    """Enter a room of one's project; joining twice is joining once, and may change how."""
-    rooms, limits = session.connection.rooms, session.limits
+def join(session: SessionState, command: commands.Join) -> Steps:
+    """Join a room of the client's project; joining again may change how it is there."""
+    rooms, limits = session.rooms, session.limits
     if session.is_name_too_long(command.room):
         message = f"Names may have {limits.name_bytes} bytes at most."
         yield session.error(ErrorCode.LIMIT_EXCEEDED, message, command.id)
@@ -44,78 +41,76 @@ def join(session: Session, command: Join) -> Steps:
         message = f"A connection may be in {limits.rooms} rooms at most."
         yield session.error(ErrorCode.LIMIT_EXCEEDED, message, command.id)
         return
-    if command.state is not None and _too_large(session, command.state):
-        yield _refused_state(session, command)
+    if command.state is not None and _is_too_large(session, command.state):
+        yield _state_too_large(session, command)
         return
     grant: RoomGrant | None = yield AuthorizeRoom(command.room)
     if grant is None:
-        if command.room in rooms:  # it could be joined before
+        if command.room in rooms:  # it was allowed when the client joined
             yield LeaveRoom(command.room)
         message = f"You may not join the room {command.room!r}."
         yield session.error(ErrorCode.FORBIDDEN, message, command.id)
         return
-    wish = JoinRequest(
+    request = JoinRequest(
         room=command.room,
         presence=command.presence,
         state=command.state,
         history=command.history,
         since=command.since,
     )
-    joined: JoinResult | bool | None = yield JoinRoom(wish, grant)
-    if not isinstance(joined, JoinResult):
+    result: JoinResult | bool | None = yield JoinRoom(request, grant)
+    if not isinstance(result, JoinResult):
         yield _unavailable(session, command.id)
         return
-    # the reply first: what was said before follows it, then what is said from now on
-    yield Send(_joined(session, command, joined))
-    past = joined.history
-    for event in () if past is None else past.events:
+    # the reply precedes older broadcasts, and those precede new ones
+    yield Send(_joined(session, command, result))
+    for event in () if result.history is None else result.history.events:
         yield ReplayBroadcast(event)
-    yield FinishReplay(command.room, past)
+    yield FinishReplay(command.room, result.history)
 
 
-def _joined(session: Session, command: Join, joined: JoinResult) -> frames.Frame:
+def _joined(session: SessionState, command: commands.Join, result: JoinResult) -> frames.Frame:
     frame = frames.reply(
         "joined",
         command.id,
         room=command.room,
-        participants=joined.participants,
-        members=[frames.member(member) for member in joined.members],
+        participants=result.participants,
+        members=[frames.member(member) for member in result.members],
     )
-    if joined.title != command.room:
-        frame["title"] = joined.title
-    past, identity = joined.history, session.identity
-    if past is not None and identity is not None:
-        position = past.position
-        frame["cursor"] = history.cursor((identity.project, command.room), position)
+    if result.title != command.room:
+        frame["title"] = result.title
+    page, identity = result.history, session.identity
+    if page is not None and identity is not None:
+        frame["cursor"] = history.cursor((identity.project, command.room), page.position)
     if command.since is not None:
-        reason = "not_kept" if past is None else past.resync
+        reason = "not_kept" if page is None else page.resync
         frame["resumed"] = reason is None
         if reason is not None:
             frame["resync"] = {"reason": reason}
     return frame
 
 
-def leave(session: Session, command: Leave) -> Steps:
+def leave(session: SessionState, command: commands.Leave) -> Steps:
     """Leave a room."""
-    if command.room not in session.connection.rooms:
+    if command.room not in session.rooms:
         yield _not_joined(session, command)
         return
     yield LeaveRoom(command.room)
     yield Send(frames.reply("left", command.id, room=command.room))
 
 
-def state(session: Session, command: State) -> Steps:
-    """Change one's state in a room, for the others to see."""
-    seat = session.connection.rooms.get(command.room)
-    if seat is None:
+def set_state(session: SessionState, command: commands.State) -> Steps:
+    """Set the member's state in a room, which the others see."""
+    membership = session.rooms.get(command.room)
+    if membership is None:
         yield _not_joined(session, command)
         return
-    if seat.entry is None:
+    if membership.entry is None:
         message = "Who is not listed has no state; join with presence."
         yield session.error(ErrorCode.FORBIDDEN, message, command.id)
         return
-    if _too_large(session, command.state):
-        yield _refused_state(session, command)
+    if _is_too_large(session, command.state):
+        yield _state_too_large(session, command)
         return
     if (yield SetRoomState(command.room, command.state)) is False:
         yield _unavailable(session, command.id)
@@ -123,18 +118,18 @@ def state(session: Session, command: State) -> Steps:
         yield Send(frames.reply("state", command.id, room=command.room))
 
 
-def broadcast(session: Session, command: Broadcast) -> Steps:
-    """Say something to everyone in a room that one has joined."""
+def broadcast(session: SessionState, command: commands.Broadcast) -> Steps:
+    """Send a message to everyone in a room that the client has joined."""
     identity = session.identity
-    seat = session.connection.rooms.get(command.room)
-    if identity is None or seat is None:
+    membership = session.rooms.get(command.room)
+    if identity is None or membership is None:
         yield _not_joined(session, command)
         return
-    if not seat.grant.can_broadcast:
+    if not membership.grant.can_broadcast:
         message = f"You may listen in the room {command.room!r}, not speak."
         yield session.error(ErrorCode.FORBIDDEN, message, command.id)
         return
-    event = Said(
+    event = Broadcast(
         room=command.room,
         project=identity.project,
         message=command.message,
@@ -143,43 +138,45 @@ def broadcast(session: Session, command: Broadcast) -> Steps:
         connection=session.connection.id,
         echo=command.echo,
     )
-    outcome = yield PublishToRoom(
+    result = yield PublishToRoom(
         event,
-        seat.grant.room,
+        membership.grant.room,
         ephemeral=command.ephemeral,
         idempotency_key=command.idempotency_key,
     )
-    if outcome is PublishResult.FAILED:
+    if result is PublishResult.FAILED:
         yield _unavailable(session, command.id)
     elif command.id is not None:
         reply = frames.reply("sent", command.id, room=command.room)
-        if outcome is PublishResult.DUPLICATE:
+        if result is PublishResult.DUPLICATE:
             reply["duplicate"] = True
         yield Send(reply)
 
 
-def _sender(session: Session) -> Sender | None:
-    """Who speaks: a user, or whom a client without one claims to be."""
-    identity, claimed = session.identity, session.connection.claimed
+def _sender(session: SessionState) -> Sender | None:
+    """Return the user, or the user that a client without one claims to be."""
+    identity, claimed = session.identity, session.connection.claimed_user
     if identity is not None and identity.user_key is not None:
         return Sender(identity.user_key, identity.name)
     return None if claimed is None else Sender(*claimed, verified=False)
 
 
-def _too_large(session: Session, state: dict[str, Any]) -> bool:
+def _is_too_large(session: SessionState, state: dict[str, Any]) -> bool:
     return len(msgspec.json.encode(state)) > session.limits.state_bytes
 
 
-def _refused_state(session: Session, command: Join | State) -> Send:
+def _state_too_large(session: SessionState, command: commands.Join | commands.State) -> Send:
     message = f"A state may have {session.limits.state_bytes} bytes at most."
     return session.error(ErrorCode.TOO_LARGE, message, command.id)
 
 
-def _unavailable(session: Session, id: Any) -> Send:
+def _unavailable(session: SessionState, id: Any) -> Send:
     return session.error(
         ErrorCode.INTERNAL_ERROR, "That could not be done; try again.", id, retry_after_ms=RETRY_MS
     )
 
 
-def _not_joined(session: Session, command: Leave | State | Broadcast) -> Send:
+def _not_joined(
+    session: SessionState, command: commands.Leave | commands.State | commands.Broadcast
+) -> Send:
     return session.error(ErrorCode.NOT_JOINED, f"Join the room {command.room!r} first.", command.id)

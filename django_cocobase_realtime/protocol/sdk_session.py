@@ -1,7 +1,8 @@
-"""A connection of the published SDKs: the same session, in their words.
+"""A conversation with one of the published Cocobase SDKs.
 
-The path says what it is for; the first frame says who it is. Each frame of theirs becomes the
-native command that it means, and of the answers those are told that they know.
+The path of the socket says what it is for (a collection, a room, the project's broadcast), and the
+first frame authenticates. Each frame of an SDK becomes the command that it means; of the replies,
+the SDK is sent those that it knows.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ DENIED = "Collection not found or access denied"
 
 
 class SdkSession(Session):
-    """``dialect`` is one of ``wire.sdk``; ``name`` the collection or room of the path."""
+    """A conversation in one of the dialects of `wire.sdk_frames`.
+
+    ``name`` is the collection or room in the socket's path.
+    """
 
     def __init__(
         self,
@@ -40,19 +44,19 @@ class SdkSession(Session):
         super().__init__(connection, limits, heartbeat=heartbeat, now=now)
         connection.dialect = dialect
         self.name = name
+        # the client was told why the connection ends
         self._error_sent = False
+        # the client was authenticated: later frames are messages
         self._is_open = False
 
-    # how a session talks
-
     def closing(self, code: CloseCode, retry_after_ms: int | None) -> frames.Frame | None:
-        """Why it ends, unless an error has just said so."""
+        """Return the last frame; None if an error has just given the reason."""
         return None if self._error_sent else sdk_frames.closing(code)
 
     def error(
         self, code: ErrorCode, message: str, id: Any = None, retry_after_ms: int | None = None
     ) -> Send:
-        """An error in this dialect; what the SDKs know by another name gets it."""
+        """Return the effect that sends an error in this dialect."""
         known = {
             ErrorCode.AUTHENTICATION_FAILED: sdk_frames.BAD_KEY,
             ErrorCode.UNKNOWN_COLLECTION: sdk_frames.error(DENIED),
@@ -60,10 +64,8 @@ class SdkSession(Session):
         }
         return Send(known.get(code) or sdk_frames.error(message))
 
-    # frames
-
     def receive(self, text: str | None, now: float) -> Steps:
-        """A frame came in; None stands for a binary one."""
+        """Handle a frame; None stands for a binary one."""
         if self.closed:
             return
         limit = self.limits.message_bytes if self._is_open else self.limits.auth_bytes
@@ -82,7 +84,7 @@ class SdkSession(Session):
             if frame.get("type") == "ping":
                 yield from self._ping({"type": "pong"}, now)
             elif self._is_open:
-                yield from self._handle_later(frame, now)
+                yield from self._handle_message(frame, now)
             else:
                 yield from self._handle_first(frame)
 
@@ -130,14 +132,14 @@ class SdkSession(Session):
         if self.identity is None or self.closed:
             return
         self._error_sent, self._is_open = False, True
-        key = self.identity.user_key
-        if key is None:
-            self.connection.claimed = id, name
-        opening = _OPENINGS[self.connection.dialect]
-        yield from opening(self, frame, id if key is None else key)
+        user_key = self.identity.user_key
+        if user_key is None:
+            self.connection.claimed_user = id, name
+        handler = _FIRST_FRAME_HANDLERS[self.connection.dialect]
+        yield from handler(self, frame, id if user_key is None else user_key)
 
     def _without_replies(self, steps: Steps) -> Steps:
-        """Answers that only the native dialect knows are kept back; errors pass."""
+        """Drop the replies of a command, which SDKs do not know, but not its errors."""
         result: Any = None
         while True:
             try:
@@ -159,9 +161,9 @@ class SdkSession(Session):
                 CloseCode.FORBIDDEN,
             )
             return
-        subscribe = commands.Subscribe(collection=self.name, filters=filters)
+        command = commands.Subscribe(collection=self.name, filters=filters)
         refused = False
-        steps = subscription_commands.subscribe(self, subscribe)
+        steps = subscription_commands.subscribe(self, command)
         result: Any = None
         while True:
             try:
@@ -170,11 +172,8 @@ class SdkSession(Session):
                 break
             if isinstance(effect, Send):
                 refused = "error" in effect.frame
-                effect = (
-                    effect
-                    if refused
-                    else Send(sdk_frames.connected_to_collection(self.name, filters))
-                )
+                if not refused:
+                    effect = Send(sdk_frames.connected_to_collection(self.name, filters))
             result = yield effect
         if refused:
             self._error_sent = True
@@ -183,45 +182,44 @@ class SdkSession(Session):
     def _open_project(self, frame: Mapping[str, Any], user_id: str) -> Steps:
         assert self.identity is not None
         answer = sdk_frames.connected_to_project(self.identity.project, user_id)
-        yield from self._enter_room(
-            JoinRequest(PROJECT_ROOM, presence=False), lambda joined: answer
-        )
+        yield from self._join(JoinRequest(PROJECT_ROOM, presence=False), lambda result: answer)
 
     def _open_room(self, frame: Mapping[str, Any], user_id: str) -> Steps:
-        wish = JoinRequest(
+        request = JoinRequest(
             self.name,
             title=sdk_frames.text_value(frame, "room_title"),
             create=frame.get("action") == "create",
         )
-        yield from self._enter_room(
-            wish,
-            lambda joined: sdk_frames.joined(self.name, joined.title, joined.participants, user_id),
-        )
 
-    def _enter_room(self, wish: JoinRequest, answer: Callable[[JoinResult], frames.Frame]) -> Steps:
-        missing = sdk_frames.error("Room not found", room_id=wish.room)
-        grant: RoomGrant | None = yield AuthorizeRoom(wish.room)
-        if grant is None:  # as one that is not there
+        def answer(result: JoinResult) -> frames.Frame:
+            return sdk_frames.joined(self.name, result.title, result.participants, user_id)
+
+        yield from self._join(request, answer)
+
+    def _join(self, request: JoinRequest, answer: Callable[[JoinResult], frames.Frame]) -> Steps:
+        missing = sdk_frames.error("Room not found", room_id=request.room)
+        grant: RoomGrant | None = yield AuthorizeRoom(request.room)
+        if grant is None:  # answered like a room that does not exist
             yield from self._refuse(missing, CloseCode.FORBIDDEN)
             return
-        joined: JoinResult | bool | None = yield JoinRoom(wish, grant)
-        if joined is None:
+        result: JoinResult | bool | None = yield JoinRoom(request, grant)
+        if result is None:
             yield from self._refuse(missing, CloseCode.FORBIDDEN)
-        elif not isinstance(joined, JoinResult):
+        elif not isinstance(result, JoinResult):
             yield from self.close(CloseCode.UNAVAILABLE)
         else:
-            yield Send(answer(joined))
-            for event in () if joined.history is None else joined.history.events:
+            yield Send(answer(result))
+            for event in () if result.history is None else result.history.events:
                 yield ReplayBroadcast(event)
-            yield FinishReplay(wish.room, joined.history)
+            yield FinishReplay(request.room, result.history)
 
     # later frames
 
-    def _handle_later(self, frame: Mapping[str, Any], now: float) -> Steps:
-        command = self._parse_broadcast(frame) if self.connection.rooms else None
+    def _handle_message(self, frame: Mapping[str, Any], now: float) -> Steps:
+        command = self._parse_broadcast(frame) if self.rooms else None
         if not (yield from self.check_rate(command, now)):
             return
-        if command is not None:  # nothing else is expected
+        if command is not None:  # other frames mean nothing
             yield from room_commands.broadcast(self, command)
 
     def _parse_broadcast(self, frame: Mapping[str, Any]) -> commands.Broadcast | None:
@@ -232,7 +230,7 @@ class SdkSession(Session):
         return None
 
 
-_OPENINGS: dict[str, Callable[[SdkSession, Mapping[str, Any], str], Steps]] = {
+_FIRST_FRAME_HANDLERS: dict[str, Callable[[SdkSession, Mapping[str, Any], str], Steps]] = {
     sdk_frames.COLLECTIONS: SdkSession._open_collection,
     sdk_frames.BROADCAST: SdkSession._open_project,
     sdk_frames.ROOMS: SdkSession._open_room,

@@ -1,20 +1,21 @@
-"""The broker: with `layer`, the only place that touches the channel layer.
+"""The broker publishes events to the processes that need them, over the channel layer.
 
-A channel layer is a lossy doorbell (it drops at capacity, forgets groups when Redis restarts),
-so nothing here promises delivery: *at most once*, in the order in which one process published,
-every event of a group whole. What is promised is that publishing costs the publisher nothing:
-``publish`` takes a lock-free append, never waits for the layer and never raises.
+Delivery: at most once. A channel layer may lose messages (it drops them at capacity, and Redis
+forgets groups when it restarts); what must not be lost is also in the log.
+Ordering: events that one process publishes to one group arrive in that order, each of them whole.
+Cost: `Broker.publish` appends to an outbox and returns. It never waits for the layer and never
+raises.
 
-One sender a process drains the outbox: on a hub's event loop where the process serves sockets
-(the in-memory layer works in that loop alone), else on one daemon thread with a loop and a
-connection of its own, since ``async_to_sync`` would make a loop and a connection for each send.
+One sender per process drains the outbox: on the event loop of a hub if the process serves sockets
+(the in-memory layer works in that loop only), otherwise on a daemon thread with a loop and a
+connection of its own. ``async_to_sync`` would open a loop and a connection for each send.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import concurrent.futures.thread  # noqa: F401 - hooks in before us
+import concurrent.futures.thread  # noqa: F401 - must register its exit hook before ours
 import logging
 import os
 import threading
@@ -36,87 +37,106 @@ from ..events import (
     PresenceChange,
     encode,
 )
-from ..utils.tasks import spawn_task
-from .layer import MESSAGE_TYPE, ORIGIN, SEND_TIMEOUT, channel_layer, is_in_memory
-from .names import CONTROL_GROUP, collection_group, room_group
+from ..utils.concurrency import spawn_task
+from .layer import (
+    CONTROL_GROUP,
+    MESSAGE_TYPE,
+    ORIGIN,
+    SEND_TIMEOUT,
+    channel_layer,
+    collection_group,
+    is_in_memory,
+    room_group,
+)
 
 logger = logging.getLogger(__name__)
 
-MAX_OUTBOX_EVENTS = 20_000  # events that may wait for a layer that does not answer
-MAX_MESSAGE_BYTES = 256 * 1024  # of one layer message
-EXIT_TIMEOUT = 5.0  # seconds a process that ends waits for its outbox
+MAX_OUTBOX_EVENTS = 20_000
+"""Events that may wait while the layer does not answer; then the oldest are dropped."""
+MAX_MESSAGE_BYTES = 256 * 1024
+"""Bytes of payload in one message of the layer."""
+EXIT_TIMEOUT = 5.0
+"""Seconds that a process waits for its outbox before it exits."""
+WARNING_INTERVAL = 10.0
+"""Seconds between two warnings that the layer does not accept events."""
 
 ListenerLookup = Callable[[str], "Callable[[], object] | None"]
+"""From a collection to the function to call when its log has new events, None for no listener."""
 
 
 class OutboxEntry(NamedTuple):
-    """What waits to be sent. ``elsewhere``: to other processes alone."""
+    """An encoded event on its way to a group."""
 
     group: str
     payload: bytes
+    # resolved with whether the layer accepted the event, if the caller waits for it
     done: Future[bool] | None = None
+    # the hub of this process has delivered the event already
     to_others: bool = False
 
 
 class Broker:
-    """Publishes events to groups. One a process (``broker``); safe from any thread."""
+    """Publishes events to groups. One per process (`broker`); safe to use from any thread."""
 
     def __init__(self) -> None:
         self._reset()
 
     def _reset(self) -> None:
-        self.origin = uuid.uuid4().hex  # of messages that this process need not hear itself
+        # marks this process's own messages
+        self.origin = uuid.uuid4().hex
+        # events that were not sent
+        self.dropped = 0
         self._outbox: deque[OutboxEntry] = deque()
+        # loops that run a hub, in the order in which they were attached
         self._loops: dict[asyncio.AbstractEventLoop, ListenerLookup] = {}
         self._lock = threading.Lock()
         self._draining = False
-        self._drain_request: tuple[asyncio.AbstractEventLoop, object] | None = (
-            None  # to begin a drain
-        )
+        # the loop that was asked to start draining, until it does
+        self._drain_request: tuple[asyncio.AbstractEventLoop, object] | None = None
+        # the loop of the daemon thread
         self._thread_loop: asyncio.AbstractEventLoop | None = None
         self._idle = threading.Event()
         self._idle.set()
         self._last_warning_at = 0.0
-        self.dropped = 0
 
-    # what events there are, and where they go
+    # publishing
 
     def publish(self, event: Event) -> None:
-        """Send to the event's group, soon; returns at once and never raises."""
+        """Send the event to its group, soon. Returns at once and never raises."""
         try:
             self._enqueue(OutboxEntry(_group_for(event), encode(event)))
         except Exception:
             logger.exception("An event could not be published.")
 
     def publish_to_others(self, event: Event) -> None:
-        """Like ``publish``, for what this process's hub has delivered already."""
+        """Like `publish`, for an event that the hub of this process has delivered already."""
         if len(self._loops) == 1 and is_in_memory(channel_layer()):
-            return  # there is no other process to tell
+            return  # there is no other process
         try:
             self._enqueue(OutboxEntry(_group_for(event), encode(event), to_others=True))
         except Exception:
             logger.exception("An event could not be published.")
 
     def notify(self, collection: str) -> None:
-        """A collection's log has something new. Returns at once and never raises.
+        """Announce that a collection's log has new events. Returns at once and never raises.
 
-        A hub of this process that follows the collection numbers it and tells the others; without
-        one, the bell goes to the processes that do.
+        If a hub of this process follows the collection, it numbers the events and publishes them;
+        otherwise the notification goes to the processes that follow it.
         """
-        rung = False
-        for loop, hears in list(self._loops.items()):
-            wake = hears(collection)
-            if wake is not None:
+        notified = False
+        for loop, get_listener in list(self._loops.items()):
+            listener = get_listener(collection)
+            if listener is not None:
                 try:
-                    loop.call_soon_threadsafe(wake)
-                    rung = True
-                except RuntimeError:  # closed without a word
+                    loop.call_soon_threadsafe(listener)
+                    notified = True
+                except RuntimeError:  # the loop was closed without a detach
                     continue
-        if not rung and (self._loops or not is_in_memory(channel_layer())):
+        if not notified and (self._loops or not is_in_memory(channel_layer())):
             self.publish(LogAppended(collection))
 
     async def send(self, event: Event, timeout: float = SEND_TIMEOUT) -> bool:
-        """Like ``publish``, but tells whether the layer took it within ``timeout`` seconds."""
+        """Like `publish`, but return whether the layer accepted it within ``timeout`` seconds."""
         done: Future[bool] = Future()
         self._enqueue(OutboxEntry(_group_for(event), encode(event), done))
         try:
@@ -124,36 +144,32 @@ class Broker:
         except TimeoutError:
             return False
 
-    def _enqueue(self, item: OutboxEntry) -> None:
+    def _enqueue(self, entry: OutboxEntry) -> None:
         if len(self._outbox) >= MAX_OUTBOX_EVENTS:
             self.dropped += 1
             self._resolve([self._outbox.popleft()], False)
-        self._outbox.append(item)
+        self._outbox.append(entry)
         self._request_drain()
 
-    # who sends
+    # the sender
 
     def attach(
         self, loop: asyncio.AbstractEventLoop, get_listener: ListenerLookup | None = None
     ) -> None:
-        """A hub runs in this loop now: send from there, and ring there first.
-
-        ``hears`` gives, for a collection, what to call in that loop; None for one that nobody
-        there listens to.
-        """
+        """Register a hub's loop: events are sent from it, and it is notified first."""
         with self._lock:
             self._loops[loop] = get_listener or (lambda collection: None)
 
     def detach(
         self, loop: asyncio.AbstractEventLoop, get_listener: ListenerLookup | None = None
     ) -> None:
-        """The hub of this loop, with this ``hears``, is gone; another one may have followed it."""
+        """Remove a hub; no effect if its loop was attached again with another listener."""
         with self._lock:
             if get_listener is not None and self._loops.get(loop) != get_listener:
                 return
             self._loops.pop(loop, None)
             if self._drain_request is not None and self._drain_request[0] is loop:
-                # a drain that this loop was asked for may never run; one that runs goes on
+                # the requested drain may never start; one that runs already continues
                 self._drain_request, self._draining = None, False
         if self._outbox:
             self._request_drain()
@@ -165,10 +181,11 @@ class Broker:
             self._draining = True
             self._idle.clear()
             for loop in (*reversed(list(self._loops)), None):
-                self._drain_request = asked = (loop or self._start_thread_loop(), object())
+                request = (loop or self._start_thread_loop(), object())
+                self._drain_request = request
                 try:
-                    asked[0].call_soon_threadsafe(self._start_drain, asked)
-                except RuntimeError:  # closed without a word
+                    request[0].call_soon_threadsafe(self._start_drain, request)
+                except RuntimeError:  # the loop was closed without a detach
                     continue
                 return
 
@@ -180,10 +197,10 @@ class Broker:
             ).start()
         return self._thread_loop
 
-    def _start_drain(self, asked: object) -> None:
+    def _start_drain(self, request: object) -> None:
         with self._lock:
-            if self._drain_request is not asked:
-                return  # another one was asked meanwhile
+            if self._drain_request is not request:
+                return  # another loop was asked since
             self._drain_request = None
         spawn_task(self._drain())
 
@@ -198,59 +215,59 @@ class Broker:
                             self._idle.set()
                             return
                     continue
-                for items in batches:
-                    self._resolve(items, await self._group_send(items))
+                for entries in batches:
+                    self._resolve(entries, await self._group_send(entries))
         except BaseException:
             with self._lock:
                 self._draining = False
             raise
 
     def _next_batches(self) -> list[list[OutboxEntry]]:
-        """What waits, in order, neighbours and others of one group together up to a size."""
+        """Empty the outbox into one list per message: entries of one group, up to a size."""
         batches: list[list[OutboxEntry]] = []
         open_batches: dict[tuple[str, bool], tuple[list[OutboxEntry], int]] = {}
         while self._outbox:
-            item = self._outbox.popleft()
-            if item.done is not None and item.done.cancelled():
-                continue  # whoever sent it was told that it failed
-            key = item.group, item.to_others
-            items, size = open_batches.get(key, ([], 0))
-            if not items or size + len(item.payload) > MAX_MESSAGE_BYTES:
-                items, size = [], 0
-                batches.append(items)
-            items.append(item)
-            open_batches[key] = (items, size + len(item.payload))
+            entry = self._outbox.popleft()
+            if entry.done is not None and entry.done.cancelled():
+                continue  # its sender has timed out and reported a failure
+            key = entry.group, entry.to_others
+            entries, size = open_batches.get(key, ([], 0))
+            if not entries or size + len(entry.payload) > MAX_MESSAGE_BYTES:
+                entries, size = [], 0
+                batches.append(entries)
+            entries.append(entry)
+            open_batches[key] = (entries, size + len(entry.payload))
         return batches
 
-    async def _group_send(self, items: list[OutboxEntry]) -> bool:
-        """One message for items of one group."""
-        group, _, _, elsewhere = items[0]
-        payloads = [item.payload for item in items]
+    async def _group_send(self, entries: list[OutboxEntry]) -> bool:
+        """Send entries of one group as one message. Return whether the layer accepted it."""
+        group, _, _, to_others = entries[0]
+        payloads = [entry.payload for entry in entries]
         try:
             layer = channel_layer()
             if layer is None:
                 return False
             message = {"type": MESSAGE_TYPE, "events": payloads}
-            if elsewhere and len(self._loops) == 1:  # else another hub of this process needs it
+            if to_others and len(self._loops) == 1:  # otherwise another hub here needs it
                 message[ORIGIN] = self.origin
             async with asyncio.timeout(SEND_TIMEOUT):
                 await layer.group_send(group, message)
         except Exception as error:
             self.dropped += len(payloads)
-            if time.monotonic() - self._last_warning_at > 10:
+            if time.monotonic() - self._last_warning_at > WARNING_INTERVAL:
                 self._last_warning_at = time.monotonic()
-                logger.warning("The channel layer took no events: %r", error)
+                logger.warning("The channel layer did not accept events: %r", error)
             return False
         return True
 
-    def _resolve(self, items: Iterable[OutboxEntry], sent: bool) -> None:
-        for item in items:
-            done = item.done
+    def _resolve(self, entries: Iterable[OutboxEntry], sent: bool) -> None:
+        for entry in entries:
+            done = entry.done
             if done is not None and done.set_running_or_notify_cancel():
                 done.set_result(sent)
 
     def flush(self, timeout: float = EXIT_TIMEOUT) -> bool:
-        """Wait until the outbox is empty, ``timeout`` seconds at most. Not for event loops."""
+        """Wait up to ``timeout`` seconds until the outbox is empty. Not for event loops."""
         return self._idle.wait(timeout)
 
 
@@ -259,13 +276,13 @@ os.register_at_fork(after_in_child=broker._reset)
 
 
 def _flush_at_exit() -> None:
-    # a hub's loop no longer runs by now: only the thread can still send
+    # no hub's loop runs any more: only the thread can still send
     if broker._thread_loop is not None:
         broker.flush()
 
 
-# Before the interpreter forbids new work to thread pools, in which host names are looked up:
-# concurrent.futures hooks in at the same place, and what hooks in later runs earlier.
+# Must run before the interpreter forbids new work in thread pools, which look up host names.
+# concurrent.futures uses the same hook, and hooks that are registered later run earlier.
 getattr(threading, "_register_atexit", atexit.register)(_flush_at_exit)
 
 

@@ -1,112 +1,114 @@
-"""The rooms of one process: who sits in them here, and who is in them anywhere. No I/O.
+"""A room as one process knows it: its connections here, and its members everywhere. No I/O.
 
-A room's list of members follows the changes that are announced, version by version; what an
-announcement was lost for is found by reading the list again, and told as what changed between.
+The list of members follows the announced changes version by version. If an announcement was lost,
+the list is read again, and the difference is applied.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..declarations.room import RoomGrant
 from ..events import Broadcast, Member, PresenceChange
 from ..log.cursor import Position
 from ..presence.base import MemberList, PresenceEntry, RoomKey
+from ..transport.connection import Connection
 from .history import HistoryPage
-
-if TYPE_CHECKING:
-    from ..transport.connection import Connection
 
 
 @dataclass(slots=True, eq=False)
 class RoomMembership:
-    """One connection in one room. ``entry`` is None for one that is not listed.
-
-    ``live``: it was told who is there, and hears of changes. ``held``: what was said while it is
-    still being told what was said before, None once it hears all.
-    """
+    """One connection in one room."""
 
     connection: Connection
     key: RoomKey
+    # what the connection may do in the room
     grant: RoomGrant
+    # its entry in the list of members; None if it joined without presence
     entry: PresenceEntry | None = None
+    # whether it was sent the list of members, and gets the changes
     live: bool = False
+    # broadcasts that arrived while older ones are being sent; None once it gets all at once
     buffered: list[Broadcast] | None = None
 
 
 class ApplyResult(Enum):
     """What an announced change is to this process."""
 
-    APPLIED = "next"
-    DUPLICATE = "known"
+    # the next one: it was applied
+    APPLIED = "applied"
+    # known already
+    DUPLICATE = "duplicate"
+    # at least one before it was lost
     GAP = "gap"
 
 
 @dataclass(slots=True, eq=False)
 class LocalRoom:
-    """A room in which somebody of this process sits.
-
-    ``version`` of ``members`` is None until the list was read. ``position`` is the last broadcast
-    that was delivered here, None where the room is not durable. ``title`` is what people see.
-    """
+    """A room that at least one connection of this process has joined."""
 
     key: RoomKey
+    # by connection id
     memberships: dict[str, RoomMembership] = field(default_factory=dict)
+    # version of ``members``; None until the list was read
     version: int | None = None
+    # members in all processes, by id
     members: dict[str, Member] = field(default_factory=dict)
+    # the last broadcast that was delivered here; None if the room is not durable
     position: Position | None = None
     title: str = ""
 
-    def apply_presence(self, move: PresenceChange) -> ApplyResult:
-        """Apply an announced change, where it is the next one."""
+    def apply_presence(self, change: PresenceChange) -> ApplyResult:
+        """Apply an announced change of the members, if it is the next one."""
         if self.version is None:
             return ApplyResult.GAP
-        if move.version <= self.version:
+        if change.version <= self.version:
             return ApplyResult.DUPLICATE
-        if move.version > self.version + 1:
+        if change.version > self.version + 1:
             return ApplyResult.GAP
-        self.version = move.version
-        if move.event == "left":
-            self.members.pop(move.member.id, None)
+        self.version = change.version
+        if change.event == "left":
+            self.members.pop(change.member.id, None)
         else:
-            self.members[move.member.id] = move.member
+            self.members[change.member.id] = change.member
         return ApplyResult.APPLIED
 
-    def reconcile(self, roster: MemberList, since: int | None) -> list[PresenceChange]:
-        """Take a list that was read for the truth; what changed, departures first.
+    def reconcile(self, listed: MemberList, since: int | None) -> list[PresenceChange]:
+        """Replace the members by a list that was read. Return the changes, departures first.
 
-        ``since``: the version here when reading began. What was announced meanwhile may be newer
-        than what was read, and stays; otherwise a lower version is that of a room begun anew.
+        ``since`` is the version here when reading began. If changes were applied since, they may
+        be newer than the list, and stay; otherwise a lower version belongs to a room that was
+        closed and opened again.
         """
-        if self.version not in (None, since) and roster.version < (self.version or 0):
+        if self.version not in (None, since) and listed.version < (self.version or 0):
             return []
-        new = {member.id: member for member in roster.members}
-        old, known = self.members, self.version is not None
-        self.members, self.version = new, roster.version
-        if not known:
+        old, new = self.members, {member.id: member for member in listed.members}
+        was_known = self.version is not None
+        self.members, self.version = new, listed.version
+        if not was_known:
             return []
-        gone = [self._change("left", member) for id, member in old.items() if id not in new]
-        come = [
+        left = [self._change("left", member) for id, member in old.items() if id not in new]
+        joined_or_updated = [
             self._change("joined" if id not in old else "updated", member)
             for id, member in new.items()
             if old.get(id) != member
         ]
-        return gone + come
+        return left + joined_or_updated
 
     def _change(self, event: Any, member: Member) -> PresenceChange:
         return PresenceChange(*self.key, event, member, len(self.members), self.version or 0)
 
     def apply_broadcast(self, event: Broadcast) -> ApplyResult:
-        """Whether a broadcast of a durable room is the next one; then it counts as delivered."""
-        held = self.position
-        if held is None or event.seq is None or event.epoch is None:
+        """Move the position to a broadcast of a durable room, if it is the next one."""
+        position = self.position
+        if position is None or event.seq is None or event.epoch is None:
             return ApplyResult.APPLIED
-        if event.epoch == held.epoch:
-            if event.seq <= held.seq:
+        if event.epoch == position.epoch:
+            if event.seq <= position.seq:
                 return ApplyResult.DUPLICATE
-            if event.seq > held.seq + 1:
+            if event.seq > position.seq + 1:
                 return ApplyResult.GAP
         self.position = Position(event.epoch, event.seq)
         return ApplyResult.APPLIED
@@ -114,26 +116,32 @@ class LocalRoom:
 
 @dataclass(frozen=True, slots=True)
 class JoinRequest:
-    """How somebody wants to enter a room. ``create`` False: only where somebody is."""
+    """How a connection wants to join a room."""
 
     room: str
+    # whether it is listed as a member
     presence: bool = True
+    # its member's state; None keeps the present one
     state: dict[str, Any] | None = None
+    # number of kept broadcasts to send first
     history: int = 0
+    # cursor after which to send kept broadcasts, instead of a number
     since: str | None = None
+    # title of a room that is opened by this
     title: str | None = None
+    # whether to open a room that has no members
     create: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class JoinResult:
-    """A room as who enters it finds it; ``past`` None where it keeps nothing.
-
-    ``member`` is he himself, None where he is not listed.
-    """
+    """A room as the joining connection finds it."""
 
     participants: int
+    # empty if the connection may not see who is there
     members: list[Member]
     title: str
+    # the connection's own entry; None if it joined without presence
     member: Member | None
+    # kept broadcasts; None if the room keeps none
     history: HistoryPage | None

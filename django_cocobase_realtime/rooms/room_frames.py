@@ -1,4 +1,4 @@
-"""What happens in rooms as text, encoded once for each dialect in which somebody hears it."""
+"""An event of a room as frames, encoded once per dialect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .history import cursor_of
 
 
 class RoomFrames:
-    """Encodes one event of a room. ``text`` is None where a dialect has no word for it."""
+    """The frames of one broadcast, presence change or direct message."""
 
     __slots__ = ("_event", "_replayed", "_texts", "_title")
 
@@ -26,7 +26,7 @@ class RoomFrames:
         self._texts: dict[str, str | None] = {}
 
     def text(self, dialect: str) -> str | None:
-        """The frame for connections of a dialect."""
+        """Return the frame in a dialect; None if the dialect has no frame for such an event."""
         if dialect not in self._texts:
             frame = self._native() if dialect == NATIVE else self._sdk(dialect)
             self._texts[dialect] = None if frame is None else frames.encode(frame)

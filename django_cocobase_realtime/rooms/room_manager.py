@@ -1,275 +1,286 @@
-"""The hub's rooms: enters and leaves them for this process's connections, and tells what is said.
-
-All calls to the presence backend go through one thread, in their order. ``members`` tells who
-comes and goes, ``lease`` says that this process is still there.
-"""
+"""Rooms that connections of this process join, leave and broadcast to."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
-from ..conf import conf
 from ..declarations.room import RoomGrant
-from ..events import Broadcast
-from ..models import PresenceRoom
-from ..presence.base import PresenceEntry, RoomConnection, RoomKey, get_backend
-from ..pubsub.names import room_group
-from ..utils.concurrency import DatabaseThread, run_in_threadpool
-from ..utils.transactions import database_for
+from ..events import Broadcast, Event, PresenceChange
+from ..presence.base import PresenceEntry, RoomConnection, RoomInfo, RoomKey, get_backend
+from ..pubsub.groups import GroupMemberships
+from ..pubsub.layer import room_group
+from ..transport.connection import Connection
+from ..utils.concurrency import run_in_threadpool
 from . import history
 from .broadcasts import deliver_to_member, deliver_to_room
 from .history import HistoryPage
-from .lease import Lease
 from .local_room import ApplyResult, JoinRequest, JoinResult, LocalRoom, RoomMembership
-from .presence_sync import Members
+from .presence_sync import PresenceSync
 from .room_frames import RoomFrames
 
-if TYPE_CHECKING:
-    from ..hub.hub import Hub
-    from ..transport.connection import Connection
+Work = Callable[[], Coroutine[Any, Any, None]]
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-MAX_EXPIRE_AGE = (
-    5.0  # seconds after which whoever enters looks first who is gone: nobody may have looked
-)
+MAX_EXPIRE_AGE = 5.0
+"""Seconds after which a join first expires members: perhaps no process has done so."""
 
 
 class RoomManager:
-    """One a hub. ``server`` names it to the presence backend."""
+    """The rooms of this process. One per hub.
 
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
-        self.server = uuid.uuid4().hex
+    ``publish`` sends an event to the other processes. ``start_task`` runs a function until the hub
+    shuts down.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        groups: GroupMemberships,
+        *,
+        publish: Callable[[Event], None],
+        start_task: Callable[[Work], None],
+    ) -> None:
+        # rooms that a connection here has joined
         self.rooms: dict[RoomKey, LocalRoom] = {}
-        self.pending_disconnects: list[RoomConnection] = []
-        self.pending_leaves: list[RoomConnection] = []
-        self.wake = asyncio.Event()
-        self._expired_at = float("-inf")
-        self._thread: DatabaseThread | None = None
-        self.members = Members(self)
-        self.lease = Lease(self)
+        self.presence = PresenceSync(loop, self.rooms, publish)
+        self._groups = groups
+        self._start_task = start_task
+        self._is_running = False
+        # memberships by connection and room name
+        self._memberships: dict[Connection, dict[str, RoomMembership]] = {}
 
-    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the presence backend; calls are made one after the other, in this order."""
-        if self._thread is None:
-            self._thread = DatabaseThread(database_for(PresenceRoom))
-        return await self._thread.run(function, *args, **kwargs)
+    # connections
 
-    # coming
+    def add_connection(self, connection: Connection) -> Mapping[str, RoomMembership]:
+        """Return the connection's memberships by room name; the mapping stays up to date."""
+        return self._memberships.setdefault(connection, {})
+
+    def memberships(self, connection: Connection) -> list[RoomMembership]:
+        """Return a connection's memberships."""
+        return list(self._memberships.get(connection, {}).values())
+
+    def remove_connection(self, connection: Connection, *, lost: bool) -> None:
+        """Remove a connection from all its rooms (see `remove_local`)."""
+        for room in list(self._memberships.get(connection, ())):
+            self.remove_local(connection, room, lost=lost)
+        self._memberships.pop(connection, None)
+
+    async def stop(self) -> None:
+        """Report who left, before the hub shuts down."""
+        if self._is_running:
+            self._is_running = False
+            await self.presence.stop()
+
+    # joining
 
     async def join(
-        self, connection: Connection, wish: JoinRequest, grant: RoomGrant
+        self, connection: Connection, request: JoinRequest, grant: RoomGrant
     ) -> JoinResult | None:
-        """Put a connection into a room, again to change how it is there.
+        """Add a connection to a room, or change how it is there.
 
-        None where it is not to be opened and nobody is there. Raises what the backend raises;
-        then the connection is not in the room. `settle` must follow once the past was told.
+        Returns None if the room has no members and the request does not open it. Raises what the
+        presence backend raises; then the connection is not in the room. The caller must call
+        `finish_replay` after it has sent the history.
         """
         assert connection.identity is not None
-        key = (connection.identity.project, wish.room)
-        seat = connection.rooms.get(wish.room)
-        new = seat is None
-        if seat is None:
-            seat = connection.rooms[wish.room] = RoomMembership(connection, key, grant)
-            self.rooms.setdefault(key, LocalRoom(key)).memberships[connection.id] = seat
-        seat.grant = grant
+        key = (connection.identity.project, request.room)
+        memberships = self._memberships.setdefault(connection, {})
+        membership = memberships.get(request.room)
+        is_new = membership is None
+        if membership is None:
+            membership = memberships[request.room] = RoomMembership(connection, key, grant)
+            room = self.rooms.setdefault(key, LocalRoom(key))
+            room.memberships[connection.id] = membership
+        membership.grant = grant
         if grant.room.history_size:
-            seat.buffered = seat.buffered or []
+            membership.buffered = membership.buffered or []
         try:
-            if new:
-                await self.hub.groups.acquire(room_group(*key))
-            self.hub.ensure_presence_running()
-            await self.expire(MAX_EXPIRE_AGE)
-            await self.lease.renew_if_due()
-            if connection.rooms.get(wish.room) is not seat:
-                return None  # it was closed meanwhile
-            joined = await self._enter(seat, wish)
+            if is_new:
+                await self._groups.acquire(room_group(*key))
+            self._ensure_running()
+            await self.presence.expire(MAX_EXPIRE_AGE)
+            await self.presence.renew_if_due()
+            if self._membership(connection, request.room) is not membership:
+                return None  # the connection was closed during these calls
+            result = await self._enter(membership, request)
         except BaseException:
-            if new:
-                self.remove_local(connection, wish.room, lost=False)
+            if is_new:
+                self.remove_local(connection, request.room, lost=False)
             else:
-                self.finish_replay(connection, wish.room, None)  # it hears on as it did
+                self.finish_replay(connection, request.room, None)
             raise
-        if joined is None:
-            seat.live = seat.entry is None  # nothing to take back
-            self.remove_local(connection, wish.room, lost=False)
-        return joined
+        if result is None:
+            membership.live = membership.entry is None  # the backend has nothing to take back
+            self.remove_local(connection, request.room, lost=False)
+        return result
 
-    async def _enter(self, seat: RoomMembership, wish: JoinRequest) -> JoinResult | None:
-        backend, local = get_backend(), self.rooms[seat.key]
-        title = wish.title or seat.grant.room.get_title(wish.room)
-        place = (seat.key, seat.connection.id)
-        if wish.presence:
-            # calls are made in their order: what it left before is told before, or not at all
-            self.pending_leaves = [each for each in self.pending_leaves if each != place]
-            entry = _entry(seat, wish, title, self.server)
-            entered = await self.call(backend.enter, entry, create=wish.create)
-            if entered is None:
-                return None
-            seat.entry, info = entry, entered.info
-            self.members.announce([entered.change], acting=seat.connection)
+    async def _enter(self, membership: RoomMembership, request: JoinRequest) -> JoinResult | None:
+        room, declared = self.rooms[membership.key], membership.grant.room
+        title = request.title or declared.get_title(request.room)
+        if request.presence:
+            info = await self._enter_listed(membership, request, title)
         else:
-            if seat.entry is not None:
-                seat.entry = None
-                await self._leave_backend(place, acting=seat.connection)
-            found = await self.call(backend.get_room, seat.key)
-            if found is None and not wish.create:
-                return None
-            info = found  # type: ignore[assignment]
+            info = await self._enter_unlisted(membership)
         if info is not None:
-            local.title = info.title
-        if local.version is None or (info is not None and local.version < info.version):
-            await self.members.refresh(local)
-        past = None
-        if seat.grant.room.history_size:
-            kept = seat.grant.room.history_size
-            past = await run_in_threadpool(
-                history.read_history, seat.key, min(wish.history, kept), wish.since, kept
+            room.title = info.title
+        elif request.presence or not request.create:
+            return None
+        if room.version is None or (info is not None and room.version < info.version):
+            await self.presence.refresh(room)
+        page = None
+        size = declared.history_size
+        if size:
+            page = await run_in_threadpool(
+                history.read_history,
+                membership.key,
+                min(request.history, size),
+                request.since,
+                size,
             )
-            if seat.grant.room.durable and local.position is None:
-                local.position = past.position
-        # from here on in one turn of the loop: what is told now, and what follows it
-        seat.live = True
-        sees = seat.grant.can_see_members
+            if declared.durable and room.position is None:
+                room.position = page.position
+        # nothing may be awaited from here on: changes that follow are sent to the connection
+        membership.live = True
+        entry, members = membership.entry, list(room.members.values())
         return JoinResult(
-            participants=len(local.members),
-            members=list(local.members.values()) if sees else [],
-            title=local.title or title,
-            member=local.members.get(seat.entry.member) if seat.entry else None,
-            history=past,
+            participants=len(members),
+            members=members if membership.grant.can_see_members else [],
+            title=room.title or title,
+            member=room.members.get(entry.member) if entry else None,
+            history=page,
         )
 
-    def finish_replay(self, connection: Connection, room: str, past: HistoryPage | None) -> None:
-        """The past was told: tell what was said meanwhile, and from now on all that is said."""
-        seat = connection.rooms.get(room)
-        if seat is None or seat.buffered is None:
+    async def _enter_listed(
+        self, membership: RoomMembership, request: JoinRequest, title: str
+    ) -> RoomInfo | None:
+        connection, presence = membership.connection, self.presence
+        # calls are made in order: an earlier departure is reported before this, or not at all
+        here = (membership.key, connection.id)
+        presence.pending_leaves = [left for left in presence.pending_leaves if left != here]
+        entry = _entry(membership, request, title, presence.server)
+        result = await presence.call(get_backend().enter, entry, create=request.create)
+        if result is None:
+            return None
+        membership.entry = entry
+        presence.announce([result.change], acting=connection)
+        return result.info
+
+    async def _enter_unlisted(self, membership: RoomMembership) -> RoomInfo | None:
+        connection = membership.connection
+        if membership.entry is not None:
+            membership.entry = None
+            await self.presence.leave((membership.key, connection.id), acting=connection)
+        return await self.presence.call(get_backend().get_room, membership.key)
+
+    def finish_replay(self, connection: Connection, room: str, page: HistoryPage | None) -> None:
+        """Deliver the broadcasts buffered while the history was sent, then deliver live."""
+        membership = self._membership(connection, room)
+        if membership is None or membership.buffered is None:
             return
-        held, seat.buffered = seat.buffered, None
-        for event in held:
-            if past is None or event.seq is None or event.seq > past.position.seq:
-                deliver_to_member(RoomFrames(event, title=self.rooms[seat.key].title), seat)
+        buffered, membership.buffered = membership.buffered, None
+        title = self.rooms[membership.key].title
+        for event in buffered:
+            if page is None or event.seq is None or event.seq > page.position.seq:
+                deliver_to_member(RoomFrames(event, title=title), membership)
 
-    async def expire(self, after: float) -> bool:
-        """Remove those whose time is over, where that was not done for so many seconds."""
-        if self.hub.loop.time() - self._expired_at < after:
-            return False
-        self._expired_at = self.hub.loop.time()
-        self.members.announce(await self.call(get_backend().expire))
-        return True
+    def _ensure_running(self) -> None:
+        if not self._is_running:
+            self._is_running = True
+            self._start_task(self.presence.run)
 
-    # going
+    # leaving
 
     async def leave(self, connection: Connection, room: str) -> None:
-        """Leave a room, at once. Raises what the backend raises; the room is left all the same."""
-        place = self.remove_local(connection, room, lost=False)
-        if place is not None and place in self.pending_leaves:
-            self.pending_leaves.remove(place)
-            await self._leave_backend(place)
+        """Remove a connection from a room, and report it at once.
 
-    async def _leave_backend(self, place: RoomConnection, acting: Connection | None = None) -> None:
-        """Tell the backend who left, now; where it fails, by and by."""
-        try:
-            move = await self.call(get_backend().leave, *place)
-        except BaseException:
-            self.pending_leaves.append(place)
-            raise
-        self.members.announce([move], acting)
+        Raises what the presence backend raises; the connection has left all the same.
+        """
+        left = self.remove_local(connection, room, lost=False)
+        if left is not None and left in self.presence.pending_leaves:
+            self.presence.pending_leaves.remove(left)
+            await self.presence.leave(left)
 
     def remove_local(
         self, connection: Connection, room: str, *, lost: bool
     ) -> RoomConnection | None:
-        """Take a connection out here; the backend is told by and by (``tend``).
+        """Remove a connection from a room of this process; the backend is told soon.
 
-        ``lost``: a user's connection lingers, since he may be about to come back.
+        ``lost``: a user's connection that was lost stays in the list of members for a grace
+        period, since it may come back.
         """
-        seat = connection.rooms.pop(room, None)
-        if seat is None:
+        membership = self._memberships.get(connection, {}).pop(room, None)
+        if membership is None:
             return None
-        local = self.rooms[seat.key]
+        local = self.rooms[membership.key]
         local.memberships.pop(connection.id, None)
         if not local.memberships:
-            del self.rooms[seat.key]
-            self.members.cancel_refresh(seat.key)
-        self.hub.groups.release(room_group(*seat.key))
-        place = (seat.key, connection.id)
-        if seat.entry is None and seat.live:
+            del self.rooms[membership.key]
+            self.presence.cancel_refresh(membership.key)
+        self._groups.release(room_group(*membership.key))
+        if membership.entry is None and membership.live:
             return None
-        # whoever has no user comes back as somebody else
-        lingers = lost and seat.entry is not None and seat.entry.member != connection.id
-        (self.pending_disconnects if lingers else self.pending_leaves).append(place)
-        self.wake.set()
-        return place
+        left = (membership.key, connection.id)
+        # a client without a user comes back as another member: there is nobody to wait for
+        entry = membership.entry
+        may_return = lost and entry is not None and entry.member != connection.id
+        presence = self.presence
+        (presence.pending_disconnects if may_return else presence.pending_leaves).append(left)
+        presence.wake()
+        return left
 
-    async def flush(self) -> None:
-        """Tell the backend who was lost and who left. Raises what it raises, and keeps them."""
-        lost, self.pending_disconnects = self.pending_disconnects, []
-        if lost:
-            try:
-                await self.call(get_backend().mark_disconnected, lost, conf.presence.grace)
-            except BaseException:
-                self.pending_disconnects[:0] = lost
-                raise
-        while self.pending_leaves:
-            key, connection = self.pending_leaves[0]
-            move = await self.call(get_backend().leave, key, connection)
-            if self.pending_leaves and self.pending_leaves[0] == (key, connection):
-                del self.pending_leaves[0]
-            self.members.announce([move])
-
-    def close(self) -> None:
-        """The hub rests."""
-        if self._thread is not None:
-            self._thread.close()
-            self._thread = None
-        self.lease.reset()
-
-    # while it is there
+    # in a room
 
     async def set_state(self, connection: Connection, room: str, state: dict[str, Any]) -> None:
-        """Set the state of this connection's member."""
-        seat = connection.rooms.get(room)
-        if seat is None or seat.entry is None:
+        """Set the state of a connection's member."""
+        membership = self._membership(connection, room)
+        if membership is None or membership.entry is None:
             return
-        move = await self.call(get_backend().set_state, seat.key, connection.id, state)
-        self.members.announce([move], acting=connection)
+        change = await self.presence.call(
+            get_backend().set_state, membership.key, connection.id, state
+        )
+        self.presence.announce([change], acting=connection)
 
     def get_title(self, connection: Connection, room: str) -> str:
-        """What people see of a room that this connection is in."""
-        seat = connection.rooms.get(room)
-        return room if seat is None else self.rooms[seat.key].title
+        """Return the title of a room that a connection is in."""
+        membership = self._membership(connection, room)
+        return room if membership is None else self.rooms[membership.key].title
 
-    # what is said
+    def _membership(self, connection: Connection, room: str) -> RoomMembership | None:
+        return self._memberships.get(connection, {}).get(room)
 
-    def deliver(self, event: Broadcast) -> None:
-        """A broadcast came."""
-        local = self.rooms.get((event.project, event.room))
-        if local is None:
+    # events
+
+    def receive(self, event: Broadcast | PresenceChange) -> None:
+        """Handle an event that came over the channel layer."""
+        if isinstance(event, PresenceChange):
+            self.presence.receive(event)
             return
-        news = local.apply_broadcast(event)
-        if news is ApplyResult.APPLIED:
-            deliver_to_room(local, event)
-        elif news is ApplyResult.GAP:
-            self.members.schedule_refresh(local)
+        room = self.rooms.get((event.project, event.room))
+        if room is None:
+            return
+        result = room.apply_broadcast(event)
+        if result is ApplyResult.APPLIED:
+            deliver_to_room(room, event)
+        elif result is ApplyResult.GAP:
+            self.presence.schedule_refresh(room)
 
 
-def _entry(seat: RoomMembership, wish: JoinRequest, title: str, server: str) -> PresenceEntry:
-    connection = seat.connection
+def _entry(
+    membership: RoomMembership, request: JoinRequest, title: str, server: str
+) -> PresenceEntry:
+    connection = membership.connection
     identity = connection.identity
     assert identity is not None
-    id, name = connection.claimed or (None, identity.name)
+    claimed_id, claimed_name = connection.claimed_user or (None, identity.name)
     user = identity.user_key
     return PresenceEntry(
-        key=seat.key,
+        key=membership.key,
         connection=connection.id,
         server=server,
         member=user or connection.id,
-        name=identity.name if user is not None else name,
+        name=identity.name if user is not None else claimed_name,
         title=title,
-        state=wish.state,
-        claimed=None if user is not None else id,
+        state=request.state,
+        claimed=None if user is not None else claimed_id,
     )

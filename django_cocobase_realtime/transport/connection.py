@@ -1,53 +1,52 @@
-"""One live connection as the hub sees it: who it is, what it asked for, and its writer."""
+"""One live WebSocket: who it acts for, and how to write to it and close it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from ..identity import Identity
 from ..wire.codes import CloseCode
-
-if TYPE_CHECKING:
-    from ..delivery.table import Subscription
-    from ..identity import Identity
-    from ..rooms.local_room import RoomMembership
-    from .writer import Writer
-
+from .writer import Writer
 
 NATIVE = "native"
+"""The dialect of connections that speak the protocol of the reference."""
 
 
 class Close(Protocol):
-    """Ends a connection, soon; ``retry_after_ms`` is told to the client."""
+    """Close a connection, soon."""
 
     def __call__(self, code: CloseCode, retry_after_ms: int | None = None) -> None:
-        """Returns at once."""
+        """Return at once; ``retry_after_ms`` is part of the ``closing`` frame."""
 
 
 class Connection:
-    """A socket that the hub may write to. ``close`` asks its owner to end it.
+    """One authenticated (or not yet authenticated) socket.
 
-    ``rights`` counts how often what its identity may see may have changed.
+    It knows nothing of subscriptions and rooms: `delivery` and `rooms` keep those by connection.
     """
 
     __slots__ = (
-        "claimed",
+        "claimed_user",
         "close",
         "dialect",
         "id",
         "identity",
         "permissions_version",
-        "rooms",
-        "subscriptions",
         "writer",
     )
 
     def __init__(self, id: str, writer: Writer, close: Close) -> None:
+        # unique among all connections of all processes
         self.id = id
+        # the way out: bounded, never waits
         self.writer = writer
+        # asks the consumer to close the socket
         self.close = close
+        # who the connection acts for; None before ``auth``
         self.identity: Identity | None = None
+        # incremented whenever what the identity may see may have changed
         self.permissions_version = 0
-        self.subscriptions: dict[str, Subscription] = {}
-        self.rooms: dict[str, RoomMembership] = {}
+        # NATIVE, or one of the SDKs' dialects (see wire.sdk_frames)
         self.dialect = NATIVE
-        self.claimed: tuple[str, str] | None = None  # a user id and name, where nobody vouches
+        # (user id, name) that an SDK client without a user claims; never verified
+        self.claimed_user: tuple[str, str] | None = None

@@ -1,8 +1,8 @@
-"""The one look at a server's own buffers: daphne's ``send`` never waits, whatever has piled up,
-and neither does what it reads.
+"""Flow control under daphne, whose ``send`` never waits and which reads without a bound.
 
-Detected by features; where they are not there (another server, a wrapped ``send``, TLS ended in
-the process) nothing is known, and a client's credit decides (see ``Credit``).
+The Twisted transport behind ``send`` is found by its attributes. If they are missing (another
+server, a wrapped ``send``, TLS terminated in the process), these functions do nothing, and the
+client's acks are the only flow control (see `writer.AckWindow`).
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import Any
 
 
 def get_write_buffer_size(send: Any) -> Callable[[], int] | None:
-    """How many bytes this ``send`` has taken that the socket has not; None where nobody can tell.
+    """Return a function that returns the bytes waiting in the server's buffer, if it is known.
 
-    daphne 4 binds ``send`` to its protocol, whose Twisted transport holds what is not written.
+    daphne 4 binds ``send`` to its protocol, whose Twisted transport holds the unsent bytes.
     """
     transport: Any = getattr(_protocol(send), "transport", None)
     if not all(hasattr(transport, name) for name in ("dataBuffer", "offset", "_tempDataLen")):
         return None
 
-    def unsent() -> int:
+    def buffer_size() -> int:
         return len(transport.dataBuffer) - int(transport.offset) + int(transport._tempDataLen)
 
-    return unsent
+    return buffer_size
 
 
 @contextmanager
 def paused_reading(send: Any) -> Iterator[None]:
-    """While the block waits, read no more from the socket, where this server reads on regardless.
+    """Stop reading from the socket while the block waits for something.
 
-    daphne queues what a client sends without a bound: one that floods while a request of its own
-    takes a second would fill the memory.
+    daphne queues what a client sends without a bound: a client that floods while one of its
+    requests takes a second would fill the memory.
     """
     transport: Any = getattr(_protocol(send), "transport", None)
     if not all(hasattr(transport, name) for name in ("pauseProducing", "resumeProducing")):
@@ -47,21 +47,21 @@ def paused_reading(send: Any) -> Iterator[None]:
         paused = True
         transport.pauseProducing()
 
-    # soon, not at once: most requests wait for nothing
-    soon = asyncio.get_running_loop().call_soon(pause)
+    # in the next iteration of the loop: most requests do not wait at all
+    handle = asyncio.get_running_loop().call_soon(pause)
     try:
         yield
     finally:
-        soon.cancel()
+        handle.cancel()
         if paused:
             transport.resumeProducing()
 
 
 def set_close_timeout(send: Any, seconds: float) -> None:
-    """Let a client that stalls take so long to answer a close, where the server has a bound.
+    """Give a stalled client ``seconds`` to answer a close.
 
-    autobahn, under daphne, cuts after a second: a close that waits behind what was not read would
-    never be seen. Nothing where this server knows no such option.
+    autobahn, under daphne, drops the socket after one second, so that a close frame behind unread
+    data would never arrive. Other servers are left alone.
     """
     protocol = _protocol(send)
     if hasattr(protocol, "closeHandshakeTimeout"):

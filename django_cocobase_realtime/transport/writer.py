@@ -1,8 +1,9 @@
-"""The way out of one connection: a bounded queue that never makes anybody else wait.
+"""The way out of one connection: frames in order, in bounded memory, without blocking the caller.
 
-``push`` is synchronous. While the server takes frames at once nothing is queued and no task is
-made: the server's ``send`` coroutine is stepped by hand, and only when it really waits (uvicorn
-does when the socket's buffer is full) does a task take over, with the queue behind it.
+``push`` is synchronous. As long as the server accepts frames at once, nothing is queued and no
+task exists: the writer steps the server's ``send`` coroutine by hand. Only when ``send`` really
+waits (uvicorn does when the socket's buffer is full) does a task take over, and later frames are
+queued behind it.
 """
 
 from __future__ import annotations
@@ -13,58 +14,61 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from typing import Any, Protocol
 
-MAX_BATCH_EVENTS = 100  # events of one frame
-HIGH_WATER_BYTES = (
-    64 * 1024
-)  # bytes in a server's own buffer beyond which it counts as full, as uvicorn's
-BUFFER_POLL_INTERVAL = 0.005  # seconds between looks at a full one
+MAX_BATCH_EVENTS = 100
+"""Events in one ``events`` frame."""
+HIGH_WATER_BYTES = 64 * 1024
+"""Bytes in the server's own buffer above which the socket counts as full (uvicorn's value)."""
+BUFFER_POLL_INTERVAL = 0.005
+"""Seconds between two looks at a full server buffer."""
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 QueueEntry = tuple[str, bool]
-"""A frame, and whether it is an event that may be joined with others."""
+"""A frame's text, and whether it is an event that may be joined with others."""
 
 
 class Batcher(Protocol):
-    """Joins events for clients that take several in one frame."""
+    """Joins several events into one frame; implemented by `fan_out.FrameBatcher`."""
 
     def schedule(self, writer: Writer) -> None:
-        """Have the writer release what it gathered, at the end of this turn of the loop."""
+        """Call ``writer.flush_batch()`` at the end of this iteration of the event loop."""
 
     def join(self, events: list[str]) -> str:
-        """One frame of events that are frames already."""
+        """Return one frame that contains these encoded events."""
 
 
 class AckWindow:
-    """What a client that acks may owe: ``most`` events. Shows what the server's buffers hide."""
+    """Counts the events that a client has not acknowledged yet.
+
+    It shows what a server's buffers hide: the client, not the socket, is behind.
+    """
 
     __slots__ = ("_in_flight", "limit")
 
-    def __init__(self, most: int) -> None:
-        self.limit = most
+    def __init__(self, limit: int) -> None:
+        # events that may be unacknowledged
+        self.limit = limit
+        # their cursors, oldest first
         self._in_flight: deque[str] = deque()
 
     def record_sent(self, cursor: str) -> bool:
-        """Note an event that was sent; True where that is more than it may owe."""
+        """Record a sent event. Return True if more than ``limit`` are unacknowledged now."""
         self._in_flight.append(cursor)
         return len(self._in_flight) > self.limit
 
     def ack(self, cursor: str) -> None:
-        """The client took what came up to ``cursor``; one that it does not owe pays nothing."""
+        """Acknowledge all events up to ``cursor``; ignore a cursor that is not in flight."""
         if cursor in self._in_flight:
             while self._in_flight.popleft() != cursor:
                 pass
 
 
 class Writer:
-    """Sends frames of one connection in order, in bounded memory.
+    """Sends the frames of one connection.
 
-    ``max_bytes`` and ``max_messages`` bound what waits for a client that does not read, ``unsent``
-    tells of bytes that wait in the server; beyond these, or beyond its credit, the queue is
-    dropped and ``on_overflow`` is called once. With a batcher, events that come in the same turn
-    of the loop, or wait together, leave as one frame. Not thread-safe: it belongs to its
-    connection's event loop.
-
-    ``direct``: an event may be handed to ``send`` as it is (see ``spread``).
+    ``max_bytes`` and ``max_messages`` bound the queue of a client that does not read. When they
+    are exceeded, or the ack window is, the queue is dropped and ``on_overflow`` is called once.
+    ``get_buffer_size`` returns the bytes that wait in the server's own buffer, if that is known.
+    Not thread-safe: a writer belongs to its connection's event loop.
     """
 
     __slots__ = (
@@ -93,41 +97,53 @@ class Writer:
         on_overflow: Callable[[], None],
         get_buffer_size: Callable[[], int] | None = None,
     ) -> None:
+        # the ASGI server's send callable
         self.send = send
+        # nothing is sent any more: the socket is gone, or the queue overflowed
+        self.closed = False
+        # nothing is accepted any more except a last frame
+        self.finished = False
+        # whether `fan_out` may call ``send`` directly instead of ``push_event``
+        self.can_send_inline = get_buffer_size is None
         self._get_buffer_size = get_buffer_size
         self._max_bytes = max_bytes
         self._max_messages = max_messages
         self._on_overflow = on_overflow
+        # frames behind a ``send`` that waits; None until first needed
         self._queue: deque[QueueEntry] | None = None
+        # characters in the queue
         self._bytes = 0
+        # the task that drains the queue, while there is one
         self._task: asyncio.Task[None] | None = None
+        # events collected for one frame in this iteration of the loop
         self._pending_events: list[str] | None = None
+        # set if the client accepts several events in one frame
         self._batcher: Batcher | None = None
+        # set after the client's first ack
         self._ack_window: AckWindow | None = None
-        self.closed = False
-        self.finished = False
-        self.can_send_inline = get_buffer_size is None
 
     @property
     def queued_bytes(self) -> int:
-        """Length of what waits, in characters (bytes for ASCII)."""
+        """Length of the queue in characters (bytes, for ASCII)."""
         return self._bytes
 
-    def enable_batching(self, batch: Batcher) -> None:
-        """From now on events may leave together."""
-        self._batcher = batch
+    def enable_batching(self, batcher: Batcher) -> None:
+        """Allow several events in one frame from now on."""
+        self._batcher = batcher
         self.can_send_inline = False
 
-    def ack(self, cursor: str, most: int) -> None:
-        """The client took events up to ``cursor``; from the first time on it may owe ``most``."""
+    def ack(self, cursor: str, limit: int) -> None:
+        """Handle an ack; the first one opens an ack window of ``limit`` events."""
         if self._ack_window is None:
-            self._ack_window = AckWindow(most)
+            self._ack_window = AckWindow(limit)
             self.can_send_inline = False
         else:
             self._ack_window.ack(cursor)
 
+    # accepting frames
+
     def push(self, text: str) -> None:
-        """Send ``text`` now or queue it. Never waits, never raises; nothing after the end."""
+        """Send ``text`` now, or queue it. Never waits, never raises; no effect after `finish`."""
         if self.finished:
             return
         if self._pending_events:
@@ -135,14 +151,11 @@ class Writer:
         self._send_or_queue(text)
 
     def push_event(self, text: str, cursor: str | None = None) -> None:
-        """Like ``push``, for an event, which may leave in one frame with others."""
+        """Like `push`, for an event, which may share a frame with others."""
         if self.finished:
             return
-        if (
-            self._ack_window is not None
-            and cursor is not None
-            and self._ack_window.record_sent(cursor)
-        ):
+        window = self._ack_window
+        if window is not None and cursor is not None and window.record_sent(cursor):
             self._overflow()
         elif self._batcher is None:
             self._send_or_queue(text)
@@ -156,11 +169,17 @@ class Writer:
             self._pending_events = [text]
             self._batcher.schedule(self)
 
-    def finish(self, text: str | None = None) -> None:
-        """Take nothing more but a last frame: now with ``text``, or later.
+    def flush_batch(self) -> None:
+        """Send the events collected for one frame."""
+        events, self._pending_events = self._pending_events, None
+        if events and self._batcher is not None:
+            self._send_or_queue(self._batcher.join(events))
 
-        What is left out from here on is missed, so that nothing which came after it may be sent:
-        the client would come back with a cursor from beyond the gap.
+    def finish(self, text: str | None = None) -> None:
+        """Accept nothing more, except ``text`` as the last frame.
+
+        Later frames are dropped. Sending any of them would let the client come back with a cursor
+        from behind a gap.
         """
         self.flush_batch()
         self.finished = True
@@ -168,11 +187,7 @@ class Writer:
         if text is not None:
             self._send_or_queue(text)
 
-    def flush_batch(self) -> None:
-        """Send what was gathered."""
-        gathered, self._pending_events = self._pending_events, None
-        if gathered and self._batcher is not None:
-            self._send_or_queue(self._batcher.join(gathered))
+    # sending
 
     def _send_or_queue(self, text: str) -> None:
         if self.closed:
@@ -180,9 +195,9 @@ class Writer:
         if self._task is not None:
             self._enqueue(text)
             return
-        started: Any = self.send({"type": "websocket.send", "text": text})
+        sending: Any = self.send({"type": "websocket.send", "text": text})
         try:
-            waiting = started.send(None)
+            yielded = sending.send(None)
         except StopIteration:
             if self._get_buffer_size is not None and self._get_buffer_size() > HIGH_WATER_BYTES:
                 self._start_draining(self._wait_writable())
@@ -190,25 +205,25 @@ class Writer:
         except Exception:
             self.mark_lost()
             return
-        self.resume_in_task(started, waiting)
+        self.resume_in_task(sending, yielded)
 
     def mark_lost(self) -> None:
-        """The socket is gone; its disconnect event follows."""
+        """Give up: the socket is gone. Its disconnect event follows."""
         self.closed = True
         self.can_send_inline = False
         self._drop()
 
-    def resume_in_task(self, started: Coroutine[Any, Any, None], waiting: Any) -> None:
-        """A coroutine that sends for this writer has yielded ``waiting``: queue what follows."""
-        self._start_draining(_resume(started, waiting))
+    def resume_in_task(self, sending: Coroutine[Any, Any, None], yielded: Any) -> None:
+        """Continue a ``send`` that has yielded in a task, and queue what follows behind it."""
+        self._start_draining(_resume(sending, yielded))
 
-    def _start_draining(self, until: Awaitable[None]) -> None:
+    def _start_draining(self, first: Awaitable[None]) -> None:
         self.can_send_inline = False
-        self._task = asyncio.get_running_loop().create_task(self._drain(until))
+        self._task = asyncio.get_running_loop().create_task(self._drain(first))
 
     async def _wait_writable(self) -> None:
-        """Wait until the server's buffer is as good as read, where that can be told."""
-        # polled: daphne tells nobody
+        """Wait until the server's buffer is below the high-water mark, if its size is known."""
+        # polled: daphne offers no callback
         while (  # noqa: ASYNC110
             self._get_buffer_size is not None
             and not self.closed
@@ -236,7 +251,7 @@ class Writer:
         self._bytes = 0
 
     def _next_frame(self, queue: deque[QueueEntry]) -> str:
-        """What is to be sent next: events that wait together, as one."""
+        """Return the next frame; with a batcher, events that wait together become one."""
         text, is_event = queue.popleft()
         self._bytes -= len(text)
         if not is_event or self._batcher is None:
@@ -248,9 +263,9 @@ class Writer:
             events.append(text)
         return self._batcher.join(events)
 
-    async def _drain(self, until: Awaitable[None]) -> None:
+    async def _drain(self, first: Awaitable[None]) -> None:
         try:
-            await until
+            await first
             while self._queue:
                 await self.send({"type": "websocket.send", "text": self._next_frame(self._queue)})
                 await self._wait_writable()
@@ -259,19 +274,21 @@ class Writer:
         finally:
             self._task = None
             if not (self.closed or self.finished):
-                self.can_send_inline = (self._batcher, self._ack_window, self._get_buffer_size) == (
-                    None,
-                    None,
-                    None,
+                self.can_send_inline = (
+                    self._batcher is None
+                    and self._ack_window is None
+                    and self._get_buffer_size is None
                 )
 
+    # waiting for the queue
+
     async def wait_drained(self) -> None:
-        """Wait until nothing waits: for those who have much to send and can pause."""
+        """Wait until the queue is empty; for senders that have much to send and can pause."""
         while self._task is not None:
             await asyncio.wait({self._task})
 
     async def flush(self, timeout: float) -> bool:
-        """Wait until all is sent, ``timeout`` seconds at most. False: it was not."""
+        """Wait up to ``timeout`` seconds until everything is sent. Return whether it is."""
         self.flush_batch()
         if self._task is None:
             return True
@@ -279,7 +296,7 @@ class Writer:
         return bool(done)
 
     async def stop(self) -> None:
-        """Send nothing more; give up what waits."""
+        """Drop the queue and send nothing more."""
         self.mark_lost()
         task = self._task
         if task is not None:
@@ -288,16 +305,16 @@ class Writer:
 
 
 @types.coroutine
-def _resume(started: Coroutine[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
-    """Go on with a coroutine that was stepped once and yielded ``waiting``, inside a task."""
+def _resume(sending: Coroutine[Any, Any, None], yielded: Any) -> Generator[Any, Any, None]:
+    """Continue a coroutine that was stepped once by hand and yielded ``yielded``."""
     while True:
         failure: BaseException | None = None
         result: Any = None
         try:
-            result = yield waiting
+            result = yield yielded
         except BaseException as error:
             failure = error
         try:
-            waiting = started.send(result) if failure is None else started.throw(failure)
+            yielded = sending.send(result) if failure is None else sending.throw(failure)
         except StopIteration:
             return

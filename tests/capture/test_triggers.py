@@ -12,7 +12,7 @@ from django_cocobase_realtime.capture.triggers import install, is_installed, rem
 from django_cocobase_realtime.checks import check_database, check_settings
 from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.declarations.serialization import RowCodec
-from django_cocobase_realtime.log.models import LogEvent
+from django_cocobase_realtime.models import LogEvent
 from django_cocobase_realtime.operations import RealtimeTriggers
 from tests.app.models import Everything, Item, UuidThing
 from tests.declarations.test_serialization import EXAMPLES, values
@@ -290,13 +290,13 @@ def test_database_level_cascades_are_reported():
 
     field = Item._meta.get_field("size")
     assert field.remote_field is None
-    from django_cocobase_realtime.checks.collections import check_unseen
+    from django_cocobase_realtime.checks.collections import check_uncaptured_writes
 
     class Remote:
         on_delete = DatabaseOnDelete()
 
     field.remote_field = Remote()
     try:
-        assert "cocobase_realtime.W081" in [m.id for m in check_unseen()]
+        assert "cocobase_realtime.W081" in [m.id for m in check_uncaptured_writes()]
     finally:
         field.remote_field = None

@@ -5,7 +5,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_cocobase_realtime import Room, register_room
 from django_cocobase_realtime.checks import check_settings
-from django_cocobase_realtime.declarations.room import room_registry
+from django_cocobase_realtime.declarations.registry import room_registry
 
 
 class AllowJoin:
@@ -73,6 +73,8 @@ def test_valid_settings_pass_all_checks(settings):
     )
     redis = {"BACKEND": "redis", "URL": "redis://h:1/0"}
     assert check_ids(settings, {"PRESENCE": redis}) == []
+    own = "django_cocobase_realtime.presence.memory.MemoryPresence"
+    assert check_ids(settings, {"PRESENCE": {"BACKEND": own}}) == []
 
 
 def test_room_class_and_setting_with_same_pattern_are_reported(settings):

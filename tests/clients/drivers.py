@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from django_cocobase_realtime.client import Realtime, RealtimeError
-from django_cocobase_realtime.client import client as client_module
 from django_cocobase_realtime.client import connection as client_connection
 from tests.support.node import require_node
 from tests.support.servers import ROOT
@@ -152,8 +151,7 @@ class PythonDriver(Driver):
         self._tasks: list[asyncio.Task[None]] = []
         self._clock_shift = 0.0
         self._db: Realtime | None = None
-        for module in (client_connection, client_module):
-            monkeypatch.setattr(module, "now", lambda: time.time() + self._clock_shift)
+        monkeypatch.setattr(client_connection, "now", lambda: time.time() + self._clock_shift)
 
     def report(self, source: str, kind: str, **fields: Any) -> None:
         self.add({"source": source, "kind": kind, **fields})

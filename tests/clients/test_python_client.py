@@ -87,7 +87,7 @@ async def test_buffer_of_slow_reader_is_bounded_and_resumed(server):
     for n in range(1, 101):
         await connection.send(change_event(request, "created", str(n), f"c{n}"))
     await connection.receive("unsubscribe")
-    assert len(watch._inbox.queue) == 10
+    assert len(watch._buffer) == 10
     assert [(await anext(watch)).id for _ in range(10)] == [str(n) for n in range(1, 11)]
     # events after the tenth are requested again from its cursor
     request = await connection.receive("subscribe")
@@ -171,19 +171,17 @@ async def test_refused_connection_is_logged_and_retried(caplog):
 
 def test_backoff_follows_the_retry_rule_of_each_close_code():
     for code in CloseCode:
-        pause = Backoff(lambda: 0.5).after(code, None, 0.0)
+        delay = Backoff(lambda: 0.5).next_delay(code, None, 0.0)
         if code.retry is Retry.STOP:
-            assert pause is None
+            assert delay is None
         elif code.retry is Retry.AT_ONCE:
-            assert pause.delay == 0
+            assert delay == 0
     grown = Backoff(lambda: 1.0)
-    delays = [grown.after(1006, None, 0.0).delay for _ in range(12)]
+    delays = [grown.next_delay(1006, None, 0.0) for _ in range(12)]
     assert delays[:4] == [0.5, 1, 2, 4]
     assert delays[-1] == 30
-    assert grown.after(1006, None, 60.0).delay == 0.5  # the connection had been stable
-    assert (
-        grown.after(CloseCode.PERMISSIONS_CHANGED, None, 1.0).delay > 0
-    )  # not immediately every time
+    assert grown.next_delay(1006, None, 60.0) == 0.5  # the connection was stable
+    assert grown.next_delay(CloseCode.PERMISSIONS_CHANGED, None, 1.0) > 0  # not at once each time
 
 
 async def test_events_dropped_while_paused_come_before_later_events(server):
@@ -232,9 +230,9 @@ async def test_value_that_is_not_json_raises_in_the_calling_method(server):
     with pytest.raises(TypeError):
         await watch.update(filters={"at": object()})
     assert room.state is None
-    assert list(db._talk.rooms) == ["chat"]
-    assert len(db._talk.subscriptions) == 1
-    broadcasting = asyncio.create_task(room.broadcast("still there"))
+    assert list(db._protocol.rooms) == ["chat"]
+    assert len(db._protocol.subscriptions) == 1
+    said_now = asyncio.create_task(room.broadcast("still there"))
     await connection.reply(await connection.receive("broadcast"), "sent", room="chat")
-    await broadcasting
+    await said_now
     await db.close()

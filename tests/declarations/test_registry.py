@@ -1,6 +1,6 @@
 """The registry of rooms."""
 
-from django_cocobase_realtime.declarations.room import room_registry
+from django_cocobase_realtime.declarations.registry import room_registry
 
 
 def test_room_is_found_by_exact_name_then_by_first_pattern(settings):

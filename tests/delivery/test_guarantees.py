@@ -11,9 +11,8 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from django_cocobase_realtime import capture_disabled
-from django_cocobase_realtime.log.models import LogEvent, Stream
 from django_cocobase_realtime.log.retention import rotate_epoch, trim
-from django_cocobase_realtime.models import ApiKey
+from django_cocobase_realtime.models import ApiKey, LogEvent, Stream
 from tests.app.models import Author, Post
 
 LOSSY = {
@@ -303,6 +302,6 @@ async def test_connection_closed_while_subscribing_leaves_no_topic(realtime, api
         assert await client.closed() == 4500
     await asyncio.sleep(0.1)
     topics = hub.topics
-    assert (topics.topics, topics.tailers, topics.threads) == ({}, {}, {})
+    assert (topics.topics, topics._threads) == ({}, {})
     assert hub.connections == {}
     assert len(asyncio.all_tasks()) == before

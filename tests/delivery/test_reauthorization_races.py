@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group
 from django.db import connections
 
 from django_cocobase_realtime import Room, permissions_changed
-from django_cocobase_realtime.declarations.room import room_registry
+from django_cocobase_realtime.declarations.registry import room_registry
 from django_cocobase_realtime.delivery import snapshot
 from django_cocobase_realtime.delivery.topics import TopicManager
 from django_cocobase_realtime.hub.hub import Hub
@@ -61,17 +61,17 @@ async def test_permission_lost_right_after_reauthorization_is_noticed(
 ):
     async with team_member(realtime, user, settings) as ada:
         connection, hub = await get_only_connection(), Hub.current()
-        start = Hub.start
+        start = TopicManager.resume
 
         def start_and_change(self, *args):
             start(self, *args)
-            monkeypatch.setattr(Hub, "start", start)
+            monkeypatch.setattr(TopicManager, "resume", start)
             through = type(user).groups.through.objects
             in_thread(lambda: through.all().delete())  # sends no signal
-            hub.loop.call_soon(hub.request_reauthorization, [connection])
+            asyncio.get_running_loop().call_soon(hub.reauthorizer.request, [connection])
 
-        monkeypatch.setattr(Hub, "start", start_and_change)
-        hub.request_reauthorization([connection])
+        monkeypatch.setattr(TopicManager, "resume", start_and_change)
+        hub.reauthorizer.request([connection])
         assert await ada.closed() == 4201
 
 
@@ -81,22 +81,22 @@ async def test_subscription_prepared_during_reauthorization_is_started(
     """Its request started during the reauthorization and ends in the same turn of the loop."""
     async with team_member(realtime, user, settings) as ada:
         connection, hub = await get_only_connection(), Hub.current()
-        start, open_topic = Hub.start, TopicManager.open
+        start, open_topic = TopicManager.resume, TopicManager.open
         released = asyncio.Event()
 
         async def open_late(self, collection):
             extent = await open_topic(self, collection)
-            hub.request_reauthorization([connection])
+            hub.reauthorizer.request([connection])
             await released.wait()
             return extent
 
         def start_and_release(self, *args):
             start(self, *args)
-            monkeypatch.setattr(Hub, "start", start)
+            monkeypatch.setattr(TopicManager, "resume", start)
             released.set()
 
         monkeypatch.setattr(TopicManager, "open", open_late)
-        monkeypatch.setattr(Hub, "start", start_and_release)
+        monkeypatch.setattr(TopicManager, "resume", start_and_release)
         await ada.subscribe("posts", subscription="second")
         await Post.objects.acreate(title="x", project="red")
         subscriptions = set()

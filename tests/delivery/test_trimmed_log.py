@@ -4,9 +4,9 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from django_cocobase_realtime.hub.hub import Hub
-from django_cocobase_realtime.log.models import LogEvent
 from django_cocobase_realtime.log.retention import trim
 from django_cocobase_realtime.log.sequencer import sequence
+from django_cocobase_realtime.models import LogEvent
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -24,7 +24,7 @@ def test_public_names_of_python_client_are_documented():
         for name in vars(owner):
             if name.startswith("_"):
                 continue
-            internal = {"end", "said", "present", "join", "lost"}
+            internal = {"end", "join", "handle_broadcast", "handle_presence", "handle_disconnect"}
             if name not in internal and not name.startswith("on_"):
                 assert name in documented, f"{owner.__name__}.{name}"
 

@@ -132,8 +132,8 @@ async def wait_until_settled(hub):
         while (
             len(hub.connections) > 1
             or hub.rooms.rooms
-            or hub.rooms.pending_disconnects
-            or hub.rooms.pending_leaves
+            or hub.rooms.presence.pending_disconnects
+            or hub.rooms.presence.pending_leaves
             or len(hub.groups) > 2
             or await PresenceConnection.objects.acount()
         ):

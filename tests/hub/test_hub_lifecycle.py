@@ -42,7 +42,7 @@ async def test_hub_shutdown_removes_presence_of_all_connections(user, monkeypatc
             await socket.send_frame(type="join", room=f"r{number}")
         await socket.wait_until(lambda: len(socket.frames_of_type("joined")) == 3)
         hub = Hub.current()
-        thread = hub.rooms._thread
+        thread = hub.rooms.presence._thread
         monkeypatch.setattr(DatabasePresence, "leave", slow_leave)
         await sync_to_async(disconnect)(user=user)
         await socket.wait_until(lambda: Hub.current() is not hub)
@@ -72,9 +72,9 @@ async def test_hub_replaced_while_request_is_pending(realtime, user, api_key, se
             await other.subscribe("posts")
             assert Hub.current() is not first
             BlockingPermission.release.set()
-            await socket.wait_until(lambda: first.topics.threads)
+            await socket.wait_until(lambda: first.topics.has_threads)
             await socket.incoming.put({"type": "websocket.disconnect", "code": 1005})
-            await socket.wait_until(lambda: not first.topics.threads)
+            await socket.wait_until(lambda: not first.topics.has_threads)
             await Post.objects.acreate(title="x")
             assert (await other.receive("event"))["document"]["data"]["title"] == "x"
 

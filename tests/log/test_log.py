@@ -11,11 +11,14 @@ from django.utils import timezone
 
 from django_cocobase_realtime.hub import maintenance
 from django_cocobase_realtime.log.cursor import InvalidCursor, Position, decode, encode
-from django_cocobase_realtime.log.follow import fetch_new, streams_behind
-from django_cocobase_realtime.log.models import LogEvent
-from django_cocobase_realtime.log.reader import stream_ranges
+from django_cocobase_realtime.log.reader import (
+    fetch_new,
+    stream_ranges,
+    streams_behind,
+)
 from django_cocobase_realtime.log.retention import rotate_epoch, trim
 from django_cocobase_realtime.log.sequencer import sequence
+from django_cocobase_realtime.models import LogEvent
 from tests.app.models import Author, Post
 from tests.support.log import read_all
 
@@ -75,6 +78,19 @@ def test_backlog_is_numbered_in_batches(monkeypatch):
     events = read_all()
     assert [e.document_id for e in events] == [str(n) for n in range(35)]
     assert [e.seq for e in events] == list(range(1, 36))
+
+
+@pytest.mark.parametrize("limit", [5, 100])
+def test_documents_are_stored_with_their_events(settings, monkeypatch, limit):
+    monkeypatch.setattr("django_cocobase_realtime.log.sequencer.BATCH_SIZE", 4)
+    posts = {"model": "app.Post", "serializer": lambda post: {"shown": post.title}}
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"posts": posts}}
+    for n in range(10):
+        Post.objects.create(title=f"post {n}")
+    expected = [{"shown": f"post {n}"} for n in range(10)]
+    result = sequence("default", "posts", limit)
+    assert [e.document for e in result.changes or ()] == (expected if limit == 100 else [])
+    assert [e.document for e in read_all()] == expected
 
 
 def test_concurrent_sequencers_number_each_event_once():

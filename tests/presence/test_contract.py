@@ -1,5 +1,6 @@
 """The contract of presence backends, tested with all of them: memory, database, Redis."""
 
+import itertools
 import threading
 import time
 import uuid
@@ -190,6 +191,19 @@ def test_disconnected_connection_leaves_after_grace_period(backend):
     assert backend.expire() == []
 
 
+def test_connections_that_expire_during_a_call_leave_no_member_behind(backend, monkeypatch):
+    for n in range(20):
+        enter(backend, f"c{n}", f"user{n}")
+        backend.mark_disconnected([(ROOM, f"c{n}")], n * 0.02)
+    clock = itertools.count(time.time(), 0.02)
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    for _ in range(30):
+        backend.expire()
+        time.sleep(0.02)
+    assert names(backend) == []
+    assert backend.get_room(ROOM) is None
+
+
 def test_members_of_server_with_expired_lease_leave(backend):
     backend.renew_lease("s2", 0.2)
     enter(backend, "c1", "ada", server="s1")
@@ -220,6 +234,24 @@ def test_server_with_lost_lease_can_enter_members_again(backend):
 
 def test_members_of_server_without_lease_expire(backend):
     enter(backend, "c1", "ada", server="unleased")
+    assert [m.member.id for m in backend.expire()] == ["ada"]
+
+
+def test_times_do_not_depend_on_the_clocks_of_servers(backend, monkeypatch):
+    if isinstance(backend, DatabasePresence) and connections["default"].vendor == "sqlite":
+        pytest.skip("SQLite has the clock of the process.")
+    own_time = time.time
+    monkeypatch.setattr(time, "time", lambda: own_time() - 3600)
+    backend.renew_lease("s2", 60)
+    enter(backend, "c1", "ada", server="s2")
+    enter(backend, "c2", "bob", server="s2")
+    assert backend.acquire_key("key", 60)
+    monkeypatch.setattr(time, "time", lambda: own_time() + 3600)
+    assert backend.expire() == []
+    assert not backend.acquire_key("key", 60)
+    backend.mark_disconnected([(ROOM, "c1")], 0)
+    monkeypatch.setattr(time, "time", own_time)
+    time.sleep(0.01)
     assert [m.member.id for m in backend.expire()] == ["ada"]
 
 

@@ -8,7 +8,7 @@ import pytest
 from django_cocobase_realtime.conf import Limits
 from django_cocobase_realtime.declarations.authorization import Decision, Grant
 from django_cocobase_realtime.declarations.room import Room, RoomGrant
-from django_cocobase_realtime.delivery.table import CatchUpPlan, SnapshotQuery
+from django_cocobase_realtime.delivery.subscription import CatchUpPlan, SnapshotQuery
 from django_cocobase_realtime.events import Member
 from django_cocobase_realtime.filters import FieldSpec, Filter, Kind
 from django_cocobase_realtime.identity import Identity
@@ -34,7 +34,7 @@ class SessionRunner:
         self.session = Session(self.connection, limits or Limits(), heartbeat=25, now=0.0)
         self.results = {
             effects.Authenticate: ADA,
-            effects.AdmitConnection: True,
+            effects.AdmitConnection: effects.Admission({}, {}),
             effects.AuthorizeCollection: GRANT,
             **results,
         }
@@ -54,16 +54,16 @@ class SessionRunner:
                 result = self.results.get(type(effect))
                 match effect:  # what the consumer does to the connection
                     case effects.AttachSubscription(subscription):
-                        self.connection.subscriptions[subscription.name] = subscription
+                        self.session.subscriptions[subscription.name] = subscription
                     case effects.DetachSubscription(subscription):
-                        del self.connection.subscriptions[subscription.name]
+                        del self.session.subscriptions[subscription.name]
                     case effects.JoinRoom(request, grant):
                         membership = RoomMembership(
                             self.connection, ("default", request.room), grant
                         )
-                        self.connection.rooms[request.room] = membership
+                        self.session.rooms[request.room] = membership
                     case effects.LeaveRoom(room):
-                        self.connection.rooms.pop(room, None)
+                        self.session.rooms.pop(room, None)
         except StopIteration:
             return yielded
 
@@ -145,7 +145,7 @@ def test_request_before_auth_closes_except_ping():
 
 def test_auth_closes_when_connection_is_not_admitted():
     runner = SessionRunner()
-    runner.results[effects.AdmitConnection] = False
+    runner.results[effects.AdmitConnection] = None
     assert close_codes(runner.receive({"type": "auth"})) == [CloseCode.CONNECTION_LIMIT]
 
 
@@ -311,7 +311,7 @@ def test_room_is_left_when_join_is_forbidden_later(runner):
     yielded = runner.receive({"type": "join", "room": "r"})
     assert [type(e) for e in yielded] == [effects.AuthorizeRoom, effects.LeaveRoom, effects.Send]
     assert yielded[-1].frame["code"] == "forbidden"
-    assert runner.connection.rooms == {}
+    assert runner.session.rooms == {}
 
 
 def test_join_fails_when_presence_is_unavailable(runner):

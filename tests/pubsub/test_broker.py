@@ -13,8 +13,7 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django_cocobase_realtime.events import Broadcast, Change, DisconnectRequested, decode, encode
 from django_cocobase_realtime.pubsub import broker as broker_module
 from django_cocobase_realtime.pubsub.broker import Broker, broker
-from django_cocobase_realtime.pubsub.layer import LayerChannel
-from django_cocobase_realtime.pubsub.names import collection_group, room_group
+from django_cocobase_realtime.pubsub.layer import LayerChannel, collection_group, room_group
 from tests.support.servers import ROOT
 
 

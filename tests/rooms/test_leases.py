@@ -52,7 +52,7 @@ async def test_member_entered_again_receives_current_participants(
         await ada.join("r")
         await other.join("r")
         await ada.receive("presence")
-        members = Hub.current().rooms.members
+        members = Hub.current().rooms.presence
         (local,) = Hub.current().rooms.rooms.values()
         version, (one, two) = local.version, local.members.values()
         for number, (event, member, participants) in enumerate(

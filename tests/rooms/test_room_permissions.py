@@ -3,7 +3,7 @@
 from asgiref.sync import sync_to_async
 
 from django_cocobase_realtime import Room, permissions_changed, register_room
-from django_cocobase_realtime.declarations.room import room_registry
+from django_cocobase_realtime.declarations.registry import room_registry
 from tests.support.rooms import configure, receive_presence
 
 

@@ -19,7 +19,7 @@ SHORT_TIMES = {"GRACE": 0.6, "LEASE": 3}
 @pytest.fixture(autouse=True)
 def _fresh_throttle(monkeypatch):
     fresh = AuthThrottle()
-    monkeypatch.setattr("django_cocobase_realtime.auth.attempt.auth_throttle", fresh)
+    monkeypatch.setattr("django_cocobase_realtime.auth.throttling.auth_throttle", fresh)
     monkeypatch.setattr("django_cocobase_realtime.consumers.sdk_consumer.auth_throttle", fresh)
 
 

@@ -1,8 +1,8 @@
 """Read the log of the test's database."""
 
-from django_cocobase_realtime.log.models import Stream
 from django_cocobase_realtime.log.reader import read_events
 from django_cocobase_realtime.log.sequencer import sequence
+from django_cocobase_realtime.models import Stream
 
 
 def read_all(collection="posts"):

@@ -20,7 +20,7 @@ async def test_no_event_is_sent_after_position_is_lost(api_key):
         socket.reading.clear()  # further frames wait in the server
         await Post.objects.acreate(title="in time")
         await socket.wait_for_frame("event")
-        tailer = Hub.current().topics.tailers["posts"]
+        tailer = Hub.current().topics.topics["posts"].tailer
         epoch = tailer.epoch
         await sync_to_async(rotate_epoch)("default")
         await socket.wait_until(lambda: tailer.epoch != epoch)

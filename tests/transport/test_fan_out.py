@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_cocobase_realtime.transport.batches import FrameBatcher
-from django_cocobase_realtime.transport.fan_out import fan_out
+from django_cocobase_realtime.transport.fan_out import FrameBatcher, fan_out
 from django_cocobase_realtime.transport.writer import Writer
 
 

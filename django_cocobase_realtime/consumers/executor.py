@@ -1,0 +1,156 @@
+"""Carries out the effects of a session that concern collections and rooms.
+
+Handlers raise what the database raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ..declarations.authorization import Grant
+from ..declarations.registry import UnknownCollection, registry, room_registry
+from ..declarations.room import RoomGrant
+from ..hub.hub import Hub
+from ..presence.base import PresenceUnavailable
+from ..protocol import effects as do
+from ..rooms import publisher
+from ..rooms.publisher import PublishResult
+from ..rooms.room_frames import RoomFrames
+from ..transport.connection import Connection
+from ..utils.concurrency import run_in_threadpool
+
+logger = logging.getLogger(__name__)
+
+REFUSAL_STEP = 0.05
+"""Refusals take a multiple of this many seconds, so that their time tells nothing."""
+
+
+async def execute(hub: Hub, connection: Connection, effect: do.Effect) -> Any:
+    """Carry out one effect and return its result (see `protocol.effects`)."""
+    return await _HANDLERS[type(effect)](hub, connection, effect)
+
+
+# collections
+
+
+async def _reauthorize(hub: Hub, connection: Connection, effect: do.Reauthorize) -> None:
+    hub.reauthorizer.request([connection])
+
+
+async def _authorize_collection(
+    hub: Hub, connection: Connection, effect: do.AuthorizeCollection
+) -> Grant | None:
+    await hub.reauthorizer.wait(connection)
+    identity, started_at = connection.identity, time.monotonic()
+    assert identity is not None
+
+    def ask() -> Grant | None:
+        try:
+            collection = registry.get(effect.collection)
+        except UnknownCollection:
+            return None
+        return collection.grant(identity, effect.filters)
+
+    # an unknown collection takes the same path as a forbidden one, and the same time
+    grant = await run_in_threadpool(ask)
+    if grant is None:
+        await asyncio.sleep(REFUSAL_STEP - (time.monotonic() - started_at) % REFUSAL_STEP)
+    return grant
+
+
+async def _open_topic(hub: Hub, connection: Connection, effect: do.OpenTopic) -> Any:
+    return await hub.topics.open(effect.collection)
+
+
+async def _attach(hub: Hub, connection: Connection, effect: do.AttachSubscription) -> None:
+    hub.attach(effect.subscription, effect.plan)
+
+
+async def _detach(hub: Hub, connection: Connection, effect: do.DetachSubscription) -> None:
+    hub.topics.detach(effect.subscription)
+
+
+# rooms
+
+
+async def _authorize_room(
+    hub: Hub, connection: Connection, effect: do.AuthorizeRoom
+) -> RoomGrant | None:
+    while True:
+        await hub.reauthorizer.wait(connection)
+        version, identity = connection.permissions_version, connection.identity
+        room = room_registry.find(effect.room)
+        if room is None or identity is None:
+            return None
+        if not room.has_custom_permission:
+            return room.grant(identity, effect.room)
+        grant = await run_in_threadpool(room.grant, identity, effect.room)
+        if connection.permissions_version == version:
+            return grant
+
+
+async def _join_room(hub: Hub, connection: Connection, effect: do.JoinRoom) -> Any:
+    return await _unless_unavailable(hub.rooms.join(connection, effect.request, effect.grant))
+
+
+async def _replay_broadcast(hub: Hub, connection: Connection, effect: do.ReplayBroadcast) -> None:
+    await connection.writer.wait_drained()
+    title = hub.rooms.get_title(connection, effect.event.room)
+    text = RoomFrames(effect.event, title=title, replayed=True).text(connection.dialect)
+    if text is not None:
+        connection.writer.push(text)
+
+
+async def _finish_replay(hub: Hub, connection: Connection, effect: do.FinishReplay) -> None:
+    hub.rooms.finish_replay(connection, effect.room, effect.history)
+
+
+async def _leave_room(hub: Hub, connection: Connection, effect: do.LeaveRoom) -> None:
+    await _unless_unavailable(hub.rooms.leave(connection, effect.room))
+
+
+async def _set_room_state(hub: Hub, connection: Connection, effect: do.SetRoomState) -> Any:
+    return await _unless_unavailable(
+        hub.rooms.set_state(connection, effect.room, dict(effect.state))
+    )
+
+
+async def _publish_to_room(
+    hub: Hub, connection: Connection, effect: do.PublishToRoom
+) -> PublishResult:
+    publishing = publisher.publish(
+        effect.event,
+        effect.room,
+        ephemeral=effect.ephemeral,
+        idempotency_key=effect.idempotency_key,
+    )
+    return await _unless_unavailable(publishing) or PublishResult.FAILED
+
+
+async def _unless_unavailable(call: Coroutine[Any, Any, Any]) -> Any:
+    """Return the call's result, or False if the presence backend does not answer."""
+    try:
+        return await call
+    except PresenceUnavailable as error:
+        logger.warning("Presence does not answer: %r", error)
+        return False
+
+
+_HANDLERS: dict[type, Callable[[Hub, Connection, Any], Coroutine[Any, Any, Any]]] = {
+    do.Reauthorize: _reauthorize,
+    do.AuthorizeCollection: _authorize_collection,
+    do.OpenTopic: _open_topic,
+    do.AttachSubscription: _attach,
+    do.DetachSubscription: _detach,
+    do.AuthorizeRoom: _authorize_room,
+    do.JoinRoom: _join_room,
+    do.ReplayBroadcast: _replay_broadcast,
+    do.FinishReplay: _finish_replay,
+    do.LeaveRoom: _leave_room,
+    do.SetRoomState: _set_room_state,
+    do.PublishToRoom: _publish_to_room,
+}

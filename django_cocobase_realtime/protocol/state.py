@@ -1,0 +1,132 @@
+"""The state of one conversation, and what its command handlers share."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+from ..conf import Limits, Rate
+from ..delivery.subscription import Subscription
+from ..identity import Identity
+from ..rooms.local_room import RoomMembership
+from ..transport.connection import Connection
+from ..utils.limits import PerMinute, TokenBucket
+from ..wire import commands, frames
+from ..wire.codes import CloseCode, ErrorCode
+from .effects import Close, Effect, Send, Steps
+
+MAX_CONSECUTIVE_REFUSALS = 10
+"""Requests refused one after the other because of their rate before the connection is closed."""
+CONTROL_RATE_FACTOR = 10
+"""``ping`` and ``ack`` may come this many times as often as other requests."""
+
+
+class SessionState:
+    """Who the client is, what it holds, and what it may still request.
+
+    ``heartbeat`` is in seconds, ``now`` in seconds of a monotonic clock.
+    """
+
+    def __init__(
+        self, connection: Connection, limits: Limits, *, heartbeat: int, now: float
+    ) -> None:
+        self.connection = connection
+        self.limits = limits
+        # seconds between the pings that the client is asked to send
+        self.heartbeat = heartbeat
+        # nothing more is read from the client
+        self.closed = False
+        # by name; kept up to date by the hub after the connection was admitted
+        self.subscriptions: Mapping[str, Subscription] = {}
+        # by room name; likewise
+        self.rooms: Mapping[str, RoomMembership] = {}
+        self._started_at = now
+        self._consecutive_refusals = 0
+        # created at first use: most connections need one or two
+        self._bad_requests: PerMinute | None = None
+        self._message_bucket: TokenBucket | None = None
+        self._control_bucket: TokenBucket | None = None
+        self._subscribe_bucket: TokenBucket | None = None
+        self._broadcast_bucket: TokenBucket | None = None
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who the connection acts for; None before ``auth``."""
+        return self.connection.identity
+
+    # what handlers yield
+
+    def error(
+        self, code: ErrorCode, message: str, id: Any = None, retry_after_ms: int | None = None
+    ) -> Send:
+        """Return the effect that answers a request with an error."""
+        return Send(frames.error(code, message, id, retry_after_ms))
+
+    def closing(self, code: CloseCode, retry_after_ms: int | None) -> frames.Frame | None:
+        """Return the last frame, or None if there is none."""
+        return frames.closing(code, retry_after_ms)
+
+    def close(self, code: CloseCode, retry_after_ms: int | None = None) -> Steps:
+        """End the conversation; frames that arrive later are not read."""
+        if not self.closed:
+            self.closed = True
+            yield Close(code, retry_after_ms)
+
+    # limits
+
+    def is_name_too_long(self, name: str | None) -> bool:
+        """Return whether a name that the client chose exceeds ``name_bytes``."""
+        return name is not None and len(name.encode()) > self.limits.name_bytes
+
+    def check_rate(
+        self, command: commands.Command | None, now: float
+    ) -> Generator[Effect, Any, bool]:
+        """Count a request; return whether its rate allows it. None stands for an unread frame.
+
+        Answers a request that came too fast with an error, and closes after many in a row.
+        """
+        wait_ms = self._bucket(command).acquire(now)
+        if not wait_ms:
+            self._consecutive_refusals = 0
+            return True
+        self._consecutive_refusals += 1
+        yield self.error(
+            ErrorCode.RATE_LIMITED,
+            "Too many requests; send this one again after retry_after_ms.",
+            None if command is None else command.id,
+            wait_ms,
+        )
+        if self._consecutive_refusals >= MAX_CONSECUTIVE_REFUSALS:
+            yield from self.close(CloseCode.RATE_LIMITED, wait_ms)
+        return False
+
+    def count_bad_request(self, now: float) -> Steps:
+        """Count a malformed request; close after too many within a minute."""
+        if self._bad_requests is None:
+            self._bad_requests = PerMinute(self.limits.bad_requests_per_minute)
+        if self._bad_requests.exceeded(now):
+            yield from self.close(CloseCode.TOO_MANY_BAD_REQUESTS)
+
+    def _bucket(self, command: commands.Command | None) -> TokenBucket:
+        match command:
+            case commands.Ping() | commands.Ack():
+                if self._control_bucket is None:
+                    per_second, burst = self.limits.messages_rate
+                    self._control_bucket = self._new_bucket(
+                        (per_second * CONTROL_RATE_FACTOR, burst * CONTROL_RATE_FACTOR)
+                    )
+                return self._control_bucket
+            case commands.Subscribe():
+                if self._subscribe_bucket is None:
+                    self._subscribe_bucket = self._new_bucket(self.limits.subscribe_rate)
+                return self._subscribe_bucket
+            case commands.Broadcast():
+                if self._broadcast_bucket is None:
+                    self._broadcast_bucket = self._new_bucket(self.limits.broadcast_rate)
+                return self._broadcast_bucket
+        if self._message_bucket is None:
+            self._message_bucket = self._new_bucket(self.limits.messages_rate)
+        return self._message_bucket
+
+    def _new_bucket(self, rate: Rate) -> TokenBucket:
+        return TokenBucket(rate, self._started_at)
