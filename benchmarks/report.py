@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
-from benchmarks.common import say
+from benchmarks.common import print_line
 
 DOCS = Path(__file__).parent.parent / "docs"
 Rows = list[dict[str, Any]]
@@ -316,7 +316,7 @@ def main() -> None:
     latest = max(filter(None, map(results.load, SECTIONS)), key=lambda result: str(result["at"]))
     parts.append(f"## Machine and versions\n\n{describe_machine(latest)}\n")
     (DOCS / "benchmarks.md").write_text("\n".join(parts))
-    say("docs/benchmarks.md")
+    print_line("docs/benchmarks.md")
 
 
 if __name__ == "__main__":
