@@ -23,10 +23,7 @@ from django.core.management import call_command  # noqa: E402
 
 from django_cocobase_realtime import Collection  # noqa: E402
 from django_cocobase_realtime.delivery.query import AuthorizedQuery  # noqa: E402
-from django_cocobase_realtime.delivery.subscription import (  # noqa: E402
-    Subscription,
-    SubscriptionRequest,
-)
+from django_cocobase_realtime.delivery.subscription import Subscription, SubscriptionRequest  # noqa: E402
 from django_cocobase_realtime.delivery.topic import CollectionTopic  # noqa: E402
 from django_cocobase_realtime.events import Change, now  # noqa: E402
 from django_cocobase_realtime.identity import Identity  # noqa: E402

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 from django.db import models, transaction
 
-from .auth.revocation import announce_permissions_changed
+from .auth.signals import announce_permissions_changed
 from .capture.record import capture_disabled, record_rows, record_save
 from .capture.rows import WatchedTable
 from .declarations.registry import registry, room_registry

@@ -20,7 +20,7 @@ class RealtimeConfig(AppConfig):
     def ready(self) -> None:
         """Register checks, discover declared collections and rooms, connect signals."""
         from . import checks  # noqa: F401 - registers them
-        from .auth import revocation
+        from .auth import signals as revocation
         from .filters import sql
 
         autodiscover_modules("realtime")

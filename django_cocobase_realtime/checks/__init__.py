@@ -13,13 +13,7 @@ from .base import error
 from .collections import check_collections, check_installed_triggers, check_uncaptured_writes
 from .environment import check_channel_layer, check_daphne, check_runserver
 from .rooms import check_presence, check_rooms
-from .settings import (
-    check_authenticators,
-    check_jwt,
-    check_limits,
-    check_log,
-    check_single_values,
-)
+from .settings import check_authenticators, check_jwt, check_limits, check_log, check_single_values
 
 
 def first_problem() -> CheckMessage | None:

@@ -23,7 +23,7 @@ from ..identity import Identity
 from ..protocol import Session
 from ..protocol import effects as do
 from ..transport.connection import Connection
-from ..transport.daphne import get_write_buffer_size, paused_reading, set_close_timeout
+from ..transport.daphne import get_buffer_probe, paused_reading, set_close_timeout
 from ..transport.writer import Writer
 from ..utils.limits import CounterKey, connection_counters
 from ..wire import frames
@@ -113,7 +113,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             max_bytes=limits.queue_bytes,
             max_messages=limits.queue_messages,
             on_overflow=self._on_overflow,
-            get_buffer_size=get_write_buffer_size(self.base_send),
+            is_buffer_full=get_buffer_probe(self.base_send),
         )
         connection = Connection(uuid.uuid4().hex, writer, self.close_soon)
         self.session = self.make_session(connection, limits)

@@ -7,12 +7,7 @@ from typing import Any
 
 from ..declarations.authorization import Grant
 from ..delivery.query import ALL_EVENTS, SubscriptionRefused, authorize_query, serialize_request
-from ..delivery.subscription import (
-    CatchUpPlan,
-    SnapshotQuery,
-    Subscription,
-    SubscriptionRequest,
-)
+from ..delivery.subscription import CatchUpPlan, SnapshotQuery, Subscription, SubscriptionRequest
 from ..log.cursor import Position, encode
 from ..log.reader import StreamRange
 from ..log.recovery import Resync, resume

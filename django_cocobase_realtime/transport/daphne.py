@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+HIGH_WATER_BYTES = 64 * 1024
+"""Bytes in daphne's write buffer above which the socket counts as full (uvicorn's value)."""
 
-def get_write_buffer_size(send: Any) -> Callable[[], int] | None:
-    """Return a function that returns the bytes waiting in the server's buffer, if it is known.
+
+def get_buffer_probe(send: Any) -> Callable[[], bool] | None:
+    """Return a function that tells whether the server's write buffer is full, if that is known.
 
     daphne 4 binds ``send`` to its protocol, whose Twisted transport holds the unsent bytes.
     """
@@ -23,10 +26,11 @@ def get_write_buffer_size(send: Any) -> Callable[[], int] | None:
     if not all(hasattr(transport, name) for name in ("dataBuffer", "offset", "_tempDataLen")):
         return None
 
-    def buffer_size() -> int:
-        return len(transport.dataBuffer) - int(transport.offset) + int(transport._tempDataLen)
+    def is_full() -> bool:
+        unsent = len(transport.dataBuffer) - int(transport.offset) + int(transport._tempDataLen)
+        return unsent > HIGH_WATER_BYTES
 
-    return buffer_size
+    return is_full
 
 
 @contextmanager

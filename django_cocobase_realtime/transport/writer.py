@@ -16,8 +16,6 @@ from typing import Any, Protocol
 
 MAX_BATCH_EVENTS = 100
 """Events in one ``events`` frame."""
-HIGH_WATER_BYTES = 64 * 1024
-"""Bytes in the server's own buffer above which the socket counts as full (uvicorn's value)."""
 BUFFER_POLL_INTERVAL = 0.005
 """Seconds between two looks at a full server buffer."""
 
@@ -67,7 +65,8 @@ class Writer:
 
     ``max_bytes`` and ``max_messages`` bound the queue of a client that does not read. When they
     are exceeded, or the ack window is, the queue is dropped and ``on_overflow`` is called once.
-    ``get_buffer_size`` returns the bytes that wait in the server's own buffer, if that is known.
+    ``is_buffer_full`` returns whether the server's own buffer is full, for a server whose ``send``
+    does not wait for it (see `transport.daphne`).
     Not thread-safe: a writer belongs to its connection's event loop.
     """
 
@@ -75,7 +74,7 @@ class Writer:
         "_ack_window",
         "_batcher",
         "_bytes",
-        "_get_buffer_size",
+        "_is_buffer_full",
         "_max_bytes",
         "_max_messages",
         "_on_overflow",
@@ -95,7 +94,7 @@ class Writer:
         max_bytes: int,
         max_messages: int,
         on_overflow: Callable[[], None],
-        get_buffer_size: Callable[[], int] | None = None,
+        is_buffer_full: Callable[[], bool] | None = None,
     ) -> None:
         # the ASGI server's send callable
         self.send = send
@@ -104,8 +103,8 @@ class Writer:
         # nothing is accepted any more except a last frame
         self.finished = False
         # whether `fan_out` may call ``send`` directly instead of ``push_event``
-        self.can_send_inline = get_buffer_size is None
-        self._get_buffer_size = get_buffer_size
+        self.can_send_inline = is_buffer_full is None
+        self._is_buffer_full = is_buffer_full
         self._max_bytes = max_bytes
         self._max_messages = max_messages
         self._on_overflow = on_overflow
@@ -199,7 +198,7 @@ class Writer:
         try:
             yielded = sending.send(None)
         except StopIteration:
-            if self._get_buffer_size is not None and self._get_buffer_size() > HIGH_WATER_BYTES:
+            if self._is_buffer_full is not None and self._is_buffer_full():
                 self._start_draining(self._wait_writable())
             return
         except Exception:
@@ -222,12 +221,10 @@ class Writer:
         self._task = asyncio.get_running_loop().create_task(self._drain(first))
 
     async def _wait_writable(self) -> None:
-        """Wait until the server's buffer is below the high-water mark, if its size is known."""
+        """Wait until the server's buffer is no longer full, if that can be told."""
         # polled: daphne offers no callback
         while (  # noqa: ASYNC110
-            self._get_buffer_size is not None
-            and not self.closed
-            and self._get_buffer_size() > HIGH_WATER_BYTES
+            self._is_buffer_full is not None and not self.closed and self._is_buffer_full()
         ):
             await asyncio.sleep(BUFFER_POLL_INTERVAL)
 
@@ -277,7 +274,7 @@ class Writer:
                 self.can_send_inline = (
                     self._batcher is None
                     and self._ack_window is None
-                    and self._get_buffer_size is None
+                    and self._is_buffer_full is None
                 )
 
     # waiting for the queue

@@ -8,13 +8,7 @@ import pytest
 from django.core.management import get_commands, load_command_class
 
 import django_cocobase_realtime
-from django_cocobase_realtime.conf import (
-    JWT_KEYS,
-    LIMIT_KEYS,
-    LOG_KEYS,
-    OPTIONS,
-    PRESENCE_KEYS,
-)
+from django_cocobase_realtime.conf import JWT_KEYS, LIMIT_KEYS, LOG_KEYS, OPTIONS, PRESENCE_KEYS
 from django_cocobase_realtime.declarations.collection import OPTIONS as COLLECTION_OPTIONS
 from django_cocobase_realtime.declarations.collection import Collection
 from django_cocobase_realtime.declarations.room import OPTIONS as ROOM_OPTIONS

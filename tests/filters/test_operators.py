@@ -3,12 +3,7 @@
 import pytest
 
 from django_cocobase_realtime.filters import FilterIndex, InvalidFilter, Row, parse
-from django_cocobase_realtime.filters.operators import (
-    OPERATORS,
-    TEXTUAL,
-    Operator,
-    Shorthand,
-)
+from django_cocobase_realtime.filters.operators import OPERATORS, TEXTUAL, Operator, Shorthand
 from django_cocobase_realtime.filters.orm import SQL, _search_sql, to_q
 from django_cocobase_realtime.filters.schema import Kind
 from django_cocobase_realtime.filters.sql import jsonb_matches

@@ -11,11 +11,7 @@ from django.utils import timezone
 
 from django_cocobase_realtime.hub import maintenance
 from django_cocobase_realtime.log.cursor import InvalidCursor, Position, decode, encode
-from django_cocobase_realtime.log.reader import (
-    fetch_new,
-    stream_ranges,
-    streams_behind,
-)
+from django_cocobase_realtime.log.reader import fetch_new, stream_ranges, streams_behind
 from django_cocobase_realtime.log.retention import rotate_epoch, trim
 from django_cocobase_realtime.log.sequencer import sequence
 from django_cocobase_realtime.models import LogEvent
