@@ -33,7 +33,7 @@ from ..transport.connection import Connection
 from ..transport.fan_out import FrameBatcher
 from ..utils.concurrency import run_shielded
 from ..wire.codes import CloseCode
-from . import maintenance
+from . import background_tasks
 from .reauthorization import Reauthorizer
 
 logger = logging.getLogger(__name__)
@@ -80,10 +80,12 @@ class Hub:
             for work in (
                 self.groups.listen,
                 self.groups.sweep,
-                maintenance.trim_logs,
-                partial(maintenance.poll_log, self.topics),
-                partial(maintenance.send_cursor_heartbeats, self.topics),
-                partial(maintenance.revalidate_credentials, self.connections, self.reauthorizer),
+                background_tasks.trim_logs,
+                partial(background_tasks.poll_log, self.topics),
+                partial(background_tasks.send_cursor_heartbeats, self.topics),
+                partial(
+                    background_tasks.revalidate_credentials, self.connections, self.reauthorizer
+                ),
             ):
                 self._start_task(work)
             await self.groups.acquire(CONTROL_GROUP, JOIN_TIMEOUT_DURABLE)
@@ -102,7 +104,7 @@ class Hub:
             await run_shielded(self._shutdown(self._detach()))
 
     def _start_task(self, work: Work) -> None:
-        self._tasks.append(self._loop.create_task(maintenance.run_forever(work)))
+        self._tasks.append(self._loop.create_task(background_tasks.run_forever(work)))
 
     def _detach(self) -> list[asyncio.Task[None]]:
         """Make way for another hub, at once. Return the tasks that must end."""

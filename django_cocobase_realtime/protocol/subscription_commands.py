@@ -10,7 +10,7 @@ from ..delivery.query import ALL_EVENTS, SubscriptionRefused, authorize_query, s
 from ..delivery.subscription import CatchUpPlan, SnapshotQuery, Subscription, SubscriptionRequest
 from ..log.cursor import Position, encode
 from ..log.reader import StreamRange
-from ..log.recovery import Resync, resume
+from ..log.resume import Resync, resume_subscription
 from ..wire import frames
 from ..wire.codes import ErrorCode
 from ..wire.commands import Subscribe, Unsubscribe
@@ -126,7 +126,7 @@ def _resume(
     if command.since is None:
         return None, {}
     try:
-        after = resume(
+        after = resume_subscription(
             command.collection, command.since, command.scope, stream, scope, session.limits
         )
     except Resync as resync:

@@ -16,7 +16,7 @@ from ..events import Broadcast, decode, encode
 from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
 from ..log.reader import StreamRange
-from ..log.recovery import Resync, recover
+from ..log.resume import Resync, resume_position
 from ..models import RoomMessage, RoomStream
 from ..presence.base import RoomKey, chunks_by_project
 from ..utils.transactions import database_for, write_transaction
@@ -108,7 +108,7 @@ def read_history(key: RoomKey, last: int, since: str | None, kept: int) -> Histo
 def _resume(key: RoomKey, since: str, head: Position, kept: int) -> tuple[int, str | None]:
     available = StreamRange(head.epoch, head.seq, max(head.seq - kept, 0))
     try:
-        return recover(_stream(key), since, available).seq, None
+        return resume_position(_stream(key), since, available).seq, None
     except Resync as resync:
         return 0, resync.reason
 

@@ -91,7 +91,7 @@ async def test_filtered_replay_ends_with_cursor_frame(realtime, api_key):
 async def test_subscription_without_matching_events_receives_cursor_frames(
     realtime, api_key, monkeypatch
 ):
-    monkeypatch.setattr("django_cocobase_realtime.hub.maintenance.CURSOR_INTERVAL", 0.1)
+    monkeypatch.setattr("django_cocobase_realtime.hub.background_tasks.CURSOR_INTERVAL", 0.1)
     async with realtime(token=api_key) as client:
         reply = await client.subscribe("posts", filters={"status": "published"})
         await Post.objects.acreate(title="draft")

@@ -14,7 +14,7 @@ from django_cocobase_realtime.declarations.collection import Collection
 from django_cocobase_realtime.declarations.room import OPTIONS as ROOM_OPTIONS
 from django_cocobase_realtime.declarations.room import Room
 from django_cocobase_realtime.filters.operators import OPERATORS
-from django_cocobase_realtime.log.recovery import REASONS
+from django_cocobase_realtime.log.resume import REASONS
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode
 from django_cocobase_realtime.wire.commands import COMMAND_TYPES, Subscribe
 

@@ -9,7 +9,7 @@ from django.db import connection, connections, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from django_cocobase_realtime.hub import maintenance
+from django_cocobase_realtime.hub import background_tasks
 from django_cocobase_realtime.log.cursor import InvalidCursor, Position, decode, encode
 from django_cocobase_realtime.log.reader import fetch_new, stream_ranges, streams_behind
 from django_cocobase_realtime.log.retention import rotate_epoch, trim
@@ -222,7 +222,7 @@ async def test_server_trims_streams_without_subscribers(realtime, user, settings
         "COLLECTIONS": {"posts": "app.Post"},
         "LOG": {"MAX_AGE": None, "MAX_EVENTS": 2},
     }
-    monkeypatch.setattr(maintenance, "TRIM_INTERVAL", 0.1)
+    monkeypatch.setattr(background_tasks, "TRIM_INTERVAL", 0.1)
     async with realtime(user=user):
         for n in range(5):
             await Post.objects.acreate(title=str(n))

@@ -28,7 +28,7 @@ class Resync(Exception):
         self.reason = reason
 
 
-def recover(
+def resume_position(
     stream: str,
     cursor: str,
     available: StreamRange | None,
@@ -60,7 +60,7 @@ def recover(
     return position
 
 
-def resume(
+def resume_subscription(
     collection: str,
     cursor: str,
     scope: str | None,
@@ -73,7 +73,7 @@ def resume(
     ``scope`` identifies what the client was allowed to see when it got the cursor, None if it
     does not say; ``current_scope`` what it may see now.
     """
-    return recover(
+    return resume_position(
         collection,
         cursor,
         available,
