@@ -30,7 +30,7 @@ from django_cocobase_realtime.wire.commands import COMMAND_TYPES, Subscribe
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]
+PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
 
 
 def section(page, title):
