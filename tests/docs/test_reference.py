@@ -72,7 +72,7 @@ def test_settings():
 
 
 def test_options_of_collections():
-    documented = table("settings.md", "A collection's options")
+    documented = table("settings.md", "Options of collections")
     assert set(documented) == set(COLLECTION_OPTIONS)
     for name in (
         "durable",
