@@ -9,7 +9,8 @@
             event = await client.receive("event")
             assert event["document"]["data"]["title"] == "Hi"
 
-Tests that save and listen need real commits: ``transactional_db``, or ``TransactionTestCase``.
+Tests that save rows and expect events need real commits: ``transactional_db``, or
+``TransactionTestCase``.
 """
 
 from __future__ import annotations
@@ -39,29 +40,33 @@ TIMEOUT = 5.0
 
 
 class RealtimeClient:
-    """One connection, in this process, without a server. Frames are dictionaries."""
+    """A client in this process, without a server. Frames are dictionaries."""
 
     def __init__(self, communicator: WebsocketCommunicator) -> None:
         self._communicator = communicator
 
     async def send(self, frame: dict[str, Any] | str) -> None:
-        """Send a frame, or raw text."""
+        """Send a frame, or a raw text."""
         text = frame if isinstance(frame, str) else json.dumps(frame)
         await self._communicator.send_to(text_data=text)
 
     async def receive(self, type: str | None = None, timeout: float = TIMEOUT) -> dict[str, Any]:
-        """The next frame. Raises ``AssertionError`` where its type is another."""
+        """Return the next frame.
+
+        Raises ``AssertionError`` if it has another type, and ``TimeoutError`` after ``timeout``
+        seconds.
+        """
         frame: dict[str, Any] = json.loads(await self._communicator.receive_from(timeout))
         assert type is None or frame["type"] == type, frame
         return frame
 
     async def request(self, frame: dict[str, Any]) -> dict[str, Any]:
-        """Send a frame and return its answer, which must be the next one to come."""
+        """Send a frame, and return the next frame."""
         await self.send(frame)
         return await self.receive()
 
     async def subscribe(self, collection: str, **options: Any) -> dict[str, Any]:
-        """Subscribe, and return the ``subscribed`` reply."""
+        """Subscribe to a collection, and return the ``subscribed`` reply."""
         await self.send({"type": "subscribe", "collection": collection, **options})
         return await self.receive("subscribed")
 
@@ -71,12 +76,12 @@ class RealtimeClient:
         return await self.receive("joined")
 
     async def receive_nothing(self, seconds: float = 0.1) -> bool:
-        """Whether nothing comes for so long."""
+        """Return whether no frame comes within ``seconds``."""
         nothing: bool = await self._communicator.receive_nothing(seconds, seconds / 10)
         return nothing
 
     async def closed(self, timeout: float = TIMEOUT) -> int:
-        """The close code; what was sent before it is read and dropped."""
+        """Wait until the server closes, and return the close code; drops frames before it."""
         while True:
             message = await self._communicator.receive_output(timeout)
             if message["type"] == "websocket.close":
@@ -93,9 +98,9 @@ async def connect(
     path: str = "/realtime",
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> AsyncIterator[RealtimeClient]:
-    """A connected client, authenticated as ``user`` (like a logged-in visitor) or by ``token``.
+    """Connect a client, authenticated as ``user`` (like a logged-in visitor) or by ``token``.
 
-    ``application``: the ASGI application, by default all routes of this app.
+    ``application`` is the ASGI application, by default all routes of this app.
     """
     communicator = WebsocketCommunicator(
         application or realtime_application(), path, [*headers, *_origin(user)]
@@ -115,7 +120,7 @@ async def connect(
 
 
 def _origin(user: Any) -> list[tuple[bytes, bytes]]:
-    # a visitor's session counts only where a page of ours opened the socket
+    # a visitor's session counts only if a page of this site opened the socket
     if user is None:
         return []
     return [(b"origin", b"http://testserver"), (b"host", b"testserver")]
@@ -123,15 +128,15 @@ def _origin(user: Any) -> list[tuple[bytes, bytes]]:
 
 @contextmanager
 def capture_events() -> Iterator[list[Event]]:
-    """Collects what is announced within the block, in order, whether anybody listens or not.
+    """Collect the events that are published within the block, in order.
 
-    A change is there once its transaction is committed.
+    A change is in the list once its transaction is committed. No client needs to be subscribed.
     """
     events: list[Event] = []
     publish, send = broker.publish, broker.send
 
     def publish_too(event: Event) -> None:
-        # what was numbered in the log was seen when it was committed
+        # a numbered change was collected when it was committed
         if not isinstance(event, LogAppended) and getattr(event, "seq", None) is None:
             events.append(event)
         publish(event)
@@ -150,10 +155,11 @@ def capture_events() -> Iterator[list[Event]]:
 
 
 class LossyChannelLayer(InMemoryChannelLayer):
-    """An in-memory layer that behaves as badly as a real one.
+    """An in-memory layer that loses and reorders messages, as real ones do.
 
-    Messages pass through msgpack; ``loss`` of them (0 to 1) vanish; with ``reorder`` one may
-    overtake another; ``capacity`` drops silently, as everywhere. ``seed`` makes it repeatable.
+    Messages pass through msgpack. ``loss`` and ``reorder`` are probabilities from 0 to 1 that a
+    message is lost or delayed behind later ones; above ``capacity`` messages are dropped, as in
+    any layer. ``seed`` makes it repeatable.
     """
 
     def __init__(
@@ -162,10 +168,10 @@ class LossyChannelLayer(InMemoryChannelLayer):
         super().__init__(**config)
         self.loss = loss
         self.reorder = reorder
-        self._random = random.Random(seed)  # noqa: S311 - it only misbehaves
+        self._random = random.Random(seed)  # noqa: S311 - no secret
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        """Send, perhaps."""
+        """Send a message, unless it is lost."""
         message = msgpack.unpackb(msgpack.packb(message))
         if self._random.random() < self.loss:
             return
@@ -179,5 +185,5 @@ with suppress(ImportError):  # TransactionTestCase needs no pytest
 
     @pytest.fixture
     def realtime() -> Callable[..., AbstractAsyncContextManager[RealtimeClient]]:
-        """`connect`, as a fixture."""
+        """Return `connect`, as a fixture."""
         return connect

@@ -49,7 +49,7 @@ class SubscriptionTable:
         self.discard(subscription)
         query, connection = subscription.query, subscription.connection
         indexes = (self._plain, self._transitions, self._row_checked)
-        equal = next(filter(None, (index.known(query.filter) for index in indexes)), None)
+        equal = next(filter(None, (index.find_equal(query.filter) for index in indexes)), None)
         if equal is not None:  # keep one object per filter
             subscription.query = replace(query, filter=equal)
         if query.check is not None:

@@ -1,7 +1,10 @@
-"""Filters: parsed once, then a predicate on rows and an index over subscriptions. Pure."""
+"""Filters of rows: parsed once, then evaluated on rows, in the database, and in an index.
 
+All modules but ``orm`` and ``sql`` are free of Django.
+"""
+
+from .filter import Filter
 from .index.index import FilterIndex
-from .nodes import Filter
 from .parser import FilterLimits, parse
 from .row import Row
 from .schema import FieldSpec, InvalidFilter, Kind, Ref, Schema, fold

@@ -1,7 +1,7 @@
-"""Keys of the flat form: ``[or:group]field__or__other_operator``.
+"""Keys of filters in the flat form: ``[or:group]field__or__other_operator``.
 
-Which part is the field and which the operator is told by what is declared: the longest declared
-name wins, so ``user_id`` is a field, not a field ``user`` with an operator ``id``.
+The parts are told apart by the declared names: the longest name wins, so ``user_id`` is the field
+of that name if there is one, not a field ``user`` with an operator ``id``.
 """
 
 from __future__ import annotations
@@ -10,45 +10,31 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from .operators import OPERATORS
 from .schema import InvalidFilter, Kind, Ref, Schema
 
-OPERATORS = (
-    "eq",
-    "ne",
-    "gt",
-    "gte",
-    "lt",
-    "lte",
-    "contains",
-    "icontains",
-    "startswith",
-    "endswith",
-    "in",
-    "notin",
-    "isnull",
-    "between",
-)
-MAX_PATH = 16  # parts of a path into JSON
-_PREFIX = re.compile(r"\[or(?::([^\]]*))?\]")
+MAX_PATH_PARTS = 16  # keys in a path into JSON
+_GROUP_PREFIX = re.compile(r"\[or(?::([^\]]*))?\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key taken apart. ``group`` names its OR group, None for a plain key.
+    """A parsed key."""
 
-    ``operator`` is None where the key names none: then a mapping as its value names them.
-    """
-
+    # the OR group that the condition belongs to, "" for the one without a name; None if in none
     group: str | None
+    # the fields and paths that are compared, one of which must match
     refs: tuple[Ref, ...]
+    # the operator's name; None if the key has none
     operator: str | None
 
 
-class Names:
-    """What one client (or the project's own code) may name.
+class FieldNames:
+    """The names of fields that a filter may use, and the parser of keys made of them.
 
-    ``allowed``: field names, and paths into JSON fields as ``meta.owner``; a name allows every
-    path below it. None allows the whole schema.
+    ``allowed`` are names of fields, and paths into JSON fields such as ``meta.owner``. A name
+    allows every path below it. None allows the whole schema. ``aliases`` are further names of
+    fields: ``{"author": "owner"}`` makes ``author`` mean ``owner``.
     """
 
     def __init__(
@@ -64,33 +50,40 @@ class Names:
             for name in (schema if allowed is None else allowed)
             if name.partition(".")[0] in schema
         )
-        self._known = frozenset(self.allowed)
+        self._allowed_set = frozenset(self.allowed)
 
-    def parse(self, key: str, *, plain: bool = False) -> Key:
-        """Raises `InvalidFilter` where a field is unknown.
+    def parse(self, key: str, *, operator_in_value: bool = False) -> Key:
+        """Parse a key. Raises `InvalidFilter` if it names a field that is not allowed.
 
-        ``plain``: the operator stands elsewhere, so a path into JSON may end like one.
+        With ``operator_in_value`` (``{"meta.size_gt": {"eq": 3}}``) a path into JSON may end like
+        an operator.
         """
-        found = _PREFIX.match(key)
-        group = None if found is None else found[1] or ""
-        rest = key if found is None else key[found.end() :]
-        *before, last = rest.split("__or__")
-        field, operator = self._split(last, key, plain)
-        return Key(group, (*(self.ref(name, key) for name in before), field), operator)
+        prefix = _GROUP_PREFIX.match(key)
+        group = None if prefix is None else prefix[1] or ""
+        names = key if prefix is None else key[prefix.end() :]
+        *first, last = names.split("__or__")
+        ref, operator = self._split_operator(last, key, operator_in_value)
+        return Key(group, (*(self.ref(name, key) for name in first), ref), operator)
 
     def ref(self, name: str, key: str) -> Ref:
-        """A field or a path. Raises `InvalidFilter` in the words of ``key``."""
+        """Return what a field's name or a path refers to.
+
+        Raises `InvalidFilter`, with ``key`` in its message, if the name is not allowed.
+        """
         ref = self._find(name)
         if ref is None:
-            where = "" if name == key else f"{key!r}: "
-            message = f"{where}{name!r} cannot be filtered by; allowed are {self.allowed}."
-            if any(name.startswith(f"{each}_") for each in self.allowed):
+            prefix = "" if name == key else f"{key!r}: "
+            message = f"{prefix}{name!r} cannot be filtered by; allowed are {self.allowed}."
+            if any(name.startswith(f"{allowed}_") for allowed in self.allowed):
                 message += f" If its end was meant as an operator: there are {list(OPERATORS)}."
             raise InvalidFilter(message)
         return ref
 
-    def _split(self, text: str, key: str, plain: bool) -> tuple[Ref, str | None]:
-        if text in self._known or text in self._aliases or (plain and self._find(text)):
+    def _split_operator(
+        self, text: str, key: str, operator_in_value: bool
+    ) -> tuple[Ref, str | None]:
+        is_name = text in self._allowed_set or text in self._aliases
+        if is_name or (operator_in_value and self._find(text)):
             return self.ref(text, key), None
         for separator in ("__", "_"):
             name, found, operator = text.rpartition(separator)
@@ -105,8 +98,8 @@ class Names:
             return None
         if path and (self._schema[field].kind is not Kind.JSON or "" in path):
             return None
-        if len(path) > MAX_PATH:
+        if len(path) > MAX_PATH_PARTS:
             return None
-        if any(".".join((field, *path[:n])) in self._known for n in range(len(path) + 1)):
+        if any(".".join((field, *path[:n])) in self._allowed_set for n in range(len(path) + 1)):
             return (field, *path) if path else self._schema[field].ref
         return None

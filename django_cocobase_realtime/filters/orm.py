@@ -1,12 +1,13 @@
-"""The second face of a filter: the same rows, asked of the database.
+"""The ORM backend: a filter as a condition that the database evaluates.
 
-Each condition is SQL that agrees with the predicate value by value, on SQLite and on PostgreSQL:
-null answers no, texts are compared by code point, case is folded alike (see ``sql``).
+The SQL of each condition agrees with the predicate on every value, on SQLite and PostgreSQL: null
+matches nothing, texts are compared by code points, and case is folded alike (see ``sql``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_FLOOR, Context, Decimal
 from functools import reduce
@@ -18,12 +19,42 @@ from django.db import connections, models
 from django.db.models import BooleanField, Case, F, Q, TextField, Value, When
 from django.db.models.expressions import OrderBy
 from django.db.models.functions import Collate
-from django.db.models.lookups import GreaterThan, GreaterThanOrEqual, LessThan, LessThanOrEqual
 from django.utils import timezone
 
-from .nodes import And, Condition, Filter, Node, Not, Op, Or
-from .schema import FIRST, LAST, FieldSpec, Kind
-from .sql import Host, JsonCondition, TextCondition
+from .filter import Filter
+from .nodes import And, Condition, Node, Not, Or, Values
+from .operators import (
+    CONTAINS,
+    ENDS_WITH,
+    GT,
+    GTE,
+    IN,
+    IS_NULL,
+    LT,
+    LTE,
+    NOT_IN,
+    STARTS_WITH,
+    Bound,
+    Operator,
+)
+from .schema import EARLIEST, LATEST, FieldSpec, Kind
+from .sql import (
+    Host,
+    JsonbCondition,
+    JsonMatches,
+    TextEquals,
+    TextMatches,
+    TextSearch,
+    contains,
+    ends_with,
+    jsonb_compares,
+    jsonb_contains,
+    jsonb_is_in,
+    jsonb_is_not_in,
+    jsonb_is_null,
+    jsonb_matches,
+    starts_with,
+)
 
 _KINDS: tuple[tuple[type[Any], Kind], ...] = (
     (models.BooleanField, Kind.BOOLEAN),
@@ -41,21 +72,16 @@ _KINDS: tuple[tuple[type[Any], Kind], ...] = (
     (models.GenericIPAddressField, Kind.ADDRESS),
     (models.JSONField, Kind.JSON),
 )
-_LOOKUPS = {Op.GT: "gt", Op.GTE: "gte", Op.LT: "lt", Op.LTE: "lte"}
-_TEXT_LOOKUPS: dict[Op, Any] = {
-    Op.GT: GreaterThan,
-    Op.GTE: GreaterThanOrEqual,
-    Op.LT: LessThan,
-    Op.LTE: LessThanOrEqual,
-}
-_DECIDED = {FIRST: (Op.LT, Op.GTE), LAST: (Op.GT, Op.LTE)}
 _INT64 = range(-(2**63), 2**63)
 _NO_ROW = Q(pk__in=[])
-_EXACT = Context(prec=1000)
+_EXACT = Context(prec=1000)  # more digits than a coerced decimal has
 
 
 def field_spec(field: models.Field[Any, Any]) -> FieldSpec:
-    """How a field's values compare; ids and foreign keys as the key behind them does."""
+    """Return how filters see a model field.
+
+    Primary keys and foreign keys are `Kind.KEY`, with the kind of the key that they hold.
+    """
     zone = timezone.get_default_timezone()
     if isinstance(field, models.ForeignKey):
         target = field.target_field
@@ -68,131 +94,180 @@ def field_spec(field: models.Field[Any, Any]) -> FieldSpec:
 
 
 def _kind(field: models.Field[Any, Any]) -> Kind:
-    field = _column(field)
+    field = _value_field(field)
     return next((kind for cls, kind in _KINDS if isinstance(field, cls)), Kind.OPAQUE)
 
 
-def _column(field: Any) -> Any:
-    """The field whose values stand in the column: a generated field's output."""
+def _value_field(field: Any) -> Any:
+    """Return the field that describes the column's values: of a generated field, its output."""
     return field.output_field if getattr(field, "generated", False) else field
 
 
 def to_q(filter: Filter, model: type[models.Model], using: str) -> Q:
-    """The filter as a condition on ``model``'s rows in database ``using``.
+    """Return the filter as a condition on ``model``'s rows in the database ``using``.
 
-    Exact on SQLite and PostgreSQL; other databases raise ``NotSupportedError`` for text and JSON.
+    Exact on SQLite and PostgreSQL. Other databases raise ``NotSupportedError`` for conditions on
+    text and JSON when the query runs.
     """
-    return _q(filter.root, model, using)
+    return _node_q(filter.root, model, using)
 
 
 def ordering(model: type[models.Model], order: str, using: str) -> OrderBy:
-    """``order`` (a field's name, with ``-`` downwards) the same way on every database.
+    """Return an ordering that sorts in the same way on every database.
 
-    Nulls are lowest, texts go by code point. For the names of fields that filters can compare.
+    ``order`` is the name of a field that filters can compare, with ``-`` for descending order.
+    Nulls sort lowest, texts by code points.
     """
     descending, name = order.startswith("-"), order.removeprefix("-")
     field: Any = model._meta.get_field(name)
-    by: Any = F(field.attname)
+    expression: Any = F(field.attname)
     if _kind(field) is Kind.TEXT:
-        by = Collate(by, "C" if connections[using].vendor == "postgresql" else "BINARY")
-    found: OrderBy = by.desc(nulls_last=True) if descending else by.asc(nulls_first=True)
-    return found
+        expression = Collate(expression, _code_point_collation(using))
+    ordered: OrderBy = (
+        expression.desc(nulls_last=True) if descending else expression.asc(nulls_first=True)
+    )
+    return ordered
 
 
-def _q(node: Node, model: type[models.Model], using: str) -> Q:
+def _code_point_collation(using: str) -> str:
+    return "C" if connections[using].vendor == "postgresql" else "BINARY"
+
+
+def _node_q(node: Node, model: type[models.Model], using: str) -> Q:
     match node:
         case And(parts):
-            return reduce(and_, (_q(part, model, using) for part in parts), Q())
+            return reduce(and_, (_node_q(part, model, using) for part in parts), Q())
         case Or(()):
             return _NO_ROW
         case Or(parts):
-            return reduce(or_, (_q(part, model, using) for part in parts))
+            return reduce(or_, (_node_q(part, model, using) for part in parts))
         case Not(part):
-            # not SQL's NOT, which leaves an unknown unknown
-            found = When(_q(part, model, using), then=Value(False))
-            return Q(Case(found, default=Value(True), output_field=BooleanField()))
-    return _Condition(node, model, using).q()
+            # SQL's NOT leaves "unknown" unknown
+            matches = When(_node_q(part, model, using), then=Value(False))
+            return Q(Case(matches, default=Value(True), output_field=BooleanField()))
+    column = _Column(model, node.ref[0], node.kind, using)
+    operator_sql = SQL[node.operator]
+    if node.kind is Kind.JSON:
+        return Q(JsonMatches(F(column.name), node, operator_sql.jsonb))
+    return operator_sql.column(column, node)
 
 
-class _Condition:
-    """One condition, for one column."""
+class _Column:
+    """A column of a model in one database, and the conditions on it."""
 
-    def __init__(self, condition: Condition, model: type[models.Model], using: str) -> None:
-        self.condition = condition
-        self.using = using
-        field: Any = model._meta.get_field(condition.ref[0])
-        self.field = field
+    def __init__(self, model: type[models.Model], name: str, kind: Kind, using: str) -> None:
+        field: Any = model._meta.get_field(name)
         self.name: str = field.attname
+        # the field that describes the values, not followed through foreign keys
+        self.field: Any = _value_field(field)
+        self.kind = kind
+        self.using = using
         self.postgresql = connections[using].vendor == "postgresql"
 
-    def q(self) -> Q:
-        condition = self.condition
-        if condition.kind is Kind.JSON:
-            return Q(JsonCondition(F(self.name), condition))
-        match condition.op:
-            case Op.IS_NULL:
-                return Q(**{f"{self.name}__isnull": condition.operand})
-            case Op.IN:
-                return self._equal() or _NO_ROW
-            case Op.NOT_IN:
-                present, equal = self._present(nan=False), self._equal()
-                return present & ~equal if equal else present
-            case Op.CONTAINS | Op.STARTS_WITH | Op.ENDS_WITH:
-                return Q(TextCondition(self._text(), condition))
-        return self._ordered()
+    # Conditions, see `SQL`.
 
-    def _equal(self) -> Q | None:
-        """Rows that hold one of the values; None where none can."""
-        values = self._storable(self.condition.operand)
-        found = self._among(values) if values else None
-        if self.condition.kind is Kind.DATETIME:
-            for end in (FIRST, LAST):
-                stored = self._stored(end) if end in self.condition.operand else None
+    def is_null(self, condition: Condition) -> Q:
+        """Return the rows whose value is null, or not null, as the operand says."""
+        return self._lookup("isnull", condition.operand)
+
+    def is_in(self, condition: Condition) -> Q:
+        """Return the rows that hold one of the operand's values."""
+        return self._equals_any(condition.operand) or _NO_ROW
+
+    def is_not_in(self, condition: Condition) -> Q:
+        """Return the rows that hold a value, but none of the operand's."""
+        present, equal = self._has_value(exclude_nan=True), self._equals_any(condition.operand)
+        return present & ~equal if equal else present
+
+    def compares(self, condition: Condition) -> Q:
+        """Return the rows whose value is within the operator's bound, the operand."""
+        bound, operand = condition.operator.bound, condition.operand
+        lookup = condition.operator.name  # Django's lookups have the same names
+        assert bound is not None
+        match self.kind:
+            case Kind.TEXT | Kind.ADDRESS:
+                text = Collate(self.as_text(), _code_point_collation(self.using))
+                compare: Any = TextField().get_lookup(lookup)
+                return Q(compare(text, Value(operand, output_field=TextField())))
+            case Kind.DECIMAL:
+                floor = _floor(self._target_field(), operand)
+                if floor is None:
+                    return self._compares_beyond(bound, above=operand > 0)
+                if floor != operand:  # the operand is between two values of the column
+                    lookup, operand = ("lte" if bound.upper else "gt"), floor
+            case Kind.INTEGER if operand not in _INT64:
+                return self._compares_beyond(bound, above=operand > 0)
+            case Kind.DATETIME:
+                stored = self._to_stored(operand)
+                if stored is None or _is_decided(bound, operand):
+                    return self._compares_beyond(bound, above=operand.year > 5000)
+                operand = stored
+        # PostgreSQL sorts NaN above all numbers
+        return self._has_value(exclude_nan=not bound.upper) & self._lookup(lookup, operand)
+
+    def _compares_beyond(self, bound: Bound, *, above: bool) -> Q:
+        """Return the rows within a bound that is above or below all that the column can hold."""
+        return self._has_value() if bound.upper is above else _NO_ROW
+
+    def _equals_any(self, values: Values) -> Q | None:
+        """Return the rows that hold one of the values; None if no row can."""
+        storable = self._storable(values)
+        found = self._equals_stored(storable) if storable else None
+        if self.kind is Kind.DATETIME:
+            # the limits of the calendar also stand for the local times beyond them
+            for limit, lookup in ((EARLIEST, "lte"), (LATEST, "gte")):
+                stored = self._to_stored(limit) if limit in values else None
                 if stored is not None:
-                    lookup = "lte" if end is FIRST else "gte"
-                    beyond = Q(**{f"{self.name}__{lookup}": stored})
+                    beyond = self._lookup(lookup, stored)
                     found = beyond if found is None else found | beyond
         return found
 
-    def _present(self, *, nan: bool = True) -> Q:
-        present = Q(**{f"{self.name}__isnull": False})
-        if not nan and self.postgresql and isinstance(_column(self.field), models.FloatField):
-            # PostgreSQL's NaN equals itself and exceeds all; for a filter it is no value
+    def _equals_stored(self, values: list[Any]) -> Q:
+        """Return the rows that hold one of the values, all of which the column can hold."""
+        inet = self.kind is Kind.ADDRESS and self.postgresql
+        collated = self.kind is Kind.TEXT and getattr(self._target_field(), "db_collation", None)
+        if inet or collated:
+            return reduce(or_, (Q(TextEquals(self.as_text(), value)) for value in values))
+        return self._lookup("in", values)
+
+    def _has_value(self, *, exclude_nan: bool = False) -> Q:
+        """Return the rows whose value is not null, and optionally not NaN."""
+        present = self._lookup("isnull", False)
+        if exclude_nan and self.postgresql and isinstance(self.field, models.FloatField):
+            # in PostgreSQL NaN equals itself; for filters it is no value
             present &= ~Q(**{self.name: float("nan")})
         return present
 
-    def _text(self) -> Any:
-        """The column as the text that images have."""
-        inet = self.condition.kind is Kind.ADDRESS and self.postgresql
+    def _lookup(self, lookup: str, value: Any) -> Q:
+        return Q(**{f"{self.name}__{lookup}": value})
+
+    def as_text(self) -> Any:
+        """Return the column as the text that rows' images have."""
+        inet = self.kind is Kind.ADDRESS and self.postgresql
         return Host(F(self.name)) if inet else F(self.name)
 
-    def _among(self, values: list[Any]) -> Q:
-        if self.condition.kind is Kind.ADDRESS and self.postgresql:
-            return reduce(or_, (Q(TextCondition.equal(self._text(), each)) for each in values))
-        if self.condition.kind is Kind.TEXT and getattr(self._target(), "db_collation", None):
-            return reduce(or_, (Q(TextCondition.equal(self._text(), each)) for each in values))
-        return Q(**{f"{self.name}__in": values})
-
-    def _target(self) -> Any:
-        field = _column(self.field)
+    def _target_field(self) -> Any:
+        """Return the field that describes the values, through foreign keys."""
+        field = self.field
         while isinstance(field, models.ForeignKey):
             field = field.target_field
         return field
 
     def _storable(self, values: Iterable[Any]) -> list[Any]:
-        """Those that a row can hold, as the ORM takes them: no other equals any row."""
-        match self.condition.kind:
+        """Return the values that the column can hold, as the ORM takes them."""
+        match self.kind:
             case Kind.INTEGER:
                 return [value for value in values if value in _INT64]
             case Kind.DECIMAL:
-                return [value for value in values if _floor(self._target(), value) == value]
+                return [value for value in values if _floor(self._target_field(), value) == value]
             case Kind.DATETIME:
-                ordinary = (v for v in values if v not in (FIRST, LAST))
-                return [stored for v in ordinary if (stored := self._stored(v)) is not None]
+                within = (value for value in values if value not in (EARLIEST, LATEST))
+                stored = map(self._to_stored, within)
+                return [moment for moment in stored if moment is not None]
         return list(values)
 
-    def _stored(self, moment: datetime) -> datetime | None:
-        """As the ORM takes it; None where the column's zone has no such moment."""
+    def _to_stored(self, moment: datetime) -> datetime | None:
+        """Return a moment as the ORM takes it; None if the column's time zone cannot express it."""
         zone: Any = timezone.get_default_timezone()
         if settings.USE_TZ:
             zone = connections[self.using].timezone or UTC
@@ -202,34 +277,57 @@ class _Condition:
             return None
         return local if settings.USE_TZ else local.replace(tzinfo=None)
 
-    def _ordered(self) -> Q:
-        op, bound, kind = self.condition.op, self.condition.operand, self.condition.kind
-        upwards = op in (Op.GT, Op.GTE)
-        if kind in (Kind.TEXT, Kind.ADDRESS):
-            collation = "C" if self.postgresql else "BINARY"
-            text = Collate(self._text(), collation)
-            return Q(_TEXT_LOOKUPS[op](text, Value(bound, output_field=TextField())))
-        if kind is Kind.DECIMAL:
-            found = _floor(self._target(), bound)
-            if found is None:  # beyond what the column holds
-                return _NO_ROW if upwards is (bound > 0) else self._present()
-            if found != bound:  # between two values of the column
-                op, bound = (Op.GT if upwards else Op.LTE), found
-        elif kind is Kind.INTEGER and bound not in _INT64:
-            return _NO_ROW if upwards is (bound > 0) else self._present()
-        elif kind is Kind.DATETIME:
-            stored, late = self._stored(bound), bound.year > 5000
-            if stored is None or op in _DECIDED.get(bound, ()):  # nothing is beyond the ends
-                return _NO_ROW if upwards is late else self._present()
-            bound = stored
-        present = self._present(nan=not upwards)
-        return present & Q(**{f"{self.name}__{_LOOKUPS[op]}": bound})
+
+def _is_decided(bound: Bound, moment: datetime) -> bool:
+    """Return whether a bound at a limit of the calendar is fulfilled by all moments or by none.
+
+    All are ``>= EARLIEST`` and ``<= LATEST``; none is ``< EARLIEST`` or ``> LATEST``.
+    """
+    if moment not in (EARLIEST, LATEST):
+        return False
+    outward = bound.upper is (moment == EARLIEST)
+    return bound.strict is outward
 
 
 def _floor(field: Any, value: Decimal) -> Decimal | None:
-    """The greatest value that the column can hold and is not above; None for none so large."""
+    """Return the greatest value that a decimal field can hold and that is not above ``value``.
+
+    None if ``value`` is beyond what the field can hold.
+    """
     places, digits = field.decimal_places or 0, field.max_digits
-    found = value.quantize(Decimal(1).scaleb(-places), ROUND_FLOOR, _EXACT)
-    if digits is not None and abs(found) >= Decimal(10) ** (digits - places):
+    floor = value.quantize(Decimal(1).scaleb(-places), ROUND_FLOOR, _EXACT)
+    if digits is not None and abs(floor) >= Decimal(10) ** (digits - places):
         return None
-    return found
+    return floor
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSql:
+    """How the database evaluates conditions with an operator."""
+
+    # on a column that is not JSON
+    column: Callable[[_Column, Condition], Q]
+    # on JSON in PostgreSQL; SQLite calls the operator's predicate
+    jsonb: JsonbCondition
+
+
+def _search_sql(search: TextSearch, jsonb: JsonbCondition) -> OperatorSql:
+    return OperatorSql(
+        lambda column, condition: Q(TextMatches(column.as_text(), search, condition.operand)),
+        jsonb,
+    )
+
+
+SQL: dict[Operator, OperatorSql] = {
+    IN: OperatorSql(_Column.is_in, jsonb_is_in),
+    NOT_IN: OperatorSql(_Column.is_not_in, jsonb_is_not_in),
+    GT: OperatorSql(_Column.compares, jsonb_compares),
+    GTE: OperatorSql(_Column.compares, jsonb_compares),
+    LT: OperatorSql(_Column.compares, jsonb_compares),
+    LTE: OperatorSql(_Column.compares, jsonb_compares),
+    CONTAINS: _search_sql(contains, jsonb_contains),
+    STARTS_WITH: _search_sql(starts_with, jsonb_matches(starts_with)),
+    ENDS_WITH: _search_sql(ends_with, jsonb_matches(ends_with)),
+    IS_NULL: OperatorSql(_Column.is_null, jsonb_is_null),
+}
+"""The SQL of each operator of ``operators``."""

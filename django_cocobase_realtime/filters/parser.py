@@ -1,36 +1,34 @@
-"""From the JSON that a client sent to a `Filter`: the flat form, the structured one, or both.
+"""The parser: from the JSON that a client sent to a `Filter`.
 
-Flat (Cocobase's): ``{"age_gte": 18, "[or]role": "admin", "[or]role_isnull": true}``. Structured:
-``{"age": {"gte": 18, "lt": 65}, "$or": [{"role": "admin"}, …], "$not": {…}}``. Keys are ANDed.
+Filters have two forms, which may be mixed. All keys of an object must hold:
+
+- flat, Cocobase's: ``{"age_gte": 18, "[or]role": "admin", "[or]role_isnull": true}``
+- structured: ``{"age": {"gte": 18, "lt": 65}, "$or": [{"role": "admin"}, ...], "$not": {...}}``
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, assert_never
 
-from .keys import OPERATORS, Names
-from .nodes import NEVER, Condition, Filter, Node, Op, all_of, any_of, negate, values_of
+from .filter import Filter
+from .keys import FieldNames
+from .nodes import NEVER, Condition, Node, Values, all_of, any_of, negate, values_of
+from .operators import OPERATORS, Operator, Shorthand
 from .schema import FieldSpec, InvalidFilter, Kind, Ref, Schema, coerce, fold
-
-ORDERED = {"gt": Op.GT, "gte": Op.GTE, "lt": Op.LT, "lte": Op.LTE}
-TEXTUAL = {
-    "contains": Op.CONTAINS,
-    "icontains": Op.CONTAINS,
-    "startswith": Op.STARTS_WITH,
-    "endswith": Op.ENDS_WITH,
-}
-_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True, slots=True)
 class FilterLimits:
-    """Bounds on a client's filter: conditions in all, levels of nesting, values of one list."""
+    """Limits of a client's filter."""
 
+    # conditions in all
     clauses: int = 16
+    # levels of nested objects, the outermost included
     depth: int = 3
+    # values of one list
     values: int = 100
 
 
@@ -43,21 +41,24 @@ def parse(
     trusted: bool = False,
     aliases: dict[str, str] | None = None,
 ) -> Filter:
-    """Parse and check a filter. Raises `InvalidFilter`: it names the key and what is allowed.
+    """Parse and check a filter.
 
-    ``allowed`` are the fields (and paths into JSON fields) that this client may name, None for
-    all of the schema. ``trusted`` is for the project's own code: model instances stand for their
-    key, any iterable is a list, and a None value matches nothing instead of being refused.
-    ``aliases`` are other names of fields.
+    ``allowed`` are the fields (and paths into JSON fields) that this client may use, None for the
+    whole schema. ``trusted`` is for the project's own code: a model instance is taken as its
+    primary key, any iterable as a list, and a condition whose value is None matches nothing
+    instead of being refused. ``aliases`` are further names of fields.
+
+    Raises `InvalidFilter`, whose message names the key and what is allowed.
     """
-    return Filter(_Parser(Names(schema, allowed, aliases), schema, limits, trusted).object(filters))
+    names = FieldNames(schema, allowed, aliases)
+    return Filter(_Parser(names, schema, limits, trusted).parse_object(filters))
 
 
 class _Parser:
-    """One filter's way through the grammar; counts what it bounds."""
+    """Parses one filter and counts what is limited."""
 
     def __init__(
-        self, names: Names, schema: Schema, limits: FilterLimits | None, trusted: bool
+        self, names: FieldNames, schema: Schema, limits: FilterLimits | None, trusted: bool
     ) -> None:
         self._names = names
         self._schema = schema
@@ -65,7 +66,8 @@ class _Parser:
         self._trusted = trusted
         self._clauses = 0
 
-    def object(self, filters: Any, depth: int = 1, key: str = "filters") -> Node:
+    def parse_object(self, filters: Any, depth: int = 1, key: str = "filters") -> Node:
+        """Return the conjunction of the conditions in an object. ``key`` is for messages."""
         if not isinstance(filters, Mapping):
             raise InvalidFilter(f"{key!r} must be an object of conditions.")
         if self._limits is not None and depth > self._limits.depth:
@@ -76,29 +78,34 @@ class _Parser:
             if not isinstance(name, str):
                 raise InvalidFilter(f"{name!r} is no name of a field.")
             if name.startswith("$"):
-                parts.append(self._combine(name, value, depth))
+                parts.append(self._parse_combination(name, value, depth))
                 continue
-            found = self._names.parse(name, plain=isinstance(value, Mapping))
+            parsed = self._names.parse(name, operator_in_value=isinstance(value, Mapping))
             node = any_of(
-                [all_of(self._conditions(r, found.operator, value, name)) for r in found.refs]
+                [
+                    all_of(self._parse_conditions(ref, parsed.operator, value, name))
+                    for ref in parsed.refs
+                ]
             )
-            if found.group is None:
+            if parsed.group is None:
                 parts.append(node)
             else:
-                groups.setdefault(found.group, []).append(node)
+                groups.setdefault(parsed.group, []).append(node)
         return all_of([*parts, *map(any_of, groups.values())])
 
-    def _combine(self, name: str, value: Any, depth: int) -> Node:
+    def _parse_combination(self, name: str, value: Any, depth: int) -> Node:
         if name == "$not":
-            return negate(self.object(value, depth + 1, name))
+            return negate(self.parse_object(value, depth + 1, name))
         if name not in ("$or", "$and"):
             raise InvalidFilter(f"{name!r} is unknown; there are $or, $and and $not.")
         if not isinstance(value, list | tuple) or not value:
             raise InvalidFilter(f"{name!r} must be a list of objects, with one at least.")
-        nodes = [self.object(each, depth + 1, name) for each in value]
+        nodes = [self.parse_object(each, depth + 1, name) for each in value]
         return any_of(nodes) if name == "$or" else all_of(nodes)
 
-    def _conditions(self, ref: Ref, operator: str | None, value: Any, key: str) -> Iterator[Node]:
+    def _parse_conditions(
+        self, ref: Ref, operator: str | None, value: Any, key: str
+    ) -> Iterator[Node]:
         if operator is None and isinstance(value, Mapping):
             if not value:
                 raise InvalidFilter(f"{key!r}: name an operator; there are {list(OPERATORS)}.")
@@ -107,50 +114,89 @@ class _Parser:
                     raise InvalidFilter(
                         f"{key!r}: {name!r} is no operator; there are {list(OPERATORS)}."
                     )
-                yield self._condition(ref, name, operand, key)
+                yield from self._parse_condition(ref, OPERATORS[name], operand, key)
         else:
-            yield self._condition(ref, operator or "eq", value, key)
+            yield from self._parse_condition(ref, OPERATORS[operator or "eq"], value, key)
 
-    def _condition(self, ref: Ref, operator: str, value: Any, key: str) -> Node:
+    def _parse_condition(
+        self, ref: Ref, operator: Operator | Shorthand, value: Any, key: str
+    ) -> Collection[Node]:
         self._clauses += 1
         if self._limits is not None and self._clauses > self._limits.clauses:
             raise InvalidFilter(f"A filter may have {self._limits.clauses} conditions at most.")
         spec = self._schema[ref[0]] if len(ref) == 1 else FieldSpec(ref[0], Kind.JSON)
         kind = spec.compares_as
-        if operator == "isnull":
-            return Condition(ref, kind, Op.IS_NULL, self._truth(value, key))
-        if kind is Kind.OPAQUE:
-            raise InvalidFilter(f"{key!r} holds {_a(kind)}; it knows isnull alone.")
-        if operator in ("in", "notin", "between"):
-            return self._list(ref, spec, operator, value, key)
+        if kind is Kind.OPAQUE and kind not in operator.kinds:
+            known = ", ".join(name for name, entry in OPERATORS.items() if kind in entry.kinds)
+            raise InvalidFilter(f"{key!r} holds {_with_article(kind)}; it knows {known} alone.")
+        operand = self._parse_operand(operator, spec, value, key)
+        if operand is None:
+            return (NEVER,)
+        shared = operator.operand == "value" and kind in _SHARED_KINDS
+        make = _shared_condition if shared else Condition
+        return [make(ref, kind, *expanded) for expanded in operator.expand(operand)]
+
+    # Operands. ``key`` is for messages.
+
+    def _parse_operand(
+        self, operator: Operator | Shorthand, spec: FieldSpec, value: Any, key: str
+    ) -> Any:
+        """Return the operand; None for null, with which a trusted filter matches nothing."""
+        match operator.operand:
+            case "boolean":
+                return self._parse_boolean(operator, value, key)
+            case "values":
+                return self._parse_values(spec, value, key)
+            case "ordered_pair":
+                return self._parse_pair(operator, spec, value, key)
         if value is None:
-            if self._trusted:
-                return NEVER
-            raise InvalidFilter(f"{key!r}: null equals nothing; ask with isnull.")
-        if operator in TEXTUAL:
-            return Condition(ref, kind, TEXTUAL[operator], self._text(kind, operator, value, key))
-        operand = self._coerce(spec, value, key)
-        if operator in ORDERED:
-            return _ordered(ref, kind, operator, operand, key)
-        return _equality(ref, kind, Op.IN if operator == "eq" else Op.NOT_IN, operand)
-
-    def _list(self, ref: Ref, spec: FieldSpec, operator: str, value: Any, key: str) -> Node:
-        values = self._values(value, key)
+            self._check_null(key)
+            return None
         kind = spec.compares_as
-        if operator == "between":
-            if len(values) != 2:
-                raise InvalidFilter(f"{key!r}: between takes two values, both included.")
-            if None in values:
-                return NEVER
-            low, high = (self._coerce(spec, each, key) for each in values)
-            bounds = (_ordered(ref, kind, "gte", low, key), _ordered(ref, kind, "lte", high, key))
-            return all_of(bounds)
-        operands = values_of([self._coerce(spec, each, key) for each in values if each is not None])
-        if operator == "notin":
-            return Condition(ref, kind, Op.NOT_IN, operands)
-        return Condition(ref, kind, Op.IN, operands) if operands else NEVER
+        if kind not in operator.kinds:
+            raise InvalidFilter(
+                f"{key!r}: {operator.name} is for {operator.kinds.label}; "
+                f"this is {_with_article(kind)}."
+            )
+        match operator.operand:
+            case "value":
+                return self._coerce(spec, value, key)
+            case "ordered_value":
+                return self._parse_ordered(operator, spec, value, key)
+            case "text_or_member" if kind is Kind.JSON:
+                member = self._coerce(spec, value, key)
+                return member, fold(value) if isinstance(value, str) else None
+            case "text" | "text_or_member":
+                if not isinstance(value, str):
+                    raise InvalidFilter(f"{key!r}: {operator.name} takes a text.")
+                return fold(value)
+            case unknown:
+                assert_never(unknown)
 
-    def _values(self, value: Any, key: str) -> list[Any]:
+    def _parse_boolean(self, operator: Operator | Shorthand, value: Any, key: str) -> bool:
+        try:
+            return bool(coerce(_BOOLEAN, value))
+        except ValueError:
+            message = f"{key!r}: {operator.name} takes true or false."
+            raise InvalidFilter(message) from None
+
+    def _parse_values(self, spec: FieldSpec, value: Any, key: str) -> Values:
+        values = self._parse_list(value, key)
+        return values_of([self._coerce(spec, each, key) for each in values if each is not None])
+
+    def _parse_pair(
+        self, operator: Operator | Shorthand, spec: FieldSpec, value: Any, key: str
+    ) -> tuple[Any, Any] | None:
+        values = self._parse_list(value, key)
+        if len(values) != 2:
+            raise InvalidFilter(f"{key!r}: {operator.name} takes two values, both included.")
+        if None in values:
+            return None
+        low, high = (self._parse_ordered(operator, spec, each, key) for each in values)
+        return low, high
+
+    def _parse_list(self, value: Any, key: str) -> list[Any]:
+        """Return the values of a list. There are nulls among them only in a trusted filter."""
         if value is None and self._trusted:
             return []
         if isinstance(value, str):
@@ -163,49 +209,39 @@ class _Parser:
             raise InvalidFilter(f"{key!r} must be a list, or a text with commas.")
         if self._limits is not None and len(values) > self._limits.values:
             raise InvalidFilter(f"{key!r} may have {self._limits.values} values at most.")
-        if None in values and not self._trusted:
-            raise InvalidFilter(f"{key!r}: null equals nothing; ask with isnull.")
+        if None in values:
+            self._check_null(key)
         return values
+
+    def _parse_ordered(
+        self, operator: Operator | Shorthand, spec: FieldSpec, value: Any, key: str
+    ) -> Any:
+        operand = self._coerce(spec, value, key)
+        if spec.compares_as is Kind.JSON and operand[0] == "boolean":
+            raise InvalidFilter(f"{key!r}: {operator.name} is for numbers and texts.")
+        return operand
 
     def _coerce(self, spec: FieldSpec, value: Any, key: str) -> Any:
         if self._trusted:
-            value = getattr(value, "pk", value)  # a model instance stands for its id
+            value = getattr(value, "pk", value)  # of a model instance
         try:
             return coerce(spec, value)
         except (ValueError, TypeError, OverflowError):
-            raise InvalidFilter(f"{key!r} must be {_a(spec.compares_as)}.") from None
+            raise InvalidFilter(f"{key!r} must be {_with_article(spec.compares_as)}.") from None
 
-    def _text(self, kind: Kind, operator: str, value: Any, key: str) -> Any:
-        if kind is Kind.JSON and operator in ("contains", "icontains"):
-            tagged = self._coerce(FieldSpec("", Kind.JSON), value, key)
-            return tagged, fold(value) if isinstance(value, str) else None
-        if kind not in (Kind.TEXT, Kind.ADDRESS, Kind.JSON):
-            raise InvalidFilter(f"{key!r}: {operator} is for text; this is {_a(kind)}.")
-        if not isinstance(value, str):
-            raise InvalidFilter(f"{key!r}: {operator} takes a text.")
-        return fold(value)
-
-    def _truth(self, value: Any, key: str) -> bool:
-        text = str(value).lower() if isinstance(value, str | int) else ""
-        if text not in _TRUTH:
-            raise InvalidFilter(f"{key!r}: isnull takes true or false.")
-        return _TRUTH[text]
+    def _check_null(self, key: str) -> None:
+        if not self._trusted:
+            raise InvalidFilter(f"{key!r}: null equals nothing; ask with isnull.")
 
 
-def _a(kind: Kind) -> str:
+def _with_article(kind: Kind) -> str:
     return f"{'an' if kind.value[0] in 'aeioI' else 'a'} {kind.value}"
 
 
-def _equality(ref: Ref, kind: Kind, op: Op, operand: Hashable) -> Condition:
-    return (_shared if kind in _PLAIN else Condition)(ref, kind, op, (operand,))
+_BOOLEAN = FieldSpec("", Kind.BOOLEAN)
 
+_SHARED_KINDS = frozenset({Kind.TEXT, Kind.INTEGER, Kind.BOOLEAN, Kind.UUID})
+"""Kinds of whose values equal ones are interchangeable (not so Decimal("1") and Decimal("1.0"))."""
 
-_PLAIN = frozenset({Kind.TEXT, Kind.INTEGER, Kind.BOOLEAN, Kind.UUID})  # equal means the same
-_shared = lru_cache(maxsize=1024)(Condition)
-"""What many ask for (a project, a state) is there once."""
-
-
-def _ordered(ref: Ref, kind: Kind, operator: str, operand: Any, key: str) -> Condition:
-    if kind is Kind.JSON and operand[0] == "boolean":
-        raise InvalidFilter(f"{key!r}: {operator} is for numbers and texts.")
-    return Condition(ref, kind, ORDERED[operator], operand)
+_shared_condition = lru_cache(maxsize=1024)(Condition)
+"""Makes conditions with one value, e.g. of a project or a status, once for all filters."""

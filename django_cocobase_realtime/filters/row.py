@@ -1,15 +1,18 @@
-"""The row that filters are asked about: an image seen through its schema."""
+"""The row that filters are evaluated on."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from .schema import FieldSpec, Kind, Ref, Schema, coerce, fold
 
 
 class Row:
-    """Each value is read and coerced once, for all who look at it."""
+    """An image of a row, read through its schema.
+
+    Each value is read and coerced once, then shared by all filters that are evaluated on the row.
+    """
 
     __slots__ = ("_folded", "_image", "_schema", "_values")
 
@@ -20,9 +23,11 @@ class Row:
         self._folded: dict[Ref, str | None] = {}
 
     def get(self, ref: Ref) -> Any:
-        """The value as it compares; None for null, missing, or beyond comparing.
+        """Return the value in the form in which it is compared.
 
-        JSON scalars are ``(type, value)``, JSON arrays and objects None: see ``raw``.
+        None for null, a missing value, and a value that the field's kind cannot compare. A scalar
+        in JSON is ``(type, value)``, e.g. ``("number", 5)``; a JSON array or object is None, see
+        `raw`.
         """
         try:
             return self._values[ref]
@@ -31,7 +36,7 @@ class Row:
             return value
 
     def raw(self, ref: Ref) -> Any:
-        """The value as the image has it; None for null or missing."""
+        """Return the value as it is in the image, or None for null or a missing value."""
         value = self._image.get(ref[0])
         for key in ref[1:]:
             if not isinstance(value, dict):
@@ -40,7 +45,7 @@ class Row:
         return value
 
     def folded(self, ref: Ref) -> str | None:
-        """The text there without its case; None where there is no text."""
+        """Return the value's text without its case, or None if it is not text."""
         try:
             return self._folded[ref]
         except KeyError:
@@ -61,3 +66,7 @@ class Row:
     def _spec(self, ref: Ref) -> FieldSpec:
         spec = self._schema[ref[0]]
         return spec if len(ref) == 1 else FieldSpec(spec.name, Kind.JSON)
+
+
+Predicate = Callable[[Row], bool]
+"""A test of a row. It never raises."""

@@ -1,8 +1,9 @@
-"""Kinds of fields, and how a value, a client's or a row's, becomes one that compares.
+"""Field kinds, and the coercion of values to what a field compares.
 
-A filter's value is coerced by the field's kind, as the ORM would: ``"18"`` equals 18 on an
-integer field, datetimes compare as instants. A value that cannot be coerced is an error at
-subscribe time, never a silent no-match. JSON knows no such kindness: there, a number is a number.
+A value from a filter is coerced by the field's kind, as Django's ORM would: ``"18"`` equals 18 on
+an integer field, and datetimes compare as instants. A filter whose value cannot be coerced raises
+`InvalidFilter` when it is parsed; it never just matches nothing. Values in JSON are not coerced:
+the text ``"18"`` is not the number 18 there.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from uuid import UUID
 
 
 class InvalidFilter(ValueError):
-    """The filter does not hold up. The message names the key and what would be allowed."""
+    """The filter is invalid. The message names the key and what is allowed."""
 
 
 class Kind(Enum):
-    """What a field holds, as far as comparing goes."""
+    """What a field holds, as far as comparisons are concerned. The value is for messages."""
 
     TEXT = "text"
     INTEGER = "integer"
@@ -43,22 +44,24 @@ class Kind(Enum):
 
 
 Ref = tuple[str, ...]
-"""What a condition looks at: a field's name, and the keys of a path into its JSON."""
+"""A reference to a value in a row: ``("age",)``, or ``("meta", "owner")`` for a path into JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """A field of an image. ``key`` is the kind of the id behind a `Kind.KEY`.
+    """A field of a row, as filters see it."""
 
-    ``zone`` is the project's: naive datetimes are read in it. ``ref`` looks at the whole field,
-    one object for all conditions that do.
-    """
-
+    # name of the field, e.g. "owner"
     name: str
+    # what the field holds; `Kind.KEY` for primary keys and foreign keys
     kind: Kind
+    # of a `Kind.KEY`: the kind of the key's values
     key: Kind = Kind.TEXT
+    # the project's time zone, in which naive datetimes are interpreted
     zone: tzinfo = field(default=UTC, compare=False)
+    # whether this is the primary key
     primary_key: bool = False
+    # refers to the whole field; one object shared by all conditions on it
     ref: Ref = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -66,48 +69,56 @@ class FieldSpec:
 
     @property
     def ordered(self) -> bool:
-        """Whether rows can be sorted by it."""
+        """Whether rows can be sorted by this field."""
         return self.compares_as not in (Kind.JSON, Kind.OPAQUE)
 
     @property
     def compares_as(self) -> Kind:
-        """The kind of its values; of an id, the kind behind it."""
+        """The kind of the field's values. For a `Kind.KEY`, the kind of the key."""
         return self.key if self.kind is Kind.KEY else self.kind
 
 
 Schema = Mapping[str, FieldSpec]
+"""The fields of a collection by name."""
 
-FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-"""The ends of the calendar. For ever, west of Greenwich, is after the last moment in UTC."""
+EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+"""The limits of the calendar, in UTC. They also stand for local times beyond them.
 
-DIGITS = 400  # of a decimal number, before and after its point
+``datetime.max`` in America/Chicago, which projects use for "never expires", is after the last
+moment that UTC can express. See `in_utc`.
+"""
+
+MAX_DECIMAL_DIGITS = 400  # on either side of the decimal point
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 
 
 def in_utc(moment: datetime) -> datetime:
-    """An aware moment in UTC; one that is beyond the calendar there is its first or last."""
+    """Convert an aware datetime to UTC; clamp it to `EARLIEST` or `LATEST` if out of range."""
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        return FIRST if moment.year == MINYEAR else LAST
+        return EARLIEST if moment.year == MINYEAR else LATEST
 
 
 def coerce(spec: FieldSpec, value: Any) -> Hashable:
-    """A value as it compares on this field. Raises ``ValueError`` where it cannot be one."""
+    """Return the value in the form in which this field's values are compared.
+
+    Raises ``ValueError``, ``TypeError`` or ``OverflowError`` if the field cannot hold it.
+    """
     return _COERCE[spec.compares_as](value, spec)
 
 
 def fold(text: str) -> str:
-    """Text without its case: each character's simple lower-case mapping (Unicode, UnicodeData).
+    """Return text without its case: each character's simple lower-case mapping (UnicodeData).
 
-    Not ``str.lower``: that one also looks at a character's neighbours (the final sigma), which
-    no database does, and all faces of a filter must agree.
+    Not ``str.lower``: that one also looks at neighbouring characters (the final sigma), which no
+    database does, and all backends of a filter must agree.
     """
-    return text.lower() if text.isascii() else "".join(map(_fold_one, text))
+    return text.lower() if text.isascii() else "".join(map(_fold_character, text))
 
 
 @lru_cache(maxsize=4096)
-def _fold_one(character: str) -> str:
+def _fold_character(character: str) -> str:
     lower = character.lower()
     return lower if len(lower) == 1 else lower[0]
 
@@ -136,13 +147,13 @@ def _decimal(value: Any, spec: FieldSpec) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         raise ValueError
     text = str(value)
-    if len(text) > DIGITS:
+    if len(text) > MAX_DECIMAL_DIGITS:
         raise ValueError
     try:
         number = Decimal(text)
     except InvalidOperation:
         raise ValueError from None
-    if not number.is_finite() or abs(number.adjusted()) > DIGITS:
+    if not number.is_finite() or abs(number.adjusted()) > MAX_DECIMAL_DIGITS:
         raise ValueError
     return number
 
@@ -159,11 +170,11 @@ def _float(value: Any, spec: FieldSpec) -> float:
 def _boolean(value: Any, spec: FieldSpec) -> bool:
     if isinstance(value, bool):
         return value
-    known = {"true": True, "1": True, "false": False, "0": False}
+    truth_values = {"true": True, "1": True, "false": False, "0": False}
     text = str(value).lower() if isinstance(value, str | int) else ""
-    if text not in known:
+    if text not in truth_values:
         raise ValueError
-    return known[text]
+    return truth_values[text]
 
 
 def _datetime(value: Any, spec: FieldSpec) -> datetime:
@@ -212,7 +223,7 @@ def _address(value: Any, spec: FieldSpec) -> str:
 
 
 def _json(value: Any, spec: FieldSpec) -> Hashable:
-    # tagged, so that true is not 1 and "1" is not 1
+    # tagged with its type, so that neither true nor "1" equals 1
     if isinstance(value, bool):
         return ("boolean", value)
     if isinstance(value, int | float) and math.isfinite(value):

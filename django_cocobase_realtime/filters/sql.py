@@ -1,12 +1,16 @@
-"""SQL that agrees with the predicate: text without its case, and JSON.
+"""SQL that agrees with the predicate, for what Django's lookups cannot express: text and JSON.
 
-On SQLite a condition on JSON *is* the predicate, called by the database; text is folded by the
-same function. On PostgreSQL both are SQL: ``lower`` by a Unicode-aware collation, and jsonb.
+Text is searched without its case. SQLite folds it with the function that the predicate uses,
+PostgreSQL with ``lower`` and a collation that knows Unicode. A condition on JSON is evaluated by
+the predicate itself on SQLite, which calls it as a function, and by jsonb operators on PostgreSQL.
+Other databases are not supported. ``orm.SQL`` names the functions of each operator.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -14,78 +18,101 @@ from django.db import NotSupportedError, connections
 from django.db.backends.signals import connection_created
 from django.db.models import BooleanField, Func, TextField
 
-from .nodes import Condition, Op
-from .predicate import Predicate, compile_node
-from .row import Row
+from .nodes import Condition
+from .operators import OPERATORS, Operator
+from .predicate import compile_node
+from .row import Predicate, Row
 from .schema import FieldSpec, Kind, fold
 
-_COLLATIONS = ("pg_c_utf8", "C.utf8", "C.UTF-8")
-"""In which PostgreSQL's ``lower`` knows Unicode: its own since 17, the system's before."""
-
-_SIGNS = {Op.GT: ">", Op.GTE: ">=", Op.LT: "<", Op.LTE: "<="}
 Sql = tuple[str, list[Any]]
+"""SQL and its parameters."""
+
+_COLLATIONS = ("pg_c_utf8", "C.utf8", "C.UTF-8")
+"""PostgreSQL collations whose ``lower`` knows Unicode: its own (since 17), then the system's."""
+
+
+# Text.
+
+TextSearch = Callable[[str, list[Any], str, str], Sql]
+"""Makes the SQL of a search: of the text's SQL, its parameters, the folded text to find, and the
+name of the database's function that returns a position (``instr``, ``strpos``). The text's SQL is
+folded already."""
+
+
+def contains(text: str, params: list[Any], sought: str, position: str) -> Sql:
+    """Return SQL for whether a text contains another."""
+    return f"{position}({text}, %s) > 0", [*params, sought]
+
+
+def starts_with(text: str, params: list[Any], sought: str, position: str) -> Sql:
+    """Return SQL for whether a text starts with another."""
+    return f"substr({text}, 1, %s) = %s", [*params, len(sought), sought]
+
+
+def ends_with(text: str, params: list[Any], sought: str, position: str) -> Sql:
+    """Return SQL for whether a text ends with another."""
+    if not sought:
+        return f"({text}) IS NOT NULL", params
+    start = f"length({text}) + 1 - %s"
+    return (
+        f"length({text}) >= %s AND substr({text}, {start}) = %s",
+        [*params, len(sought), *params, *params, len(sought), sought],
+    )
 
 
 class Host(Func):
-    """An address of PostgreSQL as text, without a netmask."""
+    """An IP address column of PostgreSQL as text, without the netmask."""
 
     function = "HOST"
     output_field = TextField()
 
 
-class TextCondition(Func):
-    """Whether a text contains, or begins or ends with another, without case; or equals it."""
+class _TextFunc(Func):
+    """A condition on a text, for SQLite and PostgreSQL."""
 
     output_field = BooleanField()
 
-    def __init__(self, text: Any, condition: Condition | None, equal: str = "") -> None:
-        super().__init__(text)
-        self.condition = condition
-        self.equal_to = equal
-
-    @classmethod
-    def equal(cls, text: Any, value: str) -> TextCondition:
-        """Equal to the letter, whatever the column's collation."""
-        return cls(text, None, value)
-
     def as_sql(self, compiler: Any, connection: Any, **context: Any) -> Any:  # type: ignore[override]
-        """Other databases are not supported."""
+        """Refuse other databases."""
         raise NotSupportedError(f"Filters by text do not know {connection.vendor}.")
 
+
+class TextEquals(_TextFunc):
+    """Whether a text equals another by code points, whatever the column's collation."""
+
+    def __init__(self, text: Any, value: str) -> None:
+        super().__init__(text)
+        self.value = value
+
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        """With ``realtime_fold``, which every connection has."""
+        """Compare with the collation that compares bytes."""
         text, params = compiler.compile(self.source_expressions[0])
-        if self.condition is None:
-            return f"({text}) = %s COLLATE BINARY", [*params, self.equal_to]
-        return _search(self.condition, f"realtime_fold({text})", list(params), "instr(%s, %s) > 0")
+        return f"({text}) = %s COLLATE BINARY", [*params, self.value]
 
     def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Sql:
-        """With ``lower``."""
+        """Compare with the collation that compares code points."""
         text, params = compiler.compile(self.source_expressions[0])
-        if self.condition is None:
-            return f'({text})::text COLLATE "C" = %s', [*params, self.equal_to]
+        return f'({text})::text COLLATE "C" = %s', [*params, self.value]
+
+
+class TextMatches(_TextFunc):
+    """Whether a search finds a folded text, e.g. "news", in a text without its case."""
+
+    def __init__(self, text: Any, search: TextSearch, sought: str) -> None:
+        super().__init__(text)
+        self.search = search
+        self.sought = sought
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        """Fold the text with the function that `connect` adds to connections."""
+        text, params = compiler.compile(self.source_expressions[0])
+        return self.search(f"realtime_fold({text})", list(params), self.sought, "instr")
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Sql:
+        """Fold the text with ``lower``."""
+        text, params = compiler.compile(self.source_expressions[0])
         lower = _lower(f"({text})::text", connection)
-        return _search(self.condition, lower, list(params), "strpos(%s, %s) > 0")
-
-
-def _search(
-    condition: Condition, text: str, params: list[Any], find: str, sought: str | None = None
-) -> Sql:
-    """``text`` is folded already, and so is what is ``sought``, by default the operand."""
-    sought = condition.operand if sought is None else sought
-    assert isinstance(sought, str)
-    match condition.op:
-        case Op.STARTS_WITH:
-            return f"substr({text}, 1, %s) = %s", [*params, len(sought), sought]
-        case Op.ENDS_WITH if not sought:
-            return f"({text}) IS NOT NULL", params
-        case Op.ENDS_WITH:
-            length = f"length({text}) + 1 - %s"
-            return (
-                f"length({text}) >= %s AND substr({text}, {length}) = %s",
-                [*params, len(sought), *params, *params, len(sought), sought],
-            )
-    return find % (text, "%s"), [*params, sought]
+        return self.search(lower, list(params), self.sought, "strpos")
 
 
 def _lower(text: str, connection: Any) -> str:
@@ -95,109 +122,168 @@ def _lower(text: str, connection: Any) -> str:
 
 @lru_cache(maxsize=16)
 def _unicode_collation(alias: str) -> str | None:
-    """The best of what the server has; None: the database's own, which may know ASCII alone."""
+    """Return the first of `_COLLATIONS` that the server has.
+
+    None if it has none: the database's own collation is used, which may only know ASCII.
+    """
     with connections[alias].cursor() as cursor:
         cursor.execute(
             "SELECT collname FROM pg_collation WHERE collname = ANY(%s)", [[*_COLLATIONS]]
         )
-        found = {name for (name,) in cursor.fetchall()}
-    return next((name for name in _COLLATIONS if name in found), None)
+        available = {name for (name,) in cursor.fetchall()}
+    return next((name for name in _COLLATIONS if name in available), None)
 
 
-class JsonCondition(Func):
-    """A condition on a JSON column, or on a path into it."""
+# JSON.
+
+
+@dataclass(frozen=True, slots=True)
+class Jsonb:
+    """A jsonb value in PostgreSQL."""
+
+    # its SQL, and the parameters of it; they are repeated whenever the SQL is
+    sql: str
+    params: list[Any]
+    connection: Any
+
+    @property
+    def text(self) -> str:
+        """SQL for a text or number as text, without the quotes of JSON."""
+        return f"({self.sql} #>> '{{}}')"
+
+    def has_type(self, name: str) -> str:
+        """Return SQL for whether the value has a type of JSON, e.g. "string"."""
+        return f"jsonb_typeof({self.sql}) = '{name}'"
+
+    def search(self, search: TextSearch, sought: str) -> Sql:
+        """Return SQL for whether a search finds a folded text in a text without its case."""
+        return search(_lower(self.text, self.connection), self.params, sought, "strpos")
+
+
+JsonbCondition = Callable[[Jsonb, Condition], Sql]
+"""Makes the SQL of a condition on a jsonb value."""
+
+
+def jsonb_is_null(value: Jsonb, condition: Condition) -> Sql:
+    """Return SQL for whether a value is missing or JSON's null."""
+    is_null = f"({value.sql} IS NULL OR {value.has_type('null')})"
+    return is_null if condition.operand else f"NOT {is_null}", [*value.params, *value.params]
+
+
+def jsonb_is_in(value: Jsonb, condition: Condition) -> Sql:
+    """Return SQL for whether a value is one of the operand's."""
+    members = _jsonb_literals(condition)
+    return f"{value.sql} IN ({_jsonb_placeholders(members)})", [*value.params, *members]
+
+
+def jsonb_is_not_in(value: Jsonb, condition: Condition) -> Sql:
+    """Return SQL for whether a value is not null and none of the operand's."""
+    params = [*value.params, *value.params]
+    not_in = ""
+    if members := _jsonb_literals(condition):
+        not_in = f" AND {value.sql} NOT IN ({_jsonb_placeholders(members)})"
+        params += [*value.params, *members]
+    return f"({value.sql} IS NOT NULL AND jsonb_typeof({value.sql}) <> 'null'{not_in})", params
+
+
+def _jsonb_literals(condition: Condition) -> list[str]:
+    return sorted(json.dumps(inner) for _, inner in condition.operand)
+
+
+def _jsonb_placeholders(members: list[str]) -> str:
+    return ", ".join(["%s::jsonb"] * len(members))
+
+
+def jsonb_compares(value: Jsonb, condition: Condition) -> Sql:
+    """Return SQL for whether a value of the operand's type is within the operand as a bound."""
+    assert condition.operator.bound is not None
+    sign = condition.operator.bound.sign
+    json_type, bound = condition.operand
+    if json_type == "number":
+        comparison = f"({value.has_type('number')} AND {value.sql} {sign} %s::jsonb)"
+        return comparison, [*value.params, *value.params, json.dumps(bound)]
+    comparison = f'({value.has_type("string")} AND {value.text} COLLATE "C" {sign} %s)'
+    return comparison, [*value.params, *value.params, bound]
+
+
+def jsonb_contains(value: Jsonb, condition: Condition) -> Sql:
+    """Return SQL for whether an array has the operand as a member, or a text contains it."""
+    (_, member), folded = condition.operand
+    in_array = f"({value.has_type('array')} AND {value.sql} @> %s::jsonb)"
+    params = [*value.params, *value.params, json.dumps(member)]
+    if folded is None:
+        return in_array, params
+    in_text, text_params = value.search(contains, folded)
+    return (
+        f"({in_array} OR ({value.has_type('string')} AND {in_text}))",
+        [*params, *value.params, *text_params],
+    )
+
+
+def jsonb_matches(search: TextSearch) -> JsonbCondition:
+    """Return a function that makes SQL for whether a search finds the operand in a text."""
+
+    def matches(value: Jsonb, condition: Condition) -> Sql:
+        found, params = value.search(search, condition.operand)
+        return f"({value.has_type('string')} AND {found})", [*value.params, *params]
+
+    return matches
+
+
+class JsonMatches(Func):
+    """Whether a condition holds for a JSON column, or for a path into it."""
 
     output_field = BooleanField()
 
-    def __init__(self, column: Any, condition: Condition) -> None:
+    def __init__(self, column: Any, condition: Condition, jsonb: JsonbCondition) -> None:
         super().__init__(column)
         self.condition = condition
+        self.jsonb = jsonb
 
     def as_sql(self, compiler: Any, connection: Any, **context: Any) -> Any:  # type: ignore[override]
-        """Other databases are not supported."""
+        """Refuse other databases."""
         raise NotSupportedError(f"Filters on JSON do not know {connection.vendor}.")
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        """The predicate itself."""
+        """Call the predicate."""
         column, params = compiler.compile(self.source_expressions[0])
-        return f"realtime_json({column}, %s)", [*params, _packed(self.condition)]
+        return f"realtime_json({column}, %s)", [*params, _dump_condition(self.condition)]
 
     def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Sql:
-        """By jsonb's operators: a path goes through objects alone, as the predicate's does."""
+        """Follow the path, through objects only, as `Row.raw` does, and compare as jsonb."""
         column, params = compiler.compile(self.source_expressions[0])
         path = self.condition.ref[1:]
         value = f"({column}{' -> %s::text' * len(path)})"
-        return _jsonb(self.condition, value, [*params, *path], connection)
+        return self.jsonb(Jsonb(value, [*params, *path], connection), self.condition)
 
 
-def _jsonb(condition: Condition, value: str, params: list[Any], connection: Any) -> Sql:
-    op, operand = condition.op, condition.operand
-    text = f"({value} #>> '{{}}')"
-
-    def is_a(kind: str) -> str:
-        return f"jsonb_typeof({value}) = '{kind}'"
-
-    match op:
-        case Op.IS_NULL:
-            null = f"({value} IS NULL OR {is_a('null')})"
-            return null if operand else f"NOT {null}", [*params, *params]
-        case Op.IN:
-            members = sorted(json.dumps(inner) for _, inner in operand)
-            marks = ", ".join(["%s::jsonb"] * len(members))
-            return f"{value} IN ({marks})", [*params, *members]
-        case Op.NOT_IN:
-            members = sorted(json.dumps(inner) for _, inner in operand)
-            apart = f" AND {value} NOT IN ({', '.join(['%s::jsonb'] * len(members))})"
-            present = f"({value} IS NOT NULL AND jsonb_typeof({value}) <> 'null'"
-            tail = [*params, *members] if members else []
-            return f"{present}{apart if members else ''})", [*params, *params, *tail]
-        case Op.CONTAINS:
-            (_, inner), folded = operand
-            member = f"({is_a('array')} AND {value} @> %s::jsonb)"
-            found = [*params, *params, json.dumps(inner)]
-            if folded is None:
-                return member, found
-            within, more = _search(
-                condition, _lower(text, connection), params, "strpos(%s, %s) > 0", folded
-            )
-            return f"({member} OR ({is_a('string')} AND {within}))", [*found, *params, *more]
-        case Op.STARTS_WITH | Op.ENDS_WITH:
-            within, more = _search(condition, _lower(text, connection), params, "")
-            return f"({is_a('string')} AND {within})", [*params, *more]
-    kind, inner = operand
-    if kind == "number":
-        compared, bound = f"{value} {_SIGNS[op]} %s::jsonb", json.dumps(inner)
-        return f"({is_a('number')} AND {compared})", [*params, *params, bound]
-    compared = f'{text} COLLATE "C" {_SIGNS[op]} %s'
-    return f"({is_a('string')} AND {compared})", [*params, *params, inner]
+# Functions that SQLite calls.
 
 
-# SQLite calls these
+def _dump_condition(condition: Condition) -> str:
+    """Serialize a condition on JSON, as a parameter of ``realtime_json``."""
+    parts = [condition.ref, condition.operator.name, condition.operand]
+    return json.dumps(parts, default=lambda values: {"set": sorted(values, key=repr)})
 
 
-def _packed(condition: Condition) -> str:
-    operand = condition.operand
-    if condition.op in (Op.IN, Op.NOT_IN):
-        operand = sorted(operand, key=repr)
-    return json.dumps([condition.ref, condition.op.value, operand])
+def _load_operand(dumped: Any) -> Any:
+    if isinstance(dumped, dict):
+        return frozenset(map(_load_operand, dumped["set"]))
+    return tuple(map(_load_operand, dumped)) if isinstance(dumped, list) else dumped
 
 
-@lru_cache(maxsize=128)  # of up to a frame's length
-def _unpacked(text: str) -> tuple[str, Predicate, dict[str, FieldSpec]]:
-    ref, op, operand = json.loads(text)
-    match Op(op):
-        case Op.IN | Op.NOT_IN:
-            operand = frozenset((kind, inner) for kind, inner in operand)
-        case Op.CONTAINS:
-            operand = (tuple(operand[0]), operand[1])
-        case Op.GT | Op.GTE | Op.LT | Op.LTE:
-            operand = tuple(operand)
-    condition = Condition(tuple(ref), Kind.JSON, Op(op), operand)
-    return ref[0], compile_node(condition), {ref[0]: FieldSpec(ref[0], Kind.JSON)}
+@lru_cache(maxsize=128)  # few, as each may be as long as a frame
+def _load_condition(dumped: str) -> tuple[str, Predicate, dict[str, FieldSpec]]:
+    """Return the field's name, the predicate, and the schema for its row."""
+    path, name, operand = json.loads(dumped)
+    operator = OPERATORS[name]
+    assert isinstance(operator, Operator)
+    condition = Condition(tuple(path), Kind.JSON, operator, _load_operand(operand))
+    return path[0], compile_node(condition), {path[0]: FieldSpec(path[0], Kind.JSON)}
 
 
-def _json_matches(column: str | None, packed: str) -> bool:
-    name, matches, schema = _unpacked(packed)
+def _json_matches(column: str | None, dumped: str) -> bool:
+    name, matches, schema = _load_condition(dumped)
     value = None if column is None else json.loads(column)
     return matches(Row({name: value}, schema))
 
@@ -206,7 +292,7 @@ def _fold(text: Any) -> str | None:
     return None if text is None else fold(str(text))
 
 
-def _on_connection(connection: Any, **kwargs: Any) -> None:
+def _add_functions(connection: Any, **kwargs: Any) -> None:
     if connection.vendor == "sqlite":
         create = connection.connection.create_function
         create("realtime_fold", 1, _fold, deterministic=True)
@@ -214,8 +300,8 @@ def _on_connection(connection: Any, **kwargs: Any) -> None:
 
 
 def connect() -> None:
-    """Give SQLite's connections what filters call there, those that are open already too."""
-    connection_created.connect(_on_connection, dispatch_uid="django_cocobase_realtime.filters")
+    """Add the functions that filters call to each SQLite connection, also to those open now."""
+    connection_created.connect(_add_functions, dispatch_uid="django_cocobase_realtime.filters")
     for connection in connections.all(initialized_only=True):
         if connection.connection is not None:
-            _on_connection(connection)
+            _add_functions(connection)

@@ -1,4 +1,4 @@
-"""The rooms of a project as one identity may see them."""
+"""The rooms of a project that an identity may see."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ..pubsub.broker import broker
 
 
 def visible_rooms(identity: Identity) -> list[RoomListing]:
-    """Rooms that the identity may join, with the members that it may see. Uses the database.
+    """Return the rooms that an identity may join, with the members that it may see.
 
-    Whoever is gone by now is told to have left.
+    Uses the database. Members whose time is over are removed first.
     """
-    for move in get_backend().expire():
-        broker.publish(move)
-    found = []
-    for each in get_backend().list_rooms(identity.project):
-        room = room_registry.find(each.name)
-        grant = None if room is None else room.grant(identity, each.name)
+    for change in get_backend().expire():
+        broker.publish(change)
+    listings = []
+    for listing in get_backend().list_rooms(identity.project):
+        room = room_registry.find(listing.name)
+        grant = None if room is None else room.grant(identity, listing.name)
         if grant is not None:
-            found.append(each if grant.can_see_members else _without_members(each))
-    return found
+            listings.append(listing if grant.can_see_members else _without_members(listing))
+    return listings
 
 
 def _without_members(listing: RoomListing) -> RoomListing:
-    """How many there are, but not who; whoever opened it was one of them."""
+    """Leave the number of participants, but not who they are; the creator is one of them."""
     return replace(listing, info=replace(listing.info, created_by=""), members=())

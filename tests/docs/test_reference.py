@@ -23,7 +23,7 @@ from django_cocobase_realtime.declarations.collection import OPTIONS as COLLECTI
 from django_cocobase_realtime.declarations.collection import Collection
 from django_cocobase_realtime.declarations.room import OPTIONS as ROOM_OPTIONS
 from django_cocobase_realtime.declarations.room import Room
-from django_cocobase_realtime.filters.keys import OPERATORS
+from django_cocobase_realtime.filters.operators import OPERATORS
 from django_cocobase_realtime.log.recovery import REASONS
 from django_cocobase_realtime.wire import frames
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode

@@ -113,6 +113,7 @@ BEYOND = {
     "float": st.sampled_from([1e300, -0.0, 0.30000000000000004]),
     "id": st.sampled_from([0, 1, 2, 2**70]),
 }
+EQUALITY = ["eq", "ne", "in", "notin", "isnull"]
 ORDERED = ["gt", "gte", "lt", "lte"]
 TEXTUAL = ["contains", "icontains", "startswith", "endswith"]
 PATHS = ["json", "json.a", "json.a.c", "json.0", "json.a_gt", "json.b"]
@@ -143,7 +144,7 @@ def conditions(draw):
     path = draw(st.sampled_from(["", "", "", *PATHS]))
     name = path or draw(st.sampled_from(sorted({*VALUES, *BEYOND} - {"json"})))
     base = name.partition(".")[0]
-    operators = ["eq", "ne", "in", "notin", "isnull"]
+    operators = [*EQUALITY]
     values = json_scalars if base == "json" else operand(base)
     if base == "json":
         operators += ["contains", *ORDERED, *TEXTUAL, "between"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_cocobase_realtime.filters import FieldSpec, FilterIndex, Kind, Row, parse
-from django_cocobase_realtime.filters.index.intervals import Ranges, position
+from django_cocobase_realtime.filters.index.intervals import IntervalIndex, to_float
 
 places = st.one_of(
     st.floats(allow_nan=False), st.integers(-10, 10).map(float), st.sampled_from([0.1, 1e300])
@@ -17,7 +17,7 @@ places = st.one_of(
 
 @given(st.lists(st.tuples(places, places, st.booleans()), max_size=30), places)
 def test_what_holds_the_value_is_found(drawn, value):
-    ranges = Ranges()
+    ranges = IntervalIndex()
     kept = {}
     for number, (low, high, goes) in enumerate(drawn):
         ranges.add(number, low, high)
@@ -26,7 +26,7 @@ def test_what_holds_the_value_is_found(drawn, value):
     for number, (low, high, goes) in enumerate(drawn):
         if goes:
             ranges.discard(number, low, high)
-    found = ranges.around(value)
+    found = ranges.containing(value)
     assert len(found) == len(set(found))
     holding = {number for number, (low, high) in kept.items() if low <= value <= high}
     assert holding == set(found)
@@ -54,7 +54,7 @@ def test_an_event_asks_only_ranges_near_it():
     assert len(index.candidates(row)) < 10
     for name, each in parsed.items():
         index.discard(name, each)
-    assert index._ranges == {}
+    assert index._intervals == {}
 
 
 def test_a_value_that_all_ask_for_is_no_place_to_stand():
@@ -102,9 +102,9 @@ def test_bounds_are_as_sharp_as_the_predicate(kind):
 
 
 def test_only_what_has_a_place_on_a_line():
-    assert position(True) is None
-    assert position("5") is None
-    assert position(("text", "5")) is None
-    assert position(("number", 5)) == 5.0
-    assert position(10**400) == math.inf
-    assert position(-(10**400)) == -math.inf
+    assert to_float(True) is None
+    assert to_float("5") is None
+    assert to_float(("text", "5")) is None
+    assert to_float(("number", 5)) == 5.0
+    assert to_float(10**400) == math.inf
+    assert to_float(-(10**400)) == -math.inf

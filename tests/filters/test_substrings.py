@@ -4,20 +4,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_cocobase_realtime.filters import FieldSpec, FilterIndex, Kind, Row, parse
-from django_cocobase_realtime.filters.index.substrings import MANY, Texts
+from django_cocobase_realtime.filters.index.substrings import MAX_SEARCHED, SubstringIndex
 
 needles = st.text("abcß\U0001f600", max_size=5)
 
 
 @given(st.lists(st.tuples(needles, st.booleans()), max_size=30), st.text("abcß\U0001f600"))
 def test_what_occurs_is_found_and_what_is_gone_is_not(drawn, text):
-    texts = Texts()
+    texts = SubstringIndex()
     grams = [texts.add(number, needle) for number, (needle, _) in enumerate(drawn)]
     kept = {number: needle for number, (needle, goes) in enumerate(drawn) if not goes}
     for number, gram in enumerate(grams):
         if number not in kept:
             texts.discard(number, gram)
-    found = texts.within(text)
+    found = texts.occurring_in(text)
     assert len(found) == len(set(found))
     assert {n for n, needle in kept.items() if needle in text} <= set(found) <= set(kept)
     for number in kept:
@@ -42,12 +42,14 @@ def test_an_event_asks_only_needles_that_may_occur():
     parsed = {name: parse(each, SCHEMA) for name, each in asked.items()}
     for name, each in parsed.items():
         index.add(name, each)
-    assert sum(len(grams) for grams in index._texts["title",]._grams.values()) > MANY
+    assert (
+        sum(len(grams) for grams in index._substrings["title",]._trigrams.values()) > MAX_SEARCHED
+    )
     row = Row({"title": "Post of class 00077.", "project": "default"}, SCHEMA)
     assert set(index.matching(row)) == {77, "start", "end", "short", "any"}
     assert len(index.candidates(row)) < 40
     assert index.matching(Row({"title": None, "project": "default"}, SCHEMA)) == []
     for name, each in parsed.items():
         index.discard(name, each)
-    assert index._texts == {}
+    assert index._substrings == {}
     assert index._buckets == {}

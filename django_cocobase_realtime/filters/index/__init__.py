@@ -1,1 +1,1 @@
-"""Finds the filters that may match a row without trying all of them."""
+"""The index: finds the filters that may match a row without trying all of them."""

@@ -1,4 +1,9 @@
-"""What a filter requires of every row that it matches: a range of a number, a text that occurs."""
+"""Constraints that a filter puts on every row: an interval of a value, or a substring of a text.
+
+They are read from the filter's root, or from the parts of a conjunction at the root:
+``{"views": {"gte": 10, "lt": 20}, "title_contains": "news"}`` requires ``views`` to be in [10, 20)
+and ``title`` to contain "news".
+"""
 
 from __future__ import annotations
 
@@ -6,66 +11,75 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..nodes import And, Condition, Node, Op, all_of
+from ..nodes import And, Condition, Node, all_of
 from ..schema import Ref
-from .intervals import HIGHEST, LOWEST, exact, position
+from .intervals import HIGHEST, LOWEST, is_exact, to_float
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A range that every row must lie in, both bounds included."""
+class Interval:
+    """An interval of a value as a float, bounds included."""
 
     ref: Ref
+    # may be infinite
     low: float
     high: float
 
 
-def _parts(node: Node) -> Iterable[Node]:
-    """What must hold, each."""
-    return node.parts if isinstance(node, And) else (node,)
-
-
-def span_of(node: Node) -> Span | None:
-    """The narrowest range that every row must lie in; None where there is none."""
+def required_interval(node: Node) -> Interval | None:
+    """Return the narrowest interval that every matching row's value is in, or None."""
     bounds: dict[Ref, tuple[float, float]] = {}
-    for part in _parts(node):
-        if not isinstance(part, Condition) or part.op not in _BOUNDS:
+    for part in _conjuncts(node):
+        if not isinstance(part, Condition) or (bound := part.operator.bound) is None:
             continue
-        place = position(part.operand)
-        if place is None:
+        limit = to_float(part.operand)
+        if limit is None:
             continue
-        if part.op in _BEYOND and exact(part.operand):
-            place = math.nextafter(place, _BEYOND[part.op])
-        low, high = bounds.get(part.ref, _OPEN)
-        upper = part.op in (Op.LT, Op.LTE)
-        bounds[part.ref] = (low, min(high, place)) if upper else (max(low, place), high)
-    found = [Span(ref, *bound) for ref, bound in bounds.items() if bound != _OPEN]
-    return min(found, key=lambda span: span.high - span.low) if found else None
+        if bound.strict and is_exact(part.operand):
+            limit = math.nextafter(limit, LOWEST if bound.upper else HIGHEST)
+        low, high = bounds.get(part.ref, _UNBOUNDED)
+        bounds[part.ref] = (low, min(high, limit)) if bound.upper else (max(low, limit), high)
+    intervals = [
+        Interval(ref, low, high) for ref, (low, high) in bounds.items() if (low, high) != _UNBOUNDED
+    ]
+    if not intervals:
+        return None
+    return min(intervals, key=lambda interval: interval.high - interval.low)
 
 
-def beside(node: Node, span: Span) -> Node:
-    """What is left to be asked of a row in the span: bounds that are exact are kept already."""
+def residual(node: Node, interval: Interval) -> Node:
+    """Return what must still be tested of a row whose value is in the required interval.
+
+    The interval includes the exact bounds of the value, so these are left out.
+    """
     return all_of(
         part
-        for part in _parts(node)
+        for part in _conjuncts(node)
         if not isinstance(part, Condition)
-        or part.ref != span.ref
-        or part.op not in _BOUNDS
-        or not exact(part.operand)
+        or part.ref != interval.ref
+        or part.operator.bound is None
+        or not is_exact(part.operand)
     )
 
 
-def needle_of(node: Node) -> tuple[Ref, str] | None:
-    """The longest text that every row must have, without its case; None where there is none."""
-    found = [
-        (part.ref, str(part.operand))
-        for part in _parts(node)
-        if isinstance(part, Condition) and part.op in _TEXTUAL and isinstance(part.operand, str)
+def required_substring(node: Node) -> tuple[Ref, str] | None:
+    """Return the longest folded text that every matching row's text contains, or None.
+
+    The text is returned with the reference to the value that contains it.
+    """
+    substrings = [
+        (part.ref, part.operand)
+        for part in _conjuncts(node)
+        if isinstance(part, Condition)
+        and part.operator.substring
+        and isinstance(part.operand, str)  # not so for `contains` on JSON
     ]
-    return max(found, key=lambda each: len(each[1])) if found else None
+    return max(substrings, key=lambda pair: len(pair[1])) if substrings else None
 
 
-_BOUNDS = frozenset({Op.GT, Op.GTE, Op.LT, Op.LTE})
-_BEYOND = {Op.GT: HIGHEST, Op.LT: LOWEST}
-_OPEN = (LOWEST, HIGHEST)
-_TEXTUAL = frozenset({Op.CONTAINS, Op.STARTS_WITH, Op.ENDS_WITH})
+def _conjuncts(node: Node) -> Iterable[Node]:
+    """Return the nodes that must all match."""
+    return node.parts if isinstance(node, And) else (node,)
+
+
+_UNBOUNDED = (LOWEST, HIGHEST)

@@ -1,10 +1,14 @@
-"""The third face of a filter: finds the filters that may match a row, without asking the others.
+"""The index backend: finds the filters that match a row, without testing all the others.
 
-Each filter stands at places, equalities of which every row that it matches has at least one:
-``status = published`` stands at one, ``status in (a, b)`` at two, a conjunction where its most
-telling part does, a disjunction at all places of its parts. What has no such place
-stands by a range of numbers or moments, where it has one (``ranges``), or by a text that must
-occur (``texts``). What has none of these (negations alone) is asked for every row.
+Each filter is stored in one of four ways, with the part of it that is still to be tested:
+
+- under index keys, values of which every matching row has one: ``status = "a"`` is stored under
+  one key, ``status in ("a", "b")`` under two, a conjunction under the keys of its most selective
+  part, a disjunction under the keys of all its parts
+- by an interval of a number, date or datetime (``intervals``)
+- by a substring of a text (``substrings``)
+- if it requires none of these, as a negation does, in a list of filters that every row is tested
+  with
 """
 
 from __future__ import annotations
@@ -15,60 +19,67 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ...utils.small_set import SmallSet, add_to, added, items, length, remove_from, removed
-from ..nodes import ALWAYS, And, Condition, Filter, Node, Op, Or, Place, all_of
-from ..predicate import Predicate, compile_node
-from ..row import Row
+from ..filter import Filter
+from ..nodes import ALWAYS, And, Condition, Node, Or, all_of
+from ..predicate import compile_node
+from ..row import Predicate, Row
 from ..schema import Ref
-from .constraints import Span, beside, needle_of, span_of
-from .intervals import Ranges, position
-from .substrings import Texts
+from .constraints import Interval, required_interval, required_substring, residual
+from .intervals import IntervalIndex, to_float
+from .substrings import SubstringIndex
 
 T = TypeVar("T", bound=Hashable)
 
-CROWDED = 16  # neighbours at one's places beyond which a range or a text is better
+MAX_BUCKET_SIZE = 16
+"""Filters already stored under a filter's keys above which an interval or substring is better."""
+
+IndexKey = tuple[Ref, Hashable]
+"""A value in a row: ``(("status",), "published")``."""
+
+Equalities = tuple[Condition, ...]
+"""Conditions with ``in``, of which every matching row fulfils one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Gram:
-    """Characters that every row's text must have."""
+class Trigram:
+    """Up to three characters that occur in every matching row's text."""
 
     ref: Ref
     text: str
 
 
-Equalities = tuple[Condition, ...]
-"""Of which every row must hold one."""
-
-
 class _Entry(Generic[T]):
-    """A filter, its items, where it stands (None: everywhere), and what is left to be asked there.
+    """A filter in the index, with its items."""
 
-    ``test`` is None where nothing is left. Filters of which the same is left share it.
-    """
-
-    __slots__ = ("filter", "items", "stands", "test")
+    __slots__ = ("filter", "items", "position", "test")
 
     def __init__(self, filter: Filter) -> None:
         self.filter = filter
         self.items: SmallSet[T] = None
-        self.stands: Equalities | Span | Gram | None = None
+        # what the filter is stored under; None if every row is tested
+        self.position: Equalities | Interval | Trigram | None = None
+        # tests rows that are found at the position, None if they all match; entries with equal
+        # tests mostly share one function
         self.test: Predicate | None = None
 
 
 class FilterIndex(Generic[T]):
-    """Items by their filter; items of one filter are found, and judged, together.
+    """Items by their filter. Items with equal filters are found, and tested, together.
 
-    The cost of ``matching`` grows with what it yields, with the number of distinct fields that
-    filters stand at, and with the number of distinct filters that stand nowhere.
+    The cost of `matching` grows with the number of items returned, of distinct fields that filters
+    are stored under, and of distinct filters that every row is tested with.
     """
 
     def __init__(self) -> None:
         self._entries: dict[Filter, _Entry[T]] = {}
-        self._everywhere: dict[_Entry[T], None] = {}
+        # entries without a position, in order
+        self._unindexed: dict[_Entry[T], None] = {}
+        # entries by index key
         self._buckets: dict[Ref, dict[Hashable, SmallSet[_Entry[T]]]] = {}
-        self._taken: Counter[Ref] = Counter()  # places, each as often as somebody stands there
-        self._ranges: dict[Ref, Ranges[_Entry[T]]] = {}
-        self._texts: dict[Ref, Texts[_Entry[T]]] = {}
+        # entries in the buckets of a field, counted once per key
+        self._key_counts: Counter[Ref] = Counter()
+        self._intervals: dict[Ref, IntervalIndex[_Entry[T]]] = {}
+        self._substrings: dict[Ref, SubstringIndex[_Entry[T]]] = {}
 
     def __len__(self) -> int:
         return sum(length(entry.items) for entry in self._entries.values())
@@ -77,37 +88,40 @@ class FilterIndex(Generic[T]):
         return bool(self._entries)
 
     def add(self, item: T, filter: Filter) -> None:
-        """Put an item in, once for each filter."""
+        """Add an item with its filter. It may be added with several filters."""
         entry = self._entries.get(filter)
         if entry is None:
-            entry = self._entries[filter] = self._stand(filter)
+            entry = self._entries[filter] = self._insert(filter)
         entry.items = added(entry.items, item)
 
     def discard(self, item: T, filter: Filter) -> None:
-        """Take an item out of a filter; nothing where it is not in."""
+        """Remove an item from a filter, if it is there."""
         entry = self._entries.get(filter)
         if entry is None:
             return
         entry.items = removed(entry.items, item)
         if entry.items is None:
             del self._entries[filter]
-            self._leave(entry)
+            self._remove(entry)
 
-    def known(self, filter: Filter) -> Filter | None:
-        """The equal filter that is in already, None where there is none."""
+    def find_equal(self, filter: Filter) -> Filter | None:
+        """Return the filter in the index that equals this one, or None.
+
+        To keep one object of many equal ones.
+        """
         entry = self._entries.get(filter)
         return None if entry is None else entry.filter
 
     def matching(self, row: Row) -> list[T]:
-        """Items whose filter matches the row, each once a filter."""
+        """Return the items whose filter matches the row, each once per filter."""
         found: list[T] = []
-        last: Predicate | None = None
-        holds = True
+        last_test: Predicate | None = None
+        matches = True
         for entry in self._candidates(row):
-            if entry.test is not last:  # neighbours mostly leave the same to be asked
-                last = entry.test
-                holds = last is None or last(row)
-            if holds:
+            if entry.test is not last_test:  # adjacent entries mostly share their test
+                last_test = entry.test
+                matches = last_test is None or last_test(row)
+            if matches:
                 items = entry.items
                 if isinstance(items, dict):
                     found += items
@@ -116,11 +130,11 @@ class FilterIndex(Generic[T]):
         return found
 
     def candidates(self, row: Row) -> list[Filter]:
-        """Filters that are asked about the row, each once; never misses one that matches."""
+        """Return the filters that `matching` tests, each once: all that match, and some others."""
         return [entry.filter for entry in self._candidates(row)]
 
     def _candidates(self, row: Row) -> list[_Entry[T]]:
-        found = list(self._everywhere)
+        found = list(self._unindexed)
         buckets = [
             bucket
             for ref, by_value in self._buckets.items()
@@ -128,109 +142,124 @@ class FilterIndex(Generic[T]):
         ]
         if len(buckets) == 1:
             found += items(buckets[0])
-        elif buckets:  # a filter may stand at places of several fields
+        elif buckets:  # a disjunction may be in buckets of several fields
             found += dict.fromkeys(entry for bucket in buckets for entry in items(bucket))
-        for ref, ranges in self._ranges.items():
-            place = position(row.get(ref))
-            if place is not None:
-                found += ranges.around(place)
-        for ref, texts in self._texts.items():
+        for ref, intervals in self._intervals.items():
+            value = to_float(row.get(ref))
+            if value is not None:
+                found += intervals.containing(value)
+        for ref, substrings in self._substrings.items():
             text = row.folded(ref)
             if text is not None:
-                found += texts.within(text)
+                found += substrings.occurring_in(text)
         return found
 
-    def _stand(self, filter: Filter) -> _Entry[T]:
-        """An entry for the filter, put where it has few neighbours."""
+    def _insert(self, filter: Filter) -> _Entry[T]:
+        """Store a filter at the most selective position that it allows, and return its entry."""
         root = filter.root
         entry: _Entry[T] = _Entry(filter)
-        equalities, rest = self._choose(root)
-        if equalities is not None and sum(map(self._crowd, _places(equalities))) <= CROWDED:
-            self._put(entry, equalities)
-        elif (span := span_of(root)) is not None:
-            # a value that everybody asks for tells nobody apart
-            entry.stands, rest = span, beside(root, span)
-            self._ranges.setdefault(span.ref, Ranges()).add(entry, span.low, span.high)
-        elif (needle := needle_of(root)) is not None:
-            ref, text = needle
-            gram = self._texts.setdefault(ref, Texts()).add(entry, text)
-            entry.stands, rest = Gram(ref, gram), None
+        equalities, rest = self._find_equalities(root)
+        if (
+            equalities is not None
+            and sum(map(self._bucket_size, _index_keys(equalities))) <= MAX_BUCKET_SIZE
+        ):
+            self._insert_under_keys(entry, equalities)
+        elif (interval := required_interval(root)) is not None:
+            # preferred to a value that many filters ask for, as that one excludes few filters
+            entry.position, rest = interval, residual(root, interval)
+            intervals = self._intervals.setdefault(interval.ref, IntervalIndex())
+            intervals.add(entry, interval.low, interval.high)
+        elif (required := required_substring(root)) is not None:
+            ref, substring = required
+            substrings = self._substrings.setdefault(ref, SubstringIndex())
+            entry.position, rest = Trigram(ref, substrings.add(entry, substring)), None
         elif equalities is not None:
-            self._put(entry, equalities)
+            self._insert_under_keys(entry, equalities)
         else:
-            self._everywhere[entry] = None
+            self._unindexed[entry] = None
         if rest is None:
             entry.test = filter.matches
         elif rest != ALWAYS:
             entry.test = compile_node(rest)
         return entry
 
-    def _put(self, entry: _Entry[T], equalities: Equalities) -> None:
-        entry.stands = equalities
-        for ref, value in _places(equalities):
-            self._taken[ref] += 1
+    def _insert_under_keys(self, entry: _Entry[T], equalities: Equalities) -> None:
+        entry.position = equalities
+        for ref, value in _index_keys(equalities):
+            self._key_counts[ref] += 1
             add_to(self._buckets.setdefault(ref, {}), value, entry)
 
-    def _leave(self, entry: _Entry[T]) -> None:
-        match entry.stands:
+    def _remove(self, entry: _Entry[T]) -> None:
+        match entry.position:
             case None:
-                del self._everywhere[entry]
-            case Span(ref, low, high):
-                self._ranges[ref].discard(entry, low, high)
-                if not self._ranges[ref]:
-                    del self._ranges[ref]
-            case Gram(ref, gram):
-                self._texts[ref].discard(entry, gram)
-                if not self._texts[ref]:
-                    del self._texts[ref]
-            case stands:
-                for ref, value in _places(stands):
-                    self._taken[ref] -= 1
+                del self._unindexed[entry]
+            case Interval(ref, low, high):
+                self._intervals[ref].discard(entry, low, high)
+                if not self._intervals[ref]:
+                    del self._intervals[ref]
+            case Trigram(ref, text):
+                self._substrings[ref].discard(entry, text)
+                if not self._substrings[ref]:
+                    del self._substrings[ref]
+            case equalities:
+                for ref, value in _index_keys(equalities):
+                    self._key_counts[ref] -= 1
                     buckets = self._buckets[ref]
                     remove_from(buckets, value, entry)
                     if not buckets:
-                        del self._buckets[ref], self._taken[ref]
+                        del self._buckets[ref], self._key_counts[ref]
 
-    def _choose(self, node: Node) -> tuple[Equalities | None, Node | None]:
-        """Equalities of a node, and what is left to be asked of a row found there.
+    def _find_equalities(self, node: Node) -> tuple[Equalities | None, Node | None]:
+        """Return a node's equalities, and what is still to be tested of a row that fulfils one.
 
-        None where it has none, empty where no row can match. The rest: None for all of the node,
-        ALWAYS for nothing.
+        The equalities are None if the node requires none, and empty if it matches no row. What is
+        to be tested is ALWAYS for nothing, and None for the whole node.
         """
         match node:
-            case Condition(op=Op.IN):
+            case Condition() if node.operator.equality:
                 return (node,), ALWAYS
             case And(parts):
-                choices = [(e, part) for part in parts if (e := self._choose(part)[0]) is not None]
+                choices = [
+                    (equalities, part)
+                    for part in parts
+                    if (equalities := self._find_equalities(part)[0]) is not None
+                ]
                 if not choices:
                     return None, None
-                equalities, chosen = min(choices, key=lambda choice: self._share(choice[0]))
+                equalities, chosen = min(choices, key=lambda choice: self._selectivity(choice[0]))
                 if not isinstance(chosen, Condition):
                     return equalities, None
                 return equalities, all_of(part for part in parts if part is not chosen)
             case Or(parts):
                 joined: Equalities = ()
                 for part in parts:
-                    of_part, _ = self._choose(part)
+                    of_part, _ = self._find_equalities(part)
                     if of_part is None:
                         return None, None
                     joined += of_part
                 return joined, None
         return None, None
 
-    def _crowd(self, place: Place) -> int:
-        ref, value = place
+    def _bucket_size(self, key: IndexKey) -> int:
+        ref, value = key
         return length(self._buckets.get(ref, {}).get(value))
 
-    def _share(self, equalities: Equalities) -> float:
-        """Of how many events these may hold, taking it that they are what filters ask for.
+    def _selectivity(self, equalities: Equalities) -> float:
+        """Estimate the share of rows that fulfil the equalities.
 
-        A value that nobody asked for yet is rare; one of a few that all ask for is not.
+        Assumes that rows have the values that filters ask for: a value that no filter asked for is
+        rare, one of a few that all filters ask for is not.
         """
-        places = _places(equalities)
-        return sum((1 + self._crowd(each)) / (self._taken[each[0]] + CROWDED) for each in places)
+        return sum(
+            (1 + self._bucket_size(key)) / (self._key_counts[key[0]] + MAX_BUCKET_SIZE)
+            for key in _index_keys(equalities)
+        )
 
 
-def _places(equalities: Equalities) -> list[Place]:
-    """Each once."""
-    return list(dict.fromkeys((each.ref, value) for each in equalities for value in each.operand))
+def _index_keys(equalities: Equalities) -> list[IndexKey]:
+    """Return the keys to store an entry under, each once."""
+    return list(
+        dict.fromkeys(
+            (condition.ref, value) for condition in equalities for value in condition.operand
+        )
+    )

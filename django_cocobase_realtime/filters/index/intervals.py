@@ -1,9 +1,11 @@
-"""Finds ranges around a value: which of many ``low <= x <= high`` may hold, without trying all.
+"""An index of intervals: finds those that contain a value, without trying all of them.
 
-Ranges stand by their lower bound, in classes of about the same width, so that only those whose
-lower bound lies within one width below the value can hold it. Half-open ranges are classes of
-their own. Works on positions, floats that keep the order of what they stand for; bounds are
-included. Where a bound is `exact`, what is found need not be asked again.
+Intervals are grouped by width, in powers of two, and sorted by their lower bound. So in each
+group only those can contain a value whose lower bound is at most one width below it. Intervals
+that are open at one end have groups of their own.
+
+Bounds and values are floats, see `to_float`, and bounds are included. If a bound is exact, see
+`is_exact`, the index decides it as the filter would.
 """
 
 from __future__ import annotations
@@ -17,13 +19,17 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-SLACK = 1 + 1e-9  # of a width: rounding must not hide a range that touches the value
+SLACK = 1 + 1e-9  # factor of a width, so that rounding hides no interval that touches the value
 LOWEST, HIGHEST = -math.inf, math.inf
-WIDEST = 2.0**1000
+MAX_WIDTH = 2.0**1000  # wider intervals count as open at the upper end
 
 
-def position(value: Any) -> float | None:
-    """A value's place on a line; None for one that has none (text, true and false)."""
+def to_float(value: Any) -> float | None:
+    """Return a float that sorts as the value does, or None if it has none (a text, a boolean).
+
+    Different values may have the same float: see `is_exact`. A datetime is its timestamp, a date
+    its ordinal. JSON numbers are given as ``("number", 5)``.
+    """
     match value:
         case bool() | None:
             return None
@@ -37,14 +43,14 @@ def position(value: Any) -> float | None:
         case date():
             return float(value.toordinal())
         case ("number", number):
-            return position(number)
+            return to_float(number)
     return None
 
 
-def exact(value: Any) -> bool:
-    """Whether what lies above this value, of its kind, also lies above it as a position.
+def is_exact(value: Any) -> bool:
+    """Return whether no other value of its kind has the same float.
 
-    Floats have each integer up to 2^53, and each microsecond of this century.
+    Floats can express each integer up to 2^53, and each microsecond of this century.
     """
     match value:
         case int() | float():
@@ -54,79 +60,88 @@ def exact(value: Any) -> bool:
         case date():
             return True
         case ("number", number):
-            return exact(number)
-    return False  # decimals have more digits
+            return is_exact(number)
+    return False  # decimals may have more digits than floats
 
 
 @dataclass(slots=True)
-class _Sorted(Generic[T]):
-    """Items in the order of their lower bounds, with their upper ones."""
+class _SortedIntervals(Generic[T]):
+    """Items with their intervals, sorted by lower bound."""
 
+    # three parallel lists
     lows: list[float] = field(default_factory=list)
     highs: list[float] = field(default_factory=list)
     items: list[T] = field(default_factory=list)
 
     def add(self, item: T, low: float, high: float) -> None:
-        place = bisect_right(self.lows, low)
-        self.lows.insert(place, low)
-        self.highs.insert(place, high)
-        self.items.insert(place, item)
+        index = bisect_right(self.lows, low)
+        self.lows.insert(index, low)
+        self.highs.insert(index, high)
+        self.items.insert(index, item)
 
     def discard(self, item: T, low: float) -> None:
-        place = bisect_left(self.lows, low)
-        while self.items[place] is not item:
-            place += 1
-        del self.lows[place], self.highs[place], self.items[place]
+        index = bisect_left(self.lows, low)
+        while self.items[index] is not item:
+            index += 1
+        del self.lows[index], self.highs[index], self.items[index]
 
-    def around(self, value: float, reach: float) -> list[T]:
-        first = bisect_left(self.lows, value - reach)
+    def containing(self, value: float, max_width: float) -> list[T]:
+        """Return the items whose interval contains the value; none is wider than ``max_width``."""
+        first = bisect_left(self.lows, value - max_width)
         last = bisect_right(self.lows, value)
-        holding = zip(self.highs[first:last], self.items[first:last], strict=True)
-        return [item for high, item in holding if high >= value]
+        reachable = zip(self.highs[first:last], self.items[first:last], strict=True)
+        return [item for high, item in reachable if high >= value]
 
 
-class Ranges(Generic[T]):
-    """Items by their range. Costs a search for each class of widths, and what may match."""
+class IntervalIndex(Generic[T]):
+    """Items by their interval.
+
+    A lookup costs a binary search per group of widths, and a comparison per interval that starts
+    at most one width below the value.
+    """
 
     def __init__(self) -> None:
-        self._classes: dict[int | None, _Sorted[T]] = {}
-        self._below: _Sorted[T] = _Sorted()  # with no lower bound, upside down
+        # by the exponent of the width; None for those without an upper bound
+        self._groups: dict[int | None, _SortedIntervals[T]] = {}
+        # without a lower bound: mirrored, so that the upper bound is the lower one
+        self._mirrored: _SortedIntervals[T] = _SortedIntervals()
 
     def __bool__(self) -> bool:
-        return bool(self._classes or self._below.lows)
+        return bool(self._groups or self._mirrored.lows)
 
     def add(self, item: T, low: float, high: float) -> None:
-        """Put an item in; either bound may be infinite."""
+        """Add an item with its interval. Either bound may be infinite."""
         if low == LOWEST:
-            self._below.add(item, -high, HIGHEST)
+            self._mirrored.add(item, -high, HIGHEST)
         else:
-            self._classes.setdefault(_width(low, high), _Sorted()).add(item, low, high)
+            group = self._groups.setdefault(_width_exponent(low, high), _SortedIntervals())
+            group.add(item, low, high)
 
     def discard(self, item: T, low: float, high: float) -> None:
-        """Take out an item that is in, with these bounds."""
+        """Remove an item that was added with this interval."""
         if low == LOWEST:
-            self._below.discard(item, -high)
+            self._mirrored.discard(item, -high)
             return
-        width = _width(low, high)
-        held = self._classes[width]
-        held.discard(item, low)
-        if not held.lows:
-            del self._classes[width]
+        exponent = _width_exponent(low, high)
+        group = self._groups[exponent]
+        group.discard(item, low)
+        if not group.lows:
+            del self._groups[exponent]
 
-    def around(self, value: float) -> list[T]:
-        """Items whose range holds the value."""
-        found = self._below.around(-value, math.inf) if self._below.lows else []
-        for width, held in self._classes.items():
-            reach = math.inf
-            if width is not None:
-                reach = math.ldexp(1.0, width) * SLACK + abs(value) * 1e-12
-            found += held.around(value, reach)
+    def containing(self, value: float) -> list[T]:
+        """Return the items whose interval contains the value."""
+        found = self._mirrored.containing(-value, math.inf) if self._mirrored.lows else []
+        for exponent, group in self._groups.items():
+            max_width = math.inf
+            if exponent is not None:
+                max_width = math.ldexp(1.0, exponent) * SLACK + abs(value) * 1e-12
+            found += group.containing(value, max_width)
         return found
 
 
-def _width(low: float, high: float) -> int | None:
-    """The class of a width: its power of two; None where it has no end that floats know."""
+def _width_exponent(low: float, high: float) -> int | None:
+    """Return the exponent of the least power of two above the width; None if it is too wide."""
     width = max(high - low, 0.0)
-    if not width <= WIDEST:
+    if not width <= MAX_WIDTH:  # infinite, or not a number
         return None
     return max(math.frexp(width)[1], -1000)

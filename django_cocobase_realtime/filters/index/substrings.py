@@ -1,7 +1,8 @@
-"""Finds texts within a text: which of many ``x contains "needle"`` may hold, without trying all.
+"""An index of substrings: finds those that may occur in a text, without trying all of them.
 
-Each needle stands at one of its grams, the three characters in a row that have the fewest
-neighbours; where those do not occur the needle cannot. What is found must still be asked.
+Each substring is stored under one of its trigrams, the one that the fewest others are stored
+under. A text that does not contain the trigram cannot contain the substring. A text that does
+must still be tested.
 """
 
 from __future__ import annotations
@@ -13,52 +14,61 @@ from ...utils.small_set import SmallSet, add_to, items, length, remove_from
 
 T = TypeVar("T", bound=Hashable)
 
-LENGTH = 3  # of a gram: two characters are shared by too many needles, four tell little more
-LOOKED = 64  # characters of a needle that are looked at for a place
-MANY = 200  # grams beyond which it is quicker to take the text apart than to search it for each
+# characters: too many substrings share two, and four tell hardly more of them apart than three
+TRIGRAM_LENGTH = 3
+# characters at the start of a substring whose trigrams are considered
+MAX_CONSIDERED = 64
+# trigrams up to which each is searched in the text; beyond, the text's own trigrams are looked up
+MAX_SEARCHED = 200
 
 
-class Texts(Generic[T]):
-    """Items by a text that must occur.
+class SubstringIndex(Generic[T]):
+    """Items by a substring.
 
-    Costs a look for each character of the text, or a search for each gram where these are few.
+    A lookup costs a hash lookup per character of the text, or a search in the text per trigram if
+    there are few trigrams.
     """
 
     def __init__(self) -> None:
-        self._grams: dict[
-            int, dict[str, SmallSet[T]]
-        ] = {}  # by length: short needles have short ones
+        # items by trigram, by its length: a substring of one or two characters has a shorter one
+        self._trigrams: dict[int, dict[str, SmallSet[T]]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._grams)
+        return bool(self._trigrams)
 
-    def add(self, item: T, needle: str) -> str:
-        """Put an item in. Returns where it stands, for ``discard``."""
-        size = min(LENGTH, len(needle))
-        at = self._grams.setdefault(size, {})
-        gram = min(_grams(needle[:LOOKED], size), key=lambda gram: length(at.get(gram)))
-        add_to(at, gram, item)
-        return gram
+    def add(self, item: T, substring: str) -> str:
+        """Add an item. Return the trigram that it is stored under, for `discard`."""
+        size = min(TRIGRAM_LENGTH, len(substring))
+        by_trigram = self._trigrams.setdefault(size, {})
+        trigram = min(
+            _trigrams(substring[:MAX_CONSIDERED], size),
+            key=lambda trigram: length(by_trigram.get(trigram)),
+        )
+        add_to(by_trigram, trigram, item)
+        return trigram
 
-    def discard(self, item: T, gram: str) -> None:
-        """Take out an item that stands there."""
-        at = self._grams[len(gram)]
-        remove_from(at, gram, item)
-        if not at:
-            del self._grams[len(gram)]
+    def discard(self, item: T, trigram: str) -> None:
+        """Remove an item that is stored under this trigram."""
+        by_trigram = self._trigrams[len(trigram)]
+        remove_from(by_trigram, trigram, item)
+        if not by_trigram:
+            del self._trigrams[len(trigram)]
 
-    def within(self, text: str) -> list[T]:
-        """Items whose text may occur in this one, each once; never misses one that does."""
+    def occurring_in(self, text: str) -> list[T]:
+        """Return the items whose substring may occur in the text, each once.
+
+        Includes every item whose substring does occur.
+        """
         found: list[T] = []
-        for size, at in self._grams.items():
-            if len(at) > MANY:
-                there = at.keys() & _grams(text, size)
+        for size, by_trigram in self._trigrams.items():
+            if len(by_trigram) > MAX_SEARCHED:
+                occurring = by_trigram.keys() & _trigrams(text, size)
             else:
-                there = {gram for gram in at if gram in text}
-            for gram in there:
-                found += items(at[gram])
+                occurring = {trigram for trigram in by_trigram if trigram in text}
+            for trigram in occurring:
+                found += items(by_trigram[trigram])
         return found
 
 
-def _grams(text: str, length: int) -> list[str]:
-    return [text[n : n + length] for n in range(len(text) - length + 1)]
+def _trigrams(text: str, size: int) -> list[str]:
+    return [text[start : start + size] for start in range(len(text) - size + 1)]

@@ -1,0 +1,66 @@
+"""The parsed filter that the rest of the app works with."""
+
+from __future__ import annotations
+
+from .nodes import ALWAYS, NEVER, Node, all_of, any_of, negate
+from .predicate import compile_node
+from .row import Predicate
+
+
+class Filter:
+    """A set of rows, given by a tree of conditions.
+
+    Immutable and hashable. Filters whose trees have equal `canonical` texts are equal.
+    """
+
+    __slots__ = ("_canonical", "_predicate", "root")
+
+    def __init__(self, root: Node = ALWAYS) -> None:
+        self.root = root
+        self._canonical = root.text()
+        self._predicate: Predicate | None = None
+
+    @property
+    def matches(self) -> Predicate:
+        """A function that returns whether a row is in the set.
+
+        Compiled when it is first needed: most filters in an index never need it.
+        """
+        if self._predicate is None:
+            self._predicate = compile_node(self.root)
+        return self._predicate
+
+    @classmethod
+    def everything(cls) -> Filter:
+        """Return a filter that matches every row."""
+        return cls(ALWAYS)
+
+    @classmethod
+    def nothing(cls) -> Filter:
+        """Return a filter that matches no row."""
+        return cls(NEVER)
+
+    def canonical(self) -> str:
+        """Return the canonical text, which is equal for equal filters on all servers."""
+        return self._canonical
+
+    def __and__(self, other: Filter) -> Filter:
+        """Return a filter for the rows that both filters match."""
+        return Filter(all_of((self.root, other.root)))
+
+    def __or__(self, other: Filter) -> Filter:
+        """Return a filter for the rows that either filter matches."""
+        return Filter(any_of((self.root, other.root)))
+
+    def __invert__(self) -> Filter:
+        """Return a filter for the rows that this one does not match."""
+        return Filter(negate(self.root))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Filter) and self._canonical == other._canonical
+
+    def __hash__(self) -> int:
+        return hash(self._canonical)
+
+    def __repr__(self) -> str:
+        return f"<Filter {self._canonical}>"

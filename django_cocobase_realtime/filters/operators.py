@@ -1,0 +1,239 @@
+"""The operators of filters: one entry each, read by the parser, the predicate and the index.
+
+A condition is made with an `Operator`. A `Shorthand` is a further name for conditions with
+existing operators: ``eq`` is ``in`` with one value, ``between`` is ``gte`` and ``lte``.
+
+To add an operator, describe it in the table at the end of this module, and its SQL in ``orm.SQL``.
+For example, an operator ``word`` for a whole word in a text, which the index may look for as a
+substring::
+
+    WORD = Operator("word", "text", TEXTUAL, _has_word, substring=True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterable
+from dataclasses import dataclass
+from operator import ge, gt, le, lt
+from typing import Any, Literal
+
+from .row import Predicate, Row
+from .schema import Kind, Ref
+
+OperandType = Literal[
+    "value", "ordered_value", "ordered_pair", "values", "text", "text_or_member", "boolean"
+]
+"""What an operator takes in a filter, and so which operand the parser makes of it.
+
+- ``value``: one value, such as 18 or "18" for an integer field. The operand is the coerced value.
+- ``ordered_value``: the same, but none of JSON's booleans, which have no order.
+- ``ordered_pair``: two of these, as [18, 65] or "18,65". The operand is a pair.
+- ``values``: any number of values, as [1, 2] or "1,2". The operand is `nodes.Values`.
+- ``text``: a text. The operand is the text without its case.
+- ``text_or_member``: the same, but for a JSON field a text, number or boolean. The operand there is
+  ``(tagged, folded)``: ``(("text", "A"), "a")`` for "A", ``(("number", 5), None)`` for 5.
+- ``boolean``: true, false, 1, 0 or one of these as a text. The operand is a bool.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldKinds:
+    """The kinds of fields that an operator is for."""
+
+    # for messages, as in "contains is for text"
+    label: str
+    kinds: frozenset[Kind]
+
+    def __contains__(self, kind: Kind) -> bool:
+        return kind in self.kinds
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How an operand bounds the values that it matches."""
+
+    # in SQL
+    sign: Literal[">", ">=", "<", "<="]
+    # whether values lie below the bound, not above it
+    upper: bool
+    # whether the bound itself is excluded
+    strict: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operator:
+    """How a condition compares a value with its operand.
+
+    A null or missing value matches no operator but ``isnull``.
+    """
+
+    # its name in filters and in the canonical text of conditions
+    name: str
+    operand: OperandType
+    kinds: FieldKinds
+    # makes the test of a row from a condition's ref, kind and operand
+    compile: Callable[[Ref, Kind, Any], Predicate]
+    # for the index: the value is one of the operand's values
+    equality: bool = False
+    # for the index: how the operand bounds the value
+    bound: Bound | None = None
+    # for the index: the value's text without its case contains the operand, if that is a text
+    substring: bool = False
+
+    def expand(self, operand: Any) -> Iterable[tuple[Operator, Any]]:
+        """Return the conditions to make of an operand."""
+        return ((self, operand),)
+
+    def __repr__(self) -> str:
+        return f"<Operator {self.name}>"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shorthand:
+    """A name in filters for conditions with other operators, which must all hold."""
+
+    # its name in filters
+    name: str
+    operand: OperandType
+    kinds: FieldKinds
+    # returns the conditions to make of an operand
+    expand: Callable[[Any], Iterable[tuple[Operator, Any]]]
+
+
+# Tests of a row. A test is compiled once per condition and runs for each row, so whatever can be
+# decided from the condition alone is decided outside the lambdas.
+
+
+def _is_in(ref: Ref, kind: Kind, values: Collection[Hashable]) -> Predicate:
+    if len(values) == 1:
+        (only,) = values
+        return lambda row: row.get(ref) == only
+    return lambda row: row.get(ref) in values
+
+
+def _is_not_in(ref: Ref, kind: Kind, values: Collection[Hashable]) -> Predicate:
+    if kind is Kind.JSON:
+        # an array or object has no comparable value, but is not null: it differs from all scalars
+        return lambda row: row.raw(ref) is not None and row.get(ref) not in values
+    return lambda row: (value := row.get(ref)) is not None and value not in values
+
+
+def _is_greater(ref: Ref, kind: Kind, bound: Any) -> Predicate:
+    if kind is Kind.JSON:
+        return _compares_in_json(ref, gt, bound)
+    return lambda row: (value := row.get(ref)) is not None and value > bound
+
+
+def _is_greater_or_equal(ref: Ref, kind: Kind, bound: Any) -> Predicate:
+    if kind is Kind.JSON:
+        return _compares_in_json(ref, ge, bound)
+    return lambda row: (value := row.get(ref)) is not None and value >= bound
+
+
+def _is_less(ref: Ref, kind: Kind, bound: Any) -> Predicate:
+    if kind is Kind.JSON:
+        return _compares_in_json(ref, lt, bound)
+    return lambda row: (value := row.get(ref)) is not None and value < bound
+
+
+def _is_less_or_equal(ref: Ref, kind: Kind, bound: Any) -> Predicate:
+    if kind is Kind.JSON:
+        return _compares_in_json(ref, le, bound)
+    return lambda row: (value := row.get(ref)) is not None and value <= bound
+
+
+def _compares_in_json(
+    ref: Ref, compare: Callable[[Any, Any], bool], bound: tuple[str, Any]
+) -> Predicate:
+    """Compare with JSON values of the bound's type; values of other types do not match."""
+    bound_type, bound_value = bound
+
+    def compares(row: Row) -> bool:
+        value = row.get(ref)
+        return value is not None and value[0] == bound_type and compare(value[1], bound_value)
+
+    return compares
+
+
+def _contains(ref: Ref, kind: Kind, operand: Any) -> Predicate:
+    if kind is Kind.JSON:
+        return _contains_in_json(ref, *operand)
+    return lambda row: (text := row.folded(ref)) is not None and operand in text
+
+
+def _contains_in_json(ref: Ref, member: tuple[str, Any], folded: str | None) -> Predicate:
+    """Find an equal member in an array; in a text, find the folded text."""
+
+    def contains(row: Row) -> bool:
+        value = row.raw(ref)
+        if isinstance(value, list):
+            return any(_is_json_scalar(each, member) for each in value)
+        text = row.folded(ref)
+        return folded is not None and text is not None and folded in text
+
+    return contains
+
+
+def _is_json_scalar(value: Any, tagged: tuple[str, Any]) -> bool:
+    """Return whether a JSON value equals the tagged one and has its type (true is not 1)."""
+    expected_type, expected = tagged
+    match value:
+        case bool():
+            return expected_type == "boolean" and value == expected
+        case int() | float():
+            return expected_type == "number" and value == expected
+        case str():
+            return expected_type == "text" and value == expected
+    return False
+
+
+def _starts_with(ref: Ref, kind: Kind, operand: str) -> Predicate:
+    return lambda row: (text := row.folded(ref)) is not None and text.startswith(operand)
+
+
+def _ends_with(ref: Ref, kind: Kind, operand: str) -> Predicate:
+    return lambda row: (text := row.folded(ref)) is not None and text.endswith(operand)
+
+
+def _is_null(ref: Ref, kind: Kind, expected: bool) -> Predicate:
+    return lambda row: (row.raw(ref) is None) is expected
+
+
+# The table.
+
+ANY = FieldKinds("all fields", frozenset(Kind))
+COMPARABLE = FieldKinds("values that can be compared", frozenset(Kind) - {Kind.OPAQUE})
+TEXTUAL = FieldKinds("text", frozenset({Kind.TEXT, Kind.ADDRESS, Kind.JSON}))
+
+ABOVE = Bound(">", upper=False, strict=True)
+AT_LEAST = Bound(">=", upper=False, strict=False)
+BELOW = Bound("<", upper=True, strict=True)
+AT_MOST = Bound("<=", upper=True, strict=False)
+
+IN = Operator("in", "values", COMPARABLE, _is_in, equality=True)
+NOT_IN = Operator("notin", "values", COMPARABLE, _is_not_in)
+GT = Operator("gt", "ordered_value", COMPARABLE, _is_greater, bound=ABOVE)
+GTE = Operator("gte", "ordered_value", COMPARABLE, _is_greater_or_equal, bound=AT_LEAST)
+LT = Operator("lt", "ordered_value", COMPARABLE, _is_less, bound=BELOW)
+LTE = Operator("lte", "ordered_value", COMPARABLE, _is_less_or_equal, bound=AT_MOST)
+CONTAINS = Operator("contains", "text_or_member", TEXTUAL, _contains, substring=True)
+STARTS_WITH = Operator("startswith", "text", TEXTUAL, _starts_with, substring=True)
+ENDS_WITH = Operator("endswith", "text", TEXTUAL, _ends_with, substring=True)
+IS_NULL = Operator("isnull", "boolean", ANY, _is_null)
+
+EQ = Shorthand("eq", "value", COMPARABLE, lambda value: [(IN, (value,))])
+NE = Shorthand("ne", "value", COMPARABLE, lambda value: [(NOT_IN, (value,))])
+ICONTAINS = Shorthand("icontains", "text_or_member", TEXTUAL, CONTAINS.expand)
+BETWEEN = Shorthand(
+    "between", "ordered_pair", COMPARABLE, lambda pair: [(GTE, pair[0]), (LTE, pair[1])]
+)
+
+OPERATORS: dict[str, Operator | Shorthand] = {
+    entry.name: entry
+    for entry in (
+        *(EQ, NE, GT, GTE, LT, LTE),
+        *(CONTAINS, ICONTAINS, STARTS_WITH, ENDS_WITH),
+        *(IN, NOT_IN, IS_NULL, BETWEEN),
+    )
+}
+"""All operators by their name in filters, in the order in which messages list them."""
