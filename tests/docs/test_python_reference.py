@@ -49,7 +49,7 @@ def public_methods(cls):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
-def test_signatures(function):
+def test_documented_signatures_are_those_of_the_code(function):
     name = function.__name__
     if name in ("Collection", "Room"):
         assert f"\n`{name}`\n" in TEXT
@@ -67,19 +67,19 @@ def test_signatures(function):
         ("Testing", public_methods(testing.RealtimeClient)),
     ],
 )
-def test_methods(title, methods):
+def test_methods_are_documented(title, methods):
     documented = re.findall(r"^ *\| `(?:await )?(\w+)\(", section("python.md", title), re.M)
     assert set(documented) == methods
 
 
-def test_permissions():
+def test_permission_classes_are_documented():
     classes = inspect.getmembers(permissions, inspect.isclass)
     own = {name for name, cls in classes if cls.__module__ == permissions.__name__}
     text = section("python.md", "Permissions")
     assert {name for name in own if f"`{name}`" not in text} == {"Combinable", "Combination"}
 
 
-def test_attributes_of_identities():
+def test_attributes_of_identities_are_documented():
     attributes = {name for name in dir(Identity) if not name.startswith("_")}
     text = section("python.md", "Identities")
     assert {name for name in attributes if f"`{name}" not in text} == set()

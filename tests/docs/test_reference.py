@@ -1,4 +1,4 @@
-"""The reference names everything that the code has: settings, frames, codes, checks, commands."""
+"""The reference documents all settings, frames, codes, checks and commands of the code."""
 
 import re
 import subprocess
@@ -62,7 +62,7 @@ def table(page, title, header=None):
     return {row[0]: row[1] for row in rows(page, title, header)}
 
 
-def test_settings():
+def test_settings_are_documented_with_defaults():
     documented = table("settings.md", None)
     assert set(documented) == set(OPTIONS)
     for name, option in OPTIONS.items():
@@ -70,7 +70,7 @@ def test_settings():
             assert documented[name].replace('"', "'") == repr(option.default)
 
 
-def test_options_of_collections():
+def test_collection_options_are_documented_with_defaults():
     documented = table("settings.md", "Options of collections")
     assert set(documented) == set(COLLECTION_OPTIONS)
     for name in (
@@ -86,52 +86,52 @@ def test_options_of_collections():
         assert documented[name] == repr(getattr(Collection, name))
 
 
-def test_options_of_rooms():
+def test_room_options_are_documented_with_defaults():
     documented = table("settings.md", "Options of rooms")
     assert documented == {name: repr(getattr(Room, name)) for name in ROOM_OPTIONS}
 
 
-def test_presence():
+def test_presence_options_are_documented_with_defaults():
     documented = table("settings.md", "Presence")
     settings = PresenceSettings()
     assert documented == {key: repr(getattr(settings, name)) for key, name in PRESENCE_KEYS.items()}
 
 
-def test_jwt():
+def test_jwt_options_are_documented_with_defaults():
     documented = table("settings.md", "JWT")
     assert set(documented) == set(JWT_KEYS)
     for key, name in JWT_KEYS.items():
         assert documented[key].replace('"', "'") == repr(getattr(JwtSettings(), name))
 
 
-def test_log():
+def test_log_options_are_documented_with_defaults():
     documented = table("settings.md", "Log")
     expected = {key: repr(getattr(LogSettings(), name)) for key, name in LOG_KEYS.items()}
     assert documented == expected
 
 
-def test_limits():
+def test_limits_are_documented_with_defaults():
     documented = table("settings.md", "Limits")
     assert documented == {f.name: repr(getattr(Limits(), f.name)) for f in fields(Limits)}
 
 
-def test_codes():
+def test_error_and_close_codes_are_documented():
     assert set(table("protocol.md", "Error codes")) == {code.value for code in ErrorCode}
     codes = table("protocol.md", "Close codes", "| code |")
     assert set(codes) == {str(int(code)) for code in CloseCode}
 
 
-def test_reasons_for_a_resync():
+def test_resync_reasons_are_documented():
     assert set(table("protocol.md", "Reasons for a resync")) == set(REASONS)
 
 
-def test_requests():
+def test_requests_are_documented():
     requests = table("protocol.md", "Requests", "| request |")
     assert [re.match(r"\[`(\w+)`\]", cell)[1] for cell in requests] == list(COMMAND_TYPES)
 
 
 @pytest.mark.parametrize("type", COMMAND_TYPES)
-def test_keys_of_requests(type):
+def test_keys_of_requests_are_documented(type):
     fields = msgspec.structs.fields(COMMAND_TYPES[type])
     required = {field.name: field.required for field in fields if field.name != "id"}
     documented = rows("protocol.md", type, "| key | type | default |") if required else []
@@ -163,16 +163,16 @@ def make_frames():
 
 
 @pytest.mark.parametrize("title", make_frames())
-def test_keys_of_frames(title):
+def test_keys_of_frames_are_documented(title):
     documented = table("protocol.md", title, "| key | type | meaning |")
     assert {"type", *documented} == set(make_frames()[title])
 
 
-def test_operators_of_filters():
+def test_filter_operators_are_documented():
     assert set(table("filters.md", "Operators")) == set(OPERATORS)
 
 
-def test_checks():
+def test_system_checks_are_documented_and_tested():
     package = ROOT / "django_cocobase_realtime" / "checks"
     source = "".join(path.read_text() for path in package.glob("*.py"))
     known = {f"E{int(n):03}" for n in re.findall(r"\berror\(\s*(\d+),", source)}
@@ -188,7 +188,7 @@ def test_checks():
     assert {id for id in known if id not in tested} == set()
 
 
-def test_commands():
+def test_commands_are_documented_with_options():
     own = {name for name, app in get_commands().items() if app == "django_cocobase_realtime"}
     text = (DOCS / "reference" / "commands.md").read_text()
     assert set(re.findall(r"^## (\w+)", text, re.M)) == own
@@ -204,13 +204,13 @@ def test_commands():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_links_lead_somewhere(page):
+def test_relative_links_exist(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
 
 
-def test_no_path_of_anybodys_machine():
+def test_no_file_contains_a_path_of_a_developers_machine():
     names = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.split()
