@@ -203,6 +203,16 @@ def test_commands_are_documented_with_options():
                     assert flag in ("-h", "--help") or f"`{flag}`" in part, flag
 
 
+def test_places_named_in_contributing_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    cells = re.findall(r"^\| .+ \| (.+) \|$", text, re.M)
+    places = re.findall(r"`([\w/]+(?:/|\.py))`|`(tests/[\w/]+)`", "\n".join(cells))
+    package = ROOT / "django_cocobase_realtime"
+    assert len(places) > 20
+    for inside, outside in places:
+        assert (package / inside if inside else ROOT / outside).exists(), inside or outside
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_relative_links_exist(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
