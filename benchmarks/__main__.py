@@ -1,10 +1,10 @@
-"""All benchmarks, or those that are named, in sizes that end in time; then the page.
+"""Run all benchmarks, or the named ones, in small sizes; then write ``docs/benchmarks.md``.
 
     python -m benchmarks                     # about ten minutes
     python -m benchmarks fanout filtered
 
-The same as each by its own name (``python -m benchmarks.fanout --help``), with fewer rounds.
-Exits 1 where one of them failed: a delivery lost, repeated or misdirected.
+Each can be run alone in larger sizes (``python -m benchmarks.fanout --help``). Exits with 1 if a
+benchmark fails, for example because a delivery was lost, duplicated or misdirected.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import subprocess
 import sys
 import time
 
-from benchmarks.common import say
+from benchmarks.common import print_line
 
-ALL: dict[str, list[str]] = {
+BENCHMARKS: dict[str, list[str]] = {
     "fanout": ["--rounds", "3", "--seconds", "0.4"],
     "filtered": ["--rounds", "3", "--seconds", "0.4"],
     "steady_rate": ["--rounds", "2", "--seconds", "4"],
@@ -25,31 +25,33 @@ ALL: dict[str, list[str]] = {
     "processes": [],
     "save_cost": [],
 }
-LONGEST = 600  # seconds that one may take
+TIMEOUT_SECONDS = 600  # of one benchmark
 
 
 def main(names: list[str]) -> int:
     failed = []
-    for name in names or list(ALL):
-        say(f"\n=== {name}")
+    for name in names or list(BENCHMARKS):
+        print_line(f"\n=== {name}")
         began = time.monotonic()
-        command = [sys.executable, "-m", f"benchmarks.{name}", *ALL[name]]
+        command = [sys.executable, "-m", f"benchmarks.{name}", *BENCHMARKS[name]]
         with subprocess.Popen(command) as process:
             try:
-                code = process.wait(LONGEST)
+                code = process.wait(TIMEOUT_SECONDS)
             except subprocess.TimeoutExpired:
-                process.terminate()  # not kill: it has servers to end
+                process.terminate()  # not kill: the benchmark must stop its servers
                 code = -1
-        say(f"=== {name} took {time.monotonic() - began:.0f} s")
+        print_line(f"=== {name} took {time.monotonic() - began:.0f} s")
         if code:
             failed.append(name)
     subprocess.run([sys.executable, "-m", "benchmarks.report"], check=True)
     if failed:
-        say(f"failed: {', '.join(failed)}")
+        print_line(f"failed: {', '.join(failed)}")
     return int(bool(failed))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*ALL, []], metavar="NAME", help=", ".join(ALL))
+    parser.add_argument(
+        "names", nargs="*", choices=[*BENCHMARKS, []], metavar="NAME", help=", ".join(BENCHMARKS)
+    )
     sys.exit(main(parser.parse_args().names))

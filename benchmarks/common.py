@@ -1,4 +1,4 @@
-"""A database and settings for the commands in this folder: all their own, all temporary."""
+"""Temporary databases and settings, and output, for the benchmarks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 
 def set_up(database: str, settings: str = "tests.settings") -> None:
-    """Django with the test project, on a fresh and migrated database: sqlite or postgres."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended too
+    """Set up Django with the test project on a new, migrated database: sqlite or postgres."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are stopped too
     os.environ["DJANGO_SETTINGS_MODULE"] = settings
     os.environ.setdefault("REALTIME_TEST_FOLDER", tempfile.mkdtemp(prefix="realtime-bench-"))
     if database == "postgres":
@@ -28,10 +28,10 @@ def set_up(database: str, settings: str = "tests.settings") -> None:
     call_command("migrate", verbosity=0)
 
 
-def each_database(module: str) -> list[dict[str, Any]]:
-    """Run a command of this folder once a database, in a process of its own; its rows.
+def run_for_each_database(module: str) -> list[dict[str, Any]]:
+    """Run a benchmark once per database, in another process, and return its rows.
 
-    It prints them as JSON in its last line. Exits where it fails.
+    The benchmark prints its rows as JSON on its last line. Exit if it fails.
     """
     rows: list[dict[str, Any]] = []
     for database in ("sqlite", "postgres"):
@@ -43,14 +43,14 @@ def each_database(module: str) -> list[dict[str, Any]]:
                 if line.startswith("[{"):
                     rows += json.loads(line)
                 else:
-                    say(line.rstrip())
+                    print_line(line.rstrip())
         if process.returncode:
             sys.exit(process.returncode)
     return rows
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """By nearest rank."""
+    """Return the percentile by nearest rank."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
@@ -59,6 +59,6 @@ def median(values: Iterable[float]) -> float:
     return statistics.median(values)
 
 
-def say(*words: object) -> None:
+def print_line(*words: object) -> None:
     print(*words, flush=True)
     sys.stdout.flush()

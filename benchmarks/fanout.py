@@ -1,12 +1,12 @@
-"""One event to everybody: server CPU µs a delivery, ours and its peers' in one run.
+"""One event to all subscribers: server CPU µs per delivery, compared with peers in one run.
 
     python -m benchmarks.fanout                          # all
     python -m benchmarks.fanout --server uvicorn --subscribers 1000 --rows realtime raw_asgi
 
-A closed loop: the next event once all have the last. "burst": 50 events at once. Each of our
-subscribers has a user, a filter and a permission's mandatory filter of its own, a cursor and a
-bounded queue. ~250 bytes a document, no permessage-deflate anywhere. Exits 1 where something was
-lost, repeated or misdirected by us.
+A closed loop: the next event is sent when all subscribers have received the last one. "burst" rows
+send 50 events at once. Each realtime subscriber has its own user, filter, mandatory filter of the
+permission, cursor and bounded queue. Documents have about 250 bytes; nothing is compressed. Exits
+with 1 if a realtime delivery was lost, duplicated or misdirected.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import sys
 from typing import Any
 
 from benchmarks import results, targets
-from benchmarks.common import say, set_up
-from benchmarks.measure import Bench, faults, run
+from benchmarks.common import print_line, set_up
+from benchmarks.measure import Bench, count_faults, run
 
 BURST = 50
 SIZES = (1000, 3000)
@@ -40,11 +40,11 @@ ROWS = (
     *("socketio", "socketio burst", "broadcast", "broadcast burst"),
 )
 LARGE = ("raw_asgi", "realtime", "realtime batch burst", "socketio")
-"""Rows at more than 1,000 subscribers: those that do not grow with the square."""
+"""Rows at more than 1,000 subscribers: those whose cost does not grow quadratically."""
 
 
-def make(row: str, kind: str, redis: Any) -> Any:
-    """The target of a row; None where it cannot be had here."""
+def make_target(row: str, kind: str, redis: Any) -> Any:
+    """Return the target of a row, or None if it is not available here."""
     match row:
         case "raw_asgi":
             return targets.raw_asgi(kind)
@@ -53,7 +53,7 @@ def make(row: str, kind: str, redis: Any) -> Any:
         case "realtime":
             return targets.realtime(kind)
         case "realtime own filters":
-            # another filter for each, that lets everything through
+            # a different filter for each subscriber; all of them match
             name = "realtime, all filters different"
             return targets.realtime(
                 kind, name, filters=lambda n: {"status": "s0", "views_gte": -n - 1}
@@ -87,45 +87,49 @@ def make(row: str, kind: str, redis: Any) -> Any:
     raise ValueError(row)
 
 
-def table(rows: list[dict[str, Any]]) -> None:
-    """Print rows with their ratio to the raw loop and to the plain consumer."""
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print rows with their ratios to the raw ASGI loop and to the Channels consumer."""
     by = {row["name"]: row.get("us_per_delivery") for row in rows}
     floor, peer = by.get("raw ASGI loop"), by.get("Channels consumer, in-memory layer")
-    say(f"    {'':46} {'µs/delivery':>12} {'x raw':>7} {'plain is':>9} {'p99 ms':>8}  faults")
+    print_line(
+        f"    {'':46} {'µs/delivery':>12} {'x raw':>7} {'channels':>9} {'p99 ms':>8}  faults"
+    )
     for row in rows:
         if "refused" in row:
-            say(f"    {row['name']:46} not supported: {row['refused'][:70]}")
+            print_line(f"    {row['name']:46} not supported: {row['refused'][:70]}")
             continue
         us = row["us_per_delivery"]
         row["ratio_to_raw_asgi"] = us / floor if floor else None
         row["channels_consumer_ratio"] = peer / us if peer else None
         raw = f"{us / floor:6.2f}x" if floor else ""
-        plain = f"{peer / us:8.1f}x" if peer else ""
+        channels = f"{peer / us:8.1f}x" if peer else ""
         bad = row["lost"] + row["duplicates"] + row["misdirected"]
-        say(f"    {row['name']:46} {us:12.1f} {raw:>7} {plain:>9} {row['p99_ms']:8.1f}  {bad}")
+        print_line(
+            f"    {row['name']:46} {us:12.1f} {raw:>7} {channels:>9} {row['p99_ms']:8.1f}  {bad}"
+        )
 
 
 def main(arguments: argparse.Namespace) -> int:
     from tests.support.servers import Redis
 
-    set_up("sqlite", arguments.settings)
+    set_up("sqlite", "benchmarks.site.settings")
     redis = Redis()
     redis.start()
-    everything: list[dict[str, Any]] = []
+    all_rows: list[dict[str, Any]] = []
     try:
         for kind in arguments.server:
             for size in arguments.subscribers:
-                chosen = arguments.rows or (ROWS if size <= 1000 else LARGE)
-                made = [make(row, kind, redis) for row in chosen]
-                say(f"\n{kind}, {size} subscribers, unfiltered")
-                benches = [Bench(target, size) for target in made if target is not None]
+                names = arguments.rows or (ROWS if size <= 1000 else LARGE)
+                candidates = [make_target(name, kind, redis) for name in names]
+                print_line(f"\n{kind}, {size} subscribers, unfiltered")
+                benches = [Bench(target, size) for target in candidates if target is not None]
                 rows = run(benches, arguments.rounds, arguments.seconds)
-                table(rows)
-                everything += [{"server": kind, **row} for row in rows]
+                print_table(rows)
+                all_rows += [{"server": kind, **row} for row in rows]
     finally:
         redis.kill()
-    say(f"\nwritten to {results.save('fanout', everything, burst=BURST).name}")
-    return int(bool(faults([row for row in everything if row["name"].startswith("realtime")])))
+    print_line(f"\nwritten to {results.save('fanout', all_rows, burst=BURST).name}")
+    return int(bool(count_faults([row for row in all_rows if row["name"].startswith("realtime")])))
 
 
 if __name__ == "__main__":
@@ -135,6 +139,4 @@ if __name__ == "__main__":
     parser.add_argument("--rows", nargs="+", choices=ROWS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of a row in a round")
-    chosen = parser.parse_args()
-    chosen.settings = "benchmarks.site.settings"
-    sys.exit(main(chosen))
+    sys.exit(main(parser.parse_args()))

@@ -1,9 +1,9 @@
-"""Break everything while rows change, and compare what clients heard with what was committed.
+"""Inject faults while rows change, and compare the received events with the committed changes.
 
-Two servers (one daphne, one uvicorn), PostgreSQL, Redis, several writers with rollbacks and
-savepoints. Meanwhile Redis is killed, restarted, flushed and frozen, and servers are killed.
-Clients reconnect with their cursor. Exits 1 where anything was lost, invented, inverted or told
-twice, or where what a client has in the end is not what the table has.
+Two servers (daphne and uvicorn), PostgreSQL, Redis, several writers with rollbacks and savepoints.
+Redis is killed, restarted, flushed and suspended, and servers are killed. Clients reconnect with
+their cursor. Exits with 1 if an event was lost, invented, duplicated or out of order, or if a
+client's rows differ from the table in the end.
 
     python -m benchmarks.fault_injection --changes 100000
 """
@@ -23,11 +23,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import say, set_up
+from benchmarks.common import print_line, set_up
 
 
 def write(number: int, changes: int, path: str) -> None:
-    """One writer: commits, and notes each change once it is committed."""
+    """Run one writer: commit changes, and record each change once it is committed."""
     import django
 
     django.setup()
@@ -35,7 +35,7 @@ def write(number: int, changes: int, path: str) -> None:
 
     from tests.app.models import Item
 
-    chance = random.Random(number)
+    random_source = random.Random(number)
     own: list[int] = []
     done = 0
 
@@ -44,59 +44,59 @@ def write(number: int, changes: int, path: str) -> None:
 
     with Path(path).open("w") as file:
         while done < changes:
-            noted: list[tuple[str, int, int]] = []
-            undo = chance.random() < 0.1
-            shared = chance.randint(1, 20)  # one a transaction: several would deadlock
+            recorded: list[tuple[str, int, int]] = []
+            undo = random_source.random() < 0.1
+            shared = random_source.randint(1, 20)  # one per transaction: several could deadlock
             try:
                 with transaction.atomic():
-                    for _ in range(chance.randint(1, 6)):
+                    for _ in range(random_source.randint(1, 6)):
                         try:
                             with transaction.atomic():
-                                change = _change(chance, own, number, shared)
-                                if chance.random() < 0.1:
+                                change = _change(random_source, own, number, shared)
+                                if random_source.random() < 0.1:
                                     Item.objects.create(name=f"never {number} {time.time_ns()}")
                                     raise Undo
-                            noted.append(change)
+                            recorded.append(change)
                         except Undo:
                             pass
                     if undo:
                         raise Undo
             except Undo:
                 continue
-            for op, key, size in noted:
+            for op, key, size in recorded:
                 if op == "created":
                     own.append(key)
                 elif op == "deleted" and key in own:
                     own.remove(key)
                 file.write(json.dumps([op, key, size]) + "\n")
             file.flush()
-            done += len(noted)
+            done += len(recorded)
 
 
-def _change(chance: random.Random, own: list[int], number: int, shared: int) -> Any:
+def _change(random_source: random.Random, own: list[int], number: int, shared: int) -> Any:
     from tests.app.models import Item
 
-    # rows are shared: every writer updates the first ones, which nobody deletes
-    roll = chance.random()
+    # every writer updates the first rows, which are never deleted
+    roll = random_source.random()
     if roll < 0.6 or not own:
         item = Item.objects.select_for_update().get(pk=shared)
         item.size = item.size + 1
         item.save()
         return ("updated", item.pk, item.size)
     if roll < 0.85:
-        item = Item.objects.create(name=f"{number}-{time.time_ns()}-{chance.random()}")
+        item = Item.objects.create(name=f"{number}-{time.time_ns()}-{random_source.random()}")
         return ("created", item.pk, 0)
-    key = chance.choice(own)
+    key = random_source.choice(own)
     item = Item.objects.filter(pk=key).first()
     if item is None:
-        item = Item.objects.create(name=f"{number}-{time.time_ns()}-{chance.random()}")
+        item = Item.objects.create(name=f"{number}-{time.time_ns()}-{random_source.random()}")
         return ("created", item.pk, 0)
     item.delete()
     return ("deleted", key, 0)
 
 
 class Listener:
-    """A client that never gives up, and never starts over unless it is told to."""
+    """A client that reconnects forever, and resumes unless the server asks for a resync."""
 
     def __init__(self, urls: list[str], key: str) -> None:
         self.urls = urls
@@ -145,8 +145,8 @@ class Listener:
                 size = 0 if frame["event"] == "deleted" else document["data"]["size"]
                 self.events.append((frame["event"], int(document["id"]), size))
 
-    def faults(self, truth: list[tuple[str, int, int]], rows: dict[int, int]) -> dict[str, int]:
-        heard, committed = Counter(self.events), Counter(truth)
+    def faults(self, committed: list[tuple[str, int, int]], rows: dict[int, int]) -> dict[str, int]:
+        received, committed = Counter(self.events), Counter(committed)
         sizes: dict[int, int] = {}
         inverted = 0
         state = dict.fromkeys(range(1, 21), 0)
@@ -159,34 +159,36 @@ class Listener:
             else:
                 state[key] = size
         return {
-            "lost": (committed - heard).total(),
-            "phantoms or doubles": (heard - committed).total(),
+            "lost": (committed - received).total(),
+            "phantoms or doubles": (received - committed).total(),
             "inverted": inverted,
             "rows that differ in the end": len(set(state.items()) ^ set(rows.items())),
             "resyncs": self.resyncs.total(),
         }
 
 
-async def break_things(servers: list[Any], redis: Any, seconds: float, tally: Counter[str]) -> None:
-    chance = random.Random(7)
+async def inject_faults(
+    servers: list[Any], redis: Any, seconds: float, tally: Counter[str]
+) -> None:
+    random_source = random.Random(7)
     while True:
-        await asyncio.sleep(seconds * (0.5 + chance.random()))
-        what = chance.choice(["kill redis", "flush redis", "freeze redis", "kill server"])
-        tally[what] += 1
-        if what == "kill redis":
+        await asyncio.sleep(seconds * (0.5 + random_source.random()))
+        fault = random_source.choice(["kill redis", "flush redis", "suspend redis", "kill server"])
+        tally[fault] += 1
+        if fault == "kill redis":
             await asyncio.to_thread(redis.kill)
-            await asyncio.sleep(chance.random())
+            await asyncio.sleep(random_source.random())
             await asyncio.to_thread(redis.start)
-        elif what == "flush redis":
+        elif fault == "flush redis":
             command = ["python", "-c", f"import redis; redis.Redis(port={redis.port}).flushall()"]
             command[0] = sys.executable
             await asyncio.to_thread(subprocess.run, command, check=True)
-        elif what == "freeze redis":
+        elif fault == "suspend redis":
             redis.suspend()
-            await asyncio.sleep(2 * chance.random())
+            await asyncio.sleep(2 * random_source.random())
             redis.resume()
         else:
-            server = chance.choice(servers)
+            server = random_source.choice(servers)
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(server.start)
 
@@ -211,7 +213,7 @@ async def main(arguments: argparse.Namespace) -> int:
             connection.cursor().execute(sql)
         if arguments.triggers:
             call_command("realtime_triggers", "install")
-        return ApiKey.objects.create_key("chaos")[1]
+        return ApiKey.objects.create_key("fault injection")[1]
 
     key = await prepare()
     redis = Redis()
@@ -225,19 +227,21 @@ async def main(arguments: argparse.Namespace) -> int:
     tasks = [asyncio.create_task(listener.run()) for listener in listeners]
     await asyncio.gather(*(listener.ready.wait() for listener in listeners))
     folder = tempfile.mkdtemp()
-    each = arguments.changes // arguments.writers
+    changes_per_writer = arguments.changes // arguments.writers
     paths = [f"{folder}/{n}" for n in range(arguments.writers)]
     command = [sys.executable, "-m", "benchmarks.fault_injection", "--write"]
     env = {**servers[0].env}
     began = time.monotonic()
     writers = [
-        await asyncio.create_subprocess_exec(*command, str(n), str(each), path, env=env)
+        await asyncio.create_subprocess_exec(
+            *command, str(n), str(changes_per_writer), path, env=env
+        )
         for n, path in enumerate(paths)
     ]
     tally: Counter[str] = Counter()
-    chaos = asyncio.create_task(break_things(servers, redis, arguments.every, tally))
+    faults_task = asyncio.create_task(inject_faults(servers, redis, arguments.every, tally))
     codes = [await writer.wait() for writer in writers]
-    chaos.cancel()
+    faults_task.cancel()
     took = time.monotonic() - began
     redis.resume()
     if not redis.is_ready():
@@ -246,10 +250,10 @@ async def main(arguments: argparse.Namespace) -> int:
         if not server.is_ready():
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(server.start)
-    truth = [tuple(json.loads(line)) for path in paths for line in Path(path).open()]
+    committed = [tuple(json.loads(line)) for path in paths for line in Path(path).open()]
     rows = await sync_to_async(lambda: dict(Item.objects.values_list("pk", "size")))()
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and any(len(s.events) < len(truth) for s in listeners):
+    while time.monotonic() < deadline and any(len(s.events) < len(committed) for s in listeners):
         await asyncio.sleep(0.2)
     await asyncio.sleep(1)
     for task in tasks:
@@ -258,16 +262,16 @@ async def main(arguments: argparse.Namespace) -> int:
         server.stop()
     redis.stop()
     writers_words = f"{arguments.writers} writers in {took:.0f} s"
-    say(f"{len(truth)} changes committed by {writers_words}; {dict(tally)}")
+    print_line(f"{len(committed)} changes committed by {writers_words}; {dict(tally)}")
     bad = any(codes)
     for listener in listeners:
-        faults = listener.faults(truth, rows)
+        faults = listener.faults(committed, rows)
         bad = bad or any(faults.values())
-        say(
+        print_line(
             f"client: {len(listener.events)} events, {listener.reconnects} reconnects, "
             f"{listener.repeats} repeats dropped by cursor; {faults}"
         )
-    say("FAULTY" if bad else "nothing lost, invented, inverted or told twice")
+    print_line("FAULTY" if bad else "nothing lost, invented, out of order or duplicated")
     return int(bad)
 
 
@@ -280,7 +284,7 @@ if __name__ == "__main__":
     parser.add_argument("--changes", type=int, default=5000)
     parser.add_argument("--writers", type=int, default=4)
     parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--every", type=float, default=3.0, help="seconds between breakages")
+    parser.add_argument("--every", type=float, default=3.0, help="seconds between faults")
     parser.add_argument("--layer", choices=["core", "pubsub"], default="pubsub")
     parser.add_argument("--triggers", action="store_true", help="capture by triggers")
     chosen = parser.parse_args()

@@ -1,12 +1,12 @@
-"""One event to the ten that asked for it: server CPU µs an event, by the filter's shape.
+"""One event to ten matching subscribers: server CPU µs per event, by the kind of filter.
 
     python -m benchmarks.filtered                          # 1,000 and 10,000 subscribers
     python -m benchmarks.filtered --server uvicorn --subscribers 1000 --shapes equality range
 
-Without the save: the trigger hands a change to the hub as the feed does, and to the peers' layer
-as a save would. A closed loop; each event matches ten subscribers, whatever their number, so what
-grows from 1,000 to 10,000 is what it costs not to match. Exits 1 where something was lost,
-repeated or misdirected by us.
+Without saves: the trigger hands a change to the hub as the tailer does, and to the peers' layer as
+a save would. A closed loop. Each event matches ten subscribers, whatever their number: the growth
+from 1,000 to 10,000 subscribers is the cost of those that do not match. Exits with 1 if a realtime
+delivery was lost, duplicated or misdirected.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import results, targets
-from benchmarks.common import say, set_up
+from benchmarks.common import print_line, set_up
 from benchmarks.load import Step
-from benchmarks.measure import Bench, faults, in_turn, up
+from benchmarks.measure import Bench, count_faults, measure_in_turn, start_bench
 
 MATCHES = 10
 SIZES = (1000, 10_000)
@@ -71,7 +71,7 @@ TITLES = {
 
 
 def peers(kind: str, size: int, classes: int) -> list[Any]:
-    """The raw loop first; the others where their cost does not forbid it."""
+    """Return the targets to compare with: the raw ASGI loop first, others unless too slow."""
     floor = targets.raw_asgi(kind, "raw ASGI loop over a dictionary of lists")
     if size > 1000:
         return [floor]
@@ -90,70 +90,72 @@ def peers(kind: str, size: int, classes: int) -> list[Any]:
 
 
 def measure(kind: str, size: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """All rows of a server and a number of subscribers."""
+    """Measure all rows of a server with a number of subscribers."""
     classes = size // MATCHES
-    others = [Bench(t, size, classes) for t in peers(kind, size, classes) if t is not None]
+    peer_benches = [Bench(t, size, classes) for t in peers(kind, size, classes) if t is not None]
     target = targets.realtime(
         kind,
         filters=lambda n: {"status": f"s{n % classes}"},
         user=lambda n: n % classes,
         settings={"COLLECTIONS": COLLECTIONS},
     )
-    own = Bench(target, size, classes)
+    realtime = Bench(target, size, classes)
     rows = []
     try:
-        for bench in [*others, own]:
-            up(bench)
-        trigger = others[0].trigger_alone(arguments.seconds)
-        say(f"    the trigger alone: {trigger:.0f} µs an event, in every figure below")
-        in_turn(others, arguments.rounds, arguments.seconds)
+        for bench in [*peer_benches, realtime]:
+            start_bench(bench)
+        trigger = peer_benches[0].trigger_alone(arguments.seconds)
+        print_line(f"    the trigger alone: {trigger:.0f} µs per event, part of every figure below")
+        measure_in_turn(peer_benches, arguments.rounds, arguments.seconds)
         for shape in arguments.shapes:
-            own.again(TITLES[shape], SHAPES[shape], **_message(shape))
-            in_turn([own], arguments.rounds, arguments.seconds)
-            own.finish()
-            rows.append({"shape": shape, **own.row()})
+            realtime.resubscribe(TITLES[shape], SHAPES[shape], **_message(shape))
+            measure_in_turn([realtime], arguments.rounds, arguments.seconds)
+            realtime.finish()
+            rows.append({"shape": shape, **realtime.row()})
     finally:
-        for bench in [*others, own]:
+        for bench in [*peer_benches, realtime]:
             bench.stop()
-    return [{"trigger_us": trigger, **row} for row in (*(b.row() for b in others), *rows)]
+    return [{"trigger_us": trigger, **row} for row in (*(b.row() for b in peer_benches), *rows)]
 
 
 def _message(shape: str) -> dict[str, str]:
     return {"collection": "owned" if shape == "owner" else "posts"}
 
 
-def table(rows: list[dict[str, Any]], small: dict[str, float]) -> None:
-    """Print rows; ``small`` holds µs an event by name with fewer subscribers."""
-    plain = next(
+def print_table(rows: list[dict[str, Any]], previous: dict[str, float]) -> None:
+    """Print rows. ``previous`` has the µs per event by name with fewer subscribers."""
+    channels = next(
         (r.get("us_per_event") for r in rows if "each connection filters" in r["name"]), None
     )
-    say(f"    {'':46} {'µs/event':>10} {'plain is':>9} {'x small':>8} {'p99 ms':>8}  faults")
+    print_line(f"    {'':46} {'µs/event':>10} {'channels':>9} {'growth':>8} {'p99 ms':>8}  faults")
     for row in rows:
         if "refused" in row:
-            say(f"    {row['name']:46} not supported: {row['refused'][:70]}")
+            print_line(f"    {row['name']:46} not supported: {row['refused'][:70]}")
             continue
-        us, before = row["us_per_event"], small.get(row["name"])
-        row["channels_consumer_ratio"] = plain / us if plain else None
+        us, before = row["us_per_event"], previous.get(row["name"])
+        row["channels_consumer_ratio"] = channels / us if channels else None
         row["ratio_to_fewer_subscribers"] = us / before if before else None
-        small[row["name"]] = us
-        peer = f"{plain / us:8.0f}x" if plain else ""
+        previous[row["name"]] = us
+        peer = f"{channels / us:8.0f}x" if channels else ""
         grown = f"{us / before:7.2f}x" if before else ""
         bad = row["lost"] + row["duplicates"] + row["misdirected"]
-        say(f"    {row['name']:46} {us:10.0f} {peer:>9} {grown:>8} {row['p99_ms']:8.1f}  {bad}")
+        print_line(
+            f"    {row['name']:46} {us:10.0f} {peer:>9} {grown:>8} {row['p99_ms']:8.1f}  {bad}"
+        )
 
 
 def main(arguments: argparse.Namespace) -> int:
     set_up("sqlite", "benchmarks.site.settings")
-    everything: list[dict[str, Any]] = []
+    all_rows: list[dict[str, Any]] = []
     for kind in arguments.server:
-        small: dict[str, float] = {}
+        previous: dict[str, float] = {}
         for size in sorted(arguments.subscribers):
-            say(f"\n{kind}, {size} subscribers, {MATCHES} of them match")
+            print_line(f"\n{kind}, {size} subscribers, {MATCHES} of them match")
             rows = measure(kind, size, arguments)
-            table(rows, small)
-            everything += [{"server": kind, **row} for row in rows]
-    say(f"\nwritten to {results.save('filtered', everything, matches=MATCHES).name}")
-    return int(bool(faults([row for row in everything if row["name"].startswith("realtime")])))
+            print_table(rows, previous)
+            all_rows += [{"server": kind, **row} for row in rows]
+    print_line(f"\nwritten to {results.save('filtered', all_rows, matches=MATCHES).name}")
+    return int(bool(count_faults([row for row in all_rows if row["name"].startswith("realtime")])))
 
 
 if __name__ == "__main__":

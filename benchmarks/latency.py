@@ -1,4 +1,4 @@
-"""From commit to socket, and what a save takes while Redis is well, dead or frozen.
+"""The time from commit to socket, and of a save while Redis is running, killed or suspended.
 
 python -m benchmarks.latency                 # each database, each layer
 """
@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.common import median, percentile, say, set_up
+from benchmarks.common import median, percentile, print_line, set_up
 
 SAVES = 300
 
@@ -28,35 +28,37 @@ async def main(database: str) -> None:
     key = await sync_to_async(lambda: ApiKey.objects.create_key("latency")[1])()
     redis = Redis()
     redis.start()
-    say(f"\n{database}: commit to socket, {SAVES} single saves")
+    print_line(f"\n{database}: commit to socket, {SAVES} single saves")
     for kind in ("daphne", "uvicorn"):
         for layer in ("memory", "core", "pubsub"):
             layers = None if layer == "memory" else redis.layer(layer)
             server = AsgiServer(kind, layers=layers)
             await asyncio.to_thread(server.start)
-            own = await listen(server, key, saver_in_server(server))
-            words = (
-                f"saved in the server: p50 {median(own):5.1f} ms, p99 {percentile(own, 0.99):6.1f}"
-            )
-            far = await listen(server, key, saver_elsewhere(server))
-            words += f"   elsewhere: p50 {median(far):6.1f} ms, p99 {percentile(far, 0.99):7.1f}"
-            say(f"  {kind:8} {layer:7} {words}")
+            same_process = await measure_delays(server, key, saver_in_server(server))
+            words = f"saved in the server: {format_delays(same_process)}"
+            other_process = await measure_delays(server, key, saver_elsewhere(server))
+            words += f"   elsewhere: {format_delays(other_process)}"
+            print_line(f"  {kind:8} {layer:7} {words}")
             server.stop()
-    say(f"{database}: milliseconds of a save in another process (core layer)")
+    print_line(f"{database}: milliseconds of a save in another process (core layer)")
     server = AsgiServer("uvicorn", layers=redis.layer("core"))
-    for state in ("well", "dead", "frozen"):
-        if state == "dead":
+    for state in ("running", "killed", "suspended"):
+        if state == "killed":
             redis.kill()
-        if state == "frozen":
+        if state == "suspended":
             redis.start()
             redis.suspend()
         times = await run_saver(server, SAVES, 0.002)
         words = (
             f"p50 {median(times):6.2f}  p99 {percentile(times, 0.99):6.2f}  max {max(times):6.2f}"
         )
-        say(f"  Redis {state:7} {words}")
+        print_line(f"  Redis {state:9} {words}")
     redis.resume()
     redis.stop()
+
+
+def format_delays(delays: list[float]) -> str:
+    return f"p50 {median(delays):6.1f} ms, p99 {percentile(delays, 0.99):7.1f} ms"
 
 
 def saver_in_server(server: Any) -> Any:
@@ -78,8 +80,8 @@ def saver_elsewhere(server: Any) -> Any:
     return save
 
 
-async def listen(server: Any, key: str, save: Any) -> list[float]:
-    """Milliseconds between the event's own time, taken in the save, and its arrival."""
+async def measure_delays(server: Any, key: str, save: Any) -> list[float]:
+    """Return the milliseconds from each save, by the time of the event, to its arrival."""
     from datetime import UTC, datetime
 
     from tests.support.client import connect
@@ -119,7 +121,7 @@ def save(saves: int, pause: float) -> None:
         Message.objects.create(text=str(number))
         times.append((time.perf_counter() - began) * 1000)
         time.sleep(pause)
-    say(json.dumps(times))
+    print_line(json.dumps(times))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The handle of a load generator, which is a process of its own (`benchmarks.loader`)."""
+"""Control a load generator, which runs in another process (`benchmarks.loader`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Step = tuple[str | None, str]
 
 
 class Load:
-    """Sockets that are subscribed to something, and who triggers and checks their events."""
+    """Subscribed sockets; triggers events and checks their deliveries."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -36,13 +36,13 @@ class Load:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):  # what it was told last, unread
+            with contextlib.suppress(BrokenPipeError):  # the last command was not read
                 pipe.close()
 
-    def _ask(self, do: str, **order: Any) -> dict[str, Any]:
+    def _request(self, do: str, **arguments: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": do, **order}).encode() + b"\n")
+        self._process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
@@ -53,20 +53,20 @@ class Load:
         return answer
 
     def open(self, sockets: Sequence[tuple[Any, ...]], timeout: float = 120) -> Any:
-        """Open sockets: ((host, port, path), class, steps[, receive buffer in bytes]) each.
+        """Open sockets, each given as ((host, port, path), class, steps[, receive buffer size]).
 
-        The answer's ``refused`` is a server's refusal, or None.
+        ``refused`` in the result is the refusal of a server, or None.
         """
-        return self._ask("open", sockets=sockets, timeout=timeout)
+        return self._request("open", sockets=sockets, timeout=timeout)
 
-    def again(self, steps: list[tuple[int, list[Step]]], timeout: float = 120) -> Any:
-        """Say something new on every socket: (class, steps) each."""
-        return self._ask("again", steps=steps, timeout=timeout)
+    def send_steps(self, steps: list[tuple[int, list[Step]]], timeout: float = 120) -> Any:
+        """Send new steps on every socket, each given as (class, steps)."""
+        return self._request("send_steps", steps=steps, timeout=timeout)
 
     def begin(self, classes: int = 1) -> None:
-        """Count from here, in so many classes."""
+        """Start counting events, in this number of classes."""
         self.classes = classes
-        self._ask("begin", classes=classes)
+        self._request("begin", classes=classes)
 
     def closed_loop(
         self,
@@ -78,8 +78,8 @@ class Load:
         timeout: float = 30.0,
         **message: Any,
     ) -> dict[str, Any]:
-        """Trigger ``count`` events at a time, the next once all have the last."""
-        return self._ask(
+        """Trigger ``count`` events at a time, the next ones when all have arrived."""
+        return self._request(
             "closed_loop",
             ports=ports,
             seconds=seconds,
@@ -92,19 +92,19 @@ class Load:
     def paced(
         self, ports: list[int], rate: float, events: int, timeout: float = 10, **message: Any
     ) -> dict[str, Any]:
-        """Trigger events by the clock."""
-        return self._ask(
+        """Trigger events at a fixed rate."""
+        return self._request(
             "paced", ports=ports, rate=rate, events=events, timeout=timeout, message=message
         )
 
     def quiet(self, seconds: float = 0.3) -> dict[str, Any]:
-        """Listen on: what comes now is one too many."""
-        return self._ask("quiet", seconds=seconds)
+        """Keep reading and count the events that arrive, which are too many."""
+        return self._request("quiet", seconds=seconds)
 
     def stall(self, index: int = 0) -> None:
-        """One socket reads no more."""
-        self._ask("stall", index=index)
+        """Stop reading from one socket."""
+        self._request("stall", index=index)
 
     def wake(self, index: int = 0, timeout: float = 10) -> dict[str, Any]:
-        """And now it reads all: with what code was it closed?"""
-        return self._ask("wake", index=index, timeout=timeout)
+        """Read the stalled socket to its end and return its close code."""
+        return self._request("wake", index=index, timeout=timeout)

@@ -1,9 +1,10 @@
-"""The load generator: one process, one epoll loop, a bare WebSocket reader (RFC 6455).
+"""The load generator: one process with an epoll loop and a minimal WebSocket reader (RFC 6455).
 
-It answers to JSON lines on stdin (`benchmarks.load.Load` writes them). Every event carries the
-mark ``#number@nanoseconds#``; event ``n`` belongs to class ``n % classes``, and a socket expects
-exactly the events of its own class, in order. So each delivery is checked as it is read: lost,
-repeated, misdirected. No extension is offered, so nothing is compressed.
+It reads commands as JSON lines from stdin (written by `benchmarks.load.Load`) and writes their
+results to stdout. Every event contains the mark ``#number@nanoseconds#``. Event ``n`` belongs to
+class ``n % classes``, and a socket expects exactly the events of its own class, in order. Each
+delivery is checked when it is read: it may be lost, duplicated or misdirected. The sockets offer no
+extension, so nothing is compressed.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ from typing import Any
 
 MARK = re.compile(rb"#(\d+)@(\d+)#")
 KEY = base64.b64encode(b"x" * 16).decode()
-CHUNK = 16_384  # bytes read at a time
-NAP = 0.0005  # seconds between looks at the sockets: a reader that wakes for each frame would
-# cost the server a wake-up a frame, which clients on other machines do not
-WINDOW = 64  # sockets that are being opened at a time
-PER_ADDRESS = 20_000  # sockets that one source address opens
+CHUNK_BYTES = 16_384  # read at a time
+# Seconds to sleep before each poll. Waking up for each frame would cost the server a context
+# switch per frame, which clients on other machines do not cause.
+POLL_PAUSE = 0.0005
+OPENING_SOCKETS = 64  # at the same time
+SOCKETS_PER_ADDRESS = 20_000  # of one source address
 clock = time.monotonic_ns
 
 
 def frame(payload: bytes, opcode: int = 1) -> bytes:
-    """A client's frame; masked with zeros, as masked frames cost the server the same."""
+    """Return a client's frame. The mask is zero: it costs the server the same as any other."""
     length = len(payload)
     if length < 126:
         head = bytes((0x80 | opcode, 0x80 | length))
@@ -43,7 +45,7 @@ def frame(payload: bytes, opcode: int = 1) -> bytes:
 
 
 class Client:
-    """One socket. ``steps`` are what it still has to say: (text or None, what to wait for)."""
+    """One socket. ``steps`` are its remaining steps: (text to send or None, expected reply)."""
 
     __slots__ = (
         "buffer",
@@ -77,7 +79,7 @@ class Client:
         self.recv = sock.recv
         if self.receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
-        address = f"127.0.0.{1 + number // PER_ADDRESS}"
+        address = f"127.0.0.{1 + number // SOCKETS_PER_ADDRESS}"
         if address != "127.0.0.1":
             sock.bind((address, 0))
         host, port, path = self.url
@@ -91,8 +93,8 @@ class Client:
         sock.setblocking(False)
         return sock.fileno()
 
-    def say(self) -> None:
-        """The next step; called when the one before is answered."""
+    def send_step(self) -> None:
+        """Send the text of the next step, when the previous step has been answered."""
         text = self.steps[-1][0] if self.steps else None
         if text is not None:
             assert self.socket is not None
@@ -106,23 +108,23 @@ class Loader:
         self.poll = select.epoll()
         self.clients: dict[int, Client] = {}
         self.all: list[Client] = []
-        self.waiting = 0  # sockets that are not through with their steps
+        self.waiting = 0  # sockets that have not completed their steps
         self.refused: str | None = None
-        self.left = 0  # deliveries that are still to come
+        self.left = 0  # deliveries that have not arrived yet
         self.classes = 1
         self.sizes: Counter[int] = Counter()
-        self.number = 0  # the next event's
+        self.number = 0  # of the next event
         self.faults = Counter({"lost": 0, "duplicates": 0, "misdirected": 0})
         self.delays = array("q")
-        self.seen = 0  # deliveries and faults that were told of
-        self.late = 0  # what came after it was told
+        self.seen = 0  # deliveries and faults that were reported
+        self.late = 0  # events that arrived after the report
         self.arrivals: tuple[array[int], array[int]] | None = None
         self.committed: dict[int, int] = {}
-        self.echoes = False  # the trigger alone: its answers are counted
+        self.echoes = False  # only the trigger is measured: its replies are counted
         self.frames = self.bytes = 0
-        self.cached: bytes = b""  # the last payload, and what it is marked with
+        self.cached: bytes = b""  # the last payload; its marks are in ``marks``
         self.marks: list[tuple[int, int]] = []
-        self.chunk: bytes = b""  # the last whole chunk of one frame: most sockets get the same
+        self.chunk: bytes = b""  # the last chunk with one whole frame, which most sockets receive
         self.control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.control.bind(("127.0.0.1", 0))
         self.control.setblocking(False)
@@ -130,32 +132,32 @@ class Loader:
         self.stdin = b""
         self.poll.register(0, select.EPOLLIN)
 
-    # reading
+    # reading from the sockets
 
-    def turn(self, seconds: float) -> bool:
-        """Read what is there, waiting for it ``seconds`` at most. False: nothing came."""
+    def poll_sockets(self, seconds: float) -> bool:
+        """Read available data, waiting at most ``seconds``. Return whether there was any."""
         ready = self.poll.poll(seconds)
         for fd, _ in ready:
             client = self.clients.get(fd)
             if client is not None:
                 self.read(client)
             elif fd == 0:
-                self.listen()
+                self.read_stdin()
             else:
-                self.hear()
+                self.read_control()
         return bool(ready)
 
-    def listen(self) -> None:
+    def read_stdin(self) -> None:
         data = os.read(0, 1 << 20)
         if not data:
             sys.exit(0)
         self.stdin += data
 
-    def hear(self) -> None:
+    def read_control(self) -> None:
         try:
             while True:
-                answer = json.loads(self.control.recv(1024))
-                self.committed[answer["n"]] = answer["at"]
+                reply = json.loads(self.control.recv(1024))
+                self.committed[reply["n"]] = reply["at"]
                 if self.echoes:
                     self.left -= 1
         except BlockingIOError:
@@ -163,13 +165,13 @@ class Loader:
 
     def read(self, client: Client) -> None:
         try:
-            data = client.recv(CHUNK)
+            data = client.recv(CHUNK_BYTES)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if not data:
-            self.gone(client)
+            self.handle_disconnect(client)
             return
         now = clock()
         if client.buffer:
@@ -187,11 +189,11 @@ class Loader:
                 return
             if b" 101 " not in data[:end]:
                 self.refused = data[:end].decode("latin1")
-                self.gone(client)
+                self.handle_disconnect(client)
                 return
             client.open = True
             data = data[end + 4 :]
-            self.through(client)
+            self.continue_steps(client)
         at, size = 0, len(data)
         while size - at >= 2:
             length, head = data[at + 1], 2
@@ -207,13 +209,13 @@ class Loader:
             if end > size:
                 break
             opcode = data[at] & 15
-            self.take(client, opcode, data[at + head : end], now)
+            self.handle_frame(client, opcode, data[at + head : end], now)
             if opcode == 1 and self.marks and end - at == size:
                 self.chunk = data
             at = end
         client.buffer = data[at:]
 
-    def take(self, client: Client, opcode: int, payload: bytes, now: int) -> None:
+    def handle_frame(self, client: Client, opcode: int, payload: bytes, now: int) -> None:
         if opcode == 1:
             self.frames += 1
             self.bytes += len(payload)
@@ -228,7 +230,7 @@ class Loader:
                 assert client.socket is not None
                 client.socket.send(frame(b"3"))
             else:
-                self.answer(client, payload.decode())
+                self.handle_reply(client, payload.decode())
         elif opcode == 9:
             assert client.socket is not None
             client.socket.send(frame(payload, 10))
@@ -253,24 +255,24 @@ class Loader:
             self.arrivals[0].append(number)
             self.arrivals[1].append(now)
 
-    def answer(self, client: Client, text: str) -> None:
+    def handle_reply(self, client: Client, text: str) -> None:
         if not client.steps:
             return
         if client.steps[-1][1] in text:
             client.steps.pop()
-            self.through(client)
+            self.continue_steps(client)
         elif '"type":"error"' in text or '"code":' in text:
             self.refused = text
             client.steps.clear()
-            self.through(client)
+            self.continue_steps(client)
 
-    def through(self, client: Client) -> None:
+    def continue_steps(self, client: Client) -> None:
         if client.steps:
-            client.say()
+            client.send_step()
         else:
             self.waiting -= 1
 
-    def gone(self, client: Client) -> None:
+    def handle_disconnect(self, client: Client) -> None:
         assert client.socket is not None
         self.clients.pop(client.socket.fileno(), None)
         self.poll.unregister(client.socket.fileno())
@@ -281,48 +283,48 @@ class Loader:
             client.steps.clear()
             self.waiting -= 1
 
-    # what it is told to do
+    # commands
 
     def open(self, sockets: list[Any], timeout: float) -> dict[str, Any]:
-        """Open sockets, each with its url, class, and steps."""
+        """Open sockets, each with its URL, class and steps."""
         began = time.monotonic()
         fresh = [Client(*each) for each in sockets]
         todo = fresh[::-1]
         self.waiting = 0
         while (todo and self.refused is None) or self.waiting:
-            while todo and self.refused is None and self.waiting < WINDOW:
+            while todo and self.refused is None and self.waiting < OPENING_SOCKETS:
                 client = todo.pop()
                 fd = client.connect(len(self.all))
                 self.clients[fd] = client
                 self.all.append(client)
                 self.poll.register(fd, select.EPOLLIN)
                 self.waiting += 1
-            self.turn(0.1)
+            self.poll_sockets(0.1)
             if time.monotonic() - began > timeout:
-                self.refused = f"{self.waiting} sockets were not through in {timeout} s"
+                self.refused = f"{self.waiting} sockets did not complete their steps in {timeout} s"
                 break
         self.sizes = Counter(c.klass for c in self.all)
-        return self.told(began)
+        return self.open_result(began)
 
-    def again(self, steps: list[Any], timeout: float) -> dict[str, Any]:
-        """New steps on the open sockets: [class, steps] each, in the order of opening."""
+    def send_steps(self, steps: list[Any], timeout: float) -> dict[str, Any]:
+        """Send new steps on the open sockets: [class, steps] each, in the order of opening."""
         began = time.monotonic()
         self.refused, self.waiting = None, 0
         queue = list(zip(self.all, steps, strict=True))[::-1]
         while (queue and self.refused is None) or self.waiting:
-            while queue and self.refused is None and self.waiting < WINDOW:
+            while queue and self.refused is None and self.waiting < OPENING_SOCKETS:
                 client, (klass, each) = queue.pop()
                 client.klass, client.steps = klass, each[::-1]
                 self.waiting += 1
-                self.through(client)
-            self.turn(0.1)
+                self.continue_steps(client)
+            self.poll_sockets(0.1)
             if time.monotonic() - began > timeout:
-                self.refused = f"{self.waiting} sockets were not through in {timeout} s"
+                self.refused = f"{self.waiting} sockets did not complete their steps in {timeout} s"
                 break
         self.sizes = Counter(c.klass for c in self.all)
-        return self.told(began)
+        return self.open_result(began)
 
-    def told(self, began: float) -> dict[str, Any]:
+    def open_result(self, began: float) -> dict[str, Any]:
         closed = Counter(c.closed for c in self.all if c.closed is not None)
         return {
             "open": len(self.clients),
@@ -332,7 +334,7 @@ class Loader:
         }
 
     def begin(self, classes: int) -> dict[str, Any]:
-        """Before the first event for these sockets, or for other classes of them."""
+        """Start counting events, in this number of classes."""
         self.classes = classes
         self.number += -self.number % classes
         for client in self.all:
@@ -340,12 +342,12 @@ class Loader:
         return {"number": self.number}
 
     def trigger(self, ports: list[int], count: int, message: dict[str, Any]) -> int:
-        """Ask for the next events; their number of deliveries."""
+        """Trigger the next events. Return the expected number of deliveries."""
         expected = 0
         for number in range(self.number, self.number + count):
             expected += self.sizes[number % self.classes]
-        told = {"first": self.number, "count": count, "classes": self.classes, **message}
-        payload = json.dumps(told).encode()
+        command = {"first": self.number, "count": count, "classes": self.classes, **message}
+        payload = json.dumps(command).encode()
         for port in ports:
             self.control.sendto(payload, ("127.0.0.1", port))
         self.number += count
@@ -360,7 +362,7 @@ class Loader:
         message: dict[str, Any],
         timeout: float,
     ) -> dict[str, Any]:
-        """The next ``count`` events once all have the last; for ``seconds``, ``least`` rounds."""
+        """Trigger ``count`` events per round, each round after the last has arrived everywhere."""
         self.reset()
         self.echoes = bool(message.get("nothing"))
         began, rounds, deliveries = time.monotonic(), 0, 0
@@ -373,18 +375,18 @@ class Loader:
             rounds += 1
             deadline = time.monotonic() + timeout
             while self.left > 0 and time.monotonic() < deadline:
-                time.sleep(NAP)
-                self.turn(1.0)
+                time.sleep(POLL_PAUSE)
+                self.poll_sockets(1.0)
             if self.left > 0:
                 break
-        if self.echoes:  # none of these numbers was an event
+        if self.echoes:  # these numbers were not used for events
             self.number -= rounds * count
-        return self.measured(began, rounds * count, deliveries)
+        return self.measurement(began, rounds * count, deliveries)
 
     def paced(
         self, ports: list[int], rate: float, events: int, message: dict[str, Any], timeout: float
     ) -> dict[str, Any]:
-        """``events`` at ``rate`` a second, whoever has got them; delays since each commit."""
+        """Trigger ``events`` at ``rate`` per second; measure the delays since each commit."""
         self.reset()
         self.arrivals = (array("q"), array("q"))
         began, deliveries = time.monotonic(), 0
@@ -393,14 +395,14 @@ class Loader:
             self.left = deliveries - len(self.arrivals[0])
             due = began + (number + 1) / rate
             while (ahead := due - time.monotonic()) > 0:
-                self.turn(ahead)
-                time.sleep(NAP)
+                self.poll_sockets(ahead)
+                time.sleep(POLL_PAUSE)
         deadline = time.monotonic() + timeout
         committed = events if message.get("save") else 0
         while self.left > 0 or len(self.committed) < committed:
             if time.monotonic() > deadline:
                 break
-            self.turn(0.05)
+            self.poll_sockets(0.05)
             self.left = deliveries - len(self.arrivals[0])
         numbers, times = self.arrivals
         self.arrivals = None
@@ -408,7 +410,7 @@ class Loader:
         if self.committed:
             pairs = zip(numbers, times, strict=True)
             delays = array("q", (t - self.committed[n] for n, t in pairs if n in self.committed))
-        return self.measured(began, events, deliveries, delays)
+        return self.measurement(began, events, deliveries, delays)
 
     def reset(self) -> None:
         self.late += len(self.delays) + self.faults.total() - self.seen
@@ -420,7 +422,7 @@ class Loader:
             self.faults[name] = 0
         self.cpu = time.process_time()
 
-    def measured(
+    def measurement(
         self, began: float, events: int, deliveries: int, delays: Any = None
     ) -> dict[str, Any]:
         wall, cpu = time.monotonic() - began, time.process_time() - self.cpu
@@ -450,16 +452,16 @@ class Loader:
         }
 
     def quiet(self, seconds: float) -> dict[str, Any]:
-        """Whatever still comes is one too many."""
+        """Count the events that still arrive, which are too many."""
         deadline = time.monotonic() + seconds
         while (rest := deadline - time.monotonic()) > 0:
-            self.turn(rest)
+            self.poll_sockets(rest)
         closed = Counter(c.closed for c in self.all if c.closed is not None)
         late = self.late + len(self.delays) + self.faults.total() - self.seen
         return {"late": late, "closed": dict(closed)}
 
     def stall(self, index: int) -> dict[str, Any]:
-        """Read nothing more from one socket; the others' counts go on without it."""
+        """Stop reading from one socket, and leave it out of the counts."""
         client = self.all[index]
         assert client.socket is not None
         self.poll.unregister(client.socket.fileno())
@@ -467,9 +469,9 @@ class Loader:
         return {}
 
     def wake(self, index: int, timeout: float) -> dict[str, Any]:
-        """Read a stalled socket to its end: the code with which it was closed, None if it was not.
+        """Read a stalled socket to its end. Return its close code, None if it was not closed.
 
-        ``bytes`` is what had waited for it.
+        ``bytes`` is the amount of data that was buffered for it.
         """
         client = self.all[index]
         assert client.socket is not None
@@ -483,7 +485,7 @@ class Loader:
                     code = 1006
                 total += len(data)
                 tail = (tail + data)[-127:]
-                for size in range(2, len(tail) - 1):  # does it end with a close frame?
+                for size in range(2, len(tail) - 1):  # check if it ends with a close frame
                     if tail[-size - 2] == 0x88 and tail[-size - 1] == size:
                         code = int.from_bytes(tail[-size:][:2], "big")
         except OSError:
@@ -493,14 +495,14 @@ class Loader:
     def run(self) -> None:
         while True:
             while b"\n" not in self.stdin:
-                self.turn(60)
+                self.poll_sockets(60)
             line, _, self.stdin = self.stdin.partition(b"\n")
-            order = json.loads(line)
+            command = json.loads(line)
             try:
-                answer = getattr(self, order.pop("do"))(**order)
+                result = getattr(self, command.pop("do"))(**command)
             except Exception as error:
-                answer = {"error": repr(error)}
-            sys.stdout.write(json.dumps(answer) + "\n")
+                result = {"error": repr(error)}
+            sys.stdout.write(json.dumps(result) + "\n")
             sys.stdout.flush()
 
 

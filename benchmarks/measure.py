@@ -1,4 +1,4 @@
-"""Rounds over several servers in turn, so that noise hits all alike: medians, and ratios."""
+"""Measure several servers in turn, so that noise affects all of them, and compute medians."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.common import median, say
+from benchmarks.common import median, print_line
 from benchmarks.load import Load, Step
 from benchmarks.targets import Target
 
 
 class Bench:
-    """A target with its subscribers and what was measured of it."""
+    """A target with its subscribers and its measurements."""
 
     def __init__(self, target: Target, subscribers: int, classes: int = 1) -> None:
         self.target = target
@@ -25,30 +25,30 @@ class Bench:
         self.late = 0
 
     def start(self) -> None:
-        """Start the server and subscribe all; ``refused`` says why not."""
+        """Start the server and subscribe all sockets. ``refused`` has the reason if it fails."""
         server, target = self.target.server, self.target
         server.start()
         sockets = [
             (server.url, n % self.classes, target.steps(n, n % self.classes))
             for n in range(self.subscribers)
         ]
-        answer = self.load.open(sockets)
-        self.refused = answer["refused"]
+        result = self.load.open(sockets)
+        self.refused = result["refused"]
         self.load.begin(self.classes)
 
-    def again(self, name: str, steps: Callable[[int], list[Step]], **message: Any) -> None:
-        """Another subscription on the same sockets, for another row: ``steps`` by class."""
+    def resubscribe(self, name: str, steps: Callable[[int], list[Step]], **message: Any) -> None:
+        """Replace the subscriptions of the same sockets, for another row; ``steps`` by class."""
         self.target.name, self.target.message = name, message
         self.rounds = []
         classes = [n % self.classes for n in range(self.subscribers)]
-        self.refused = self.load.again([(k, steps(k)) for k in classes])["refused"]
+        self.refused = self.load.send_steps([(k, steps(k)) for k in classes])["refused"]
         self.load.begin(self.classes)
 
     def measure(self, seconds: float, least: int = 1, timeout: float = 60) -> None:
-        """One round."""
+        """Measure one round."""
         server, target = self.target.server, self.target
         before = server.cpu
-        told = self.load.closed_loop(
+        result = self.load.closed_loop(
             [server.control],
             seconds=seconds,
             least=least,
@@ -56,34 +56,34 @@ class Bench:
             timeout=timeout,
             **target.message,
         )
-        told["cpu"] = server.cpu - before
-        self.rounds.append(told)
+        result["cpu"] = server.cpu - before
+        self.rounds.append(result)
 
     def trigger_alone(self, seconds: float) -> float:
-        """Server CPU µs of a trigger that asks for nothing, which is in every event's figure."""
+        """Return the server CPU µs of a trigger without an event, part of every event's figure."""
         server = self.target.server
         before = server.cpu
-        told = self.load.closed_loop([server.control], seconds=seconds, nothing=True)
-        return (server.cpu - before) / told["events"] * 1e6
+        result = self.load.closed_loop([server.control], seconds=seconds, nothing=True)
+        return (server.cpu - before) / result["events"] * 1e6
 
     def finish(self) -> None:
-        """What comes after the last event is one too many."""
+        """Count events that arrive after the last one."""
         if self.rounds:
             quiet = self.load.quiet(0.2)
             self.late, self.closed = quiet["late"], quiet["closed"]
 
     def stop(self) -> None:
-        """Finish, and end the server and its subscribers."""
+        """Finish the measurement and stop the server and its subscribers."""
         try:
             self.finish()
         except (RuntimeError, BrokenPipeError):
-            say(f"    {self.target.name}: the load generator is gone")
+            print_line(f"    {self.target.name}: the load generator has exited")
         finally:
             self.load.stop()
             self.target.server.kill()
 
     def row(self) -> dict[str, Any]:
-        """Medians over the rounds; faults are added up."""
+        """Return the medians of the rounds and the sums of the faults."""
         row: dict[str, Any] = {"name": self.target.name, "subscribers": self.subscribers}
         if self.refused or not self.rounds:
             return {**row, "refused": self.refused or "not measured"}
@@ -111,39 +111,39 @@ class Bench:
 
 
 def run(benches: list[Bench], rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Start all, measure each in turn, ``rounds`` times, after one unmeasured event; end all."""
+    """Start all benches, measure them in turn, stop them, and return their rows."""
     try:
         for bench in benches:
-            up(bench)
-        in_turn(benches, rounds, seconds)
+            start_bench(bench)
+        measure_in_turn(benches, rounds, seconds)
     finally:
         for bench in benches:
             bench.stop()
     return [bench.row() for bench in benches]
 
 
-def up(bench: Bench) -> None:
-    """Start a bench; say how long it took, or why it cannot be had."""
+def start_bench(bench: Bench) -> None:
+    """Start a bench; print how long it took, or why it failed."""
     began = time.monotonic()
     try:
         bench.start()
     except (AssertionError, RuntimeError) as error:
         bench.refused = str(error).strip().splitlines()[-1][:200]
-    took = f"up in {time.monotonic() - began:.1f} s"
-    say(f"    {bench.target.name}: {bench.refused or took}"[:160])
+    took = f"started in {time.monotonic() - began:.1f} s"
+    print_line(f"    {bench.target.name}: {bench.refused or took}"[:160])
 
 
-def in_turn(benches: list[Bench], rounds: int, seconds: float) -> None:
-    """Measure each in turn, ``rounds`` times, after one unmeasured event."""
-    fit = [bench for bench in benches if not bench.refused]
-    for bench in fit:
+def measure_in_turn(benches: list[Bench], rounds: int, seconds: float) -> None:
+    """Measure each bench in turn, ``rounds`` times, after one unmeasured event."""
+    started = [bench for bench in benches if not bench.refused]
+    for bench in started:
         bench.measure(0)
         bench.rounds.clear()
     for _ in range(rounds):
-        for bench in fit:
+        for bench in started:
             bench.measure(seconds)
 
 
-def faults(rows: list[dict[str, Any]]) -> int:
-    """Deliveries that were lost, repeated or misdirected, over all rows."""
+def count_faults(rows: list[dict[str, Any]]) -> int:
+    """Count the lost, duplicate and misdirected deliveries of all rows."""
     return sum(r.get(name, 0) for r in rows for name in ("lost", "duplicates", "misdirected"))

@@ -1,10 +1,11 @@
-"""What a connection and a subscription weigh, against a bare ASGI connection on the same server.
+"""Memory per connection and per subscription, compared with a raw ASGI connection.
 
     python -m benchmarks.memory                          # 10,000 idle connections in one process
 
-Resident memory of the server before and after; each of our connections is authenticated and
-subscribed with a filter of its own. And 100 subscriptions on each of 100 connections. "idle CPU"
-is the share of a core that all of them cost while nothing happens.
+Measures the resident memory of the server before and after. Each realtime connection is
+authenticated and has one subscription with its own filter. A second measurement opens 100
+subscriptions on each of 100 connections. "idle CPU" is the share of one core that all connections
+use while nothing happens.
 """
 
 from __future__ import annotations
@@ -16,38 +17,42 @@ import time
 from typing import Any
 
 from benchmarks import results, targets
-from benchmarks.common import say, set_up
+from benchmarks.common import print_line, set_up
 from benchmarks.load import Load, Step
 from benchmarks.targets import Target
 
-WARM = 100  # connections that are open before the first look
-IDLE = 20.0  # seconds of doing nothing: both servers ping once in so many
-MANY = 100  # subscriptions a connection
+WARM_CONNECTIONS = 100  # opened before the first measurement
+IDLE_SECONDS = 20.0  # both servers ping at this interval
+SUBSCRIPTIONS_PER_CONNECTION = 100
 
 
 def connections(target: Target, count: int) -> dict[str, Any]:
-    """Bytes a connection over ``count`` of them."""
+    """Measure the bytes per connection with ``count`` connections."""
     server = target.server
     with Load() as load:
         server.start()
         try:
-            load.open([(server.url, 0, target.steps(n, 0)) for n in range(WARM)])
+            load.open([(server.url, 0, target.steps(n, 0)) for n in range(WARM_CONNECTIONS)])
             time.sleep(1)
             before = server.rss
-            told = load.open(
-                [(server.url, 0, target.steps(n, 0)) for n in range(WARM, WARM + count)], 180
+            result = load.open(
+                [
+                    (server.url, 0, target.steps(n, 0))
+                    for n in range(WARM_CONNECTIONS, WARM_CONNECTIONS + count)
+                ],
+                180,
             )
             time.sleep(1)
             after, cpu = server.rss, server.cpu
-            load.quiet(IDLE)
-            idle = (server.cpu - cpu) / IDLE
+            load.quiet(IDLE_SECONDS)
+            idle = (server.cpu - cpu) / IDLE_SECONDS
             return {
                 "name": target.name,
-                "connections": told["open"] - WARM,
-                "refused": told["refused"],
+                "connections": result["open"] - WARM_CONNECTIONS,
+                "refused": result["refused"],
                 "bytes_each": (after - before) / count,
                 "rss_mib": after / 2**20,
-                "opened_per_second": count / told["seconds"],
+                "opened_per_second": count / result["seconds"],
                 "idle_cpu_percent": 100 * idle,
             }
         finally:
@@ -55,7 +60,7 @@ def connections(target: Target, count: int) -> dict[str, Any]:
 
 
 def subscriptions(kind: str, count: int) -> dict[str, Any]:
-    """Bytes a subscription: ``MANY`` on each connection, each with a filter of its own."""
+    """Measure the bytes per subscription with many subscriptions per connection."""
     target = targets.realtime(kind)
     server = target.server
 
@@ -78,13 +83,15 @@ def subscriptions(kind: str, count: int) -> dict[str, Any]:
             load.open([(server.url, 0, each) for each in steps])
             time.sleep(1)
             before = server.rss
-            told = load.again([(0, many(n, 1, MANY)) for n in range(count)])
+            result = load.send_steps(
+                [(0, many(n, 1, SUBSCRIPTIONS_PER_CONNECTION)) for n in range(count)]
+            )
             time.sleep(1)
-            each = (server.rss - before) / (count * (MANY - 1))
+            each = (server.rss - before) / (count * (SUBSCRIPTIONS_PER_CONNECTION - 1))
             return {
                 "name": "realtime, one more subscription",
-                "subscriptions": count * MANY,
-                "refused": told["refused"],
+                "subscriptions": count * SUBSCRIPTIONS_PER_CONNECTION,
+                "refused": result["refused"],
                 "bytes_each": each,
             }
         finally:
@@ -95,26 +102,26 @@ def main(arguments: argparse.Namespace) -> int:
     set_up("sqlite", "benchmarks.site.settings")
     rows: list[dict[str, Any]] = []
     for kind in arguments.server:
-        say(f"\n{kind}, {arguments.connections} connections")
-        floor = connections(targets.raw_asgi(kind, "raw ASGI connection"), arguments.connections)
-        mine = connections(
+        print_line(f"\n{kind}, {arguments.connections} connections")
+        raw = connections(targets.raw_asgi(kind, "raw ASGI connection"), arguments.connections)
+        realtime = connections(
             targets.realtime(kind, "realtime, one subscription"), arguments.connections
         )
-        for row in (floor, mine):
-            row["ratio_to_raw_asgi"] = row["bytes_each"] / floor["bytes_each"]
-            say(
+        for row in (raw, realtime):
+            row["ratio_to_raw_asgi"] = row["bytes_each"] / raw["bytes_each"]
+            print_line(
                 f"    {row['name']:26} {row['bytes_each'] / 1024:6.1f} KiB each "
                 f"({row['ratio_to_raw_asgi']:.2f}x)  {row['connections']} open, "
                 f"{row['rss_mib']:.0f} MiB, "
                 f"idle CPU {row['idle_cpu_percent']:.1f}%  {row['refused'] or ''}"
             )
-        of_many = subscriptions(kind, arguments.many)
-        say(
-            f"    {of_many['name']:26} {of_many['bytes_each'] / 1024:6.2f} KiB each  "
-            f"{of_many['subscriptions']} of them  {of_many['refused'] or ''}"
+        many = subscriptions(kind, arguments.many)
+        print_line(
+            f"    {many['name']:26} {many['bytes_each'] / 1024:6.2f} KiB each  "
+            f"{many['subscriptions']} of them  {many['refused'] or ''}"
         )
-        rows += [{"server": kind, **row} for row in (floor, mine, of_many)]
-    say(f"\nwritten to {results.save('memory', rows).name}")
+        rows += [{"server": kind, **row} for row in (raw, realtime, many)]
+    print_line(f"\nwritten to {results.save('memory', rows).name}")
     return int(any(row["refused"] for row in rows))
 
 

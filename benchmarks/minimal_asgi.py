@@ -1,6 +1,6 @@
-"""The least that an ASGI server can be asked, at ``/minimal``: accept a WebSocket, close it.
+"""An ASGI application that accepts and closes each WebSocket at ``/minimal``.
 
-Beside it, in the same process, the test project: what a big heap costs, both pay.
+At other paths it is the test project, so that both run in one process with the same heap.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a process tree costs, out of /proc (Linux)."""
+"""CPU time and memory of a process tree, read from /proc (Linux)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def tree(pid: int) -> list[int]:
-    """The process and all that descend from it."""
-    found = [pid]
-    for each in found:
+def process_tree(pid: int) -> list[int]:
+    """Return the ids of the process and all its descendants."""
+    pids = [pid]
+    for each in pids:
         for task in Path(f"/proc/{each}/task").glob("*/children"):
-            found += [int(child) for child in task.read_text().split()]
-    return found
+            pids += [int(child) for child in task.read_text().split()]
+    return pids
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of the tree so far, to 10 ms (utime + stime)."""
+    """Return the user and system time of the tree in seconds, to 10 ms."""
     total = 0
-    for each in tree(pid):
+    for each in process_tree(pid):
         fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
         # proc(5): utime and stime are fields 14 and 15; the name, which may have spaces, is 2
         total += int(fields[11]) + int(fields[12])
@@ -29,5 +29,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def rss_bytes(pid: int) -> int:
-    """Resident memory of the tree."""
-    return sum(int(Path(f"/proc/{p}/statm").read_text().split()[1]) * PAGE for p in tree(pid))
+    """Return the resident memory of the tree in bytes."""
+    return sum(
+        int(Path(f"/proc/{p}/statm").read_text().split()[1]) * PAGE for p in process_tree(pid)
+    )

@@ -1,10 +1,10 @@
-"""Where the server's time goes in the fan-out: py-spy on it while events go out.
+"""Profile the server with py-spy during the fan-out of events.
 
-    python -m benchmarks.profile --server daphne             # ours, 1,000 subscribers
+    python -m benchmarks.profile --server daphne             # 1,000 subscribers
     python -m benchmarks.profile --row raw_asgi --native
     python -m benchmarks.profile --matches 10                # filtered: ten of them match
 
-Prints the functions by their own time, and by all that they call; writes the collapsed stacks to
+Prints the functions by their own time and by their cumulative time. Writes the collapsed stacks to
 ``benchmarks/results/profile-SERVER-ROW.txt``, for speedscope or flamegraph.pl.
 """
 
@@ -17,11 +17,11 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks import fanout, results, targets
-from benchmarks.common import say, set_up
-from benchmarks.measure import Bench, up
+from benchmarks.common import print_line, set_up
+from benchmarks.measure import Bench, start_bench
 
-WAITING = {"_worker (futures/thread.py)", "wait (python3.11/threading.py)"}
-"""What py-spy takes for work: threads that wait in C for something to do."""
+IDLE_FUNCTIONS = {"_worker (futures/thread.py)", "wait (python3.11/threading.py)"}
+"""Threads waiting in C, which py-spy counts as working."""
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> int:
     if "redis" in row:
         redis.start()
     classes = 1
-    target = fanout.make(row, kind, redis)
+    target = fanout.make_target(row, kind, redis)
     if arguments.matches:
         classes = arguments.subscribers // arguments.matches
         if row == "realtime":
@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> int:
     results.FOLDER.mkdir(exist_ok=True)
     path = results.FOLDER / f"profile-{kind}-{row.replace(' ', '-')}.txt"
     try:
-        up(bench)
+        start_bench(bench)
         bench.measure(1)
         process = bench.target.server.process
         assert process is not None
@@ -55,44 +55,44 @@ def main(arguments: argparse.Namespace) -> int:
             bench.measure(0.5)
         if spy.returncode:
             assert spy.stderr is not None
-            say(f"py-spy failed: {spy.stderr.read().decode().strip()}")
+            print_line(f"py-spy failed: {spy.stderr.read().decode().strip()}")
             return 1
     finally:
         bench.stop()
         if redis.process is not None:
             redis.kill()
-    unspied = bench.rounds[0]
+    unprofiled = bench.rounds[0]
     unit = "event" if arguments.matches else "delivery"
-    us = unspied["cpu"] / unspied["events" if arguments.matches else "deliveries"] * 1e6
-    say(f"\n{bench.target.name} on {kind}, {arguments.subscribers} subscribers")
-    say(f"{us:.1f} µs CPU a {unit} before py-spy looked")
-    tell(path, arguments.top, us)
+    us = unprofiled["cpu"] / unprofiled["events" if arguments.matches else "deliveries"] * 1e6
+    print_line(f"\n{bench.target.name} on {kind}, {arguments.subscribers} subscribers")
+    print_line(f"{us:.1f} µs CPU per {unit} before profiling")
+    print_profile(path, arguments.top, us)
     return 0
 
 
-def tell(path: Path, top: int, us: float) -> None:
-    """Print the functions of collapsed stacks: share, and µs of ``us``."""
+def print_profile(path: Path, top: int, us: float) -> None:
+    """Print the functions of collapsed stacks with their share of ``us`` microseconds."""
     own: Counter[str] = Counter()
-    all_of: Counter[str] = Counter()
+    cumulative: Counter[str] = Counter()
     total = 0
     for line in path.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
-        names = [short(frame) for frame in stack.split(";")]
-        if names[-1] in WAITING:
+        names = [short_name(frame) for frame in stack.split(";")]
+        if names[-1] in IDLE_FUNCTIONS:
             continue
         total += int(count)
         own[names[-1]] += int(count)
         for name in set(names):
-            all_of[name] += int(count)
-    for title, counts in (("own time", own), ("with what it calls", all_of)):
-        say(f"\n{title}")
+            cumulative[name] += int(count)
+    for title, counts in (("own time", own), ("cumulative time", cumulative)):
+        print_line(f"\n{title}")
         for name, count in counts.most_common(top):
-            say(f"  {100 * count / total:5.1f}%  {us * count / total:6.2f} µs  {name}")
-    say(f"\n{total} samples in {path.name}")
+            print_line(f"  {100 * count / total:5.1f}%  {us * count / total:6.2f} µs  {name}")
+    print_line(f"\n{total} samples in {path.name}")
 
 
-def short(frame: str) -> str:
-    """Function, file and its folder, without the line: ``send (uvicorn/wsproto_impl.py)``."""
+def short_name(frame: str) -> str:
+    """Return function, folder and file without the line: ``send (uvicorn/wsproto_impl.py)``."""
     name, _, place = frame.partition(" (")
     file = place.rpartition(":")[0] or place.rstrip(")")
     return f"{name} ({'/'.join(file.split('/')[-2:])})" if file else name

@@ -1,13 +1,13 @@
-"""A server dies with all its clients connected, and comes back: how long until all have resumed?
+"""Kill a server with many clients and restart it: measure how long until all have resumed.
 
 python -m benchmarks.reconnect_storm                       # 1,000 clients, daphne and uvicorn
 python -m benchmarks.reconnect_storm --clients 300 --server uvicorn --rounds 3
 python -m benchmarks.reconnect_storm --unauthenticated 10  # the default limit of that name
 
-All clients come from one address, which the default limits forbid: ``connections_per_address``
-and ``unauthenticated_per_address`` are raised to twice their number, unless said otherwise. While
-the server is away ``CHANGES`` rows are saved; each client must get each of them once. Ends with 1
-where a client failed, missed something, or took longer than ``--within`` seconds.
+All clients have one address, which the default limits forbid: ``connections_per_address`` and
+``unauthenticated_per_address`` are raised to twice their number, unless given. While the server is
+down, ``CHANGES`` rows are saved, and each client must receive each of them once. Exits with 1 if a
+client failed, missed an event, or took longer than ``--within`` seconds.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ import time
 from collections import Counter
 from typing import Any
 
-from benchmarks.common import median, percentile, say, set_up
+from benchmarks.common import median, percentile, print_line, set_up
 
 CHANGES = 20
-PATIENCE = 120.0  # seconds after which a round is given up
+ROUND_TIMEOUT = 120.0  # seconds
 
 
 class Fleet:
-    """Clients that each watch one collection, and what became of them."""
+    """Clients that each watch one collection, and their state."""
 
     def __init__(self, url: str, key: str, size: int) -> None:
         from django_cocobase_realtime.client import Realtime
 
         self.attempts = 0
         self.errors: Counter[str] = Counter()
-        self.over: list[Any] = []
+        self.closed_codes: list[Any] = []
         self.got: list[Counter[str]] = [Counter() for _ in range(size)]
         self.live_at = [0.0] * size
         self.done_at = [0.0] * size
@@ -61,7 +61,7 @@ class Fleet:
         elif status == "live":
             self.live_at[number] = time.monotonic()
         elif status == "closed" and detail["code"] != 1000:
-            self.over.append(detail["code"])
+            self.closed_codes.append(detail["code"])
 
     async def connect(self) -> None:
         watches = []
@@ -71,7 +71,7 @@ class Fleet:
             watches.append(watch)
             client.start()
             if number % 20 == 19:
-                await asyncio.sleep(0.1)  # people come one by one; after a crash they do not
+                await asyncio.sleep(0.1)  # first connections are spread; reconnects are not
         await asyncio.gather(*(watch.ready() for watch in watches))
 
     async def _read(self, number: int, watch: Any) -> None:
@@ -93,7 +93,7 @@ class Fleet:
             got.clear()
 
     def finished(self) -> bool:
-        return all(self.done_at) or bool(self.over)
+        return all(self.done_at) or bool(self.closed_codes)
 
     async def close(self) -> None:
         await asyncio.gather(*(client.close() for client in self.clients))
@@ -123,9 +123,9 @@ async def measure(kind: str, options: argparse.Namespace) -> bool:
     began = time.monotonic()
     passed = True
     try:
-        await asyncio.wait_for(fleet.connect(), PATIENCE)
+        await asyncio.wait_for(fleet.connect(), ROUND_TIMEOUT)
         took = time.monotonic() - began
-        say(f"\n{kind}: {options.clients} clients connected in {took:.1f} s")
+        print_line(f"\n{kind}: {options.clients} clients connected in {took:.1f} s")
         for number in range(options.rounds):
             # clients back off from a server that dies again before this time
             await asyncio.sleep(STABLE_AFTER + 1)
@@ -136,9 +136,9 @@ async def measure(kind: str, options: argparse.Namespace) -> bool:
             for text in sorted(texts):
                 await Message.objects.acreate(text=text)
             starting = asyncio.create_task(asyncio.to_thread(server.start))
-            up = await asyncio.to_thread(listening, server.port)
+            up = await asyncio.to_thread(wait_for_port, server.port)
             await starting
-            while not fleet.finished() and time.monotonic() - up < PATIENCE:
+            while not fleet.finished() and time.monotonic() - up < ROUND_TIMEOUT:
                 await asyncio.sleep(0.1)
             passed &= report(fleet, texts, killed, up, options.within)
     finally:
@@ -147,8 +147,8 @@ async def measure(kind: str, options: argparse.Namespace) -> bool:
     return passed
 
 
-def listening(port: int) -> float:
-    """When the server's port is open: the rush begins before it answers anything else."""
+def wait_for_port(port: int) -> float:
+    """Wait until the server's port is open, when the reconnects start; return the time."""
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return time.monotonic()
@@ -161,18 +161,24 @@ def report(fleet: Fleet, texts: set[str], killed: float, up: float, within: floa
     missed = sum(len(texts - got.keys()) for got in fleet.got)
     twice = sum(count - 1 for got in fleet.got for count in got.values() if count > 1)
     size = len(fleet.clients)
-    say(f"  killed; listens again after {up - killed:.1f} s; from then on, in seconds:")
+    print_line(f"  killed; listens again after {up - killed:.1f} s; from then on, in seconds:")
     for name, times in (("back", back), ("resumed", resumed)):
         if times:
             figures = (median(times), percentile(times, 0.99), max(times))
             p50, p99, most = (f"{each:5.1f}" for each in figures)
-            say(f"    {name:8} {len(times):5} of {size}   p50 {p50}   p99 {p99}   max {most}")
-    say(
-        f"    missed {missed}, twice {twice}, resyncs {fleet.resyncs}, failed {len(fleet.over)},"
-        f" attempts {fleet.attempts}, errors {dict(fleet.errors)}"
+            print_line(
+                f"    {name:8} {len(times):5} of {size}   p50 {p50}   p99 {p99}   max {most}"
+            )
+    print_line(
+        f"    missed {missed}, twice {twice}, resyncs {fleet.resyncs}, "
+        f"failed {len(fleet.closed_codes)}, attempts {fleet.attempts}, errors {dict(fleet.errors)}"
     )
-    fine = len(resumed) == size and max(resumed) <= within and not (missed or twice or fleet.over)
-    say(f"    {'all' if fine else 'NOT all'} back and resumed within {within:g} s")
+    fine = (
+        len(resumed) == size
+        and max(resumed) <= within
+        and not (missed or twice or fleet.closed_codes)
+    )
+    print_line(f"    {'all' if fine else 'NOT all'} back and resumed within {within:g} s")
     return fine
 
 

@@ -1,11 +1,10 @@
-"""What a rejected SDK client costs a server, which it does every second for ever.
+"""The server CPU of a rejected SDK client. Such a client reconnects every second, forever.
 
 python -m benchmarks.rejected_auth
 
-CPU seconds of the server process a connection: an SDK client with a wrong key (its socket is
-accepted, its first frame read, the answer sent, the socket closed) against a bare ASGI
-application in the same process that accepts and closes, in turns. Prints the
-median of the rounds' ratios.
+Compares the CPU time per connection of an SDK client with a wrong key (the socket is accepted, its
+first frame read, the error sent, the socket closed) and of a minimal ASGI application in the same
+process that accepts and closes, in turns. Prints the median of the ratios of all rounds.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.common import median, say, set_up
+from benchmarks.common import median, print_line, set_up
 
 FRAME = json.dumps({"api_key": "crk_12345678_" + "x" * 43, "filters": {"status": "published"}})
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU that a process has used, all its threads."""
+    """Return the CPU seconds used by all threads of a process."""
     threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(each.read_text().split()[0]) for each in threads) / 1e9
 
@@ -39,8 +38,8 @@ def masked(text: str) -> bytes:
     return head + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
 
 
-async def once(port: int, path: str, frame: bytes) -> bytes:
-    """Open, send the first frame, read to the end."""
+async def connect_once(port: int, path: str, frame: bytes) -> bytes:
+    """Open a connection, send the first frame, and read to the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     key = base64.b64encode(os.urandom(16)).decode()
     writer.write(
@@ -48,20 +47,20 @@ async def once(port: int, path: str, frame: bytes) -> bytes:
         f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
         "Sec-WebSocket-Version: 13\r\n\r\n".encode()
     )
-    got = b""
-    # whoever closed at once resets what comes late
+    received = b""
+    # a server that closes at once may reset the connection
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(frame)
-        while b"\x88" not in got:  # the close frame
+        while b"\x88" not in received:  # the close frame
             data = await reader.read(65536)
             if not data:
                 break
-            got += data
+            received += data
         writer.write(b"\x88\x82\x00\x00\x00\x00" + struct.pack("!H", 1000))
         await reader.read(65536)
     writer.close()
-    return got
+    return received
 
 
 async def load(port: int, path: str, connections: int) -> None:
@@ -69,7 +68,7 @@ async def load(port: int, path: str, connections: int) -> None:
 
     async def work(number: int) -> None:
         for _ in range(number):
-            await once(port, path, frame)
+            await connect_once(port, path, frame)
 
     await asyncio.gather(*(work(connections // 4) for _ in range(4)))
 
@@ -95,8 +94,8 @@ async def compare(kind: str, connections: int, rounds: int) -> float:
     await asyncio.to_thread(server.start)
     assert server.process is not None
     paths = {"rejected": "/realtime/collections/posts", "minimal": "/minimal"}
-    got = await once(server.port, paths["rejected"], masked(FRAME))
-    assert b"Invalid API key" in got, got
+    received = await connect_once(server.port, paths["rejected"], masked(FRAME))
+    assert b"Invalid API key" in received, received
     costs: dict[str, list[float]] = {name: [] for name in paths}
     for turn in range(rounds + 1):
         for name, path in paths.items():
@@ -107,7 +106,7 @@ async def compare(kind: str, connections: int, rounds: int) -> float:
                 costs[name].append(used / connections * 1e6)
     server.stop()
     ratio = median(r / m for r, m in zip(costs["rejected"], costs["minimal"], strict=True))
-    say(
+    print_line(
         f"{kind:28} rejected {median(costs['rejected']):6.0f} µs CPU, "
         f"minimal {median(costs['minimal']):6.0f} µs, ratio {ratio:.2f}"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
-from benchmarks.common import say
+from benchmarks.common import print_line
 
 DOCS = Path(__file__).parent.parent / "docs"
 Rows = list[dict[str, Any]]
@@ -18,19 +18,28 @@ FAULTS = "lost / duplicate / misdirected"
 
 INTRO = """# Benchmarks
 
-Measured by `make bench` and written by `python -m benchmarks.report`; do not edit. Every figure
-comes from a command and stands beside its peers' figures of the same run: compare the ratios, not
-the microseconds. Rows named “realtime” are django-cocobase-realtime.
+This page compares the cost of this app with that of other software. It is written by
+`python -m benchmarks.report` from the results of `make bench`; do not edit it. How the app reaches
+these figures is described in [Performance](explanation/performance.md).
 
-The main figure is the server's CPU time per delivery: user and system time of its process tree,
-read from `/proc`. Other work on the machine disturbs it least. A delivery is one event at one
-socket. Each one is read and checked by its number, and every run counts lost, duplicate and
-misdirected deliveries. Subscribers are sockets of another process on the same machine (loopback,
-no TLS). Nothing is compressed: no client offers permessage-deflate. Documents are about 250 bytes,
-frames about 480. Each realtime subscriber has its own identity, filter, mandatory filter of the
-permission, cursor and bounded queue. uvicorn runs with `--ws websockets-sansio`. A load average,
-if one is given, is that of the last five minutes of the run: a benchmark's own server and clients
-make it one to two, anything above that was other work on the same cores.
+Each table contains the results of one run on one machine, for this app (the rows named “realtime”)
+and for its peers. Compare the ratios and not the absolute times, which depend on the machine.
+
+**CPU per delivery** is the main figure: the user and system time of the server's process tree, read
+from `/proc`. Other work on the machine affects it less than the elapsed time. A *delivery* is one
+event that arrives at one socket. Each delivery is read and checked by its number, and lost,
+duplicate and misdirected ones are counted.
+
+The conditions are the same in all runs:
+
+- Subscribers are sockets of another process on the same machine (loopback, no TLS).
+- Frames are not compressed: no client offers permessage-deflate.
+- Documents have about 250 bytes, frames about 480.
+- Each realtime subscriber has its own identity, filter, mandatory filter of the permission, cursor
+  and bounded queue.
+- uvicorn runs with `--ws websockets-sansio`.
+- The load average is that of the last five minutes of the run. A benchmark's own server and clients
+  cause a load of one to two; anything above is other work on the same cores.
 """
 
 
@@ -68,10 +77,11 @@ def group_rows(rows: Rows, *keys: str) -> dict[tuple[Any, ...], Rows]:
 def fanout(result: dict[str, Any]) -> str:
     """Return the section about one event to all subscribers."""
     parts = [
-        "One event to all subscribers; the next event is sent once all have received it. “burst” "
-        f"rows send {result['burst']} events at once. The column “Channels consumer” says how many "
-        "times as much a Channels consumer with the in-memory layer costs.\n\n"
-        "![Fan-out](images/fanout.png)\n"
+        "Each event is sent to all subscribers, and the next one after all have received it. Rows "
+        f"with “burst” send {result['burst']} events at once. The column “Channels consumer” "
+        "contains the cost of a Channels consumer with the in-memory layer, as a multiple of this "
+        "row.\n\n"
+        "![Server CPU time per delivery, for each server and peer](images/fanout.png)\n"
     ]
     head = ["", "µs CPU per delivery", "× raw ASGI", "Channels consumer", "p99 ms", FAULTS]
     for (server, size), rows in group_rows(result["rows"], "server", "subscribers").items():
@@ -95,9 +105,10 @@ def fanout(result: dict[str, Any]) -> str:
 def filtered(result: dict[str, Any]) -> str:
     """Return the section about one event to a few subscribers."""
     parts = [
-        f"Each event matches {result['matches']} subscribers, whatever their number. Nothing is "
-        "saved: the change is handed to the hub, or to the peers' channel layer. The trigger, a "
-        "datagram, is part of every figure.\n"
+        f"Each event matches {result['matches']} subscribers, however many there are. Nothing is "
+        "saved: the change is passed directly to the hub, or to the channel layer of the peers. "
+        "The trigger, a datagram that starts each event, is part of every figure. The column "
+        "“× 1,000 subscribers” compares the cost with that for 1,000 subscribers.\n"
     ]
     head = ["", "µs CPU per event", "Channels consumer", "× 1,000 subscribers", "p99 ms", FAULTS]
     for (server, size), rows in group_rows(result["rows"], "server", "subscribers").items():
@@ -137,8 +148,10 @@ def steady_rate(result: dict[str, Any]) -> str:
     ]
     subscribers = result["rows"][0]["subscribers"]
     return (
-        f"{result['rate']:.0f} real saves per second to {subscribers:,} subscribers. The floor "
-        "saves a model that is not watched, then sends.\n\n" + markdown_table(head, lines)
+        f"{result['rate']:.0f} real saves per second are delivered to {subscribers:,} subscribers. "
+        "The time is measured from the commit to the arrival at the socket. The first row for each "
+        "server is the floor: it saves a model that is not watched, and then sends.\n\n"
+        + markdown_table(head, lines)
     )
 
 
@@ -156,7 +169,10 @@ def memory(result: dict[str, Any]) -> str:
         ]
         for row in result["rows"]
     ]
-    about = "Resident memory of the server process; idle CPU as a share of one core.\n\n"
+    about = (
+        "The resident memory of the server process, per connection or subscription. Idle CPU is a "
+        "share of one core.\n\n"
+    )
     return about + markdown_table(head, lines)
 
 
@@ -176,8 +192,9 @@ def stalled(result: dict[str, Any]) -> str:
         for row in result["rows"]
     ]
     return (
-        "One of 100 clients stops reading. Events have 16 kB, so that buffers are full at once. "
-        "p99 is that of the other 99 clients.\n\n" + markdown_table(head, lines)
+        "One of 100 clients stops reading. Events have 16 kB, so that buffers are full soon. The "
+        "column p99 is for the other 99 clients, without and with the client that has stopped; "
+        "“growth” is that of the server's memory.\n\n" + markdown_table(head, lines)
     )
 
 
@@ -195,8 +212,8 @@ def save_cost(result: dict[str, Any]) -> str:
         for row in result["rows"]
     ]
     return (
-        "Without subscribers. Ratios to the same save of a model that is not watched.\n\n"
-        + markdown_table(head, lines)
+        "A save without subscribers. The columns “signals” and “triggers” are ratios to the same "
+        "save of a model that is not watched.\n\n" + markdown_table(head, lines)
     )
 
 
@@ -219,8 +236,9 @@ def processes(result: dict[str, Any]) -> str:
         for row in result["rows"]
     ]
     return (
-        f"On {result['machine']['cores']} cores, which the load generator shares: throughput can "
-        "grow only if there are more.\n\n" + markdown_table(head, lines)
+        f"The machine has {result['machine']['cores']} cores, which the servers share with the "
+        "load generator. The throughput can grow only on a machine with more cores.\n\n"
+        + markdown_table(head, lines)
     )
 
 
@@ -298,7 +316,7 @@ def main() -> None:
     latest = max(filter(None, map(results.load, SECTIONS)), key=lambda result: str(result["at"]))
     parts.append(f"## Machine and versions\n\n{describe_machine(latest)}\n")
     (DOCS / "benchmarks.md").write_text("\n".join(parts))
-    say("docs/benchmarks.md")
+    print_line("docs/benchmarks.md")
 
 
 if __name__ == "__main__":

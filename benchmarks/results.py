@@ -1,4 +1,4 @@
-"""What was measured, as JSON: with the command, the machine, and the versions."""
+"""Store results as JSON, with the command, the machine and the versions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = (
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, kernel, Python."""
+    """Describe the processor, cores, memory, kernel and Python."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     models = [line.partition(":")[2].strip() for line in info.splitlines() if "model name" in line]
     memory = Path("/proc/meminfo").read_text().split()[1] if info else "0"
@@ -34,42 +34,42 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of all that was measured."""
-    found = {}
+    """Return the versions of the measured packages."""
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
     package = Path(__file__).parent / "peers" / "node_modules" / "socket.io" / "package.json"
     if package.exists():
-        found["socket.io"] = json.loads(package.read_text())["version"]
+        versions["socket.io"] = json.loads(package.read_text())["version"]
         node = subprocess.run(["node", "--version"], capture_output=True, text=True)
-        found["node"] = node.stdout.strip().lstrip("v")
-    return found
+        versions["node"] = node.stdout.strip().lstrip("v")
+    return versions
 
 
 def save(name: str, rows: list[dict[str, Any]], **about: Any) -> Path:
-    """Write ``results/NAME.json``, over what was there."""
+    """Write ``results/NAME.json``, replacing the previous results."""
     FOLDER.mkdir(exist_ok=True)
     command = f"python -m benchmarks.{name} {' '.join(sys.argv[1:])}".strip()
     path = FOLDER / f"{name}.json"
-    told = {
+    result = {
         "benchmark": name,
         "command": command,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "load": round(os.getloadavg()[1], 1),  # of the last five minutes, its own included
+        "load": round(os.getloadavg()[1], 1),  # of the last five minutes, including the benchmark
         "machine": machine(),
         "versions": versions(),
         **about,
         "rows": rows,
     }
-    path.write_text(json.dumps(told, indent=1) + "\n")
+    path.write_text(json.dumps(result, indent=1) + "\n")
     return path
 
 
 def load(name: str) -> dict[str, Any] | None:
-    """What was written last; None where nothing was."""
+    """Return the last results, or None."""
     path = FOLDER / f"{name}.json"
-    found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-    return found
+    result: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return result

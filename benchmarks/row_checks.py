@@ -1,7 +1,7 @@
-"""What permissions cost an event: a filter, a look at each row, and a query for each row.
+"""The cost of permissions per event: a filter, a check of each row, and a query for each row.
 
 ``python -m benchmarks.row_checks [--subscribers 100] [--events 50]``. In one process, without
-sockets: the time from an event's arrival until all frames are handed to the writers.
+sockets: measures the time from an event's arrival until all frames are handed to the writers.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ from django_cocobase_realtime.transport.connection import Connection  # noqa: E4
 from tests.app.models import Item  # noqa: E402
 
 
-class ByFilter:
+class FilterPermission:
     def visible_to(self, identity):
         return {"size": {"lt": 10}}
 
 
-class ByRow:
+class RowPermission:
     def has_object_permission(self, identity, item):
         return item.size < 10
 
 
-class ByQuery:
+class QueryPermission:
     def has_object_permission(self, identity, item):
         return Item.objects.filter(name__startswith="item", size__lt=10).exists()
 
 
 async def measure(permission: type, subscribers: int, events: int) -> float:
-    """Microseconds a subscriber and event."""
+    """Return the microseconds per subscriber and event."""
     cls = type("Items", (Collection,), {"model": Item, "permission": permission, "name": "items"})
     collection = cls()
     collection.__dict__["name"] = "items"
-    audience = CollectionTopic(collection, lambda: None)
-    got = 0
+    topic = CollectionTopic(collection, lambda: None)
+    frames = 0
 
     def push(text: str) -> None:
-        nonlocal got
-        got += 1
+        nonlocal frames
+        frames += 1
 
     for number in range(subscribers):
         writer = SimpleNamespace(can_send_inline=False, push_event=lambda text, cursor: push(text))
@@ -69,13 +69,13 @@ async def measure(permission: type, subscribers: int, events: int) -> float:
         view = AuthorizedQuery(grant.decision.visible, grant.fields, "", grant.decision.check)
         subscription = Subscription(connection, SubscriptionRequest("items", "items"), view)
         subscription.is_attached = True
-        audience.table.add(subscription)
+        topic.table.add(subscription)
     image = {"id": "1", "name": "item", "size": 5}
     started = time.perf_counter()
     for number in range(events):
         id = str(number)
-        audience.dispatch(Change(id, "items", "created", "1", id, now(), after=image))
-        while got < (number + 1) * subscribers:
+        topic.dispatch(Change(id, "items", "created", "1", id, now(), after=image))
+        while frames < (number + 1) * subscribers:
             await asyncio.sleep(0)
     return (time.perf_counter() - started) / events / subscribers * 1e6
 
@@ -88,11 +88,11 @@ def main() -> None:
     call_command("migrate", verbosity=0)
     Item.objects.get_or_create(name="item", defaults={"size": 5})
     first = None
-    for permission in (ByFilter, ByRow, ByQuery):
+    for permission in (FilterPermission, RowPermission, QueryPermission):
         cost = asyncio.run(measure(permission, options.subscribers, options.events))
         first = first or cost
         print(
-            f"{permission.__name__:10} {cost:8.1f} us a subscriber and event  {cost / first:6.1f} x"
+            f"{permission.__name__:16} {cost:8.1f} us per subscriber and event {cost / first:6.1f}x"
         )
 
 

@@ -1,9 +1,9 @@
-"""What a save costs with the log on, as a ratio to the same save of a model that nobody watches.
+"""The cost of a save of a watched model, relative to the same save of an unwatched model.
 
     python -m benchmarks.save_cost            # SQLite and PostgreSQL, one after the other
 
-Ratios of medians over interleaved rounds in one process, so that noise hits both alike. Single
-saves in autocommit; saves and bulk writes in one transaction. Nobody listens.
+Ratios of medians over interleaved rounds in one process, so that noise affects both. Measures
+single saves in autocommit mode, and saves and bulk writes in one transaction, without subscribers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks import results
-from benchmarks.common import each_database, median, say, set_up
+from benchmarks.common import median, print_line, run_for_each_database, set_up
 
 ROUNDS = 60
 
@@ -23,7 +23,7 @@ ROUNDS = 60
 def measure(
     watch: Callable[[str], None], work: Callable[[], None], modes: list[str]
 ) -> list[float]:
-    """Median seconds of the work in each mode."""
+    """Return the median seconds of the work in each mode."""
     times: dict[str, list[float]] = {mode: [] for mode in modes}
     for mode in modes:
         watch(mode)
@@ -69,11 +69,11 @@ def main(database: str) -> None:
         count += 1
         return Item(name=f"{time.time_ns()}-{count}")
 
-    kept = [item() for _ in range(100)]
-    Item.objects.bulk_create(kept)
+    items = [item() for _ in range(100)]
+    Item.objects.bulk_create(items)
 
     def update_one() -> None:
-        for each in kept[:10]:
+        for each in items[:10]:
             each.size += 1
             each.save()
 
@@ -83,7 +83,7 @@ def main(database: str) -> None:
 
     def update_hundred() -> None:
         with transaction.atomic():
-            for each in kept:
+            for each in items:
                 each.size += 1
                 each.save()
 
@@ -96,18 +96,19 @@ def main(database: str) -> None:
         "update, 100 in a transaction": update_hundred,
         "bulk_create of 1000": create_thousand,
     }
-    say(f"\n{database}: median of {ROUNDS} rounds, ratio to the bare save")
+    print_line(f"\n{database}: median of {ROUNDS} rounds, ratio to the unwatched save")
     rows = []
     for name, work in works.items():
-        bare, *others = measure(watch, work, modes)
+        unwatched, *others = measure(watch, work, modes)
         ratios = "  ".join(
-            f"{mode} {seconds / bare:.2f}x" for mode, seconds in zip(modes[1:], others, strict=True)
+            f"{mode} {seconds / unwatched:.2f}x"
+            for mode, seconds in zip(modes[1:], others, strict=True)
         )
-        unwatched_us = bare * 1e6 / (10 if "single" in name else 1)
-        say(f"  {name:30} bare {unwatched_us:9.0f} us   {ratios}")
-        times = {m: s / bare for m, s in zip(modes[1:], others, strict=True)}
+        unwatched_us = unwatched * 1e6 / (10 if "single" in name else 1)
+        print_line(f"  {name:30} unwatched {unwatched_us:9.0f} us   {ratios}")
+        times = {m: s / unwatched for m, s in zip(modes[1:], others, strict=True)}
         rows.append({"database": database, "name": name, "unwatched_us": unwatched_us, **times})
-    say(json.dumps(rows))
+    print_line(json.dumps(rows))
 
 
 if __name__ == "__main__":
@@ -118,4 +119,4 @@ if __name__ == "__main__":
     if chosen:
         main(chosen)
     else:
-        results.save("save_cost", each_database("save_cost"), rounds=ROUNDS)
+        results.save("save_cost", run_for_each_database("save_cost"), rounds=ROUNDS)

@@ -1,8 +1,8 @@
-"""Subscribe with a snapshot, again and again, while rows change: each ends with what the table has.
+"""Subscribe with a snapshot repeatedly while rows change, and compare with the table.
 
     python -m benchmarks.snapshots --times 1000 --rate 1000
 
-On PostgreSQL and Redis. Exits 1 where one does not converge.
+Uses PostgreSQL and Redis. Exits with 1 if a subscription does not converge to the table.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.common import say, set_up
+from benchmarks.common import print_line, set_up
 
 ROWS = 50
-TOGETHER = 20  # subscriptions that are open at a time
+CONCURRENT_SUBSCRIPTIONS = 20
 
 
 def write(rate: float, seconds: float) -> None:
-    """Change rows at about ``rate`` a second, in transactions of ten."""
+    """Change rows at about ``rate`` per second, in transactions of ten."""
     import django
 
     django.setup()
@@ -43,16 +43,16 @@ def write(rate: float, seconds: float) -> None:
         ahead = done / rate - (time.monotonic() - began)
         if ahead > 0:
             time.sleep(ahead)
-    say(json.dumps({"changes": done, "seconds": time.monotonic() - began}))
+    print_line(json.dumps({"changes": done, "seconds": time.monotonic() - began}))
 
 
 class Replica:
-    """One subscription's idea of the table."""
+    """The rows that one subscription has received."""
 
     def __init__(self) -> None:
         self.rows: dict[str, int] = {}
 
-    def take(self, frame: dict[str, Any]) -> None:
+    def apply(self, frame: dict[str, Any]) -> None:
         if frame["type"] == "snapshot":
             self.rows |= {d["id"]: d["data"]["size"] for d in frame["documents"]}
         elif frame["type"] == "event":
@@ -98,21 +98,21 @@ async def main(arguments: argparse.Namespace) -> int:
                     frame = json.loads(await client.socket.recv())
                     for name in frame.get("subscriptions") or [frame.get("subscription")]:
                         if name in replicas:
-                            replicas[name].take(frame)
+                            replicas[name].apply(frame)
 
             reader = asyncio.create_task(read(client, replicas))
             await asyncio.sleep(0.6)  # the writer has to start up
-            for _ in range(TOGETHER):
+            for _ in range(CONCURRENT_SUBSCRIPTIONS):
                 name = f"s{started}"
                 started += 1
                 replicas[name] = Replica()
-                ask = {"type": "subscribe", "collection": "items", "subscription": name}
-                await client.send({**ask, "snapshot": True})
+                request = {"type": "subscribe", "collection": "items", "subscription": name}
+                await client.send({**request, "snapshot": True})
                 await asyncio.sleep(0.05)
             out, _ = await writer.communicate()
-            told = json.loads(out)
-            changes += told["changes"]
-            rates.append(told["changes"] / told["seconds"])
+            result = json.loads(out)
+            changes += result["changes"]
+            rates.append(result["changes"] / result["seconds"])
             rows = await sync_to_async(lambda: dict(Item.objects.values_list("pk", "size")))()
             expected = {str(pk): size for pk, size in rows.items()}
             deadline = time.monotonic() + 20
@@ -125,8 +125,10 @@ async def main(arguments: argparse.Namespace) -> int:
     server.stop()
     redis.stop()
     rate = sum(rates) / len(rates)
-    say(f"{started} subscriptions with a snapshot, {changes} changes at {rate:.0f} a second")
-    say(f"{bad} did not end with what the table has")
+    print_line(
+        f"{started} subscriptions with a snapshot, {changes} changes at {rate:.0f} per second"
+    )
+    print_line(f"{bad} did not converge to the table")
     return int(bool(bad))
 
 

@@ -1,9 +1,9 @@
-"""20 saves a second to 1,000 subscribers: milliseconds from commit to socket, p50 and p99.
+"""20 saves per second to 1,000 subscribers: p50 and p99 of the time from commit to socket.
 
     python -m benchmarks.steady_rate                     # SQLite and PostgreSQL, each server
 
-Real saves in a thread of the server. Beside ours, in the same run and in turn, the floor: the
-same save of a model that nobody watches, then the raw ASGI loop over as many sockets.
+Real saves in a thread of the server. The floor is measured in the same run, in turn: the same save
+of an unwatched model, then the raw ASGI loop over the same number of sockets.
 """
 
 from __future__ import annotations
@@ -15,29 +15,31 @@ import sys
 from typing import Any
 
 from benchmarks import results, targets
-from benchmarks.common import each_database, median, say, set_up
-from benchmarks.measure import Bench, up
+from benchmarks.common import median, print_line, run_for_each_database, set_up
+from benchmarks.measure import Bench, start_bench
 
-RATE = 20.0
+SAVES_PER_SECOND = 20.0
 
 
 def measure(kind: str, subscribers: int, seconds: float, rounds: int) -> list[dict[str, Any]]:
-    """A row for the floor and one for ours."""
+    """Measure the row of the floor and that of realtime."""
     unwatched: dict[str, Any] = {"COLLECTIONS": {}}
     floor = targets.raw_asgi(
         kind, "save, then the raw ASGI loop", settings=unwatched, BENCH_DJANGO="1"
     )
     benches = [Bench(floor, subscribers), Bench(targets.realtime(kind, "realtime"), subscribers)]
-    told: dict[str, list[dict[str, Any]]] = {bench.target.name: [] for bench in benches}
+    results_by_name: dict[str, list[dict[str, Any]]] = {bench.target.name: [] for bench in benches}
     try:
         for bench in benches:
-            up(bench)
-            bench.load.paced([bench.target.server.control], RATE, 10, save=True)
+            start_bench(bench)
+            bench.load.paced([bench.target.server.control], SAVES_PER_SECOND, 10, save=True)
         for _ in range(rounds):
             for bench in benches:
                 ports = [bench.target.server.control]
-                events = int(seconds * RATE)
-                told[bench.target.name].append(bench.load.paced(ports, RATE, events, save=True))
+                events = int(seconds * SAVES_PER_SECOND)
+                results_by_name[bench.target.name].append(
+                    bench.load.paced(ports, SAVES_PER_SECOND, events, save=True)
+                )
     finally:
         for bench in benches:
             bench.stop()
@@ -54,30 +56,33 @@ def measure(kind: str, subscribers: int, seconds: float, rounds: int) -> list[di
             "duplicates": sum(r["duplicates"] for r in each),
             "misdirected": sum(r["misdirected"] for r in each),
         }
-        for name, each in told.items()
+        for name, each in results_by_name.items()
     ]
 
 
-def one(arguments: argparse.Namespace) -> None:
-    """One database; the rows on the last line."""
+def measure_database(arguments: argparse.Namespace) -> None:
+    """Measure one database; print the rows on the last line."""
     set_up(arguments.database, "benchmarks.site.settings")
     rows = []
     for kind in arguments.server:
-        say(f"\n{arguments.database}, {kind}, {arguments.subscribers} subscribers, {RATE:.0f}/s")
+        print_line(
+            f"\n{arguments.database}, {kind}, {arguments.subscribers} subscribers, "
+            f"{SAVES_PER_SECOND:.0f} saves per second"
+        )
         each = measure(kind, arguments.subscribers, arguments.seconds, arguments.rounds)
         for row in each:
             row["ms_over_floor"] = row["p99_ms"] - each[0]["p99_ms"]
-            say(
+            print_line(
                 f"    {row['name']:30} p50 {row['p50_ms']:6.1f} ms  p99 {row['p99_ms']:6.1f} ms "
-                f"({row['ms_over_floor']:+.1f})  lost {row['lost']}  twice {row['duplicates']}"
+                f"({row['ms_over_floor']:+.1f})  lost {row['lost']}  duplicates {row['duplicates']}"
             )
         rows += [{"database": arguments.database, **row} for row in each]
-    say(json.dumps(rows))
+    print_line(json.dumps(rows))
 
 
 def main() -> int:
-    rows = each_database("steady_rate")
-    say(f"\nwritten to {results.save('steady_rate', rows, rate=RATE).name}")
+    rows = run_for_each_database("steady_rate")
+    print_line(f"\nwritten to {results.save('steady_rate', rows, rate=SAVES_PER_SECOND).name}")
     return int(any(row["lost"] + row["duplicates"] for row in rows if row["name"] == "realtime"))
 
 
@@ -91,6 +96,6 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     if chosen.database:
         os.environ.setdefault("REALTIME_TEST_SETTINGS", "")
-        one(chosen)
+        measure_database(chosen)
     else:
         sys.exit(main())

@@ -1,4 +1,4 @@
-"""The servers that are measured, each a subprocess, and how a client subscribes to each."""
+"""The measured servers, each in a subprocess, and how a client subscribes to them."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ class MeasuredServer(Server):
 
     @property
     def url(self) -> tuple[str, int, str]:
-        """Host, port and path of its WebSocket."""
+        """Return the host, port and path of its WebSocket."""
         return ("127.0.0.1", self.port, self.path)
 
     @property
     def cpu(self) -> float:
-        """Seconds of CPU so far, user and system, of the whole tree."""
+        """Return the CPU seconds of the process tree so far, user and system."""
         assert self.process is not None
         return cpu_seconds(self.process.pid)
 
     @property
     def rss(self) -> int:
-        """Resident bytes of the whole tree."""
+        """Return the resident bytes of the process tree."""
         assert self.process is not None
         return rss_bytes(self.process.pid)
 
 
 @dataclass
 class Target:
-    """A row: a server, what its clients say, and what its trigger says."""
+    """A row: a server, the steps of its clients, and the message that triggers an event."""
 
     name: str
     server: MeasuredServer
@@ -70,10 +70,10 @@ def asgi(
     shared: bool = False,
     **env: str,
 ) -> MeasuredServer:
-    """One of the applications in ``benchmarks.site`` under uvicorn or daphne.
+    """Run one of the applications in ``benchmarks.site`` with uvicorn or daphne.
 
-    On SQLite each server has a copy of the database, unless ``shared``: servers on one database
-    hear of each other's saves, as they should.
+    On SQLite each server gets a copy of the database, unless ``shared``: servers on one database
+    receive each other's saves.
     """
     from django.db import connections
 
@@ -106,7 +106,7 @@ def asgi(
 
 
 def token(user: int) -> str:
-    """A JSON Web Token for the user of this number."""
+    """Create a JSON Web Token for the user with this number."""
     import jwt
 
     from tests.settings import COCOBASE_REALTIME
@@ -117,7 +117,7 @@ def token(user: int) -> str:
 
 
 def subscribe(filters: dict[str, Any], collection: str = "posts") -> list[Step]:
-    """Our request, and the answer to wait for; again replaces what was asked before."""
+    """Return the step that subscribes to a collection, or replaces the subscription."""
     frame = {"type": "subscribe", "collection": collection, "subscription": "posts"}
     return [(json.dumps({**frame, "filters": filters}), '"subscribed"')]
 
@@ -132,7 +132,7 @@ def realtime(
     burst: int = 1,
     **options: Any,
 ) -> Target:
-    """Our application; subscriber ``number`` has its own user and its own filter."""
+    """Return the target of this project. Each subscriber has its own user and filter."""
 
     def steps(number: int, klass: int) -> list[Step]:
         auth = {"type": "auth", "token": token(user(number))}
@@ -143,32 +143,32 @@ def realtime(
     return Target(name, asgi(kind, "realtime", **options), steps, burst=burst)
 
 
-def _wish(**more: Any) -> Callable[[int, int], list[Step]]:
+def _class_step(**more: Any) -> Callable[[int, int], list[Step]]:
     return lambda number, klass: [(json.dumps({"class": klass, **more}), "ok")]
 
 
 def raw_asgi(kind: str, name: str = "raw ASGI loop", burst: int = 1, **options: Any) -> Target:
-    """The floor."""
-    return Target(name, asgi(kind, "raw_asgi", **options), _wish(), burst=burst)
+    """Return the target of the raw ASGI loop."""
+    return Target(name, asgi(kind, "raw_asgi", **options), _class_step(), burst=burst)
 
 
 def channels_consumer(
     kind: str, name: str, *, classes: int = 1, grouped: bool = False, burst: int = 1, **options: Any
 ) -> Target:
-    """A plain Channels consumer."""
-    steps = _wish(classes=classes, grouped=grouped)
+    """Return the target of a Channels consumer."""
+    steps = _class_step(classes=classes, grouped=grouped)
     return Target(
         name, asgi(kind, "channels_consumer", **options), steps, {"grouped": grouped}, burst
     )
 
 
 def dcrf(kind: str, name: str, *, grouped: bool = False, save: bool = True, **options: Any) -> Any:
-    """djangochannelsrestframework; None where it is not installed."""
+    """Return the target of djangochannelsrestframework, or None if it is not installed."""
     if find_spec("djangochannelsrestframework") is None:
         return None
     options["BENCH_APPS"] = '["djangochannelsrestframework"]'
     options["BENCH_GROUPED"] = "1" if grouped else ""
-    # what is watched by us is not its affair
+    # no collection is watched by django-cocobase-realtime
     options.setdefault("settings", {"COLLECTIONS": {}})
 
     def steps(number: int, klass: int) -> list[Step]:
@@ -178,13 +178,13 @@ def dcrf(kind: str, name: str, *, grouped: bool = False, save: bool = True, **op
 
 
 def broadcast(name: str = "websockets.broadcast", burst: int = 1) -> Target:
-    """The `websockets` library's own server."""
+    """Return the target of the `websockets` library's server."""
     command = [sys.executable, str(PEERS / "broadcast.py"), "{port}"]
-    return Target(name, MeasuredServer(command, {}, "/"), _wish(), burst=burst)
+    return Target(name, MeasuredServer(command, {}, "/"), _class_step(), burst=burst)
 
 
 def socketio(name: str = "Socket.IO (Node)", burst: int = 1) -> Target | None:
-    """Socket.IO, installed here on first use; None where there is no npm or no registry."""
+    """Return the target of Socket.IO, or None if it cannot be installed."""
     if not install_socketio():
         return None
     server = MeasuredServer(
@@ -200,7 +200,7 @@ def socketio(name: str = "Socket.IO (Node)", burst: int = 1) -> Target | None:
 
 
 def install_socketio() -> bool:
-    """Whether Socket.IO is there, or could be brought."""
+    """Install Socket.IO on first use. Return whether it is available."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         return False
     if not (PEERS / "node_modules" / "socket.io").exists():

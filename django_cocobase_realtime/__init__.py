@@ -1,4 +1,4 @@
-"""A realtime engine for Django: watched models, rooms, one WebSocket.
+"""A realtime engine for Django: watched models, filters, rooms, one WebSocket.
 
 The public names are imported at first use, so that this package can be imported before Django's
 app registry is ready.
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from .api import send_to_user as send_to_user
     from .declarations.collection import Collection as Collection
     from .declarations.registry import register as register
+    from .declarations.registry import register_room as register_room
     from .declarations.room import Room as Room
-    from .declarations.room import register_room as register_room
 
 __version__ = "0.1.0"
 
@@ -35,7 +35,7 @@ _PUBLIC = {
     "notify_change": "api",
     "permissions_changed": "api",
     "register": "declarations.registry",
-    "register_room": "declarations.room",
+    "register_room": "declarations.registry",
     "send_to_user": "api",
 }
 __all__ = list(_PUBLIC)

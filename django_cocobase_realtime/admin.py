@@ -1,4 +1,4 @@
-"""API keys in the admin: made, seen once, listed, revoked."""
+"""The admin of API keys."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .models import ApiKey
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[ApiKey]
-else:  # generic for type checkers alone
+else:  # generic for type checkers only
     ModelAdmin = admin.ModelAdmin
 
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ModelAdmin):
-    """The secret is shown once, when the key is made; only its hash is stored."""
+    """Creates, lists and revokes keys. The text of a key is shown once, when it is created."""
 
     list_display = ("name", "project", "prefix", "can_publish", "user", "state", "last_used_at")
     list_filter = ("project", "can_publish")
@@ -29,27 +29,27 @@ class ApiKeyAdmin(ModelAdmin):
 
     @admin.display(description="state")
     def state(self, key: ApiKey) -> str:
-        """Live, expired or revoked."""
+        """Return "live", "expired" or "revoked"."""
         return key.state
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        """Make the key, and show it for the only time."""
+        """Create the key, and show its text in a message."""
         if change:
             super().save_model(request, obj, form, change)
             return
-        made, plain = ApiKey.objects.create_key(
+        key, text = ApiKey.objects.create_key(
             obj.name,
             project=obj.project,
             can_publish=obj.can_publish,
             user=obj.user,
             expires_at=obj.expires_at,
         )
-        obj.__dict__.update(made.__dict__)
-        messages.warning(request, f"Copy the key now, it is not shown again: {plain}")
+        obj.__dict__.update(key.__dict__)
+        messages.warning(request, f"Copy the key now, it is not shown again: {text}")
 
     @admin.action(description="Revoke selected API keys")
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        """End keys; their connections are closed within seconds."""
+        """Revoke keys. Their connections are closed within seconds."""
         for key in queryset:
             key.revoke()
         messages.success(request, "The keys were revoked.")

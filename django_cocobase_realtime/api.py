@@ -7,11 +7,11 @@ from typing import Any, Literal
 import msgspec
 from django.db import models, transaction
 
-from .auth.rights import announce_permissions_changed
+from .auth.revocation import announce_permissions_changed
 from .capture.record import capture_disabled, record_rows, record_save
 from .capture.rows import WatchedTable
-from .declarations.registry import registry
-from .declarations.room import Room, room_registry
+from .declarations.registry import registry, room_registry
+from .declarations.room import Room
 from .declarations.serialization import to_json_value
 from .events import Broadcast, DirectMessage, DisconnectRequested, now
 from .identity import DEFAULT_PROJECT

@@ -1,4 +1,4 @@
-"""Start-up: autodiscovery, checks, capture."""
+"""The app's configuration: what happens when Django starts."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ class RealtimeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Find collections, watch their models, check the settings."""
-        from . import checks  # noqa: F401 - registers
-        from .auth import revocation, rights
+        """Register checks, discover declared collections and rooms, connect signals."""
+        from . import checks  # noqa: F401 - registers them
+        from .auth import revocation
         from .filters import sql
 
         autodiscover_modules("realtime")
-        _sync()
+        _watch_collections()
         revocation.connect()
-        rights.connect()
         sql.connect()
         setting_changed.connect(_on_setting_changed, dispatch_uid="django_cocobase_realtime")
 
 
 def _on_setting_changed(setting: str, **kwargs: Any) -> None:
     if setting == "COCOBASE_REALTIME":
-        _sync()
+        _watch_collections()
 
 
-def _sync() -> None:
+def _watch_collections() -> None:
+    """Connect the signals of the models that are declared as collections."""
     from .capture import signals
     from .checks import first_problem
     from .declarations.registry import registry
 
     registry.clear_cache()
-    if first_problem() is None:  # else `check` says what is wrong, and the server does not start
+    # after a mistake in a declaration, the system checks report it and the server does not start
+    if first_problem() is None:
         signals.sync()

@@ -1,15 +1,19 @@
-"""The project's ``COCOBASE_REALTIME`` setting as typed properties, read anew at each access.
+"""The project's ``COCOBASE_REALTIME`` setting as typed properties, read at each access.
 
-Nothing is cached across settings: ``override_settings`` works, and importing this module
-touches neither models nor settings. What is wrong in the setting is reported by ``checks``;
-here a wrong value raises ``ImproperlyConfigured`` with the same sentence.
+``override_settings`` works, since nothing read from one value of the setting is used with
+another. Importing this module touches neither models nor settings.
+
+Each key of the setting is described once, by an `Option`, and the keys of a nested dictionary by
+the fields of a dataclass. From these descriptions the system checks list all mistakes
+(`Conf.problems`), and a property raises ``ImproperlyConfigured`` with the same sentence if its
+value cannot be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, NamedTuple, TypeVar
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -20,119 +24,235 @@ DEFAULT_AUTHENTICATORS = (
     "django_cocobase_realtime.auth.jwt.JwtAuthenticator",
     "django_cocobase_realtime.auth.django_session.DjangoSessionAuthenticator",
 )
+MAX_REVOCATION_POLL = 5  # seconds
 Rate = tuple[float, int]
 """(per second, burst)."""
+S = TypeVar("S")
+
+
+class Rule(NamedTuple):
+    """What a value must be. ``text`` completes the sentence "It must be ..."."""
+
+    text: str
+    allows: Callable[[Any], bool]
+
+
+class Problem(NamedTuple):
+    """A mistake in the setting."""
+
+    # the key whose value is out of bounds; None if the whole value cannot be read
+    key: str | None
+    message: str
+    hint: str | None = None
+
+    @property
+    def sentences(self) -> str:
+        """The message and the hint."""
+        return self.message if self.hint is None else f"{self.message} {self.hint}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_rate(value: Any) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and all(_is_number(number) and number > 0 for number in value)
+    )
+
+
+ANYTHING = Rule("anything", lambda value: True)
+DICTIONARY = Rule("a dictionary", lambda value: isinstance(value, Mapping))
+DICTIONARY_OR_NONE = Rule(
+    "a dictionary or None", lambda value: value is None or isinstance(value, Mapping)
+)
+LIST = Rule("a list, not a string", lambda value: not isinstance(value, str))
+STRING = Rule("a string", lambda value: isinstance(value, str))
+SECONDS = Rule("a number of seconds", _is_number)
+POSITIVE = Rule("a number above zero", lambda value: _is_number(value) and value > 0)
+POSITIVE_OR_NONE = Rule(
+    "a number above zero, or None", lambda value: value is None or POSITIVE.allows(value)
+)
+THREADS = Rule("a whole number, 1 or more", lambda value: POSITIVE.allows(value) and value % 1 == 0)
+POLL_INTERVAL = Rule(
+    f"a number above zero and at most {MAX_REVOCATION_POLL}",
+    lambda value: POSITIVE.allows(value) and value <= MAX_REVOCATION_POLL,
+)
+RATE = Rule("a pair (per second, burst), both numbers above zero", _is_rate)
+
+
+def _key(default: Any, about: str, bounds: Rule = ANYTHING) -> Any:
+    """Describe one key of a nested dictionary: a field of a dataclass."""
+    return field(default=default, metadata={"about": about, "bounds": bounds})
+
+
+def _limit(default: Any, about: str, bounds: Rule = POSITIVE) -> Any:
+    """Describe one limit: a key whose value is a number above zero, unless ``bounds`` is given."""
+    return _key(default, about, bounds)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on what one client may ask for. Bytes, seconds and counts; rates are `Rate`."""
+    """Bounds on what one client may ask for; per connection unless described otherwise."""
 
-    auth_timeout: float = 10
-    auth_bytes: int = 4096
-    message_bytes: int = 65536
-    event_bytes: int = 262144
-    subscriptions: int = 100
-    rooms: int = 50
-    name_bytes: int = 128
-    queue_bytes: int = 1048576
-    queue_messages: int = 1000
-    unacked_events: int = 256
-    replay_events: int = 1000
-    replay_pages: int = 50
-    snapshot_documents: int = 10000
-    filter_clauses: int = 16
-    filter_depth: int = 3
-    filter_values: int = 100
-    messages_rate: Rate = (20, 40)
-    subscribe_rate: Rate = (5, 100)
-    broadcast_rate: Rate = (10, 20)
-    bad_requests_per_minute: int = 5
-    failed_auths_per_minute: int = 10
-    connections_per_user: int = 20
-    connections_per_address: int = 100
-    connections_per_process: int = 5000
-    unauthenticated_per_address: int = 10
-    idle_timeout: float | None = None
-    state_bytes: int = 1024
+    auth_timeout: float = _limit(10, "Seconds in which the auth message must arrive.")
+    auth_bytes: int = _limit(4096, "Bytes of a frame before authentication.")
+    message_bytes: int = _limit(65536, "Bytes of a frame after authentication.")
+    event_bytes: int = _limit(262144, "Bytes of an event; a larger one is sent without its data.")
+    subscriptions: int = _limit(100, "Subscriptions.")
+    rooms: int = _limit(50, "Joined rooms.")
+    name_bytes: int = _limit(128, "Bytes of a name.")
+    queue_bytes: int = _limit(1048576, "Bytes queued for a client that does not read.")
+    queue_messages: int = _limit(1000, "Frames queued for a client that does not read.")
+    unacked_events: int = _limit(256, "Events in flight to a client that acknowledges them.")
+    replay_events: int = _limit(1000, "Changes per page of a replay.")
+    replay_pages: int = _limit(50, "Pages of a replay; beyond, the client must fetch again.")
+    snapshot_documents: int = _limit(10000, "Documents of a snapshot.")
+    filter_clauses: int = _limit(16, "Keys of a filter.")
+    filter_depth: int = _limit(3, "Nesting levels of a filter.")
+    filter_values: int = _limit(100, "Values of one key of a filter.")
+    messages_rate: tuple[float, int] = _limit(
+        (20, 40), "Requests without a rate of their own.", RATE
+    )
+    subscribe_rate: tuple[float, int] = _limit((5, 100), "Subscribe requests.", RATE)
+    broadcast_rate: tuple[float, int] = _limit((10, 20), "Broadcast requests.", RATE)
+    bad_requests_per_minute: int = _limit(5, "Malformed requests.")
+    failed_auths_per_minute: int = _limit(10, "Failed authentications, per address.")
+    connections_per_user: int = _limit(20, "Connections, per user and project in a process.")
+    connections_per_address: int = _limit(100, "Connections, per address in a process.")
+    connections_per_process: int = _limit(5000, "Connections, per process.")
+    unauthenticated_per_address: int = _limit(10, "Unauthenticated connections, per address.")
+    idle_timeout: float | None = _limit(
+        None, "Seconds without a frame; None for no timeout.", POSITIVE_OR_NONE
+    )
+    state_bytes: int = _limit(1024, "Bytes of a member's state.")
 
 
 @dataclass(frozen=True, slots=True)
 class JwtSettings:
-    """How JSON Web Tokens are verified (RFC 7519). ``key`` or ``jwks_url`` is set."""
+    """How JSON Web Tokens are verified (RFC 7519). Either ``key`` or ``jwks_url`` is set."""
 
-    key: str | None = None
-    jwks_url: str | None = None
-    algorithms: tuple[str, ...] = ("HS256",)
-    audience: str | tuple[str, ...] | None = None
-    issuer: str | None = None
-    user_claim: str = "sub"
-    user_lookup: str | None = "pk"
-    project_claim: str = "project"
-    leeway: float = 0
+    key: str | None = _key(None, "Shared secret, or a public key in PEM format.")
+    jwks_url: str | None = _key(None, "URL of the public keys, instead of KEY.")
+    algorithms: tuple[str, ...] = _key(("HS256",), "Accepted signature algorithms.")
+    audience: str | tuple[str, ...] | None = _key(None, "Required 'aud' claim.")
+    issuer: str | None = _key(None, "Required 'iss' claim.")
+    user_claim: str = _key("sub", "Claim that identifies the user.")
+    user_lookup: str | None = _key(
+        "pk", "User field that the claim is looked up in; None for tokens without Django users."
+    )
+    project_claim: str = _key("project", "Claim that names the project.")
+    leeway: float = _key(0, "Seconds of clock difference that are tolerated.")
 
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """How long events are kept, in seconds and in number a collection, and how often a process
-    looks for new ones that no bell told of, in seconds. None keeps them for ever.
-    """
+    """How long the change log keeps events, and how often it is polled."""
 
-    max_age: float | None = 86400
-    max_events: int | None = 1_000_000
-    poll: float = 1.0
+    max_age: float | None = _key(
+        86400, "Seconds that an event is kept; None for no limit.", POSITIVE_OR_NONE
+    )
+    max_events: int | None = _key(
+        1_000_000, "Events kept per collection; None for no limit.", POSITIVE_OR_NONE
+    )
+    poll: float = _key(1.0, "Seconds between polls for events that were not announced.", POSITIVE)
 
 
 @dataclass(frozen=True, slots=True)
 class PresenceSettings:
-    """Where it is known who is in which room, and for how long without a word, in seconds.
+    """Where room membership is stored, and how long it outlasts a lost connection."""
 
-    ``backend``: "database", "memory" (one process), "redis", or a dotted path. ``url`` of Redis,
-    None for the channel layer's. ``grace``: how long a user whose connection was lost is still
-    there. ``lease``: how long the members of a server that was killed are.
-    """
-
-    backend: str = "database"
-    url: str | None = None
-    grace: float = 10
-    lease: float = 18
+    backend: str = _key(
+        "database", "'database', 'redis', 'memory' (one process), or a dotted path.", STRING
+    )
+    url: str | None = _key(None, "URL of Redis; None for the channel layer's.")
+    grace: float = _key(
+        10, "Seconds that a user stays a member after the connection was lost.", SECONDS
+    )
+    lease: float = _key(18, "Seconds that members of a killed server stay.", SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One key of the setting: its default and what it is for (the reference is held to this)."""
+    """A key of the setting. The reference documentation is tested against these."""
 
     default: Any
-    about: str = field(compare=False, default="")
+    about: str
+    # what the value must be so that it can be read at all
+    shape: Rule = ANYTHING
+    # what the value must be, beyond its shape
+    bounds: Rule = ANYTHING
+    # field of a dataclass by the key of the nested dictionary that it holds, if it holds one
+    keys: Mapping[str, Field[Any]] | None = None
 
 
+LIMIT_KEYS = {f.name: f for f in fields(Limits)}
+JWT_KEYS = {f.name.upper(): f for f in fields(JwtSettings)}
+LOG_KEYS = {f.name.upper(): f for f in fields(LogSettings)}
+PRESENCE_KEYS = {f.name.upper(): f for f in fields(PresenceSettings)}
 OPTIONS: dict[str, Option] = {
-    "COLLECTIONS": Option({}, "Collection name to model label or to a mapping of options."),
-    "ROOMS": Option({}, "Pattern of room names to a mapping of options."),
-    "PRESENCE": Option({}, "Where it is known who is in which room."),
-    "JWT": Option(None, "How JSON Web Tokens are verified; None accepts no JWT."),
-    "LIMITS": Option({}, "Overrides of single limits."),
-    "LOG": Option({}, "How long changes are kept, and how often new ones are looked for."),
-    "AUTHENTICATORS": Option(DEFAULT_AUTHENTICATORS, "Dotted paths, asked in this order."),
-    "ALLOWED_ORIGINS": Option(None, "Origins that may connect; None takes ALLOWED_HOSTS."),
-    "TRUSTED_PROXIES": Option((), "Addresses or networks whose X-Forwarded-For is believed."),
+    "COLLECTIONS": Option({}, "Collection name to model label or options.", shape=DICTIONARY),
+    "ROOMS": Option({}, "Pattern of room names to options.", shape=DICTIONARY),
+    "PRESENCE": Option(
+        {}, "Where room membership is stored.", shape=DICTIONARY, keys=PRESENCE_KEYS
+    ),
+    "JWT": Option(
+        None,
+        "How JSON Web Tokens are verified; None to accept none.",
+        shape=DICTIONARY_OR_NONE,
+        keys=JWT_KEYS,
+    ),
+    "LIMITS": Option({}, "Overrides of single limits.", shape=DICTIONARY, keys=LIMIT_KEYS),
+    "LOG": Option({}, "How long changes are kept.", shape=DICTIONARY, keys=LOG_KEYS),
+    "AUTHENTICATORS": Option(
+        DEFAULT_AUTHENTICATORS, "Dotted paths, tried in this order.", shape=LIST
+    ),
+    "ALLOWED_ORIGINS": Option(
+        None, "Origins that may connect; None for ALLOWED_HOSTS.", shape=LIST
+    ),
+    "TRUSTED_PROXIES": Option(
+        (), "Addresses or networks whose X-Forwarded-For is trusted.", shape=LIST
+    ),
     "CHANNEL_LAYER": Option("default", "Alias of the channel layer in CHANNEL_LAYERS."),
-    "HEARTBEAT": Option(25, "Seconds between pings that clients are asked for."),
-    "REVOCATION_POLL": Option(2.0, "Seconds between looks at live credentials."),
-    "WORKERS": Option(4, "Threads a process for permissions and authentication."),
+    "HEARTBEAT": Option(25, "Seconds between the pings of a client.", bounds=POSITIVE),
+    "REVOCATION_POLL": Option(
+        2.0, "Seconds between checks of live credentials.", bounds=POLL_INTERVAL
+    ),
+    "WORKERS": Option(4, "Threads per process for permissions and authentication.", bounds=THREADS),
 }
-JWT_KEYS = {f.name.upper(): f.name for f in fields(JwtSettings)}
-LOG_KEYS = {f.name.upper(): f.name for f in fields(LogSettings)}
-PRESENCE_KEYS = {f.name.upper(): f.name for f in fields(PresenceSettings)}
-LIMIT_NAMES = {f.name for f in fields(Limits)}
+
+
+def _find_problems(name: str, value: Any) -> Iterator[Problem]:
+    """Yield each mistake in the value of a key of the setting."""
+    option, path = OPTIONS[name], f"{SETTING}[{name!r}]"
+    if not option.shape.allows(value):
+        hint = None if option.keys is None else f"Its keys are {list(option.keys)}."
+        yield Problem(None, f"{path} must be {option.shape.text}.", hint)
+    elif not option.bounds.allows(value):
+        yield Problem(name, f"{path} must be {option.bounds.text}.")
+    elif option.keys is not None and value is not None:
+        for key, item in value.items():
+            if key not in option.keys:
+                hint = f"Known keys are {list(option.keys)}."
+                yield Problem(None, f"{path} has an unknown key {key!r}.", hint)
+                continue
+            bounds: Rule = option.keys[key].metadata["bounds"]
+            if not bounds.allows(item):
+                yield Problem(key, f"{path}[{key!r}] must be {bounds.text}.")
 
 
 class Conf:
-    """Live view of the setting; use the module's ``conf``."""
+    """Live view of the setting. Use the module's instance, ``conf``."""
+
+    def __init__(self) -> None:
+        # key of the setting to what its nested dictionary was made of, and the dataclass
+        self._made: dict[str, tuple[tuple[int, tuple[Any, ...]], Any]] = {}
 
     @property
     def raw(self) -> Mapping[str, Any]:
-        """The setting as the project wrote it, an empty mapping where it did not."""
+        """The setting as the project wrote it, or an empty mapping."""
         value = getattr(django_settings, SETTING, None)
         if value is None:
             return {}
@@ -142,112 +262,119 @@ class Conf:
             raise ImproperlyConfigured(f"{SETTING} must be a dictionary.")
         return value
 
-    def _option(self, name: str) -> Any:
+    def problems(self, name: str) -> list[Problem]:
+        """Return the mistakes in the value of a key of the setting."""
+        try:
+            value = self._value(name)
+        except ImproperlyConfigured as error:
+            return [Problem(None, str(error))]
+        return list(_find_problems(name, value))
+
+    def _value(self, name: str) -> Any:
         return self.raw.get(name, OPTIONS[name].default)
+
+    def _shaped(self, name: str) -> Any:
+        """Return the value of a key. Raises ``ImproperlyConfigured`` if it cannot be read."""
+        value = self._value(name)
+        shape = OPTIONS[name].shape
+        if not shape.allows(value):
+            raise ImproperlyConfigured(self.problems(name)[0].sentences)
+        return value
+
+    def _dataclass(self, name: str, cls: type[S]) -> S:
+        """Return the nested dictionary of a key as a dataclass, made again when it changes.
+
+        Raises ``ImproperlyConfigured`` if it cannot be read.
+        """
+        value = self._value(name)
+        made_from = (id(value), tuple(value.items()) if isinstance(value, dict | Mapping) else ())
+        known = self._made.get(name)
+        if known is not None and known[0] == made_from:
+            made: S = known[1]
+            return made
+        for problem in _find_problems(name, value):
+            if problem.key is None:
+                raise ImproperlyConfigured(problem.sentences)
+        keys = OPTIONS[name].keys
+        assert keys is not None
+        made = cls(
+            **{
+                keys[key].name: tuple(item) if isinstance(item, list) else item
+                for key, item in value.items()
+            }
+        )
+        self._made[name] = made_from, made
+        return made
 
     @property
     def collections(self) -> Mapping[str, Any]:
-        """Collection name to declaration, not yet resolved: see ``registry``."""
-        value = self._option("COLLECTIONS")
-        if not isinstance(value, Mapping):
-            raise ImproperlyConfigured(f"{SETTING}['COLLECTIONS'] must be a dictionary.")
+        """Name to declaration as in the setting; see ``declarations.registry``."""
+        value: Mapping[str, Any] = self._shaped("COLLECTIONS")
+        return value
+
+    @property
+    def rooms(self) -> Mapping[str, Any]:
+        """Pattern to declaration as in the setting; see ``declarations.registry``."""
+        value: Mapping[str, Any] = self._shaped("ROOMS")
         return value
 
     @property
     def jwt(self) -> JwtSettings | None:
-        """None where the project takes no JWT."""
-        value = self._option("JWT")
-        if not value:
+        """How JSON Web Tokens are verified; None if the project accepts none."""
+        if not self._value("JWT"):
             return None
-        if not isinstance(value, Mapping):
-            raise ImproperlyConfigured(f"{SETTING}['JWT'] must be a dictionary.")
-        unknown = set(value) - set(JWT_KEYS)
-        if unknown:
-            raise ImproperlyConfigured(f"{SETTING}['JWT'] has unknown keys: {sorted(unknown)}.")
-        known = {JWT_KEYS[key]: item for key, item in value.items()}
-        known["algorithms"] = tuple(known.get("algorithms", ("HS256",)))
-        if isinstance(known.get("audience"), list):
-            known["audience"] = tuple(known["audience"])
-        return JwtSettings(**known)
+        return self._dataclass("JWT", JwtSettings)
 
     @property
     def log(self) -> LogSettings:
-        """How the log is kept."""
-        value = self._option("LOG")
-        if not isinstance(value, Mapping) or set(value) - set(LOG_KEYS):
-            known = sorted(LOG_KEYS)
-            raise ImproperlyConfigured(f"{SETTING}['LOG'] must be a dictionary of {known}.")
-        return LogSettings(**{LOG_KEYS[key]: item for key, item in value.items()})
-
-    @property
-    def rooms(self) -> Mapping[str, Any]:
-        """Pattern of room names to options, not yet resolved: see ``room``."""
-        value = self._option("ROOMS")
-        if not isinstance(value, Mapping):
-            raise ImproperlyConfigured(f"{SETTING}['ROOMS'] must be a dictionary.")
-        return value
+        """How long the change log keeps events."""
+        return self._dataclass("LOG", LogSettings)
 
     @property
     def presence(self) -> PresenceSettings:
-        """Where presence is kept."""
-        value = self._option("PRESENCE")
-        if not isinstance(value, Mapping) or set(value) - set(PRESENCE_KEYS):
-            known = sorted(PRESENCE_KEYS)
-            raise ImproperlyConfigured(f"{SETTING}['PRESENCE'] must be a dictionary of {known}.")
-        return PresenceSettings(**{PRESENCE_KEYS[key]: item for key, item in value.items()})
+        """Where room membership is stored."""
+        return self._dataclass("PRESENCE", PresenceSettings)
 
     @property
     def limits(self) -> Limits:
-        """The defaults with the project's overrides."""
-        value = self._option("LIMITS")
-        if not isinstance(value, dict) and not isinstance(value, Mapping):
-            raise ImproperlyConfigured(f"{SETTING}['LIMITS'] must be a dictionary.")
-        key = id(value), tuple(value.items())
-        if key != self._limits_key:
-            unknown = set(value) - LIMIT_NAMES
-            if unknown:
-                raise ImproperlyConfigured(f"Unknown limits: {sorted(unknown)}.")
-            self._limits, self._limits_key = Limits(**value), key
-        return self._limits
-
-    _limits = Limits()
-    _limits_key: Any = None
+        """The default limits with the project's overrides."""
+        return self._dataclass("LIMITS", Limits)
 
     @property
     def authenticators(self) -> tuple[str, ...]:
-        """Dotted paths of the authenticators, in the order in which they are asked."""
-        return tuple(self._option("AUTHENTICATORS"))
+        """Dotted paths of authenticators, in the order in which they are tried."""
+        return tuple(self._shaped("AUTHENTICATORS"))
 
     @property
     def allowed_origins(self) -> tuple[str, ...] | None:
-        """None: the hosts of ALLOWED_HOSTS."""
-        value = self._option("ALLOWED_ORIGINS")
+        """Origins that may connect; None for ALLOWED_HOSTS."""
+        value = self._shaped("ALLOWED_ORIGINS")
         return None if value is None else tuple(value)
 
     @property
     def trusted_proxies(self) -> tuple[str, ...]:
         """Addresses or CIDR networks of proxies that set X-Forwarded-For."""
-        return tuple(self._option("TRUSTED_PROXIES"))
+        return tuple(self._shaped("TRUSTED_PROXIES"))
 
     @property
     def channel_layer(self) -> str:
         """Alias in CHANNEL_LAYERS."""
-        return str(self._option("CHANNEL_LAYER"))
+        return str(self._value("CHANNEL_LAYER"))
 
     @property
     def heartbeat(self) -> int:
-        """Seconds between pings that clients are asked for."""
-        return int(self._option("HEARTBEAT"))
+        """Seconds between the pings of a client."""
+        return int(self._value("HEARTBEAT"))
 
     @property
     def revocation_poll(self) -> float:
-        """Seconds between looks at live credentials."""
-        return float(self._option("REVOCATION_POLL"))
+        """Seconds between checks of live credentials."""
+        return float(self._value("REVOCATION_POLL"))
 
     @property
     def workers(self) -> int:
-        """Threads a process for permissions and authentication."""
-        return int(self._option("WORKERS"))
+        """Threads per process for permissions and authentication."""
+        return int(self._value("WORKERS"))
 
 
 conf = Conf()

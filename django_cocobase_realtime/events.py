@@ -1,7 +1,7 @@
-"""What happened, as frozen values: the one vocabulary between capture, log, broker and hub.
+"""Events that the parts of the app, in all processes, exchange: changes, broadcasts, presence.
 
-Events cross processes as JSON bytes (channel layers speak msgpack, which has no Decimal, UUID
-or datetime), so everything in them is JSON-ready already.
+Events cross processes as JSON, since channel layers encode messages with msgpack, which has no
+decimals, UUIDs or datetimes. Therefore all values in an event are JSON values already.
 """
 
 from __future__ import annotations
@@ -14,99 +14,98 @@ import msgspec
 from .identity import Identity
 
 PROJECT_ROOM = "*"
-"""The room that stands for the whole project."""
+"""The name of the room that stands for a whole project."""
 Image = dict[str, Any]
-"""A row in wire form: field name to JSON-ready value, secret-looking fields left out."""
+"""A row as JSON values by field name, without the fields that look secret."""
 
 
 class Change(msgspec.Struct, frozen=True, tag="change", omit_defaults=True):
-    """One row of a watched collection was created, updated or deleted.
-
-    ``before`` is None for a creation and, where before-images are switched off, for an update;
-    ``after`` is None for a deletion. ``changed`` names the fields whose value differs, None
-    where that is not known. ``document`` is the ``data`` made by a collection's serializer,
-    None where documents are projections of the image. ``transaction`` is the same for all
-    changes of one database transaction. ``epoch`` and ``seq`` are its place in the collection's
-    stream, None for a change that no log keeps.
-    """
+    """A row of a watched collection was created, updated or deleted."""
 
     id: str
     collection: str
     op: Literal["created", "updated", "deleted"]
     document_id: str
+    # the same for all changes of one database transaction
     transaction: str
+    # time of the change, ISO 8601
     at: str
+    # the row before the change; None for a creation, and for an update if old values are unknown
     before: Image | None = None
+    # the row after the change; None for a deletion
     after: Image | None = None
+    # names of the fields whose values differ; None if that is unknown
     changed: tuple[str, ...] | None = None
+    # ``data`` as the collection's serializer made it; None without a serializer
     document: dict[str, Any] | None = None
+    # place in the collection's stream; None for a change that is not logged
     epoch: str | None = None
     seq: int | None = None
 
 
 class LogAppended(msgspec.Struct, frozen=True, tag="bell"):
-    """A collection's log has something new; whoever needs it reads it there."""
+    """The log of a collection has new events, which processes read there."""
 
     collection: str
 
 
 class Sender(msgspec.Struct, frozen=True):
-    """Who broadcast: ``verified`` is False for a name that a client merely claims."""
+    """The sender of a broadcast."""
 
     id: str | None
     name: str
+    # whether the sender is a user; False for a name that a client claims
     verified: bool = True
 
 
 class Broadcast(msgspec.Struct, frozen=True, tag="broadcast", omit_defaults=True):
-    """A message to everyone in a room of a project.
-
-    ``connection`` is the sending connection's id; ``echo`` False leaves that one out. ``epoch``
-    and ``seq`` are its place among what the room keeps, None where it keeps nothing.
-    """
+    """A message to all members of a room."""
 
     room: str
     project: str
     message: Any
     at: str
+    # None for the server
     sender: Sender | None = None
+    # id of the connection that sent it
     connection: str | None = None
+    # whether the sending connection receives it, too
     echo: bool = True
+    # place in the history of the room; None if the room does not keep it
     epoch: str | None = None
     seq: int | None = None
 
     @property
     def is_for_all(self) -> bool:
-        """Whether it is the server's word to the whole project, joined or not."""
+        """Whether the server sent it to the whole project, to members of rooms and others."""
         return self.room == PROJECT_ROOM and self.connection is None
 
 
 class Member(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Somebody in a room: a user, or a connection without one.
+    """A member of a room: a user, or a connection without a user."""
 
-    ``id`` is unique in the room. ``claimed`` is the user id that a client without a user gave
-    itself, never to be taken for a user's.
-    """
-
+    # unique in the room
     id: str
     name: str
     state: dict[str, Any] = {}
+    # the user id that a client without a user claims; not to be trusted
     claimed: str | None = None
 
 
 class PresenceChange(msgspec.Struct, frozen=True, tag="presence", omit_defaults=True):
-    """A member came, went, or changed. ``version`` counts a room's changes one by one."""
+    """A member joined a room, left it, or changed its name or state."""
 
     project: str
     room: str
     event: Literal["joined", "left", "updated"]
     member: Member
     participants: int
+    # number of the change among all changes of the room
     version: int
 
 
 class DirectMessage(msgspec.Struct, frozen=True, tag="push"):
-    """From the server to all connections of a user."""
+    """A message from the server to all connections of a user."""
 
     project: str
     message: Any
@@ -117,9 +116,11 @@ class DirectMessage(msgspec.Struct, frozen=True, tag="push"):
 class DisconnectRequested(msgspec.Struct, frozen=True, tag="kick", omit_defaults=True):
     """Close the connections of a user or of a credential, in every process."""
 
+    # close code
     code: int
     user: str | None = None
     credential: str | None = None
+    # only connections of this project, if not None
     project: str | None = None
 
     def concerns(self, identity: Identity) -> bool:
@@ -130,12 +131,13 @@ class DisconnectRequested(msgspec.Struct, frozen=True, tag="kick", omit_defaults
 
 
 class PermissionsChanged(msgspec.Struct, frozen=True, tag="rights"):
-    """What these users (ids as on the wire; None: everyone) may see may have changed."""
+    """What users may see may have changed."""
 
+    # user ids as sent to clients; None for all users
     users: tuple[str, ...] | None = None
 
     def concerns(self, identity: Identity | None) -> bool:
-        """Whether a connection of this identity must be looked at anew."""
+        """Return whether the permissions of an identity must be evaluated again."""
         if identity is None:
             return False
         return self.users is None or identity.user_key in self.users
@@ -156,15 +158,15 @@ _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
 def encode(event: Event) -> bytes:
-    """Event to JSON bytes."""
+    """Return an event as JSON."""
     return _encoder.encode(event)
 
 
 def decode(payload: bytes) -> Event:
-    """JSON bytes to event. Raises ``msgspec.DecodeError`` for anything else."""
+    """Return the event that was encoded as JSON. Raises ``msgspec.DecodeError``."""
     return _decoder.decode(payload)
 
 
 def now() -> str:
-    """The present moment as ISO 8601 in UTC with the offset written ``+00:00``."""
+    """Return the current time as ISO 8601, in UTC with the offset ``+00:00``."""
     return datetime.now(UTC).isoformat()

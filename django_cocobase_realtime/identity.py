@@ -1,4 +1,4 @@
-"""An identity: who a connection acts for. Plain data, made by an authenticator."""
+"""Identities: the user or the app that a connection acts for, as authenticators make them."""
 
 from __future__ import annotations
 
@@ -14,37 +14,39 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a connection acts for.
+    """The user, or the app, that a connection acts for."""
 
-    ``credential`` names what vouches for it, stable and never secret (``key:PREFIX``,
-    ``jwt:PROJECT:SUBJECT``, ``session:HASH``). ``user`` is a Django user or None; ``user_id``
-    has the type of the user's primary key (or is a JWT's subject where no Django user stands
-    behind it) and is None for a bare API key. ``expires_at`` is aware and in UTC, None for
-    never. ``private`` is the authenticator's own memory, never shown.
-    """
-
+    # name of the credential, stable and never secret: ``key:PREFIX``, ``jwt:PROJECT:SUBJECT`` or
+    # ``session:HASH``
     credential: str
+    # Django user, or None
     user: Any = None
+    # primary key of the user, or the subject of a JWT without a Django user; None for an app
     user_id: Any = None
+    # displayed name
     name: str = ""
     project: str = DEFAULT_PROJECT
+    # claims of a JWT
     claims: Mapping[str, Any] = field(default_factory=lambda: NOTHING, hash=False)
+    # aware, in UTC; None if the credential does not expire
     expires_at: datetime | None = None
+    # whether the credential may publish over HTTP
     can_publish: bool = False
+    # values that the authenticator needs to revalidate the credential; never sent anywhere
     private: Mapping[str, str] = field(default_factory=lambda: NOTHING, hash=False, repr=False)
 
     @property
     def is_authenticated(self) -> bool:
-        """True: an identity exists only where a credential held."""
+        """Always True: there is no identity without a valid credential."""
         return True
 
     @property
     def user_key(self) -> str | None:
-        """``user_id`` as it stands on the wire: a string, None for a bare key."""
+        """``user_id`` in the form that is sent to clients: a string, None for an app."""
         return None if self.user_id is None else str(self.user_id)
 
     def same_subject(self, other: Identity) -> bool:
-        """Whether the other credential speaks for the same user (or key) of the same project."""
+        """Return whether another identity is the same user, or key, of the same project."""
         if self.project != other.project or self.user_key != other.user_key:
             return False
         return self.user_id is not None or self.credential == other.credential

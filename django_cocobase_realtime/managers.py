@@ -1,8 +1,8 @@
-"""For models whose bulk writes should be seen without database triggers.
+"""A manager that captures bulk writes, for models without database triggers.
 
-``objects = RealtimeManager()`` in the model: ``update``, ``bulk_update``, ``bulk_create`` (with
-``ignore_conflicts`` and ``update_conflicts``) and raw deletions then tell clients as saves do.
-They cost a look at the rows before and after.
+With ``objects = RealtimeManager()`` in a model, changes by ``update``, ``bulk_update``,
+``bulk_create`` (also with ``ignore_conflicts`` and ``update_conflicts``) and by deletions of
+querysets are sent to clients like those by ``save``. The rows are read before and after a write.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ else:
 class RealtimeQuerySet(QuerySet):
     """A queryset whose bulk writes are captured."""
 
+    # tells the system checks that bulk writes are captured
     captures_bulk_writes = True
+    # primary keys that a `bulk_create` which ignores conflicts has inserted
     _inserted: list[Any] | None = None
 
     def _write_alias(self) -> str:
@@ -30,7 +32,7 @@ class RealtimeQuerySet(QuerySet):
         return str(self.db)
 
     def update(self, **kwargs: Any) -> int:
-        """As Django's; each updated row is told of. Capture is part of the same transaction."""
+        """Update rows and capture the changes in the same transaction."""
         from .capture import bulk
 
         def write(part: Any) -> int:
@@ -59,7 +61,7 @@ class RealtimeQuerySet(QuerySet):
         update_fields: Collection[str] | None = None,
         unique_fields: Collection[str] | None = None,
     ) -> list[Any]:
-        """As Django's; each row that was really inserted or updated is told of."""
+        """Insert rows and capture those that were inserted or updated."""
         from .capture import bulk
 
         objects = list(objs)
@@ -92,7 +94,7 @@ class RealtimeQuerySet(QuerySet):
     bulk_create.alters_data = True  # type: ignore[attr-defined]
 
     def _insert(self, objs: Any, fields: Any, **kwargs: Any) -> Any:
-        """Where conflicts are ignored, ask which rows were inserted: Django itself does not."""
+        """Insert rows and, if conflicts are ignored, note which ones were inserted."""
         if self._inserted is None or kwargs.get("on_conflict") is not OnConflict.IGNORE:
             return super()._insert(objs, fields, **kwargs)  # type: ignore[misc]
         kwargs["returning_fields"] = [self.model._meta.pk]
@@ -102,4 +104,3 @@ class RealtimeQuerySet(QuerySet):
 
 
 RealtimeManager = models.Manager.from_queryset(RealtimeQuerySet, "RealtimeManager")
-"""The manager to put into a model."""

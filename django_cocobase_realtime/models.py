@@ -1,4 +1,4 @@
-"""Tables of the app."""
+"""The tables of the app: API keys, the change log, presence, and the history of rooms."""
 
 from __future__ import annotations
 
@@ -15,43 +15,38 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.utils import timezone
 
-from .log.models import LogEvent, Stream, new_epoch
-
-__all__ = [
-    "ApiKey",
-    "Claim",
-    "LogEvent",
-    "PresenceConnection",
-    "PresenceMember",
-    "PresenceRoom",
-    "PresenceServer",
-    "RoomMessage",
-    "RoomStream",
-    "Stream",
-]
-
-if not apps.is_installed("django_cocobase_realtime"):  # asgi.py alone leads here
+if not apps.is_installed("django_cocobase_realtime"):
+    # a project that uses the app in asgi.py alone gets a clear error
     raise ImproperlyConfigured("Add 'django_cocobase_realtime' to INSTALLED_APPS.")
 
-PREFIX_LENGTH = 8
-_ALPHABET = string.ascii_letters + string.digits
+PREFIX_LENGTH = 8  # characters
+SECRET_LENGTH = 43  # characters, 256 bits
+KEY_ALPHABET = string.ascii_letters + string.digits
 
 
-def _random(length: int) -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+def new_epoch() -> str:
+    """Return a new name for an epoch of a stream."""
+    return secrets.token_hex(4)
+
+
+# API keys
+
+
+def _random_text(length: int) -> str:
+    return "".join(secrets.choice(KEY_ALPHABET) for _ in range(length))
 
 
 def hash_secret(secret: str) -> str:
-    """What is stored of a secret.
+    """Return the hash of a secret, as it is stored.
 
-    One round of SHA-256 is right here: the secret is 43 random characters (256 bits), so there is
-    nothing to guess, and every connection pays for the hash.
+    One round of SHA-256 is enough, because the secret has 256 random bits and cannot be guessed;
+    a slow hash would delay every connection.
     """
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 class ApiKeyManager(models.Manager["ApiKey"]):
-    """Makes and finds keys."""
+    """Creates and finds keys."""
 
     def create_key(
         self,
@@ -62,8 +57,8 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         user: Any = None,
         expires_at: datetime | None = None,
     ) -> tuple[ApiKey, str]:
-        """A new key and its plain text ``crk_PREFIX_secret``, which is stored nowhere."""
-        prefix, secret = _random(PREFIX_LENGTH), _random(43)
+        """Create a key. Return it with its text ``crk_PREFIX_secret``, which is not stored."""
+        prefix, secret = _random_text(PREFIX_LENGTH), _random_text(SECRET_LENGTH)
         key = self.create(
             name=name,
             project=project,
@@ -76,27 +71,27 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         return key, f"crk_{prefix}_{secret}"
 
     def find(self, text: str) -> ApiKey | None:
-        """The live key that this text is, None for anything else."""
+        """Return the live key with this text, or None."""
         kind, _, rest = text.partition("_")
         prefix, _, secret = rest.partition("_")
         if kind != "crk" or len(prefix) != PREFIX_LENGTH or not secret:
             return None
         key = self.select_related("user").filter(prefix=prefix).first()
-        # hash and compare in any case: the answer takes as long for an unknown prefix
-        known = key.hashed_secret if key is not None else "0" * 64
-        same = hmac.compare_digest(known, hash_secret(secret))
-        return key if key is not None and same and key.is_live() else None
+        # hash and compare in any case, so that an unknown prefix takes as long
+        hashed_secret = key.hashed_secret if key is not None else "0" * 64
+        matches = hmac.compare_digest(hashed_secret, hash_secret(secret))
+        return key if key is not None and matches and key.is_live() else None
 
 
 class ApiKey(models.Model):
-    """A credential of an app (or, with ``user``, of that user) in one project."""
+    """A credential of an app in one project, or of a user if ``user`` is set."""
 
-    name = models.CharField(max_length=100, help_text="What it is for.")
+    name = models.CharField(max_length=100, help_text="What the key is for.")
     project = models.CharField(max_length=128, default="default")
     prefix = models.CharField(max_length=PREFIX_LENGTH, unique=True, editable=False)
     hashed_secret = models.CharField(max_length=64, editable=False)
     can_publish = models.BooleanField(
-        default=False, help_text="May send to rooms over HTTP: for servers only."
+        default=False, help_text="May send to rooms over HTTP; for servers only."
     )
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -104,7 +99,7 @@ class ApiKey(models.Model):
         null=True,
         blank=True,
         related_name="+",
-        help_text="Whom the key acts for; empty for an app.",
+        help_text="User that the key acts for; empty for an app.",
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
@@ -114,7 +109,7 @@ class ApiKey(models.Model):
     objects: ClassVar[ApiKeyManager] = ApiKeyManager()
 
     class Meta:
-        """Listed by project."""
+        """Keys of one project are listed together."""
 
         verbose_name = "API key"
         ordering: ClassVar[list[str]] = ["project", "name", "pk"]
@@ -123,7 +118,7 @@ class ApiKey(models.Model):
         return f"{self.name} (crk_{self.prefix}_…)"
 
     def is_live(self, now: datetime | None = None) -> bool:
-        """Neither revoked nor expired, and its user, where it has one, is active."""
+        """Return whether the key is not revoked, not expired, and its user, if any, is active."""
         if self.revoked_at is not None:
             return False
         if self.expires_at is not None and self.expires_at <= (now or timezone.now()):
@@ -132,20 +127,88 @@ class ApiKey(models.Model):
 
     @property
     def state(self) -> str:
-        """``live``, ``expired`` or ``revoked``, for people."""
+        """``live``, ``expired`` or ``revoked``, for display."""
         if self.revoked_at is not None:
             return "revoked"
         return "live" if self.is_live() else "expired"
 
     def revoke(self) -> None:
-        """End it; its live connections are closed within seconds."""
+        """Revoke the key. Its live connections are closed within seconds."""
         if self.revoked_at is None:
             self.revoked_at = timezone.now()
             self.save(update_fields=["revoked_at"])
 
 
+# the change log; these tables exist in every database that holds a watched model
+
+
+class Stream(models.Model):
+    """The numbered sequence of one collection's events.
+
+    The log has the events ``floor`` + 1 to ``head``. A new ``epoch`` makes all earlier numbers
+    invalid, for example after a backup was restored.
+    """
+
+    collection = models.CharField(max_length=128, unique=True)
+    epoch = models.CharField(max_length=16, default=new_epoch)
+    head = models.BigIntegerField(default=0)
+    floor = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name = "stream"
+
+    def __str__(self) -> str:
+        return f"{self.collection} ({self.floor}, {self.head}]"
+
+
+class LogEvent(models.Model):
+    """One change, written in the transaction of the changed row.
+
+    ``seq`` is null until the event is numbered, after the commit. ``before``, ``after``,
+    ``changed`` and ``document`` are JSON in text columns, since no query looks into them and text
+    is cheapest to write.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    collection = models.CharField(max_length=128)
+    seq = models.BigIntegerField(null=True)
+    transaction_id = models.CharField(max_length=32)
+    op = models.CharField(max_length=7)
+    document_id = models.CharField(max_length=255)
+    before = models.TextField(null=True)
+    after = models.TextField(null=True)
+    changed = models.TextField(null=True)
+    document = models.TextField(null=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        verbose_name = "logged event"
+        constraints = [
+            # partial, so that writers of events without a number do not pay for this index
+            models.UniqueConstraint(
+                fields=["collection", "seq"],
+                name="realtime_seq",
+                condition=models.Q(seq__isnull=False),
+            ),
+        ]
+        indexes = [
+            # finds the events that wait for a number
+            models.Index(
+                fields=["collection", "id"],
+                name="realtime_unsequenced",
+                condition=models.Q(seq__isnull=True),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.collection} {self.seq}: {self.op} {self.document_id}"
+
+
+# presence; all times are seconds since 1970 by the clock of the database
+
+
 class PresenceServer(models.Model):
-    """A server process that holds connections, until its lease is over (seconds since 1970)."""
+    """A server process that holds connections, until its lease expires."""
 
     id = models.CharField(primary_key=True, max_length=32)
     expires_at = models.FloatField(db_index=True)
@@ -155,7 +218,7 @@ class PresenceServer(models.Model):
 
 
 class PresenceRoom(models.Model):
-    """A room in which somebody is. Its row is locked by whoever changes its members."""
+    """A room with members. Its row is locked while its members change."""
 
     project = models.CharField(max_length=128)
     name = models.CharField(max_length=255)
@@ -166,8 +229,6 @@ class PresenceRoom(models.Model):
     participants = models.IntegerField(default=0)
 
     class Meta:
-        """Rooms of two projects never meet."""
-
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["project", "name"], name="realtime_one_room"),
         ]
@@ -177,17 +238,16 @@ class PresenceRoom(models.Model):
 
 
 class PresenceMember(models.Model):
-    """A member of a room; ``state`` is JSON."""
+    """A member of a room. ``state`` is JSON."""
 
     room = models.ForeignKey(PresenceRoom, models.CASCADE, related_name="members")
     member = models.CharField(max_length=255)
     name = models.CharField(max_length=255)
-    claimed = models.CharField(max_length=255, null=True)  # noqa: DJ001 - null is "a user"
+    # null for a user, else the id that a client without a user claims
+    claimed = models.CharField(max_length=255, null=True)
     state = models.TextField(default="{}")
 
     class Meta:
-        """One a user and room."""
-
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["room", "member"], name="realtime_one_member"),
         ]
@@ -197,17 +257,16 @@ class PresenceMember(models.Model):
 
 
 class PresenceConnection(models.Model):
-    """A connection by which a member is in a room; ``leaves_at`` where it was lost."""
+    """A connection through which a member is in a room."""
 
     room = models.ForeignKey(PresenceRoom, models.CASCADE, related_name="connections")
     member = models.CharField(max_length=255)
     connection = models.CharField(max_length=32)
     server = models.CharField(max_length=32, db_index=True)
+    # when the connection, which was lost, leaves the room
     leaves_at = models.FloatField(null=True, db_index=True)
 
     class Meta:
-        """Each once a room, and found by its member."""
-
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["room", "connection"], name="realtime_one_place"),
         ]
@@ -220,7 +279,7 @@ class PresenceConnection(models.Model):
 
 
 class Claim(models.Model):
-    """Something that happens once: the digest of its name, until when it is remembered."""
+    """An idempotency key that was used. ``name`` is its digest."""
 
     name = models.CharField(primary_key=True, max_length=64)
     expires_at = models.FloatField(db_index=True)
@@ -229,8 +288,11 @@ class Claim(models.Model):
         return self.name
 
 
+# the history of rooms
+
+
 class RoomStream(models.Model):
-    """The numbered broadcasts of a room that keeps some: those above ``head`` - kept."""
+    """The numbered sequence of the broadcasts of a room that keeps them."""
 
     project = models.CharField(max_length=128)
     name = models.CharField(max_length=255)
@@ -238,8 +300,6 @@ class RoomStream(models.Model):
     head = models.BigIntegerField(default=0)
 
     class Meta:
-        """One a room."""
-
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["project", "name"], name="realtime_one_stream"),
         ]
@@ -249,7 +309,7 @@ class RoomStream(models.Model):
 
 
 class RoomMessage(models.Model):
-    """One kept broadcast: ``event`` is JSON."""
+    """A kept broadcast. ``event`` is JSON."""
 
     stream = models.ForeignKey(RoomStream, models.CASCADE, related_name="messages")
     seq = models.BigIntegerField()
@@ -257,8 +317,6 @@ class RoomMessage(models.Model):
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
 
     class Meta:
-        """Dense numbers a room."""
-
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["stream", "seq"], name="realtime_dense_messages"),
         ]

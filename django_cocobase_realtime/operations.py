@@ -1,4 +1,4 @@
-"""A migration operation, for projects that keep their triggers with their tables."""
+"""A migration operation, for projects that install triggers by migrations."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from .declarations.registry import registry
 
 
 class RealtimeTriggers(Operation):
-    """Install the trigger of a collection with ``capture = "triggers"``; removed backwards.
+    """Install the triggers of a collection with ``capture = "triggers"``.
 
-    ``operations = [RealtimeTriggers("orders")]``, in a migration that depends on this app's and
-    on the one that made the table as it is. Databases other than PostgreSQL are left alone.
+    Write ``operations = [RealtimeTriggers("orders")]`` in a migration that depends on those of
+    this app, and on the last one that changed the table. Applied backwards, it removes the
+    triggers. It does nothing on databases other than PostgreSQL.
     """
 
     reduces_to_sql = True
@@ -24,29 +25,29 @@ class RealtimeTriggers(Operation):
         self.collection = collection
 
     def state_forwards(self, app_label: str, state: Any) -> None:
-        """Models stay as they are."""
+        """Do nothing: the models stay the same."""
 
     def database_forwards(
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
     ) -> None:
-        """Install."""
+        """Install the triggers."""
         collection = registry.get(self.collection)
-        if self._concerns(collection, schema_editor):
+        if self._applies_to(collection, schema_editor):
             install(collection)
 
     def database_backwards(
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
     ) -> None:
-        """Remove."""
+        """Remove the triggers."""
         collection = registry.get(self.collection)
-        if self._concerns(collection, schema_editor):
+        if self._applies_to(collection, schema_editor):
             remove(collection)
 
     @staticmethod
-    def _concerns(collection: Any, schema_editor: Any) -> bool:
+    def _applies_to(collection: Any, schema_editor: Any) -> bool:
         connection = schema_editor.connection
         return bool(connection.vendor == "postgresql" and connection.alias == collection.database)
 
     def describe(self) -> str:
-        """What ``migrate`` prints."""
-        return f"Log changes of collection {self.collection} by a trigger"
+        """Return the description that ``migrate`` prints."""
+        return f"Log changes of collection {self.collection} by triggers"

@@ -1,11 +1,11 @@
-"""Who may watch a collection, and which rows and fields of it.
+"""Permissions: which identities may watch a collection, and which of its rows and fields.
 
-A permission has the methods of `Permission`, or any subset: what is missing allows. It is named
-by a collection's ``permission`` option. Its methods are ordinary synchronous code, may use the
-ORM, and run when a subscription starts and again when rights change, in a bounded thread pool,
-never per event; ``has_object_permission`` alone is asked for each row, on a slower path.
+A permission has the methods of `Permission`, or some of them; a method that is missing allows. A
+collection names its permission in the ``permission`` option. The methods are synchronous and may
+use the ORM. They run in a thread pool when a subscription starts, and again when permissions
+change, but not for each event. Only ``has_object_permission`` runs for each row, which is slower.
 
-Permissions combine as those of Django REST framework do: ``IsAuthenticated & (IsAdminUser |
+Permissions are combined like those of Django REST framework: ``IsAuthenticated & (IsAdminUser |
 OwnOrders)``, ``~IsGuest``.
 """
 
@@ -21,7 +21,7 @@ Visible = Mapping[str, Any] | bool | None
 
 
 class Combinable(type):
-    """Lets permission classes, and what they combine to, be joined by ``&``, ``|`` and ``~``."""
+    """Metaclass of permissions, which makes classes support ``&``, ``|`` and ``~``."""
 
     def __and__(cls, other: Any) -> And:
         return And(cls, other)
@@ -40,7 +40,10 @@ class Combinable(type):
 
 
 class Combination:
-    """A combined permission; stands wherever a permission class does. See `grants.decide`."""
+    """A combination of permissions, usable in place of a permission class.
+
+    It is evaluated by ``declarations.authorization``.
+    """
 
     def __and__(self, other: Any) -> And:
         return And(self, other)
@@ -59,17 +62,17 @@ class Combination:
 
 
 class And(Combination):
-    """Rows that both show, and the fields that both show; refused where either refuses."""
+    """Allows the rows and fields that both permissions allow. Refuses if either refuses."""
 
     def __init__(self, first: Any, second: Any) -> None:
         self.parts = (first, second)
 
 
 class Or(Combination):
-    """Rows that either shows, to an identity that this one would admit.
+    """Allows the rows that one of the permissions allows. Refuses if both refuse.
 
-    Of fields, those that all that admit the identity show: which of them showed a row is not told
-    apart. Refused where both refuse.
+    If both accept the identity, only the fields that both allow are readable, since a row is not
+    traced back to the permission that allowed it.
     """
 
     def __init__(self, first: Any, second: Any) -> None:
@@ -77,75 +80,74 @@ class Or(Combination):
 
 
 class Not(Combination):
-    """Rows that the permission does not show; refused where it shows all, all where it refuses."""
+    """Allows the rows that the permission does not: all if it refuses. Refuses if it allows all."""
 
     def __init__(self, part: Any) -> None:
         self.part = part
 
 
 class Permission(metaclass=Combinable):
-    """Every authenticated identity may watch every row. The default; subclass to narrow it."""
+    """Lets every authenticated identity watch every row. Subclass it to restrict that."""
 
     def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
-        """Whether the identity may subscribe at all, with these filters as the client sent them.
+        """Return whether the identity may subscribe, with these filters as the client sent them.
 
-        False answers as an unknown collection would.
+        With False, the client gets the same answer as for an unknown collection.
         """
         return identity.is_authenticated
 
     def visible_to(self, identity: Identity) -> Visible:
-        """A mandatory filter, ANDed to the client's; it also decides deletions.
+        """Return a mandatory filter, which is combined by AND with the client's filter.
 
-        In the structured form, ``$or`` and ``$not`` included; any field of the model may be named.
-        A None value inside it matches nothing: ``{"owner": identity.user_id}`` shows a bare key
-        no row, and never rows that nobody owns.
+        It decides about deletions, too. The filter has the structured form, may use ``$or`` and
+        ``$not``, and may name any field of the model. A value that is None matches nothing: with
+        ``{"owner": identity.user_id}`` a key without a user sees no rows, also none without an
+        owner.
         """
         return True
 
     def fields_for(self, identity: Identity) -> Collection[str] | None:
-        """Names of the readable fields, a subset of the collection's; None for all of them."""
+        """Return the names of the readable fields of the collection; None for all of them."""
         return None
 
 
 class AllowAny(Permission):
-    """Whoever has a credential that holds. There are no anonymous identities."""
+    """Allows every identity. All identities are authenticated; there are no anonymous ones."""
 
 
 class IsAuthenticated(Permission):
-    """The default under its usual name."""
+    """The default permission, by the name that it has in Django REST framework."""
 
 
 class IsUser(Permission):
-    """Identities with a user; a bare API key is refused."""
+    """Allows identities with a user. Refuses API keys without one."""
 
     def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
-        """True where a user stands behind the credential."""
+        """Return whether the credential belongs to a user."""
         return identity.user_id is not None
 
 
 class IsAdminUser(Permission):
-    """Active Django users with ``is_staff``."""
+    """Allows active Django users with ``is_staff``."""
 
     def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
-        """True for staff."""
+        """Return whether the user is an active member of the staff."""
         user = identity.user
         return bool(user is not None and user.is_active and user.is_staff)
 
 
 class IsStaff(IsAdminUser):
-    """`IsAdminUser` by Django's own word."""
+    """`IsAdminUser`, by Django's own term."""
 
 
 class DjangoModelPermissions(Permission):
-    """Users with Django's ``view`` or ``change`` permission for the collection's model.
+    """Allows users with Django's ``view`` or ``change`` permission for the collection's model."""
 
-    ``collection`` is set by the collection that asks.
-    """
-
+    # set by the collection whose permission is evaluated
     collection: Any = None
 
     def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
-        """Asks ``user.has_perm``; a bare key has none."""
+        """Return whether ``user.has_perm``. Keys without a user have no permissions."""
         user = identity.user
         if user is None or not user.is_active:
             return False
@@ -157,7 +159,10 @@ class DjangoModelPermissions(Permission):
 
 
 def owned_by(field: str) -> type[Permission]:
-    """A permission class: rows whose ``field`` is the identity's user. A bare key sees none."""
+    """Return a permission class that allows the rows whose ``field`` is the identity's user.
+
+    API keys without a user see no rows.
+    """
 
     class Owned(Permission):
         def visible_to(self, identity: Identity) -> Visible:

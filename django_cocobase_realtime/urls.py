@@ -1,13 +1,15 @@
-"""``path("realtime/", include("django_cocobase_realtime.urls"))``."""
+"""HTTP routes: ``path("realtime/", include("django_cocobase_realtime.urls"))``."""
 
 from django.urls import path
 
-from . import views
+from .views.health import health, ready
+from .views.publish import publish
+from .views.rooms import rooms
 
 app_name = "realtime"
 urlpatterns = [
-    path("health", views.health, name="health"),
-    path("ready", views.ready, name="ready"),
-    path("rooms", views.rooms, name="rooms"),
-    path("publish", views.publish, name="publish"),
+    path("health", health, name="health"),
+    path("ready", ready, name="ready"),
+    path("rooms", rooms, name="rooms"),
+    path("publish", publish, name="publish"),
 ]

@@ -1,4 +1,4 @@
-"""What a project's own code says to clients."""
+"""The functions of the public API: broadcast, notify_change, disconnect."""
 
 from decimal import Decimal
 
@@ -13,7 +13,7 @@ from tests.app.models import Author, Post
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
 
-async def test_broadcast(realtime, api_key):
+async def test_broadcast_reaches_members_of_the_room(realtime, api_key):
     async with realtime(token=api_key) as app:
         await app.join("news")
         await abroadcast("news", {"price": Decimal("1.50")})
@@ -25,7 +25,7 @@ async def test_broadcast(realtime, api_key):
         assert await app.receive_nothing()
 
 
-def test_a_broadcast_waits_for_its_transaction():
+def test_broadcast_is_sent_when_transaction_commits():
     with capture_events() as events:
         with transaction.atomic():
             broadcast("r", 1)
@@ -41,17 +41,17 @@ def test_a_broadcast_waits_for_its_transaction():
 
 
 @pytest.mark.parametrize("room", ["", None, 5])
-def test_rooms_have_names(room):
+def test_broadcast_without_room_name_is_rejected(room):
     with pytest.raises(TypeError):
         broadcast(room, 1)
 
 
-def test_messages_are_json():
+def test_broadcast_of_value_that_is_not_json_is_rejected():
     with pytest.raises(TypeError):
         broadcast("r", object())
 
 
-def test_publish_announces_what_no_signal_saw():
+def test_notify_change_announces_change_without_signal():
     author = Author.objects.create(name="a")
     with capture_events() as events:
         Author.objects.filter(pk=author.pk).update(name="b")
@@ -71,7 +71,7 @@ def test_publish_announces_what_no_signal_saw():
         notify_change("authors", "changed", author)
 
 
-async def test_disconnect(realtime, user, api_key):
+async def test_disconnect_closes_connections_of_user_or_key(realtime, user, api_key):
     async with realtime(user=user) as ada, realtime(token=api_key) as app:
         await sync_to_async(disconnect)(user=user, project="other")
         assert (await ada.request({"type": "ping"}))["type"] == "pong"
@@ -84,7 +84,7 @@ async def test_disconnect(realtime, user, api_key):
         disconnect()
 
 
-def test_publish_is_one_collections_affair():
+def test_notify_change_announces_one_collection_only():
     post = Post.objects.create(title="x")
     with capture_events() as events:
         notify_change("posts", "updated", post)

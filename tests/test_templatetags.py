@@ -1,4 +1,4 @@
-"""``{% realtime %}``: one script element that works with hashed files, prefixes and policies."""
+"""The template tag ``{% realtime %}``: hashed files, script prefixes, nonces, tokens."""
 
 import re
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ def attributes(html):
     return dict(re.findall(r' ([\w-]+)="([^"]*)"', element[1]))
 
 
-def test_the_element():
+def test_tag_renders_script_element():
     assert attributes(render()) == {
         "src": "/static/django_cocobase_realtime/realtime.js",
         "data-realtime-url": "/realtime",
@@ -28,7 +28,7 @@ def test_the_element():
 
 
 @pytest.fixture
-def hashed(settings, tmp_path):
+def hashed_static_files(settings, tmp_path):
     backend = "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
     settings.STATIC_ROOT = str(tmp_path)
     settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": backend}}
@@ -42,7 +42,7 @@ def hashed(settings, tmp_path):
     staticfiles_storage._setup()
 
 
-def test_hashed_files(hashed):
+def test_source_is_the_hashed_file(hashed_static_files):
     source = attributes(render())["src"]
     assert re.fullmatch(r"/static/django_cocobase_realtime/realtime\.[0-9a-f]{12}\.js", source)
 
@@ -54,8 +54,8 @@ def script_name():
     set_script_prefix("/")
 
 
-def test_below_a_script_name(script_name):
-    # what FORCE_SCRIPT_NAME, and a server's own prefix, set for each request
+def test_url_is_prefixed_with_script_name(script_name):
+    # as set for each request by FORCE_SCRIPT_NAME or by a server with a prefix
     assert attributes(render())["data-realtime-url"] == "/app/realtime"
     assert attributes(render('{% realtime "ws/live" %}'))["data-realtime-url"] == "/app/ws/live"
     assert attributes(render('{% realtime "/ws" %}'))["data-realtime-url"] == "/ws"
@@ -64,7 +64,7 @@ def test_below_a_script_name(script_name):
 
 
 class LazyNonce:
-    """As Django 6's: false until somebody asked for it."""
+    """A nonce like Django 6's, which is false until it has been used."""
 
     def __bool__(self):
         return False
@@ -73,14 +73,14 @@ class LazyNonce:
         return "made"
 
 
-def test_nonce():
+def test_nonce_is_taken_from_context_request_or_argument():
     assert attributes(render(csp_nonce=LazyNonce()))["nonce"] == "made"
     request = SimpleNamespace(csp_nonce="django-csp")
     assert attributes(render(request=request))["nonce"] == "django-csp"
     assert attributes(render('{% realtime nonce="own" %}', csp_nonce="x"))["nonce"] == "own"
 
 
-def test_a_token_is_escaped():
+def test_token_is_escaped():
     html = render("{% realtime token=token %}", token='"><script>alert(1)</script>')
     assert html.count("<script") == 1
     assert "alert(1)&lt;" in attributes(html)["data-realtime-token"]

@@ -1,10 +1,11 @@
-"""``GET rooms`` and ``POST publish``, under ASGI and WSGI alike."""
+"""The HTTP views: health, ``GET rooms`` and ``POST publish``, under ASGI and WSGI."""
 
 import json
 import time
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import DatabaseError
 from django.test import AsyncClient, Client
 
 from django_cocobase_realtime.auth.throttling import AuthThrottle
@@ -19,21 +20,37 @@ def publish_key(transactional_db):
 
 
 @pytest.fixture(autouse=True)
-def _no_memory(monkeypatch):
-    monkeypatch.setattr("django_cocobase_realtime.auth.attempt.auth_throttle", AuthThrottle())
+def _fresh_throttle(monkeypatch):
+    monkeypatch.setattr("django_cocobase_realtime.auth.throttling.auth_throttle", AuthThrottle())
 
 
 async def post(body, key=None, **headers):
     if key:
         headers["X-API-Key"] = key
     data = body if isinstance(body, str | bytes) else json.dumps(body)
-    answer = await AsyncClient().post(
+    response = await AsyncClient().post(
         URL, data, content_type="application/json", headers=headers or None
     )
-    return answer.status_code, answer.json()
+    return response.status_code, response.json()
 
 
-async def test_publish(realtime, user, publish_key):
+@pytest.mark.django_db
+def test_health_and_readiness_report_database_and_layer(client, settings, monkeypatch):
+    assert client.get("/realtime/health").json() == {"status": "ok"}
+    assert client.get("/realtime/ready").json() == {"status": "ok"}
+    assert client.post("/realtime/ready").status_code == 405
+    settings.CHANNEL_LAYERS = {}
+    assert client.get("/realtime/ready").status_code == 503
+
+    def fail(self):
+        raise DatabaseError("gone")
+
+    monkeypatch.setattr("django.db.backends.base.base.BaseDatabaseWrapper.cursor", fail)
+    response = client.get("/realtime/ready")
+    assert (response.status_code, response.json()) == (503, {"status": "database unavailable"})
+
+
+async def test_publish_sends_to_rooms(realtime, user, publish_key):
     async with realtime(user=user) as ada:
         await ada.join("news")
         assert await post({"room": "news", "message": {"n": 1}}, publish_key) == (202, {"sent": 1})
@@ -43,8 +60,8 @@ async def test_publish(realtime, user, publish_key):
             {"room": "news", "message": n, "idempotency_key": f"k{n % 3}"} for n in range(5)
         ]
         body = {"messages": [*messages, {"room": "elsewhere", "message": None}]}
-        answer = await post(body, Authorization=f"Bearer {publish_key}")
-        assert answer == (202, {"sent": 4})
+        response = await post(body, Authorization=f"Bearer {publish_key}")
+        assert response == (202, {"sent": 4})
         assert [(await ada.receive("event"))["message"] for _ in range(3)] == [0, 1, 2]
         assert await post({"room": "*", "message": "all"}, publish_key) == (202, {"sent": 1})
         assert (await ada.receive("event"))["room"] == "*"
@@ -72,13 +89,13 @@ async def test_publish(realtime, user, publish_key):
         ('{"room": "r", "message": 1, "room": "s"}', 400, "twice"),
     ],
 )
-async def test_a_bad_body_is_told_what_is_wrong(publish_key, body, status, word):
-    found, answer = await post(body, publish_key)
-    assert found == status
-    assert word in answer["detail"]
+async def test_publish_with_invalid_body_names_the_mistake(publish_key, body, status, word):
+    returned, response = await post(body, publish_key)
+    assert returned == status
+    assert word in response["detail"]
 
 
-async def test_nothing_of_a_bad_batch_is_sent(realtime, user, publish_key):
+async def test_publish_of_batch_with_invalid_message_sends_nothing(realtime, user, publish_key):
     async with realtime(user=user) as ada:
         await ada.join("r")
         messages = [{"room": "r", "message": 1}, {"room": "x" * 200, "message": 2}]
@@ -86,21 +103,21 @@ async def test_nothing_of_a_bad_batch_is_sent(realtime, user, publish_key):
         assert await ada.receive_nothing()
 
 
-async def test_who_may_publish(api_key, publish_key, user):
+async def test_publish_requires_key_with_permission(api_key, publish_key, user):
     body = {"room": "r", "message": 1}
     assert (await post(body))[0] == 401
     assert (await post(body, "crk_12345678_nonsense"))[0] == 401
     assert (await post(body, Authorization="Basic x"))[0] == 401
-    status, answer = await post(body, api_key)
+    status, response = await post(body, api_key)
     assert status == 403
-    assert "--publish" in answer["detail"]
+    assert "--publish" in response["detail"]
     client = AsyncClient()
-    await client.aforce_login(user)  # a cookie proves nothing here
+    await client.aforce_login(user)  # a session cookie is not accepted here
     assert (await client.post(URL, body, content_type="application/json")).status_code == 401
     assert (await client.get(URL)).status_code == 405
 
 
-async def test_failures_are_counted_and_answered_late(publish_key, settings):
+async def test_publish_after_failed_attempts_is_delayed(publish_key, settings):
     settings.COCOBASE_REALTIME = {"LIMITS": {"failed_auths_per_minute": 2}}
     for number in range(2):
         began = time.monotonic()
@@ -111,7 +128,7 @@ async def test_failures_are_counted_and_answered_late(publish_key, settings):
     assert time.monotonic() - began >= 1
 
 
-async def test_rooms(realtime, user, api_key, publish_key):
+async def test_rooms_lists_rooms_of_project(realtime, user, api_key, publish_key):
     other = (await sync_to_async(ApiKey.objects.create_key)("o", project="other"))[1]
     async with (
         realtime(user=user) as ada,
@@ -123,9 +140,9 @@ async def test_rooms(realtime, user, api_key, publish_key):
         await far.join("lobby")
         await far.join("secret")
         client = AsyncClient()
-        answer = (await client.get("/realtime/rooms", headers={"X-API-Key": api_key})).json()
-        assert answer["total"] == 1
-        (room,) = answer["rooms"]
+        response = (await client.get("/realtime/rooms", headers={"X-API-Key": api_key})).json()
+        assert response["total"] == 1
+        (room,) = response["rooms"]
         assert (room["id"], room["title"], room["created_by"], room["participants"]) == (
             "lobby",
             "lobby",
@@ -135,15 +152,15 @@ async def test_rooms(realtime, user, api_key, publish_key):
         assert room["participant_list"][0] == {"id": str(user.pk), "name": "ada"}
         assert abs(room["created_at"] - time.time()) < 60
         url = "/realtime/rooms?format=list"
-        answer = await sync_to_async(Client().get)(url, headers={"X-API-Key": api_key})  # WSGI
-        assert answer.json() == [room]
+        response = await sync_to_async(Client().get)(url, headers={"X-API-Key": api_key})  # WSGI
+        assert response.json() == [room]
         for headers in ({}, {"X-API-Key": "wrong"}):
-            answer = await client.get("/realtime/rooms", headers=headers)
-            assert answer.status_code == 401
-            assert answer.json()["detail"]
+            response = await client.get("/realtime/rooms", headers=headers)
+            assert response.status_code == 401
+            assert response.json()["detail"]
 
 
-class Mine:
+class OpenRooms:
     def can_join(self, identity, room):
         return room.startswith("open")
 
@@ -151,18 +168,18 @@ class Mine:
         return room != "open-secret"
 
 
-async def test_rooms_that_one_may_not_join_are_not_listed(realtime, user, api_key, settings):
+async def test_rooms_omits_rooms_that_may_not_be_joined(realtime, user, api_key, settings):
     settings.COCOBASE_REALTIME = {}
     async with realtime(user=user) as ada:
         for room in ("open", "open-secret", "closed"):
             await ada.join(room)
-        settings.COCOBASE_REALTIME = {"ROOMS": {"*": {"permission": f"{__name__}.Mine"}}}
+        settings.COCOBASE_REALTIME = {"ROOMS": {"*": {"permission": f"{__name__}.OpenRooms"}}}
         client = AsyncClient()
-        answer = (await client.get("/realtime/rooms", headers={"X-API-Key": api_key})).json()
+        response = (await client.get("/realtime/rooms", headers={"X-API-Key": api_key})).json()
         assert [
-            (r["id"], r["participants"], len(r["participant_list"])) for r in answer["rooms"]
+            (r["id"], r["participants"], len(r["participant_list"])) for r in response["rooms"]
         ] == [
             ("open", 1, 1),
             ("open-secret", 1, 0),
         ]
-        assert [r["created_by"] for r in answer["rooms"]] == [str(user.pk), ""]
+        assert [r["created_by"] for r in response["rooms"]] == [str(user.pk), ""]

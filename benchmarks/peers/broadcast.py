@@ -1,4 +1,4 @@
-"""`websockets.broadcast`, without compression, as its documentation shows it."""
+"""`websockets.broadcast` without compression, as in its documentation."""
 
 import asyncio
 import json

@@ -1,1 +1,1 @@
-"""The servers that are measured: ours and its peers, all with the same trigger and documents."""
+"""The measured ASGI applications, all with the same trigger and documents."""

@@ -1,4 +1,4 @@
-"""A plain Channels consumer: each connection is in a group, and sends what the group is sent."""
+"""A Channels consumer: each connection joins a group and sends the messages of the group."""
 
 import os
 
@@ -12,7 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.site.settings")
 get_asgi_application()
 
 
-class Plain(AsyncJsonWebsocketConsumer):
+class Consumer(AsyncJsonWebsocketConsumer):
     wanted = None
 
     async def connect(self):
@@ -34,7 +34,7 @@ class Plain(AsyncJsonWebsocketConsumer):
             await self.send_json(frame)
 
 
-consumer = Plain.as_asgi()
+consumer = Consumer.as_asgi()
 
 
 async def application(scope, receive, send):

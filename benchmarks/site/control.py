@@ -1,7 +1,7 @@
-"""The trigger: a datagram to the server's own event loop, the cheapest request there is.
+"""The trigger: a datagram to the server's event loop.
 
-``{"first": n, "count": k, "classes": c, ...}`` asks for k events. Costs the server about 10 µs,
-the same for all, and leaves HTTP out of what is measured.
+``{"first": n, "count": k, "classes": c, ...}`` triggers k events. It costs every server the same,
+about 10 µs, and keeps HTTP out of the measurement.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _opened: list[socket.socket] = []
 
 
 def listen(emit: Emit) -> None:
-    """Hand each request to ``emit`` in the running loop; the first call opens the socket."""
+    """Pass each request to ``emit`` in the running loop. The first call opens the socket."""
     if _opened:
         return
     loop = asyncio.get_running_loop()
@@ -37,7 +37,7 @@ def listen(emit: Emit) -> None:
         message["reply"] = lambda number, at: control.sendto(
             json.dumps({"n": number, "at": at}).encode(), sender
         )
-        if message.get("nothing"):  # what the trigger itself costs
+        if message.get("nothing"):  # measures the trigger itself
             message["reply"](message["first"], 0)
             return
         work = emit(message)
@@ -50,5 +50,5 @@ def listen(emit: Emit) -> None:
 
 
 def numbers(message: dict[str, Any]) -> range:
-    """The events that are asked for."""
+    """Return the numbers of the requested events."""
     return range(message["first"], message["first"] + message["count"])

@@ -67,7 +67,7 @@ async def application(scope, receive, send):
 
 @sync_to_async
 def signal(number, classes):
-    """What a save fires, without the save."""
+    """Send the signal of a save, without the save."""
     fields = document.data(number, classes)
     fields.update(owner=None)
     Consumer.post_activity.post_save_receiver(Post(pk=1, **fields), created=False)

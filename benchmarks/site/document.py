@@ -1,4 +1,4 @@
-"""The document that every server sends: about 250 bytes of JSON, and a frame around it."""
+"""The document that every server sends, about 250 bytes of JSON, and its frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AT = "2026-01-01T12:00:00.000000+00:00"
 
 
 def data(number: int, classes: int) -> dict[str, Any]:
-    """Event ``number``'s document. Its class decides every field that filters look at."""
+    """Return the document of an event. Its class determines every field used by filters."""
     klass = number % classes
     return {
         "title": f"Post of class {klass:05}.",
@@ -27,7 +27,7 @@ def data(number: int, classes: int) -> dict[str, Any]:
 
 
 def frame(number: int, classes: int) -> dict[str, Any]:
-    """What clients get, of the same shape and size as our own frames."""
+    """Return the frame, with the shape and size of a realtime event frame."""
     return {
         "type": "event",
         "collection": "posts",
@@ -42,5 +42,5 @@ def frame(number: int, classes: int) -> dict[str, Any]:
 
 
 def text(number: int, classes: int) -> str:
-    """The frame as compact JSON."""
+    """Return the frame as compact JSON."""
     return json.dumps(frame(number, classes), separators=(",", ":"))

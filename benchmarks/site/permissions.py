@@ -1,4 +1,4 @@
-"""Permissions of the measured collections: each has a mandatory filter."""
+"""Permissions of the measured collections, each with a mandatory filter."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any
 
 
 class OfProject:
-    """Rows of the identity's project."""
+    """Show the rows of the identity's project."""
 
     def visible_to(self, identity: Any) -> dict[str, Any]:
-        """One equality."""
+        """Return a filter with one equality."""
         return {"project": identity.project}
 
 
 class Own:
-    """Rows that the identity owns."""
+    """Show the rows that the identity owns."""
 
     def visible_to(self, identity: Any) -> dict[str, Any]:
-        """One equality, another value for each user."""
+        """Return a filter with one equality, with a different value for each user."""
         return {"owner": identity.user_id}

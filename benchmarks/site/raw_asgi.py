@@ -1,4 +1,4 @@
-"""The floor: a bare ASGI application that awaits ``send`` on each of its sockets in turn."""
+"""A raw ASGI application that awaits ``send`` on each of its sockets in turn."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Our application. A trigger hands a change to the hub as the feed does that numbered it."""
+"""django-cocobase-realtime. A trigger hands a change to the hub as the tailer does."""
 
 import os
 
@@ -44,7 +44,7 @@ def _hand_over(message):
 
     hub = Hub.current()
     collection = message.get("collection", "posts")
-    feed = hub.topics.topics[collection].tailer
+    tailer = hub.topics.topics[collection].tailer
     changes = []
     for number in numbers(message):
         image = {"id": "1", **document.data(number, message["classes"])}
@@ -58,10 +58,10 @@ def _hand_over(message):
             before=image,
             after=image,
             changed=("body",),
-            epoch=feed.epoch,
-            seq=feed.seq + 1,
+            epoch=tailer.epoch,
+            seq=tailer.seq + 1,
         )
-        feed.receive(change)
+        tailer.receive(change)
         changes.append(change)
     for change in changes:
         broker.publish_to_others(change)

@@ -1,4 +1,4 @@
-"""A real save in the server's process, in a thread, as a synchronous view would do it."""
+"""A real save in a thread of the server's process, as in a synchronous view."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _post() -> Any:
 
 
 def save(number: int, classes: int) -> int:
-    """Save event ``number``; the moment after the commit, in nanoseconds of the monotonic clock."""
+    """Save the post of an event. Return the monotonic time after the commit in nanoseconds."""
     post = _post()
     for name, value in document.data(number, classes).items():
         if name not in ("owner", "created_at"):

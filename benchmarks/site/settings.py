@@ -1,4 +1,4 @@
-"""Settings of the measured servers: the test project's, with the peers' apps."""
+"""Settings of the measured servers: those of the test project, with the peers' apps."""
 
 import json
 import os
@@ -11,7 +11,7 @@ _plenty = 1_000_000
 COCOBASE_REALTIME = {
     "JWT": {
         "KEY": COCOBASE_REALTIME["JWT"]["KEY"],
-        "USER_LOOKUP": None,  # as many users as sockets, none of them in the database
+        "USER_LOOKUP": None,  # the users are not in the database
     },
     "COLLECTIONS": {
         "posts": {

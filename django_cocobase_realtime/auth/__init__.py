@@ -1,1 +1,1 @@
-"""Who is connecting: identities and the authenticators that vouch for them."""
+"""Authentication: from a key, a token or a Django session to an `Identity`, and its revocation."""

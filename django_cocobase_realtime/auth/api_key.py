@@ -1,34 +1,34 @@
-"""API keys: ``crk_PREFIX_secret``, hashed at rest."""
+"""API keys: ``crk_PREFIX_secret``, of which the database has only a hash."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import timedelta
-from typing import Any
 
 from django.db import DatabaseError
 from django.utils import timezone
 
 from ..identity import Identity
+from ..models import ApiKey
+from ..types import Scope
 from .base import Authenticator
 
 logger = logging.getLogger(__name__)
 
 KIND = "key"
+KEY_PREFIX = "crk_"
 LAST_USED_PRECISION = timedelta(minutes=1)
 
 
 class ApiKeyAuthenticator(Authenticator):
-    """Accepts the keys that ``realtime_key create`` or the admin made."""
+    """Accepts keys that were created by ``realtime_key create`` or in the admin."""
 
     kind = KIND
 
-    def authenticate(self, token: str | None, scope: Mapping[str, Any]) -> Identity | None:
-        """The key's identity: its user's, or a bare one."""
-        from ..models import ApiKey
-
-        if token is None or not token.startswith("crk_"):
+    def authenticate(self, token: str | None, scope: Scope) -> Identity | None:
+        """Return the identity of the key's user, or of the key itself if it has no user."""
+        if token is None or not token.startswith(KEY_PREFIX):
             return None
         key = ApiKey.objects.find(token)
         if key is None:
@@ -38,9 +38,9 @@ class ApiKeyAuthenticator(Authenticator):
             try:
                 ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
             except DatabaseError as error:  # a read-only replica, a busy SQLite
-                logger.info("The last use of a key was not noted: %r", error)
+                logger.info("The time of a key's last use was not stored: %r", error)
         return Identity(
-            credential=f"{KIND}:{key.prefix}",
+            credential=key_credential(key.prefix),
             user=key.user,
             user_id=None if key.user is None else key.user.pk,
             name=key.name if key.user is None else key.user.get_username(),
@@ -50,14 +50,19 @@ class ApiKeyAuthenticator(Authenticator):
         )
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
-        """Keys that were revoked, deleted, have expired, or whose user is no longer active; and
-        those that speak for another project or user now.
-        """
-        from ..models import ApiKey
-
+        """Return the keys that are no longer live, or have another project or user now."""
         prefixes = {identity.credential.partition(":")[2] for identity in identities}
         keys = ApiKey.objects.select_related("user").filter(prefix__in=prefixes)
-        live = {(f"{KIND}:{k.prefix}", k.project, k.user_id) for k in keys if k.is_live()}
-        return {
-            i.credential for i in identities if (i.credential, i.project, i.user_id) not in live
+        live = {
+            (key_credential(key.prefix), key.project, key.user_id) for key in keys if key.is_live()
         }
+        return {
+            identity.credential
+            for identity in identities
+            if (identity.credential, identity.project, identity.user_id) not in live
+        }
+
+
+def key_credential(prefix: str) -> str:
+    """Return the credential of the identities of a key."""
+    return f"{KIND}:{prefix}"

@@ -1,28 +1,28 @@
-"""Asks each authenticator in turn."""
+"""The configured authenticators, tried in their order."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import lru_cache
-from typing import Any
 
 from django.db import InterfaceError, OperationalError
 from django.utils.module_loading import import_string
 
 from ..conf import conf
 from ..identity import Identity
+from ..types import Scope
 from .base import Authenticator
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKEN_LENGTH = 4096
+MAX_TOKEN_LENGTH = 4096  # characters
 
 
 class AuthenticationUnavailable(Exception):
-    """The database, or another server, that knows the credentials does not answer.
+    """The database, or another server, that validates the credential does not answer.
 
-    Its client is asked to come back. Authenticators of a project's own may raise it.
+    The client is asked to reconnect later. Your own authenticators may raise it.
     """
 
 
@@ -32,11 +32,11 @@ def _load(path: str) -> Authenticator:
     return authenticator
 
 
-def authenticate(token: str | None, scope: Mapping[str, Any]) -> Identity | None:
-    """The first identity that an authenticator vouches for, None where none does.
+def authenticate(token: str | None, scope: Scope) -> Identity | None:
+    """Return the identity of the first authenticator that accepts the token, or None.
 
-    Raises `AuthenticationUnavailable` where the database fails or an authenticator says so; any
-    other failure of an authenticator is logged, without the token, and counts as "not mine".
+    Raises `AuthenticationUnavailable` if the database fails or an authenticator raises it. Any
+    other exception of an authenticator is logged, without the token, and the next one is tried.
     """
     if token is not None and (not 0 < len(token) <= MAX_TOKEN_LENGTH or not token.isprintable()):
         return None
@@ -48,6 +48,7 @@ def authenticate(token: str | None, scope: Mapping[str, Any]) -> Identity | None
         except (OperationalError, InterfaceError) as error:
             raise AuthenticationUnavailable(path) from error
         except Exception as error:
+            # the message may contain the token
             logger.error("Authenticator %s failed: %s", path, type(error).__name__)
             continue
         if identity is not None:
@@ -56,11 +57,12 @@ def authenticate(token: str | None, scope: Mapping[str, Any]) -> Identity | None
 
 
 def find_revoked(identities: Collection[Identity]) -> set[str]:
-    """Credentials that no longer hold, asked of those who issued them."""
-    found: set[str] = set()
+    """Return the credentials that are no longer valid, according to their authenticators."""
+    revoked: set[str] = set()
     for path in conf.authenticators:
         authenticator = _load(path)
-        own = [i for i in identities if i.credential.startswith(f"{authenticator.kind}:")]
+        prefix = f"{authenticator.kind}:"
+        own = [identity for identity in identities if identity.credential.startswith(prefix)]
         if own:
-            found |= authenticator.revoked(own)
-    return found
+            revoked |= authenticator.revoked(own)
+    return revoked

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from collections.abc import Collection
+from typing import ClassVar
 
 from ..identity import Identity
+from ..types import Scope
 
 
 class Authenticator:
     """Turns a token, or what the handshake carried, into an identity.
 
-    Both methods are synchronous, may use the ORM and run in a worker thread. Subclass it and name
-    the class in ``AUTHENTICATORS`` to accept credentials of your own. The credentials of its
-    identities begin with ``kind`` and a colon.
+    To accept credentials of your own, subclass it and name the class in ``AUTHENTICATORS``. Both
+    methods are synchronous, may use the ORM, and run in a worker thread.
     """
 
+    # prefix, without the colon, of the credentials of this authenticator's identities
     kind: ClassVar[str] = ""
 
-    def authenticate(self, token: str | None, scope: Mapping[str, Any]) -> Identity | None:
-        """The identity that ``token`` proves, or None.
+    def authenticate(self, token: str | None, scope: Scope) -> Identity | None:
+        """Return the identity that a token proves, or None.
 
-        ``token`` is None where the client sent none. ``scope`` is the ASGI scope of the handshake.
-        None says "not mine" and "does not hold" alike: the client learns no more.
+        ``token`` is None if the client sent none; ``scope`` is the ASGI scope of the handshake.
+        Return None both for a token of another kind and for one that is not valid: clients do not
+        see the difference.
         """
         return None
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
-        """Credentials among ``identities`` that no longer hold (revoked, user gone, logged out).
+        """Return the credentials of ``identities`` that are no longer valid.
 
-        Called every ``REVOCATION_POLL`` seconds for all live connections of a process at once:
-        answer with one query, not one an identity. ``identities`` are those of this ``kind``. The
-        default: none ever dies.
+        For example because the key was revoked, the user deleted, the session logged out. Called
+        every ``REVOCATION_POLL`` seconds for all live connections of this ``kind``, so answer
+        with one query, not with one per identity. The default revokes nothing.
         """
         return set()

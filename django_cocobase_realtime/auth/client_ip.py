@@ -1,23 +1,22 @@
-"""Where a client connects from."""
+"""The IP address of a client."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Any
 
 from ..conf import conf
+from ..types import Scope
 
 Address = IPv4Address | IPv6Address
 UNKNOWN_ADDRESS = "unknown"
 
 
-def client_ip(scope: Mapping[str, Any]) -> str:
-    """The socket's address, or behind ``TRUSTED_PROXIES`` the one they forward.
+def client_ip(scope: Scope) -> str:
+    """Return the address of the socket's peer, or the one that ``TRUSTED_PROXIES`` forward.
 
-    X-Forwarded-For is read from its end, for as long as those who added to it are trusted: what
-    stands before was written by the client.
+    X-Forwarded-For is read from its end, as long as the addresses there are those of trusted
+    proxies: everything before them may have been sent by the client.
     """
     client = scope.get("client")
     peer = _parse(client[0]) if client else None
@@ -42,6 +41,7 @@ _text = lru_cache(maxsize=1024)(str)
 
 @lru_cache(maxsize=1024)
 def _parse(text: str) -> Address | None:
+    """Return the address in one item of the header, which may have a port; None if malformed."""
     text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -55,7 +55,7 @@ def _parse(text: str) -> Address | None:
     return mapped or address
 
 
-def _forwarded(scope: Mapping[str, Any]) -> list[str]:
+def _forwarded(scope: Scope) -> list[str]:
     values = [value for name, value in scope.get("headers", ()) if name == b"x-forwarded-for"]
     return b",".join(values).decode("latin1").split(",")
 

@@ -1,4 +1,4 @@
-"""The visitor's own Django session, as the handshake's cookie carries it."""
+"""Authentication by the Django session whose cookie the handshake carries."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from django.http import parse_cookie
 from django.utils.crypto import constant_time_compare
 
 from ..identity import Identity
+from ..types import Scope
 from .base import Authenticator
 from .users import find_invalid_users, session_auth_hash
 
@@ -21,17 +22,17 @@ KIND = "session"
 
 
 class DjangoSessionAuthenticator(Authenticator):
-    """Accepts the session that the page's visitor is logged in with; used where no token came.
+    """Accepts the session of a logged-in visitor, if the client sent no token.
 
-    Only where the handshake's Origin was checked (see ``routing``): a cookie alone proves who the
-    browser belongs to, not who wrote the page. A ``user`` that an outer middleware put into the
-    scope counts like a session.
+    Only if the Origin of the handshake was checked (see ``routing``): a cookie proves whose
+    browser it is, but not which site the page in it comes from. A ``user`` that an outer
+    middleware put into the scope counts like a session.
     """
 
     kind = KIND
 
-    def authenticate(self, token: str | None, scope: Mapping[str, Any]) -> Identity | None:
-        """The logged-in, active user's identity."""
+    def authenticate(self, token: str | None, scope: Scope) -> Identity | None:
+        """Return the identity of the logged-in user, or None if the user is not active."""
         if token is not None or not scope.get("realtime_origin_checked"):
             return None
         user = scope.get("user")
@@ -39,32 +40,32 @@ class DjangoSessionAuthenticator(Authenticator):
         if user is not None and user.is_authenticated:
             if not user.is_active:
                 return None
-            if key is None:  # whoever vouched for the user keeps no session of ours
+            if key is None:  # the middleware authenticates without Django's sessions
                 return _identity(user, f"{KIND}:user:{user.pk}", None)
             return _identity(user, session_credential(key), None, {"session": key})
         if key is None:
             return None
-        session = _engine().SessionStore(key)
-        user = _user_of(session)
+        session = _load_session(key)
+        user = _session_user(session)
         if user is None:
             return None
         expires_at = datetime.now(UTC) + timedelta(seconds=session.get_expiry_age())
         return _identity(user, session_credential(key), expires_at, {"session": key})
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
-        """Sessions that were logged out or expired, or whose user is gone or changed passwords."""
-        found = find_invalid_users(identities)
+        """Return the sessions that ended, and those of users who are no longer valid."""
+        revoked = find_invalid_users(identities)
         for identity in identities:
             key = identity.private.get("session")
-            if key is not None and identity.credential not in found:
-                user = _user_of(_engine().SessionStore(key))
+            if key is not None and identity.credential not in revoked:
+                user = _session_user(_load_session(key))
                 if user is None or user.pk != identity.user_id:
-                    found.add(identity.credential)
-        return found
+                    revoked.add(identity.credential)
+        return revoked
 
 
 def session_credential(key: str) -> str:
-    """The name of a session as a credential: not its key, which would be a password."""
+    """Return the credential of a session. It has a hash, since the key works like a password."""
     return f"{KIND}:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
@@ -84,14 +85,15 @@ def _identity(
     )
 
 
-def _engine() -> Any:
-    return import_module(settings.SESSION_ENGINE)
+def _load_session(key: str) -> Any:
+    return import_module(settings.SESSION_ENGINE).SessionStore(key)
 
 
-def _session_key(scope: Mapping[str, Any]) -> str | None:
-    held: str | None = getattr(scope.get("session"), "session_key", None)
-    if held:  # of Channels' own session middleware
-        return held
+def _session_key(scope: Scope) -> str | None:
+    """Return the key from Channels' session middleware, or else from the cookie."""
+    loaded_key: str | None = getattr(scope.get("session"), "session_key", None)
+    if loaded_key:
+        return loaded_key
     for name, value in scope.get("headers", ()):
         if name == b"cookie":
             cookies = parse_cookie(value.decode("latin1"))
@@ -101,10 +103,11 @@ def _session_key(scope: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _user_of(session: Any) -> Any:
-    """The session's user, by the rules of ``django.contrib.auth.get_user`` but without writing.
+def _session_user(session: Any) -> Any:
+    """Return the active user of a session, or None.
 
-    That one flushes a session whose hash is out of date; a socket has no business to.
+    Follows the rules of ``django.contrib.auth.get_user``, which however deletes a session whose
+    hash is out of date; this function does not write.
     """
     try:
         pk = get_user_model()._meta.pk.to_python(session[SESSION_KEY])
@@ -113,8 +116,11 @@ def _user_of(session: Any) -> Any:
     user = get_user_model()._default_manager.filter(pk=pk).first()
     if user is None or not user.is_active:
         return None
-    held = session.get(HASH_SESSION_KEY)
     if not hasattr(user, "get_session_auth_hash"):
         return user
-    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    return user if held and any(constant_time_compare(held, each) for each in hashes) else None
+    session_hash = session.get(HASH_SESSION_KEY)
+    user_hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
+    matches = session_hash and any(
+        constant_time_compare(session_hash, user_hash) for user_hash in user_hashes
+    )
+    return user if matches else None

@@ -1,18 +1,20 @@
-"""Who sends an HTTP request: by ``X-API-Key`` or ``Authorization: Bearer``, never by a cookie."""
+"""Authentication of HTTP requests: by ``X-API-Key`` or ``Authorization: Bearer``.
+
+Never by a cookie, so that the endpoints need no CSRF protection.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 from django.http import HttpRequest
 
 from ..identity import Identity
-from .attempt import authenticate_throttled
+from ..types import Scope
 from .client_ip import client_ip
+from .throttling import authenticate_throttled
 
 
 def credential(request: HttpRequest) -> str | None:
-    """The key or token that the request carries."""
+    """Return the key or token of a request, or None."""
     key = request.headers.get("X-API-Key")
     if key:
         return key.strip()
@@ -21,7 +23,7 @@ def credential(request: HttpRequest) -> str | None:
 
 
 async def identify(request: HttpRequest) -> Identity | None:
-    """The identity of the request's credential; None where it has none that holds."""
+    """Return the identity of a request, or None if it has no valid credential."""
     token = credential(request)
     if token is None:
         return None
@@ -29,8 +31,8 @@ async def identify(request: HttpRequest) -> Identity | None:
     return await authenticate_throttled(token, scope, client_ip(scope))
 
 
-def _scope(request: HttpRequest) -> dict[str, Any]:
-    """As much of an ASGI scope as authenticators need, under WSGI too."""
+def _scope(request: HttpRequest) -> Scope:
+    """Return the part of an ASGI scope that authenticators need. Works under WSGI, too."""
     forwarded = request.META.get("HTTP_X_FORWARDED_FOR")
     return {
         "type": "http",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from sys import intern
@@ -17,6 +17,7 @@ from jwt import PyJWK, PyJWKClient
 
 from ..conf import JwtSettings, conf
 from ..identity import DEFAULT_PROJECT, NOTHING, Identity
+from ..types import Scope
 from ..wire.json import is_valid_text
 from .backends import AuthenticationUnavailable
 from .base import Authenticator
@@ -25,24 +26,25 @@ from .users import active_user, find_invalid_users, session_auth_hash
 logger = logging.getLogger(__name__)
 
 KIND = "jwt"
-PROJECT_LENGTH = 128  # characters, as rooms keep it
-SUBJECT_LENGTH = NAME_LENGTH = 255
-JWKS_LIFETIME = 300  # seconds that fetched keys are believed
-JWKS_TIMEOUT = 5  # seconds a fetch may take
-JWKS_MIN_FETCH_INTERVAL = 10.0  # seconds between fetches for key ids that nobody knows
+MAX_PROJECT_LENGTH = 128  # characters, as in the tables of rooms
+MAX_SUBJECT_LENGTH = 255  # characters
+MAX_NAME_LENGTH = 255  # characters
+JWKS_LIFETIME = 300  # seconds that fetched keys are cached
+JWKS_TIMEOUT = 5  # seconds that a fetch of the keys may take
+JWKS_MIN_FETCH_INTERVAL = 10.0  # seconds between a fetch that did not help and the next one
 
 
 class JwtAuthenticator(Authenticator):
-    """Accepts tokens that the ``JWT`` setting can verify.
+    """Accepts tokens that can be verified by the ``JWT`` setting.
 
-    Where the server of the keys does not answer nothing is known about a token, which may well
-    hold: ``AuthenticationUnavailable``, and the client comes back.
+    If the server of the keys does not answer, the token may still be valid. Therefore
+    `AuthenticationUnavailable` is raised, and the client reconnects later.
     """
 
     kind = KIND
 
-    def authenticate(self, token: str | None, scope: Mapping[str, Any]) -> Identity | None:
-        """The subject's identity; with ``USER_LOOKUP`` the user must exist and be active."""
+    def authenticate(self, token: str | None, scope: Scope) -> Identity | None:
+        """Return the identity of the subject, who must be an active user with ``USER_LOOKUP``."""
         settings = conf.jwt
         if settings is None or token is None or token.count(".") != 2:
             return None
@@ -57,14 +59,14 @@ class JwtAuthenticator(Authenticator):
             return None
         if not isinstance(project, str) or not project:
             return None
-        if not _is_storable(project, PROJECT_LENGTH) or not _is_storable(
-            str(subject), SUBJECT_LENGTH
+        if not _is_storable(project, MAX_PROJECT_LENGTH) or not _is_storable(
+            str(subject), MAX_SUBJECT_LENGTH
         ):
             return None
         try:
             expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
         except (ValueError, OverflowError, OSError):
-            return None  # beyond the calendar
+            return None  # not a date
         user = None
         if settings.user_lookup is not None:
             user = active_user(settings.user_lookup, subject)
@@ -75,7 +77,7 @@ class JwtAuthenticator(Authenticator):
             credential=f"{KIND}:{project}:{subject}",
             user=user,
             user_id=subject if user is None else user.pk,
-            name=user.get_username() if user is not None else _name(name, subject),
+            name=user.get_username() if user is not None else _display_name(name, subject),
             project=project,
             claims=MappingProxyType({intern(name): value for name, value in claims.items()}),
             expires_at=expires_at,
@@ -83,26 +85,27 @@ class JwtAuthenticator(Authenticator):
         )
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
-        """Tokens whose user is gone, inactive, or has a new password since.
+        """Return the tokens whose user was deleted, is not active, or has a new password.
 
-        Expiry is watched by the connection itself.
+        The connection itself closes when its token expires.
         """
         return find_invalid_users(identities)
 
 
 def _is_storable(text: str, length: int) -> bool:
-    """Whether every database can hold it."""
+    """Return whether every database can store a text."""
     return len(text) <= length and is_valid_text(text)
 
 
-def _name(name: Any, subject: str | int) -> str:
-    """What people see; where they may call themselves as they like, made fit to be shown."""
+def _display_name(name: Any, subject: str | int) -> str:
+    """Return the name in a token, made fit to be stored and shown, or else the subject."""
     text = name if isinstance(name, str) else ""
-    text = text.replace("\0", "").encode(errors="replace").decode()[:NAME_LENGTH]
+    text = text.replace("\0", "").encode(errors="replace").decode()[:MAX_NAME_LENGTH]
     return text or str(subject)
 
 
 def _verify(token: str, settings: JwtSettings) -> dict[str, Any]:
+    """Return the claims of a token. Raises ``jwt.PyJWTError`` if it is not valid."""
     key: Any = settings.key
     if settings.jwks_url:
         key = _keys(settings.jwks_url).find(token)
@@ -116,14 +119,17 @@ def _verify(token: str, settings: JwtSettings) -> dict[str, Any]:
         options={
             "require": ["exp", settings.user_claim],
             "verify_aud": settings.audience is not None,
-            "verify_sub": False,  # subjects may be integers: Django's keys are
+            "verify_sub": False,  # allow integers, as Django's primary keys are
         },
     )
     return claims
 
 
 class _KeySet:
-    """Keys behind a URL (RFC 7517), cached; strangers cannot make it fetch at will."""
+    """The keys at a URL (RFC 7517), cached.
+
+    Tokens with unknown key ids cannot make it fetch the keys each time.
+    """
 
     def __init__(self, url: str) -> None:
         self._client = PyJWKClient(
@@ -131,16 +137,17 @@ class _KeySet:
         )
         self._lock = threading.Lock()
         self._last_failed_fetch = -JWKS_MIN_FETCH_INTERVAL
-        self._is_unavailable = False  # nobody answered at the last try
+        # whether the server did not answer the last fetch
+        self._is_unavailable = False
 
     def find(self, token: str) -> Any:
-        """The key that signed the token. Raises ``jwt.PyJWTError`` where there is none.
+        """Return the key that signed a token. Raises ``jwt.PyJWTError`` if it is unknown.
 
-        Raises ``AuthenticationUnavailable`` where the keys cannot be had.
+        Raises ``AuthenticationUnavailable`` if the keys cannot be fetched.
         """
         kid = jwt.get_unverified_header(token).get("kid")
         key = self._find_in(self._client.get_signing_keys, kid)
-        if key is None:  # rotated, or made up
+        if key is None:  # the keys were rotated, or the key id is invented
             key = self._find_in(partial(self._client.get_signing_keys, refresh=True), kid)
         if key is None:
             self._last_failed_fetch = time.monotonic()
@@ -148,11 +155,12 @@ class _KeySet:
         return key
 
     def _find_in(self, fetch: Callable[[], list[PyJWK]], kid: Any) -> Any:
+        """Return the key with this id among those that ``fetch`` returns, or None."""
         with self._lock:
             cache = self._client.jwk_set_cache
-            fresh = fetch == self._client.get_signing_keys and cache and cache.get() is not None
-            if not fresh and time.monotonic() - self._last_failed_fetch < JWKS_MIN_FETCH_INTERVAL:
-                # a fetch brought nothing a moment ago: not again for everybody
+            cached = fetch == self._client.get_signing_keys and cache and cache.get() is not None
+            if not cached and time.monotonic() - self._last_failed_fetch < JWKS_MIN_FETCH_INTERVAL:
+                # the last fetch did not help: do not fetch again for each token
                 if self._is_unavailable:
                     raise AuthenticationUnavailable(self._client.uri)
                 return None

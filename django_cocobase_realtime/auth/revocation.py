@@ -1,64 +1,138 @@
-"""Tells live connections at once that their credential has ended.
+"""Signals after which live connections are closed, or their permissions evaluated again.
 
-Signals make it fast; the hub's look at all live credentials every ``REVOCATION_POLL`` seconds
-makes it certain, since signals miss other programs and layers lose messages.
+Signals react at once, but they miss changes made by other programs, and a channel layer may lose
+messages. Therefore the hub also checks all live credentials and permissions every
+``REVOCATION_POLL`` seconds. Permissions that depend on anything else (another model, another
+service) are announced by ``permissions_changed(user)``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_out
 from django.db import transaction
-from django.db.models.signals import post_delete, post_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
-from ..events import DisconnectRequested
+from ..events import DisconnectRequested, Event, PermissionsChanged
+from ..models import ApiKey
 from ..pubsub.broker import broker
 from ..wire.codes import CloseCode
-from .api_key import KIND
+from .api_key import key_credential
+from .django_session import session_credential
+from .users import group_members, group_model, is_time_field, through_model
 
-UID = "django_cocobase_realtime.revocation"
+DISPATCH_UID = "django_cocobase_realtime.revocation"
+MAX_NAMED_USERS = 1000  # users of one event; beyond, it concerns all users
 
 
 def connect() -> None:
-    """Listen to keys and users."""
-    from ..models import ApiKey
+    """Connect the signals of API keys, users, groups and their permissions."""
+    user_model = get_user_model()
+    post_save.connect(_key_saved, sender=ApiKey, dispatch_uid=DISPATCH_UID)
+    post_delete.connect(_key_deleted, sender=ApiKey, dispatch_uid=DISPATCH_UID)
+    post_save.connect(_user_saved, sender=user_model, dispatch_uid=DISPATCH_UID)
+    post_delete.connect(_user_deleted, sender=user_model, dispatch_uid=DISPATCH_UID)
+    user_logged_out.connect(_logged_out, dispatch_uid=DISPATCH_UID)
+    for name in ("groups", "user_permissions"):
+        through = through_model(user_model, name)
+        if through is not None:
+            m2m_changed.connect(_user_m2m_changed, sender=through, dispatch_uid=DISPATCH_UID)
+    group = group_model()
+    if group is not None:
+        pre_delete.connect(_group_deleted, sender=group, dispatch_uid=DISPATCH_UID)
+        through = through_model(group, "permissions")
+        if through is not None:
+            m2m_changed.connect(_group_m2m_changed, sender=through, dispatch_uid=DISPATCH_UID)
 
-    user = get_user_model()
-    post_save.connect(_key_saved, sender=ApiKey, dispatch_uid=UID)
-    post_delete.connect(_key_deleted, sender=ApiKey, dispatch_uid=UID)
-    post_save.connect(_user_saved, sender=user, dispatch_uid=UID)
-    post_delete.connect(_user_deleted, sender=user, dispatch_uid=UID)
-    user_logged_out.connect(_logged_out, dispatch_uid=UID)
+
+def announce_permissions_changed(users: Iterable[Any] | None, using: str | None = None) -> None:
+    """Have the permissions of users evaluated again, after the commit.
+
+    ``users`` are primary keys; None stands for all users.
+    """
+    keys = None if users is None else tuple(str(user) for user in users)
+    if keys == ():
+        return
+    if keys is not None and len(keys) > MAX_NAMED_USERS:
+        keys = None
+    _publish_on_commit(PermissionsChanged(keys), using)
 
 
-def _kick(using: str | None, **who: str) -> None:
-    event = DisconnectRequested(code=int(CloseCode.BAD_CREDENTIAL), **who)
+def _disconnect(using: str | None, **target: str) -> None:
+    """Close connections, after the commit: those of a ``user`` or of a ``credential``."""
+    event = DisconnectRequested(code=int(CloseCode.BAD_CREDENTIAL), **target)
+    _publish_on_commit(event, using)
+
+
+def _publish_on_commit(event: Event, using: str | None) -> None:
     transaction.on_commit(lambda: broker.publish(event), using=using, robust=True)
+
+
+# receivers
 
 
 def _key_saved(instance: Any, created: bool, using: str, **kwargs: Any) -> None:
     if not created and not instance.is_live():
-        _kick(using, credential=f"{KIND}:{instance.prefix}")
+        _disconnect(using, credential=key_credential(instance.prefix))
 
 
 def _key_deleted(instance: Any, using: str, **kwargs: Any) -> None:
-    _kick(using, credential=f"{KIND}:{instance.prefix}")
+    _disconnect(using, credential=key_credential(instance.prefix))
 
 
-def _user_saved(instance: Any, created: bool, using: str, **kwargs: Any) -> None:
-    if not created and not instance.is_active:
-        _kick(using, user=str(instance.pk))
+def _user_saved(
+    instance: Any, created: bool, using: str, update_fields: frozenset[str] | None, **kwargs: Any
+) -> None:
+    if created:
+        return
+    if not instance.is_active:
+        _disconnect(using, user=str(instance.pk))
+    if not (update_fields and _are_time_fields(instance, update_fields)):
+        announce_permissions_changed([instance.pk], using)
+
+
+def _are_time_fields(instance: Any, names: frozenset[str]) -> bool:
+    """Return whether all these fields have times, such as a last login or a last visit.
+
+    Some projects write them with every request, and no permission depends on them.
+    """
+    return all(is_time_field(instance._meta.get_field(name)) for name in names)
 
 
 def _user_deleted(instance: Any, using: str, **kwargs: Any) -> None:
-    _kick(using, user=str(instance.pk))
+    _disconnect(using, user=str(instance.pk))
 
 
 def _logged_out(request: Any, **kwargs: Any) -> None:
     key = getattr(getattr(request, "session", None), "session_key", None)
     if key:
-        from .django_session import session_credential
+        _disconnect(None, credential=session_credential(key))
 
-        _kick(None, credential=session_credential(key))
+
+def _user_m2m_changed(
+    instance: Any, action: str, reverse: bool, pk_set: set[Any] | None, using: str, **kwargs: Any
+) -> None:
+    # `reverse`: the change was made on a group or permission, and pk_set has users
+    if action in ("post_add", "post_remove"):
+        announce_permissions_changed(pk_set or () if reverse else [instance.pk], using)
+    elif action == "post_clear":
+        announce_permissions_changed(None if reverse else [instance.pk], using)
+
+
+def _group_m2m_changed(
+    instance: Any, action: str, reverse: bool, using: str, **kwargs: Any
+) -> None:
+    # `reverse`: the change was made on a permission, so all of its groups may be concerned
+    if action in ("post_add", "post_remove", "post_clear"):
+        announce_permissions_changed(None if reverse else _members(instance), using)
+
+
+def _group_deleted(instance: Any, using: str, **kwargs: Any) -> None:
+    announce_permissions_changed(_members(instance), using)
+
+
+def _members(group: Any) -> list[Any]:
+    return group_members(group, limit=MAX_NAMED_USERS + 1)

@@ -1,62 +1,89 @@
-"""Failed authentications: slow down who fails often, remember what was wrong a moment ago."""
+"""Authentication with protection against guessing: delays, and a memory of wrong credentials."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
+import time
 from collections import OrderedDict, deque
 
 from ..conf import Limits, conf
+from ..identity import Identity
+from ..types import Scope
+from ..utils.concurrency import run_in_threadpool
+from .backends import authenticate
 
-WINDOW_SECONDS = 60.0  # seconds
-THROTTLE_DELAY = 1.0  # seconds by which an address over its limit is answered later
+WINDOW_SECONDS = 60.0
+THROTTLE_DELAY = 1.0  # seconds by which an answer to an address over its limit is delayed
 MAX_ADDRESSES = 10_000
 MAX_CREDENTIALS = 10_000
+MAX_FAILURES_PER_ADDRESS = 1000
 
 
 class AuthThrottle:
-    """Per process. An address over its limit is answered late, not refused: others may share it.
+    """Counts the failed authentications of this process.
 
-    Wrong credentials are remembered for a minute, as keyed hashes, and refused without a look at
-    the database. Times are seconds of a monotonic clock.
+    An address over its limit is answered late, and not refused, since several clients may share
+    it. Wrong credentials are remembered for a minute, as keyed hashes, and refused without asking
+    the database. All times are seconds of a monotonic clock.
     """
 
     def __init__(self) -> None:
+        # times of failures by address, the address with the latest failure last
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        # time of the failure by the hash of a credential
         self._bad_credentials: OrderedDict[bytes, float] = OrderedDict()
-        self._key = secrets.token_bytes(32)
+        self._hash_key = secrets.token_bytes(32)
 
     def delay(self, address: str, now: float, limits: Limits | None = None) -> float:
-        """Seconds to wait before the next attempt of this address is looked at."""
+        """Return the seconds to wait before answering the next attempt of an address."""
         times = self._failures.get(address)
         if times is None:
             return 0.0
         while times and now - times[0] >= WINDOW_SECONDS:
             times.popleft()
-        most = (limits or conf.limits).failed_auths_per_minute
-        return THROTTLE_DELAY if len(times) >= most else 0.0
+        limit = (limits or conf.limits).failed_auths_per_minute
+        return THROTTLE_DELAY if len(times) >= limit else 0.0
 
     def is_known_bad(self, token: str, now: float) -> bool:
-        """Whether this very credential was wrong within the last minute."""
-        at = self._bad_credentials.get(self._digest(token))
-        return at is not None and now - at < WINDOW_SECONDS
+        """Return whether the same credential failed within the last minute."""
+        failed_at = self._bad_credentials.get(self._hash(token))
+        return failed_at is not None and now - failed_at < WINDOW_SECONDS
 
     def record_failure(self, address: str, token: str | None, now: float) -> None:
-        """A credential did not hold."""
-        times = self._failures.pop(address, None) or deque(maxlen=1000)
+        """Count a failed authentication."""
+        times = self._failures.pop(address, None) or deque(maxlen=MAX_FAILURES_PER_ADDRESS)
         times.append(now)
         self._failures[address] = times
         if len(self._failures) > MAX_ADDRESSES:
             self._failures.popitem(last=False)
         if token is not None:
-            self._bad_credentials[self._digest(token)] = now
+            self._bad_credentials[self._hash(token)] = now
             if len(self._bad_credentials) > MAX_CREDENTIALS:
                 self._bad_credentials.popitem(last=False)
 
-    def _digest(self, token: str) -> bytes:
+    def _hash(self, token: str) -> bytes:
         return hashlib.blake2b(
-            token.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16
+            token.encode("utf-8", "surrogatepass"), key=self._hash_key, digest_size=16
         ).digest()
 
 
 auth_throttle = AuthThrottle()
+
+
+async def authenticate_throttled(token: str | None, scope: Scope, address: str) -> Identity | None:
+    """Return the identity that a token proves, or None; a failure counts against ``address``.
+
+    ``scope`` is the ASGI scope of the request. Raises ``AuthenticationUnavailable``.
+    """
+    now = time.monotonic()
+    delay = auth_throttle.delay(address, now)
+    if delay:
+        await asyncio.sleep(delay)
+    if token is not None and auth_throttle.is_known_bad(token, now):
+        return None
+    identity = await run_in_threadpool(authenticate, token, scope)
+    if identity is None:
+        auth_throttle.record_failure(address, token, now)
+    return identity

@@ -1,4 +1,4 @@
-"""What authenticators ask of Django's users."""
+"""Queries on Django's users: whether they are still valid, and what their permissions rest on."""
 
 from __future__ import annotations
 
@@ -6,61 +6,150 @@ from collections.abc import Collection
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import FieldError, ValidationError
-from django.db.models import DateField
+from django.core.exceptions import ValidationError
+from django.db import models
 from django.utils.crypto import constant_time_compare
 
 from ..identity import Identity
 
+Fingerprint = tuple[Any, ...]
+"""Changes whenever the permissions of a user change."""
+
 
 def active_user(lookup: str, value: Any) -> Any:
-    """The active user whose ``lookup`` field is ``value``; None for none, or for nonsense."""
+    """Return the active user whose ``lookup`` field has this value, or None."""
     users = get_user_model()._default_manager
     try:
         user = users.filter(**{lookup: value}).first()
     except (ValueError, TypeError, ValidationError, OverflowError):
-        return None  # "abc" for an integer key
-    except FieldError:
-        raise
+        return None  # the field cannot have this value: "abc" for an integer key
     return user if user is not None and user.is_active else None
 
 
 def session_auth_hash(user: Any) -> dict[str, str]:
-    """What an identity keeps to notice a changed password: a keyed hash, as sessions do."""
-    make = getattr(user, "get_session_auth_hash", None)
-    return {} if make is None else {"password": make()}
+    """Return what an identity keeps in ``private`` so that a changed password is noticed.
+
+    It is the keyed hash of the password that Django's sessions keep, too.
+    """
+    get_hash = getattr(user, "get_session_auth_hash", None)
+    return {} if get_hash is None else {"password": get_hash()}
 
 
 def find_invalid_users(identities: Collection[Identity]) -> set[str]:
-    """Credentials whose Django user was deleted, is no longer active, or changed the password.
+    """Return the credentials whose user was deleted, is not active, or has another password.
 
-    The last for identities that keep a `password_mark`. One query.
+    Passwords are compared for identities that keep a `session_auth_hash`. Takes one query.
     """
-    holders = [identity for identity in identities if identity.user is not None]
-    if not holders:
+    with_user = [identity for identity in identities if identity.user is not None]
+    if not with_user:
         return set()
     users = get_user_model()._default_manager
-    found = users.filter(pk__in={identity.user.pk for identity in holders})
-    active = {user.pk: user for user in found if user.is_active}
-    return {each.credential for each in holders if not _holds(each, active.get(each.user.pk))}
+    rows = users.filter(pk__in={identity.user.pk for identity in with_user})
+    active = {user.pk: user for user in rows if user.is_active}
+    return {
+        identity.credential
+        for identity in with_user
+        if not _is_valid(identity, active.get(identity.user.pk))
+    }
 
 
-def _holds(identity: Identity, user: Any) -> bool:
-    mark = identity.private.get("password")
-    if user is None or mark is None:
+def _is_valid(identity: Identity, user: Any) -> bool:
+    known_hash = identity.private.get("password")
+    if user is None or known_hash is None:
         return user is not None
     hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    return any(constant_time_compare(mark, each) for each in hashes)
+    return any(constant_time_compare(known_hash, user_hash) for user_hash in hashes)
 
 
 def same_user(one: Any, other: Any) -> bool:
-    """Whether two loads of a user hold the same, moments (a last login) aside."""
-    fields = (f for f in one.__class__._meta.concrete_fields if not isinstance(f, DateField))
+    """Return whether two copies of a user have the same values, times (a last login) aside."""
+    fields = (f for f in one.__class__._meta.concrete_fields if not is_time_field(f))
     return all(getattr(one, f.attname) == getattr(other, f.attname) for f in fields)
 
 
 def refresh_user(user: Any) -> Any:
-    """The same user as the database has it now, with no cached permissions; None where gone."""
-    model = user.__class__  # of Channels' lazy users, too
+    """Return a new copy of an active user, without cached permissions; None if there is none."""
+    model = user.__class__  # the model, too, of a lazy user of Channels
     fresh = model._default_manager.filter(pk=user.pk).first()
     return fresh if fresh is not None and fresh.is_active else None
+
+
+def is_time_field(field: Any) -> bool:
+    """Return whether a field of a user has dates or times."""
+    return isinstance(field, models.DateField)
+
+
+# permissions
+
+
+def permission_fingerprints(identities: Collection[Identity]) -> dict[Any, Fingerprint]:
+    """Return the fingerprint of each user by primary key.
+
+    Takes one query each for users, groups, permissions of groups, and permissions of users.
+    """
+    user_model = get_user_model()
+    pks = {identity.user.pk for identity in identities if isinstance(identity.user, user_model)}
+    if not pks:
+        return {}
+    flags = [name for name in ("is_staff", "is_superuser") if _has_column(user_model, name)]
+    rows = user_model._default_manager.filter(pk__in=pks).values_list("pk", *flags)
+    parts: dict[Any, list[Any]] = {pk: [tuple(values)] for pk, *values in rows}
+    groups = _related_pairs(user_model, "groups", pks)
+    group_permissions: dict[Any, list[Any]] = {}
+    for group, permission in _related_pairs(
+        group_model(), "permissions", {group for _, group in groups}
+    ):
+        group_permissions.setdefault(group, []).append(permission)
+    for pk, group in groups:
+        if pk in parts:
+            permissions = tuple(sorted(group_permissions.get(group, ())))
+            parts[pk].append(("group", group, permissions))
+    for pk, permission in _related_pairs(user_model, "user_permissions", pks):
+        if pk in parts:
+            parts[pk].append(("permission", permission))
+    return {pk: tuple(sorted(user_parts, key=repr)) for pk, user_parts in parts.items()}
+
+
+def group_model() -> Any:
+    """Return the model of the user model's groups, or None."""
+    user_model = get_user_model()
+    if through_model(user_model, "groups") is None:
+        return None
+    return user_model._meta.get_field("groups").related_model
+
+
+def group_members(group: Any, limit: int) -> list[Any]:
+    """Return the primary keys of up to ``limit`` users in a group."""
+    through = through_model(get_user_model(), "groups")
+    if through is None:
+        return []
+    user_column, group_column = _through_columns(get_user_model(), "groups")
+    members = through._default_manager.filter(**{group_column: group.pk})
+    return list(members.values_list(user_column, flat=True)[:limit])
+
+
+def through_model(model: Any, name: str) -> Any:
+    """Return the model of the rows of a many-to-many field, or None if there is no such field."""
+    if not any(field.name == name for field in model._meta.many_to_many):
+        return None
+    return model._meta.get_field(name).remote_field.through
+
+
+def _through_columns(model: Any, name: str) -> tuple[str, str]:
+    """Return the columns of a through model: that of ``model``, and that of the related model."""
+    field = model._meta.get_field(name)
+    return f"{field.m2m_field_name()}_id", f"{field.m2m_reverse_field_name()}_id"
+
+
+def _related_pairs(model: Any, name: str, pks: set[Any]) -> list[tuple[Any, Any]]:
+    """Return (key, related key) of a many-to-many field for these rows of ``model``."""
+    through = None if model is None else through_model(model, name)
+    if through is None or not pks:
+        return []
+    column, related_column = _through_columns(model, name)
+    rows = through._default_manager.filter(**{f"{column}__in": pks})
+    return list(rows.values_list(column, related_column))
+
+
+def _has_column(model: type[models.Model], name: str) -> bool:
+    return any(field.name == name for field in model._meta.concrete_fields)

@@ -12,7 +12,7 @@ from django.db import connections
 
 from ..declarations.collection import TRIGGER_PREFIX, Collection, trigger_name
 from ..declarations.registry import registry
-from ..log.models import LogEvent
+from ..models import LogEvent
 from .sql_images import image, quote, text
 
 # triggers are called in the order of their names: ours before what may write to the table again

@@ -1,4 +1,4 @@
-"""System checks: every mistake in the setting, with a stable id and a hint."""
+"""System checks: each mistake in the setting and the declarations, with a stable id and a hint."""
 
 from __future__ import annotations
 
@@ -7,74 +7,62 @@ from typing import Any
 from django.core import checks
 from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
 
 from ..conf import OPTIONS, SETTING, conf
-from ..declarations.collection import trigger_name
-from ..declarations.registry import registry
-from . import environment, rooms, values
-from .collections import check_collections, check_unseen
-from .messages import error, warning
+from .base import error
+from .collections import check_collections, check_installed_triggers, check_uncaptured_writes
+from .environment import check_channel_layer, check_daphne, check_runserver
+from .rooms import check_presence, check_rooms
+from .settings import (
+    check_authenticators,
+    check_jwt,
+    check_limits,
+    check_log,
+    check_single_values,
+)
 
 
 def first_problem() -> CheckMessage | None:
-    """The first mistake that keeps collections from being watched; None where all hold."""
+    """Return the first mistake because of which collections cannot be watched, or None."""
     return next((m for m in check_collections() if m.level >= checks.ERROR), None)
 
 
 @checks.register("realtime")
 def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """All of it, in the order of the ids."""
+    """Run all checks but those of the database."""
     try:
         raw = conf.raw
     except ImproperlyConfigured as problem:
         return [error(1, str(problem))]
-    found: list[CheckMessage] = [
+    messages = [
         error(2, f"{SETTING} has an unknown key {key!r}.", f"Known keys are {list(OPTIONS)}.")
         for key in raw
         if key not in OPTIONS
     ]
-    found += check_collections()
-    if not found:
-        found += check_unseen()
+    messages += check_collections()
+    if not messages:
+        messages += check_uncaptured_writes()
     for check in (
-        values.limits,
-        values.log,
-        values.jwt,
-        values.authenticators,
-        environment.layer,
-        environment.runserver,
-        values.numbers,
-        environment.daphne,
-        rooms.declarations,
-        rooms.presence,
+        check_limits,
+        check_log,
+        check_jwt,
+        check_authenticators,
+        check_channel_layer,
+        check_runserver,
+        check_single_values,
+        check_daphne,
+        check_rooms,
+        check_presence,
     ):
-        found += check()
-    return found
+        messages += check()
+    return messages
 
 
 @checks.register("realtime", checks.Tags.database)
-def check_database(app_configs: Any = None, databases: Any = None, **kwargs: Any) -> list[Any]:
-    """What only the database can tell: with ``check --database default``."""
-    found: list[CheckMessage] = []
+def check_database(
+    app_configs: Any = None, databases: Any = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Check what only the database knows; run by ``check --database default``."""
     if not databases or first_problem() is not None:
-        return found
-    for collection in registry:
-        if collection.capture != "triggers" or collection.database not in databases:
-            continue
-        with connections[collection.database].cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid "
-                "WHERE f.proname = %s",
-                [trigger_name(collection.name)],
-            )
-            (count,) = cursor.fetchone()
-        if not count:
-            found.append(
-                warning(
-                    14,
-                    f"Collection {collection.name!r}: its triggers are not installed.",
-                    "Run manage.py realtime_triggers install.",
-                )
-            )
-    return found
+        return []
+    return list(check_installed_triggers(databases))

@@ -1,35 +1,35 @@
-"""Checks of what a project declares: collections, in settings and as classes."""
+"""Checks of declared collections, in settings and as classes."""
 
 from __future__ import annotations
 
+from collections.abc import Collection as Container
 from collections.abc import Iterator, Mapping
 
-from django.apps import apps
 from django.core.checks import CheckMessage
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from ..conf import SETTING, conf
-from ..declarations.collection import Collection
-from ..declarations.registry import from_settings, registry
+from ..declarations.collection import Collection, trigger_name
+from ..declarations.registry import registry
 from ..declarations.serialization import is_secret_looking
+from ..models import LogEvent
 from ..permissions import Combination
-from .messages import error, info, warning
+from .base import error, info, warning
 
 
 def check_collections() -> list[CheckMessage]:
-    """Declarations of collections, in settings and as classes."""
-    try:
-        declared = conf.collections
-    except ImproperlyConfigured as problem:
-        return [error(1, str(problem))]
-    found: list[CheckMessage] = []
-    for name in declared:
+    """Check the declarations of collections, in settings and as classes."""
+    problems = conf.problems("COLLECTIONS")
+    if problems:
+        return [error(1, problem.message, problem.hint) for problem in problems]
+    messages: list[CheckMessage] = []
+    for name, entry in conf.collections.items():
         if not isinstance(name, str) or not name:
-            found.append(error(3, f"{name!r} is no name for a collection.", "Use a string."))
+            messages.append(error(3, f"{name!r} is not a name for a collection.", "Use a string."))
         elif name in registry.registered:
-            found.append(
+            messages.append(
                 error(
                     10,
                     f"Collection {name!r} is declared in {SETTING} and registered as a class.",
@@ -38,19 +38,17 @@ def check_collections() -> list[CheckMessage]:
             )
         else:
             try:
-                collection = from_settings(name, declared[name])
+                collection = registry.from_settings(name, entry)
             except ImproperlyConfigured as problem:
-                found.append(error(4, str(problem)))
+                messages.append(error(4, str(problem)))
             else:
-                found += _collection(name, collection)
+                messages += _check_collection(name, collection)
     for name, cls in registry.registered.items():
-        collection = cls()
-        collection.__dict__["name"] = name
-        found += _collection(name, collection)
-    return found
+        messages += _check_collection(name, registry.from_class(name, cls))
+    return messages
 
 
-def _collection(name: str, collection: Collection) -> Iterator[CheckMessage]:
+def _check_collection(name: str, collection: Collection) -> Iterator[CheckMessage]:
     if not hasattr(collection, "model"):
         yield error(4, f"Collection {name!r} names no model.", "Set its 'model'.")
         return
@@ -61,17 +59,17 @@ def _collection(name: str, collection: Collection) -> Iterator[CheckMessage]:
         yield error(
             5,
             f"Collection {name!r} names the model {collection.model!r}, which does not exist.",
-            "Write it as 'app_label.Model', and see that the app is in INSTALLED_APPS.",
+            "Write it as 'app_label.Model', and check that the app is in INSTALLED_APPS.",
         )
         return
     if meta.abstract or (not meta.managed and meta.swapped):
         yield error(5, f"Collection {name!r} names {meta.label}, which has no table.")
         return
-    yield from _fields(name, collection)
-    yield from _classes(name, collection)
+    yield from _check_fields(name, collection)
+    yield from _check_classes(name, collection)
 
 
-def _fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
+def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
     meta = collection.concrete_model._meta
     concrete = {field.name for field in meta.concrete_fields}
     for option in ("fields", "filters", "not_secret"):
@@ -87,7 +85,7 @@ def _fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
                 yield error(
                     6,
                     f"Collection {name!r}: '{option}' names {field!r}, "
-                    f"which is no field of {meta.label}.",
+                    f"which is not a field of {meta.label}.",
                     f"Its fields are {sorted(concrete)}.",
                 )
     for option in ("fields", "filters"):
@@ -103,9 +101,9 @@ def _fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
         yield error(
             7,
             f"Collection {name!r}: {key!r}, every document's id, looks secret.",
-            "Show another model, or name it in 'not_secret' if its value may leave the server.",
+            "Declare another model, or name it in 'not_secret' if its value may leave the server.",
         )
-    yield from _soft_delete(name, collection)
+    yield from _check_soft_delete(name, collection)
     for option in ("project_field", "created_field", "updated_field"):
         named = getattr(collection, option)
         if named is None:
@@ -113,10 +111,10 @@ def _fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
         try:
             meta.get_field(named)
         except FieldDoesNotExist:
-            yield error(6, f"Collection {name!r}: {option!r} {named!r} is no field.")
+            yield error(6, f"Collection {name!r}: {option!r} {named!r} is not a field.")
 
 
-def _soft_delete(name: str, collection: Collection) -> Iterator[CheckMessage]:
+def _check_soft_delete(name: str, collection: Collection) -> Iterator[CheckMessage]:
     rule = collection.soft_delete
     if rule is None:
         return
@@ -125,13 +123,15 @@ def _soft_delete(name: str, collection: Collection) -> Iterator[CheckMessage]:
         return
     try:
         if isinstance(rule, str) and rule not in collection.schema:
-            raise ImproperlyConfigured(f"Collection {name!r}: 'soft_delete' {rule!r} is no field.")
+            raise ImproperlyConfigured(
+                f"Collection {name!r}: 'soft_delete' {rule!r} is not a field."
+            )
         assert collection.deleted_filter is not None
     except ImproperlyConfigured as problem:
         yield error(6, str(problem), f"Its fields are {sorted(collection.schema)}.")
 
 
-def _classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
+def _check_classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
     for option in ("permission", "serializer"):
         value = getattr(collection, option)
         if isinstance(value, str):
@@ -151,39 +151,38 @@ def _classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
             ):
                 yield error(
                     9,
-                    f"Collection {name!r}: 'permission' decides nothing.",
+                    f"Collection {name!r}: 'permission' has no method that decides anything.",
                     f"Give it one of {', '.join(methods)}.",
                 )
         if option == "serializer" and value is not None and not callable(value):
             yield error(8, f"Collection {name!r}: 'serializer' cannot be called.")
     if collection.durable is True:
-        yield from _database(name, collection)
+        yield from _check_log_tables(name, collection)
     if collection.capture not in ("signals", "triggers"):
         yield error(4, f"Collection {name!r}: 'capture' must be 'signals' or 'triggers'.")
     elif collection.capture == "triggers":
-        yield from _triggers(name, collection)
+        yield from _check_triggers(name, collection)
     if not all(isinstance(getattr(collection, flag), bool) for flag in ("durable", "track")):
         yield error(4, f"Collection {name!r}: 'durable' and 'track' must be True or False.")
 
 
-def _database(name: str, collection: Collection) -> Iterator[CheckMessage]:
+def _check_log_tables(name: str, collection: Collection) -> Iterator[CheckMessage]:
     using = collection.database
-    log = apps.get_model("cocobase_realtime", "LogEvent")
-    if not router.allow_migrate_model(using, log):
+    if not router.allow_migrate_model(using, LogEvent):
         yield error(
             15,
-            f"Collection {name!r} lives in {using!r}, from which the routers keep the log.",
+            f"Collection {name!r} is in database {using!r}, which the routers keep the log out of.",
             "Let them migrate this app there, or set 'durable' to False.",
         )
     elif (reads := router.db_for_read(collection.model_class)) != using:
         yield warning(
             16,
             f"Collection {name!r} is written to {using!r} and read from {reads!r}.",
-            "Snapshots and the log are read where rows are written.",
+            "Snapshots and the log are read from the database that rows are written to.",
         )
 
 
-def _triggers(name: str, collection: Collection) -> Iterator[CheckMessage]:
+def _check_triggers(name: str, collection: Collection) -> Iterator[CheckMessage]:
     vendor = connections[collection.database].vendor
     if vendor != "postgresql":
         yield error(
@@ -201,30 +200,51 @@ def _triggers(name: str, collection: Collection) -> Iterator[CheckMessage]:
         yield error(13, f"Collection {name!r}: triggers write the log; 'durable' must be True.")
 
 
-def check_unseen() -> Iterator[CheckMessage]:
-    """Models whose rows can change without a trace in the log."""
-    plain, silent = set(), set()
+def check_uncaptured_writes() -> Iterator[CheckMessage]:
+    """Check for models whose rows can change without an event in the log."""
+    without_bulk, changed_by_database = set(), set()
     for collection in registry:
         if collection.capture == "triggers":
             continue
         model = collection.concrete_model
-        rows = model._default_manager.get_queryset()
-        if not getattr(rows, "captures_bulk_writes", False):
-            plain.add(model._meta.label)
+        queryset = model._default_manager.get_queryset()
+        if not getattr(queryset, "captures_bulk_writes", False):
+            without_bulk.add(model._meta.label)
         for field in model._meta.concrete_fields:
             handler = getattr(field.remote_field, "on_delete", None)
             if handler is not None and type(handler).__name__ == "DatabaseOnDelete":
-                silent.add(f"{model._meta.label}.{field.name}")
-    if plain:
+                changed_by_database.add(f"{model._meta.label}.{field.name}")
+    if without_bulk:
         yield info(
             80,
-            f"Bulk writes to {', '.join(sorted(plain))} are not seen by clients.",
-            "Saves are seen. For the others use RealtimeManager, or capture = 'triggers' on "
+            f"Bulk writes to {', '.join(sorted(without_bulk))} are not sent to clients.",
+            "Saves are. For bulk writes use RealtimeManager, or capture = 'triggers' on "
             "PostgreSQL; or silence cocobase_realtime.I080.",
         )
-    if silent:
+    if changed_by_database:
         yield warning(
             81,
-            f"The database itself changes rows through {', '.join(sorted(silent))}, unseen.",
+            f"Rows that the database changes through "
+            f"{', '.join(sorted(changed_by_database))} are not sent to clients.",
             "Use Django's own on_delete, or capture = 'triggers'.",
         )
+
+
+def check_installed_triggers(databases: Container[str]) -> Iterator[CheckMessage]:
+    """Check that the triggers of collections that need them are installed."""
+    for collection in registry:
+        if collection.capture != "triggers" or collection.database not in databases:
+            continue
+        with connections[collection.database].cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid "
+                "WHERE f.proname = %s",
+                [trigger_name(collection.name)],
+            )
+            (count,) = cursor.fetchone()
+        if not count:
+            yield warning(
+                14,
+                f"Collection {collection.name!r}: its triggers are not installed.",
+                "Run manage.py realtime_triggers install.",
+            )

@@ -1,4 +1,4 @@
-"""Checks of what stands around: the channel layer, Redis, daphne."""
+"""Checks of the channel layer, of Redis, of daphne and of the development server."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from django.core.checks import CheckMessage
 from django.core.management import get_commands
 
 from ..conf import conf
-from .messages import error, warning
+from .base import error, warning
 
 CORE_LAYER = "channels_redis.core.RedisChannelLayer"
 DAPHNE_MINIMUM = (4, 2, 3)
+# apps whose runserver command does not serve WebSockets
+WSGI_RUNSERVERS = ("django.core", "django.contrib.staticfiles")
 
 
-def layer() -> Iterator[CheckMessage]:
-    """The channel layer exists and fits."""
+def check_channel_layer() -> Iterator[CheckMessage]:
+    """Check that the channel layer exists and fits."""
     alias = conf.channel_layer
     layers = getattr(settings, "CHANNEL_LAYERS", {})
     if alias not in layers:
@@ -33,26 +35,24 @@ def layer() -> Iterator[CheckMessage]:
     if backend.endswith("InMemoryChannelLayer") and not settings.DEBUG:
         yield warning(
             51,
-            "The in-memory channel layer ends at its process.",
+            "The in-memory channel layer does not reach other processes.",
             "With several processes, use channels_redis.",
         )
-    if backend == CORE_LAYER and _major("redis") >= 8:
+    if backend == CORE_LAYER and _major_version("redis") >= 8:
         hosts = layers[alias].get("CONFIG", {}).get("hosts") or [None]
         if any(not isinstance(host, dict) or "socket_timeout" not in host for host in hosts):
             yield warning(
                 53,
-                "redis-py 8 gives up an idle read when the core channel layer does.",
+                "The core channel layer reads for longer than redis-py 8 waits by default.",
                 "Give each host {'address': ..., 'socket_timeout': None}, or use the pubsub layer.",
             )
     if not apps.is_installed("channels"):
         yield warning(52, "'channels' is not in INSTALLED_APPS.", "Add it.")
 
 
-def runserver() -> Iterator[CheckMessage]:
-    """The development server that is being started serves WebSockets."""
-    if sys.argv[1:2] != ["runserver"]:
-        return
-    if get_commands()["runserver"] in ("django.core", "django.contrib.staticfiles"):
+def check_runserver() -> Iterator[CheckMessage]:
+    """Check that the development server, if it is being started, serves WebSockets."""
+    if sys.argv[1:2] == ["runserver"] and get_commands()["runserver"] in WSGI_RUNSERVERS:
         yield warning(
             54,
             "This runserver is a WSGI server, which serves no WebSockets.",
@@ -60,15 +60,8 @@ def runserver() -> Iterator[CheckMessage]:
         )
 
 
-def _major(package: str) -> int:
-    try:
-        return int(version(package).partition(".")[0])
-    except (PackageNotFoundError, ValueError):
-        return 0
-
-
-def daphne() -> Iterator[CheckMessage]:
-    """The installed daphne has no known hole."""
+def check_daphne() -> Iterator[CheckMessage]:
+    """Check that the installed daphne has no known security hole."""
     if not apps.is_installed("daphne"):
         return
     try:
@@ -79,3 +72,11 @@ def daphne() -> Iterator[CheckMessage]:
     if numbers < DAPHNE_MINIMUM:
         minimum = ".".join(map(str, DAPHNE_MINIMUM))
         yield warning(70, f"daphne {installed} has a known security hole.", f"Use >= {minimum}.")
+
+
+def _major_version(package: str) -> int:
+    """Return the major version of an installed package, or 0."""
+    try:
+        return int(version(package).partition(".")[0])
+    except (PackageNotFoundError, ValueError):
+        return 0

@@ -1,4 +1,4 @@
-"""Checks of rooms, in settings and as classes, and of where presence is kept."""
+"""Checks of declared rooms and of the presence backend."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from ..conf import PRESENCE_KEYS, SETTING, PresenceSettings, conf
-from ..declarations.room import PERMISSION_METHODS, Room, from_settings, room_registry
-from .messages import error, warning
+from ..conf import SETTING, PresenceSettings, conf
+from ..declarations.registry import room_registry
+from ..declarations.room import PERMISSION_METHODS, Room
+from ..presence.base import BACKENDS, PresenceBackend
+from .base import error, warning
 
-BACKENDS = ("database", "memory", "redis")
-METHODS_OF_BACKEND = ("enter", "leave", "sweep", "renew", "claim")
+MIN_LEASE = 3  # seconds
+MIN_LEASE_PER_GRACE = 1.5
 
 
-def declarations() -> Iterator[CheckMessage]:
-    """Patterns of rooms and their options."""
-    try:
-        declared = conf.rooms
-    except ImproperlyConfigured as problem:
-        yield error(90, str(problem))
+def check_rooms() -> Iterator[CheckMessage]:
+    """Check the patterns and options of rooms, in settings and as classes."""
+    problems = conf.problems("ROOMS")
+    for problem in problems:
+        yield error(90, problem.message, problem.hint)
+    if problems:
         return
     patterns: list[str] = []
-    for pattern, declaration in declared.items():
+    for pattern, entry in conf.rooms.items():
         if not isinstance(pattern, str) or not pattern:
-            yield error(90, f"{pattern!r} is no pattern of room names.", "Use a string.")
+            yield error(90, f"{pattern!r} is not a pattern of room names.", "Use a string.")
             continue
         if pattern in room_registry.registered:
             yield error(
@@ -38,19 +40,19 @@ def declarations() -> Iterator[CheckMessage]:
             )
             continue
         try:
-            room = from_settings(pattern, declaration)
-        except ImproperlyConfigured as problem:
-            yield error(91, str(problem))
+            room = room_registry.from_settings(pattern, entry)
+        except ImproperlyConfigured as error_in_entry:
+            yield error(91, str(error_in_entry))
             continue
         patterns.append(pattern)
-        yield from _room(pattern, room)
+        yield from _check_room(pattern, room)
     for pattern, cls in room_registry.registered.items():
         patterns.append(pattern)
-        yield from _room(pattern, cls())
-    yield from _shadowed(patterns)
+        yield from _check_room(pattern, room_registry.from_class(pattern, cls))
+    yield from _check_order(patterns)
 
 
-def _room(pattern: str, room: Room) -> Iterator[CheckMessage]:
+def _check_room(pattern: str, room: Room) -> Iterator[CheckMessage]:
     history = room.history
     if isinstance(history, bool) or not isinstance(history, int) or history < 0:
         yield error(91, f"Rooms {pattern!r}: 'history' must be a number of broadcasts.")
@@ -74,79 +76,79 @@ def _room(pattern: str, room: Room) -> Iterator[CheckMessage]:
     ):
         yield error(
             93,
-            f"Rooms {pattern!r}: 'permission' decides nothing.",
+            f"Rooms {pattern!r}: 'permission' has no method that decides anything.",
             f"Give it one of {', '.join(PERMISSION_METHODS)}.",
         )
 
 
-def _shadowed(patterns: list[str]) -> Iterator[CheckMessage]:
+def _check_order(patterns: list[str]) -> Iterator[CheckMessage]:
     if "*" in patterns[:-1]:
-        later = [p for p in patterns[patterns.index("*") + 1 :] if any(c in p for c in "*?[")]
-        if later:
+        after = patterns[patterns.index("*") + 1 :]
+        unreachable = [pattern for pattern in after if any(c in pattern for c in "*?[")]
+        if unreachable:
             yield warning(
                 98,
-                f"Rooms {', '.join(map(repr, later))} are never asked: '*' before them matches.",
-                "The first pattern that matches counts; put '*' last.",
+                f"Rooms {', '.join(map(repr, unreachable))} are never used: '*' before them "
+                "matches all names.",
+                "The first pattern that matches is used; put '*' last.",
             )
 
 
-def presence() -> Iterator[CheckMessage]:
-    """Where it is known who is in which room."""
-    value = conf.raw.get("PRESENCE", {})
-    if not isinstance(value, dict) or set(value) - set(PRESENCE_KEYS):
-        yield error(95, f"{SETTING}['PRESENCE'] must be a dictionary of {sorted(PRESENCE_KEYS)}.")
+def check_presence() -> Iterator[CheckMessage]:
+    """Check the presence backend and its times."""
+    problems = conf.problems("PRESENCE")
+    for problem in problems:
+        if problem.key is None:
+            yield error(95, problem.message, problem.hint)
+        elif problem.key == "BACKEND":
+            yield error(96, problem.message, f"Use one of {', '.join(BACKENDS)}, or a dotted path.")
+        else:
+            yield error(97, problem.message, problem.hint)
+    if problems:
         return
-    found = conf.presence
-    grace, lease = found.grace, found.lease
-    if any(isinstance(n, bool) or not isinstance(n, int | float) for n in (grace, lease)):
-        yield error(97, "PRESENCE: GRACE and LEASE must be seconds.")
-    elif grace < 0 or lease < max(3, 1.5 * grace):
+    presence = conf.presence
+    grace, lease = presence.grace, presence.lease
+    if grace < 0 or lease < max(MIN_LEASE, MIN_LEASE_PER_GRACE * grace):
         yield error(
             97,
-            f"PRESENCE: GRACE {grace} and LEASE {lease} do not go together.",
-            "LEASE, at least 3 and 1.5 times GRACE: else a killed server's users leave too soon.",
+            f"PRESENCE: GRACE {grace} and LEASE {lease} do not fit together.",
+            f"LEASE must be at least {MIN_LEASE} and {MIN_LEASE_PER_GRACE} times GRACE: "
+            "otherwise the users of a killed server leave too soon.",
         )
-    yield from _backend(found)
+    yield from _check_backend(presence)
 
 
-def _backend(found: PresenceSettings) -> Iterator[CheckMessage]:
-    if not isinstance(found.backend, str):
-        yield error(96, "PRESENCE: BACKEND must be a name or a dotted path.")
-        return
-    if found.backend == "memory":
+def _check_backend(presence: PresenceSettings) -> Iterator[CheckMessage]:
+    if presence.backend == "memory":
         layer = getattr(settings, "CHANNEL_LAYERS", {}).get(conf.channel_layer, {})
         if not str(layer.get("BACKEND", "")).endswith("InMemoryChannelLayer"):
             yield warning(
                 99,
-                "PRESENCE in memory ends at its process, while the channel layer joins several.",
+                "PRESENCE in memory is not shared, while the channel layer connects processes.",
                 "Use 'database' or 'redis'.",
             )
-    elif found.backend == "redis":
-        if found.url is None and not _layer_has_address():
-            yield error(
-                96,
-                "PRESENCE: Redis needs a URL; the channel layer names none by address.",
-                "Set 'URL': 'redis://host:6379/0'.",
-            )
-    elif found.backend != "database":
+    elif presence.backend == "redis":
+        from ..presence.redis import layer_url
+
         try:
-            backend = import_string(found.backend)
+            _ = presence.url or layer_url()
+        except ImproperlyConfigured as problem:
+            yield error(96, str(problem), "Set 'URL': 'redis://host:6379/0'.")
+    elif presence.backend not in BACKENDS:
+        try:
+            backend = import_string(presence.backend)
         except ImportError as problem:
-            names = ", ".join(BACKENDS)
             yield error(
                 96,
-                f"PRESENCE: BACKEND {found.backend!r} cannot be imported.",
-                f"{problem} Known names are {names}.",
+                f"PRESENCE: BACKEND {presence.backend!r} cannot be imported.",
+                f"{problem} Known names are {', '.join(BACKENDS)}.",
             )
             return
-        if not all(callable(getattr(backend, name, None)) for name in METHODS_OF_BACKEND):
-            yield error(96, f"PRESENCE: {found.backend!r} is no presence backend.")
-
-
-def _layer_has_address() -> bool:
-    layer = getattr(settings, "CHANNEL_LAYERS", {}).get(conf.channel_layer, {})
-    hosts = (layer.get("CONFIG") or {}).get("hosts") or []
-    host = hosts[0] if hosts else None
-    if isinstance(host, dict):
-        host = host.get("address")
-    return isinstance(host, str | tuple | list)
+        methods = PresenceBackend.__abstractmethods__
+        missing = sorted(m for m in methods if not callable(getattr(backend, m, None)))
+        if missing:
+            yield error(
+                96,
+                f"PRESENCE: {presence.backend!r} is not a presence backend.",
+                f"It lacks the methods {', '.join(missing)}.",
+            )

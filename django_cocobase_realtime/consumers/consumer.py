@@ -14,9 +14,9 @@ from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.db import InterfaceError, OperationalError
 
-from ..auth.attempt import authenticate_throttled
 from ..auth.backends import AuthenticationUnavailable
 from ..auth.client_ip import client_ip
+from ..auth.throttling import authenticate_throttled
 from ..conf import Limits, conf
 from ..hub.hub import Hub
 from ..identity import Identity

@@ -12,8 +12,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..declarations.authorization import Grant
-from ..declarations.registry import UnknownCollection, registry
-from ..declarations.room import RoomGrant, room_registry
+from ..declarations.registry import UnknownCollection, registry, room_registry
+from ..declarations.room import RoomGrant
 from ..hub.hub import Hub
 from ..presence.base import PresenceUnavailable
 from ..protocol import effects as do

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import msgspec
@@ -19,15 +18,11 @@ from ..conf import Limits, conf
 from ..protocol import SdkSession, Session
 from ..transport.connection import Connection
 from ..transport.daphne import paused_reading
+from ..types import Message, Receive, Send
 from ..utils.limits import CounterKey, connection_counters
-from ..utils.timeouts import Deadlines
 from ..wire import frames, sdk_frames
 from ..wire.codes import CloseCode
 from .consumer import RealtimeConsumer
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 _NO_KEY = frames.encode(sdk_frames.NO_KEY)
 _BAD_KEY = frames.encode(sdk_frames.BAD_KEY)
@@ -98,7 +93,8 @@ async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
     connection_counters.increment(CounterKey.UNAUTHENTICATED, address)
     try:
         try:
-            message = await Deadlines.current().wait(receive(), limits.auth_timeout)
+            async with asyncio.timeout(limits.auth_timeout):
+                message = await receive()
         except TimeoutError:
             await _refuse(send, _TIMEOUT, CloseCode.AUTH_TIMEOUT)
             return None

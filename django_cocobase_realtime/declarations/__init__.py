@@ -1,1 +1,1 @@
-"""What a project declares: collections, rooms, permissions. Knows no sockets and no log."""
+"""What a project declares: collections, rooms and permissions. Knows no sockets and no log."""

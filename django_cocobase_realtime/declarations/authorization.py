@@ -1,4 +1,4 @@
-"""What a permission, however combined, comes to for one identity: rows, fields, a check a row."""
+"""Evaluating permissions: what an identity may see, however permissions are combined."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from ..identity import Identity
 from ..permissions import And, Not, Or, Permission, Visible
 
 RowCheck = Callable[[Row, models.Model], bool]
-"""Whether one row, also given as an instance, may be seen. May use the ORM."""
+"""Whether one row may be seen, given both as filters need it and as an instance.
+
+May use the ORM.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Rows within ``visible`` and, where there is one, by ``check``; ``fields`` None for all."""
+    """The rows and fields that a permission allows."""
 
+    # matches the visible rows
     visible: Filter
+    # names of the readable fields, None for all
     fields: frozenset[str] | None = None
+    # further condition of a visible row, evaluated for each row
     check: RowCheck | None = None
 
     @property
@@ -31,22 +37,21 @@ class Decision:
         return self.check is None and self.visible == Filter.everything()
 
     def sees(self, row: Row, instance: models.Model) -> bool:
-        """Whether the row is among what is visible."""
+        """Return whether a row is visible."""
         return self.visible.matches(row) and (self.check is None or self.check(row, instance))
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one identity may see of a collection: rows by ``decision``, fields by ``fields``.
-
-    ``fields`` is None for a serializer's whole document. ``filters`` may be named by its clients:
-    names of ``schema``, and paths into JSON fields. ``tracked``: old values are known.
-    """
+    """What one identity may see of a collection."""
 
     decision: Decision
+    # names of the readable fields; None if the whole document of a serializer is readable
     fields: tuple[str, ...] | None
+    # what filters of the client may name: names in ``schema``, and paths into JSON fields
     filters: frozenset[str]
     schema: Schema
+    # whether old values of changed rows are known
     tracked: bool = True
 
 
@@ -60,72 +65,80 @@ def evaluate_permission(
     parse: Parse,
     collection: Any = None,
 ) -> Decision | None:
-    """Ask a permission (class, instance or combination); None for a refusal.
+    """Return what a permission allows the identity, or None if it refuses.
 
-    ``filters`` are the client's, ``parse`` makes a `Filter` of what ``visible_to`` returned.
+    ``permission`` is a class, an instance or a combination. ``filters`` are those of the client.
+    ``parse`` converts a return value of ``visible_to``. ``collection`` is passed to permissions
+    that have such an attribute.
     """
     match permission:
         case And(parts=parts):
-            return _both(
+            return _and(
                 [evaluate_permission(part, identity, filters, parse, collection) for part in parts]
             )
         case Or(parts=parts):
-            return _either(
+            return _or(
                 [evaluate_permission(part, identity, filters, parse, collection) for part in parts]
             )
         case Not(part=part):
-            return _inverse(evaluate_permission(part, identity, filters, parse, collection))
-    asked = permission() if isinstance(permission, type) else copy(permission)
-    if hasattr(asked, "collection"):
-        asked.collection = collection
-    if not _call(asked, "can_subscribe", identity, filters):
+            return _not(evaluate_permission(part, identity, filters, parse, collection))
+    instance = permission() if isinstance(permission, type) else copy(permission)
+    if hasattr(instance, "collection"):
+        instance.collection = collection
+    if not _call(instance, "can_subscribe", identity, filters):
         return None
-    fields = _call(asked, "fields_for", identity)
+    fields = _call(instance, "fields_for", identity)
     check: RowCheck | None = None
-    by_row = getattr(asked, "has_object_permission", None)
-    if by_row is not None:
-        check = lambda row, instance: bool(by_row(identity, instance))  # noqa: E731
-    visible = parse(_call(asked, "visible_to", identity))
+    has_object_permission = getattr(instance, "has_object_permission", None)
+    if has_object_permission is not None:
+
+        def check(row: Row, row_instance: models.Model) -> bool:
+            return bool(has_object_permission(identity, row_instance))
+
+    visible = parse(_call(instance, "visible_to", identity))
     return Decision(visible, None if fields is None else frozenset(fields), check)
 
 
-def _call(permission: Any, question: str, *args: Any) -> Any:
-    answer = getattr(permission, question, None) or getattr(Permission(), question)
-    return answer(*args)
+def _call(permission: Any, method_name: str, *args: Any) -> Any:
+    """Call a method of a permission, or that of `Permission` if it does not have the method."""
+    method = getattr(permission, method_name, None) or getattr(Permission(), method_name)
+    return method(*args)
 
 
-def _both(decisions: list[Decision | None]) -> Decision | None:
-    if None in decisions:
+def _and(decisions: list[Decision | None]) -> Decision | None:
+    allowed = [decision for decision in decisions if decision is not None]
+    if len(allowed) < 2:
         return None
-    given = [decision for decision in decisions if decision is not None]
-    first, second = given
+    first, second = allowed
     check: RowCheck | None = None
     if first.check is not None or second.check is not None:
-        check = lambda row, instance: all(d.sees(row, instance) for d in given)  # noqa: E731
-    return Decision(first.visible & second.visible, _common(given), check)
+        check = lambda row, instance: all(d.sees(row, instance) for d in allowed)  # noqa: E731
+    return Decision(first.visible & second.visible, _common_fields(allowed), check)
 
 
-def _either(decisions: list[Decision | None]) -> Decision | None:
-    given = [decision for decision in decisions if decision is not None]
-    if len(given) < 2:
-        return given[0] if given else None
-    first, second = given
+def _or(decisions: list[Decision | None]) -> Decision | None:
+    allowed = [decision for decision in decisions if decision is not None]
+    if len(allowed) < 2:
+        return allowed[0] if allowed else None
+    first, second = allowed
     check: RowCheck | None = None
     if first.check is not None or second.check is not None:
-        check = lambda row, instance: any(d.sees(row, instance) for d in given)  # noqa: E731
-    return Decision(first.visible | second.visible, _common(given), check)
+        check = lambda row, instance: any(d.sees(row, instance) for d in allowed)  # noqa: E731
+    return Decision(first.visible | second.visible, _common_fields(allowed), check)
 
 
-def _inverse(decision: Decision | None) -> Decision | None:
+def _not(decision: Decision | None) -> Decision | None:
     if decision is None:
         return Decision(Filter.everything())
     if decision.shows_all:
         return None
     if decision.check is None:
         return Decision(~decision.visible)
-    return Decision(Filter.everything(), None, lambda row, each: not decision.sees(row, each))
+    return Decision(
+        Filter.everything(), None, lambda row, instance: not decision.sees(row, instance)
+    )
 
 
-def _common(decisions: list[Decision]) -> frozenset[str] | None:
-    named = [decision.fields for decision in decisions if decision.fields is not None]
-    return frozenset.intersection(*named) if named else None
+def _common_fields(decisions: list[Decision]) -> frozenset[str] | None:
+    restrictions = [decision.fields for decision in decisions if decision.fields is not None]
+    return frozenset.intersection(*restrictions) if restrictions else None

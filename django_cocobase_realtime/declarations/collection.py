@@ -1,8 +1,9 @@
-"""What a project declares: a collection is a model as clients see it.
+"""Collections: models as clients see them.
 
-Declared as a class with ``@register("name")``, or in settings, which makes the same class. A
-collection answers three questions: what a row looks like on the wire (``codec``, ``document``),
-what may be asked (``schema``), and who may see it (``grant``).
+A collection is declared as a class with ``@register("name")``, or by an entry of the
+``COLLECTIONS`` setting, from which the same class is made. It defines what a row looks like on
+the wire (`Collection.codec`, `Collection.serialize`), which fields filters may name
+(`Collection.schema`), and what an identity may see (`Collection.grant`).
 """
 
 from __future__ import annotations
@@ -49,69 +50,80 @@ OPTIONS = (
 
 
 class Collection:
-    """A model as clients see it. Subclass, set ``model``, and ``@register`` it.
+    """A model as clients see it. Subclass it, set ``model``, and ``@register`` the class.
 
-    ``fields``: names that clients may read, None for all concrete ones but secret-looking ones.
-    ``filters``: names that clients may filter by (``meta`` or ``meta.tags`` for JSON), None for
-    the readable ones. ``permission``: a class with the methods of `permissions.Permission`, or a
-    combination of such; where there are methods here too, both must allow.
-    ``serializer``: a DRF serializer class, or a callable from instance to a mapping, that makes
-    ``data``. ``track`` False saves the query for old values: no ``changed``. ``capture``:
-    "signals", or "triggers", where PostgreSQL's triggers write the log (``realtime_triggers
-    install``). ``durable`` False keeps no log. ``project_field``: the field whose value is the
-    project that owns a row. ``soft_delete``: a field that is true, or not null, in rows that count
-    as deleted, or a filter that they match. ``not_secret``: names that look secret and are not.
-    Classes and models may be given as dotted paths and labels.
+    Classes may also be given as dotted paths, and the model as a label.
     """
 
+    # the name on the wire; set from the decorator or the key in ``COLLECTIONS``
     name: ClassVar[str] = ""
     model: ClassVar[type[models.Model] | str]
+    # names that clients may read; None for all concrete fields that do not look secret
     fields: ClassVar[Sequence[str] | None] = None
+    # names that clients may filter by, for JSON fields also paths such as ``meta.tags``; None for
+    # the readable fields
     filters: ClassVar[Sequence[str] | None] = None
+    # a class with the methods of `permissions.Permission`, or a combination of such classes; if
+    # the collection has such methods itself, both must allow
     permission: ClassVar[type[Any] | str | None] = None
+    # makes ``data``: a serializer class of Django REST framework, or a callable that takes an
+    # instance and returns a mapping
     serializer: ClassVar[Callable[..., Any] | str | None] = None
+    # whether changes are kept in the log
     durable: ClassVar[bool] = True
+    # whether old values are read before a save, for ``changed``; costs a query
     track: ClassVar[bool] = True
+    # "signals", or "triggers" to have PostgreSQL's triggers write the log (install them with
+    # ``realtime_triggers install``)
     capture: ClassVar[str] = "signals"
+    # the field whose value is the project that owns the row
     project_field: ClassVar[str | None] = None
+    # the fields with the times of creation and of the last update, for the published SDKs
     created_field: ClassVar[str | None] = None
     updated_field: ClassVar[str | None] = None
+    # a field that is true, or not null, in rows that count as deleted; or a filter that they match
     soft_delete: ClassVar[str | Mapping[str, Any] | None] = None
+    # names of fields that look secret but are not
     not_secret: ClassVar[Sequence[str]] = ()
 
-    # who may see it
+    # what an identity may see
 
     def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
-        """Whether the identity may subscribe; see `permissions.Permission`."""
+        """Return whether the identity may subscribe; see `permissions.Permission`."""
         return identity.is_authenticated
 
     def visible_to(self, identity: Identity) -> Visible:
-        """The mandatory filter; see `permissions.Permission`."""
+        """Return the mandatory filter; see `permissions.Permission`."""
         return True
 
     def fields_for(self, identity: Identity) -> Sequence[str] | None:
-        """The readable fields; see `permissions.Permission`."""
+        """Return the readable fields; see `permissions.Permission`."""
         return None
 
     def grant(self, identity: Identity, filters: Mapping[str, Any]) -> Grant | None:
-        """Ask the permission; None for a refusal. May use the ORM: not for event loops."""
-        asked = self if self.permission is None else And(self._permission, self)
-        decision = evaluate_permission(asked, identity, filters, self._parse_visible, self)
+        """Return what the identity may see, or None if it may not subscribe.
+
+        Calls the permission, which may use the ORM: do not call it in an event loop.
+        """
+        permission = self if self.permission is None else And(self._permission, self)
+        decision = evaluate_permission(permission, identity, filters, self._parse_visible, self)
         if decision is None:
             return None
         if self.project_field is not None:
-            own = self.parse_trusted_filter({self.project_field: identity.project})
-            decision = replace(decision, visible=decision.visible & own)
-        readable, allowed = self.readable, self.filterable
-        narrowed = decision.fields
-        if narrowed is not None:
-            names = sorted(narrowed) if readable is None else readable
-            readable = tuple(name for name in names if name in narrowed)
-            allowed = frozenset(name for name in allowed if name.partition(".")[0] in narrowed)
-        return Grant(decision, readable, allowed, self.schema, self.track)
+            same_project = self.parse_trusted_filter({self.project_field: identity.project})
+            decision = replace(decision, visible=decision.visible & same_project)
+        readable, filterable = self.readable, self.filterable
+        permitted = decision.fields
+        if permitted is not None:
+            names = sorted(permitted) if readable is None else readable
+            readable = tuple(name for name in names if name in permitted)
+            filterable = frozenset(
+                name for name in filterable if name.partition(".")[0] in permitted
+            )
+        return Grant(decision, readable, filterable, self.schema, self.track)
 
     def _parse_visible(self, answer: Visible) -> Filter:
-        """What ``visible_to`` returned, as a filter."""
+        """Return the filter that a return value of ``visible_to`` stands for."""
         if answer is True:
             return Filter.everything()
         if answer is None or answer is False:
@@ -124,67 +136,67 @@ class Collection:
         )
 
     def parse_trusted_filter(self, filters: Mapping[str, Any]) -> Filter:
-        """A filter of the project's own. Raises ``ImproperlyConfigured``."""
+        """Parse a filter of the project's own code. Raises ``ImproperlyConfigured``."""
         try:
             return parse(filters, self.schema, trusted=True, aliases=self._aliases)
         except InvalidFilter as error:
             raise ImproperlyConfigured(f"Collection {self.name!r}: {error}") from error
 
-    # what it is made of, resolved at first use: models are loaded by then
+    # parts that are made when they are first needed, since models are not loaded before
 
     @cached_property
     def model_class(self) -> type[models.Model]:
-        """The watched model. Raises ``LookupError`` for a label that names none."""
+        """The watched model. Raises ``LookupError`` if there is no model with the label."""
         model = self.model
         return apps.get_model(model) if isinstance(model, str) else model
 
     @cached_property
     def concrete_model(self) -> type[models.Model]:
-        """The model that owns the table: a proxy shows the same rows."""
+        """The model that owns the table. For a proxy this is another one, with the same rows."""
         concrete = self.model_class._meta.concrete_model
         assert concrete is not None
         return concrete
 
     @cached_property
     def codec(self) -> RowCodec:
-        """From rows to images."""
+        """Converts rows to images."""
         return RowCodec(self.concrete_model, self.not_secret)
 
     @cached_property
     def schema(self) -> Schema:
-        """The fields of an image and their kinds, for filters."""
+        """The fields of an image and their kinds, as filters need them."""
         return {name: field_spec(field) for name, field in self.codec.fields.items()}
 
     @cached_property
     def _aliases(self) -> dict[str, str]:
-        """Other names by which the project's own filters know a field: ``owner_id``, ``pk``."""
+        """Other names of fields in the project's own filters: ``owner_id``, ``pk``."""
         fields = self.codec.fields.items()
-        found = {field.attname: name for name, field in fields if field.attname != name}
-        found.setdefault("pk", self.concrete_model._meta.pk.name)
-        return found
+        aliases = {field.attname: name for name, field in fields if field.attname != name}
+        aliases.setdefault("pk", self.concrete_model._meta.pk.name)
+        return aliases
 
     @cached_property
     def deleted_filter(self) -> Filter | None:
-        """Rows that count as deleted though they are there; None where no such thing is known."""
+        """Matches the rows that count as deleted; None without soft deletes."""
         rule = self.soft_delete
         if rule is None:
             return None
         if isinstance(rule, str):
-            flag = self.schema[rule].kind is Kind.BOOLEAN
-            rule = {rule: True} if flag else {rule: {"isnull": False}}
+            is_flag = self.schema[rule].kind is Kind.BOOLEAN
+            rule = {rule: True} if is_flag else {rule: {"isnull": False}}
         return self.parse_trusted_filter(rule)
 
     def is_deleted(self, image: Image) -> bool:
-        """Whether a row with this image counts as deleted."""
+        """Return whether a row with this image counts as deleted."""
         return self.deleted_filter is not None and self.deleted_filter.matches(self.row(image))
 
     def row(self, image: Image) -> Row:
-        """An image as filters see it."""
+        """Return an image in the form that filters are evaluated on."""
         return Row(image, self.schema)
 
     @cached_property
     def readable(self) -> tuple[str, ...] | None:
-        """Names in ``data``: None where a serializer alone knows them."""
+        """Names of the fields in ``data``; None if only the serializer knows them."""
         if self.fields is not None:
             return tuple(self.fields)
         if self.serializer is not None:
@@ -193,15 +205,17 @@ class Collection:
 
     @cached_property
     def filterable(self) -> frozenset[str]:
-        """Names that clients may filter by."""
+        """Names of the fields that clients may filter by."""
         if self.filters is not None:
             return frozenset(self.filters)
-        names = self._serialized_names() if self.readable is None else self.readable
-        short = self.fields is None and self.serializer is None
-        key = {self.concrete_model._meta.pk.name} if short else set()
-        return frozenset(name for name in {*names, *key} if name in self.schema)
+        names = set(self._serialized_names() if self.readable is None else self.readable)
+        if self.fields is None and self.serializer is None:
+            # without declared fields, the primary key is not part of ``data``
+            names.add(self.concrete_model._meta.pk.name)
+        return frozenset(name for name in names if name in self.schema)
 
     def _serialized_names(self) -> Sequence[str]:
+        """Return the names of the fields of a DRF serializer; none for another serializer."""
         serializer = self._serializer
         if isinstance(serializer, type) and hasattr(serializer, "get_fields"):
             return tuple(serializer().fields)
@@ -209,20 +223,22 @@ class Collection:
 
     @cached_property
     def declared_time_fields(self) -> frozenset[str]:
-        """Fields that were named to be told as a document's times, readable or not."""
+        """The fields that were declared as times of a document; sent even if not readable."""
         return frozenset(filter(None, (self.created_field, self.updated_field)))
 
     @cached_property
     def time_fields(self) -> tuple[str | None, str | None]:
-        """The fields that say when a row was created and updated: declared, or by their kind."""
+        """The fields with the times of creation and update: the declared or the automatic ones."""
+        return (
+            self.created_field or self._first_datetime_field("auto_now_add"),
+            self.updated_field or self._first_datetime_field("auto_now"),
+        )
 
-        def first(flag: str) -> str | None:
-            for name, field in self.codec.fields.items():
-                if isinstance(field, models.DateTimeField) and getattr(field, flag):
-                    return name
-            return None
-
-        return self.created_field or first("auto_now_add"), self.updated_field or first("auto_now")
+    def _first_datetime_field(self, flag: str) -> str | None:
+        for name, field in self.codec.fields.items():
+            if isinstance(field, models.DateTimeField) and getattr(field, flag):
+                return name
+        return None
 
     @cached_property
     def _permission(self) -> Any:
@@ -231,25 +247,27 @@ class Collection:
 
     @cached_property
     def _serializer(self) -> Callable[..., Any] | None:
-        serializer = type(self).__dict__.get("serializer", type(self).serializer)
-        if isinstance(serializer, staticmethod):
-            serializer = serializer.__func__
-        if isinstance(serializer, str):
-            serializer = import_string(serializer)
-        found: Callable[..., Any] | None = serializer
-        return found
+        # from the class, since a function would become a bound method
+        declared = type(self).__dict__.get("serializer", type(self).serializer)
+        if isinstance(declared, staticmethod):
+            declared = declared.__func__
+        if isinstance(declared, str):
+            declared = import_string(declared)
+        serializer: Callable[..., Any] | None = declared
+        return serializer
 
     @property
     def database(self) -> str:
-        """The one database in which the collection's rows and its stream live."""
+        """The alias of the database that has the collection's rows and its stream."""
         return database_for(self.model_class)
 
     def make_document(self, change: Change, using: str) -> dict[str, Any] | None:
-        """The serializer's document of a row as the change left it (or found it, if that deleted
-        it, or made it count as deleted).
+        """Return the document that the serializer makes of a changed row.
 
-        None where documents are projections. A serializer that fails costs its readers the data,
-        never the project its save.
+        The row is taken as it is after the change, or as it was before if it is deleted now, or
+        counts as deleted. Returns None if the collection has no serializer. An exception of the
+        serializer is logged and leaves the document empty, so that the project's save does not
+        fail.
         """
         if self._serializer is None:
             return None
@@ -263,15 +281,16 @@ class Collection:
             return {}
 
     def serialize(self, instance: models.Model) -> dict[str, Any] | None:
-        """``data`` by the serializer, JSON-ready; None where documents are projections."""
+        """Return ``data`` from the serializer as JSON values; None if there is no serializer."""
         serializer = self._serializer
         if serializer is None:
             return None
-        made = serializer(instance)
-        document: dict[str, Any] = to_json_value(getattr(made, "data", made))
+        serialized = serializer(instance)
+        # a serializer of Django REST framework has the mapping as ``data``
+        document: dict[str, Any] = to_json_value(getattr(serialized, "data", serialized))
         return document
 
 
 def trigger_name(collection: str) -> str:
-    """The name of the function that a collection's triggers call in the database."""
+    """Return the name of the database function that a collection's triggers call."""
     return TRIGGER_PREFIX + blake2s(collection.encode(), digest_size=8).hexdigest()

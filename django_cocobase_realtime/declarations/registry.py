@@ -1,114 +1,235 @@
-"""All collections of the project: those of settings and those registered as classes."""
+"""The collections and rooms that a project declares, by name.
+
+Both are declared in the same two ways: as an entry of a setting, or as a class with a decorator
+(in a module named ``realtime``, which is imported at start).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import translate
+from functools import lru_cache, partial
+from typing import Any, Generic, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ..conf import conf
-from .collection import OPTIONS, Collection
+from .collection import OPTIONS as COLLECTION_OPTIONS
+from .collection import Collection
+from .room import OPTIONS as ROOM_OPTIONS
+from .room import Room
 
-C = TypeVar("C", bound=type[Collection])
+D = TypeVar("D")
+C = TypeVar("C", bound=type[Any])
+
+ROOM_CACHE_SIZE = 4096  # names of rooms whose declaration is remembered
 
 
 class UnknownCollection(LookupError):
     """No collection of this name is declared."""
 
 
-class Registry:
-    """Collections by name, resolved anew when the setting changes."""
+class Registry(Generic[D]):
+    """Declarations of one kind by name: the entries of a setting first, then registered classes.
 
-    def __init__(self) -> None:
-        self._classes: dict[str, type[Collection]] = {}
-        self._resolved: dict[str, Collection] | None = None
-        self._declared: Any = None
+    They are instantiated when they are first needed, since models are not loaded before, and
+    again when the setting is replaced.
+    """
 
-    def register(self, name: str, cls: type[Collection]) -> None:
-        """Add a class. Raises ``ImproperlyConfigured`` where the name is taken by another."""
-        known = self._classes.get(name)
-        if known is not None and known is not cls:
-            raise ImproperlyConfigured(f"Two classes are registered as collection {name!r}.")
-        if not (isinstance(cls, type) and issubclass(cls, Collection)):
-            raise ImproperlyConfigured(f"Collection {name!r} must be a subclass of Collection.")
+    def __init__(
+        self,
+        base: type[D],
+        *,
+        noun: str,
+        name_attribute: str,
+        options: Sequence[str],
+        get_setting: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        # the class that declarations are subclasses of
+        self._base = base
+        # what error messages call a declaration
+        self._noun = noun
+        # the attribute of an instance that holds its name
+        self._name_attribute = name_attribute
+        # the keys that an entry of the setting may have
+        self._options = options
+        # returns the setting as it is now
+        self._get_setting = get_setting
+        # registered classes by name
+        self._classes: dict[str, type[D]] = {}
+        # all declarations by name, None until they are needed
+        self._resolved: dict[str, D] | None = None
+        # the setting that `_resolved` was made from
+        self._resolved_from: Mapping[str, Any] | None = None
+
+    def register(self, name: str, cls: type[D]) -> None:
+        """Add a class. Raises ``ImproperlyConfigured`` if another class has the name."""
+        if not (isinstance(cls, type) and issubclass(cls, self._base)):
+            raise ImproperlyConfigured(
+                f"{self._noun} {name!r} must be a subclass of {self._base.__name__}."
+            )
+        if self._classes.get(name, cls) is not cls:
+            raise ImproperlyConfigured(f"{self._noun} {name!r}: two classes are registered.")
         self._classes[name] = cls
-        self._resolved = None
+        self.clear_cache()
+
+    def decorator(self, name: str) -> Callable[[C], C]:
+        """Return a class decorator that registers the class under ``name``."""
+
+        def decorate(cls: C) -> C:
+            self.register(name, cls)
+            return cls
+
+        return decorate
 
     def unregister(self, name: str) -> None:
-        """Take a class out again; nothing where it was not there."""
+        """Remove a class, if one is registered under ``name``."""
         self._classes.pop(name, None)
-        self._resolved = None
+        self.clear_cache()
 
     @property
-    def registered(self) -> dict[str, type[Collection]]:
+    def registered(self) -> dict[str, type[D]]:
         """Registered classes by name."""
         return dict(self._classes)
 
     def clear_cache(self) -> None:
-        """Resolve again at the next look."""
+        """Resolve all declarations again when they are next needed."""
         self._resolved = None
 
-    def _collections(self) -> dict[str, Collection]:
-        declared = conf.collections
-        if self._resolved is None or self._declared is not declared:
-            found: dict[str, Collection] = {}
+    def from_class(self, name: str, cls: type[D]) -> D:
+        """Return the declaration that a class makes."""
+        declaration = cls()
+        declaration.__dict__[self._name_attribute] = name
+        return declaration
+
+    def from_settings(self, name: str, entry: Any) -> D:
+        """Return the declaration that an entry of the setting makes.
+
+        Raises ``ImproperlyConfigured`` if the entry is malformed.
+        """
+        attributes = self._read_entry(name, entry)
+        unknown = sorted(set(attributes) - set(self._options))
+        if unknown:
+            raise ImproperlyConfigured(
+                f"{self._noun} {name!r}: unknown options {unknown}; "
+                f"known are {list(self._options)}."
+            )
+        return self.from_class(
+            name, type(f"Settings{self._base.__name__}", (self._base,), attributes)
+        )
+
+    def _read_entry(self, name: str, entry: Any) -> dict[str, Any]:
+        """Return an entry of the setting as a dictionary of options."""
+        if not isinstance(entry, Mapping):
+            raise ImproperlyConfigured(
+                f"{self._noun} {name!r} must be a dictionary of {list(self._options)}."
+            )
+        return dict(entry)
+
+    def _declarations(self) -> dict[str, D]:
+        setting, resolved = self._get_setting(), self._resolved
+        if resolved is None or self._resolved_from is not setting:
+            resolved = {name: self.from_settings(name, entry) for name, entry in setting.items()}
             for name, cls in self._classes.items():
-                found[name] = cls()
-                found[name].__dict__["name"] = name
-            for name, declaration in declared.items():
-                found[name] = from_settings(name, declaration)
-            self._resolved, self._declared = found, declared
-        return self._resolved
+                if name not in resolved:
+                    resolved[name] = self.from_class(name, cls)
+            self._resolved, self._resolved_from = resolved, setting
+        return resolved
+
+    def __iter__(self) -> Iterator[D]:
+        return iter(list(self._declarations().values()))
+
+
+class CollectionRegistry(Registry[Collection]):
+    """The collections of the project by their name on the wire."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Collection,
+            noun="Collection",
+            name_attribute="name",
+            options=COLLECTION_OPTIONS,
+            get_setting=lambda: conf.collections,
+        )
 
     def get(self, name: str) -> Collection:
-        """The collection of this name. Raises `UnknownCollection`."""
-        collection = self._collections().get(name)
+        """Return the collection of this name. Raises `UnknownCollection`."""
+        collection = self._declarations().get(name)
         if collection is None:
             raise UnknownCollection(name)
         return collection
 
-    def __iter__(self) -> Iterator[Collection]:
-        return iter(list(self._collections().values()))
+    def _read_entry(self, name: str, entry: Any) -> dict[str, Any]:
+        if isinstance(entry, str):
+            return {"model": entry}
+        if not isinstance(entry, Mapping) or "model" not in entry:
+            raise ImproperlyConfigured(
+                f"Collection {name!r} must be a model label or a dictionary with a 'model'."
+            )
+        options = dict(entry)
+        serializer = options.get("serializer")
+        if callable(serializer) and not isinstance(serializer, type):
+            options["serializer"] = staticmethod(serializer)
+        return options
 
 
-registry = Registry()
+class RoomRegistry(Registry[Room]):
+    """The declared rooms of the project by the pattern that their names match."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Room,
+            noun="Rooms",
+            name_attribute="pattern",
+            options=ROOM_OPTIONS,
+            get_setting=lambda: conf.rooms,
+        )
+        # finds a room's declaration among `_found_in`, and remembers the answers
+        self._find: Callable[[str], Room | None] | None = None
+        self._found_in: Mapping[str, Room] | None = None
+
+    def find(self, name: str) -> Room | None:
+        """Return the declaration of a room: its own, else the first whose pattern matches.
+
+        Returns None if rooms are declared but none of them matches, and a plain `Room` if the
+        project declares no rooms.
+        """
+        declarations = self._declarations()
+        if self._find is None or self._found_in is not declarations:
+            self._find = lru_cache(maxsize=ROOM_CACHE_SIZE)(partial(_find_room, declarations))
+            self._found_in = declarations
+        return self._find(name)
+
+
+def _find_room(declarations: Mapping[str, Room], name: str) -> Room | None:
+    if not declarations:
+        return Room()
+    if name in declarations:
+        return declarations[name]
+    for pattern, room in declarations.items():
+        if re.match(translate(pattern), name):
+            return room
+    return None
+
+
+registry = CollectionRegistry()
+room_registry = RoomRegistry()
 
 
 def register(name: str) -> Callable[[C], C]:
-    """Class decorator: declare a collection by its name on the wire.
+    """Declare the decorated `Collection` under its name on the wire.
 
-    ``@register("orders")`` above ``class Orders(Collection)``; modules named ``realtime`` in
-    installed apps are imported at start.
+    Write ``@register("orders")`` above ``class Orders(Collection)``, in a module named
+    ``realtime`` of an installed app: those modules are imported at start.
     """
-
-    def decorate(cls: C) -> C:
-        registry.register(name, cls)
-        return cls
-
-    return decorate
+    return registry.decorator(name)
 
 
-def from_settings(name: str, declaration: Any) -> Collection:
-    """A collection from its entry in ``COLLECTIONS``: a model label or a mapping of options.
+def register_room(pattern: str) -> Callable[[C], C]:
+    """Declare the decorated `Room` for all rooms whose names match a pattern.
 
-    Raises ``ImproperlyConfigured`` for anything else.
+    ``*`` matches anything, ``?`` one character, ``[abc]`` one of these; case counts. Write it in
+    a module named ``realtime`` of an installed app: those modules are imported at start.
     """
-    if isinstance(declaration, str):
-        declaration = {"model": declaration}
-    if not isinstance(declaration, Mapping) or "model" not in declaration:
-        raise ImproperlyConfigured(
-            f"Collection {name!r} must be a model label or a dictionary with a 'model'."
-        )
-    unknown = sorted(set(declaration) - set(OPTIONS))
-    if unknown:
-        raise ImproperlyConfigured(
-            f"Collection {name!r} has unknown options {unknown}; known are {list(OPTIONS)}."
-        )
-    attributes = dict(declaration)
-    serializer = attributes.get("serializer")
-    if callable(serializer) and not isinstance(serializer, type):
-        attributes["serializer"] = staticmethod(serializer)
-    collection: Collection = type("SettingsCollection", (Collection,), attributes)()
-    collection.__dict__["name"] = name
-    return collection
+    return room_registry.decorator(pattern)

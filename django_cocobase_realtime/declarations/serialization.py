@@ -1,7 +1,7 @@
-"""Rows in wire form: how each kind of model field becomes JSON, and back from an instance.
+"""Conversion of model fields to JSON, and of JSON back to instances.
 
-Ids and foreign keys are strings, decimals strings, datetimes ISO 8601 in UTC with an offset,
-files their name, integers that JavaScript would round strings, binary base64.
+Primary keys, foreign keys and decimals become strings, and so do integers that JavaScript would
+round. Datetimes become ISO 8601 in UTC with an offset, files their names, binary data base64.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from django.utils.duration import duration_iso_string
 from ..events import Image
 from ..filters.schema import in_utc
 
-MAX_SAFE_INTEGER = 2**53 - 1
+MAX_SAFE_INTEGER = 2**53 - 1  # JavaScript's Number.MAX_SAFE_INTEGER
 SECRET_LOOKING = re.compile(
     r"(?:^|_)(?:password|passwd|pwd|passphrase|secret|token|api_?key|private_?key|access_?key"
     r"|credentials?|otp|cvv|cvc|ssn|session_?key|salt)s?(?:_|$)"
 )
 Encoder = Callable[[Any], Any]
+"""Converts the value of a field to its JSON value."""
 
 
 def is_secret_looking(name: str) -> bool:
-    """Whether a field's name says that its value should not leave the server."""
+    """Return whether the name of a field suggests that its value must not leave the server."""
     return SECRET_LOOKING.search(name.lower()) is not None
 
 
@@ -58,14 +59,17 @@ def _binary(value: Any) -> str:
 
 def _json(encoder: type[json.JSONEncoder]) -> Encoder:
     def encode(value: Any) -> Any:
-        # through text: what the database would give back (string keys, lists for tuples)
+        # through text, to get what the database would return: string keys, lists for tuples
         return json.loads(json.dumps(value, cls=encoder))
 
     return encode
 
 
 def to_json_value(value: Any) -> Any:
-    """What JSON makes of a value, dates, decimals and UUIDs included. Raises ``TypeError``."""
+    """Convert a value, also with dates, decimals and UUIDs, to JSON values.
+
+    Raises ``TypeError`` for anything that Django's JSON encoder does not know.
+    """
     return json.loads(json.dumps(value, cls=DjangoJSONEncoder))
 
 
@@ -83,7 +87,7 @@ def _list(item: Encoder) -> Encoder:
 
 
 def _encoder_for(field: models.Field[Any, Any]) -> Encoder:
-    """How a non-null value of the field, already of its Python type, becomes JSON."""
+    """Return the encoder of values that are not None and have the field's Python type."""
     match field:
         case models.BooleanField():
             return bool
@@ -109,12 +113,12 @@ def _encoder_for(field: models.Field[Any, Any]) -> Encoder:
             return str
         case models.GenericIPAddressField() | models.FilePathField():
             return str
-    base = getattr(field, "base_field", None)
-    if isinstance(base, models.Field):  # arrays of the PostgreSQL extension
-        return _list(field_encoder(base))
-    output = getattr(field, "output_field", None)
-    if isinstance(output, models.Field):  # generated fields
-        return field_encoder(output)
+    base_field = getattr(field, "base_field", None)
+    if isinstance(base_field, models.Field):  # an array of PostgreSQL
+        return _list(field_encoder(base_field))
+    output_field = getattr(field, "output_field", None)
+    if isinstance(output_field, models.Field):  # a generated field
+        return field_encoder(output_field)
     return to_json_value
 
 
@@ -123,91 +127,100 @@ def _duration(value: timedelta) -> str:
 
 
 def field_encoder(field: models.Field[Any, Any]) -> Encoder:
-    """From a value of ``field``, as an instance or a query has it, to its wire form."""
+    """Return the encoder of a field's values, as an instance or a query has them."""
     if field.remote_field is not None and isinstance(field, models.ForeignKey):
-        target = field.target_field
-        inner = field_encoder(target)
-        return lambda value: None if value is None else str(inner(value))
-    plain = _encoder_for(field)
+        encode_target = field_encoder(field.target_field)
+        return lambda value: None if value is None else str(encode_target(value))
+    encode_value = _encoder_for(field)
     if field.primary_key:
-        key = plain
-        plain = lambda value: str(key(value))  # noqa: E731
+        encode_key = encode_value
+        encode_value = lambda value: str(encode_key(value))  # noqa: E731
     to_python = field.to_python
     if isinstance(field, models.FileField | models.JSONField | models.BinaryField):
-        return lambda value: None if value is None else plain(value)
+        return lambda value: None if value is None else encode_value(value)
 
     def encode(value: Any) -> Any:
         if value is None:
             return None
         try:
             value = to_python(value)
-            return None if value is None else plain(value)
+            return None if value is None else encode_value(value)
         except (ValidationError, TypeError, ValueError):
-            return str(value)  # what this field does not know as its own, the database took
+            return str(value)  # not a valid value of the field, yet the database accepted it
 
     return encode
 
 
 class RowCodec:
-    """Images of one model: its concrete fields but secret-looking ones, encoders compiled."""
+    """Converts rows of one model to images and back.
+
+    An image has the concrete fields of the model without those that look secret.
+    """
 
     def __init__(self, model: type[models.Model], not_secret: Iterable[str] = ()) -> None:
         allowed = set(not_secret)
         self.model = model
+        # field by name
         self.fields: dict[str, models.Field[Any, Any]] = {
             field.name: field
             for field in model._meta.concrete_fields
             if field.name in allowed or not is_secret_looking(field.name)
         }
+        # name, attname and encoder of each field
         self._encoders = [
             (name, field.attname, field_encoder(field)) for name, field in self.fields.items()
         ]
         self.attnames = tuple(attname for _, attname, _ in self._encoders)
+        # whether the database computes some of the fields
         self.generated = any(getattr(f, "generated", False) for f in self.fields.values())
 
     def image(self, values: Mapping[str, Any]) -> Image:
-        """From values by attname (a ``.values()`` row) to an image."""
+        """Return the image of values by attname, such as a row of ``QuerySet.values()``."""
         return {name: encode(values[attname]) for name, attname, encode in self._encoders}
 
     def from_instance(self, instance: models.Model) -> Image | None:
-        """The image of what an instance just wrote; None where only the database knows it.
+        """Return the image of a row that was just saved from an instance.
 
-        That is so for deferred fields, expressions such as ``F()``, and generated fields.
+        Returns None if only the database knows all values: with deferred fields, generated
+        fields, and expressions such as ``F()``.
         """
         if self.generated:
             return None
-        held = instance.__dict__
+        values = instance.__dict__
         image = {}
         for name, attname, encode in self._encoders:
-            if attname not in held:
+            if attname not in values:
                 return None
-            value = held[attname]
+            value = values[attname]
             if hasattr(value, "resolve_expression"):
                 return None
             image[name] = encode(value)
         return image
 
     def from_update_fields(self, instance: models.Model, names: Iterable[str]) -> Image | None:
-        """Like ``of_instance`` for some fields, by name or attname."""
-        held = instance.__dict__
+        """Return the part of the image for some fields, given by name or attname.
+
+        Returns None if only the database knows the values, as `from_instance` does.
+        """
+        values = instance.__dict__
         image = {}
         wanted = set(names)
         for name, attname, encode in self._encoders:
             if name in wanted or attname in wanted:
-                value = held.get(attname, _MISSING)
+                value = values.get(attname, _MISSING)
                 if value is _MISSING or hasattr(value, "resolve_expression"):
                     return None
                 image[name] = encode(value)
         return image
 
     def to_instance(self, model: type[models.Model], image: Image, using: str) -> models.Model:
-        """A row as it was, as an instance of ``model``; what the image lacks is deferred."""
-        held = [(field, image[name]) for name, field in self.fields.items() if name in image]
-        values = [value if value is None else field.to_python(value) for field, value in held]
-        return model.from_db(using, [field.attname for field, _ in held], values)
+        """Return an instance of ``model`` from an image. Fields without a value are deferred."""
+        known = [(field, image[name]) for name, field in self.fields.items() if name in image]
+        values = [value if value is None else field.to_python(value) for field, value in known]
+        return model.from_db(using, [field.attname for field, _ in known], values)
 
     def document_id(self, value: Any) -> str:
-        """A primary key's value as a document id."""
+        """Return the document id of a primary key."""
         return str(_key_encoder(self.model)(value))
 
 
@@ -220,5 +233,5 @@ def _key_encoder(model: type[models.Model]) -> Encoder:
 
 
 def changed_fields(before: Image, after: Image) -> tuple[str, ...]:
-    """Names of the fields whose value differs."""
+    """Return the names of the fields whose values differ."""
     return tuple(name for name, value in after.items() if before.get(name, _MISSING) != value)

@@ -1,4 +1,4 @@
-"""Soft deletes: a row that is flagged as deleted looks deleted, one that is restored, created."""
+"""Soft deletes: to clients, flagging a row looks like a deletion, restoring it like a creation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .collection import Collection
 
 
 def apply_soft_delete(change: Change, collection: Collection) -> Change | None:
-    """The change as clients of the collection see it; None for one of a row that is not there."""
+    """Return a change as clients see it; None for a change of a row that counts as deleted."""
     if collection.deleted_filter is None:
         return change
     before = _exists(change.before, collection)
@@ -20,14 +20,15 @@ def apply_soft_delete(change: Change, collection: Collection) -> Change | None:
         case "deleted":
             return change if before else None
     if after:
-        # with no old row to look at, it was there for all that is known
-        was_there = before or change.before is None
-        return change if was_there else replace(change, op="created", before=None, changed=None)
+        # without an old image, assume that the row existed
+        existed = before or change.before is None
+        return change if existed else replace(change, op="created", before=None, changed=None)
     if before or change.before is None:
-        last = change.after if change.before is None else change.before
-        return replace(change, op="deleted", before=last, after=None, changed=None)
+        last_image = change.after if change.before is None else change.before
+        return replace(change, op="deleted", before=last_image, after=None, changed=None)
     return None
 
 
 def _exists(image: Image | None, collection: Collection) -> bool:
+    """Return whether there is a row, and it does not count as deleted."""
     return image is not None and not collection.is_deleted(image)

@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 from ..events import Change, Event, LogAppended, encode
 from ..log.cursor import Position
-from ..log.follow import StreamBatch, fetch_new
-from ..log.reader import StreamRange
+from ..log.reader import StreamBatch, StreamRange, fetch_new
 from ..utils.concurrency import DatabaseThread
 
 logger = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ from ..rooms.room_frames import RoomFrames
 from ..rooms.room_manager import RoomManager
 from ..transport.connection import Connection
 from ..transport.fan_out import FrameBatcher
-from ..utils.tasks import run_shielded
+from ..utils.concurrency import run_shielded
 from ..wire.codes import CloseCode
 from . import maintenance
 from .reauthorization import Reauthorizer

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 from ..auth import backends
-from ..auth.rights import Fingerprint, permission_fingerprints
+from ..auth.users import Fingerprint, permission_fingerprints
 from ..conf import conf
 from ..declarations.registry import registry
 from ..delivery.topics import TopicManager
 from ..identity import Identity
 from ..log.cursor import encode as encode_cursor
-from ..log.follow import streams_behind
+from ..log.reader import streams_behind
 from ..log.retention import trim as trim_log
 from ..transport.connection import NATIVE, Connection
 from ..utils.concurrency import run_in_threadpool

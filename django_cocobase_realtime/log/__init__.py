@@ -1,5 +1,7 @@
-"""What makes changes last: a log in the project's own database, numbered after commit.
+"""The change log: events in the project's own database, numbered after commit.
 
-``write`` runs in the writer's transaction, ``sequence`` after its commit in a server process,
-``read`` for whoever missed something, ``trim`` as time goes by. ``cursor`` names a position.
+Every event is a row that is written in the transaction of the change (``append``). After the
+commit a server process numbers it (``sequencer``), and every process reads it by its number
+(``reader``). Old events are deleted (``retention``). A client keeps its position as a cursor
+(``cursor``), from which it can resume as long as no event after it was deleted (``recovery``).
 """

@@ -1,9 +1,10 @@
-"""Writing: one row an event, in the transaction of the row that changed."""
+"""Events as rows of the log: writing them in the transaction of the change, and decoding them."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -12,9 +13,11 @@ from django.db import connections, transaction
 from django.utils import timezone
 
 from ..events import Change
+from ..models import LogEvent
 from ..utils.transactions import CommitHook
-from .models import LogEvent
 
+MAX_ROWS = 100  # events written by one statement, on databases other than PostgreSQL
+# columns that an appended event sets, in the order of `_values`
 _COLUMNS = (
     "collection",
     "transaction_id",
@@ -25,25 +28,45 @@ _COLUMNS = (
     "changed",
     "created_at",
 )
-MAX_ROWS = 100  # events of one statement
-_json = msgspec.json.Encoder()
+# columns that a `Change` is decoded from; see `change_from_row`
+FIELDS = (
+    "id",
+    "seq",
+    "transaction_id",
+    "collection",
+    "op",
+    "document_id",
+    "before",
+    "after",
+    "changed",
+    "document",
+    "created_at",
+)
+Row = tuple[Any, ...]
+"""Values of ``FIELDS``."""
+
+_encode_json = msgspec.json.Encoder().encode
+_decode_json = msgspec.json.Decoder().decode
 
 
 class Transaction:
-    """One open database transaction: its id, and what it must do once it commits."""
+    """An open database transaction: its id, and what to do once when it commits."""
 
     __slots__ = ("_hooks", "_marker", "connection", "count", "id")
 
     def __init__(self, connection: Any) -> None:
         self.id = uuid.uuid4().hex
         self.connection = connection
+        # number of changes that were recorded in the transaction
         self.count = 0
+        # found in the connection's list of commit hooks as long as the transaction is open
         self._marker = CommitHook()
+        # hook by the key of `once_on_commit`
         self._hooks: dict[str, CommitHook] = {}
 
     @classmethod
     def current(cls, using: str) -> Transaction:
-        """The connection's open transaction; in autocommit a new one each time."""
+        """Return the open transaction of the connection; in autocommit, a new one per call."""
         connection: Any = transaction.get_connection(using)
         current: Transaction | None = getattr(connection, "_realtime_transaction", None)
         if current is None or not current._marker.is_pending(connection):
@@ -52,48 +75,17 @@ class Transaction:
         return current
 
     def once_on_commit(self, key: str, call: Callable[[], object]) -> None:
-        """Call once after the commit, however often it is asked for under this key."""
+        """Call ``call`` after the commit, once for all calls of this method with the same key."""
         hook = self._hooks.get(key)
         if hook is None or not hook.is_pending(self.connection):
             hook = self._hooks[key] = CommitHook(call)
             hook.register(self.connection)
 
 
-@lru_cache(maxsize=512)
-def _insert_sql(using: str, rows: int) -> str:
-    connection = connections[using]
-    quote = connection.ops.quote_name
-    values = ["%s"] * len(_COLUMNS)
-    if connection.vendor == "postgresql":
-        # the database's own name for the transaction, which triggers use too
-        values[1] = "pg_current_xact_id()::text"
-    columns = ", ".join(quote(name) for name in _COLUMNS)
-    table = quote(LogEvent._meta.db_table)
-    one = f"({', '.join(values)})"
-    return f"INSERT INTO {table} ({columns}) VALUES {', '.join([one] * rows)}"  # noqa: S608
-
-
-@lru_cache(maxsize=16)
-def _insert_json_sql(using: str) -> str:
-    """PostgreSQL: many events, in their order, as one JSON document.
-
-    One parameter: psycopg takes longer over many, and over arrays, than the server over all else.
-    """
-    quote = connections[using].ops.quote_name
-    columns = ", ".join(quote(name) for name in _COLUMNS)
-    return (
-        f"INSERT INTO {quote(LogEvent._meta.db_table)} ({columns}) "  # noqa: S608 - our own table
-        "SELECT c, pg_current_xact_id()::text, o, d, b::text, a::text, h::text, %s "
-        "FROM ROWS FROM (json_to_recordset(%s::json) AS "
-        "(c text, o text, d text, b json, a json, h json)) WITH ORDINALITY "
-        "AS given(c, o, d, b, a, h, place) ORDER BY place"
-    )
-
-
 def append(connection: Any, changes: Sequence[Change]) -> None:
-    """Log changes, in order, in the connection's open transaction. Raises database errors."""
+    """Write changes, in order, in the connection's open transaction. Raises database errors."""
     using = connection.alias
-    at = connection.ops.adapt_datetimefield_value(timezone.now())
+    created_at = connection.ops.adapt_datetimefield_value(timezone.now())
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql" and len(changes) > 1:
             document = [
@@ -107,17 +99,53 @@ def append(connection: Any, changes: Sequence[Change]) -> None:
                 }
                 for change in changes
             ]
-            cursor.execute(_insert_json_sql(using), [at, json_text(document)])
+            cursor.execute(_insert_json_sql(using), [created_at, json_text(document)])
             return
-        named = connection.vendor == "postgresql"
+        # PostgreSQL has a name for the transaction itself: see `_insert_sql`
+        with_id = connection.vendor != "postgresql"
         for start in range(0, len(changes), MAX_ROWS):
             part = changes[start : start + MAX_ROWS]
-            values = [value for change in part for value in _values(change, at, named=named)]
+            values = [
+                value for change in part for value in _values(change, created_at, with_id=with_id)
+            ]
             cursor.execute(_insert_sql(using, len(part)), values)
 
 
-def _values(change: Change, at: Any, *, named: bool) -> list[Any]:
-    """Values of ``_COLUMNS``; ``named``: the database itself names the transaction."""
+@lru_cache(maxsize=512)
+def _insert_sql(using: str, rows: int) -> str:
+    """Return the statement that inserts so many rows of ``_COLUMNS``."""
+    connection = connections[using]
+    quote = connection.ops.quote_name
+    values = ["%s"] * len(_COLUMNS)
+    if connection.vendor == "postgresql":
+        # the database's own name for the transaction, which triggers use too
+        values[1] = "pg_current_xact_id()::text"
+    columns = ", ".join(quote(name) for name in _COLUMNS)
+    table = quote(LogEvent._meta.db_table)
+    row = f"({', '.join(values)})"
+    return f"INSERT INTO {table} ({columns}) VALUES {', '.join([row] * rows)}"  # noqa: S608
+
+
+@lru_cache(maxsize=16)
+def _insert_json_sql(using: str) -> str:
+    """Return PostgreSQL's statement that inserts many events, in order, from a JSON document.
+
+    It has one parameter because psycopg spends more time on many parameters, and on arrays, than
+    the server does on the whole statement.
+    """
+    quote = connections[using].ops.quote_name
+    columns = ", ".join(quote(name) for name in _COLUMNS)
+    return (
+        f"INSERT INTO {quote(LogEvent._meta.db_table)} ({columns}) "  # noqa: S608 - our own table
+        "SELECT c, pg_current_xact_id()::text, o, d, b::text, a::text, h::text, %s "
+        "FROM ROWS FROM (json_to_recordset(%s::json) AS "
+        "(c text, o text, d text, b json, a json, h json)) WITH ORDINALITY "
+        "AS given(c, o, d, b, a, h, place) ORDER BY place"
+    )
+
+
+def _values(change: Change, created_at: Any, *, with_id: bool) -> list[Any]:
+    """Return the values of ``_COLUMNS``; ``with_id`` includes the transaction's id."""
     values = [
         change.collection,
         change.transaction,
@@ -126,13 +154,36 @@ def _values(change: Change, at: Any, *, named: bool) -> list[Any]:
         json_text(change.before),
         json_text(change.after),
         json_text(change.changed),
-        at,
+        created_at,
     ]
-    if named:
+    if not with_id:
         del values[1]
     return values
 
 
 def json_text(value: Any) -> str | None:
-    """JSON, None for None."""
-    return None if value is None else _json.encode(value).decode()
+    """Return a value as JSON text, or None for None."""
+    return None if value is None else _encode_json(value).decode()
+
+
+def change_from_row(row: Row, *, epoch: str, seq: int) -> Change:
+    """Return the event of a row of ``FIELDS``."""
+    id, _, transaction, collection, op, document_id, before, after, changed, document, at = row
+    return Change(
+        id=str(id),
+        collection=collection,
+        op=op,
+        document_id=document_id,
+        transaction=transaction,
+        at=_iso_format(at),
+        before=None if before is None else _decode_json(before),
+        after=None if after is None else _decode_json(after),
+        changed=None if changed is None else tuple(_decode_json(changed)),
+        document=None if document is None else _decode_json(document),
+        epoch=epoch,
+        seq=seq,
+    )
+
+
+def _iso_format(at: datetime) -> str:
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()

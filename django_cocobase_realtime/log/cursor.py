@@ -1,4 +1,4 @@
-"""Cursors: a position in a stream as one opaque word.
+"""Cursors: a position in a stream as one opaque string.
 
 The same event has the same cursor on every server, so that clients can drop duplicates.
 """
@@ -10,34 +10,34 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2s
 
-_SHAPE = re.compile(r"([0-9a-f]{8})\.([0-9a-f]{1,16})\.(0|[1-9][0-9]{0,18})", re.ASCII)
+_CURSOR = re.compile(r"([0-9a-f]{8})\.([0-9a-f]{1,16})\.(0|[1-9][0-9]{0,18})", re.ASCII)
 
 
 class InvalidCursor(ValueError):
-    """Garbage, or a cursor of another collection."""
+    """The text is not a cursor of this stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """``seq`` of ``epoch``: every event up to it is known."""
+    """A place in a stream: the holder knows every event of ``epoch`` up to number ``seq``."""
 
     epoch: str
     seq: int
 
 
-def encode(collection: str, epoch: str, seq: int) -> str:
-    """A position as clients hold it."""
-    return f"{_digest(collection)}.{epoch}.{seq}"
+def encode(stream: str, epoch: str, seq: int) -> str:
+    """Return the cursor of a position. ``stream`` is the name of the collection."""
+    return f"{_digest(stream)}.{epoch}.{seq}"
 
 
-def decode(collection: str, cursor: str) -> Position:
-    """A position from a client. Raises `InvalidCursor`."""
-    found = _SHAPE.fullmatch(cursor)
-    if found is None or found[1] != _digest(collection):
+def decode(stream: str, cursor: str) -> Position:
+    """Return the position that a client's cursor names. Raises `InvalidCursor`."""
+    match = _CURSOR.fullmatch(cursor)
+    if match is None or match[1] != _digest(stream):
         raise InvalidCursor(cursor)
-    return Position(found[2], int(found[3]))
+    return Position(match[2], int(match[3]))
 
 
 @lru_cache(maxsize=1024)
-def _digest(collection: str) -> str:
-    return blake2s(collection.encode(), digest_size=4).hexdigest()
+def _digest(stream: str) -> str:
+    return blake2s(stream.encode(), digest_size=4).hexdigest()

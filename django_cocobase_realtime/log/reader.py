@@ -1,47 +1,47 @@
-"""Reading: where a stream stands, and its events from a position on."""
+"""Reading a stream: its range, its events by number, and what is new since a position."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
-
-import msgspec
 
 from ..events import Change
-from .models import LogEvent, Stream
+from ..models import LogEvent, Stream
+from .append import FIELDS, change_from_row
+from .cursor import Position
+from .sequencer import has_unsequenced, sequence
 
-FIELDS = (
-    "id",
-    "seq",
-    "transaction_id",
-    "collection",
-    "op",
-    "document_id",
-    "before",
-    "after",
-    "changed",
-    "document",
-    "created_at",
-)
-Row = tuple[Any, ...]
-"""Values of ``FIELDS``."""
-
-_decode = msgspec.json.Decoder().decode
+PAGE_SIZE = 1000  # events that `fetch_new` reads at a time
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRange:
-    """What a stream holds: events ``floor`` + 1 to ``head`` of ``epoch``."""
+    """The events that a stream holds: ``floor`` + 1 to ``head`` of ``epoch``."""
 
     epoch: str
     head: int
     floor: int
 
 
+@dataclass(frozen=True, slots=True)
+class StreamBatch:
+    """The range of a stream, and its ``changes`` above a reader's position.
+
+    The changes above ``start`` were numbered by this very call; other processes do not know of
+    them yet.
+    """
+
+    epoch: str
+    floor: int
+    start: int
+    head: int
+    changes: list[Change]
+    # whether there are more changes to fetch
+    more: bool
+
+
 def stream_ranges(using: str, collections: Collection[str]) -> dict[str, StreamRange]:
-    """Where these streams stand; a stream that was never begun is left out."""
+    """Return the ranges of these streams, without those that have never had an event."""
     rows = Stream.objects.using(using).filter(collection__in=collections)
     return {
         name: StreamRange(epoch, head, floor)
@@ -50,19 +50,31 @@ def stream_ranges(using: str, collections: Collection[str]) -> dict[str, StreamR
 
 
 def streams_with_unsequenced(using: str, collections: Collection[str] | None = None) -> set[str]:
-    """Streams, of all or of these, with committed events that have no number yet."""
+    """Return the streams, of all or of these, in which committed events wait for a number."""
     rows = LogEvent.objects.using(using).filter(seq=None)
     if collections is not None:
         rows = rows.filter(collection__in=collections)
     return set(rows.order_by().values_list("collection", flat=True).distinct())
 
 
+def streams_behind(using: str, positions: Mapping[str, Position]) -> set[str]:
+    """Return the streams that have something new: a number, an epoch, or events without one."""
+    ranges = stream_ranges(using, list(positions))
+    behind = {
+        name
+        for name, position in positions.items()
+        if name in ranges
+        and (ranges[name].epoch, ranges[name].head) != (position.epoch, position.seq)
+    }
+    return behind | streams_with_unsequenced(using, list(positions))
+
+
 def read_events(
     using: str, collection: str, epoch: str, after: int, limit: int, until: int | None = None
 ) -> list[Change]:
-    """Up to ``limit`` events above ``after`` and not above ``upto``, in order.
+    """Return up to ``limit`` events above ``after`` and up to ``until``, in order.
 
-    Where the first is not ``after`` + 1 the log was trimmed beyond ``after``.
+    If the number of the first one is not ``after`` + 1, those before it were trimmed.
     """
     rows = LogEvent.objects.using(using).filter(collection=collection, seq__gt=after)
     if until is not None:
@@ -73,24 +85,31 @@ def read_events(
     ]
 
 
-def change_from_row(row: Row, *, epoch: str, seq: int) -> Change:
-    """An event from its row."""
-    id, _, transaction, collection, op, document_id, before, after, changed, document, at = row
-    return Change(
-        id=str(id),
-        collection=collection,
-        op=op,
-        document_id=document_id,
-        transaction=transaction,
-        at=_iso(at),
-        before=None if before is None else _decode(before),
-        after=None if after is None else _decode(after),
-        changed=None if changed is None else tuple(_decode(changed)),
-        document=None if document is None else _decode(document),
-        epoch=epoch,
-        seq=seq,
-    )
+def fetch_new(
+    using: str, collection: str, position: Position | None, notified: bool = False
+) -> StreamBatch:
+    """Number waiting events of a stream, and return a batch of those above ``position``.
 
-
-def _iso(at: datetime) -> str:
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    Without a position, return only the stream's range. ``notified`` says that events are known to
+    wait, which saves the query that asks.
+    """
+    # Look for waiting events first: only then does the head include everything that was
+    # committed before this call.
+    waiting = notified or has_unsequenced(using, collection)
+    stream = None if waiting else stream_ranges(using, [collection]).get(collection)
+    more = False
+    numbered: list[Change] | None = None
+    if stream is None:
+        result = sequence(using, collection)
+        epoch, floor, start, head = result.epoch, result.floor, result.start, result.head
+        more, numbered = result.more, result.changes
+    else:
+        epoch, floor, start, head = stream.epoch, stream.floor, stream.head, stream.head
+    changes: list[Change] = []
+    if position is not None and position.epoch == epoch and head > position.seq:
+        if numbered is not None and position.seq == start:
+            changes = numbered
+        else:
+            changes = read_events(using, collection, epoch, position.seq, PAGE_SIZE)
+            more = more or len(changes) == PAGE_SIZE
+    return StreamBatch(epoch, floor, start, head, changes, more)

@@ -1,4 +1,4 @@
-"""Trimming: old events go, and the floor moves with them in the same transaction."""
+"""Trimming: old events are deleted, and the stream's floor is raised in the same transaction."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from django.utils import timezone
 
+from ..models import LogEvent, Stream, new_epoch
 from ..utils.transactions import write_transaction
-from .models import LogEvent, Stream, new_epoch
 from .reader import streams_with_unsequenced
 from .sequencer import sequence
 
@@ -21,42 +21,44 @@ def trim(
     max_age: float | None,
     max_events: int | None,
 ) -> dict[str, int]:
-    """Drop events older than ``max_age`` seconds or beyond the last ``max_events``.
+    """Delete events older than ``max_age`` seconds, and all but the last ``max_events``.
 
-    Returns how many went, by collection. What nobody follows has no numbers yet and is given them
-    first: only by a number can a client tell that it missed something.
+    Returns the number of deleted events by collection. Events of streams that no process reads
+    have no numbers yet and are numbered first, since clients notice missing events by their
+    numbers.
     """
     for name in streams_with_unsequenced(using):
         while sequence(using, name).more:
             pass
-    dropped: dict[str, int] = {}
+    deleted: dict[str, int] = {}
     for stream in Stream.objects.using(using).order_by("collection"):
-        if _bound(using, stream, max_age, max_events) <= stream.floor:
-            continue  # without the lock, for which servers that number would wait
+        if _new_floor(using, stream, max_age, max_events) <= stream.floor:
+            continue  # do not take the lock, which would delay processes that number events
         while (count := _trim_chunk(using, stream.collection, max_age, max_events)) > 0:
-            dropped[stream.collection] = dropped.get(stream.collection, 0) + count
-    return dropped
+            deleted[stream.collection] = deleted.get(stream.collection, 0) + count
+    return deleted
 
 
-def _bound(using: str, stream: Stream, max_age: float | None, max_events: int | None) -> int:
-    """The number up to which events may go."""
-    bound = stream.floor
+def _new_floor(using: str, stream: Stream, max_age: float | None, max_events: int | None) -> int:
+    """Return the number up to which events may be deleted."""
+    floor = stream.floor
     if max_events is not None:
-        bound = max(bound, stream.head - max_events)
+        floor = max(floor, stream.head - max_events)
     if max_age is not None:
         oldest = timezone.now() - timedelta(seconds=max_age)
-        # numbers follow commits, not clocks: up to the first event that is young enough
+        # numbers are in the order of commits, not of times: keep from the first recent event on
         events = LogEvent.objects.using(using).filter(collection=stream.collection)
-        young = events.filter(seq__gt=stream.floor, created_at__gte=oldest)
-        first = young.order_by("seq").values_list("seq", flat=True).first()
-        bound = max(bound, stream.head if first is None else first - 1)
-    return bound
+        recent = events.filter(seq__gt=stream.floor, created_at__gte=oldest)
+        first = recent.order_by("seq").values_list("seq", flat=True).first()
+        floor = max(floor, stream.head if first is None else first - 1)
+    return floor
 
 
 def _trim_chunk(using: str, name: str, max_age: float | None, max_events: int | None) -> int:
+    """Delete up to `CHUNK_SIZE` events in one transaction, and return their number."""
     with write_transaction(using):
         stream = Stream.objects.using(using).select_for_update().get(collection=name)
-        floor = min(_bound(using, stream, max_age, max_events), stream.floor + CHUNK_SIZE)
+        floor = min(_new_floor(using, stream, max_age, max_events), stream.floor + CHUNK_SIZE)
         if floor <= stream.floor:
             return 0
         LogEvent.objects.using(using).filter(collection=name, seq__lte=floor).delete()
@@ -66,9 +68,10 @@ def _trim_chunk(using: str, name: str, max_age: float | None, max_events: int | 
 
 
 def rotate_epoch(using: str, collections: Iterable[str] | None = None) -> list[str]:
-    """Give streams a new epoch, so that every cursor made before asks for a resync.
+    """Give streams a new epoch, so that no client resumes from a cursor of the old one.
 
-    For a restored backup, whose numbers would name other events. Returns the streams' names.
+    Needed after a backup was restored, since its next events get numbers that other events had
+    before. Returns the names of the streams.
     """
     rotated = []
     with write_transaction(using):

@@ -1,54 +1,58 @@
-"""Sequencing: events get their number after commit, in a server process, never in the saver's.
+"""Sequencing: events are numbered after their commit, by a server process.
 
-Numbers given after commit have no gap that a slow transaction might still fill, so a reader that
-has seen ``n`` has seen everything up to ``n``. Transactions are numbered one after the other, in
-the order of each one's last event: a transaction that changed a row after another one began to
-write only when the other had committed, so no row's changes are ever inverted.
+The writer of a change never numbers it: a number given before the commit would leave a gap that a
+slow transaction may still fill. Numbers given after the commit have no such gaps, so a reader
+that has seen number *n* has seen everything up to *n*.
+
+Transactions are numbered one after the other, in the order of their last events. A transaction
+can change a row that another one changed only after that one has committed, so the changes of one
+row always keep their order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from django.db import connections
 from django.db.models import Count, Max, QuerySet
+from msgspec.structs import replace
 
+from ..declarations.collection import Collection
 from ..declarations.registry import UnknownCollection, registry
 from ..events import Change
+from ..models import LogEvent, Stream
 from ..utils.transactions import write_transaction
-from .append import json_text
-from .models import LogEvent, Stream
-from .reader import FIELDS, change_from_row, read_events
+from .append import FIELDS, Row, change_from_row, json_text
 
-BATCH_SIZE = 1000  # events numbered at a time, unless one transaction has more
-BACKLOG_BATCH_SIZE = 10_000  # and when more than that wait
+BATCH_SIZE = 1000  # events numbered in one transaction
+BACKLOG_BATCH_SIZE = 10_000  # events numbered in one transaction if more than `BATCH_SIZE` wait
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceResult:
-    """A stream after sequencing: events ``start`` + 1 to ``head`` were numbered just now.
-
-    ``more``: others still wait. ``changes`` are these events, None where they must be read.
-    """
+    """A stream after a call of `sequence`, which numbered the events ``start`` + 1 to ``head``."""
 
     epoch: str
     floor: int
     start: int
     head: int
+    # whether more events wait for a number
     more: bool = False
+    # the numbered events, None if there were too many to keep in memory
     changes: list[Change] | None = None
 
 
 def has_unsequenced(using: str, collection: str) -> bool:
-    """Whether committed events wait for a number."""
+    """Return whether committed events wait for a number."""
     return LogEvent.objects.using(using).filter(collection=collection, seq=None).exists()
 
 
 def sequence(using: str, collection: str, limit: int = BATCH_SIZE) -> SequenceResult:
-    """Number what waits: about ``limit`` events, a transaction's always together.
+    """Number waiting events: about ``limit`` of them, and never a part of a transaction.
 
-    Two sequencers of one stream wait for each other at its row's lock. Raises database errors.
+    Locks the stream's row, so that two processes number one after the other. Raises database
+    errors.
     """
     streams = Stream.objects.using(using)
     with write_transaction(using):
@@ -60,62 +64,68 @@ def sequence(using: str, collection: str, limit: int = BATCH_SIZE) -> SequenceRe
 
 
 def _sequence(using: str, stream: Stream, limit: int) -> SequenceResult:
-    collection, start = stream.collection, stream.head
-    rows, more = _events_to_number(using, collection, limit)
+    start = stream.head
+    rows, more = _events_to_number(using, stream.collection, limit)
     if not rows:
         return SequenceResult(stream.epoch, stream.floor, start, start, changes=[])
     head = start + len(rows)
     _number(using, [row[0] for row in rows], start + 1)
     Stream.objects.using(using).filter(pk=stream.pk).update(head=head)
     changes: list[Change] | None = None
-    if not _store_documents(using, collection, stream.epoch, start) and len(rows[0]) > 1:
-        numbers = range(start + 1, head + 1)
-        numbered = zip(rows, numbers, strict=True)
-        changes = [change_from_row(row, epoch=stream.epoch, seq=seq) for row, seq in numbered]
+    if len(rows[0]) > 1:
+        numbered = enumerate(rows, start + 1)
+        changes = [change_from_row(row, epoch=stream.epoch, seq=seq) for seq, row in numbered]
+    collection = _serialized_collection(stream.collection)
+    if collection is not None:
+        if changes is not None:
+            changes = _store_documents(using, collection, changes)
+        else:
+            for batch in _read_numbered(using, stream, start, head):
+                _store_documents(using, collection, batch)
     return SequenceResult(stream.epoch, stream.floor, start, head, more, changes)
 
 
-def _events_to_number(
-    using: str, collection: str, limit: int
-) -> tuple[list[tuple[Any, ...]], bool]:
-    """What to number, transaction by transaction, and whether others were left for next time.
+def _events_to_number(using: str, collection: str, limit: int) -> tuple[list[Row], bool]:
+    """Return the rows to number, transaction by transaction, and whether others are left.
 
-    Rows of ``read.FIELDS``, or of ids alone where there are too many to hold.
+    The rows have the values of ``FIELDS``, or ids alone if there are more than ``limit``.
     """
     waiting = LogEvent.objects.using(using).filter(collection=collection, seq=None).order_by("id")
-    found = list(waiting.values_list(*FIELDS)[: limit + 1])
-    if len(found) <= limit:
-        return _group_by_transaction([(row[2], row) for row in found]), False
-    # a backlog: the last event of a transaction may lie far behind, so ask for whole ones
-    names, more = _oldest_transactions(waiting)
-    ids = waiting.filter(transaction_id__in=names).values_list("transaction_id", "id")
-    return _group_by_transaction([(name, (id,)) for name, id in ids]), more
+    rows = list(waiting.values_list(*FIELDS)[: limit + 1])
+    if len(rows) <= limit:
+        return _group_by_transaction([(row[2], row) for row in rows]), False
+    # a backlog: the last event of a transaction may be far behind the limit
+    transactions, more = _oldest_transactions(waiting)
+    ids = waiting.filter(transaction_id__in=transactions).values_list("transaction_id", "id")
+    return _group_by_transaction([(transaction, (id,)) for transaction, id in ids]), more
 
 
-def _group_by_transaction(rows: list[tuple[str, tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
-    groups: dict[str, list[tuple[Any, ...]]] = {}
-    for name, row in rows:
-        # moved to the end at each event: transactions end up in the order of their last one
-        group = groups.pop(name, [])
+def _group_by_transaction(rows: list[tuple[str, Row]]) -> list[Row]:
+    """Return rows, given with their transaction, in the order of the transactions' last rows."""
+    groups: dict[str, list[Row]] = {}
+    for transaction, row in rows:
+        # taken out and put back at the end, so that the order is that of the last rows
+        group = groups.pop(transaction, [])
         group.append(row)
-        groups[name] = group
+        groups[transaction] = group
     return [row for group in groups.values() for row in group]
 
 
 def _oldest_transactions(waiting: QuerySet[LogEvent]) -> tuple[list[str], bool]:
-    """Transactions with about `BACKLOG` events, and whether there are more of them."""
+    """Return transactions with `BACKLOG_BATCH_SIZE` events or more, and whether others are left."""
     groups = waiting.order_by().values("transaction_id").annotate(last=Max("id"), count=Count("id"))
-    names: list[str] = []
+    transactions: list[str] = []
     total = 0
     for group in groups.order_by("last")[: BACKLOG_BATCH_SIZE + 1]:
         if total >= BACKLOG_BATCH_SIZE:
-            return names, True
-        names.append(group["transaction_id"])
+            return transactions, True
+        transactions.append(group["transaction_id"])
         total += group["count"]
-    return names, False
+    return transactions, False
 
 
 def _number(using: str, ids: list[int], first: int) -> None:
+    """Give events consecutive numbers in the order of ``ids``."""
     connection = connections[using]
     quote = connection.ops.quote_name
     table = quote(LogEvent._meta.db_table)
@@ -133,18 +143,32 @@ def _number(using: str, ids: list[int], first: int) -> None:
             cursor.executemany(sql, list(zip(numbers, ids, strict=True)))
 
 
-def _store_documents(using: str, name: str, epoch: str, start: int) -> bool:
-    """Where a serializer makes the collection's documents, make them once, now; whether it does."""
+def _serialized_collection(name: str) -> Collection | None:
+    """Return the collection if a serializer makes its documents, which are stored with events."""
     try:
         collection = registry.get(name)
     except UnknownCollection:
-        return False
-    if collection.serializer is None:
-        return False
-    rows = LogEvent.objects.using(using).filter(collection=name)
-    while changes := read_events(using, name, epoch, start, BATCH_SIZE):
-        for change in changes:
-            text = json_text(collection.make_document(change, using))
-            rows.filter(seq=change.seq).update(document=text)
-        start += len(changes)
-    return True
+        return None
+    return None if collection.serializer is None else collection
+
+
+def _read_numbered(using: str, stream: Stream, start: int, head: int) -> Iterator[list[Change]]:
+    """Read the events ``start`` + 1 to ``head`` in batches."""
+    events = LogEvent.objects.using(using).filter(collection=stream.collection).order_by("seq")
+    for after in range(start, head, BATCH_SIZE):
+        rows = events.filter(seq__gt=after, seq__lte=min(after + BATCH_SIZE, head))
+        yield [
+            change_from_row(row, epoch=stream.epoch, seq=row[1])
+            for row in rows.values_list(*FIELDS)
+        ]
+
+
+def _store_documents(using: str, collection: Collection, changes: list[Change]) -> list[Change]:
+    """Make the documents of events, once, and return the events with them."""
+    events = LogEvent.objects.using(using).filter(collection=collection.name)
+    with_documents = []
+    for change in changes:
+        document = collection.make_document(change, using)
+        events.filter(seq=change.seq).update(document=json_text(document))
+        with_documents.append(replace(change, document=document))
+    return with_documents

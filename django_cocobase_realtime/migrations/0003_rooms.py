@@ -2,7 +2,7 @@
 
 import django.db.models.deletion
 import django.utils.timezone
-import django_cocobase_realtime.log.models
+import django_cocobase_realtime.models
 from django.db import migrations, models
 
 
@@ -49,7 +49,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('project', models.CharField(max_length=128)),
                 ('name', models.CharField(max_length=255)),
-                ('epoch', models.CharField(default=django_cocobase_realtime.log.models.new_epoch, max_length=16)),
+                ('epoch', models.CharField(default=django_cocobase_realtime.models.new_epoch, max_length=16)),
                 ('head', models.BigIntegerField(default=0)),
             ],
             options={

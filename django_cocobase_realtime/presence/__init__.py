@@ -1,1 +1,1 @@
-"""Who is in which room: one contract and its backends."""
+"""Presence: which members are in which room. One contract, and a backend for each kind of store."""

@@ -1,15 +1,17 @@
-"""Presence in the project's own database: the default, right across processes without a Redis."""
+"""Presence in the project's own database: the default, correct for any number of processes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from django.db import OperationalError, connections
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import BigIntegerField, Exists, Expression, FloatField, OuterRef, Q
+from django.db.models.functions import Cast
 
 from ..conf import PresenceSettings
 from ..events import Member, PresenceChange
@@ -24,38 +26,59 @@ from .base import (
     RoomInfo,
     RoomKey,
     RoomListing,
+    chunks_by_project,
 )
-from .clock import DatabaseClock
 
-CHUNK_SIZE = 400  # rooms named in one query, rows deleted by one
-MAX_TEXT_LENGTH = 255
-MAX_ATTEMPTS = 50
+CHUNK_SIZE = 400  # rooms, members or connections named in one statement
+MAX_TEXT_LENGTH = 255  # characters
+MAX_ATTEMPTS = 50  # to lock a room that other processes open and close
+
+
+class DatabaseTime(Expression):
+    """Seconds since 1970 by the clock of the database, at the start of the statement.
+
+    The clocks of the servers may differ, so times are compared with those of the database alone.
+    SQLite has no other clock than that of the process.
+    """
+
+    output_field = FloatField()
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        """Return the SQL for PostgreSQL, or a parameter for other databases."""
+        return _time_sql(connection)
+
+
+def _time_sql(connection: Any) -> tuple[str, tuple[Any, ...]]:
+    if connection.vendor == "postgresql":
+        return "EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP())::float8", ()
+    return "%s", (time.time(),)
 
 
 class DatabasePresence(PresenceBackend):
-    """Four small tables. A room's row is locked while its members change, so changes of one room
-    wait for each other and those of different rooms do not (on SQLite all writers wait).
+    """Stores presence in four small tables.
 
-    Leases are measured by the database's clock: those of the servers may differ. Inside a caller's
-    transaction everything is part of it.
+    The row of a room is locked while its members change: changes of one room wait for each other,
+    changes of different rooms do not (on SQLite all writers wait). Inside a transaction of the
+    caller, everything is part of that transaction.
     """
 
     def __init__(self, settings: PresenceSettings) -> None:
-        self._clock = DatabaseClock()
+        pass
 
     @property
     def using(self) -> str:
-        """The database that the project's routers choose."""
+        """The alias of the database, as the project's routers decide."""
         return database_for(PresenceRoom)
 
     def renew_lease(self, server: str, seconds: float) -> bool:
         servers = PresenceServer.objects.using(self.using)
-        until = self._clock.now(self.using) + seconds
-        if servers.filter(pk=server).update(expires_at=until):
+        expires_at = DatabaseTime() + float(seconds)
+        if servers.filter(pk=server).update(expires_at=expires_at):
             return True
-        # one statement, which waits for other writers (read first, SQLite would fail at once)
+        # one statement: on SQLite, a transaction that reads first and then writes fails if
+        # another one writes at the same time
         servers.bulk_create(
-            [PresenceServer(pk=server, expires_at=until)],
+            [PresenceServer(pk=server, expires_at=expires_at)],
             update_conflicts=True,
             unique_fields=["pk"],
             update_fields=["expires_at"],
@@ -64,33 +87,11 @@ class DatabasePresence(PresenceBackend):
 
     def enter(self, entry: PresenceEntry, *, create: bool = True) -> EnterResult | None:
         using = self.using
-        now = self._clock.now(using)
         with write_transaction(using):
-            room = (
-                self._get_or_create(using, entry, now) if create else self._lock(using, entry.key)
-            )
+            room = self._get_or_create(using, entry) if create else self._lock(using, entry.key)
             if room is None:
                 return None
-            held = PresenceMember.objects.using(using).filter(room=room, member=entry.member)
-            row = held.first()
-            state = entry.state
-            if state is None:
-                state = {} if row is None else json.loads(row.state)
-            new = Member(entry.member, entry.name[:MAX_TEXT_LENGTH], state, entry.claimed)
-            move = None
-            if row is None:
-                PresenceMember.objects.using(using).create(
-                    room=room,
-                    member=new.id,
-                    name=new.name,
-                    claimed=new.claimed,
-                    state=json.dumps(state),
-                )
-                room.participants += 1
-                move = self._change(room, "joined", new)
-            elif new != _member(row):
-                held.update(name=new.name, claimed=new.claimed, state=json.dumps(state))
-                move = self._change(room, "updated", new)
+            change = self._save_member(using, room, entry)
             PresenceConnection.objects.using(using).bulk_create(
                 [
                     PresenceConnection(
@@ -104,30 +105,57 @@ class DatabasePresence(PresenceBackend):
                 unique_fields=["room", "connection"],
                 update_fields=["member", "server", "leaves_at"],
             )
-            if move is not None:
+            if change is not None:
                 room.save(using=using, update_fields=["version", "participants"])
-            return EnterResult(_info(room), move)
+            return EnterResult(_info(room), change)
+
+    def _save_member(
+        self, using: str, room: PresenceRoom, entry: PresenceEntry
+    ) -> PresenceChange | None:
+        """Store the member of an entry in a locked room."""
+        members = PresenceMember.objects.using(using).filter(room=room, member=entry.member)
+        row = members.first()
+        state = entry.state
+        if state is None:
+            state = {} if row is None else json.loads(row.state)
+        member = Member(entry.member, entry.name[:MAX_TEXT_LENGTH], state, entry.claimed)
+        if row is None:
+            PresenceMember.objects.using(using).create(
+                room=room,
+                member=member.id,
+                name=member.name,
+                claimed=member.claimed,
+                state=json.dumps(state),
+            )
+            room.participants += 1
+            return self._change(room, "joined", member)
+        if member == _member(row):
+            return None
+        members.update(name=member.name, claimed=member.claimed, state=json.dumps(state))
+        return self._change(room, "updated", member)
 
     def _lock(self, using: str, key: RoomKey) -> PresenceRoom | None:
         rooms = PresenceRoom.objects.using(using).select_for_update()
         return rooms.filter(project=key[0], name=key[1]).first()
 
-    def _get_or_create(self, using: str, entry: PresenceEntry, now: float) -> PresenceRoom:
+    def _get_or_create(self, using: str, entry: PresenceEntry) -> PresenceRoom:
+        """Return the locked room of an entry."""
         for _ in range(MAX_ATTEMPTS):
             room = self._lock(using, entry.key)
             if room is not None:
                 return room
-            # another may open it at the same time, or close it between the two statements
+            # another process may create it at the same time, or delete it before it is locked
             new = PresenceRoom(
                 project=entry.key[0],
                 name=entry.key[1],
                 title=entry.title[:MAX_TEXT_LENGTH],
                 created_by=(entry.claimed or entry.member)[:MAX_TEXT_LENGTH],
-                created_at=now,
-                version=int(now * 1_000_000),
+                created_at=DatabaseTime(),
+                # above all versions that a room of this name had before
+                version=Cast(DatabaseTime() * 1_000_000.0, BigIntegerField()),
             )
             PresenceRoom.objects.using(using).bulk_create([new], ignore_conflicts=True)
-        raise OperationalError("A room was opened and closed all the time.")
+        raise OperationalError("The room was opened and closed by others all the time.")
 
     def leave(self, key: RoomKey, connection: str) -> PresenceChange | None:
         using = self.using
@@ -135,54 +163,61 @@ class DatabasePresence(PresenceBackend):
             room = self._lock(using, key)
             if room is None:
                 return None
-            moves = self._remove(using, room, Q(connection=connection))
-        return moves[0] if moves else None
+            departures = self._remove(using, room, Q(connection=connection))
+        return departures[0] if departures else None
 
-    def _remove(self, using: str, room: PresenceRoom, which: Q) -> list[PresenceChange]:
-        """Connections of a locked room, and the members who have no other."""
-        places = PresenceConnection.objects.using(using).filter(room=room)
-        gone = set(places.filter(which).values_list("member", flat=True))
-        if not gone:
+    def _remove(self, using: str, room: PresenceRoom, condition: Q) -> list[PresenceChange]:
+        """Remove connections from a locked room, and the members that have no other.
+
+        Returns the departures.
+        """
+        connections = PresenceConnection.objects.using(using).filter(room=room)
+        members = PresenceMember.objects.using(using).filter(room=room)
+        # by primary key from here on: more rows may meet the condition as time passes
+        removed = list(connections.filter(condition).values_list("pk", "member"))
+        if not removed:
             return []
-        places.filter(which).delete()
-        moves = []
-        names = sorted(gone)
+        for start in range(0, len(removed), CHUNK_SIZE):
+            part = removed[start : start + CHUNK_SIZE]
+            connections.filter(pk__in=[pk for pk, _ in part]).delete()
+        departures = []
+        names = sorted({member for _, member in removed})
         for start in range(0, len(names), CHUNK_SIZE):
-            part = names[start : start + CHUNK_SIZE]
-            still = set(places.filter(member__in=part).values_list("member", flat=True))
-            left = PresenceMember.objects.using(using).filter(
-                room=room, member__in=[name for name in part if name not in still]
+            names_part = names[start : start + CHUNK_SIZE]
+            present = set(
+                connections.filter(member__in=names_part).values_list("member", flat=True)
             )
-            for row in left.order_by("pk"):
+            leaving = members.filter(member__in=[n for n in names_part if n not in present])
+            for row in leaving.order_by("pk"):
                 room.participants -= 1
-                moves.append(self._change(room, "left", _member(row)))
-            left.delete()
+                departures.append(self._change(room, "left", _member(row)))
+            leaving.delete()
         if room.participants <= 0:
             room.delete(using=using)
-        elif moves:
+        elif departures:
             room.save(using=using, update_fields=["version", "participants"])
-        return moves
+        return departures
 
-    def mark_disconnected(self, places: Sequence[RoomConnection], seconds: float) -> None:
+    def mark_disconnected(self, connections: Sequence[RoomConnection], seconds: float) -> None:
         using = self.using
-        until = self._clock.now(using) + seconds
-        names = [connection for _, connection in places]
-        wanted = defaultdict(set)
-        for key, connection in places:
-            wanted[connection].add(key)
+        leaves_at = DatabaseTime() + float(seconds)
+        rooms_by_connection = defaultdict(set)
+        for key, connection in connections:
+            rooms_by_connection[connection].add(key)
+        names = list(rooms_by_connection)
         rows = PresenceConnection.objects.using(using)
         with write_transaction(using):
             for start in range(0, len(names), CHUNK_SIZE):
-                found = rows.filter(connection__in=names[start : start + CHUNK_SIZE]).order_by("pk")
+                part = rows.filter(connection__in=names[start : start + CHUNK_SIZE]).order_by("pk")
                 pks = [
                     pk
-                    for pk, connection, *key in found.values_list(
+                    for pk, connection, *key in part.values_list(
                         "pk", "connection", "room__project", "room__name"
                     )
-                    if tuple(key) in wanted[connection]
+                    if tuple(key) in rooms_by_connection[connection]
                 ]
                 for first in range(0, len(pks), CHUNK_SIZE):
-                    rows.filter(pk__in=pks[first : first + CHUNK_SIZE]).update(leaves_at=until)
+                    rows.filter(pk__in=pks[first : first + CHUNK_SIZE]).update(leaves_at=leaves_at)
 
     def set_state(
         self, key: RoomKey, connection: str, state: dict[str, Any]
@@ -192,25 +227,25 @@ class DatabasePresence(PresenceBackend):
             room = self._lock(using, key)
             if room is None:
                 return None
-            places = PresenceConnection.objects.using(using).filter(room=room)
-            member = places.filter(connection=connection).values_list("member", flat=True).first()
-            held = PresenceMember.objects.using(using).filter(room=room, member=member)
-            row = None if member is None else held.first()
+            connections = PresenceConnection.objects.using(using).filter(room=room)
+            name = connections.filter(connection=connection).values_list("member", flat=True)
+            members = PresenceMember.objects.using(using).filter(room=room, member__in=name)
+            row = members.first()
             if row is None or json.loads(row.state) == state:
                 return None
             row.state = json.dumps(state)
             row.save(using=using, update_fields=["state"])
-            move = self._change(room, "updated", _member(row))
+            change = self._change(room, "updated", _member(row))
             room.save(using=using, update_fields=["version"])
-            return move
+            return change
 
     def list_members(self, key: RoomKey) -> MemberList:
-        # one statement, so that the list and its version belong together
+        # one statement, so that the members are those of the version
         rows = PresenceMember.objects.using(self.using).select_related("room").order_by("pk")
-        found = list(rows.filter(room__project=key[0], room__name=key[1]))
-        return (
-            MemberList(found[0].room.version, list(map(_member, found))) if found else MemberList()
-        )
+        members = list(rows.filter(room__project=key[0], room__name=key[1]))
+        if not members:
+            return MemberList()
+        return MemberList(members[0].room.version, [_member(row) for row in members])
 
     def get_room(self, key: RoomKey) -> RoomInfo | None:
         rooms = PresenceRoom.objects.using(self.using)
@@ -218,64 +253,58 @@ class DatabasePresence(PresenceBackend):
         return None if room is None else _info(room)
 
     def versions(self, keys: Iterable[RoomKey]) -> dict[RoomKey, int]:
-        projects: dict[str, list[str]] = {}
-        for project, name in keys:
-            projects.setdefault(project, []).append(name)
         rooms = PresenceRoom.objects.using(self.using)
-        found: dict[RoomKey, int] = {}
-        for project, names in projects.items():
-            for start in range(0, len(names), CHUNK_SIZE):
-                part = rooms.filter(project=project, name__in=names[start : start + CHUNK_SIZE])
-                for name, version in part.values_list("name", "version"):
-                    found[project, name] = version
-        return found
+        versions: dict[RoomKey, int] = {}
+        for project, names in chunks_by_project(keys, CHUNK_SIZE):
+            rows = rooms.filter(project=project, name__in=names)
+            for name, version in rows.values_list("name", "version"):
+                versions[project, name] = version
+        return versions
 
     def expire(self) -> list[PresenceChange]:
         using = self.using
-        now = self._clock.now(using)
-        # the lease first: a server that comes back to find none enters all its connections again
-        servers = PresenceServer.objects.using(using)
-        if servers.filter(expires_at__lte=now).exists():
-            servers.filter(expires_at__lte=now).delete()
-        held = Exists(PresenceServer.objects.using(using).filter(pk=OuterRef("server")))
-        due = Q(leaves_at__lte=now) | Q(~held)
-        places = PresenceConnection.objects.using(using).filter(due)
-        rooms = places.order_by("room").values_list("room", flat=True).distinct()
-        moves: list[PresenceChange] = []
+        expired = Q(expires_at__lte=DatabaseTime())
+        # The lease is deleted first: a server that finds it deleted enters its connections again.
+        # Queries that only read come before deletions, which would lock SQLite.
+        servers = PresenceServer.objects.using(using).filter(expired)
+        if servers.exists():
+            servers.delete()
+        server = PresenceServer.objects.using(using).filter(pk=OuterRef("server"))
+        due = Q(leaves_at__lte=DatabaseTime()) | Q(~Exists(server))
+        connections = PresenceConnection.objects.using(using).filter(due)
+        rooms = connections.order_by("room").values_list("room", flat=True).distinct()
+        departures: list[PresenceChange] = []
         for pk in list(rooms):
             with write_transaction(using):
                 room = PresenceRoom.objects.using(using).select_for_update().filter(pk=pk).first()
                 if room is not None:
-                    moves += self._remove(using, room, due)
-        claims = Claim.objects.using(using).filter(expires_at__lte=now)
+                    departures += self._remove(using, room, due)
+        claims = Claim.objects.using(using).filter(expired)
         if claims.exists():
             claims.delete()
-        return moves
+        return departures
 
     def list_rooms(self, project: str) -> list[RoomListing]:
         rooms = PresenceRoom.objects.using(self.using).filter(project=project)
-        found = list(rooms.order_by("name").prefetch_related("members"))
         return [
             RoomListing(
                 room.name,
                 _info(room),
                 [_member(row) for row in sorted(room.members.all(), key=lambda row: row.pk)],
             )
-            for room in found
+            for room in rooms.order_by("name").prefetch_related("members")
         ]
 
     def acquire_key(self, name: str, seconds: float) -> bool:
-        now = self._clock.now(self.using)
-        digest, until = _digest(name), now + seconds
-        claims = Claim.objects.using(self.using)
-        if claims.filter(pk=digest, expires_at__lte=now).update(expires_at=until):
-            return True
-        with connections[self.using].cursor() as cursor:
-            table = connections[self.using].ops.quote_name(Claim._meta.db_table)
+        connection: Any = connections[self.using]
+        table = connection.ops.quote_name(Claim._meta.db_table)
+        now, params = _time_sql(connection)
+        with connection.cursor() as cursor:
             cursor.execute(
-                f"INSERT INTO {table} (name, expires_at) VALUES (%s, %s) "  # noqa: S608
-                "ON CONFLICT DO NOTHING",
-                [digest, until],
+                f"INSERT INTO {table} (name, expires_at) VALUES (%s, {now} + %s) "  # noqa: S608
+                "ON CONFLICT (name) DO UPDATE SET expires_at = excluded.expires_at "
+                f"WHERE {table}.expires_at <= {now}",
+                [_digest(name), *params, float(seconds), *params],
             )
             return bool(cursor.rowcount == 1)
 
@@ -285,6 +314,7 @@ class DatabasePresence(PresenceBackend):
     def _change(
         self, room: PresenceRoom, event: Literal["joined", "left", "updated"], member: Member
     ) -> PresenceChange:
+        """Give a room its next version, and return the change that led to it."""
         room.version += 1
         return PresenceChange(
             room.project, room.name, event, member, room.participants, room.version

@@ -1,4 +1,4 @@
-"""Presence in this process: for tests, and where there is one server process."""
+"""Presence in the memory of one process: for tests, and for sites with one server process."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from .base import (
 class _Connection:
     member: str
     server: str
+    # when the connection, which was lost, leaves the room; monotonic time
     leaves_at: float | None = None
 
 
@@ -35,7 +36,9 @@ class _Room:
     created_by: str
     created_at: float
     version: int
+    # member by id, in the order in which they joined
     members: dict[str, Member] = field(default_factory=dict)
+    # connection by id
     connections: dict[str, _Connection] = field(default_factory=dict)
 
     def info(self) -> RoomInfo:
@@ -45,19 +48,24 @@ class _Room:
 
 
 class MemoryPresence(PresenceBackend):
-    """Dictionaries under one lock. Nothing is shared with other processes, or survives this one."""
+    """Stores presence in dictionaries under one lock.
+
+    Nothing is shared with other processes, and nothing survives this one.
+    """
 
     def __init__(self, settings: PresenceSettings) -> None:
         self._lock = threading.RLock()
         self._rooms: dict[RoomKey, _Room] = {}
-        self._servers: dict[str, float] = {}
+        # end of the lease by server; monotonic times
+        self._leases: dict[str, float] = {}
+        # end of the reservation by idempotency key
         self._keys: dict[str, float] = {}
 
     def renew_lease(self, server: str, seconds: float) -> bool:
         with self._lock:
-            known = server in self._servers
-            self._servers[server] = time.monotonic() + seconds
-            return known
+            had_lease = server in self._leases
+            self._leases[server] = time.monotonic() + seconds
+            return had_lease
 
     def enter(self, entry: PresenceEntry, *, create: bool = True) -> EnterResult | None:
         with self._lock:
@@ -74,60 +82,61 @@ class MemoryPresence(PresenceBackend):
                 state = {} if old is None else old.state
             new = Member(entry.member, entry.name, state, entry.claimed)
             room.connections[entry.connection] = _Connection(entry.member, entry.server)
-            move = None
+            change = None
             if new != old:
                 room.members[entry.member] = new
-                move = self._change(entry.key, room, "joined" if old is None else "updated", new)
-            return EnterResult(room.info(), move)
+                event: Literal["joined", "updated"] = "joined" if old is None else "updated"
+                change = self._change(entry.key, room, event, new)
+            return EnterResult(room.info(), change)
 
     def leave(self, key: RoomKey, connection: str) -> PresenceChange | None:
         with self._lock:
             room = self._rooms.get(key)
-            held = None if room is None else room.connections.pop(connection, None)
-            if room is None or held is None:
+            removed = None if room is None else room.connections.pop(connection, None)
+            if room is None or removed is None:
                 return None
-            return self._remove_connection(key, room, held.member)
+            return self._remove_absent_member(key, room, removed.member)
 
-    def _remove_connection(self, key: RoomKey, room: _Room, member: str) -> PresenceChange | None:
-        """One connection less; the departure, where it was its member's last."""
+    def _remove_absent_member(
+        self, key: RoomKey, room: _Room, member: str
+    ) -> PresenceChange | None:
+        """Remove a member that has no connection left, and return its departure."""
         if any(other.member == member for other in room.connections.values()):
             return None
-        gone = room.members.pop(member)
-        move = self._change(key, room, "left", gone)
+        departed = room.members.pop(member)
+        change = self._change(key, room, "left", departed)
         if not room.members:
             del self._rooms[key]
-        return move
+        return change
 
-    def mark_disconnected(self, places: Sequence[RoomConnection], seconds: float) -> None:
+    def mark_disconnected(self, connections: Sequence[RoomConnection], seconds: float) -> None:
         with self._lock:
-            for key, connection in places:
+            for key, name in connections:
                 room = self._rooms.get(key)
-                held = None if room is None else room.connections.get(connection)
-                if held is not None:
-                    held.leaves_at = time.monotonic() + seconds
+                connection = None if room is None else room.connections.get(name)
+                if connection is not None:
+                    connection.leaves_at = time.monotonic() + seconds
 
     def set_state(
         self, key: RoomKey, connection: str, state: dict[str, Any]
     ) -> PresenceChange | None:
         with self._lock:
             room = self._rooms.get(key)
-            held = None if room is None else room.connections.get(connection)
-            if room is None or held is None:
+            entered = None if room is None else room.connections.get(connection)
+            if room is None or entered is None:
                 return None
-            old = room.members[held.member]
+            old = room.members[entered.member]
             if old.state == state:
                 return None
-            new = room.members[held.member] = Member(old.id, old.name, state, old.claimed)
+            new = room.members[entered.member] = Member(old.id, old.name, state, old.claimed)
             return self._change(key, room, "updated", new)
 
     def list_members(self, key: RoomKey) -> MemberList:
         with self._lock:
             room = self._rooms.get(key)
-            return (
-                MemberList()
-                if room is None
-                else MemberList(room.version, list(room.members.values()))
-            )
+            if room is None:
+                return MemberList()
+            return MemberList(room.version, list(room.members.values()))
 
     def get_room(self, key: RoomKey) -> RoomInfo | None:
         with self._lock:
@@ -140,23 +149,23 @@ class MemoryPresence(PresenceBackend):
 
     def expire(self) -> list[PresenceChange]:
         now = time.monotonic()
-        moves = []
+        departures = []
         with self._lock:
-            for server, until in list(self._servers.items()):
-                if until <= now:
-                    del self._servers[server]
+            for server, expires_at in list(self._leases.items()):
+                if expires_at <= now:
+                    del self._leases[server]
             for key, room in list(self._rooms.items()):
-                for connection, held in list(room.connections.items()):
-                    due = held.leaves_at is not None and held.leaves_at <= now
-                    if due or held.server not in self._servers:
-                        del room.connections[connection]
-                        move = self._remove_connection(key, room, held.member)
-                        if move is not None:
-                            moves.append(move)
-            for name, until in list(self._keys.items()):
-                if until <= now:
+                for name, connection in list(room.connections.items()):
+                    due = connection.leaves_at is not None and connection.leaves_at <= now
+                    if due or connection.server not in self._leases:
+                        del room.connections[name]
+                        change = self._remove_absent_member(key, room, connection.member)
+                        if change is not None:
+                            departures.append(change)
+            for name, expires_at in list(self._keys.items()):
+                if expires_at <= now:
                     del self._keys[name]
-        return moves
+        return departures
 
     def list_rooms(self, project: str) -> list[RoomListing]:
         with self._lock:
@@ -185,5 +194,6 @@ class MemoryPresence(PresenceBackend):
         event: Literal["joined", "left", "updated"],
         member: Member,
     ) -> PresenceChange:
+        """Give a room its next version, and return the change that led to it."""
         room.version += 1
         return PresenceChange(*key, event, member, len(room.members), room.version)

@@ -1,4 +1,4 @@
-"""Presence in Redis: each change is one Lua script, which Redis runs as one step."""
+"""Presence in Redis: each change is a Lua script, which Redis runs as one step."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from .base import (
 from .redis_scripts import SCRIPTS
 
 KEY_PREFIX = "cocobase:presence:"
-TIMEOUT = 5.0  # seconds that Redis may take
+TIMEOUT = 5.0  # seconds that Redis may take to connect or to answer
 
 
 class RedisPresence(PresenceBackend):
-    """One Redis 6 or newer, alone or behind a failover; not a cluster, since scripts name keys of
-    many rooms. Leases are measured by Redis's clock.
+    """Stores presence in Redis 6 or newer, and measures times by its clock.
 
-    What Redis forgets (it was restarted without persistence, flushed) the servers enter again
-    within a third of the lease.
+    The Redis may be a single one or one with a failover, but not a cluster, since a script uses
+    the keys of many rooms. If Redis loses its data (it was restarted without persistence, or
+    flushed), the servers enter their connections again within a third of the lease.
     """
 
     def __init__(self, settings: PresenceSettings) -> None:
@@ -47,20 +47,21 @@ class RedisPresence(PresenceBackend):
             decode_responses=True,
             socket_timeout=TIMEOUT,
             socket_connect_timeout=TIMEOUT,
-            # each call once: what was done and not answered may not be answered "as before"
+            # never repeat a call: the second answer would not report what the first call changed
             retry=Retry(NoBackoff(), 0),
         )
-        self._scripts = {name: self._redis.register_script(text) for name, text in SCRIPTS.items()}
+        # script by the name of the method that runs it
+        self._scripts = {name: self._redis.register_script(lua) for name, lua in SCRIPTS.items()}
 
     def _run(self, script: str, *args: Any) -> Any:
-        with _unavailable():
+        with _redis_errors():
             return self._scripts[script](keys=[KEY_PREFIX], args=args)
 
     def renew_lease(self, server: str, seconds: float) -> bool:
-        return bool(self._run("renew", server, int(seconds * 1000)))
+        return bool(self._run("renew_lease", server, int(seconds * 1000)))
 
     def enter(self, entry: PresenceEntry, *, create: bool = True) -> EnterResult | None:
-        found = self._run(
+        result = self._run(
             "enter",
             _id(entry.key),
             *entry.key,
@@ -69,67 +70,68 @@ class RedisPresence(PresenceBackend):
             entry.member,
             entry.name,
             entry.title,
+            # "=" tells an empty claimed id from none
             "" if entry.claimed is None else f"={entry.claimed}",
             "" if entry.state is None else _text(entry.state),
             int(create),
         )
-        if not found:
+        if not result:
             return None
-        info, move = found
-        return EnterResult(_info(info), _change(move) if move else None)
+        info, change = result
+        return EnterResult(_info(info), _change(change) if change else None)
 
     def leave(self, key: RoomKey, connection: str) -> PresenceChange | None:
-        move = self._run("leave", _id(key), connection)
-        return _change(move) if move else None
+        change = self._run("leave", _id(key), connection)
+        return _change(change) if change else None
 
-    def mark_disconnected(self, places: Sequence[RoomConnection], seconds: float) -> None:
-        names = [f"{connection} {_id(key)}" for key, connection in places]
-        self._run("linger", int(seconds * 1000), *names)
+    def mark_disconnected(self, connections: Sequence[RoomConnection], seconds: float) -> None:
+        names = [f"{connection} {_id(key)}" for key, connection in connections]
+        self._run("mark_disconnected", int(seconds * 1000), *names)
 
     def set_state(
         self, key: RoomKey, connection: str, state: dict[str, Any]
     ) -> PresenceChange | None:
-        move = self._run("update", _id(key), connection, _text(state))
-        return _change(move) if move else None
+        change = self._run("set_state", _id(key), connection, _text(state))
+        return _change(change) if change else None
 
     def list_members(self, key: RoomKey) -> MemberList:
-        version, members = self._run("roster", _id(key))
+        version, members = self._run("list_members", _id(key))
         return MemberList(int(version), _members(members)) if version else MemberList()
 
     def get_room(self, key: RoomKey) -> RoomInfo | None:
-        found = self._run("info", _id(key))
-        return _info(found) if found else None
+        info = self._run("get_room", _id(key))
+        return _info(info) if info else None
 
     def versions(self, keys: Iterable[RoomKey]) -> dict[RoomKey, int]:
-        wanted = list(keys)
+        keys = list(keys)
         pipeline = self._redis.pipeline(transaction=False)
-        for key in wanted:
+        for key in keys:
             pipeline.hget(f"{KEY_PREFIX}room:{_id(key)}", "version")
-        with _unavailable():
-            found = zip(wanted, pipeline.execute(), strict=True)
-        return {key: int(version) for key, version in found if version}
+        with _redis_errors():
+            versions = zip(keys, pipeline.execute(), strict=True)
+        return {key: int(version) for key, version in versions if version}
 
     def expire(self) -> list[PresenceChange]:
-        return [_change(move) for move in self._run("sweep")]
+        return [_change(change) for change in self._run("expire")]
 
     def list_rooms(self, project: str) -> list[RoomListing]:
         return sorted(
             (
                 RoomListing(name, _info(info), _members(members))
-                for name, info, members in self._run("listing", project)
+                for name, info, members in self._run("list_rooms", project)
                 if info
             ),
             key=lambda listing: listing.name,
         )
 
     def acquire_key(self, name: str, seconds: float) -> bool:
-        with _unavailable():
+        with _redis_errors():
             return bool(
                 self._redis.set(f"{KEY_PREFIX}claim:{name}", 1, nx=True, px=int(seconds * 1000))
             )
 
     def release_key(self, name: str) -> None:
-        with _unavailable():
+        with _redis_errors():
             self._redis.delete(f"{KEY_PREFIX}claim:{name}")
 
     def close(self) -> None:
@@ -137,7 +139,8 @@ class RedisPresence(PresenceBackend):
 
 
 @contextmanager
-def _unavailable() -> Iterator[None]:
+def _redis_errors() -> Iterator[None]:
+    """Raise ``PresenceUnavailable`` in place of errors of Redis."""
     try:
         yield
     except RedisError as error:
@@ -145,9 +148,12 @@ def _unavailable() -> Iterator[None]:
 
 
 def layer_url() -> str:
-    """The address of the channel layer's first Redis. Raises ``ImproperlyConfigured``."""
+    """Return the URL of the channel layer's first Redis.
+
+    Raises ``ImproperlyConfigured`` if the channel layer has no address of a Redis.
+    """
     layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get(conf.channel_layer, {})
-    hosts = layer.get("CONFIG", {}).get("hosts") or []
+    hosts = (layer.get("CONFIG") or {}).get("hosts") or []
     host = hosts[0] if hosts else None
     if isinstance(host, dict):
         host = host.get("address")
@@ -156,15 +162,17 @@ def layer_url() -> str:
     if isinstance(host, tuple | list) and len(host) == 2:
         return f"redis://{host[0]}:{host[1]}/0"
     raise ImproperlyConfigured(
-        "PRESENCE needs the 'URL' of a Redis: the channel layer names none by address."
+        "PRESENCE needs the 'URL' of a Redis: the channel layer has no address of one."
     )
 
 
 def _id(key: RoomKey) -> str:
+    """Return the name of a room in Redis keys; no two rooms of any projects have the same."""
     return f"{len(key[0])}:{key[0]}{key[1]}"
 
 
 def _text(state: dict[str, Any]) -> str:
+    """Return a state as text that is equal for equal states."""
     return json.dumps(state, separators=(",", ":"), sort_keys=True)
 
 
@@ -176,22 +184,23 @@ def _member(value: dict[str, Any]) -> Member:
 
 
 def _members(texts: Iterable[str]) -> list[Member]:
-    values = sorted((json.loads(text) for text in texts), key=lambda v: (int(v["place"]), v["id"]))
+    values = [json.loads(text) for text in texts]
+    values.sort(key=lambda value: (int(value["place"]), value["id"]))
     return [_member(value) for value in values]
 
 
-def _info(found: list[Any]) -> RoomInfo:
-    title, created_by, created_at, version, participants = found
+def _info(values: list[Any]) -> RoomInfo:
+    title, created_by, created_at, version, participants = values
     return RoomInfo(title, created_by, float(created_at), int(version), int(participants))
 
 
-def _change(found: list[Any]) -> PresenceChange:
-    event, project, room, text, participants, version = found
+def _change(values: list[Any]) -> PresenceChange:
+    event, project, room, member, participants, version = values
     return PresenceChange(
         project,
         room,
         cast("Literal['joined', 'left', 'updated']", event),
-        _member(json.loads(text)),
+        _member(json.loads(member)),
         int(participants),
         int(version),
     )

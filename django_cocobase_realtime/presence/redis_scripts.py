@@ -1,25 +1,40 @@
-"""What Redis runs for presence, each script as one step. Keys are made of KEYS[1], a prefix."""
+"""The Lua scripts of `RedisPresence`, by the name of the method that runs each.
+
+KEYS[1] is a prefix, ``P`` in the scripts, of all keys::
+
+    servers            sorted set: server by the end of its lease, in milliseconds
+    holders            set: servers that hold connections
+    of:SERVER          set: "CONNECTION ROOM"
+    lost               sorted set: "CONNECTION ROOM" by the time when the connection leaves
+    rooms:PROJECT      set: rooms
+    room:ROOM          hash: project, name, title, created_by, created_at, version
+    members:ROOM       hash: member to its JSON
+    counts:ROOM        hash: member to its number of connections
+    places:ROOM        hash: connection to "SERVER MEMBER"
+
+The JSON of a member has its state as a text, so that Lua never decodes and encodes a state.
+"""
 
 from __future__ import annotations
 
-# Under PREFIX: servers (sorted set, by the end of the lease in ms), holders (set of servers that
-# hold connections), of:SERVER (set of "CONNECTION ROOM"), lost (sorted set of the same, by when
-# they leave), and for each ROOM: room (hash), members (hash to JSON), counts (hash, connections
-# of each member), places (hash from connection to "SERVER MEMBER"); rooms:PROJECT (set).
-# A member's state stands in its JSON as a text, so that Lua never rewrites what is in it.
 _LIBRARY = """
 local P = KEYS[1]
+-- seconds and microseconds
 local function clock()
   local t = redis.call('TIME')
   return tonumber(t[1]), tonumber(t[2])
 end
+-- milliseconds
 local function now() local s, us = clock() return s * 1000 + math.floor(us / 1000) end
+-- 'FIRST REST' to FIRST and REST
 local function split(text) return string.match(text, '^(%S+) (.*)$') end
-local function move(room, event, text)
+-- gives the room its next version and returns the change that led to it
+local function change(room, event, text)
   redis.call('HINCRBY', P..'room:'..room, 'version', 1)
   local names = redis.call('HMGET', P..'room:'..room, 'project', 'name', 'version')
   return {event, names[1], names[2], text, redis.call('HLEN', P..'members:'..room), names[3]}
 end
+-- removes a connection and returns the departure of its member, if it had no other
 local function depart(room, connection)
   local place = redis.call('HGET', P..'places:'..room, connection)
   if not place then return false end
@@ -31,12 +46,12 @@ local function depart(room, connection)
   redis.call('HDEL', P..'counts:'..room, member)
   local text = redis.call('HGET', P..'members:'..room, member)
   redis.call('HDEL', P..'members:'..room, member)
-  local gone = move(room, 'left', text)
-  if gone[5] == 0 then
+  local departure = change(room, 'left', text)
+  if departure[5] == 0 then
     redis.call('DEL', P..'room:'..room, P..'members:'..room, P..'counts:'..room, P..'places:'..room)
-    redis.call('SREM', P..'rooms:'..gone[2], room)
+    redis.call('SREM', P..'rooms:'..departure[2], room)
   end
-  return gone
+  return departure
 end
 local function info(room)
   local i = redis.call('HMGET', P..'room:'..room, 'title', 'created_by', 'created_at', 'version')
@@ -45,14 +60,14 @@ local function info(room)
   return i
 end
 """
-_RENEW = """
-local known = redis.call('ZSCORE', P..'servers', ARGV[1])
+_RENEW_LEASE = """
+local lease = redis.call('ZSCORE', P..'servers', ARGV[1])
 redis.call('ZADD', P..'servers', now() + tonumber(ARGV[2]), ARGV[1])
-return known and 1 or 0
+return lease and 1 or 0
 """
 _ENTER = """
 local room, project, name, connection, server = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local member, shown, title, claimed, state = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local member, display_name, title, claimed, state = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 if redis.call('EXISTS', P..'room:'..room) == 0 then
   if ARGV[11] == '0' then return false end
   local s, us = clock()
@@ -72,28 +87,28 @@ redis.call('SADD', P..'holders', server)
 redis.call('ZREM', P..'lost', connection..' '..room)
 local text = redis.call('HGET', P..'members:'..room, member)
 local old = text and cjson.decode(text)
-local new = {id = member, name = shown, claimed = claimed}
+local new = {id = member, name = display_name, claimed = claimed}
 new.state = state ~= '' and state or (old and old.state or '{}')
 new.place = old and old.place or redis.call('HGET', P..'room:'..room, 'version')
-local moved = false
+local changed = false
 if not old or old.name ~= new.name or old.claimed ~= new.claimed or old.state ~= new.state then
   text = cjson.encode(new)
   redis.call('HSET', P..'members:'..room, member, text)
-  moved = move(room, old and 'updated' or 'joined', text)
+  changed = change(room, old and 'updated' or 'joined', text)
 end
-return {info(room), moved}
+return {info(room), changed}
 """
 _LEAVE = "return depart(ARGV[1], ARGV[2])"
-_LINGER = """
-local til = now() + tonumber(ARGV[1])
+_MARK_DISCONNECTED = """
+local leaves_at = now() + tonumber(ARGV[1])
 for i = 2, #ARGV do
   local connection, room = split(ARGV[i])
   if redis.call('HEXISTS', P..'places:'..room, connection) == 1 then
-    redis.call('ZADD', P..'lost', til, ARGV[i])
+    redis.call('ZADD', P..'lost', leaves_at, ARGV[i])
   end
 end
 """
-_UPDATE = """
+_SET_STATE = """
 local room = ARGV[1]
 local place = redis.call('HGET', P..'places:'..room, ARGV[2])
 if not place then return false end
@@ -103,22 +118,22 @@ if value.state == ARGV[3] then return false end
 value.state = ARGV[3]
 local text = cjson.encode(value)
 redis.call('HSET', P..'members:'..room, member, text)
-return move(room, 'updated', text)
+return change(room, 'updated', text)
 """
-_ROSTER = """
+_LIST_MEMBERS = """
 return {redis.call('HGET', P..'room:'..ARGV[1], 'version'),
   redis.call('HVALS', P..'members:'..ARGV[1])}
 """
-_INFO = "return info(ARGV[1])"
-_SWEEP = """
-local moves, t = {}, now()
+_GET_ROOM = "return info(ARGV[1])"
+_EXPIRE = """
+local departures, t = {}, now()
 redis.call('ZREMRANGEBYSCORE', P..'servers', '-inf', t)
 for _, server in ipairs(redis.call('SMEMBERS', P..'holders')) do
   if not redis.call('ZSCORE', P..'servers', server) then
     for _, item in ipairs(redis.call('SMEMBERS', P..'of:'..server)) do
       local connection, room = split(item)
-      local gone = depart(room, connection)
-      if gone then table.insert(moves, gone) end
+      local departure = depart(room, connection)
+      if departure then table.insert(departures, departure) end
     end
     redis.call('DEL', P..'of:'..server)
     redis.call('SREM', P..'holders', server)
@@ -126,32 +141,32 @@ for _, server in ipairs(redis.call('SMEMBERS', P..'holders')) do
 end
 for _, item in ipairs(redis.call('ZRANGEBYSCORE', P..'lost', '-inf', t)) do
   local connection, room = split(item)
-  local gone = depart(room, connection)
-  if gone then table.insert(moves, gone) end
+  local departure = depart(room, connection)
+  if departure then table.insert(departures, departure) end
   redis.call('ZREM', P..'lost', item)
 end
-return moves
+return departures
 """
-_LISTING = """
-local found = {}
+_LIST_ROOMS = """
+local rooms = {}
 for _, room in ipairs(redis.call('SMEMBERS', P..'rooms:'..ARGV[1])) do
   local members = redis.call('HVALS', P..'members:'..room)
-  table.insert(found, {redis.call('HGET', P..'room:'..room, 'name'), info(room), members})
+  table.insert(rooms, {redis.call('HGET', P..'room:'..room, 'name'), info(room), members})
 end
-return found
+return rooms
 """
 
 SCRIPTS = {
-    name: _LIBRARY + text
-    for name, text in {
-        "renew": _RENEW,
+    name: _LIBRARY + lua
+    for name, lua in {
+        "renew_lease": _RENEW_LEASE,
         "enter": _ENTER,
         "leave": _LEAVE,
-        "linger": _LINGER,
-        "update": _UPDATE,
-        "roster": _ROSTER,
-        "info": _INFO,
-        "sweep": _SWEEP,
-        "listing": _LISTING,
+        "mark_disconnected": _MARK_DISCONNECTED,
+        "set_state": _SET_STATE,
+        "list_members": _LIST_MEMBERS,
+        "get_room": _GET_ROOM,
+        "expire": _EXPIRE,
+        "list_rooms": _LIST_ROOMS,
     }.items()
 }

@@ -37,7 +37,7 @@ from ..events import (
     PresenceChange,
     encode,
 )
-from ..utils.tasks import spawn_task
+from ..utils.concurrency import spawn_task
 from .layer import (
     CONTROL_GROUP,
     MESSAGE_TYPE,

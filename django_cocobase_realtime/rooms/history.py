@@ -13,11 +13,12 @@ import msgspec
 from django.db import OperationalError
 
 from ..events import Broadcast, decode, encode
-from ..log.cursor import InvalidCursor, Position
-from ..log.cursor import decode as decode_cursor
+from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
+from ..log.reader import StreamRange
+from ..log.recovery import Resync, recover
 from ..models import RoomMessage, RoomStream
-from ..presence.base import RoomKey
+from ..presence.base import RoomKey, chunks_by_project
 from ..utils.transactions import database_for, write_transaction
 
 MAX_ATTEMPTS = 50
@@ -105,17 +106,11 @@ def read_history(key: RoomKey, last: int, since: str | None, kept: int) -> Histo
 
 
 def _resume(key: RoomKey, since: str, head: Position, kept: int) -> tuple[int, str | None]:
+    available = StreamRange(head.epoch, head.seq, max(head.seq - kept, 0))
     try:
-        after = decode_cursor(_stream(key), since)
-    except InvalidCursor:
-        return 0, "invalid_cursor"
-    if after.epoch != head.epoch:
-        return 0, "epoch_changed"
-    if after.seq > head.seq:
-        return 0, "ahead_of_head"
-    if after.seq < head.seq - kept:
-        return 0, "retention"
-    return after.seq, None
+        return recover(_stream(key), since, available).seq, None
+    except Resync as resync:
+        return 0, resync.reason
 
 
 def _read(using: str, stream: RoomStream, after: int, upto: int) -> tuple[list[Broadcast], bool]:
@@ -156,14 +151,10 @@ def read_after(key: RoomKey, after: int) -> list[Broadcast]:
 
 def heads(keys: Iterable[RoomKey]) -> dict[RoomKey, Position]:
     """The last number given in each room."""
-    projects: dict[str, list[str]] = {}
-    for project, name in keys:
-        projects.setdefault(project, []).append(name)
     streams = RoomStream.objects.using(database_for(RoomStream))
     found: dict[RoomKey, Position] = {}
-    for project, names in projects.items():
-        for start in range(0, len(names), CHUNK_SIZE):
-            part = streams.filter(project=project, name__in=names[start : start + CHUNK_SIZE])
-            for name, epoch, head in part.values_list("name", "epoch", "head"):
-                found[project, name] = Position(epoch, head)
+    for project, names in chunks_by_project(keys, CHUNK_SIZE):
+        part = streams.filter(project=project, name__in=names)
+        for name, epoch, head in part.values_list("name", "epoch", "head"):
+            found[project, name] = Position(epoch, head)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..declarations.room import room_registry
+from ..declarations.registry import room_registry
 from ..identity import Identity
 from ..presence.base import RoomListing, get_backend
 from ..pubsub.broker import broker

@@ -10,8 +10,7 @@ from ..events import Broadcast
 from ..models import RoomStream
 from ..presence.base import get_backend
 from ..pubsub.broker import broker
-from ..utils.concurrency import run_in_threadpool
-from ..utils.tasks import run_shielded
+from ..utils.concurrency import run_in_threadpool, run_shielded
 from ..utils.transactions import database_for, write_transaction
 from . import history
 

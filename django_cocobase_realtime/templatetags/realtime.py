@@ -1,4 +1,4 @@
-"""``{% load realtime %}{% realtime %}``: the JavaScript client on a page that Django renders."""
+"""``{% load realtime %}{% realtime %}``: loads the JavaScript client in a template."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ def realtime(
     token: str | None = None,
     nonce: str | None = None,
 ) -> SafeString:
-    """One ``<script type="module">``, whose attributes say where to connect. No inline script.
+    """Return a ``<script type="module">`` whose attributes have the URL and the token.
 
-    ``url`` is the prefix given to ``realtime_application``, below the site's script prefix; or an
-    absolute path or URL. Without a ``token`` the visitor's session counts. ``nonce`` is by default
-    that of Django's own CSP (``csp_nonce`` in the context), or django-csp's of the request.
+    It has no inline script. ``url`` is the prefix given to ``realtime_application``, relative to
+    the site's script prefix, or an absolute path or URL. Without a ``token``, the session of the
+    visitor is used. ``nonce`` defaults to that of Django's CSP (``csp_nonce`` in the context), or
+    of django-csp (on the request).
     """
     if "://" not in url and not url.startswith("/"):
         url = get_script_prefix() + url
     attributes = {"src": static(SCRIPT), "data-realtime-url": url}
     if token:
         attributes["data-realtime-token"] = token
-    found: Any = nonce
-    if found is None:
-        found = context.get("csp_nonce")
-    if found is None:
-        found = getattr(context.get("request"), "csp_nonce", None)
-    # a lazy nonce is false until it is asked for its text
-    if found is not None and str(found):
-        attributes["nonce"] = str(found)
+    nonce_value: Any = nonce
+    if nonce_value is None:
+        nonce_value = context.get("csp_nonce")
+    if nonce_value is None:
+        nonce_value = getattr(context.get("request"), "csp_nonce", None)
+    # a lazy nonce is false until it is converted to a string
+    if nonce_value is not None and str(nonce_value):
+        attributes["nonce"] = str(nonce_value)
     pairs = format_html_join("", ' {}="{}"', attributes.items())
     return format_html('<script type="module"{}></script>', pairs)

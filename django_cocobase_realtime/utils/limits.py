@@ -1,6 +1,6 @@
-"""Counters that keep one client from taking what belongs to all: rates and caps.
+"""Rate limits and connection counters, so that one client cannot use up what all need.
 
-Everything is in this process: caps on connections are per process.
+All of them are per process.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ from ..conf import Rate
 
 
 class TokenBucket:
-    """``rate`` (tokens a second, burst): each ``take`` costs one token. Not thread-safe."""
+    """A rate limit: (tokens per second, burst). Each request takes one token.
 
-    __slots__ = ("_at", "_burst", "_per_second", "_tokens")
+    Times are seconds of a monotonic clock. Not thread-safe.
+    """
+
+    __slots__ = ("_burst", "_per_second", "_tokens", "_updated_at")
 
     def __init__(self, rate: Rate, now: float | None = None) -> None:
         self._per_second, self._burst = rate
         self._tokens = float(self._burst)
-        self._at = time.monotonic() if now is None else now
+        self._updated_at = time.monotonic() if now is None else now
 
     def acquire(self, now: float) -> int:
-        """0 where a token was there, else milliseconds until one will be."""
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
-        self._at = now
+        """Take a token and return 0, or return the milliseconds until there will be one."""
+        new_tokens = (now - self._updated_at) * self._per_second
+        self._tokens = min(self._burst, self._tokens + new_tokens)
+        self._updated_at = now
         if self._tokens >= 1:
             self._tokens -= 1
             return 0
@@ -33,7 +37,7 @@ class TokenBucket:
 
 
 class PerMinute:
-    """Counts what happened in the last sixty seconds, up to a bound."""
+    """Counts events of the last sixty seconds, up to a bound."""
 
     __slots__ = ("_bound", "_times")
 
@@ -42,15 +46,15 @@ class PerMinute:
         self._times: list[float] = []
 
     def exceeded(self, now: float) -> bool:
-        """Count one more; True where that is more than the bound within a minute."""
-        # of a bounded number at most: more than that is told apart by nothing
+        """Count an event. Return whether there were more than the bound in the last minute."""
+        # keep no more times than are needed to exceed the bound
         recent = [time for time in self._times if now - time < 60]
         self._times = [*recent[-self._bound :], now] if self._bound else [now]
         return len(self._times) > self._bound
 
 
 class CounterKey(IntEnum):
-    """What is counted for each of its keys."""
+    """What a counter of connections belongs to."""
 
     ADDRESS = 1
     UNAUTHENTICATED = 2
@@ -58,25 +62,25 @@ class CounterKey(IntEnum):
 
 
 class ConnectionCounters:
-    """Live connections of this process: all, by address, by user, and those not yet known."""
+    """Counts the live connections of this process, in total and by `CounterKey`."""
 
     def __init__(self) -> None:
         self.total = 0
         self._counts: dict[tuple[CounterKey, Hashable], int] = {}
 
-    def count(self, cap: CounterKey, key: Hashable) -> int:
-        """How many there are."""
-        return self._counts.get((cap, key), 0)
+    def count(self, counter: CounterKey, key: Hashable) -> int:
+        """Return the number of connections of an address, for example."""
+        return self._counts.get((counter, key), 0)
 
-    def increment(self, cap: CounterKey, key: Hashable) -> None:
-        """One more."""
-        self._counts[cap, key] = self._counts.get((cap, key), 0) + 1
+    def increment(self, counter: CounterKey, key: Hashable) -> None:
+        """Count a connection."""
+        self._counts[counter, key] = self._counts.get((counter, key), 0) + 1
 
-    def decrement(self, cap: CounterKey, key: Hashable) -> None:
-        """One less; names nobody holds are forgotten."""
-        left = self._counts.pop((cap, key), 0) - 1
-        if left > 0:
-            self._counts[cap, key] = left
+    def decrement(self, counter: CounterKey, key: Hashable) -> None:
+        """Stop counting a connection. A key without connections takes no memory."""
+        count = self._counts.pop((counter, key), 0) - 1
+        if count > 0:
+            self._counts[counter, key] = count
 
 
 connection_counters = ConnectionCounters()

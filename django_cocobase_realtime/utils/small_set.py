@@ -1,7 +1,8 @@
-"""Sets that mostly have one item: it stands for itself, and only several make a dictionary.
+"""Sets that take little memory while they have one item.
 
-A dictionary of one takes over two hundred bytes; there are several such sets a subscription.
-None is the empty set. Items are hashable, so that none is a dictionary itself. Order is kept.
+A set with one item is the item itself, and one with several is a dictionary, which alone takes
+over two hundred bytes; each subscription is in several such sets. None is the empty set. Items
+must be hashable, so that no item is a dictionary. Items keep their order.
 """
 
 from __future__ import annotations
@@ -14,47 +15,47 @@ T = TypeVar("T", bound=Hashable)
 SmallSet: TypeAlias = T | dict[T, None] | None
 
 
-def added(held: SmallSet[T], item: T) -> SmallSet[T]:
-    """The set with this item as well; what was ``held`` is used up."""
-    if held is None:
+def added(small_set: SmallSet[T], item: T) -> SmallSet[T]:
+    """Return the set with another item. The given set must not be used any more."""
+    if small_set is None:
         return item
-    if isinstance(held, dict):
-        held[item] = None
-        return held
-    return held if held == item else {held: None, item: None}
+    if isinstance(small_set, dict):
+        small_set[item] = None
+        return small_set
+    return small_set if small_set == item else {small_set: None, item: None}
 
 
-def removed(held: SmallSet[T], item: T) -> SmallSet[T]:
-    """The set without this item, which need not be in it; what was ``held`` is used up."""
-    if isinstance(held, dict):
-        held.pop(item, None)
-        return next(iter(held)) if len(held) == 1 else held
-    return None if held == item else held
+def removed(small_set: SmallSet[T], item: T) -> SmallSet[T]:
+    """Return the set without an item, if it has it. The given set must not be used any more."""
+    if isinstance(small_set, dict):
+        small_set.pop(item, None)
+        return next(iter(small_set)) if len(small_set) == 1 else small_set
+    return None if small_set == item else small_set
 
 
 def add_to(sets: MutableMapping[K, SmallSet[T]], key: K, item: T) -> None:
-    """Put an item into the set under this key."""
+    """Add an item to the set of a key."""
     sets[key] = added(sets.get(key), item)
 
 
 def remove_from(sets: MutableMapping[K, SmallSet[T]], key: K, item: T) -> None:
-    """Take an item out of the set under this key; a set that is empty then goes with its key."""
-    left = removed(sets[key], item)
-    if left is None:
+    """Remove an item from the set of a key, and the key if its set is empty then."""
+    remaining = removed(sets[key], item)
+    if remaining is None:
         del sets[key]
     else:
-        sets[key] = left
+        sets[key] = remaining
 
 
-def items(held: SmallSet[T]) -> Iterable[T]:
-    """Its items."""
-    if isinstance(held, dict):
-        return held
-    return () if held is None else (held,)
+def items(small_set: SmallSet[T]) -> Iterable[T]:
+    """Return the items of a set."""
+    if isinstance(small_set, dict):
+        return small_set
+    return () if small_set is None else (small_set,)
 
 
-def length(held: SmallSet[T]) -> int:
-    """How many there are."""
-    if isinstance(held, dict):
-        return len(held)
-    return 0 if held is None else 1
+def length(small_set: SmallSet[T]) -> int:
+    """Return the number of items of a set."""
+    if isinstance(small_set, dict):
+        return len(small_set)
+    return 0 if small_set is None else 1

@@ -1,4 +1,4 @@
-"""Transactions as this app needs them, on each database."""
+"""Helpers for database transactions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from django.db import connections, models, router, transaction
 
 
 def database_for(model: type[models.Model], instance: models.Model | None = None) -> str:
-    """The alias that rows of a model are written to, as the project's routers decide."""
+    """Return the alias of the database that a model is written to, as the routers decide."""
     return router.db_for_write(model, instance=instance) if instance else router.db_for_write(model)
 
 
 @contextmanager
 def write_transaction(using: str, model: type[models.Model] | None = None) -> Iterator[None]:
-    """An atomic block that, on SQLite, takes the write lock first.
+    """Open an atomic block that, on SQLite, takes the write lock first.
 
-    Reading first and writing then makes concurrent writers fail at once with "database is
-    locked", whatever the busy timeout. Inside a project's own transaction the lock is taken by
-    way of ``model``'s table, if one is given.
+    On SQLite a transaction that reads first and writes later fails at once with "database is
+    locked" if another one has written in between, whatever the busy timeout is. Inside a
+    transaction of the project, the lock is taken through the table of ``model``, if given.
     """
     connection: Any = connections[using]
     if connection.vendor != "sqlite" or connection.in_atomic_block:
@@ -37,12 +37,13 @@ def write_transaction(using: str, model: type[models.Model] | None = None) -> It
         atomic.__enter__()
     finally:
         connection.transaction_mode = mode
-    with _entered(atomic):
+    with _exiting(atomic):
         yield
 
 
 @contextmanager
-def _entered(atomic: Any) -> Iterator[None]:
+def _exiting(atomic: Any) -> Iterator[None]:
+    """Exit an atomic block that was entered already."""
     try:
         yield
     except BaseException as error:
@@ -52,14 +53,14 @@ def _entered(atomic: Any) -> Iterator[None]:
 
 
 def acquire_write_lock(using: str, model: type[models.Model]) -> None:
-    """On SQLite, make a transaction that was begun for reading a writing one, by a no-op write.
+    """On SQLite, take the write lock inside an open transaction, by an update of no rows.
 
-    Once a transaction: the lock is held to its end.
+    Done once per transaction, since the lock is held until its end.
     """
     connection: Any = connections[using]
     if connection.vendor == "sqlite" and connection.in_atomic_block:
-        taken: CommitHook | None = getattr(connection, "_realtime_lock", None)
-        if taken is not None and taken.is_pending(connection):
+        lock_hook: CommitHook | None = getattr(connection, "_realtime_lock", None)
+        if lock_hook is not None and lock_hook.is_pending(connection):
             return
         names = (model._meta.db_table, str(model._meta.pk.column))
         table, column = (connection.ops.quote_name(name) for name in names)
@@ -70,32 +71,33 @@ def acquire_write_lock(using: str, model: type[models.Model]) -> None:
 
 
 class CommitHook:
-    """A hook of one transaction that can be found again, or found gone with its savepoint.
+    """A commit hook that knows whether it is still registered.
 
-    Django drops a hook with the savepoint in which it was registered; what must happen once a
-    transaction is registered again when a later change finds its hook gone.
+    Django drops the hooks that were registered in a savepoint when the savepoint is rolled back.
+    Something that must happen once per transaction is registered again in that case.
     """
 
-    __slots__ = ("_call", "_place")
+    __slots__ = ("_call", "_index")
 
     def __init__(self, call: Callable[[], object] | None = None) -> None:
         self._call = call
-        self._place = -1
+        # place in the connection's list of hooks when it was registered
+        self._index = -1
 
     def __call__(self) -> None:
-        """What Django calls on commit."""
+        """Run the hook; called by Django on commit."""
         if self._call is not None:
             self._call()
 
     def register(self, connection: Any) -> None:
-        """Run on commit; at once in autocommit."""
-        self._place = len(connection.run_on_commit)
+        """Have Django run the hook on commit, or at once in autocommit."""
+        self._index = len(connection.run_on_commit)
         connection.on_commit(self, robust=True)
 
     def is_pending(self, connection: Any) -> bool:
-        """Whether it will still run at this connection's next commit."""
+        """Return whether the hook will run at the connection's next commit."""
         hooks = connection.run_on_commit
-        place = self._place
-        if 0 <= place < len(hooks) and hooks[place][1] is self:
+        index = self._index
+        if 0 <= index < len(hooks) and hooks[index][1] is self:
             return True
         return any(hook is self for _, hook, _ in hooks)

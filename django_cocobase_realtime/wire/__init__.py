@@ -1,1 +1,1 @@
-"""What travels over the socket: codes, typed inbound frames, dialects. Pure: no Django, no I/O."""
+"""Frames of the WebSocket as values and as JSON, and the codes in them. No Django, no I/O."""

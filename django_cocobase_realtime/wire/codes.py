@@ -1,4 +1,4 @@
-"""The one registry of error codes and close codes. Every other module takes them from here."""
+"""The registry of all error codes and close codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum, IntEnum, StrEnum
 
 
 class ErrorCode(StrEnum):
-    """``code`` of an ``error`` frame. An error never closes the socket by itself."""
+    """``code`` of an ``error`` frame. An error does not close the socket."""
 
     BAD_REQUEST = "bad_request"
     UNKNOWN_TYPE = "unknown_type"
@@ -24,7 +24,7 @@ class ErrorCode(StrEnum):
 
 
 class Retry(Enum):
-    """What a client should do after a close."""
+    """When a client should reconnect after a close: not at all, with backoff, or at once."""
 
     STOP = "stop"
     BACKOFF = "backoff"
@@ -32,9 +32,9 @@ class Retry(Enum):
 
 
 class CloseCode(IntEnum):
-    """WebSocket close codes of ours, all in the private range 4000-4999 (RFC 6455, 7.4.2).
+    """WebSocket close codes, all in the private range 4000-4999 (RFC 6455, section 7.4.2).
 
-    41xx: reconnect with backoff; 42xx: reconnect at once; 45xx: terminal.
+    After 41xx the client should reconnect with backoff, after 42xx at once, after 45xx never.
     """
 
     INTERNAL_ERROR = 4100
@@ -56,12 +56,12 @@ class CloseCode(IntEnum):
 
     @property
     def reason(self) -> str:
-        """The sentence that the ``closing`` frame carries."""
+        """The sentence in the ``closing`` frame."""
         return _REASONS[self]
 
     @property
     def retry(self) -> Retry:
-        """What the client should do next, by the code's hundred."""
+        """When the client should reconnect."""
         if self < 4200:
             return Retry.BACKOFF
         return Retry.AT_ONCE if self < 4300 else Retry.STOP
@@ -73,13 +73,13 @@ _REASONS = {
     CloseCode.TOKEN_EXPIRED: "The token expired and was not refreshed; reconnect with a new one.",
     CloseCode.SLOW_CONSUMER: "The connection does not read fast enough; reconnect and resume.",
     CloseCode.POSITION_LOST: "The position in the stream was lost; reconnect and resume.",
-    CloseCode.HEARTBEAT_MISSED: "Nothing was heard in time; reconnect and resume.",
+    CloseCode.HEARTBEAT_MISSED: "No message arrived in time; reconnect and resume.",
     CloseCode.RATE_LIMITED: "Too many requests; reconnect after retry_after_ms.",
-    CloseCode.OVERLOADED: "The server takes no more connections; retry after retry_after_ms.",
+    CloseCode.OVERLOADED: "The server accepts no more connections; retry after retry_after_ms.",
     CloseCode.DRAINING: "The server is going down; reconnect at a random time in retry_after_ms.",
-    CloseCode.PERMISSIONS_CHANGED: "Permissions changed; reconnect now and fetch afresh.",
-    CloseCode.BAD_CREDENTIAL: "The credential is wrong or was revoked, or nobody is logged in.",
-    CloseCode.AUTH_TIMEOUT: "No auth message came in time.",
+    CloseCode.PERMISSIONS_CHANGED: "Permissions changed; reconnect now and fetch again.",
+    CloseCode.BAD_CREDENTIAL: "The credential is wrong or was revoked, or no user is logged in.",
+    CloseCode.AUTH_TIMEOUT: "No auth message arrived in time.",
     CloseCode.AUTH_REQUIRED: "The first message must be auth.",
     CloseCode.TOO_MANY_BAD_REQUESTS: "Too many malformed requests.",
     CloseCode.CONNECTION_LIMIT: "This identity has too many connections.",

@@ -1,7 +1,7 @@
-"""Inbound frames of the native dialect as typed values.
+"""Commands: the frames that clients of the native dialect send, as typed values.
 
-``decode`` is the only way in: text → bounded JSON (``scan``) → one of the classes below. Unknown
-keys are ignored, so that newer clients can talk to older servers.
+`decode` parses the text as bounded JSON (see ``json``) and converts it to one of the classes
+below. Unknown keys are ignored, so that newer clients work with older servers.
 """
 
 from __future__ import annotations
@@ -19,29 +19,34 @@ EventName = Literal["created", "updated", "deleted"]
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type"):
-    """What every request may carry: ``id``, echoed by its reply."""
+    """The base of all commands."""
 
+    # repeated in the reply
     id: Id = None
 
 
 class Auth(Message, frozen=True, tag="auth"):
-    """The first message. ``token`` is left out where the Django session identifies the user."""
+    """Authenticate; the first message of a connection."""
 
+    # None if the Django session identifies the user
     token: str | None = None
+    # whether the client accepts several events in one frame
     batch: bool = False
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """Which of the current documents are wanted: ``limit`` of them, in ``order``."""
+    """The current documents that a subscriber wants first."""
 
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    # name of a field, with "-" in front for descending order
     order: str | None = None
 
 
 class Subscribe(Message, frozen=True, tag="subscribe", kw_only=True, omit_defaults=True):
-    """Watch a collection. ``subscription`` names it, by default as the collection."""
+    """Watch a collection."""
 
     collection: Name
+    # name of the subscription; by default that of the collection
     subscription: Name | None = None
     filters: dict[str, Any] | None = None
     document: str | int | None = None
@@ -62,14 +67,15 @@ class Unsubscribe(Message, frozen=True, tag="unsubscribe"):
 
 
 class Join(Message, frozen=True, tag="join", kw_only=True):
-    """Enter a room; ``presence`` False enters it unlisted. ``history`` and ``since`` ask for what
-    was said before, the last so many broadcasts or all after a cursor.
-    """
+    """Join a room."""
 
     room: Name
+    # whether the other members see the client
     presence: bool = True
     state: dict[str, Any] | None = None
+    # number of earlier broadcasts to receive
     history: Annotated[int, msgspec.Meta(ge=0)] = 0
+    # cursor after which to receive all earlier broadcasts
     since: str | None = None
 
 
@@ -80,31 +86,31 @@ class Leave(Message, frozen=True, tag="leave", kw_only=True):
 
 
 class State(Message, frozen=True, tag="state", kw_only=True):
-    """Tell the others in a room how I am: typing, away, where my cursor is."""
+    """Set the state that the other members of a room see: typing, away, a position."""
 
     room: Name
     state: dict[str, Any]
 
 
 class Broadcast(Message, frozen=True, tag="broadcast", kw_only=True):
-    """Send any JSON to everyone in a room that the sender has joined.
-
-    ``ephemeral``: not worth keeping. ``idempotency_key``: seen twice, sent once.
-    """
+    """Send any JSON to all members of a room that the sender has joined."""
 
     room: Name
     message: Any
+    # whether the sending connection receives it, too
     echo: bool = True
+    # whether the room's history leaves it out
     ephemeral: bool = False
+    # of several broadcasts with the same key, only the first is sent
     idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
 
 
 class Ping(Message, frozen=True, tag="ping"):
-    """Answered with ``pong``, before ``auth`` too."""
+    """Ask for a ``pong``. Allowed before ``auth``, too."""
 
 
 class Ack(Message, frozen=True, tag="ack", kw_only=True):
-    """The client has taken every event up to this cursor. Not answered."""
+    """Acknowledge all events up to a cursor. Has no reply."""
 
     cursor: str
 
@@ -124,17 +130,19 @@ COMMAND_TYPES = {
 
 
 class InvalidCommand(ValueError):
-    """A frame that is no command. ``code`` is bad_request or unknown_type, ``id`` its request."""
+    """The frame is not a command."""
 
     def __init__(self, code: ErrorCode, message: str, id: str | int | None = None) -> None:
         super().__init__(message)
+        # bad_request or unknown_type
         self.code = code
+        # id of the request, if it has a valid one
         self.id = id
 
 
 def decode(text: str) -> Command:
-    """One text frame to a command. Raises `InvalidMessage`; the raw text ``ping`` is a ping."""
-    if text == "ping":
+    """Return the command in a text frame. Raises `InvalidCommand`."""
+    if text == "ping":  # also allowed as plain text
         return Ping()
     try:
         frame = parse_object(text)
@@ -160,17 +168,20 @@ def decode(text: str) -> Command:
 
 
 def validation_message(error: str) -> str:
-    """Msgspec's "Expected `str`, got `int` - at `$.room`" in the words of the wire."""
-    reason, _, place = error.partition(" - at `$")
-    place = place.rstrip("`").lstrip(".")
-    for python, wire in _WORDS:
-        reason = reason.replace(python, wire)
-    if reason.startswith("Invalid enum value"):  # there is one enum on the wire
+    """Reword a message of msgspec for clients, who do not know Python's types.
+
+    "Expected `str`, got `int` - at `$.room`" becomes "room: Expected string, got integer."
+    """
+    reason, _, path = error.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    for python_term, wire_term in _TERMS:
+        reason = reason.replace(python_term, wire_term)
+    if reason.startswith("Invalid enum value"):  # there is only one enum
         reason += f"; there are {', '.join(get_args(EventName))}"
-    return f"{place}: {reason}." if place else f"{reason}."
+    return f"{path}: {reason}." if path else f"{reason}."
 
 
-_WORDS = (
+_TERMS = (
     ("`str`", "string"),
     ("`int`", "integer"),
     ("`bool`", "boolean"),

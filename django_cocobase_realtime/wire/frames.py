@@ -1,6 +1,6 @@
-"""Outbound frames of the native dialect: plain functions from values to dictionaries.
+"""Frames that the server sends in the native dialect, made from plain values.
 
-Source: the public realtime page; its event examples are reproduced field for field.
+Source: the examples of the public realtime page, which events match field for field.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode(frame: Mapping[str, Any]) -> str:
-    """Frame to the text that goes on the wire."""
+    """Return a frame as text."""
     return _encoder.encode(frame).decode()
 
 
 def join_events(events: Sequence[str]) -> str:
-    """Several event frames, encoded already, as one frame: for clients that take batches."""
+    """Return one frame with several encoded events, for clients that accept batches."""
     return '{"type":"events","events":[' + ",".join(events) + "]}"
 
 
 def reply(type: str, id: str | int | None, **fields: Any) -> Frame:
-    """A reply to a request, with the request's ``id`` where it had one."""
+    """Return a reply to a request, with the request's ``id`` if it had one."""
     frame = {"type": type, **fields}
     if id is not None:
         frame["id"] = id
@@ -40,7 +40,7 @@ def reply(type: str, id: str | int | None, **fields: Any) -> Frame:
 def error(
     code: ErrorCode, message: str, id: str | int | None = None, retry_after_ms: int | None = None
 ) -> Frame:
-    """An error frame: ``message`` is one sentence that says what to do."""
+    """Return an error. ``message`` is a sentence for the developer of the client."""
     frame = reply("error", id, code=code.value, message=message)
     if retry_after_ms is not None:
         frame["retry_after_ms"] = retry_after_ms
@@ -48,7 +48,7 @@ def error(
 
 
 def closing(code: CloseCode, retry_after_ms: int | None = None) -> Frame:
-    """The last frame before the server closes (some servers drop the close reason)."""
+    """Return the last frame before a close, since some servers do not send the close reason."""
     return {
         "type": "closing",
         "code": int(code),
@@ -66,7 +66,10 @@ def authenticated(
     expires_at: datetime | None,
     heartbeat: int,
 ) -> Frame:
-    """The answer to ``auth``; ``user`` is None for a bare key, ``heartbeat`` in seconds."""
+    """Return the reply to ``auth``.
+
+    ``user`` is None for a key without a user. ``heartbeat`` is in seconds.
+    """
     return reply(
         "authenticated",
         id,
@@ -91,9 +94,10 @@ def change(
     cursor: str | None = None,
     replayed: bool = False,
 ) -> Frame:
-    """A change of one document: ``created``, ``updated``, ``deleted``, ``entered`` or ``left``.
+    """Return a change of a document.
 
-    ``cursor`` is None where no log keeps it; ``replayed`` marks what happened before.
+    ``event`` is ``created``, ``updated``, ``deleted``, ``entered`` or ``left``. ``cursor`` is
+    None if the change is not logged. ``replayed`` marks changes from before the subscription.
     """
     frame: Frame = {
         "type": "event",
@@ -112,14 +116,14 @@ def change(
 
 
 def cursor(subscription: str, cursor: str) -> Frame:
-    """How far a subscription is complete, where no event of its own tells."""
+    """Return the position up to which a subscription has received all of its events."""
     return {"type": "cursor", "subscription": subscription, "cursor": cursor}
 
 
 def snapshot(
     subscription: str, documents: Sequence[Mapping[str, Any]], cursor: str | None, *, more: bool
 ) -> Frame:
-    """A page of what matches now; the last one has ``more`` False."""
+    """Return a page of the documents that match now. The last one has ``more`` False."""
     return {
         "type": "snapshot",
         "subscription": subscription,
@@ -138,9 +142,10 @@ def broadcast(
     cursor: str | None = None,
     replayed: bool = False,
 ) -> Frame:
-    """A message that somebody (or the server: ``sender`` None) sent to a room.
+    """Return a message to a room. ``sender`` is None for the server.
 
-    ``cursor`` is its place among what the room keeps; ``replayed`` marks what was said before.
+    ``cursor`` is its place in the history of the room, if the room keeps it. ``replayed`` marks
+    messages from before the client joined.
     """
     frame: Frame = {
         "type": "event",
@@ -158,12 +163,12 @@ def broadcast(
 
 
 def direct(*, message: Any, at: str) -> Frame:
-    """A message from the server to all connections of a user."""
+    """Return a message from the server to all connections of a user."""
     return {"type": "event", "event": "direct", "message": message, "sender": None, "at": at}
 
 
 def member(member: Member) -> Frame:
-    """Somebody in a room. ``verified`` False: the name is one that a client claimed."""
+    """Return a member of a room. ``verified`` is False for a name that a client claims."""
     frame: Frame = {"id": member.id, "name": member.name, "state": member.state}
     if member.claimed is not None:
         frame["verified"] = False
@@ -171,7 +176,7 @@ def member(member: Member) -> Frame:
 
 
 def presence(*, room: str, event: str, member: Mapping[str, Any], participants: int) -> Frame:
-    """Somebody ``joined`` or ``left`` a room, or ``updated`` his state."""
+    """Return a change of a room's members: one ``joined``, ``left``, or was ``updated``."""
     return {
         "type": "presence",
         "room": room,

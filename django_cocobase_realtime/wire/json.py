@@ -1,7 +1,7 @@
-"""From bytes a stranger sent to a JSON object that is safe to look at.
+"""Parsing of untrusted text to a JSON object within bounds.
 
-msgspec's own decoder accepts duplicate keys, NUL and integers beyond 2^53 and recurses on deep
-nesting, so the frame is parsed here, bounded, before it is typed (see ``messages``).
+msgspec's own decoder accepts duplicate keys, NUL and integers beyond 2^53, and recurses into deep
+nesting. Therefore frames are parsed here before they are converted to typed values.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import json
 import math
 from typing import Any, NoReturn
 
-MAX_DEPTH = 16
-MAX_KEYS = 512
+MAX_DEPTH = 16  # levels of a frame
+MAX_KEYS = 512  # keys of all objects of a frame
 MAX_INT = 2**53
+MAX_INT_LENGTH = 17  # characters of an integer within the bounds, with its sign
 
 
 class InvalidJson(ValueError):
-    """The frame is not one JSON object within bounds. The message says what to mend."""
+    """The text is not a JSON object within the bounds. The message says what to change."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -24,8 +25,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _integer(text: str) -> int:
-    # len first: converting a million digits is quadratic
-    if len(text) > 17 or not -MAX_INT <= (value := int(text)) <= MAX_INT:
+    # the length first, since the conversion of many digits takes quadratic time
+    if len(text) > MAX_INT_LENGTH or not -MAX_INT <= (value := int(text)) <= MAX_INT:
         raise InvalidJson("Integers beyond 2^53 lose digits in JSON; send them as strings.")
     return value
 
@@ -38,26 +39,26 @@ def _float(text: str) -> float:
 
 
 class _KeyCounter:
-    """Counts keys over the whole frame and refuses duplicates."""
+    """Makes the objects of a frame, counts their keys, and refuses duplicate ones."""
 
-    __slots__ = ("most", "seen")
+    __slots__ = ("_count", "_limit")
 
-    def __init__(self, most: int) -> None:
-        self.seen = 0
-        self.most = most
+    def __init__(self, limit: int) -> None:
+        self._count = 0
+        self._limit = limit
 
     def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        self.seen += len(pairs)
-        if self.seen > self.most:
-            raise InvalidJson(f"A frame may have {self.most} keys at most.")
-        found = dict(pairs)
-        if len(found) != len(pairs):
+        self._count += len(pairs)
+        if self._count > self._limit:
+            raise InvalidJson(f"A frame may have {self._limit} keys at most.")
+        result = dict(pairs)
+        if len(result) != len(pairs):
             raise InvalidJson("An object names the same key twice.")
-        return found
+        return result
 
 
 def is_valid_text(text: str) -> bool:
-    """Whether a text has neither NUL, which PostgreSQL refuses, nor lone surrogates."""
+    """Return whether a text has no NUL, which PostgreSQL refuses, and no lone surrogates."""
     try:
         _check_text(text)
     except InvalidJson:
@@ -75,9 +76,10 @@ def _check_text(text: str) -> None:
 
 
 def _check_tree(root: dict[str, Any]) -> None:
+    """Check the depth and all texts, level by level."""
     level: list[Any] = [root]
     for _depth in range(MAX_DEPTH):
-        below: list[Any] = []
+        next_level: list[Any] = []
         for node in level:
             if isinstance(node, dict):
                 for key in node:
@@ -89,19 +91,19 @@ def _check_tree(root: dict[str, Any]) -> None:
                 if isinstance(child, str):
                     _check_text(child)
                 elif isinstance(child, dict | list):
-                    below.append(child)
-        if not below:
+                    next_level.append(child)
+        if not next_level:
             return
-        level = below
+        level = next_level
     raise InvalidJson(f"A frame may be {MAX_DEPTH} levels deep at most.")
 
 
 def parse_object(text: str, max_keys: int = MAX_KEYS) -> dict[str, Any]:
-    """One text frame to its JSON object.
+    """Return the JSON object in a text.
 
-    Raises `BadFrame` for anything that is not JSON (RFC 8259), not an object, or out of bounds:
-    deeper than 16 levels, more than ``max_keys`` keys, duplicate keys, NUL, lone surrogates, NaN
-    and Infinity, integers beyond 2^53.
+    Raises `InvalidJson` if the text is not JSON (RFC 8259), not an object, nested deeper than 16
+    levels, or has more than ``max_keys`` keys, duplicate keys, NUL, lone surrogates, NaN,
+    Infinity, or integers beyond 2^53.
     """
     try:
         frame = json.loads(

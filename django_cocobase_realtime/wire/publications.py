@@ -1,4 +1,4 @@
-"""What a server posts to ``publish``: one message, or many."""
+"""Publications: the body of a ``POST publish`` request, with one message or several."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .commands import Name, validation_message
 from .json import InvalidJson, parse_object
 
 MAX_MESSAGES = 100  # of one request
-MAX_KEYS = 20_000  # of one request's objects
+MAX_KEYS = 20_000  # keys of all objects of one request
 
 
 class Publication(msgspec.Struct, frozen=True, kw_only=True):
-    """A message to a room; see ``broadcast``."""
+    """A message to a room; see `commands.Broadcast`."""
 
     room: Name
     message: Any
@@ -23,11 +23,14 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InvalidPublication(ValueError):
-    """The body is no publication; the message says what to mend."""
+    """The body is not a publication. The message says what to change."""
 
 
 def decode(body: bytes) -> list[Publication]:
-    """``{"room","message",…}`` or ``{"messages":[…]}``. Raises `InvalidPublication`."""
+    """Return the messages of a body, ``{"room","message",…}`` or ``{"messages":[…]}``.
+
+    Raises `InvalidPublication`.
+    """
     try:
         frame = parse_object(body.decode(), max_keys=MAX_KEYS)
     except UnicodeDecodeError:
@@ -39,9 +42,9 @@ def decode(body: bytes) -> list[Publication]:
             return [msgspec.convert(frame, Publication)]
         if "room" in frame or "message" in frame:
             raise InvalidPublication("Send either one message or messages, not both.")
-        found = msgspec.convert(frame["messages"], list[Publication])
+        publications = msgspec.convert(frame["messages"], list[Publication])
     except msgspec.ValidationError as error:
         raise InvalidPublication(validation_message(str(error))) from None
-    if not 0 < len(found) <= MAX_MESSAGES:
+    if not 0 < len(publications) <= MAX_MESSAGES:
         raise InvalidPublication(f"messages must be a list of 1 to {MAX_MESSAGES}.")
-    return found
+    return publications

@@ -1,7 +1,7 @@
-"""The dialect of the published Cocobase SDKs: their first frame, and all frames that they get.
+"""The dialect of the published Cocobase SDKs: what they send first, and the frames they receive.
 
-There is one socket for each thing: a collection, the project's broadcast, a room. Source: the
-npm, Go, Flutter and Godot SDKs as they are published; frames are plain functions of values.
+An SDK opens one socket for each collection and each room that it uses, and one for broadcasts to
+the project. Source: the npm, Go, Flutter and Godot SDKs as they are published.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from .codes import CloseCode
 from .frames import Frame
 from .json import InvalidJson, parse_object
 
+# dialect by kind of socket
 COLLECTIONS = "sdk.collections"
 BROADCAST = "sdk.broadcast"
 ROOMS = "sdk.rooms"
+# id and name of senders that are not users
 ANONYMOUS = ("anonymous", "Anonymous")
 SERVER = ("server", "Server")
+# event of a frame by the operation of a change
 OPS = {"created": "create", "updated": "update", "deleted": "delete"}
 
 
 class InvalidFrame(ValueError):
-    """The frame is none that this dialect knows; the message says why."""
+    """The frame is not valid in this dialect. The message says why."""
 
 
 def parse(text: str) -> Mapping[str, Any]:
-    """A frame's JSON object. Raises `InvalidFrame`."""
+    """Return the JSON object in a frame. Raises `InvalidFrame`."""
     try:
         return parse_object(text)
     except InvalidJson as error:
@@ -36,7 +39,7 @@ def parse(text: str) -> Mapping[str, Any]:
 
 
 def credential(frame: Mapping[str, Any]) -> str | None:
-    """The credential in the first frame; None where there is none."""
+    """Return the credential in the first frame, or None."""
     for key in ("api_key", "token"):
         value = frame.get(key)
         if isinstance(value, str) and value:
@@ -45,7 +48,10 @@ def credential(frame: Mapping[str, Any]) -> str | None:
 
 
 def text_value(frame: Mapping[str, Any], key: str) -> str | None:
-    """A text that clients also send as a number. Raises `InvalidFrame` for anything else."""
+    """Return a value that clients send as text or as a number, or None.
+
+    Raises `InvalidFrame` for any other type.
+    """
     value = frame.get(key)
     if value is None or isinstance(value, str):
         return value or None
@@ -55,17 +61,17 @@ def text_value(frame: Mapping[str, Any], key: str) -> str | None:
 
 
 def claimed_user(frame: Mapping[str, Any]) -> tuple[str, str]:
-    """Whom the client says it is: a user id and a name. Raises `InvalidFrame`."""
+    """Return the user id and the name that a client claims. Raises `InvalidFrame`."""
     return text_value(frame, "user_id") or ANONYMOUS[0], text_value(
         frame, "user_name"
     ) or ANONYMOUS[1]
 
 
-# answers
+# replies
 
 
 def error(message: str, detail: str | None = None, **more: Any) -> Frame:
-    """An error; ``type`` is there for the sake of those who sort frames by it."""
+    """Return an error. It has a ``type`` because some SDKs dispatch frames by it."""
     frame: Frame = {"type": "error", "error": message, **more}
     if detail is not None:
         frame["error_detail"] = detail
@@ -77,14 +83,14 @@ BAD_KEY = error("Invalid API key", "Project not found")
 
 
 def closing(code: CloseCode) -> Frame:
-    """Why the server closes, where nothing else has said so."""
+    """Return the error that explains a close, if no other frame did."""
     if code is CloseCode.AUTH_TIMEOUT:
         return error("Authentication timeout")
     return error(code.reason)
 
 
 def connected_to_collection(name: str, filters: Mapping[str, Any]) -> Frame:
-    """The collection is watched."""
+    """Return the confirmation that a collection is watched."""
     frame: Frame = {"event": "connected", "collection_id": name}
     if filters:
         frame["filters"] = filters
@@ -92,12 +98,12 @@ def connected_to_collection(name: str, filters: Mapping[str, Any]) -> Frame:
 
 
 def connected_to_project(project: str, user_id: str) -> Frame:
-    """What is broadcast in the project is heard."""
+    """Return the confirmation that broadcasts to the project are received."""
     return {"event": "connected", "project_id": project, "user_id": user_id}
 
 
 def joined(room: str, title: str, participants: int, user_id: str) -> Frame:
-    """The room is joined."""
+    """Return the confirmation that a room was joined."""
     return {
         "event": "joined",
         "room_id": room,
@@ -120,9 +126,11 @@ def change(
     updated_at: str | None = None,
     old: Mapping[str, Any] | None = None,
 ) -> Frame:
-    """A change of one document, twice: ``data`` for most, ``document`` for JavaScript 1.6.
+    """Return a change of a document.
 
-    ``op`` as in the native dialect; ``old``: values that changed, as they were.
+    The document is in the frame twice: as ``data`` for most SDKs, and as ``document`` for
+    version 1.6 of the JavaScript SDK. ``op`` is that of the native dialect. ``old`` has the
+    former values of the changed fields.
     """
     shared = {"id": id, "data": data}
     times = {"collection_id": collection, "created_at": created_at, "updated_at": updated_at}
@@ -138,25 +146,26 @@ def change(
 
 
 def broadcast(event: Broadcast, dialect: str, title: str) -> Frame | None:
-    """What somebody said in a room, or to the project; None for sockets that are neither."""
+    """Return a message to a room or to the project; None if the dialect has no frame for it."""
     id, name = _sender(event)
-    said = {"type": "message", "user_id": id, "user_name": name, "timestamp": event.at}
+    frame = {"type": "message", "user_id": id, "user_name": name, "timestamp": event.at}
     if dialect == ROOMS and not event.is_for_all:
         info = {"id": event.room, "title": title or event.room}
-        return {**said, "content": event.message, "room_info": info}
+        return {**frame, "content": event.message, "room_info": info}
     if dialect == BROADCAST:
-        return {**said, "data": event.message}
+        return {**frame, "data": event.message}
     return None
 
 
 def _sender(event: Broadcast) -> tuple[str, str]:
+    """Return the id and name of the sender."""
     if event.sender is not None:
         return event.sender.id or ANONYMOUS[0], event.sender.name
     return SERVER if event.connection is None else ANONYMOUS
 
 
 def presence(event: PresenceChange, dialect: str, title: str) -> Frame | None:
-    """Somebody came or went; None for sockets and changes that have no word for it."""
+    """Return a change of a room's members; None if the dialect has no frame for it."""
     if dialect != ROOMS or event.event == "updated":
         return None
     return {
@@ -173,5 +182,5 @@ def presence(event: PresenceChange, dialect: str, title: str) -> Frame | None:
 
 
 def displayed_id(member: Member) -> str:
-    """The user id that people see: a user's own, or the one that a client without one claims."""
+    """Return the user id to display: that of the user, or the one that a client claims."""
     return member.id if member.claimed is None else member.claimed

@@ -1,4 +1,4 @@
-"""Each credential: what holds, what does not, and that nobody learns why."""
+"""The authenticators: API keys, JSON Web Tokens and Django sessions, valid and invalid."""
 
 import json
 import threading
@@ -33,18 +33,18 @@ def ada():
     return get_user_model().objects.create_user("ada", password="secret")
 
 
-def claims(subject, **more):
-    return {"sub": str(subject), "exp": datetime.now(UTC) + timedelta(hours=1), **more}
+def claims(subject, **extra):
+    return {"sub": str(subject), "exp": datetime.now(UTC) + timedelta(hours=1), **extra}
 
 
-def use(settings, **options):
+def configure_jwt(settings, **options):
     settings.COCOBASE_REALTIME = {"JWT": {"KEY": KEY, **options}}
 
 
 # API keys
 
 
-def test_a_key_is_shown_once_and_stored_hashed():
+def test_api_key_is_stored_hashed():
     key, plain = ApiKey.objects.create_key("app", project="p", can_publish=True)
     assert plain.startswith(f"crk_{key.prefix}_")
     secret = plain.split("_")[2]
@@ -61,7 +61,7 @@ def test_a_key_is_shown_once_and_stored_hashed():
 
 
 @pytest.mark.parametrize("change", ["project", "user", "can_publish"])
-def test_a_key_that_speaks_for_somebody_else_now_is_no_longer_what_a_connection_has(ada, change):
+def test_api_key_with_changed_project_or_user_revokes_identity(ada, change):
     key, plain = ApiKey.objects.create_key("bot")
     identity = authenticate(plain, {})
     assert find_revoked([identity]) == set()
@@ -71,7 +71,7 @@ def test_a_key_that_speaks_for_somebody_else_now_is_no_longer_what_a_connection_
     assert find_revoked([authenticate(plain, {})]) == set()
 
 
-def test_a_key_may_act_for_a_user(ada):
+def test_api_key_with_user_identifies_that_user(ada):
     _, plain = ApiKey.objects.create_key("bot", user=ada)
     identity = authenticate(plain, {})
     assert (identity.user, identity.user_id, identity.name) == (ada, ada.pk, "ada")
@@ -80,11 +80,11 @@ def test_a_key_may_act_for_a_user(ada):
     assert authenticate(plain, {}) is None
 
 
-@pytest.mark.parametrize("what", ["wrong", "revoked", "expired", "prefix", "cut"])
-def test_keys_that_do_not_hold(what):
+@pytest.mark.parametrize("defect", ["wrong", "revoked", "expired", "prefix", "truncated"])
+def test_invalid_api_key_is_rejected(defect):
     key, plain = ApiKey.objects.create_key("app")
     other = ApiKey.objects.create_key("other")[1]
-    match what:
+    match defect:
         case "wrong":
             plain = plain[:-1] + ("a" if plain[-1] != "a" else "b")
         case "revoked":
@@ -93,12 +93,12 @@ def test_keys_that_do_not_hold(what):
             ApiKey.objects.filter(pk=key.pk).update(expires_at=timezone.now())
         case "prefix":
             plain = f"crk_{key.prefix}_{other.split('_')[2]}"
-        case "cut":
+        case "truncated":
             plain = f"crk_{key.prefix}_"
     assert authenticate(plain, {}) is None
 
 
-def test_dead_keys():
+def test_revoked_and_deleted_api_keys_are_found():
     live, revoked, deleted = (ApiKey.objects.create_key(n) for n in "abc")
     identities = [authenticate(plain, {}) for _, plain in (live, revoked, deleted)]
     assert find_revoked(identities) == set()
@@ -110,7 +110,7 @@ def test_dead_keys():
 # JSON Web Tokens
 
 
-def test_a_token_names_an_active_user(ada):
+def test_token_identifies_an_active_user(ada):
     identity = authenticate(jwt.encode(claims(ada.pk, project="p", role="x"), KEY), {})
     assert (identity.user_id, identity.name, identity.project) == (ada.pk, "ada", "p")
     assert identity.claims["role"] == "x"
@@ -143,44 +143,44 @@ def test_a_token_names_an_active_user(ada):
         lambda pk: "..",
     ],
 )
-def test_tokens_that_do_not_hold(ada, token):
+def test_invalid_token_is_rejected(ada, token):
     assert authenticate(token(ada.pk), {}) is None
 
 
-def test_audience_and_issuer(ada, settings):
-    use(settings, AUDIENCE="us", ISSUER="them")
+def test_token_with_wrong_audience_or_issuer_is_rejected(ada, settings):
+    configure_jwt(settings, AUDIENCE="us", ISSUER="them")
     assert authenticate(jwt.encode(claims(ada.pk, aud="us", iss="them"), KEY), {}) is not None
     for wrong in ({"aud": "us"}, {"iss": "them"}, {"aud": "x", "iss": "them"}, {}):
         assert authenticate(jwt.encode(claims(ada.pk, **wrong), KEY), {}) is None
 
 
-def test_other_lookups_and_subjects_without_a_user(ada, settings):
-    use(settings, USER_LOOKUP="username", USER_CLAIM="login", PROJECT_CLAIM="tenant")
+def test_token_with_other_claims_or_without_user_lookup(ada, settings):
+    configure_jwt(settings, USER_LOOKUP="username", USER_CLAIM="login", PROJECT_CLAIM="tenant")
     token = jwt.encode(claims("x", login="ada", tenant="t"), KEY)
     assert authenticate(token, {}).user == ada
     assert authenticate(token, {}).project == "t"
-    use(settings, USER_LOOKUP=None)
+    configure_jwt(settings, USER_LOOKUP=None)
     identity = authenticate(jwt.encode(claims("external-7", name="Bob"), KEY), {})
     assert (identity.user, identity.user_id, identity.name) == (None, "external-7", "Bob")
 
 
-def test_without_the_setting_no_token_holds(ada, settings):
+def test_token_is_rejected_without_jwt_setting(ada, settings):
     settings.COCOBASE_REALTIME = {}
     assert authenticate(jwt.encode(claims(ada.pk), KEY), {}) is None
 
 
 @pytest.fixture
 def jwks():
-    """A real server of public keys, and how often it was asked."""
+    """Serve public keys over HTTP and count the requests."""
     keys = {"one": rsa.generate_private_key(public_exponent=65537, key_size=2048)}
 
     class Handler(BaseHTTPRequestHandler):
-        asked = 0
-        away = False
+        requests = 0
+        unavailable = False
 
         def do_GET(self):
-            Handler.asked += 1
-            if Handler.away:
+            Handler.requests += 1
+            if Handler.unavailable:
                 self.send_error(503)
                 return
             public = [
@@ -203,7 +203,7 @@ def jwks():
     server.server_close()
 
 
-def test_keys_behind_a_url(ada, settings, jwks):
+def test_keys_from_url_are_cached_and_refetched_when_rotated(ada, settings, jwks):
     keys, handler, url = jwks
     settings.COCOBASE_REALTIME = {"JWT": {"JWKS_URL": url, "ALGORITHMS": ["RS256"]}}
 
@@ -212,46 +212,46 @@ def test_keys_behind_a_url(ada, settings, jwks):
 
     assert authenticate(sign("one"), {}).user == ada
     assert authenticate(sign("one"), {}).user == ada
-    assert handler.asked == 1  # cached
+    assert handler.requests == 1  # cached
     keys["two"] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    assert authenticate(sign("two"), {}).user == ada  # rotated: asked again
-    assert handler.asked == 2
-    for n in range(20):  # strangers with made-up ids cannot make it ask at will
+    assert authenticate(sign("two"), {}).user == ada  # rotated: fetched again
+    assert handler.requests == 2
+    for n in range(20):  # tokens with unknown key ids do not cause a request each
         assert authenticate(sign(f"made-up-{n}", keys["one"]), {}) is None
-    assert handler.asked == 3
+    assert handler.requests == 3
     assert authenticate(sign("one", keys["two"]), {}) is None
-    # the public key taken for a shared secret
+    # a public key must not be accepted as a shared secret
     forged = jwt.encode(claims(ada.pk), "x" * 40, "HS256", {"kid": "one"})
     assert authenticate(forged, {}) is None
 
 
-def test_a_server_of_keys_that_is_away_turns_nobody_away_for_good(ada, settings, jwks, monkeypatch):
+def test_unavailable_key_server_is_a_temporary_failure(ada, settings, jwks, monkeypatch):
     keys, handler, url = jwks
     settings.COCOBASE_REALTIME = {"JWT": {"JWKS_URL": url, "ALGORITHMS": ["RS256"]}}
     monkeypatch.setattr(jwt_module, "JWKS_MIN_FETCH_INTERVAL", 2)
     token = jwt.encode(claims(ada.pk), keys["one"], "RS256", {"kid": "one"})
-    handler.away = True
-    for _ in range(3):  # at the first try, and as long as it is not asked again
+    handler.unavailable = True
+    for _ in range(3):  # also until the next request is allowed
         with pytest.raises(AuthenticationUnavailable):
             authenticate(token, {})
-    assert handler.asked == 1
-    handler.away = False
+    assert handler.requests == 1
+    handler.unavailable = False
     time.sleep(2.1)
     assert authenticate(token, {}).user == ada
-    handler.away = True
+    handler.unavailable = True
     rotated = jwt.encode(claims(ada.pk), keys["one"], "RS256", {"kid": "two"})
     with pytest.raises(AuthenticationUnavailable):
         authenticate(rotated, {})
-    assert authenticate(token, {}).user == ada  # known keys hold
+    assert authenticate(token, {}).user == ada  # known keys stay valid
 
 
 # the Django session
 
 
-def scope(session=None, *, checked=True, **more):
+def scope(session=None, *, checked=True, **extra):
     cookie = f"theme=dark; sessionid={session.session_key}" if session else "a=b"
     headers = [(b"cookie", cookie.encode())]
-    return {"headers": headers, "realtime_origin_checked": checked, **more}
+    return {"headers": headers, "realtime_origin_checked": checked, **extra}
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ def session(ada, client):
     return SessionStore(client.cookies["sessionid"].value)
 
 
-def test_a_session_counts_where_the_origin_was_checked(ada, session):
+def test_session_is_accepted_only_with_checked_origin(ada, session):
     identity = authenticate(None, scope(session))
     assert (identity.user, identity.name) == (ada, "ada")
     assert session.session_key not in identity.credential + repr(identity)
@@ -271,11 +271,11 @@ def test_a_session_counts_where_the_origin_was_checked(ada, session):
     assert authenticate(None, {"headers": [], "realtime_origin_checked": True}) is None
 
 
-@pytest.mark.parametrize("how", ["logout", "password", "inactive", "deleted"])
-def test_sessions_that_end(ada, session, client, how):
+@pytest.mark.parametrize("reason", ["logout", "password", "inactive", "deleted"])
+def test_ended_session_is_revoked(ada, session, client, reason):
     identity = authenticate(None, scope(session))
     assert find_revoked([identity]) == set()
-    match how:
+    match reason:
         case "logout":
             client.logout()
         case "password":
@@ -290,15 +290,15 @@ def test_sessions_that_end(ada, session, client, how):
     assert authenticate(None, scope(session)) is None
 
 
-def test_a_user_whom_a_middleware_found(ada):
+def test_user_in_scope_is_accepted_only_with_checked_origin(ada):
     assert authenticate(None, scope(user=ada)).user == ada
     assert authenticate(None, scope(user=ada, checked=False)) is None
 
 
-# the chain
+# the chain of authenticators
 
 
-class Custom:
+class CustomAuthenticator:
     kind = "custom"
 
     def authenticate(self, token, scope):
@@ -307,13 +307,13 @@ class Custom:
         if token == "bug":
             raise RuntimeError(f"secret {token}")
 
-    def dead(self, identities):
+    def revoked(self, identities):
         return set()
 
 
-def test_the_chain(settings, caplog, ada):
+def test_authenticators_are_tried_in_order(settings, caplog, ada):
     settings.COCOBASE_REALTIME = {
-        "AUTHENTICATORS": [f"{__name__}.Custom", JWT],
+        "AUTHENTICATORS": [f"{__name__}.CustomAuthenticator", JWT],
         "JWT": {"KEY": KEY},
     }
     assert authenticate(jwt.encode(claims(ada.pk), KEY), {}).user == ada
@@ -331,15 +331,15 @@ def test_the_chain(settings, caplog, ada):
     [(c, v) for c in ("sub", "project") for v in ("a\0b", "a\ud800b", "x" * 256)]
     + [("project", "x" * 129)],
 )
-def test_claims_that_no_database_could_hold_are_refused(settings, claim, value):
-    use(settings, USER_LOOKUP=None)
+def test_token_with_claim_too_long_or_unstorable_is_rejected(settings, claim, value):
+    configure_jwt(settings, USER_LOOKUP=None)
     text = jwt.encode(claims("s") | {claim: value}, KEY, "HS256")
     assert authenticate(text, {}) is None
 
 
-def test_a_name_is_made_fit_to_be_shown(settings):
-    """Where people may call themselves as they like, it is theirs to choose."""
-    use(settings, USER_LOOKUP=None)
+def test_name_claim_is_cleaned_and_shortened(settings):
+    """Users may be able to choose their names freely, so a bad name is not rejected."""
+    configure_jwt(settings, USER_LOOKUP=None)
     for name, shown in (("A\0da\ud800", "Ada?"), ("\0", "s"), ("n" * 1000, "n" * 255)):
         identity = authenticate(jwt.encode(claims("s", name=name), KEY, "HS256"), {})
         assert identity.name == shown

@@ -1,4 +1,4 @@
-"""Credentials of the same name: two tokens of one user, of before and after a new password."""
+"""Revocation: two tokens of one user with different passwords, and users that changed."""
 
 import asyncio
 
@@ -9,23 +9,23 @@ from django.utils.functional import SimpleLazyObject
 from django_cocobase_realtime import permissions_changed
 from django_cocobase_realtime.hub.hub import Hub
 from tests.app.models import Post
-from tests.e2e.test_in_process import token
+from tests.support.tokens import create_token
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.mark.parametrize("first", ["old", "new"])
-async def test_a_new_token_keeps_no_old_one_alive_nor_dies_with_it(realtime, user, settings, first):
+async def test_token_from_before_password_change_is_revoked_alone(realtime, user, settings, first):
     settings.COCOBASE_REALTIME = {
         "REVOCATION_POLL": 1.0,
         "JWT": {"KEY": "a-shared-secret-of-more-than-32-bytes!"},
     }
-    async with realtime(token=token(user)) as old:
+    async with realtime(token=create_token(user)) as old:
         fresh = await type(user).objects.aget(pk=user.pk)
         fresh.set_password("new")
         await type(user).objects.filter(pk=user.pk).aupdate(password=fresh.password)
-        async with realtime(token=token(user)) as new:
-            if first == "new":  # the order in which they are looked at
+        async with realtime(token=create_token(user)) as new:
+            if first == "new":  # the order in which connections are checked
                 connections = Hub.current().connections
                 id = next(iter(connections))
                 connections[id] = connections.pop(id)
@@ -33,8 +33,8 @@ async def test_a_new_token_keeps_no_old_one_alive_nor_dies_with_it(realtime, use
             assert await new.receive_nothing(1.5)
 
 
-async def test_who_was_demoted_as_he_came_is_looked_at(realtime, user, settings):
-    """Between the look at his account and his entry nobody could have told this process."""
+async def test_permission_lost_before_connect_is_noticed(realtime, user, settings):
+    """The user was loaded before the change, and this process received no notification."""
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {
             "posts": {"model": "app.Post", "permission": "tests.support.permissions.AdminOrOwn"}
@@ -44,13 +44,13 @@ async def test_who_was_demoted_as_he_came_is_looked_at(realtime, user, settings)
     user.is_staff = True
     await user.asave()
     await type(user).objects.filter(pk=user.pk).aupdate(is_staff=False)
-    async with realtime(user=user) as ada:  # as it was loaded a moment ago
+    async with realtime(user=user) as ada:  # the user as loaded before the change
         await ada.subscribe("posts")
         assert await ada.closed() == 4201
 
 
-async def test_the_rights_of_a_user_that_middleware_found_are_looked_at(realtime, user, settings):
-    """Channels' AuthMiddleware puts a lazy object in the user's place."""
+async def test_lazy_user_of_middleware_is_reauthorized(realtime, user, settings):
+    """The user that Channels' AuthMiddleware puts into the scope is a lazy object."""
     settings.COCOBASE_REALTIME = {"COLLECTIONS": {"posts": "app.Post"}, "REVOCATION_POLL": 0.2}
     async with realtime(user=SimpleLazyObject(lambda: user)) as ada:
         await ada.subscribe("posts")

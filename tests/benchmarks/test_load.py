@@ -1,4 +1,4 @@
-"""The load generator sees what a server does wrong."""
+"""The load generator detects lost, duplicate and misdirected events."""
 
 import json
 import socket
@@ -15,7 +15,7 @@ def event(*numbers):
 
 
 class FakeServer:
-    """One WebSocket; the answer to each trigger is written by the test."""
+    """A server for one WebSocket; the test supplies its answer to each trigger."""
 
     def __init__(self, script):
         self.script = script
@@ -61,40 +61,45 @@ def measure():
         running.extend((load, server))
         assert load.open([(server.url, 0, [("hello", "ok")])])["refused"] is None
         load.begin(classes)
-        told = load.closed_loop(server.ports, seconds=0, least=events, timeout=1)
-        told["late"] = load.quiet(0.1)["late"]
-        return told
+        result = load.closed_loop(server.ports, seconds=0, least=events, timeout=1)
+        result["late"] = load.quiet(0.1)["late"]
+        return result
 
     yield run
     for each in running:
         each.stop()
 
 
-def test_what_comes_once_and_in_order_is_fine(measure):
-    told = measure(lambda n: [event(n)])
-    assert (told["deliveries"], told["lost"], told["duplicates"], told["late"]) == (4, 0, 0, 0)
+def test_events_in_order_have_no_faults(measure):
+    result = measure(lambda n: [event(n)])
+    assert (result["deliveries"], result["lost"], result["duplicates"], result["late"]) == (
+        4,
+        0,
+        0,
+        0,
+    )
 
 
-def test_frames_that_come_in_pieces_and_together(measure):
-    told = measure(lambda n: [event(n)[:3], event(n)[3:]])
-    assert (told["lost"], told["duplicates"], told["frames"]) == (0, 0, 4)
+def test_frames_received_in_pieces_have_no_faults(measure):
+    result = measure(lambda n: [event(n)[:3], event(n)[3:]])
+    assert (result["lost"], result["duplicates"], result["frames"]) == (0, 0, 4)
 
 
-def test_lost(measure):
+def test_missing_event_is_counted_as_lost(measure):
     assert measure(lambda n: [] if n == 2 else [event(n)])["lost"] == 1
 
 
-def test_repeated(measure):
-    told = measure(lambda n: [event(n), event(n)])
-    assert told["duplicates"] + told["late"] == 4
-    assert told["lost"] == 0
+def test_repeated_frame_is_counted_as_duplicate(measure):
+    result = measure(lambda n: [event(n), event(n)])
+    assert result["duplicates"] + result["late"] == 4
+    assert result["lost"] == 0
 
 
-def test_repeated_within_a_batch(measure):
-    told = measure(lambda n: [event(n, n)])
-    assert told["duplicates"] == 4
+def test_event_repeated_within_a_batch_is_counted_as_duplicate(measure):
+    result = measure(lambda n: [event(n, n)])
+    assert result["duplicates"] == 4
 
 
-def test_misdirected(measure):
-    told = measure(lambda n: [event(n)], classes=2)
-    assert told["misdirected"] + told["late"] == 2
+def test_event_of_another_class_is_counted_as_misdirected(measure):
+    result = measure(lambda n: [event(n)], classes=2)
+    assert result["misdirected"] + result["late"] == 2

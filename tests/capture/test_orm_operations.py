@@ -1,4 +1,4 @@
-"""What the ORM's own operations announce, in which order, and when they announce nothing."""
+"""Capture of the ORM's operations: which changes are logged, and in which order."""
 
 import asyncio
 import threading
@@ -34,7 +34,7 @@ def events():
 
 
 def changes(events):
-    """(collection, op, id) of each change."""
+    """Return (collection, op, id) of each change."""
     return [(e.collection, e.op, e.document_id) for e in events if isinstance(e, Change)]
 
 
@@ -42,7 +42,7 @@ def last(events):
     return [e for e in events if isinstance(e, Change)][-1]
 
 
-def test_create_update_delete(events):
+def test_create_update_and_delete_are_logged(events):
     post = Post.objects.create(title="a")
     post.title = "b"
     post.save()
@@ -64,24 +64,24 @@ def test_create_update_delete(events):
     assert len({e.id for e in events}) == 3
 
 
-def test_a_save_that_changes_nothing_is_an_update(events):
+def test_save_without_changes_is_logged_as_update(events):
     author = Author.objects.create(name="A")
     author.save()
     assert last(events).op == "updated"
     assert last(events).changed == ()
 
 
-def test_changed_is_told_by_the_row_not_by_a_stale_instance(events):
+def test_changed_fields_are_those_of_the_row_when_instance_is_stale(events):
     post = Post.objects.create(title="a", views=1)
     stale = Post.objects.get(pk=post.pk)
-    Post.objects.filter(pk=post.pk).update(views=50)  # unseen
+    Post.objects.filter(pk=post.pk).update(views=50)  # not captured
     stale.title = "b"
     stale.save()
     assert last(events).before["views"] == 50
     assert {"title", "views"} <= set(last(events).changed)
 
 
-def test_update_fields_tell_only_what_was_written(events):
+def test_save_with_update_fields_logs_written_fields_only(events):
     post = Post.objects.create(title="a", views=1)
     post.title, post.views = "unsaved", 2
     post.save(update_fields=["views"])
@@ -90,7 +90,7 @@ def test_update_fields_tell_only_what_was_written(events):
     assert last(events).after["views"] == 2
 
 
-def test_deferred_fields(events):
+def test_save_with_deferred_fields_logs_whole_row(events):
     post = Post.objects.create(title="a", body="long")
     partial = Post.objects.only("views").get(pk=post.pk)
     partial.views = 9
@@ -103,14 +103,14 @@ def test_deferred_fields(events):
     "expression",
     [F("views") + 1, Case(When(title="a", then=Value(11)), default=Value(0)), Value(11)],
 )
-def test_expressions_are_read_back(events, expression):
+def test_expression_is_logged_with_its_value(events, expression):
     post = Post.objects.create(title="a", views=10)
     post.views = expression
     post.save()
     assert last(events).after["views"] == 11
 
 
-def test_generated_fields_are_read_back(events):
+def test_generated_field_is_logged_with_its_value(events):
     thing = Everything.objects.create(integer=4)
     assert last(events).after["double"] == 8
     thing.integer = 5
@@ -119,7 +119,7 @@ def test_generated_fields_are_read_back(events):
     assert set(last(events).changed) == {"integer", "double"}
 
 
-def test_keys_given_by_hand(events):
+def test_save_with_given_primary_key_is_create_or_update(events):
     thing = UuidThing.objects.create(name="a")
     UuidThing(pk=thing.pk, name="b").save(force_update=True)
     assert last(events).op == "updated"
@@ -131,14 +131,14 @@ def test_keys_given_by_hand(events):
     assert last(events).op == "created"
 
 
-def test_saving_a_row_that_was_deleted_meanwhile_creates_it(events):
+def test_save_of_deleted_row_is_logged_as_created(events):
     post = Post.objects.create(title="a")
     Post.objects.filter(pk=post.pk).delete()
     post.save()
     assert [op for _, op, _ in changes(events)] == ["created", "deleted", "created"]
 
 
-def test_deleting_what_is_gone_announces_nothing(events):
+def test_delete_of_deleted_row_logs_nothing(events):
     post = Post.objects.create(title="a")
     twin = Post.objects.get(pk=post.pk)
     post.delete()
@@ -146,7 +146,7 @@ def test_deleting_what_is_gone_announces_nothing(events):
     assert [op for _, op, _ in changes(events)] == ["created", "deleted"]
 
 
-def test_bulk_delete_and_cascades(events):
+def test_queryset_delete_logs_rows_and_cascades(events):
     posts = [Post.objects.create(title=str(n)) for n in range(3)]
     comment = Comment.objects.create(post=posts[0], text="x")
     comment_id, ids = str(comment.pk), [str(post.pk) for post in posts]
@@ -157,7 +157,7 @@ def test_bulk_delete_and_cascades(events):
     assert len({e.transaction for e in events if e.op == "deleted"}) == 1
 
 
-def test_a_foreign_key_set_to_null_is_an_update(events):
+def test_foreign_key_set_to_null_is_logged_as_update(events):
     author = Author.objects.create(name="A")
     post = Post.objects.create(title="x", author=author)
     key = str(author.pk)
@@ -169,7 +169,7 @@ def test_a_foreign_key_set_to_null_is_an_update(events):
     assert update.after["author"] is None
 
 
-def test_proxies_show_the_same_rows(events):
+def test_proxy_model_logs_to_collection_of_its_model(events):
     proxy = PublishedPost.objects.create(title="p")
     proxy.title = "q"
     proxy.save()
@@ -178,13 +178,13 @@ def test_proxies_show_the_same_rows(events):
     assert {c for c, _, _ in changes(events)} == {"posts"}
 
 
-def test_a_multi_table_row_is_seen_in_each_of_its_tables(events):
+def test_multi_table_row_is_logged_for_each_of_its_models(events):
     diner = Diner.objects.create(name="D", stars=1)
-    everywhere = {"places", "restaurants", "diners"}
-    assert {c for c, op, _ in changes(events) if op == "created"} == everywhere
+    all_tables = {"places", "restaurants", "diners"}
+    assert {c for c, op, _ in changes(events) if op == "created"} == all_tables
     events.clear()
     Place.objects.get().save()
-    assert {c for c, op, _ in changes(events) if op == "updated"} == everywhere
+    assert {c for c, op, _ in changes(events) if op == "updated"} == all_tables
     events.clear()
     restaurant = Restaurant.objects.get()
     restaurant.stars = 3
@@ -202,7 +202,7 @@ def test_a_multi_table_row_is_seen_in_each_of_its_tables(events):
     assert [c for c, _, _ in changes(events)] == ["restaurants", "places"]
 
 
-def test_fixtures_are_seen(events):
+def test_deserialized_objects_are_logged(events):
     text = serializers.serialize("json", [Author(pk=5, name="A")])
     for each in serializers.deserialize("json", text):
         each.save()
@@ -210,14 +210,14 @@ def test_fixtures_are_seen(events):
     assert last(events).after == {"id": "5", "name": "A"}
 
 
-def test_nothing_of_what_is_rolled_back(events):
+def test_rolled_back_changes_are_not_logged(events):
     with pytest.raises(KeyError), transaction.atomic():
         Post.objects.create(title="never")
         raise KeyError
     assert events == []
 
 
-def test_savepoints(events):
+def test_changes_of_rolled_back_savepoints_are_not_logged(events):
     with transaction.atomic():
         Post.objects.create(title="1")
         with pytest.raises(KeyError), transaction.atomic():
@@ -232,7 +232,7 @@ def test_savepoints(events):
     assert len({e.transaction for e in events}) == 1
 
 
-def test_a_save_that_fails_announces_nothing(events):
+def test_failed_save_logs_nothing(events):
     def refuse(**kwargs):
         raise ValueError("no")
 
@@ -243,38 +243,38 @@ def test_a_save_that_fails_announces_nothing(events):
     finally:
         post_save.disconnect(refuse, sender=Author)
     assert events == []
-    assert not Author.objects.exists()  # the row and its event live or die together
+    assert not Author.objects.exists()  # the row and its event are stored in one transaction
 
 
-def test_saves_within_saves(events):
-    def again(instance, created, **kwargs):
+def test_save_within_post_save_is_logged(events):
+    def save_again(instance, created, **kwargs):
         if created:
             instance.name = "second"
             instance.save()
 
-    post_save.connect(again, sender=Author)
+    post_save.connect(save_again, sender=Author)
     try:
         author = Author.objects.create(name="first")
     finally:
-        post_save.disconnect(again, sender=Author)
+        post_save.disconnect(save_again, sender=Author)
     assert last(events).after["name"] == "second"
     assert {id for _, _, id in changes(events)} == {str(author.pk)}
     assert "_realtime_saves" not in author.__dict__
 
 
-def test_what_receivers_change_before_the_save_is_seen(events):
-    def shout(instance, **kwargs):
+def test_change_by_pre_save_receiver_is_logged(events):
+    def capitalize(instance, **kwargs):
         instance.name = instance.name.upper()
 
-    pre_save.connect(shout, sender=Author)
+    pre_save.connect(capitalize, sender=Author)
     try:
         Author.objects.create(name="a")
     finally:
-        pre_save.disconnect(shout, sender=Author)
+        pre_save.disconnect(capitalize, sender=Author)
     assert last(events).after["name"] == "A"
 
 
-def test_each_database_commits_for_itself(events):
+def test_each_database_logs_at_its_own_commit(events):
     with transaction.atomic(using="other"):
         Post.objects.using("other").create(title="other")
         with transaction.atomic():
@@ -283,30 +283,30 @@ def test_each_database_commits_for_itself(events):
     assert [e.after["title"] for e in events] == ["default", "other"]
 
 
-def test_threads(events):
-    def work(n):
+def test_saves_in_threads_are_logged_in_order(events):
+    def save_many(n):
         for i in range(20):
             Post.objects.create(title=f"{n}-{i}")
         connection.close()
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    threads = [threading.Thread(target=save_many, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     titles = [e.after["title"] for e in events]
-    assert len(titles) == 80  # and nobody met "database is locked"
+    assert len(titles) == 80  # no thread failed with "database is locked"
     for n in range(4):
         assert [t for t in titles if t.startswith(f"{n}-")] == [f"{n}-{i}" for i in range(20)]
 
 
-async def test_async_code(events, monkeypatch):
+async def test_saves_in_async_code_are_logged(events, monkeypatch):
     post = await Post.objects.acreate(title="a")
     post.title = "b"
     await post.asave()
     await sync_to_async(post.save)()
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-    post.save()  # right in the running loop
+    post.save()  # in the running event loop
     await post.adelete()
     ops = [op for _, op, _ in changes(events)]
     assert ops == ["created", "updated", "updated", "updated", "deleted"]
@@ -314,17 +314,17 @@ async def test_async_code(events, monkeypatch):
     connection.close()
 
 
-def test_increments_by_several_threads_have_exact_before_images(events):
+def test_concurrent_increments_have_exact_old_values(events):
     post = Post.objects.create(title="a", views=0)
 
-    def work():
+    def save_many():
         for _ in range(15):
             twin = Post.objects.get(pk=post.pk)
             twin.views = F("views") + 1
             twin.save(update_fields=["views"])
         connection.close()
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
+    threads = [threading.Thread(target=save_many) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -333,17 +333,17 @@ def test_increments_by_several_threads_have_exact_before_images(events):
     assert pairs == [(n, n + 1) for n in range(45)]
 
 
-def test_what_is_not_watched_is_left_alone(events, settings):
+def test_unwatched_models_have_no_listeners(events, settings):
     settings.COCOBASE_REALTIME = {"COLLECTIONS": {"comments": "app.Comment"}}
     assert "save_base" not in Post.__dict__
     assert not post_save.has_listeners(Author)
     assert not post_delete.has_listeners(Author)
-    post = Post.objects.create(title="unseen")
-    Comment.objects.create(post=post, text="seen")
+    post = Post.objects.create(title="unwatched")
+    Comment.objects.create(post=post, text="watched")
     assert [c for c, _, _ in changes(events)] == ["comments"]
 
 
-def test_two_collections_over_one_model(events, settings):
+def test_two_collections_of_one_model_are_logged(events, settings):
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {"all": "app.Author", "names": {"model": "app.Author", "track": False}}
     }

@@ -1,4 +1,4 @@
-"""SQLite: a watched write waits for other writers as Django's own does."""
+"""SQLite locks: a captured write waits for other writers as Django's own writes do."""
 
 import threading
 
@@ -43,19 +43,19 @@ WRITES = [save, update_all, create_or_update, delete_all, clear_tags]
 
 
 @pytest.mark.parametrize("write", WRITES, ids=lambda write: write.__name__)
-def test_a_write_that_begins_a_transaction_waits_for_others(write):
-    """Two read, one writes: the other one is told at once that the database is locked."""
+def test_write_at_start_of_transaction_waits_for_other_writer(write):
+    """A transaction that has read before it writes would fail at once with "database is locked"."""
     post = Post.objects.create(title="p")
     post.tags.add(Tag.objects.create(name="t"))
     Item.objects.create(name="i")
-    failures, begun = [], threading.Event()
+    failures, started = [], threading.Event()
 
     def other_writer():
         try:
             with transaction.atomic():
-                Tag.objects.create(name="held")  # the write lock
-                begun.set()
-                held.wait(1)
+                Tag.objects.create(name="held")  # takes the write lock
+                started.set()
+                release.wait(1)
         finally:
             connections.close_all()
 
@@ -68,17 +68,17 @@ def test_a_write_that_begins_a_transaction_waits_for_others(write):
         finally:
             connections.close_all()
 
-    held = threading.Event()
+    release = threading.Event()
     threads = [threading.Thread(target=other_writer), threading.Thread(target=writer)]
     threads[0].start()
-    assert begun.wait(10)
+    assert started.wait(10)
     threads[1].start()
     for thread in threads:
         thread.join(30)
     assert failures == []
 
 
-def test_a_transaction_of_many_saves_takes_the_lock_once(django_assert_num_queries):
+def test_saves_in_one_transaction_take_the_lock_once(django_assert_num_queries):
     posts = [Post.objects.create(title=str(n)) for n in range(3)]
     with transaction.atomic(), django_assert_num_queries(1 + 3 * 3):
         for post in posts:

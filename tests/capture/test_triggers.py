@@ -1,4 +1,4 @@
-"""Triggers: what raw SQL writes is logged, once, as capture by signals would have logged it."""
+"""Capture by triggers: raw SQL is logged once, as capture by signals would log it."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from django_cocobase_realtime.capture.triggers import install, is_installed, rem
 from django_cocobase_realtime.checks import check_database, check_settings
 from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.declarations.serialization import RowCodec
-from django_cocobase_realtime.log.models import LogEvent
+from django_cocobase_realtime.models import LogEvent
 from django_cocobase_realtime.operations import RealtimeTriggers
 from tests.app.models import Everything, Item, UuidThing
 from tests.declarations.test_serialization import EXAMPLES, values
@@ -50,7 +50,7 @@ if POSTGRES:
             (e.op, e.before and json.loads(e.before), e.after and json.loads(e.after)) for e in rows
         ]
 
-    def test_raw_sql(installed):
+    def test_raw_sql_is_logged(installed):
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("INSERT INTO app_item (name, size) VALUES ('a', 1) RETURNING id")
             (key,) = cursor.fetchone()
@@ -63,7 +63,7 @@ if POSTGRES:
         assert {e.document_id for e in events} == {str(key)}
         assert json.loads(events[1].changed) == ["size"]
 
-    def test_what_django_writes_is_logged_once(installed):
+    def test_orm_writes_are_logged_once(installed):
         item = Item.objects.create(name="a")
         item.size = 5
         item.save()
@@ -73,7 +73,7 @@ if POSTGRES:
         ops = [op for op, _, _ in logged()]
         assert ops == ["created", "updated", "updated", "created", "deleted"]
 
-    def test_a_rollback_takes_its_events_along(installed):
+    def test_rolled_back_changes_are_not_logged(installed):
         with pytest.raises(KeyError), transaction.atomic():
             Item.objects.create(name="never")
             raise KeyError
@@ -81,17 +81,17 @@ if POSTGRES:
 
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
     @given(values=values)
-    def test_the_triggers_image_is_the_codecs(installed, values):
+    def test_image_of_trigger_equals_image_of_codec(installed, values):
         LogEvent.objects.all().delete()
         instance = Everything.objects.create(**values)
         ((_, _, image),) = logged()
-        if isinstance(image["float"], int):  # JSON has one kind of number, Python two
+        if isinstance(image["float"], int):  # JSON does not distinguish int and float
             image["float"] = float(image["float"])
         row = Everything.objects.filter(pk=instance.pk)
         codec = RowCodec(Everything)
         assert image == codec.image(row.values(*codec.attnames).get())
 
-    def test_many_rows_of_a_statement(installed):
+    def test_each_row_of_a_statement_is_logged(installed):
         Item.objects.bulk_create(Item(name=str(n), size=n) for n in range(300))
         assert [image["size"] for _, _, image in logged()] == list(range(300))
         Item.objects.filter(size__gte=200).update(size=0)
@@ -103,7 +103,7 @@ if POSTGRES:
             assert (before["size"], after["size"]) == (int(before["name"]), 0)
             assert json.loads(event.changed) == ["size"]
 
-    def test_an_upsert(installed):
+    def test_upsert_is_logged_as_created_or_updated(installed):
         one, two = (Item.objects.create(name=name) for name in "ab")
         LogEvent.objects.all().delete()
         with connection.cursor() as cursor:
@@ -117,16 +117,16 @@ if POSTGRES:
             ("updated", "a", 7),
         ]
 
-    def test_a_row_whose_key_changed_is_another_document(installed):
+    def test_changed_primary_key_is_logged_as_deleted_and_created(installed):
         item = Item.objects.create(name="a", size=1)
         LogEvent.objects.all().delete()
         Item.objects.update(id=item.pk + 1)
         one, two = ({"id": str(key), "name": "a", "size": 1} for key in (item.pk, item.pk + 1))
-        told = sorted(logged(), key=lambda each: each[0])
-        assert told == [("created", None, two), ("deleted", one, None)]
+        changes = sorted(logged(), key=lambda change: change[0])
+        assert changes == [("created", None, two), ("deleted", one, None)]
         assert {e.document_id for e in LogEvent.objects.all()} == {one["id"], two["id"]}
 
-    def test_a_truncated_table(installed):
+    def test_truncate_is_logged_as_deletions(installed):
         Item.objects.bulk_create(Item(name=str(n)) for n in range(3))
         LogEvent.objects.all().delete()
         with connection.cursor() as cursor:
@@ -143,21 +143,21 @@ if POSTGRES:
             RETURN NULL;
         END $$ LANGUAGE plpgsql"""
 
-    @pytest.mark.parametrize("each", ["ROW", "STATEMENT"])
-    def test_what_triggers_of_the_project_write_comes_after(settings, each):
-        """A row that another trigger changes again: the last event holds the last state."""
+    @pytest.mark.parametrize("level", ["ROW", "STATEMENT"])
+    def test_changes_by_other_triggers_are_logged_afterwards(settings, level):
+        """If another trigger changes the row again, the last event has the last state."""
         settings.COCOBASE_REALTIME = {"COLLECTIONS": {"items": SETTING["COLLECTIONS"]["items"]}}
         run("install")
-        body = COUNT if each == "ROW" else COUNT.replace("id = NEW.id", "true")
+        body = COUNT if level == "ROW" else COUNT.replace("id = NEW.id", "true")
         with connection.cursor() as cursor:
             cursor.execute(body)
             cursor.execute(
                 "CREATE TRIGGER a_first AFTER INSERT OR UPDATE ON app_item "
-                f"FOR EACH {each} WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION count_size()"
+                f"FOR EACH {level} WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION count_size()"
             )
         try:
-            # a trigger that is called for each row calls for another kind of ours
-            assert is_installed(registry.get("items")) is (each == "STATEMENT")
+            # a project's trigger for each row requires another kind of our triggers
+            assert is_installed(registry.get("items")) is (level == "STATEMENT")
             run("install")
             assert is_installed(registry.get("items"))
             Item.objects.create(name="a", size=1)
@@ -170,8 +170,8 @@ if POSTGRES:
                 cursor.execute("DROP FUNCTION count_size() CASCADE")
             run("remove")
 
-    def test_a_partitioned_table(settings):
-        """Its partitions may be written to by name: no statement that our triggers see."""
+    def test_writes_to_partitions_are_logged(settings):
+        """Statements on a partition do not fire the statement triggers of the table."""
         settings.COCOBASE_REALTIME = {"COLLECTIONS": {"items": SETTING["COLLECTIONS"]["items"]}}
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE app_item RENAME TO app_item_kept")
@@ -199,11 +199,11 @@ if POSTGRES:
                 cursor.execute("DROP TABLE app_item")
                 cursor.execute("ALTER TABLE app_item_kept RENAME TO app_item")
 
-    def test_keys_that_are_uuids(installed):
+    def test_uuid_primary_key_is_logged(installed):
         thing = UuidThing.objects.create(name="a")
         assert LogEvent.objects.get().document_id == str(thing.pk)
 
-    async def test_a_client_hears_raw_sql(installed, realtime, api_key):
+    async def test_raw_sql_is_sent_to_clients(installed, realtime, api_key):
         from asgiref.sync import sync_to_async
 
         def write():
@@ -216,17 +216,17 @@ if POSTGRES:
             event = await client.receive("event", timeout=2)
             assert event["document"]["data"] == {"name": "raw", "size": 1}
             await Item.objects.acreate(name="by Django", size=1)
-            event = await client.receive("event", timeout=0.8)  # a bell, not the poll
+            event = await client.receive("event", timeout=0.8)  # by notification, not by polling
             assert event["document"]["data"]["name"] == "by Django"
 
-    def test_status(settings):
+    def test_install_status_and_remove(settings):
         settings.COCOBASE_REALTIME = {"COLLECTIONS": {"items": SETTING["COLLECTIONS"]["items"]}}
         with pytest.raises(CommandError):
             run("status")
         assert [m.id for m in check_database(databases=["default"])] == ["cocobase_realtime.W014"]
         assert check_database() == []
         assert run("install") == "items: installed\n"
-        assert run("install", "items") == "items: installed\n"  # twice is once
+        assert run("install", "items") == "items: installed\n"  # installing again changes nothing
         assert run("status") == "items: installed\n"
         assert check_database(databases=["default"]) == []
         settings.COCOBASE_REALTIME = {
@@ -235,7 +235,7 @@ if POSTGRES:
         assert run("remove") == "items: removed\n"
         assert run("remove") == "items: not there\n"
 
-    def test_the_migration_operation(settings):
+    def test_migration_operation_installs_and_removes(settings):
         settings.COCOBASE_REALTIME = SETTING
         operation = RealtimeTriggers("items")
         with connection.schema_editor() as editor:
@@ -248,7 +248,7 @@ if POSTGRES:
 
 else:
 
-    def test_other_databases_have_none(settings):
+    def test_triggers_on_other_databases_are_rejected(settings):
         settings.DEBUG = True
         settings.COCOBASE_REALTIME = SETTING
         assert {m.id for m in check_settings()} == {"cocobase_realtime.E011"}
@@ -263,7 +263,7 @@ else:
             RealtimeTriggers("items").database_forwards("app", editor, None, None)
 
 
-def test_what_triggers_cannot_do_is_told(settings):
+def test_unsupported_trigger_options_are_reported(settings):
     settings.DEBUG = True
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {
@@ -271,11 +271,11 @@ def test_what_triggers_cannot_do_is_told(settings):
             "items": {"model": "app.Item", "durable": False, **TRIGGERS},
         }
     }
-    found = {m.id.removeprefix("cocobase_realtime.") for m in check_settings()}
-    assert {"E012", "E013"} <= found
+    reported = {m.id.removeprefix("cocobase_realtime.") for m in check_settings()}
+    assert {"E012", "E013"} <= reported
 
 
-def test_only_collections_by_triggers_are_named(settings):
+def test_command_rejects_collections_captured_by_signals(settings):
     settings.COCOBASE_REALTIME = {"COLLECTIONS": {"items": "app.Item"}}
     assert "No collection" in run("status")
     with pytest.raises(CommandError, match="signals"):
@@ -284,19 +284,19 @@ def test_only_collections_by_triggers_are_named(settings):
         run("install", "nothing")
 
 
-def test_database_cascades_are_named():
+def test_database_level_cascades_are_reported():
     class DatabaseOnDelete:
         pass
 
     field = Item._meta.get_field("size")
     assert field.remote_field is None
-    from django_cocobase_realtime.checks.collections import check_unseen
+    from django_cocobase_realtime.checks.collections import check_uncaptured_writes
 
     class Remote:
         on_delete = DatabaseOnDelete()
 
     field.remote_field = Remote()
     try:
-        assert "cocobase_realtime.W081" in [m.id for m in check_unseen()]
+        assert "cocobase_realtime.W081" in [m.id for m in check_uncaptured_writes()]
     finally:
         field.remote_field = None

@@ -1,21 +1,20 @@
-"""Settings: read live, and each mistake a check with an id and a hint."""
+"""System checks of COCOBASE_REALTIME and its environment."""
 
 import pytest
 from django.core.checks import run_checks
 
 from django_cocobase_realtime import Collection, register
 from django_cocobase_realtime.checks import check_settings
-from django_cocobase_realtime.conf import conf
-from django_cocobase_realtime.declarations.registry import UnknownCollection, registry
+from django_cocobase_realtime.declarations.registry import registry
 from tests.app.models import Author, Post
 
 
-class Decides:
+class AllowSubscribe:
     def can_subscribe(self, identity, filters):
         return True
 
 
-class Undecided:
+class WithoutMethods:
     pass
 
 
@@ -28,7 +27,7 @@ def collections(**options):
     return {"COLLECTIONS": {"posts": {"model": "app.Post", **options}}}
 
 
-@pytest.mark.django_db(databases=["default", "other"])  # Django's own checks look at it
+@pytest.mark.django_db(databases=["default", "other"])  # Django's own checks use both databases
 @pytest.mark.parametrize(
     ("value", "id"),
     [
@@ -61,7 +60,7 @@ def collections(**options):
         (collections(permission="nowhere.Nothing"), "E008"),
         (collections(serializer="nowhere.Nothing"), "E008"),
         (collections(serializer=f"{__name__}.not_callable"), "E008"),
-        (collections(permission=f"{__name__}.Undecided"), "E009"),
+        (collections(permission=f"{__name__}.WithoutMethods"), "E009"),
         ({"LIMITS": []}, "E020"),
         ({"LIMITS": {"subscription": 5}}, "E020"),
         ({"LIMITS": {"subscriptions": 0}}, "E021"),
@@ -91,31 +90,31 @@ def collections(**options):
         ({"ALLOWED_ORIGINS": "https://example.com"}, "E061"),
     ],
 )
-def test_each_mistake_has_its_check(settings, value, id):
+def test_invalid_value_is_reported_by_its_check(settings, value, id):
     settings.DEBUG = True
     settings.COCOBASE_REALTIME = value
-    found = [message.id for message in check_settings()]
-    assert found == [f"cocobase_realtime.{id}"]
+    reported = [message.id for message in check_settings()]
+    assert reported == [f"cocobase_realtime.{id}"]
     assert f"cocobase_realtime.{id}" in [message.id for message in run_checks()]
 
 
-def test_a_good_setting_has_nothing_to_say(settings):
+def test_valid_settings_pass_all_checks(settings):
     settings.DEBUG = True
     settings.COCOBASE_REALTIME = {
         **collections(
-            fields=["title", "status"], filters=["status"], permission=f"{__name__}.Decides"
+            fields=["title", "status"], filters=["status"], permission=f"{__name__}.AllowSubscribe"
         ),
         "JWT": {"KEY": "k" * 40},
         "LIMITS": {"subscriptions": 5, "messages_rate": [1, 2], "idle_timeout": None},
         "ALLOWED_ORIGINS": ["https://example.com"],
     }
-    # but that a plain manager's bulk writes are not seen
+    # except that bulk writes of Django's default manager are not captured
     assert [m.id for m in check_settings()] == ["cocobase_realtime.I080"]
     settings.COCOBASE_REALTIME = {"COLLECTIONS": {"items": "app.Item"}}
     assert check_settings() == []
 
 
-def test_layers_and_servers(settings, monkeypatch):
+def test_in_memory_layer_and_missing_apps_are_reported(settings, monkeypatch):
     settings.COCOBASE_REALTIME = {}
     assert [m.id for m in check_settings()] == ["cocobase_realtime.W051"]
     settings.DEBUG = True
@@ -128,7 +127,7 @@ def test_layers_and_servers(settings, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("argv", "home", "ids"),
+    ("argv", "app", "ids"),
     [
         (["manage.py", "runserver"], "django.contrib.staticfiles", ["W054"]),
         (["manage.py", "runserver", "8001"], "django.core", ["W054"]),
@@ -136,18 +135,18 @@ def test_layers_and_servers(settings, monkeypatch):
         (["manage.py", "migrate"], "django.contrib.staticfiles", []),
     ],
 )
-def test_a_runserver_without_sockets(settings, monkeypatch, argv, home, ids):
+def test_runserver_without_websockets_is_reported(settings, monkeypatch, argv, app, ids):
     settings.COCOBASE_REALTIME = {}
     settings.DEBUG = True
     monkeypatch.setattr("sys.argv", argv)
     monkeypatch.setattr(
-        "django_cocobase_realtime.checks.environment.get_commands", lambda: {"runserver": home}
+        "django_cocobase_realtime.checks.environment.get_commands", lambda: {"runserver": app}
     )
     assert [m.id.removeprefix("cocobase_realtime.") for m in check_settings()] == ids
 
 
-class Elsewhere:
-    """Posts live in the other database; replicas and the log do as the test says."""
+class OtherDatabaseRouter:
+    """Route posts to database "other", where the log may be missing."""
 
     log, reads = True, "other"
 
@@ -161,23 +160,24 @@ class Elsewhere:
         return self.log if db == "other" and app_label == "cocobase_realtime" else None
 
 
-class WithoutLog(Elsewhere):
+class RouterWithoutLog(OtherDatabaseRouter):
     log = False
 
 
-class Replica(Elsewhere):
+class ReplicaRouter(OtherDatabaseRouter):
     reads = "default"
 
 
 @pytest.mark.parametrize(
-    ("router", "ids"), [(Elsewhere, []), (WithoutLog, ["E015"]), (Replica, ["W016"])]
+    ("router", "ids"),
+    [(OtherDatabaseRouter, []), (RouterWithoutLog, ["E015"]), (ReplicaRouter, ["W016"])],
 )
-def test_routers_and_the_log(settings, router, ids):
+def test_database_router_without_log_or_with_replica_is_reported(settings, router, ids):
     settings.DEBUG = True
     settings.DATABASE_ROUTERS = [f"{__name__}.{router.__name__}"]
     settings.COCOBASE_REALTIME = {"COLLECTIONS": {"posts": "app.Post"}}
-    found = [m.id.removeprefix("cocobase_realtime.") for m in check_settings()]
-    assert [id for id in found if id != "I080"] == ids
+    reported = [m.id.removeprefix("cocobase_realtime.") for m in check_settings()]
+    assert [id for id in reported if id != "I080"] == ids
 
 
 @pytest.mark.parametrize(
@@ -189,31 +189,18 @@ def test_routers_and_the_log(settings, router, ids):
         ([{"address": "redis://r", "socket_timeout": None}], []),
     ],
 )
-def test_redis_py_8_and_the_core_layer(settings, monkeypatch, hosts, ids):
+def test_redis_py_8_without_socket_timeout_is_reported(settings, monkeypatch, hosts, ids):
     settings.COCOBASE_REALTIME = {}
     monkeypatch.setattr("django_cocobase_realtime.checks.environment.version", lambda name: "8.1.0")
     backend = "channels_redis.core.RedisChannelLayer"
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend, "CONFIG": {"hosts": hosts}}}
-    found = [m.id.removeprefix("cocobase_realtime.") for m in check_settings()]
-    assert found == ids
+    reported = [m.id.removeprefix("cocobase_realtime.") for m in check_settings()]
+    assert reported == ids
     monkeypatch.setattr("django_cocobase_realtime.checks.environment.version", lambda name: "7.1.0")
     assert check_settings() == []
 
 
-def test_settings_are_read_live(settings):
-    settings.COCOBASE_REALTIME = {"LIMITS": {"subscriptions": 7}, "HEARTBEAT": 3}
-    assert (conf.limits.subscriptions, conf.limits.rooms, conf.heartbeat) == (7, 50, 3)
-    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"news": "app.Post"}}
-    assert (conf.limits.subscriptions, conf.heartbeat, conf.jwt) == (100, 25, None)
-    assert [c.name for c in registry] == ["news"]
-    assert registry.get("news").model_class is Post
-    with pytest.raises(UnknownCollection):
-        registry.get("posts")
-    del settings.COCOBASE_REALTIME
-    assert list(registry) == []
-
-
-def test_a_class_and_a_setting_cannot_share_a_name(settings):
+def test_collection_class_and_setting_with_same_name_are_reported(settings):
     settings.DEBUG = True
 
     @register("authors")

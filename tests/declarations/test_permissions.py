@@ -1,4 +1,4 @@
-"""Who may see what: rows, fields and filters, for changes and for deletions."""
+"""Permissions of collections: rows, fields and filters, for changes and deletions."""
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -19,22 +19,22 @@ class OwnPosts:
         return {"owner": identity.user_id}
 
 
-class Nobody:
+class SubscribeForbidden:
     def can_subscribe(self, identity, filters):
         return False
 
 
-class TitlesForGuests:
+class OnlyTitlesWithoutUser:
     def fields_for(self, identity):
         return ["title"] if identity.user_id is None else None
 
 
-class MustFilter:
+class RequiresStatusFilter:
     def can_subscribe(self, identity, filters):
         return "status" in filters
 
 
-class Faulty:
+class InvalidFilter:
     def visible_to(self, identity):
         return {"nonsense": 1}
 
@@ -58,23 +58,25 @@ def posts(settings, permission=None, **options):
     settings.COCOBASE_REALTIME = {"COLLECTIONS": {"posts": {"model": "app.Post", **options}}}
 
 
-async def test_own_rows_only_deletions_included(realtime, user, api_key, settings):
+async def test_only_own_rows_are_sent_including_deletions(realtime, user, api_key, settings):
     posts(settings, OwnPosts)
     async with realtime(user=user) as ada, realtime(token=api_key) as app:
         await ada.subscribe("posts")
         await app.subscribe("posts")
-        nobodys = await Post.objects.acreate(title="nobody's")
+        unowned = await Post.objects.acreate(title="without owner")
         own = await Post.objects.acreate(title="own", owner=user)
         assert (await ada.receive("event"))["document"]["data"]["title"] == "own"
-        await nobodys.adelete()
+        await unowned.adelete()
         await own.adelete()
         event = await ada.receive("event")
         assert (event["event"], event["document"]["data"]["title"]) == ("deleted", "own")
         assert await ada.receive_nothing()
-        assert await app.receive_nothing()  # without a user: not even what nobody owns
+        assert (
+            await app.receive_nothing()
+        )  # an identity without a user does not see rows without an owner
 
 
-async def test_the_clients_filter_narrows_and_never_widens(realtime, user, settings):
+async def test_client_filter_only_narrows_the_permission(realtime, user, settings):
     posts(settings, OwnPosts)
     async with realtime(user=user) as ada:
         await ada.subscribe("posts", filters={"owner": str(user.pk + 1)})
@@ -86,24 +88,24 @@ async def test_the_clients_filter_narrows_and_never_widens(realtime, user, setti
         assert (await ada.receive("event"))["document"]["data"]["title"] == "yes"
 
 
-async def test_a_forbidden_collection_answers_like_a_missing_one(realtime, api_key, settings):
-    posts(settings, Nobody)
+async def test_forbidden_collection_is_answered_like_a_missing_one(realtime, api_key, settings):
+    posts(settings, SubscribeForbidden)
     async with realtime(token=api_key) as app:
         forbidden = await app.request({"type": "subscribe", "collection": "posts"})
         missing = await app.request({"type": "subscribe", "collection": "nope"})
         assert forbidden["code"] == missing["code"] == "unknown_collection"
         assert forbidden["message"].replace("posts", "nope") == missing["message"]
-        # not even a bad filter tells that it is there
-        odd = {"type": "subscribe", "collection": "posts", "filters": {"x": 1}}
-        assert await app.request(odd) == forbidden
+        # an invalid filter does not reveal that the collection exists
+        invalid = {"type": "subscribe", "collection": "posts", "filters": {"x": 1}}
+        assert await app.request(invalid) == forbidden
         await Post.objects.acreate(title="x")
         assert await app.receive_nothing()
 
 
-async def test_readable_fields_bound_data_changed_projections_and_filters(
+async def test_unreadable_fields_are_removed_from_data_changed_and_filters(
     realtime, api_key, user, settings
 ):
-    posts(settings, TitlesForGuests, fields=["title", "body"], filters=["title", "body"])
+    posts(settings, OnlyTitlesWithoutUser, fields=["title", "body"], filters=["title", "body"])
     async with realtime(token=api_key) as guest, realtime(user=user) as ada:
         await guest.subscribe("posts")
         await ada.subscribe("posts")
@@ -114,35 +116,33 @@ async def test_readable_fields_bound_data_changed_projections_and_filters(
         await post.asave()
         event = await guest.receive("event")
         assert (event["document"]["data"], event["changed"]) == ({"title": "t"}, [])
-        oracle = {"type": "subscribe", "collection": "posts", "filters": {"body": "other"}}
-        assert (await guest.request(oracle))["code"] == "invalid_filter"
-        peek = {"type": "subscribe", "collection": "posts", "fields": ["body"]}
-        assert (await guest.request(peek))["code"] == "bad_request"
+        filtered = {"type": "subscribe", "collection": "posts", "filters": {"body": "other"}}
+        assert (await guest.request(filtered))["code"] == "invalid_filter"
+        projected = {"type": "subscribe", "collection": "posts", "fields": ["body"]}
+        assert (await guest.request(projected))["code"] == "bad_request"
 
 
-async def test_a_permission_sees_the_filters(realtime, api_key, settings):
-    posts(settings, MustFilter)
+async def test_can_subscribe_receives_the_filters(realtime, api_key, settings):
+    posts(settings, RequiresStatusFilter)
     async with realtime(token=api_key) as app:
         reply = await app.request({"type": "subscribe", "collection": "posts"})
         assert reply["code"] == "unknown_collection"
         await app.subscribe("posts", filters={"status": "draft"})
 
 
-async def test_a_faulty_permission_shows_nothing_and_ends_the_connection(
-    realtime, api_key, settings
-):
-    posts(settings, Faulty)
+async def test_permission_that_raises_closes_connection(realtime, api_key, settings):
+    posts(settings, InvalidFilter)
     async with realtime(token=api_key) as app:
         await app.send({"type": "subscribe", "collection": "posts"})
         await Post.objects.acreate(title="x")
         assert await app.closed() == 4100
 
 
-async def test_rows_of_a_project_are_its_own(realtime, transactional_db, settings):
+async def test_project_field_separates_projects(realtime, transactional_db, settings):
     posts(settings, project_field="project")
-    make = sync_to_async(ApiKey.objects.create_key)
-    one = (await make("one", project="one"))[1]
-    two = (await make("two", project="two"))[1]
+    create_key = sync_to_async(ApiKey.objects.create_key)
+    one = (await create_key("one", project="one"))[1]
+    two = (await create_key("two", project="two"))[1]
     async with realtime(token=one) as first, realtime(token=two) as second:
         await first.subscribe("posts")
         await second.subscribe("posts", filters={"project": "one"})
@@ -151,7 +151,7 @@ async def test_rows_of_a_project_are_its_own(realtime, transactional_db, setting
         assert await second.receive_nothing()
 
 
-async def test_a_serializer_makes_the_document(realtime, api_key, settings):
+async def test_serializer_produces_the_document(realtime, api_key, settings):
     path = f"{__name__}.AuthorSerializer"
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {"authors": {"model": "app.Author", "serializer": path}}
@@ -167,7 +167,7 @@ async def test_a_serializer_makes_the_document(realtime, api_key, settings):
             ("shouts",): {"shout": "ADA"},
         }
         author.name = "bad"
-        await author.asave()  # the serializer fails: the save does not, and nothing else leaks
+        await author.asave()  # the serializer raises: the save succeeds, the event has no data
         event = await app.receive("event")
         assert event["document"] == {"id": str(author.pk), "data": {}}
         await author.adelete()
@@ -178,7 +178,7 @@ async def test_a_serializer_makes_the_document(realtime, api_key, settings):
         assert reply["code"] == "invalid_filter"
 
 
-def test_the_ready_made_permissions(django_user_model):
+def test_is_user_and_is_staff(django_user_model):
     staff = django_user_model(is_staff=True)
     key = Identity("key:a")
     ada = Identity("jwt:default:1", user=django_user_model(), user_id=1)
@@ -187,19 +187,19 @@ def test_the_ready_made_permissions(django_user_model):
     assert [IsStaff().can_subscribe(i, {}) for i in (key, ada, admin)] == [False, False, True]
 
 
-@pytest.mark.parametrize(("answer", "seen"), [(True, True), (False, False), (None, False)])
-def test_what_visible_to_may_say(answer, seen):
+@pytest.mark.parametrize(("result", "visible"), [(True, True), (False, False), (None, False)])
+def test_visible_to_may_return_bool_or_none(result, visible):
     class Posts(Collection):
         model = Post
 
         def visible_to(self, identity):
-            return answer
+            return result
 
     grant = Posts().grant(Identity("key:a"), {})
-    assert grant.decision.visible.matches(Row({"title": "x"}, grant.schema)) is seen
+    assert grant.decision.visible.matches(Row({"title": "x"}, grant.schema)) is visible
 
 
-def test_visible_to_must_say_something_sensible():
+def test_visible_to_with_invalid_result_raises():
     class Posts(Collection):
         model = Post
 

@@ -1,4 +1,4 @@
-"""Every kind of field: what an instance says equals what the database gives back."""
+"""Images of rows: an instance and its row in the database give the same values."""
 
 import os
 import uuid
@@ -52,7 +52,7 @@ values = st.fixed_dictionaries(
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(values=values)
 @pytest.mark.django_db
-def test_an_instance_and_its_row_have_the_same_image(values):
+def test_instance_and_row_have_the_same_image(values):
     codec = RowCodec(Everything)
     instance = Everything(**values)
     instance.save()
@@ -93,11 +93,11 @@ def test_an_instance_and_its_row_have_the_same_image(values):
         (ArrayField(models.DecimalField(decimal_places=1, max_digits=5)), [1, None], ["1.0", None]),
     ],
 )
-def test_wire_forms(field, value, wire):
+def test_encoder_of_each_field_type(field, value, wire):
     assert field_encoder(field)(value) == wire
 
 
-def test_foreign_keys_are_ids_and_ids_are_strings():
+def test_foreign_keys_are_encoded_as_string_ids():
     image = RowCodec(Comment).from_instance(Comment(pk=3, post_id=7, text="x"))
     assert image == {"id": "3", "post": "7", "text": "x"}
     thing = UuidThing(name="x")
@@ -122,16 +122,16 @@ def test_foreign_keys_are_ids_and_ids_are_strings():
         ("key", False),
     ],
 )
-def test_secret_looking_names(name, secret):
+def test_secret_looking_names_are_recognized(name, secret):
     assert is_secret_looking(name) is secret
 
 
-def test_secrets_are_no_part_of_an_image_unless_declared_harmless():
+def test_secret_looking_fields_are_omitted_unless_declared():
     assert set(RowCodec(Author).fields) == {"id", "name"}
     assert set(RowCodec(Author, ["password"]).fields) == {"id", "name", "password"}
 
 
-def test_what_only_the_database_knows_is_not_guessed():
+def test_instance_with_expressions_or_generated_fields_has_no_image():
     codec = RowCodec(Post)
     assert codec.from_instance(Post(title="x", views=F("views") + 1)) is None
     assert RowCodec(Everything).from_instance(Everything()) is None  # has a generated field
@@ -142,11 +142,11 @@ def test_what_only_the_database_knows_is_not_guessed():
     }
 
 
-def test_difference():
+def test_changed_fields():
     assert changed_fields({"a": 1, "b": 2}, {"a": 1, "b": 3}) == ("b",)
     assert changed_fields({"a": None}, {"a": None}) == ()
 
 
-def test_datetimes_in_utc_are_unambiguous():
+def test_datetime_is_encoded_in_utc():
     now = datetime.now(UTC)
     assert datetime.fromisoformat(field_encoder(models.DateTimeField())(now)) == now

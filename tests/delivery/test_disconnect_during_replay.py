@@ -1,4 +1,4 @@
-"""A connection cut anywhere in a replay leaves no gap: the client's cursor is enough."""
+"""A connection lost at any byte of a replay: the client resumes from its cursor without a gap."""
 
 import asyncio
 import contextlib
@@ -13,15 +13,15 @@ from tests.support.client import connect
 
 pytestmark = pytest.mark.server
 EVENTS = 12
-STEP = int(os.environ.get("CUT_EVERY", "97"))  # bytes between cuts
+STEP = int(os.environ.get("CUT_EVERY", "97"))  # bytes between two positions of the disconnect
 
 
-class Cutter:
-    """A TCP proxy that passes so many bytes from the server, then cuts."""
+class LimitedProxy:
+    """A TCP proxy that closes the connection after ``remaining`` bytes from the server."""
 
     def __init__(self, port):
         self.port = port
-        self.left = 0
+        self.remaining = 0
 
     async def __aenter__(self):
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -32,16 +32,18 @@ class Cutter:
         self.server.close()
 
     async def _serve(self, reader, writer):
-        there, back = await asyncio.open_connection("127.0.0.1", self.port)
-        up = asyncio.create_task(self._copy(reader, back))
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        copying = asyncio.create_task(self._copy(reader, server_writer))
         try:
-            while self.left > 0 and (data := await there.read(min(self.left, 65536))):
-                self.left -= len(data)
+            while self.remaining > 0 and (
+                data := await server_reader.read(min(self.remaining, 65536))
+            ):
+                self.remaining -= len(data)
                 writer.write(data)
                 await writer.drain()
         finally:
-            up.cancel()
-            for each in (writer, back):
+            copying.cancel()
+            for each in (writer, server_writer):
                 each.transport.abort()
 
     async def _copy(self, reader, writer):
@@ -51,38 +53,40 @@ class Cutter:
 
 
 @pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
-async def test_a_replay_cut_at_any_byte(serve, api_key, kind):
+async def test_replay_interrupted_at_any_byte_is_completed(serve, api_key, kind):
     server = await asyncio.to_thread(serve, kind)
     async with connect(server.socket_url, api_key) as client:
         start = (await client.subscribe("posts"))["cursor"]
     expected = [
         (await Post.objects.acreate(title=f"{n}", body="é" * 40)).title for n in range(EVENTS)
     ]
-    async with Cutter(server.port) as cutter:
-        cuts = 0
+    async with LimitedProxy(server.port) as proxy:
+        interrupted = 0
         for bytes in range(150, 20_000, STEP):
-            cursor, heard, tries = start, {}, 0
-            cutter.left = bytes
-            while len(heard) < EVENTS:
-                tries += 1
+            cursor, received, attempts = start, {}, 0
+            proxy.remaining = bytes
+            while len(received) < EVENTS:
+                attempts += 1
                 try:
                     async with connect(
-                        cutter.url, authenticate=False, compression=None, close_timeout=0.1
+                        proxy.url, authenticate=False, compression=None, close_timeout=0.1
                     ) as client:
                         await client.send({"type": "auth", "token": api_key})
                         frame = {"type": "subscribe", "collection": "posts", "since": cursor}
                         await client.send(frame)
-                        while len(heard) < EVENTS:
+                        while len(received) < EVENTS:
                             frame = json.loads(await client.socket.recv())
                             assert frame.get("resumed", True) is True
                             if frame["type"] == "event":
-                                assert frame["cursor"] not in heard
-                                heard[frame["cursor"]] = frame["document"]["data"]["title"]
+                                assert frame["cursor"] not in received
+                                received[frame["cursor"]] = frame["document"]["data"]["title"]
                                 cursor = frame["cursor"]
                 except (WebSocketException, OSError, EOFError):
-                    cutter.left = 10**9  # once cut, the next try goes through
-            assert list(heard.values()) == expected
-            cuts += tries > 1
-            if tries == 1:
+                    proxy.remaining = (
+                        10**9
+                    )  # after the first disconnect, the next attempt is not limited
+            assert list(received.values()) == expected
+            interrupted += attempts > 1
+            if attempts == 1:
                 break
-        assert cuts > 20
+        assert interrupted > 20

@@ -1,8 +1,8 @@
-"""A live set against the database's own answer: random filters, identities and changes.
+"""Compare subscriptions with the database, for random filters, identities and changes.
 
-Over real sockets of a real server in another process: what a client holds by snapshot and
-transitions is what the ORM finds, and the literal events of each row are those that happened to
-it, in order.
+The server is a real one in another process. The documents that a client has from its snapshot and
+transitions must be those that the ORM finds. The events of a subscription without transitions must
+be the changes that happened to each row, in order.
 """
 
 import json
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from websockets.sync.client import connect
 
 from tests.app.models import Item
-from tests.e2e.test_in_process import token
+from tests.support.tokens import create_token
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "100")) // 8
 NAMES = ["Ada", "adam", "Bob", "bö"]
@@ -25,7 +25,7 @@ NAMES = ["Ada", "adam", "Bob", "bö"]
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.server]
 
 
-# (what a client sends, the same asked of the ORM in its own words)
+# (a filter that a client sends, the same condition for the ORM)
 CONDITIONS = [
     *(({"size": n}, Q(size=n)) for n in (0, 3, 9)),
     ({"size_ne": 3}, ~Q(size=3)),
@@ -45,18 +45,18 @@ conditions = st.sampled_from(CONDITIONS)
 both = st.tuples(conditions, conditions).map(
     lambda c: ({"$and": [c[0][0], c[1][0]]}, c[0][1] & c[1][1])
 )
-questions = st.one_of(conditions, both)
+queries = st.one_of(conditions, both)
 
 sizes = st.sampled_from([0, 3, 4, 5, 9])
 names = st.sampled_from(NAMES)
-places = st.integers(0, 5)
+positions = st.integers(0, 5)
 changes = st.recursive(
     st.one_of(
         st.tuples(st.just("create"), names, sizes),
-        st.tuples(st.just("save"), places, names, sizes),
+        st.tuples(st.just("save"), positions, names, sizes),
         st.tuples(st.just("update"), sizes, sizes),
         st.tuples(st.just("bulk"), st.lists(sizes, min_size=1, max_size=3)),
-        st.tuples(st.just("delete"), places),
+        st.tuples(st.just("delete"), positions),
         st.tuples(st.just("clear"), sizes),
     ),
     lambda inner: st.tuples(st.sampled_from(["commit", "undo"]), st.lists(inner, max_size=3)),
@@ -66,22 +66,22 @@ changes = st.recursive(
 
 @pytest.fixture
 def stack():
-    with ExitStack() as found:
-        yield found
+    with ExitStack() as stack:
+        yield stack
 
 
 class Undo(Exception):
     pass
 
 
-class World:
-    """Carries out changes, and keeps what each did to each row: before and after."""
+class ChangeLog:
+    """Execute changes and record each changed row before and after."""
 
     def __init__(self):
         self.count = Item.objects.count()
         self.history = []
 
-    def name(self, name):
+    def unique_name(self, name):
         self.count += 1
         return f"{name} {self.count}-{os.urandom(3).hex()}"
 
@@ -91,15 +91,15 @@ class World:
     def apply(self, change):
         kind, *rest = change
         if kind in ("commit", "undo"):
-            kept = list(self.history)
+            history = list(self.history)
             try:
                 with transaction.atomic():
-                    for each in rest[0]:
-                        self.apply(each)
+                    for inner in rest[0]:
+                        self.apply(inner)
                     if kind == "undo":
                         raise Undo
             except Undo:
-                self.history = kept
+                self.history = history
             return
         before = self.rows()
         touched = self._write(kind, rest)
@@ -112,30 +112,30 @@ class World:
         items = list(Item.objects.order_by("pk"))
         match kind, rest:
             case "create", (name, size):
-                Item.objects.create(name=self.name(name), size=size)
-            case "save", (place, name, size) if place < len(items):
-                item = items[place]
-                item.name, item.size = self.name(name), size
+                Item.objects.create(name=self.unique_name(name), size=size)
+            case "save", (position, name, size) if position < len(items):
+                item = items[position]
+                item.name, item.size = self.unique_name(name), size
                 item.save()
             case "update", (old, new):
                 touched = [item.pk for item in items if item.size == old]
                 Item.objects.filter(size=old).order_by("pk").update(size=new)
                 return touched
             case "bulk", (many,):
-                Item.objects.bulk_create([Item(name=self.name("x"), size=n) for n in many])
-            case "delete", (place,) if place < len(items):
-                items[place].delete()
+                Item.objects.bulk_create([Item(name=self.unique_name("x"), size=n) for n in many])
+            case "delete", (position,) if position < len(items):
+                items[position].delete()
             case "clear", (size,):
                 Item.objects.filter(size=size).delete()
         return ()
 
 
 class Watcher:
-    """A connection of one identity: a live set by transitions, and literal events."""
+    """One identity's connection, with one subscription with transitions and one without."""
 
     def __init__(self, stack, url, token, rows):
         self.socket = stack.enter_context(connect(url, proxy=None))
-        self.rows = rows  # what the identity may see, for the ORM
+        self.rows = rows  # a condition for the rows that the identity may see
         self.send(type="auth", token=token)
         assert self.receive()["type"] == "authenticated"
 
@@ -145,52 +145,52 @@ class Watcher:
     def receive(self):
         return json.loads(self.socket.recv(timeout=20))
 
-    def ask(self, filters, mark):
+    def subscribe(self, filters, mark):
         self.send(type="unsubscribe", collection="items")
         while self.receive()["type"] not in ("unsubscribed", "error"):
             pass
-        self.held, self.events = {}, {}
-        more = {"filters": filters, "collection": "items", "type": "subscribe"}
-        self.send(**more, subscription="set", transitions=True, snapshot=True)
-        self.send(**more, subscription="literal")
-        self.send(**{**more, "filters": {"name": mark}}, subscription="mark")
-        waits = {"snapshot", "mark"}  # a snapshot may be newer than its cursor: nothing meanwhile
+        self.documents, self.events = {}, {}
+        query = {"filters": filters, "collection": "items", "type": "subscribe"}
+        self.send(**query, subscription="set", transitions=True, snapshot=True)
+        self.send(**query, subscription="plain")
+        self.send(**{**query, "filters": {"name": mark}}, subscription="mark")
+        missing = {"snapshot", "mark"}  # no change may happen until both have arrived
 
         def done(frame):
             if frame["type"] == "snapshot" and not frame["more"]:
-                waits.discard("snapshot")
+                missing.discard("snapshot")
             if frame.get("subscription") == "mark":
-                waits.discard("mark")
-            return not waits
+                missing.discard("mark")
+            return not missing
 
-        self.until(done)
+        self.read_until(done)
 
-    def until(self, done):
+    def read_until(self, done):
         while True:
             frame = self.receive()
             assert frame["type"] != "error", frame
             if frame["type"] == "snapshot":
                 for document in frame["documents"]:
-                    self.held[document["id"]] = document["data"]
+                    self.documents[document["id"]] = document["data"]
             if frame["type"] == "event":
-                self.take(frame)
+                self.apply(frame)
             if done(frame):
                 return
 
-    def take(self, frame):
+    def apply(self, frame):
         id, event = frame["document"]["id"], frame["event"]
         if "set" in frame["subscriptions"]:
             assert (event == "left") is ("data" not in frame["document"])
             if event in ("left", "deleted"):
-                assert self.held.pop(id, None) is not None
+                assert self.documents.pop(id, None) is not None
             else:
-                assert (id in self.held) is (event == "updated")
-                self.held[id] = frame["document"]["data"]
-        if "literal" in frame["subscriptions"]:
+                assert (id in self.documents) is (event == "updated")
+                self.documents[id] = frame["document"]["data"]
+        if "plain" in frame["subscriptions"]:
             self.events.setdefault(id, []).append(event)
 
 
-def test_the_set_is_what_the_database_finds(serve, redis, user, api_key, stack):
+def test_subscription_matches_database_for_random_changes(serve, redis, user, api_key, stack):
     permission = "tests.support.permissions.SmallForApps"
     options = {
         "COLLECTIONS": {"items": {"model": "app.Item", "permission": permission}},
@@ -199,7 +199,7 @@ def test_the_set_is_what_the_database_finds(serve, redis, user, api_key, stack):
     server = serve("uvicorn", layers=redis.layer("pubsub"), settings=options)
     watchers = [
         Watcher(stack, server.socket_url, api_key, Q(size__lt=5)),
-        Watcher(stack, server.socket_url, token(user), Q()),
+        Watcher(stack, server.socket_url, create_token(user), Q()),
     ]
 
     @settings(
@@ -208,44 +208,44 @@ def test_the_set_is_what_the_database_finds(serve, redis, user, api_key, stack):
         phases=[Phase.explicit, Phase.reuse, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(questions, st.lists(changes, max_size=6))
-    def compare(question, drawn):
-        filters, asked = question
+    @given(queries, st.lists(changes, max_size=6))
+    def compare(query, drawn_changes):
+        filters, condition = query
         mark = f"mark {os.urandom(4).hex()}"
         for watcher in watchers:
-            watcher.ask(filters, mark)
-        world = World()
-        for change in drawn:
-            world.apply(change)
+            watcher.subscribe(filters, mark)
+        log = ChangeLog()
+        for change in drawn_changes:
+            log.apply(change)
         last = Item.objects.create(name=mark, size=-1)
         for watcher in watchers:
-            watcher.until(lambda frame: "mark" in frame.get("subscriptions", ()))
-            found = Item.objects.filter(asked & watcher.rows).exclude(pk=last.pk)
-            assert {id: data for id, data in watcher.held.items() if id != str(last.pk)} == {
-                str(item.pk): {"name": item.name, "size": item.size} for item in found
+            watcher.read_until(lambda frame: "mark" in frame.get("subscriptions", ()))
+            items = Item.objects.filter(condition & watcher.rows).exclude(pk=last.pk)
+            assert {id: data for id, data in watcher.documents.items() if id != str(last.pk)} == {
+                str(item.pk): {"name": item.name, "size": item.size} for item in items
             }
             watcher.events.pop(str(last.pk), None)
-            assert watcher.events == literal(world, asked & watcher.rows)
+            assert watcher.events == expected_events(log, condition & watcher.rows)
         last.delete()
 
     compare()
 
 
-def literal(world, asked):
-    """The events of a subscription without transitions, told from the history by the ORM.
+def expected_events(log, condition):
+    """Return the events of a subscription without transitions, computed by the ORM.
 
-    By document: rows that one statement changes have no order among themselves.
+    They are grouped by document, because rows changed by one statement have no order.
     """
     matching = {}
-    for state in {state for _, *states in world.history for state in states if state}:
+    for state in {state for _, *states in log.history for state in states if state}:
         with transaction.atomic():
             name, size = state
             Item.objects.filter(name=name).update(name=f"{name}!")
             trial = Item.objects.create(name=name, size=size)
-            matching[state] = Item.objects.filter(asked, pk=trial.pk).exists()
+            matching[state] = Item.objects.filter(condition, pk=trial.pk).exists()
             transaction.set_rollback(True)
     events = {}
-    for pk, before, after in world.history:
+    for pk, before, after in log.history:
         event = "created" if before is None else "deleted" if after is None else "updated"
         if matching[before if after is None else after]:
             events.setdefault(str(pk), []).append(event)

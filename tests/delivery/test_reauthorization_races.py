@@ -1,4 +1,4 @@
-"""Rights that change just while something else is under way."""
+"""Permissions that change while something else is in progress."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group
 from django.db import connections
 
 from django_cocobase_realtime import Room, permissions_changed
-from django_cocobase_realtime.declarations.room import room_registry
+from django_cocobase_realtime.declarations.registry import room_registry
 from django_cocobase_realtime.delivery import snapshot
 from django_cocobase_realtime.delivery.topics import TopicManager
 from django_cocobase_realtime.hub.hub import Hub
@@ -25,30 +25,30 @@ HERE = "tests.delivery.test_reauthorization_races"
 def posts(settings, permission, **options):
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {"posts": {"model": "app.Post", "permission": permission, **options}},
-        "REVOCATION_POLL": 3600,  # nothing else notices
+        "REVOCATION_POLL": 3600,  # changes are not noticed by polling
     }
 
 
 def in_thread(function, *args):
-    def work():
+    def run():
         try:
             function(*args)
         finally:
             connections.close_all()
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=run)
     thread.start()
     thread.join()
 
 
-async def only_connection():
+async def get_only_connection():
     (connection,) = Hub.current().connections.values()
     return connection
 
 
 @asynccontextmanager
 async def team_member(realtime, user, settings):
-    """Watches the posts of the group "red", to which she belongs."""
+    """Open a connection of a member of group "red" that is subscribed to the group's posts."""
     posts(settings, "tests.support.permissions.TeamPosts")
     await user.groups.aadd(await Group.objects.acreate(name="red"))
     async with realtime(user=user) as ada:
@@ -56,18 +56,18 @@ async def team_member(realtime, user, settings):
         yield ada
 
 
-async def test_rights_that_change_as_soon_as_they_were_asked_for(
+async def test_permission_lost_right_after_reauthorization_is_noticed(
     realtime, user, settings, monkeypatch
 ):
     async with team_member(realtime, user, settings) as ada:
-        connection, hub = await only_connection(), Hub.current()
+        connection, hub = await get_only_connection(), Hub.current()
         start = TopicManager.resume
 
         def start_and_change(self, *args):
             start(self, *args)
             monkeypatch.setattr(TopicManager, "resume", start)
             through = type(user).groups.through.objects
-            in_thread(lambda: through.all().delete())  # which sends no signal
+            in_thread(lambda: through.all().delete())  # sends no signal
             asyncio.get_running_loop().call_soon(hub.reauthorizer.request, [connection])
 
         monkeypatch.setattr(TopicManager, "resume", start_and_change)
@@ -75,135 +75,135 @@ async def test_rights_that_change_as_soon_as_they_were_asked_for(
         assert await ada.closed() == 4201
 
 
-async def test_a_subscription_that_comes_as_rights_are_known_again_is_started(
+async def test_subscription_prepared_during_reauthorization_is_started(
     realtime, user, settings, monkeypatch
 ):
-    """Its request was under way while they were asked for, and ends in the same turn."""
+    """Its request started during the reauthorization and ends in the same turn of the loop."""
     async with team_member(realtime, user, settings) as ada:
-        connection, hub = await only_connection(), Hub.current()
-        start, prepare = TopicManager.resume, TopicManager.open
-        prepared = asyncio.Event()
+        connection, hub = await get_only_connection(), Hub.current()
+        start, open_topic = TopicManager.resume, TopicManager.open
+        released = asyncio.Event()
 
-        async def prepare_late(self, collection):
-            extent = await prepare(self, collection)
+        async def open_late(self, collection):
+            extent = await open_topic(self, collection)
             hub.reauthorizer.request([connection])
-            await prepared.wait()
+            await released.wait()
             return extent
 
-        def start_and_go_on(self, *args):
+        def start_and_release(self, *args):
             start(self, *args)
             monkeypatch.setattr(TopicManager, "resume", start)
-            prepared.set()
+            released.set()
 
-        monkeypatch.setattr(TopicManager, "open", prepare_late)
-        monkeypatch.setattr(TopicManager, "resume", start_and_go_on)
+        monkeypatch.setattr(TopicManager, "open", open_late)
+        monkeypatch.setattr(TopicManager, "resume", start_and_release)
         await ada.subscribe("posts", subscription="second")
         await Post.objects.acreate(title="x", project="red")
-        told = set()
+        subscriptions = set()
         async with asyncio.timeout(5):
-            while told != {"posts", "second"}:
+            while subscriptions != {"posts", "second"}:
                 frame = await ada.receive()
                 if frame["type"] == "event":
-                    told |= set(frame["subscriptions"])
+                    subscriptions |= set(frame["subscriptions"])
 
 
-async def test_a_room_is_not_joined_by_rights_of_before(realtime, user, settings):
+async def test_join_uses_permissions_changed_during_its_check(realtime, user, settings):
     settings.COCOBASE_REALTIME = {"REVOCATION_POLL": 3600}
-    asked, go_on = threading.Event(), threading.Event()
+    checking, release = threading.Event(), threading.Event()
 
-    class Slow(Room):
+    class BlockingRoom(Room):
         def can_join(self, identity, room):
             member = identity.user.groups.filter(name="red").exists()
-            asked.set()
-            go_on.wait(10)
+            checking.set()
+            release.wait(10)
             return member
 
     red = await Group.objects.acreate(name="red")
     await user.groups.aadd(red)
-    room_registry.register("slow", Slow)
+    room_registry.register("slow", BlockingRoom)
     try:
         async with realtime(user=user) as ada:
             await ada.send({"type": "join", "room": "slow"})
-            await asyncio.to_thread(asked.wait, 5)
+            await asyncio.to_thread(checking.wait, 5)
             await user.groups.aremove(red)
-            await asyncio.sleep(0.3)  # every process has heard of it
-            go_on.set()
+            await asyncio.sleep(0.3)  # every process has received the change
+            release.set()
             assert (await ada.receive("error"))["code"] == "forbidden"
     finally:
-        go_on.set()
+        release.set()
         room_registry.unregister("slow")
 
 
-class Waits(Permission):
-    """Once ``hold`` is set, asks until ``go_on`` is."""
+class BlockingPermission(Permission):
+    """Once ``hold`` is set, the check waits until ``release`` is set."""
 
-    hold, go_on = threading.Event(), threading.Event()
+    hold, release = threading.Event(), threading.Event()
 
     def can_subscribe(self, identity, filters):
         if self.hold.is_set():
-            self.go_on.wait(10)
+            self.release.wait(10)
         return True
 
 
-class WaitsAndLooks(Waits):
+class BlockingRowPermission(BlockingPermission):
     def has_object_permission(self, identity, post):
         return post.views < 10
 
 
 @pytest.fixture
-def waits():
-    Waits.hold.clear()
-    Waits.go_on.clear()
-    yield Waits
-    Waits.go_on.set()
+def blocking():
+    BlockingPermission.hold.clear()
+    BlockingPermission.release.clear()
+    yield BlockingPermission
+    BlockingPermission.release.set()
 
 
-@pytest.mark.parametrize("permission", ["Waits", "WaitsAndLooks"])
-@pytest.mark.parametrize("wanted", [True, False])
-async def test_without_a_log_nothing_is_lost_while_rights_are_asked_for(
-    realtime, user, settings, waits, permission, wanted
+@pytest.mark.parametrize("permission", ["BlockingPermission", "BlockingRowPermission"])
+@pytest.mark.parametrize("with_snapshot", [True, False])
+async def test_no_event_is_lost_during_reauthorization_without_log(
+    realtime, user, settings, blocking, permission, with_snapshot
 ):
     posts(settings, f"{HERE}.{permission}", durable=False)
     async with realtime(user=user) as ada:
-        await ada.subscribe("posts", snapshot=wanted)
-        if wanted:
+        await ada.subscribe("posts", snapshot=with_snapshot)
+        if with_snapshot:
             await ada.receive("snapshot")
         await Post.objects.acreate(title="before")
         assert (await ada.receive("event"))["document"]["data"]["title"] == "before"
-        waits.hold.set()
+        blocking.hold.set()
         await sync_to_async(permissions_changed)(user)
         await asyncio.sleep(0.2)
-        await Post.objects.acreate(title="meanwhile")
+        await Post.objects.acreate(title="during the check")
         assert await ada.receive_nothing(0.3)
-        waits.go_on.set()
-        assert (await ada.receive("event"))["document"]["data"]["title"] == "meanwhile"
+        blocking.release.set()
+        assert (await ada.receive("event"))["document"]["data"]["title"] == "during the check"
         await Post.objects.acreate(title="after")
         assert (await ada.receive("event"))["document"]["data"]["title"] == "after"
         assert await ada.receive_nothing()
 
 
 @pytest.mark.parametrize("durable", [True, False])
-async def test_a_snapshot_that_begins_anew_leaves_no_ghosts(
-    user, settings, waits, monkeypatch, durable
+async def test_snapshot_restarted_by_reauthorization_has_no_deleted_document(
+    user, settings, blocking, monkeypatch, durable
 ):
-    """Rights are looked at within it; a document of its first page is gone by the second try."""
-    posts(settings, f"{HERE}.Waits", durable=durable)
+    """A document of its first page is deleted before the snapshot is started again."""
+    posts(settings, f"{HERE}.BlockingPermission", durable=durable)
     monkeypatch.setattr(snapshot, "PAGE_SIZE", 1)
     a, b, _ = [await Post.objects.acreate(title=title) for title in "abc"]
     async with open_socket(user=user) as socket:
         socket.stops_reading_at = lambda frame: frame["type"] == "snapshot"
         await socket.send_frame(type="subscribe", collection="posts", snapshot={"order": "title"})
         await socket.wait_for_frame("snapshot")
-        waits.hold.set()
+        blocking.hold.set()
         await sync_to_async(permissions_changed)(user)
         await asyncio.sleep(0.2)
-        gone = str(a.pk)
+        deleted = str(a.pk)
         await a.adelete()
         b.title = "b2"
         await b.asave()
         await asyncio.sleep(0.3)
         socket.reading.set()
-        waits.go_on.set()
+        blocking.release.set()
         await socket.wait_until(
             lambda: any(not f["more"] for f in socket.frames_of_type("snapshot"))
         )
@@ -221,12 +221,12 @@ async def test_a_snapshot_that_begins_anew_leaves_no_ghosts(
                 known.pop(frame["document"]["id"], None)
             else:
                 known[frame["document"]["id"]] = frame["document"]["data"]["title"]
-        assert gone not in known
+        assert deleted not in known
         assert sorted(known.values()) == ["b2", "c", "d"]
 
 
-class Gated(Waits):
-    """The first look at a row of this title waits for its gate."""
+class TitleGated(BlockingPermission):
+    """The first check of a row waits for the gate of its title."""
 
     gates: dict[str, threading.Event] = {}
 
@@ -237,31 +237,32 @@ class Gated(Waits):
         return True
 
 
-async def test_a_row_whose_check_is_late_is_not_taken_for_a_later_one(
-    realtime, user, settings, waits
-):
-    posts(settings, f"{HERE}.Gated")
-    first, second = Gated.gates["1"], Gated.gates["2"] = threading.Event(), threading.Event()
+async def test_late_row_check_is_not_used_for_a_later_event(realtime, user, settings, blocking):
+    posts(settings, f"{HERE}.TitleGated")
+    first, second = TitleGated.gates["1"], TitleGated.gates["2"] = (
+        threading.Event(),
+        threading.Event(),
+    )
     async with realtime(user=user) as ada:
         await ada.subscribe("posts")
         await Post.objects.acreate(title="1")
         async with asyncio.timeout(5):
-            while "1" in Gated.gates:
+            while "1" in TitleGated.gates:
                 await asyncio.sleep(0.01)
-        await sync_to_async(permissions_changed)(user)  # it goes on by reading the log
+        await sync_to_async(permissions_changed)(user)  # delivery continues by reading the log
         assert (await ada.receive("event"))["document"]["data"]["title"] == "1"
         await Post.objects.acreate(title="2")
         await asyncio.sleep(0.2)
         first.set()
         async with asyncio.timeout(5):
-            while "2" in Gated.gates:
+            while "2" in TitleGated.gates:
                 await asyncio.sleep(0.01)
-        waits.hold.set()
+        blocking.hold.set()
         await sync_to_async(permissions_changed)(user)
         await asyncio.sleep(0.2)
-        second.set()  # decided while nothing may be told
+        second.set()  # the check ends while delivery is suspended
         await asyncio.sleep(0.2)
-        waits.go_on.set()
+        blocking.release.set()
         frames = []
         while not await ada.receive_nothing(0.5):
             frames.append(await ada.receive())

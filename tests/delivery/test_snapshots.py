@@ -1,4 +1,4 @@
-"""A snapshot and the events behind it: pages, cuts, and one end for both."""
+"""Snapshots: pages, limits, and the events that follow them."""
 
 import asyncio
 
@@ -11,12 +11,12 @@ def titles(frames):
     return [frame["document"]["data"]["title"] for frame in frames]
 
 
-async def test_snapshot(realtime, api_key):
-    made = [await Post.objects.acreate(title=str(n), views=n % 3) for n in range(7)]
+async def test_snapshot_is_sent_before_live_events(realtime, api_key):
+    posts = [await Post.objects.acreate(title=str(n), views=n % 3) for n in range(7)]
     async with realtime(token=api_key) as client:
         reply = await client.subscribe("posts", snapshot=True, fields=["title"])
         frame = await client.receive("snapshot")
-        assert frame["documents"] == [{"id": str(p.pk), "data": {"title": p.title}} for p in made]
+        assert frame["documents"] == [{"id": str(p.pk), "data": {"title": p.title}} for p in posts]
         assert (frame["more"], frame["cursor"]) == (False, reply["cursor"])
         await Post.objects.acreate(title="live")
         assert titles([await client.receive("event")]) == ["live"]
@@ -28,7 +28,7 @@ async def test_snapshot(realtime, api_key):
         assert (await client.receive("snapshot"))["documents"] == []
 
 
-async def test_snapshots_come_in_pages_and_say_when_they_are_cut(realtime, api_key, settings):
+async def test_snapshot_is_sent_in_pages_and_marked_when_truncated(realtime, api_key, settings):
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {"posts": "app.Post"},
         "LIMITS": {"snapshot_documents": 450},
@@ -43,7 +43,9 @@ async def test_snapshots_come_in_pages_and_say_when_they_are_cut(realtime, api_k
 
 
 @pytest.mark.parametrize("durable", [True, False])
-async def test_snapshot_and_stream_converge_under_writes(realtime, api_key, settings, durable):
+async def test_snapshot_and_events_match_the_table_during_writes(
+    realtime, api_key, settings, durable
+):
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {"posts": {"model": "app.Post", "durable": durable}},
         "LIMITS": {"subscribe_rate": (1000, 1000)},
@@ -65,32 +67,32 @@ async def test_snapshot_and_stream_converge_under_writes(realtime, api_key, sett
     task = asyncio.create_task(write())
     async with realtime(token=api_key) as client:
         rounds = 40
-        kept = []
+        replicas = []
         for n in range(rounds):
             name = f"s{n}"
             sent = {"collection": "posts", "subscription": name, "snapshot": True}
             await client.send({"type": "subscribe", **sent})
-            kept.append({})
+            replicas.append({})
             await asyncio.sleep(0.01)
         writing = False
         await task
         expected = {str(p.pk): p.views async for p in Post.objects.all()}
 
-        def settled():
-            return all(each == expected for each in kept)
+        def converged():
+            return all(rows == expected for rows in replicas)
 
         async with asyncio.timeout(20):
             while True:
-                if settled() and await client.receive_nothing(0.3):
+                if converged() and await client.receive_nothing(0.3):
                     break
                 frame = await client.receive()
                 if frame["type"] == "snapshot":
-                    rows = kept[int(frame["subscription"][1:])]
+                    rows = replicas[int(frame["subscription"][1:])]
                     rows |= {d["id"]: d["data"]["views"] for d in frame["documents"]}
                 elif frame["type"] == "event":
                     id = frame["document"]["id"]
                     for name in frame["subscriptions"]:
-                        rows = kept[int(name[1:])]
+                        rows = replicas[int(name[1:])]
                         if frame["event"] == "deleted":
                             rows.pop(id, None)
                         else:

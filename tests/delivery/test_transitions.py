@@ -1,4 +1,4 @@
-"""What a subscription is told: entered and left, one document, some changes, soft deletes."""
+"""Which events a subscription receives: transitions, one document, changed fields, soft deletes."""
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -14,22 +14,22 @@ def posts(settings, **options):
     }
 
 
-def brief(frame):
+def summary(frame):
     document = frame["document"]
     return frame["event"], document["id"], (document.get("data") or {}).get("title")
 
 
-async def test_entered_and_left(realtime, api_key):
+async def test_transitions_are_sent_when_filter_starts_and_stops_matching(realtime, api_key):
     async with realtime(token=api_key) as client:
         await client.subscribe("posts", filters={"status": "published"}, transitions=True)
         post = await Post.objects.acreate(title="a")
         post.status = "published"
         await post.asave()
         frame = await client.receive("event")
-        assert brief(frame) == ("entered", str(post.pk), "a")
+        assert summary(frame) == ("entered", str(post.pk), "a")
         post.title = "b"
         await post.asave()
-        assert brief(await client.receive("event")) == ("updated", str(post.pk), "b")
+        assert summary(await client.receive("event")) == ("updated", str(post.pk), "b")
         post.status = "draft"
         post.title = "secret plans"
         await post.asave()
@@ -40,26 +40,26 @@ async def test_entered_and_left(realtime, api_key):
         assert "secret" not in str(frame)
         await post.adelete()
         assert await client.receive_nothing()
-        # made and deleted within the set keep their names
+        # creations and deletions of matching rows are sent as such
         other = await Post.objects.acreate(title="c", status="published")
-        assert brief(await client.receive("event"))[0] == "created"
+        assert summary(await client.receive("event"))[0] == "created"
         await other.adelete()
-        assert brief(await client.receive("event"))[0] == "deleted"
+        assert summary(await client.receive("event"))[0] == "deleted"
 
 
-async def test_literal_semantics_without(realtime, api_key):
+async def test_without_transitions_only_matching_changes_are_sent(realtime, api_key):
     async with realtime(token=api_key) as client:
         await client.subscribe("posts", filters={"status": "published"})
         post = await Post.objects.acreate(title="a")
         post.status = "published"
         await post.asave()
-        assert brief(await client.receive("event"))[0] == "updated"
+        assert summary(await client.receive("event"))[0] == "updated"
         post.status = "draft"
         await post.asave()
         assert await client.receive_nothing()
 
 
-async def test_the_two_semantics_on_one_connection_get_frames_of_their_own(realtime, api_key):
+async def test_subscriptions_with_and_without_transitions_get_separate_frames(realtime, api_key):
     async with realtime(token=api_key) as client:
         await client.subscribe("posts", filters={"status": "published"})
         await client.subscribe(
@@ -75,7 +75,9 @@ async def test_the_two_semantics_on_one_connection_get_frames_of_their_own(realt
         }
 
 
-async def test_transitions_by_visibility(realtime, user, settings, django_user_model):
+async def test_transitions_are_sent_when_visibility_changes(
+    realtime, user, settings, django_user_model
+):
     posts(settings, permission="tests.support.permissions.OwnPosts")
     other = await sync_to_async(django_user_model.objects.create_user)("eve")
     async with realtime(user=user) as ada:
@@ -83,17 +85,17 @@ async def test_transitions_by_visibility(realtime, user, settings, django_user_m
         post = await Post.objects.acreate(title="a", owner=other)
         post.title = "b"
         await post.asave()
-        assert await ada.receive_nothing()  # never visible: not even an id
+        assert await ada.receive_nothing()  # the row was never visible: not even its id is sent
         post.owner = user
         await post.asave()
-        assert brief(await ada.receive("event"))[0] == "entered"
+        assert summary(await ada.receive("event"))[0] == "entered"
         post.owner = other
         await post.asave()
         frame = await ada.receive("event")
         assert (frame["event"], frame["document"]) == ("left", {"id": str(post.pk)})
 
 
-async def test_one_document(realtime, api_key):
+async def test_subscription_to_one_document(realtime, api_key):
     async with realtime(token=api_key) as client:
         one = await Post.objects.acreate(title="one")
         two = await Post.objects.acreate(title="two")
@@ -112,7 +114,7 @@ async def test_one_document(realtime, api_key):
         assert (await client.receive("event"))["subscriptions"] == ["int"]
 
 
-async def test_updates_of_some_fields_only(realtime, api_key, settings):
+async def test_updates_are_limited_to_changed_fields(realtime, api_key, settings):
     posts(settings, fields=["title", "status"], filters=["status"])
     async with realtime(token=api_key) as client:
         await client.subscribe("posts", changed=["status"])
@@ -130,7 +132,7 @@ async def test_updates_of_some_fields_only(realtime, api_key, settings):
             assert (reply["code"], str(changed) in reply["message"]) == ("bad_request", True)
 
 
-async def test_old_values_are_needed_for_both(realtime, api_key, settings):
+async def test_transitions_and_changed_require_tracked_old_values(realtime, api_key, settings):
     posts(settings, track=False)
     async with realtime(token=api_key) as client:
         for options in ({"transitions": True}, {"changed": ["title"]}):
@@ -139,7 +141,7 @@ async def test_old_values_are_needed_for_both(realtime, api_key, settings):
             assert "old values" in reply["message"]
 
 
-async def test_missed_transitions_are_replayed(realtime, api_key):
+async def test_transitions_are_replayed_after_reconnect(realtime, api_key):
     async with realtime(token=api_key) as client:
         ask = {"filters": {"status": "published"}, "transitions": True}
         reply = await client.subscribe("posts", **ask)
@@ -153,7 +155,7 @@ async def test_missed_transitions_are_replayed(realtime, api_key):
             "posts", **ask, since=reply["cursor"], scope=reply["scope"]
         )
         assert resumed["resumed"] is True
-        assert [brief(await client.receive("event"))[0] for _ in range(2)] == ["entered", "left"]
+        assert [summary(await client.receive("event"))[0] for _ in range(2)] == ["entered", "left"]
         other = await client.subscribe(
             "posts", filters=ask["filters"], scope=reply["scope"], since=reply["cursor"]
         )
@@ -161,38 +163,40 @@ async def test_missed_transitions_are_replayed(realtime, api_key):
 
 
 @pytest.mark.parametrize("rule", ["meta", {"status": "archived"}])
-async def test_soft_deletes(realtime, api_key, settings, rule):
+async def test_soft_delete_is_sent_as_deleted_and_restore_as_created(
+    realtime, api_key, settings, rule
+):
     posts(settings, soft_delete=rule)
-    gone = {"meta": None} if rule == "meta" else {"status": "draft"}
+    visible = {"meta": None} if rule == "meta" else {"status": "draft"}
     hidden = {"meta": {"by": "ada"}} if rule == "meta" else {"status": "archived"}
-    # a nullable field is needed for the first
+    # the rule needs a path that can be null
     if rule == "meta":
         posts(settings, soft_delete={"meta.by": {"isnull": False}})
-        gone = {"meta": {}}
+        visible = {"meta": {}}
     async with realtime(token=api_key) as client:
-        post = await Post.objects.acreate(title="a", **gone)
-        dead = await Post.objects.acreate(title="dead", **hidden)
+        post = await Post.objects.acreate(title="a", **visible)
+        deleted = await Post.objects.acreate(title="deleted", **hidden)
         await client.subscribe("posts", snapshot=True)
         assert [d["id"] for d in (await client.receive("snapshot"))["documents"]] == [str(post.pk)]
         post.title = "b"
         await post.asave()
-        assert brief(await client.receive("event")) == ("updated", str(post.pk), "b")
+        assert summary(await client.receive("event")) == ("updated", str(post.pk), "b")
         for name, value in hidden.items():
             setattr(post, name, value)
         await post.asave()
-        assert brief(await client.receive("event")) == ("deleted", str(post.pk), "b")
+        assert summary(await client.receive("event")) == ("deleted", str(post.pk), "b")
         post.title = "c"
         await post.asave()
-        await dead.adelete()
-        for name, value in gone.items():
+        await deleted.adelete()
+        for name, value in visible.items():
             setattr(post, name, value)
         await post.asave()
         frame = await client.receive("event")
-        assert brief(frame) == ("created", str(post.pk), "c")
+        assert summary(frame) == ("created", str(post.pk), "c")
         assert "changed" not in frame
 
 
-async def test_bulk_changes_are_transitions_too(realtime, api_key):
+async def test_bulk_updates_are_sent_as_transitions(realtime, api_key):
     async with realtime(token=api_key) as client:
         await Item.objects.abulk_create([Item(name=str(n), size=n) for n in range(4)])
         await client.subscribe("items", filters={"size_gte": 2}, transitions=True, snapshot=True)
@@ -203,7 +207,7 @@ async def test_bulk_changes_are_transitions_too(realtime, api_key):
         assert events == ["entered", "left", "updated"]
 
 
-async def test_a_snapshot_is_ordered_limited_and_filtered(realtime, api_key, settings):
+async def test_snapshot_is_ordered_limited_and_filtered(realtime, api_key, settings):
     posts(settings)
     async with realtime(token=api_key) as client:
         for title, rating in (("b", 2), ("a", None), ("B", 1), ("c", 3)):
@@ -223,7 +227,7 @@ async def test_a_snapshot_is_ordered_limited_and_filtered(realtime, api_key, set
             assert (await client.request(ask))["code"] == "bad_request"
 
 
-async def test_batches_hold_the_same_events(realtime, api_key):
+async def test_batched_events_have_the_same_content(realtime, api_key):
     async with realtime(token=api_key, authenticate=False) as client:
         await client.send({"type": "auth", "token": api_key, "batch": True})
         await client.receive("authenticated")

@@ -1,24 +1,24 @@
-"""A process that sleeps while the log is trimmed."""
+"""A process that misses events because the log is trimmed before it reads them."""
 
 import pytest
 from asgiref.sync import sync_to_async
 
 from django_cocobase_realtime.hub.hub import Hub
-from django_cocobase_realtime.log.models import LogEvent
 from django_cocobase_realtime.log.retention import trim
 from django_cocobase_realtime.log.sequencer import sequence
+from django_cocobase_realtime.models import LogEvent
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-async def test_whoever_missed_all_that_was_trimmed_is_told(realtime, api_key, settings):
-    """Not only when something new happens: that may be never."""
+async def test_connection_is_closed_when_unread_events_were_trimmed(realtime, api_key, settings):
+    """Without waiting for a new event, which may never come."""
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {"posts": "app.Post"},
-        "LOG": {"POLL": 3600},  # it sleeps
+        "LOG": {"POLL": 3600},  # the process does not poll during the test
     }
 
-    def meanwhile():
+    def append_and_trim():
         for number in range(3):
             LogEvent.objects.create(
                 collection="posts",
@@ -32,6 +32,6 @@ async def test_whoever_missed_all_that_was_trimmed_is_told(realtime, api_key, se
 
     async with realtime(token=api_key) as client:
         await client.subscribe("posts")
-        await sync_to_async(meanwhile)()
+        await sync_to_async(append_and_trim)()
         Hub.current().topics.notify("posts")
         assert await client.closed() == 4121

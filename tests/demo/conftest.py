@@ -1,4 +1,4 @@
-"""The demo as its visitors have it: runserver, SQLite, the in-memory layer; and a real Chromium."""
+"""Fixtures for the demo: runserver with SQLite and the in-memory layer, and Chromium."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ class Demo(Server):
             subprocess.run([*manage, *command], cwd=ROOT, env=self.env, check=True)
 
     def shell(self, code: str) -> None:
-        """Run code in a process of its own, as the page tells people to do."""
+        """Run code in another process, with the command that the page shows."""
         command = [sys.executable, "manage.py", "shell", "-c", code]
         subprocess.run(command, cwd=ROOT, env=self.env, check=True, capture_output=True)
 
@@ -46,40 +46,40 @@ def _demo(tmp_path_factory):
 
 @pytest.fixture
 def demo(_demo):
-    """Seeded once; what a test leaves behind, the next one finds."""
+    """Return the running demo. It is seeded once, and tests share its data."""
     if not _demo.is_ready():
         _demo.start()
     return _demo
 
 
 class Windows:
-    """Opens windows, and minds what goes wrong in them."""
+    """Open windows and collect their errors."""
 
     def __init__(self, browser, demo) -> None:
         self.browser = browser
         self.demo = demo
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
 
     async def open(self, path="", *, beside=None, **options):
-        """A window on a page, of a visitor of its own, or of the one who has ``beside``."""
+        """Open a page for a new visitor, or for the visitor of the window ``beside``."""
         context = beside.context if beside else await self.browser.new_context(**options)
         page = await context.new_page()
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", self._heard)
-        page.on("request", self._asked)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", self._collect_console_error)
+        page.on("request", self._collect_foreign_request)
         await page.goto(self.demo.url + path)
         await page.locator(".dot[data-state=live]").first.wait_for()
         return page
 
-    def _heard(self, said) -> None:
-        # that there is no connection is what these tests are about
-        lost = "WebSocket" in said.text or "net::ERR_" in said.text
-        if said.type == "error" and not lost:
-            self.complaints.append(said.text)
+    def _collect_console_error(self, message) -> None:
+        # tests cut the connection on purpose
+        lost = "WebSocket" in message.text or "net::ERR_" in message.text
+        if message.type == "error" and not lost:
+            self.errors.append(message.text)
 
-    def _asked(self, request) -> None:
+    def _collect_foreign_request(self, request) -> None:
         if not request.url.startswith((self.demo.url, "data:")):
-            self.complaints.append(f"asked for {request.url}")
+            self.errors.append(f"requested {request.url}")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -98,7 +98,7 @@ async def windows(_browser, demo):
     yield windows
     for context in _browser.contexts:
         await context.close()
-    assert windows.complaints == []
+    assert windows.errors == []
 
 
 async def picture(page, name):

@@ -1,4 +1,4 @@
-"""What the pages are like: for eyes, for keyboards, for assistive technology, on any screen."""
+"""Layout, keyboard access, accessibility and security policy of the demo's pages."""
 
 import re
 
@@ -13,15 +13,15 @@ AXE = "4.10.3"
 PAGES = ("", "chat/", "traffic/", "plug/", "identities/")
 
 
-def axe():
-    """The source of axe-core."""
+def read_axe():
+    """Return the source of axe-core."""
     return (
         install_package("axe-core", AXE, required_by="REQUIRE_BROWSER") / "axe.min.js"
     ).read_text()
 
 
-async def fill(page, path):
-    """Something to look at."""
+async def show_content(page, path):
+    """Bring the page into a state with content."""
     from playwright.async_api import expect
 
     if path == "":
@@ -46,11 +46,11 @@ async def fill(page, path):
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_it_is_fit_for_every_screen_and_reader(windows, path):
-    """Nothing hangs over the edge; axe-core finds nothing serious, dark and light."""
+async def test_page_fits_screens_and_passes_axe(windows, path):
+    """No horizontal overflow and no serious finding of axe-core, in dark and light mode."""
     page = await windows.open(path, reduced_motion="reduce")
-    await fill(page, path)
-    await page.evaluate(axe())
+    await show_content(page, path)
+    await page.evaluate(read_axe())
     for scheme in ("light", "dark"):
         for width in (1280, 360):
             await page.emulate_media(color_scheme=scheme)
@@ -58,17 +58,17 @@ async def test_it_is_fit_for_every_screen_and_reader(windows, path):
             needed = await page.evaluate("document.documentElement.scrollWidth")
             assert needed <= width, (scheme, width)
             await picture(page, f"{path.strip('/') or 'board'}-{scheme}-{width}")
-            found = await page.evaluate("axe.run()")
-            assert len(found["passes"]) > 10
+            result = await page.evaluate("axe.run()")
+            assert len(result["passes"]) > 10
             serious = [
                 (each["id"], [node["html"] for node in each["nodes"]][:5])
-                for each in found["violations"]
+                for each in result["violations"]
                 if each["impact"] in ("serious", "critical")
             ]
             assert serious == [], (scheme, width)
 
 
-async def test_everything_is_reached_by_tab_and_seen_to_be(windows):
+async def test_controls_are_reachable_by_tab_with_visible_focus(windows):
     page = await windows.open()
     await page.locator(".card").first.wait_for()
     reached = []
@@ -95,20 +95,20 @@ async def test_everything_is_reached_by_tab_and_seen_to_be(windows):
     assert any(name.startswith("Withdraw: ") for name in reached)
 
 
-async def test_pages_state_a_strict_policy(windows, demo):
+async def test_pages_have_strict_content_security_policy(windows, demo):
     page = await windows.open()
     for path in PAGES:
-        answer = await page.context.request.get(demo.url + path)
-        policy = answer.headers["content-security-policy"]
+        response = await page.context.request.get(demo.url + path)
+        policy = response.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
-        html = await answer.text()
+        html = await response.text()
         assert " style=" not in html
         assert "<style" not in html
         assert not re.search(r"<script(?![^>]* src=)", html)
 
 
-async def test_who_wants_calm_gets_it(windows):
+async def test_cards_do_not_move_with_reduced_motion(windows):
     from playwright.async_api import expect
 
     for motion, glides in (("no-preference", True), ("reduce", False)):

@@ -1,4 +1,4 @@
-"""The network goes, the server dies, the laptop sleeps: the pages go on where they were."""
+"""The demo's pages resume after a lost network, a killed server and a suspended browser."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ import pytest
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 
-async def test_the_network_is_cut(windows, demo):
+async def test_page_resumes_when_network_returns(windows, demo):
     from playwright.async_api import expect
 
     one = await windows.open()
@@ -21,7 +21,7 @@ async def test_the_network_is_cut(windows, demo):
     await two.fill("#task-title", "While the network was away")
     await two.press("#task-title", "Enter")
     await expect(two.locator(".columns")).to_contain_text("While the network was away")
-    # what is done in vain says so
+    # a failed action shows a message
     await one.locator(".card [data-act=right]:enabled").first.click()
     await expect(one.locator("#toast")).to_contain_text("does not answer")
     await one.context.set_offline(False)
@@ -31,7 +31,7 @@ async def test_the_network_is_cut(windows, demo):
     await expect(two.locator(".columns")).not_to_contain_text("While the network was away")
 
 
-async def test_the_server_is_killed(windows, demo):
+async def test_pages_resume_after_server_restart(windows, demo):
     from playwright.async_api import expect
 
     board = await windows.open()
@@ -41,7 +41,7 @@ async def test_the_server_is_killed(windows, demo):
     await expect(board.locator(".columns")).to_contain_text("Before")
     await asyncio.to_thread(demo.kill)
     await expect(board.locator("#state")).to_contain_text(re.compile("lost|connecting"))
-    # said without a server, and heard when there is one
+    # a message sent without a server is delivered when it is back
     await chat.fill("#message", "Is anybody there?")
     await chat.press("#message", "Enter")
     await expect(chat.locator(".pending")).to_contain_text("sending…")
@@ -69,22 +69,22 @@ async def test_the_server_is_killed(windows, demo):
 
 
 async def renderers(system):
-    """Process ids of the browser's pages."""
-    found = await system.send("SystemInfo.getProcessInfo")
-    return {each["id"] for each in found["processInfo"] if each["type"] == "renderer"}
+    """Return the process ids of the browser's pages."""
+    info = await system.send("SystemInfo.getProcessInfo")
+    return {each["id"] for each in info["processInfo"] if each["type"] == "renderer"}
 
 
-async def test_the_laptop_sleeps(windows, demo):
-    """Its processes are stopped, timers and all, and the server restarts meanwhile."""
+async def test_pages_resume_after_computer_slept(windows, demo):
+    """The browser's processes are suspended while the server restarts."""
     from playwright.async_api import expect
 
     system = await windows.browser.new_browser_cdp_session()
     board = await windows.open()
     chat = await windows.open("chat/")
     await expect(board.locator(".card").first).to_be_visible()
-    asleep = await renderers(system)  # windows of other tests are closed
-    assert asleep
-    for pid in asleep:
+    suspended = await renderers(system)  # windows of other tests are closed
+    assert suspended
+    for pid in suspended:
         os.kill(pid, signal.SIGSTOP)
     try:
         await asyncio.to_thread(demo.kill)
@@ -92,7 +92,7 @@ async def test_the_laptop_sleeps(windows, demo):
         await asyncio.to_thread(demo.start)
         await asyncio.sleep(4)
     finally:
-        for pid in asleep:
+        for pid in suspended:
             os.kill(pid, signal.SIGCONT)
     await expect(board.locator(".columns")).to_contain_text("While it slept", timeout=20_000)
     await expect(board.locator("#state")).to_have_text("live")

@@ -1,4 +1,4 @@
-"""The clients' reference names everything that the clients have."""
+"""The reference of the clients documents all their public names."""
 
 import inspect
 import re
@@ -13,12 +13,12 @@ from tests.docs.test_reference import section
 BASE = {"self", "collection", "name", "equal", "url"}
 
 
-def words(title):
+def documented_words(title):
     return set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", section("clients.md", title)))))
 
 
-def test_python_names():
-    documented = words("Python")
+def test_public_names_of_python_client_are_documented():
+    documented = documented_words("Python")
     assert set(client.__all__) <= documented
     for owner in (Realtime, Watch, Live, Room):
         for name in vars(owner):
@@ -32,13 +32,13 @@ def test_python_names():
 @pytest.mark.parametrize(
     "method", [Realtime.__init__, Realtime.watch, Realtime.live, Realtime.room]
 )
-def test_python_options(method):
-    assert set(inspect.signature(method).parameters) - BASE <= words("Python")
+def test_options_of_python_client_are_documented(method):
+    assert set(inspect.signature(method).parameters) - BASE <= documented_words("Python")
 
 
-def test_javascript_names():
+def test_public_names_of_javascript_client_are_documented():
     types = (STATIC / "realtime.d.ts").read_text()
-    documented = words("JavaScript") | {"type"}
+    documented = documented_words("JavaScript") | {"type"}
     for owner in ("Options", "WatchOptions", "LiveOptions", "Live", "RoomOptions", "Room", "Stop"):
         body = re.search(rf"interface {owner}\b[^{{]*\{{\n(.*?)\n\}}", types, re.S)[1]
         for name in re.findall(r"^  (?:readonly )?(\w+)[?(:<]", body, re.M):
@@ -48,7 +48,7 @@ def test_javascript_names():
         assert name in documented | {"constructor"}, name
 
 
-def test_types_and_module_agree():
+def test_typescript_declarations_match_the_module():
     types, module = ((STATIC / name).read_text() for name in ("realtime.d.ts", "realtime.js"))
     for name in re.findall(r"export class (\w+)", types):
         assert f"export class {name}" in module

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-from dataclasses import fields
 from pathlib import Path
 
 import msgspec
@@ -11,13 +10,10 @@ from django.core.management import get_commands, load_command_class
 
 from django_cocobase_realtime.conf import (
     JWT_KEYS,
+    LIMIT_KEYS,
     LOG_KEYS,
     OPTIONS,
     PRESENCE_KEYS,
-    JwtSettings,
-    Limits,
-    LogSettings,
-    PresenceSettings,
 )
 from django_cocobase_realtime.declarations.collection import OPTIONS as COLLECTION_OPTIONS
 from django_cocobase_realtime.declarations.collection import Collection
@@ -93,26 +89,24 @@ def test_room_options_are_documented_with_defaults():
 
 def test_presence_options_are_documented_with_defaults():
     documented = table("settings.md", "Presence")
-    settings = PresenceSettings()
-    assert documented == {key: repr(getattr(settings, name)) for key, name in PRESENCE_KEYS.items()}
+    assert documented == {key: repr(field.default) for key, field in PRESENCE_KEYS.items()}
 
 
 def test_jwt_options_are_documented_with_defaults():
     documented = table("settings.md", "JWT")
     assert set(documented) == set(JWT_KEYS)
-    for key, name in JWT_KEYS.items():
-        assert documented[key].replace('"', "'") == repr(getattr(JwtSettings(), name))
+    for key, field in JWT_KEYS.items():
+        assert documented[key].replace('"', "'") == repr(field.default)
 
 
 def test_log_options_are_documented_with_defaults():
     documented = table("settings.md", "Log")
-    expected = {key: repr(getattr(LogSettings(), name)) for key, name in LOG_KEYS.items()}
-    assert documented == expected
+    assert documented == {key: repr(field.default) for key, field in LOG_KEYS.items()}
 
 
 def test_limits_are_documented_with_defaults():
     documented = table("settings.md", "Limits")
-    assert documented == {f.name: repr(getattr(Limits(), f.name)) for f in fields(Limits)}
+    assert documented == {key: repr(field.default) for key, field in LIMIT_KEYS.items()}
 
 
 def test_error_and_close_codes_are_documented():

@@ -1,4 +1,4 @@
-"""The tutorial, followed to the letter: from an empty folder to a page that changes by itself."""
+"""The tutorial, followed step by step in an empty folder."""
 
 import os
 import subprocess
@@ -15,11 +15,11 @@ TUTORIAL = ROOT / "docs" / "tutorial.md"
 APPS = "INSTALLED_APPS = [\n"
 
 
-def follow(folder, env):
-    """What the reader types, and what the commands said."""
+def follow_tutorial(folder, env):
+    """Execute the steps of the tutorial and return the output of its commands."""
 
     def run(*command):
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, *command],
             cwd=folder,
             env=env,
@@ -28,8 +28,8 @@ def follow(folder, env):
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
+        assert completed.returncode == 0, completed.stdout
+        return completed.stdout
 
     run("-m", "django", "startproject", "mysite", ".")
     run("manage.py", "startapp", "blog")
@@ -46,16 +46,16 @@ def follow(folder, env):
         (folder / name).write_text(text)
     file = folder / "mysite" / "settings.py"
     head, rest = file.read_text().split(APPS)
-    own, tail = rest.split("]", 1)
+    default_apps, tail = rest.split("]", 1)
     last = '    "channels", "django_cocobase_realtime", "blog",\n'
-    file.write_text(f'{head}{APPS}    "daphne",\n{own}{last}]{tail}\n{settings}')
-    said = run("manage.py", "makemigrations", "blog")
-    said += run("manage.py", "migrate")
-    said += run("manage.py", "createsuperuser", "--noinput", "--username=ada", "--email=a@b.org")
-    return said + run("manage.py", "check")
+    file.write_text(f'{head}{APPS}    "daphne",\n{default_apps}{last}]{tail}\n{settings}')
+    output = run("manage.py", "makemigrations", "blog")
+    output += run("manage.py", "migrate")
+    output += run("manage.py", "createsuperuser", "--noinput", "--username=ada", "--email=a@b.org")
+    return output + run("manage.py", "check")
 
 
-async def test_the_tutorial(tmp_path):
+async def test_tutorial_produces_a_live_page(tmp_path):
     require_chromium()
     from playwright.async_api import async_playwright, expect
 
@@ -65,9 +65,9 @@ async def test_the_tutorial(tmp_path):
         "DJANGO_SUPERUSER_PASSWORD": "secret",
         "PYTHONWARNINGS": "default",
     }
-    said = follow(tmp_path, env)
-    assert "arning" not in said
-    assert "HINT" not in said  # no check has anything to say
+    output = follow_tutorial(tmp_path, env)
+    assert "arning" not in output
+    assert "HINT" not in output  # no check has a hint
     manage = [sys.executable, str(tmp_path / "manage.py")]
     server = Server([*manage, "runserver", "--noreload", "{port}"], env)
     server.start()

@@ -1,4 +1,4 @@
-"""Floods, nonsense and nosiness against real servers: nobody else is to notice."""
+"""Floods and malformed handshakes against real servers."""
 
 import asyncio
 import json
@@ -17,14 +17,14 @@ SERVERS = ["daphne", "uvicorn"]
 
 @pytest.fixture
 async def server(serve, api_key, request):
-    found = await asyncio.to_thread(lambda: serve(request.param))
-    yield found
-    log = found.log.read_text()
+    server = await asyncio.to_thread(lambda: serve(request.param))
+    yield server
+    log = server.log.read_text()
     assert "Traceback" not in log, log
 
 
 async def flood(url, frame, *first, seconds=10):
-    """Send a frame over and over; the close code, None where it was never closed."""
+    """Send a frame repeatedly. Return the close code, or None if the server did not close."""
     async with websocket_connect(url, proxy=None, close_timeout=1) as socket:
         for each in first:
             await socket.send(json.dumps(each))
@@ -50,7 +50,7 @@ async def flood(url, frame, *first, seconds=10):
 
 
 @pytest.mark.parametrize("server", SERVERS, indirect=True)
-async def test_floods_are_cut(server, api_key):
+async def test_flooding_connection_is_closed(server, api_key):
     url, key = server.socket_url, {"type": "auth", "token": api_key}
     large = "x" * 70_000
     sdk = {"api_key": api_key, "action": "create"}
@@ -68,8 +68,8 @@ async def test_floods_are_cut(server, api_key):
         assert (await client.request({"type": "ping"}))["type"] == "pong"
 
 
-def memory(server):
-    """MiB that the server holds."""
+def resident_mib(server):
+    """Return the server's resident memory in MiB."""
     status = Path(f"/proc/{server.process.pid}/status")
     if not status.exists():
         pytest.skip("Memory is read from /proc.")
@@ -78,32 +78,32 @@ def memory(server):
 
 
 @pytest.mark.parametrize("server", SERVERS, indirect=True)
-async def test_what_is_sent_while_a_request_waits_is_not_piled_up(server, api_key):
-    """Each refusal takes a while, in which a flood goes on."""
-    ask = {"type": "subscribe", "collection": "nothing", "filters": {"x": "y" * 60_000}}
+async def test_frames_sent_during_a_slow_request_are_not_queued(server, api_key):
+    """Each request takes a while, and the flood continues during it."""
+    request = {"type": "subscribe", "collection": "nothing", "filters": {"x": "y" * 60_000}}
     key = {"type": "auth", "token": api_key}
-    before, most = memory(server), 0.0
-    flooding = asyncio.create_task(flood(server.socket_url, json.dumps(ask), key, seconds=4))
+    before, highest = resident_mib(server), 0.0
+    flooding = asyncio.create_task(flood(server.socket_url, json.dumps(request), key, seconds=4))
     while not flooding.done():
         await asyncio.wait({flooding}, timeout=0.1)
-        most = max(most, memory(server))
+        highest = max(highest, resident_mib(server))
     await flooding
-    assert most - before < 200
+    assert highest - before < 200
 
 
 NAMES = ["%00", "a%00b", "%ED%A0%80", "%FF", "%0A", "%20", "%F0%9F%98%80", "x" * 4000]
 
 
 @pytest.mark.parametrize("server", SERVERS, indirect=True)
-async def test_any_name_in_a_path_has_a_clean_answer(server, api_key):
+async def test_malformed_name_in_path_is_answered_without_internal_error(server, api_key):
     for kind, name in product(("rooms", "collections"), NAMES):
         async with websocket_connect(f"{server.socket_url}/{kind}/{name}", proxy=None) as socket:
             client = Client(socket)
             await client.send({"api_key": api_key, "action": "create"})
-            answer = await client.receive()
-            if answer.get("event") != "joined":
-                assert answer["type"] == "error"
-                assert "internal" not in answer["error"], name
+            reply = await client.receive()
+            if reply.get("event") != "joined":
+                assert reply["type"] == "error"
+                assert "internal" not in reply["error"], name
                 assert await client.closed() == 4505
 
 
@@ -119,7 +119,7 @@ HANDSHAKES = [
 
 
 @pytest.mark.parametrize("server", SERVERS, indirect=True)
-async def test_nonsense_in_a_handshake_is_refused_quietly(server):
+async def test_malformed_handshake_is_refused_without_traceback(server):
     for path, origin in HANDSHAKES:
         headers = {} if origin is None else {"Origin": origin}
         url = server.socket_url + path

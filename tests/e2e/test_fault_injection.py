@@ -1,4 +1,4 @@
-"""A short run of the chaos checker; the long one is a command."""
+"""A short run of the fault injection benchmark."""
 
 import subprocess
 import sys
@@ -13,14 +13,14 @@ pytestmark = pytest.mark.server
 
 @pytest.mark.skipif(
     connections["default"].vendor != "postgresql",
-    reason="Runs with PostgreSQL's part of the tests.",
+    reason="Needs PostgreSQL.",
 )
 @pytest.mark.parametrize("capture", ["signals", "triggers"])
-def test_nothing_is_lost_while_everything_breaks(capture):
+def test_no_event_is_lost_under_fault_injection(capture):
     options = ["--changes", "2500", "--every", "1.5"]
     command = [sys.executable, "-m", "benchmarks.fault_injection", *options]
     command += ["--triggers"] if capture == "triggers" else []
-    run = subprocess.run(
+    completed = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
     )
-    assert run.returncode == 0, run.stdout + run.stderr[-3000:]
+    assert completed.returncode == 0, completed.stdout + completed.stderr[-3000:]

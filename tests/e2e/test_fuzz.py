@@ -1,7 +1,7 @@
-"""Frames that nobody would send, to real servers: each has a clean answer, and none tells a secret.
+"""Random and malformed frames to real servers: each is answered, and no answer has a secret.
 
-Somebody of another project, and rows and fields that this one may not see, are full of `SECRET`.
-Whatever is asked for, over either dialect or HTTP, the word must not come back.
+The data of another project, and rows and fields that the client may not see, contain `SECRET`. The
+word must not be in any answer, over either protocol dialect or HTTP.
 """
 
 import json
@@ -19,8 +19,8 @@ from websockets.sync.client import connect
 from django_cocobase_realtime.models import ApiKey
 from django_cocobase_realtime.wire.codes import ErrorCode
 from tests.app.models import Post
-from tests.e2e.test_in_process import token
 from tests.support import fuzz_inputs
+from tests.support.tokens import create_token
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "100"))
 SECRET = "xyzzy"
@@ -66,41 +66,48 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.server]
 
 
 class World:
-    """A server, somebody else's secrets in it, and one honest client that must not notice."""
+    """A server with secret data of other users, and a regular client that must not be affected."""
 
     def __init__(self, stack, server, ada, eve):
         self.stack, self.server, self.eve = stack, server, eve
-        make = ApiKey.objects.create_key
-        self.key, self.publish_key = make("own")[1], make("own server", can_publish=True)[1]
-        self.other_key = make("other", project="other", can_publish=True)[1]
-        self.token = token(ada)
+        create_key = ApiKey.objects.create_key
+        self.key, self.publish_key = (
+            create_key("own")[1],
+            create_key("own server", can_publish=True)[1],
+        )
+        self.other_key = create_key("other", project="other", can_publish=True)[1]
+        self.token = create_token(ada)
         self.hidden = {"title": SECRET, "body": SECRET, "project": "other", "owner": eve}
         self.hidden |= {"status": "draft", "views": 50}
         self.shown = {"title": "shown", "body": "", "project": "default", "owner": ada}
         self.shown |= {"status": "published", "views": 1}
         self.row = Post.objects.create(**self.hidden)
         Post.objects.create(title="ada's", owner=ada, meta={"a": 1})
-        self.honest = self.open("", {"type": "auth", "token": self.key})
-        honest = json.loads(self.honest.recv())
-        assert honest["type"] == "authenticated"
+        self.regular_client = self.open("", {"type": "auth", "token": self.key})
+        assert json.loads(self.regular_client.recv())["type"] == "authenticated"
         for name in SEEN:
-            self.honest.send(json.dumps({"type": "subscribe", "collection": name}))
-            cursor = json.loads(self.honest.recv())["cursor"]
+            self.regular_client.send(json.dumps({"type": "subscribe", "collection": name}))
+            cursor = json.loads(self.regular_client.recv())["cursor"]
         other = self.open("", {"type": "auth", "token": self.other_key})
         other.recv()
-        self.places = {"OTHER-KEY": self.other_key, "OTHER-USER": token(eve, project="other")}
-        self.places["CURSOR-posts"] = cursor
+        self.placeholders = {
+            "OTHER-KEY": self.other_key,
+            "OTHER-USER": create_token(eve, project="other"),
+        }
+        self.placeholders["CURSOR-posts"] = cursor
         self.other = other
         for room in ("kept-1", "durable-1", f"{SECRET}-room"):
-            self.open(f"/rooms/{room}", {**self.named(self.other_key), "action": "create"}).recv()
+            self.open(
+                f"/rooms/{room}", {**self.sdk_auth(self.other_key), "action": "create"}
+            ).recv()
             other.send(json.dumps({"type": "join", "room": room}))
             while (joined := json.loads(other.recv()))["type"] != "joined":
                 pass
-            self.places[f"CURSOR-{room}"] = joined.get("cursor")
-        self.open("/rooms/blind-1", {**self.named(self.key), "action": "create"}).recv()
-        self.happen()
+            self.placeholders[f"CURSOR-{room}"] = joined.get("cursor")
+        self.open("/rooms/blind-1", {**self.sdk_auth(self.key), "action": "create"}).recv()
+        self.make_changes()
 
-    def named(self, key):
+    def sdk_auth(self, key):
         return {"api_key": key, "user_id": SECRET, "user_name": SECRET}
 
     def open(self, path, first):
@@ -109,17 +116,17 @@ class World:
         socket.send(json.dumps(first))
         return socket
 
-    def filled(self, text, others=True):
-        """With cursors, and with others' credentials, in their places."""
-        for place, value in self.places.items():
-            known = others or not place.startswith("OTHER")
-            text = text.replace(place, (value or "") if known else "unknown")
+    def fill_placeholders(self, text, others=True):
+        """Replace placeholders by cursors and by credentials of other users."""
+        for placeholder, value in self.placeholders.items():
+            known = others or not placeholder.startswith("OTHER")
+            text = text.replace(placeholder, (value or "") if known else "unknown")
         return text
 
-    def happen(self):
-        """What others do meanwhile; returns once the honest client has seen the last of it."""
+    def make_changes(self):
+        """Change data of other users; wait until the regular client has received it."""
         title = uuid.uuid4().hex
-        unseen = {**self.hidden, "status": "published"}  # by a look at the row alone
+        unseen = {**self.hidden, "status": "published"}  # hidden by the row check alone
         gone = {**self.hidden, "status": "gone"}
         for state in (unseen, self.shown, gone, self.shown, self.hidden):
             for name, value in state.items():
@@ -142,7 +149,7 @@ class World:
         assert self.http("POST", "publish", self.publish_key, closed)[0] == 202
         waiting = set(SEEN)
         while waiting:
-            frame = json.loads(self.honest.recv(timeout=10))
+            frame = json.loads(self.regular_client.recv(timeout=10))
             if title in json.dumps(frame):
                 waiting.remove(frame["collection"])
 
@@ -152,8 +159,8 @@ class World:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             headers = {"X-API-Key": key, "Content-Type": "application/json", **headers}
             connection.request(method, f"/realtime/{path}", data, headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
+            response = connection.getresponse()
+            return response.status, response.read().decode()
         finally:
             connection.close()
 
@@ -162,7 +169,7 @@ class World:
 def world(serve, django_user_model, request):
     ada = django_user_model.objects.create_user("ada")
     eve = django_user_model.objects.create_user("eve")
-    # this process writes too
+    # this process writes as well
     request.getfixturevalue("settings").COCOBASE_REALTIME = OPTIONS
     server = serve(request.param, settings=OPTIONS)
     with ExitStack() as stack:
@@ -182,7 +189,7 @@ EVERYTHING = [
     *({"type": "join", "room": room, "history": 9} for room in fuzz_inputs.ROOMS),
     {"type": "join", "room": "kept-1", "since": "CURSOR-kept-1"},
 ]
-"""Each thing that there is, asked for as it should be."""
+"""A valid request for each collection and room."""
 
 
 def fuzz(examples):
@@ -194,32 +201,34 @@ def fuzz(examples):
     )
 
 
-def talk_to(world, socket, said, sync, is_answer, look=lambda answer: None, others=True):
-    """Say all this, with something happening in between; everything that comes is looked at."""
+def exchange_frames(
+    world, socket, frames, sync, is_answer, check_answer=lambda response: None, others=True
+):
+    """Send frames while data changes, and check each answer."""
 
-    def told(number):
+    def wait_for_sync(number):
         socket.send(sync(number))
         while True:
             text = socket.recv(timeout=10)
             assert SECRET not in text, text
-            answer = json.loads(text)
-            look(answer)
-            if is_answer(answer, number):
+            response = json.loads(text)
+            check_answer(response)
+            if is_answer(response, number):
                 return
 
     try:
-        for number, each in enumerate(said):
+        for number, each in enumerate(frames):
             if isinstance(each, str):
                 socket.send(each.encode("utf-8", "replace").decode())
             elif isinstance(each, bytes):
                 socket.send(each)
             elif each is not None:
-                socket.send(world.filled(json.dumps(each), others))
-            told(number)
+                socket.send(world.fill_placeholders(json.dumps(each), others))
+            wait_for_sync(number)
             if number == 2:
-                world.happen()
-        world.happen()
-        told(len(said))
+                world.make_changes()
+        world.make_changes()
+        wait_for_sync(len(frames))
     except ConnectionClosed as closed:
         code = None if closed.rcvd is None else closed.rcvd.code
         assert code not in BROKEN, code
@@ -235,42 +244,42 @@ def names_in(tree):
             yield from names_in(each)
 
 
-def look(answer):
-    if answer["type"] == "error":
-        assert ErrorCode(answer["code"]) is not ErrorCode.INTERNAL_ERROR, answer
-        assert answer["message"]
-    if answer["type"] == "subscribed" and answer["collection"] in ("posts", "short"):
+def check_answer(response):
+    if response["type"] == "error":
+        assert ErrorCode(response["code"]) is not ErrorCode.INTERNAL_ERROR, response
+        assert response["message"]
+    if response["type"] == "subscribed" and response["collection"] in ("posts", "short"):
         assert not [
-            n for n in names_in(answer["filters"]) if fuzz_inputs.UNREADABLE in n or "body" in n
+            n for n in names_in(response["filters"]) if fuzz_inputs.UNREADABLE in n or "body" in n
         ]
-    assert answer.get("collection") != "staff" or answer["type"] == "unsubscribed", answer
+    assert response.get("collection") != "staff" or response["type"] == "unsubscribed", response
 
 
-def test_the_native_dialect(world):
+def test_native_dialect_reveals_no_secret(world):
     @fuzz(EXAMPLES // 10)
     @given(st.sampled_from(["key", "user", "user", "nothing"]), fuzz_inputs.talk)
     @example("user", EVERYTHING)
     @example("key", EVERYTHING)
-    def run(first, said):
+    def run(first, frames):
         with connect(world.server.socket_url, proxy=None, max_size=None) as socket:
             if first != "nothing":
                 token = world.key if first == "key" else world.token
                 socket.send(json.dumps({"type": "auth", "token": token}))
                 assert json.loads(socket.recv())["type"] == "authenticated"
-            talk_to(
+            exchange_frames(
                 world,
                 socket,
-                said,
+                frames,
                 lambda number: json.dumps({"type": "ping", "id": f"sync-{number}"}),
-                lambda answer, number: answer.get("id") == f"sync-{number}",
-                look,
-                others=first != "nothing",  # or it would be another
+                lambda response, number: response.get("id") == f"sync-{number}",
+                check_answer,
+                others=first != "nothing",  # a connection without auth could become another user
             )
 
     run()
 
 
-def test_the_sdks_dialect(world):
+def test_sdk_dialect_reveals_no_secret(world):
     @fuzz(EXAMPLES // 10)
     @given(fuzz_inputs.paths, fuzz_inputs.firsts, fuzz_inputs.sdk_frame_lists)
     @example("/collections/checked", {}, [])
@@ -279,22 +288,22 @@ def test_the_sdks_dialect(world):
     @example("/rooms/kept-1", {"action": "create"}, [])
     @example("/rooms/blind-1", {"action": "join"}, [])
     @example("/broadcast", {}, [])
-    def run(path, first, said):
+    def run(path, first, frames):
         url = world.server.socket_url + path
         with connect(url, proxy=None, max_size=None) as socket:
             socket.send(json.dumps({**first, "api_key": world.key}))
-            talk_to(
+            exchange_frames(
                 world,
                 socket,
-                [None, *said],
+                [None, *frames],
                 lambda number: '{"type":"ping"}',
-                lambda answer, number: answer.get("type") == "pong",
+                lambda response, number: response.get("type") == "pong",
             )
 
     run()
 
 
-def test_http(world):
+def test_http_views_reveal_no_secret(world):
     @fuzz(EXAMPLES // 3)
     @given(
         st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"]),

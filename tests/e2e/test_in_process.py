@@ -1,24 +1,17 @@
-"""The whole path in one process, without a server: model → signal → layer → hub → client."""
+"""The whole path in one process: model, signal, log, hub, client."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-import jwt
 import pytest
 from asgiref.sync import sync_to_async
 
 from django_cocobase_realtime.models import ApiKey
 from tests.app.models import Author, Post
-
-KEY = "a-shared-secret-of-more-than-32-bytes!"
-
-
-def token(user, seconds=3600, **claims):
-    expires = datetime.now(UTC) + timedelta(seconds=seconds)
-    return jwt.encode({"sub": str(user.pk), "exp": expires, **claims}, KEY, "HS256")
+from tests.support.tokens import create_token
 
 
-async def test_a_change_reaches_who_asked_for_it(realtime, api_key):
+async def test_change_is_sent_to_matching_subscription(realtime, api_key):
     async with realtime(token=api_key) as client:
         reply = await client.subscribe("posts", filters={"status": "published"}, id=7)
         assert reply["id"] == 7
@@ -46,7 +39,7 @@ async def test_a_change_reaches_who_asked_for_it(realtime, api_key):
         assert await client.receive_nothing()
 
 
-async def test_one_change_comes_once_however_many_subscriptions_match(realtime, api_key):
+async def test_change_matching_several_subscriptions_is_sent_once_per_projection(realtime, api_key):
     async with realtime(token=api_key) as client:
         await client.subscribe("posts")
         await client.subscribe("posts", subscription="mine", filters={"status": "draft"})
@@ -60,7 +53,7 @@ async def test_one_change_comes_once_however_many_subscriptions_match(realtime, 
         assert await client.receive_nothing()
 
 
-async def test_a_subscription_is_replaced_and_a_refused_one_leaves_the_old(realtime, api_key):
+async def test_subscription_is_replaced_unless_the_new_one_is_refused(realtime, api_key):
     async with realtime(token=api_key) as client:
         await client.subscribe("posts", filters={"status": "draft"})
         reply = await client.request(
@@ -68,16 +61,16 @@ async def test_a_subscription_is_replaced_and_a_refused_one_leaves_the_old(realt
         )
         assert (reply["code"], reply["id"]) == ("invalid_filter", "a")
         assert "title" in reply["message"]
-        await Post.objects.acreate(title="still")
-        assert (await client.receive("event"))["document"]["data"]["title"] == "still"
+        await Post.objects.acreate(title="still subscribed")
+        assert (await client.receive("event"))["document"]["data"]["title"] == "still subscribed"
         await client.subscribe("posts", filters={"status": "published"})
-        await Post.objects.acreate(title="no more")
+        await Post.objects.acreate(title="not matching")
         assert await client.receive_nothing()
-        await Post.objects.acreate(title="but this", status="published")
-        assert (await client.receive("event"))["document"]["data"]["title"] == "but this"
+        await Post.objects.acreate(title="matching", status="published")
+        assert (await client.receive("event"))["document"]["data"]["title"] == "matching"
 
 
-async def test_unsubscribe(realtime, api_key):
+async def test_unsubscribed_subscription_receives_nothing(realtime, api_key):
     async with realtime(token=api_key) as client:
         await client.subscribe("posts")
         await client.subscribe("posts", subscription="b")
@@ -91,19 +84,19 @@ async def test_unsubscribe(realtime, api_key):
         assert await client.receive_nothing()
 
 
-async def test_rooms(realtime, api_key, user):
+async def test_join_broadcast_and_leave(realtime, api_key, user):
     async with realtime(token=api_key) as app, realtime(user=user) as ada:
         assert (await app.join("chat-123"))["participants"] == 1
         joined = await ada.join("chat-123", id=3)
         assert joined["participants"] == 2
-        ada_herself = {"id": str(user.pk), "name": "ada", "state": {}}
-        assert ada_herself in joined["members"]
+        member = {"id": str(user.pk), "name": "ada", "state": {}}
+        assert member in joined["members"]
         presence = await app.receive("presence")
         assert presence == {
             "type": "presence",
             "room": "chat-123",
             "event": "joined",
-            "member": ada_herself,
+            "member": member,
             "participants": 2,
         }
         message = {"user": "John", "text": "Hello everyone!"}
@@ -130,10 +123,10 @@ async def test_rooms(realtime, api_key, user):
         assert await app.receive_nothing()
 
 
-async def test_projects_never_meet(realtime, transactional_db):
-    make = sync_to_async(ApiKey.objects.create_key)
-    one = (await make("one", project="one"))[1]
-    two = (await make("two", project="two"))[1]
+async def test_rooms_of_different_projects_are_separate(realtime, transactional_db):
+    create_key = sync_to_async(ApiKey.objects.create_key)
+    one = (await create_key("one", project="one"))[1]
+    two = (await create_key("two", project="two"))[1]
     async with realtime(token=one) as first, realtime(token=two) as second:
         await first.join("r")
         assert (await second.join("r"))["participants"] == 1
@@ -143,11 +136,11 @@ async def test_projects_never_meet(realtime, transactional_db):
 
 
 @pytest.mark.parametrize("bad", ["crk_12345678_nonsense", "a.b.c", "x", "", "é" * 5000, "\x00"])
-async def test_a_bad_credential_is_the_end(realtime, transactional_db, bad):
+async def test_invalid_credential_closes_connection(realtime, transactional_db, bad):
     async with realtime(authenticate=False) as client:
         await client.send({"type": "auth", "token": bad, "id": 1})
         reply = await client.receive("error")
-        if reply["code"] == "bad_request":  # NUL is no JSON text of ours
+        if reply["code"] == "bad_request":  # NUL is not accepted in JSON
             return
         assert (reply["code"], reply.get("id")) in {
             ("authentication_failed", 1),
@@ -159,7 +152,7 @@ async def test_a_bad_credential_is_the_end(realtime, transactional_db, bad):
         assert await client.closed() == 4500
 
 
-async def test_the_first_message_is_auth(realtime, transactional_db):
+async def test_request_before_auth_closes_connection(realtime, transactional_db):
     async with realtime(authenticate=False) as client:
         assert await client.request({"type": "ping", "id": 1}) == {"type": "pong", "id": 1}
         reply = await client.request({"type": "subscribe", "collection": "posts"})
@@ -167,55 +160,60 @@ async def test_the_first_message_is_auth(realtime, transactional_db):
         assert await client.closed() == 4502
 
 
-async def test_auth_must_come_in_time(realtime, transactional_db, settings):
+async def test_connection_without_auth_is_closed_after_timeout(
+    realtime, transactional_db, settings
+):
     settings.COCOBASE_REALTIME = {"LIMITS": {"auth_timeout": 0.1}}
     async with realtime(authenticate=False) as client:
         assert await client.closed() == 4501
 
 
-async def test_a_token_expires_on_the_live_connection_unless_it_is_refreshed(realtime, user):
-    async with realtime(token=token(user, 2)) as client, realtime(token=token(user, 2)) as other:
-        reply = await client.request({"type": "auth", "token": token(user, 60), "id": 9})
+async def test_expired_token_closes_connection_unless_refreshed(realtime, user):
+    async with (
+        realtime(token=create_token(user, 2)) as client,
+        realtime(token=create_token(user, 2)) as other,
+    ):
+        reply = await client.request({"type": "auth", "token": create_token(user, 60), "id": 9})
         assert reply["type"] == "authenticated"
         assert reply["user"] == {"id": str(user.pk), "name": "ada"}
         assert await other.closed() == 4110
         assert await client.request({"type": "ping"}) == {"type": "pong"}
 
 
-async def test_a_failed_refresh_changes_nothing_and_a_foreign_one_is_the_end(
+async def test_refresh_with_token_of_another_user_closes_connection(
     realtime, user, django_user_model
 ):
     bob = await django_user_model.objects.acreate(username="bob")
-    async with realtime(token=token(user)) as client:
+    async with realtime(token=create_token(user)) as client:
         reply = await client.request({"type": "auth", "token": "nonsense"})
         assert reply["code"] == "authentication_failed"
         assert (await client.request({"type": "ping"}))["type"] == "pong"
-        reply = await client.request({"type": "auth", "token": token(bob)})
+        reply = await client.request({"type": "auth", "token": create_token(bob)})
         assert reply["code"] == "authentication_failed"
         assert await client.closed() == 4500
 
 
-async def test_a_revoked_key_is_cut_at_once(realtime, api_key):
+async def test_revoked_key_closes_connection_at_once(realtime, api_key):
     async with realtime(token=api_key) as client:
         key = await ApiKey.objects.aget()
         await sync_to_async(key.revoke)()
         assert await client.closed(1) == 4500
 
 
-async def test_a_key_revoked_behind_our_back_is_cut_within_five_seconds(realtime, api_key):
+async def test_key_revoked_without_signal_closes_connection_within_five_seconds(realtime, api_key):
     async with realtime(token=api_key) as client:
         await ApiKey.objects.aupdate(revoked_at=datetime.now(UTC))
         assert await client.closed(5) == 4500
 
 
-async def test_an_inactive_user_is_cut(realtime, user):
-    async with realtime(token=token(user)) as client:
+async def test_deactivated_user_is_disconnected(realtime, user):
+    async with realtime(token=create_token(user)) as client:
         user.is_active = False
         await user.asave()
         assert await client.closed(5) == 4500
 
 
-async def test_a_user_has_so_many_connections(realtime, user, settings):
+async def test_connections_per_user_are_limited(realtime, user, settings):
     settings.COCOBASE_REALTIME = {"LIMITS": {"connections_per_user": 1}}
     async with realtime(user=user) as first, realtime(user=user, authenticate=False) as second:
         await second.send({"type": "auth"})
@@ -223,7 +221,7 @@ async def test_a_user_has_so_many_connections(realtime, user, settings):
         assert (await first.request({"type": "ping"}))["type"] == "pong"
 
 
-async def test_an_address_has_so_many_connections(realtime, api_key, settings):
+async def test_connections_per_address_are_limited(realtime, api_key, settings):
     settings.COCOBASE_REALTIME = {"LIMITS": {"connections_per_address": 1}}
     async with realtime(token=api_key), realtime(authenticate=False) as second:
         closing = await second.receive("closing")
@@ -231,13 +229,13 @@ async def test_an_address_has_so_many_connections(realtime, api_key, settings):
         assert await second.closed() == 4131
 
 
-async def test_bad_requests_are_answered_until_there_are_too_many(realtime, api_key):
+async def test_too_many_bad_requests_close_connection(realtime, api_key):
     bad = ["{", "[]", '{"type": 1}', '{"type": "nope"}', '{"type": "join"}']
     async with realtime(token=api_key) as client:
         for text in bad:
             await client.send(text)
             assert (await client.receive("error"))["code"] in {"bad_request", "unknown_type"}
-        # refusals are no bad requests
+        # refused requests are not counted as bad requests
         assert (await client.request({"type": "subscribe", "collection": "nope"}))["code"] == (
             "unknown_collection"
         )
@@ -246,7 +244,7 @@ async def test_bad_requests_are_answered_until_there_are_too_many(realtime, api_
         assert await client.closed() == 4503
 
 
-async def test_limits_are_answered(realtime, api_key, settings):
+async def test_exceeded_limits_are_answered_with_errors(realtime, api_key, settings):
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {"posts": "app.Post"},
         "LIMITS": {"subscriptions": 1, "rooms": 1, "message_bytes": 600, "broadcast_rate": (1, 1)},
@@ -261,14 +259,14 @@ async def test_limits_are_answered(realtime, api_key, settings):
         long = {"type": "join", "room": "x" * 200}
         assert (await client.request(long))["code"] == "limit_exceeded"
         assert (await client.request({"type": "join", "room": "y" * 700}))["code"] == "too_large"
-        say = {"type": "broadcast", "room": "a", "message": 1, "echo": False, "id": 1}
-        assert (await client.request(say))["type"] == "sent"
-        refused = await client.request(say)
+        broadcast = {"type": "broadcast", "room": "a", "message": 1, "echo": False, "id": 1}
+        assert (await client.request(broadcast))["type"] == "sent"
+        refused = await client.request(broadcast)
         assert refused["code"] == "rate_limited"
         assert 0 < refused["retry_after_ms"] <= 1001
 
 
-async def test_a_document_too_large_is_told_without_its_data(realtime, api_key, settings):
+async def test_document_too_large_is_sent_without_data(realtime, api_key, settings):
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {"posts": "app.Post"},
         "LIMITS": {"event_bytes": 1000},
@@ -281,7 +279,7 @@ async def test_a_document_too_large_is_told_without_its_data(realtime, api_key, 
         assert event["truncated"] is True
 
 
-async def test_secret_looking_fields_never_leave(realtime, api_key):
+async def test_secret_looking_fields_are_not_sent(realtime, api_key):
     async with realtime(token=api_key) as client:
         await client.subscribe("authors")
         await Author.objects.acreate(name="A", password="hunter2")
@@ -293,7 +291,7 @@ async def test_secret_looking_fields_never_leave(realtime, api_key):
         assert "password" not in reply["message"].replace("'password' cannot", "")
 
 
-async def test_a_crowd_hears_every_change_in_order(realtime, api_key, settings):
+async def test_many_clients_receive_every_change_in_order(realtime, api_key, settings):
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {"posts": "app.Post"},
         "LIMITS": {"unauthenticated_per_address": 100},

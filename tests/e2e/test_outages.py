@@ -1,5 +1,7 @@
-"""Databases that go away or are busy, logs that are trimmed or begun anew, a Redis that stands
-still: while it lasts clients may be told to come back, and afterwards they know what there is."""
+"""Outages of the database, the log and Redis: clients have the current state afterwards.
+
+During an outage clients may be disconnected and asked to reconnect.
+"""
 
 import asyncio
 import contextlib
@@ -24,8 +26,8 @@ async def call(function, *args):
     return await asyncio.to_thread(function, *args)
 
 
-class Work:
-    """Calls functions in threads, again and again, until it is over; databases may fail them."""
+class BackgroundWork:
+    """Call functions repeatedly in threads until ``over`` is set; ignore database errors."""
 
     def __init__(self) -> None:
         self.over = threading.Event()
@@ -48,7 +50,7 @@ class Work:
         thread.start()
         self._threads.append(thread)
 
-    def __enter__(self) -> "Work":
+    def __enter__(self) -> "BackgroundWork":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -57,23 +59,23 @@ class Work:
             thread.join(60)
 
 
-def change_something() -> None:
-    """Create, update or delete posts, several in one transaction, which begins with a write."""
-    found = list(Post.objects.order_by("pk")[:20])
-    if found and random.random() < 0.2:
-        random.choice(found).delete()
+def change_posts() -> None:
+    """Create, update or delete posts, several in one transaction that starts with a write."""
+    posts = list(Post.objects.order_by("pk")[:20])
+    if posts and random.random() < 0.2:
+        random.choice(posts).delete()
         return
     with transaction.atomic():
         for _ in range(random.randrange(1, 4)):
-            if len(found) < 10 or random.random() < 0.4:
+            if len(posts) < 10 or random.random() < 0.4:
                 Post.objects.create(title="new", views=random.randrange(10))
             else:
-                post = random.choice(found)
+                post = random.choice(posts)
                 post.views = random.randrange(10)
-                post.save()  # anew where somebody deleted it
+                post.save()  # creates the post again if it was deleted
 
 
-def truth() -> dict[str, int]:
+def current_rows() -> dict[str, int]:
     try:
         rows = Post.objects.filter(views__gte=3).values_list("pk", "views")
         return {str(pk): views for pk, views in rows}
@@ -81,20 +83,20 @@ def truth() -> dict[str, int]:
         connection.close()
 
 
-async def agrees(live, seconds: float = 20) -> None:
+async def wait_until_equal(live, seconds: float = 20) -> None:
     until = time.monotonic() + seconds
     while True:
-        expected = await call(truth)
-        got = {each.id: each.data["views"] for each in live.documents}
-        if got == expected:
+        expected = await call(current_rows)
+        documents = {each.id: each.data["views"] for each in live.documents}
+        if documents == expected:
             return
-        assert time.monotonic() < until, (got, expected)
+        assert time.monotonic() < until, (documents, expected)
         await asyncio.sleep(0.2)
 
 
 @contextlib.asynccontextmanager
-async def watching(url, api_key):
-    """A client that keeps a list, and one that has a second one."""
+async def open_live_lists(url, api_key):
+    """Open two clients, each with a live list of posts."""
     async with contextlib.AsyncExitStack() as stack:
         lists = []
         for _ in range(2):
@@ -105,50 +107,53 @@ async def watching(url, api_key):
         yield lists
 
 
-@pytest.mark.skipif(not POSTGRES, reason="Runs with PostgreSQL's part of the tests.")
+@pytest.mark.skipif(not POSTGRES, reason="Needs PostgreSQL.")
 @pytest.mark.parametrize("kind", SERVERS)
 @pytest.mark.parametrize("age", [0, 600])
-async def test_connections_to_the_database_are_cut_all_the_time(
+async def test_live_lists_recover_from_lost_database_connections(
     serve, api_key, monkeypatch, kind, age
 ):
-    named = {**connections["default"].settings_dict.get("OPTIONS", {}), "application_name": "cut"}
+    options = {
+        **connections["default"].settings_dict.get("OPTIONS", {}),
+        "application_name": "terminated",
+    }
     with monkeypatch.context() as patched:
         patched.setitem(connections["default"].settings_dict, "CONN_MAX_AGE", age)
-        patched.setitem(connections["default"].settings_dict, "OPTIONS", named)
+        patched.setitem(connections["default"].settings_dict, "OPTIONS", options)
         server = await call(lambda: serve(kind, settings={"LOG": {"POLL": 0.1}}))
 
-    cuts: list[int] = []
+    terminated: list[int] = []
 
-    def cut() -> None:
+    def terminate_connections() -> None:
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND application_name = 'cut'"
+                "WHERE datname = current_database() AND application_name = 'terminated'"
             )
-            cuts.append(cursor.rowcount)
+            terminated.append(cursor.rowcount)
 
-    async with watching(server.socket_url, api_key) as lists:
-        with Work() as work:
-            work.start(change_something, 0.01)
-            work.start(cut, 0.3)
+    async with open_live_lists(server.socket_url, api_key) as lists:
+        with BackgroundWork() as work:
+            work.start(change_posts, 0.01)
+            work.start(terminate_connections, 0.3)
             await asyncio.sleep(4)
             await call(work.over.set)
-        assert sum(cuts) > 5
+        assert sum(terminated) > 5
         for live in lists:
-            await agrees(live)
+            await wait_until_equal(live)
 
 
-@pytest.mark.skipif(POSTGRES, reason="A matter of SQLite.")
+@pytest.mark.skipif(POSTGRES, reason="Needs SQLite.")
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_another_program_holds_the_write_lock_for_seconds(
+async def test_requests_wait_while_another_program_holds_the_write_lock(
     serve, api_key, user, monkeypatch, kind
 ):
-    """Below the busy timeout nobody is refused anything: no save, no subscription, no join."""
+    """No save, subscription or join fails if the lock is released before the busy timeout."""
     options = {**connections["default"].settings_dict["OPTIONS"], "timeout": 15}
     monkeypatch.setitem(connections["default"].settings_dict, "OPTIONS", options)
     server = await call(lambda: serve(kind))
 
-    def hold() -> None:
+    def hold_lock() -> None:
         with connection.cursor() as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             time.sleep(3)
@@ -156,20 +161,20 @@ async def test_another_program_holds_the_write_lock_for_seconds(
 
     errors: list[RealtimeError] = []
     codes: list[str] = []
-    async with watching(server.socket_url, api_key) as lists:
-        with Work() as work:
-            work.start(change_something, 0.02, may_fail=False)
-            work.start(change_something, 0.02, may_fail=False)
-            work.start(hold, 0.3)
+    async with open_live_lists(server.socket_url, api_key) as lists:
+        with BackgroundWork() as work:
+            work.start(change_posts, 0.02, may_fail=False)
+            work.start(change_posts, 0.02, may_fail=False)
+            work.start(hold_lock, 0.3)
             until = time.monotonic() + 7
 
-            async def come_and_go(number: int) -> None:
+            async def connect_repeatedly(number: int) -> None:
                 while time.monotonic() < until:
                     async with Realtime(
                         server.socket_url,
                         token=api_key,
                         proxy=None,
-                        timeout=40,  # SQLite lets writers wait in no order
+                        timeout=40,  # waiting writers of SQLite have no order
                         on_error=errors.append,
                         on_status=lambda status, detail: codes.append(status),
                     ) as db:
@@ -179,32 +184,32 @@ async def test_another_program_holds_the_write_lock_for_seconds(
                         await room.broadcast("hello")
                         room.leave()
 
-            await asyncio.gather(*(come_and_go(number) for number in range(6)))
+            await asyncio.gather(*(connect_repeatedly(number) for number in range(6)))
             await call(work.over.set)
         assert work.failures == []
         assert errors == []
-        assert "waiting" not in codes  # nobody was sent away
+        assert "waiting" not in codes  # no client was disconnected
         for live in lists:
-            await agrees(live)
+            await wait_until_equal(live)
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_the_log_is_trimmed_and_begun_anew_all_the_time(serve, api_key, kind):
+async def test_live_lists_recover_from_trimmed_log_and_new_epochs(serve, api_key, kind):
     server = await call(lambda: serve(kind, settings={"LOG": {"POLL": 0.2}}))
-    async with watching(server.socket_url, api_key) as lists:
-        with Work() as work:
-            work.start(change_something, 0.01)
+    async with open_live_lists(server.socket_url, api_key) as lists:
+        with BackgroundWork() as work:
+            work.start(change_posts, 0.01)
             work.start(lambda: trim("default", max_age=None, max_events=3), 0.05)
             work.start(lambda: rotate_epoch("default", ["posts"]), 1.3)
             await asyncio.sleep(5)
             await call(work.over.set)
         for live in lists:
-            await agrees(live)
+            await wait_until_equal(live)
 
 
 @pytest.mark.parametrize("kind", SERVERS)
 @pytest.mark.parametrize("layer", ["core", "pubsub"])
-async def test_rooms_are_right_after_redis_stood_still(serve, api_key, redis, kind, layer):
+async def test_rooms_recover_after_redis_was_suspended(serve, api_key, redis, kind, layer):
     settings = {"PRESENCE": {"BACKEND": "redis", "URL": redis.url, "GRACE": 2, "LEASE": 6}}
     servers = [
         await call(lambda: serve(kind, layers=redis.layer(layer), settings=settings))
@@ -216,24 +221,24 @@ async def test_rooms_are_right_after_redis_stood_still(serve, api_key, redis, ki
             db = await stack.enter_async_context(
                 Realtime(servers[number % 2].socket_url, token=api_key, proxy=None)
             )
-            # by names, of which some are in one room and some come back to it
+            # some of these clients leave the room and join it again
             rooms.append((db, await db.room("hall").ready()))
-        await call(redis.freeze)
+        await call(redis.suspend)
         for db, room in rooms[:3]:
             room.leave()
             assert db.room("hall") is not room
         await asyncio.sleep(7)
-        await call(redis.thaw)
+        await call(redis.resume)
         rooms = [(db, db.room("hall")) for db, _ in rooms]
         async with asyncio.timeout(40):
             for _, room in rooms:
                 await room.ready()
-            while (seen := {room.participants for _, room in rooms}) != {6}:
+            while (participants := {room.participants for _, room in rooms}) != {6}:
                 await asyncio.sleep(0.1)
-                print(seen, [len(room.members) for _, room in rooms])
+                print(participants, [len(room.members) for _, room in rooms])
         inboxes = [room.messages() for _, room in rooms]
         for number, (_, room) in enumerate(rooms):
             await asyncio.wait_for(room.broadcast(number), 20)
         for inbox in inboxes:
-            got = {(await asyncio.wait_for(anext(inbox), 20)).message for _ in rooms}
-            assert got == set(range(6))
+            messages = {(await asyncio.wait_for(anext(inbox), 20)).message for _ in rooms}
+            assert messages == set(range(6))

@@ -1,4 +1,4 @@
-"""Real daphne and real uvicorn, real sockets, each channel layer."""
+"""The whole path with daphne and uvicorn, real sockets and each channel layer."""
 
 import asyncio
 import socket
@@ -28,27 +28,27 @@ def layers(request):
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_a_save_in_the_server_reaches_its_clients(serve, api_key, layers, kind):
+async def test_save_in_server_is_sent_to_its_clients(serve, api_key, layers, kind):
     server = await call(lambda: serve(kind, layers=layers))
     async with connect(server.socket_url + "/", api_key) as client:
         await client.subscribe("posts", filters={"status": "published"})
         await client.send({"type": "join", "room": "news"})
         assert (await client.receive("joined"))["participants"] == 1
         posts = [{"title": f"{n}", "status": "published"} for n in range(5)]
-        answer = await call(server.post, "/posts", [*posts, {"title": "draft"}])
+        response = await call(server.post, "/posts", [*posts, {"title": "draft"}])
         events = [await client.receive("event") for _ in range(5)]
         assert [e["document"]["data"]["title"] for e in events] == ["0", "1", "2", "3", "4"]
-        assert [e["document"]["id"] for e in events] == [str(i) for i in answer["ids"][:5]]
+        assert [e["document"]["id"] for e in events] == [str(i) for i in response["ids"][:5]]
         assert len({e["transaction"] for e in events}) == 1
         await call(server.post, "/broadcast", "hello")
         event = await client.receive("event")
         assert (event["event"], event["message"]) == ("broadcast", {"text": "hello"})
         assert event["sender"] is None
-        assert await client.nothing()
+        assert await client.receive_nothing()
 
 
 @pytest.mark.parametrize("layer", ["core", "pubsub"])
-async def test_two_processes_and_a_writer_share_one_redis(serve, api_key, redis, layer, settings):
+async def test_two_servers_and_a_writer_share_one_redis(serve, api_key, redis, layer, settings):
     settings.CHANNEL_LAYERS = redis.layer(layer)
     one = await call(lambda: serve("daphne", layers=redis.layer(layer)))
     two = await call(lambda: serve("uvicorn", layers=redis.layer(layer)))
@@ -72,28 +72,28 @@ async def test_two_processes_and_a_writer_share_one_redis(serve, api_key, redis,
 
 
 @pytest.mark.parametrize("layer", ["core", "pubsub"])
-async def test_a_killed_redis_costs_a_gap_but_no_socket(serve, api_key, redis, layer):
+async def test_connections_survive_a_killed_redis(serve, api_key, redis, layer):
     server = await call(lambda: serve("uvicorn", layers=redis.layer(layer)))
     async with connect(server.socket_url, api_key) as client:
         await client.subscribe("posts")
         await call(redis.kill)
-        answer = await call(server.post, "/posts", [{"title": "in the dark"}])
-        assert answer["ids"]
+        response = await call(server.post, "/posts", [{"title": "during the outage"}])
+        assert response["ids"]
         await call(redis.start)
         async with asyncio.timeout(30):
             while True:
-                await call(server.post, "/posts", [{"title": "again"}])
+                await call(server.post, "/posts", [{"title": "after the outage"}])
                 try:
                     event = await client.receive("event", timeout=0.5)
                 except TimeoutError:
                     continue
-                if event["document"]["data"]["title"] == "again":
+                if event["document"]["data"]["title"] == "after the outage":
                     break
         assert (await client.request({"type": "ping"}))["type"] in {"pong", "event"}
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_a_writer_without_a_hub_is_not_held_up_by_a_dead_redis(serve, redis, settings, kind):
+async def test_writer_without_hub_is_not_blocked_by_unavailable_redis(serve, redis, settings, kind):
     settings.CHANNEL_LAYERS = redis.layer("core")
     await call(redis.kill)
     async with asyncio.timeout(2):
@@ -101,8 +101,8 @@ async def test_a_writer_without_a_hub_is_not_held_up_by_a_dead_redis(serve, redi
             await Post.objects.acreate(title=str(number))
 
 
-def narrow(port):
-    """A connected socket with a small receive buffer, so that it fills at once."""
+def open_narrow_socket(port):
+    """Open a connected socket with a small receive buffer, which fills quickly."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
     sock.connect(("127.0.0.1", port))
@@ -111,40 +111,47 @@ def narrow(port):
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_a_frozen_reader_is_cut_and_nobody_else_notices(serve, api_key, kind):
+async def test_client_that_stops_reading_is_disconnected_without_affecting_others(
+    serve, api_key, kind
+):
     limits = {"queue_bytes": 100_000, "event_bytes": 1_000_000}
     server = await call(lambda: serve(kind, settings={"LIMITS": limits}))
     async with (
         connect(server.socket_url, api_key, compression=None) as reader,
         connect(
-            server.socket_url, api_key, compression=None, max_queue=1, sock=narrow(server.port)
-        ) as frozen,
+            server.socket_url,
+            api_key,
+            compression=None,
+            max_queue=1,
+            sock=open_narrow_socket(server.port),
+        ) as stalled,
     ):
         await reader.subscribe("posts")
-        await frozen.subscribe("posts")
+        await stalled.subscribe("posts")
         for number in range(60):  # 12 MB, more than any socket's buffers
             await call(server.post, "/posts", [{"title": str(number), "body": "x" * 200_000}])
             event = await reader.receive("event")
             assert event["document"]["data"]["title"] == str(number)
-        assert await frozen.closed(20) == 4120
+        assert await stalled.closed(20) == 4120
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_origins(serve, api_key, user, kind, client):
+async def test_origin_decides_about_session_authentication(serve, api_key, user, kind, client):
     server = await call(lambda: serve(kind, settings={"ALLOWED_ORIGINS": ["http://127.0.0.1"]}))
     with pytest.raises(InvalidStatus) as refused:
         async with connect(server.socket_url, api_key, origin="https://evil.example"):
             pass
     assert refused.value.response.status_code == 403
-    async with connect(server.socket_url, api_key):  # no browser
+    # a key is accepted without an Origin header, as outside of browsers
+    async with connect(server.socket_url, api_key):
         pass
     await sync_to_async(client.force_login)(user)
     cookie = {"Cookie": f"sessionid={client.cookies['sessionid'].value}"}
     options = {"additional_headers": cookie, "authenticate": False}
-    async with connect(server.socket_url, **options) as bare:
-        await bare.send({"type": "auth"})
-        assert (await bare.receive("error"))["code"] == "authentication_failed"
-        assert await bare.closed() == 4500
+    async with connect(server.socket_url, **options) as without_origin:
+        await without_origin.send({"type": "auth"})
+        assert (await without_origin.receive("error"))["code"] == "authentication_failed"
+        assert await without_origin.closed() == 4500
     async with connect(server.socket_url, origin="http://127.0.0.1", **options) as page:
         await page.send({"type": "auth"})
         reply = await page.receive("authenticated")
@@ -154,7 +161,7 @@ async def test_origins(serve, api_key, user, kind, client):
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_garbage_never_kills_the_socket_before_its_time(serve, api_key, kind):
+async def test_malformed_frames_are_answered_with_bad_request(serve, api_key, kind):
     server = await call(lambda: serve(kind, settings={"LIMITS": {"bad_requests_per_minute": 50}}))
     bad = [b"\x00\xff", "", "null", "{", '{"type":"auth","token":{}}', '{"a":' * 5000, "9" * 5000]
     bad += [
@@ -171,7 +178,7 @@ async def test_garbage_never_kills_the_socket_before_its_time(serve, api_key, ki
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-async def test_the_pages_own_javascript(serve, api_key, kind):
+async def test_public_page_example_works(serve, api_key, kind):
     node = require_node()
     server = await call(lambda: serve(kind))
     script = Path(__file__).parent / "page_example.mjs"

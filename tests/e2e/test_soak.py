@@ -1,6 +1,6 @@
-"""A long life in a few seconds: whoever comes and goes leaves nothing behind in the process.
+"""Many short connections: none of them leaves objects or entries in the process.
 
-REALTIME_SOAK=600 goes on for so many seconds.
+REALTIME_SOAK sets the duration in seconds.
 """
 
 import asyncio
@@ -24,66 +24,66 @@ from tests.support.sockets import open_socket
 
 SECONDS = float(os.environ.get("REALTIME_SOAK", "6"))
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(SECONDS * 2 + 120)]
-OURS = "django_cocobase_realtime"
+PACKAGE = "django_cocobase_realtime"
 FILTERS = [{}, {"status": "published"}, {"views__gte": 3}, {"title_contains": "a"}]
 
 
-def objects():
-    """Live objects of the app's own classes, and what asyncio keeps for them."""
+def count_objects():
+    """Count live instances of the package's classes, and tasks, timers and threads."""
     gc.collect()
-    found = Counter()
-    for each in gc.get_objects():
-        kind = type(each)
+    counts = Counter()
+    for value in gc.get_objects():
+        kind = type(value)
         if kind is Condition:
-            continue  # of filters that were parsed, in caches that are bounded
-        if str(kind.__module__).startswith(OURS) or kind is asyncio.Lock:
-            found[kind.__qualname__] += 1
-        elif kind is asyncio.TimerHandle and not each.cancelled():
-            found["timers"] += 1
-    found["tasks"] = len(asyncio.all_tasks())
-    found["threads"] = threading.active_count()
-    return found
+            continue  # parsed filters are in bounded caches
+        if str(kind.__module__).startswith(PACKAGE) or kind is asyncio.Lock:
+            counts[kind.__qualname__] += 1
+        elif kind is asyncio.TimerHandle and not value.cancelled():
+            counts["timers"] += 1
+    counts["tasks"] = len(asyncio.all_tasks())
+    counts["threads"] = threading.active_count()
+    return counts
 
 
-def sizes(root):
-    """How much every container holds that can be reached from here through our own objects."""
-    found, seen, left = Counter(), set(), [(root, "")]
-    while left:
-        value, path = left.pop()
+def container_sizes(root):
+    """Return the length of each container that is reachable through the package's objects."""
+    counts, seen, pending = Counter(), set(), [(root, "")]
+    while pending:
+        value, path = pending.pop()
         if id(value) in seen:
             continue
         seen.add(id(value))
         if isinstance(value, dict):
-            found[path] += len(value)
-            left += [(each, f"{path}[]") for each in (*value.keys(), *value.values())]
+            counts[path] += len(value)
+            pending += [(item, f"{path}[]") for item in (*value.keys(), *value.values())]
         elif isinstance(value, list | tuple | set | frozenset | deque):
-            found[path] += len(value)
-            left += [(each, f"{path}[]") for each in value]
-        elif str(type(value).__module__).startswith(OURS):
+            counts[path] += len(value)
+            pending += [(item, f"{path}[]") for item in value]
+        elif str(type(value).__module__).startswith(PACKAGE):
             names = set(getattr(value, "__dict__", ()))
             for kind in type(value).__mro__:
                 slots = kind.__dict__.get("__slots__", ())
                 names |= {slots} if isinstance(slots, str) else set(slots)
             for name in names:
                 if hasattr(value, name):
-                    left.append((getattr(value, name), f"{path}.{name}"))
-    return found
+                    pending.append((getattr(value, name), f"{path}.{name}"))
+    return counts
 
 
-async def visit(user, number, dice):
-    """One connection's life."""
+async def visit(user, number, random_source):
+    """Open a connection, send some random requests, and close it."""
     async with open_socket(user=user) as socket:
-        for turn in range(dice.randrange(1, 6)):
-            room, name = f"r{dice.randrange(200)}", f"s{turn % 3}"
-            match dice.randrange(9):
+        for turn in range(random_source.randrange(1, 6)):
+            room, name = f"r{random_source.randrange(200)}", f"s{turn % 3}"
+            match random_source.randrange(9):
                 case 0 | 1 | 2:
                     await socket.send_frame(
                         type="subscribe",
-                        collection=dice.choice(["posts", "messages", "nonsense"]),
+                        collection=random_source.choice(["posts", "messages", "nonsense"]),
                         subscription=name,
-                        filters=dice.choice([*FILTERS, {"views": number}]),
-                        transitions=dice.random() < 0.3,
-                        snapshot=dice.random() < 0.3,
+                        filters=random_source.choice([*FILTERS, {"views": number}]),
+                        transitions=random_source.random() < 0.3,
+                        snapshot=random_source.random() < 0.3,
                     )
                 case 3 | 4:
                     await socket.send_frame(type="join", room=room, state={"n": number}, history=2)
@@ -94,36 +94,40 @@ async def visit(user, number, dice):
                 case 7:
                     await socket.send_frame(type="broadcast", room=room, message=number)
                 case 8:
-                    if dice.random() < 0.3:
+                    if random_source.random() < 0.3:
                         await sync_to_async(permissions_changed)(user)
-            if dice.random() < 0.5:
-                await asyncio.sleep(dice.random() / 50)
-        if dice.random() < 0.05:
+            if random_source.random() < 0.5:
+                await asyncio.sleep(random_source.random() / 50)
+        if random_source.random() < 0.05:
             await sync_to_async(disconnect)(user=user)
-        elif dice.random() < 0.5:
-            await asyncio.sleep(dice.random() / 20)
+        elif random_source.random() < 0.5:
+            await asyncio.sleep(random_source.random() / 20)
 
 
-async def crowd(users, until, seed):
-    dice, number = random.Random(seed), seed * 1_000_000
+async def visit_repeatedly(users, until, seed):
+    random_source, number = random.Random(seed), seed * 1_000_000
     while asyncio.get_running_loop().time() < until:
         number += 1
-        await visit(dice.choice(users), number, dice)
+        await visit(random_source.choice(users), number, random_source)
     return number - seed * 1_000_000
 
 
-async def writers(until):
-    dice = random.Random(0)
+async def write_repeatedly(until):
+    random_source = random.Random(0)
     while asyncio.get_running_loop().time() < until:
-        post = await Post.objects.acreate(title=dice.choice("abc"), views=dice.randrange(9))
+        post = await Post.objects.acreate(
+            title=random_source.choice("abc"), views=random_source.randrange(9)
+        )
         post.status = "published"
         await post.asave()
         await post.adelete()
-        await abroadcast(f"r{dice.randrange(200)}", 1, idempotency_key=str(dice.random()))
+        await abroadcast(
+            f"r{random_source.randrange(200)}", 1, idempotency_key=str(random_source.random())
+        )
         await asyncio.sleep(0.05)
 
 
-async def settled(hub):
+async def wait_until_settled(hub):
     async with asyncio.timeout(40):
         while (
             len(hub.connections) > 1
@@ -136,7 +140,7 @@ async def settled(hub):
             await asyncio.sleep(0.2)
 
 
-async def test_whoever_comes_and_goes_leaves_nothing_behind(
+async def test_short_connections_leave_no_objects_behind(
     realtime, api_key, django_user_model, settings, caplog
 ):
     settings.COCOBASE_REALTIME = {
@@ -153,30 +157,34 @@ async def test_whoever_comes_and_goes_leaves_nothing_behind(
     users = [await django_user_model.objects.acreate(username=f"u{n}") for n in range(10)]
     loop = asyncio.get_running_loop()
 
-    async def live(seconds, seed):
+    async def run(seconds, seed):
         until = loop.time() + seconds
-        crowds = [crowd(users, until, seed + n) for n in range(12)]
-        *visits, _ = await asyncio.gather(*crowds, writers(until))
-        await settled(Hub.current())
+        visitors = [visit_repeatedly(users, until, seed + n) for n in range(12)]
+        *visits, _ = await asyncio.gather(*visitors, write_repeatedly(until))
+        await wait_until_settled(Hub.current())
         return sum(visits)
 
-    async with realtime(token=api_key) as anchor:  # the hub never rests
+    async with realtime(token=api_key) as anchor:  # keeps the hub running
         await anchor.subscribe("posts")
         hub = Hub.current()
-        await live(SECONDS / 3, 100)  # caches are warm
-        before, held = objects(), sizes(hub)
-        visits = await live(SECONDS, 200)
+        await run(SECONDS / 3, 100)  # fill the caches
+        before, sizes_before = count_objects(), container_sizes(hub)
+        visits = await run(SECONDS, 200)
         assert Hub.current() is hub
-        after, holds = objects(), sizes(hub)
+        after, sizes_after = count_objects(), container_sizes(hub)
         slack = 5 + visits // 100
         grown = {name: (before[name], n) for name, n in after.items() if n > before[name] + slack}
         assert grown == {}
         print(f"{visits} visits")
-        more = {path: (held[path], n) for path, n in holds.items() if n > held[path] + slack}
-        assert more == {}
+        grown_containers = {
+            path: (sizes_before[path], n)
+            for path, n in sizes_after.items()
+            if n > sizes_before[path] + slack
+        }
+        assert grown_containers == {}
         assert (connection_counters.total, len(connection_counters._counts)) == (1, 1)
         assert len(broker._outbox) == 0
         assert visits > 30 * SECONDS / 6
         assert await PresenceMember.objects.acount() == await PresenceRoom.objects.acount() == 0
-    failures = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    failures = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert failures == []

@@ -1,4 +1,4 @@
-"""What hypothesis draws: rows of `Everything`, and filters of both forms over them."""
+"""Hypothesis strategies for rows of `Everything`, and for filters of both forms."""
 
 import math
 import uuid
@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from hypothesis import strategies as st
 
-# few values, so that filters meet rows; among them what folds, sorts or rounds unlike the rest
+# few values, so that filters match rows; some are folded, sorted or rounded specially
 TEXTS = [
     "",
     "a",
@@ -102,7 +102,7 @@ rows = st.fixed_dictionaries(
     }
 )
 
-# what no row holds, and what no column could
+# values that no row has, and values that no column can store
 BEYOND = {
     "big": st.sampled_from([2**64, -(2**70), 5]),
     "integer": st.sampled_from([2**40, -(2**40), 2**70, 5]),
@@ -119,8 +119,8 @@ TEXTUAL = ["contains", "icontains", "startswith", "endswith"]
 PATHS = ["json", "json.a", "json.a.c", "json.0", "json.a_gt", "json.b"]
 
 
-def wire(value):
-    """A value as a client may write it."""
+def as_wire_value(value):
+    """Return a value in the form in which a client sends it."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, bool | int | float | str) or value is None:
@@ -132,7 +132,7 @@ def operand(name):
     strategies = [VALUES[name]] if name in VALUES and name != "json" else []
     if name in BEYOND:
         strategies.append(BEYOND[name])
-    return st.one_of(*strategies).map(wire)
+    return st.one_of(*strategies).map(as_wire_value)
 
 
 json_scalars = st.one_of(st.booleans(), st.sampled_from([0, 1, 1.0, 0.1, 1e22, 10]), texts)
@@ -140,7 +140,7 @@ json_scalars = st.one_of(st.booleans(), st.sampled_from([0, 1, 1.0, 0.1, 1e22, 1
 
 @st.composite
 def conditions(draw):
-    """(field, operator, operand)."""
+    """Draw (field, operator, operand)."""
     path = draw(st.sampled_from(["", "", "", *PATHS]))
     name = path or draw(st.sampled_from(sorted({*VALUES, *BEYOND} - {"json"})))
     base = name.partition(".")[0]
@@ -170,7 +170,7 @@ def conditions(draw):
 
 @st.composite
 def flat(draw):
-    """The flat form: ``{"[or:g]field_op": operand}``."""
+    """Draw a filter in the flat form: ``{"[or:g]field_op": operand}``."""
     filters = {}
     for name, operator, value in draw(st.lists(conditions(), max_size=3)):
         prefix = draw(st.sampled_from(["", "", "[or]", "[or:x]"]))
@@ -180,14 +180,14 @@ def flat(draw):
             others = draw(st.sampled_from(["", "char__or__", "text__or__email__or__"]))
         suffix = "" if operator == "eq" and draw(st.booleans()) else f"{separator}{operator}"
         if name == "json.a_gt" and not suffix:
-            suffix = "_eq"  # else the path would end in an operator
+            suffix = "_eq"  # otherwise the path would end in an operator
         filters[f"{prefix}{others}{name}{suffix}"] = value
     return filters
 
 
 @st.composite
 def structured(draw, depth=2):
-    """The structured form, nested, with flat keys in between."""
+    """Draw a filter in the structured form, nested, with flat keys in between."""
     filters = draw(flat())
     for name, operator, value in draw(st.lists(conditions(), max_size=2)):
         filters[name] = {operator: value}

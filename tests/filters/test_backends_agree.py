@@ -1,4 +1,4 @@
-"""One filter, three faces: predicate, database and index agree on every row."""
+"""The three backends of a filter agree on every row: predicate, database and index."""
 
 import os
 
@@ -35,14 +35,14 @@ class Undo(Exception):
     ],
 )
 @given(st.lists(rows, max_size=5), st.lists(filters, min_size=1, max_size=4))
-def test_predicate_database_and_index_agree(db, drawn, asked):
+def test_predicate_database_and_index_agree(db, drawn, given_filters):
     try:
         with transaction.atomic():
             Everything.objects.bulk_create([Everything(**row) for row in drawn])
             images = {
                 row["id"]: CODEC.image(row) for row in Everything.objects.values(*CODEC.attnames)
             }
-            parsed = [parse(each, SCHEMA) for each in asked]
+            parsed = [parse(each, SCHEMA) for each in given_filters]
             index = FilterIndex()
             for number, filter in enumerate(parsed):
                 index.add(number, filter)
@@ -52,27 +52,27 @@ def test_predicate_database_and_index_agree(db, drawn, asked):
                     by_index[number].add(pk)
             for number, filter in enumerate(parsed):
                 by_predicate = {pk for pk, i in images.items() if filter.matches(Row(i, SCHEMA))}
-                found = Everything.objects.filter(to_q(filter, Everything, "default"))
-                by_database = list(found.values_list("pk", flat=True))
+                queryset = Everything.objects.filter(to_q(filter, Everything, "default"))
+                by_database = list(queryset.values_list("pk", flat=True))
                 assert len(by_database) == len(set(by_database))
-                assert by_predicate == set(by_database) == by_index[number], asked[number]
+                assert by_predicate == set(by_database) == by_index[number], given_filters[number]
             raise Undo
     except Undo:
         pass
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_case_is_folded_alike_everywhere(text):
+def test_predicate_and_database_fold_case_alike(text):
     for other in TEXTS:
         Everything.objects.create(text=other)
     for operator in ("contains", "startswith", "endswith"):
         filter = parse({f"text_{operator}": text}, SCHEMA)
         expected = {o for o in TEXTS if filter.matches(Row({"text": o}, SCHEMA))}
-        found = Everything.objects.filter(to_q(filter, Everything, "default"))
-        assert set(found.values_list("text", flat=True)) == expected
+        queryset = Everything.objects.filter(to_q(filter, Everything, "default"))
+        assert set(queryset.values_list("text", flat=True)) == expected
 
 
-def test_every_character_is_folded_as_the_database_folds_it():
+def test_fold_equals_folding_of_database_for_every_character():
     surrogates = range(0xD800, 0xE000)
     cased = [chr(n) for n in range(1, 0x1FFFF) if n not in surrogates and chr(n).lower() != chr(n)]
     with connection.cursor() as cursor:
@@ -83,14 +83,14 @@ def test_every_character_is_folded_as_the_database_folds_it():
         else:
             values = ", ".join(["(%s)"] * len(cased))
             cursor.execute(f"SELECT column1, realtime_fold(column1) FROM (VALUES {values})", cased)
-        found = dict(cursor.fetchall())
-    assert {character: fold(character) for character in cased} == found
+        queryset = dict(cursor.fetchall())
+    assert {character: fold(character) for character in cased} == queryset
 
 
 @pytest.mark.parametrize(
     "name", ["text", "integer", "float", "moment", "uuid", "-text", "-integer"]
 )
-def test_order_is_the_same_on_every_database(name):
+def test_order_of_database_equals_order_of_values(name):
     values = {
         "text": TEXTS,
         "integer": [5, None, -1],
@@ -111,5 +111,5 @@ def test_order_is_the_same_on_every_database(name):
         return (value is not None, value) if value is not None else (False, 0)
 
     expected = [key(image) for image in sorted(images, key=key, reverse=name.startswith("-"))]
-    found = Everything.objects.order_by(ordering(Everything, name, "default"), "pk")
-    assert [key(CODEC.image(row)) for row in found.values(*CODEC.attnames)] == expected
+    queryset = Everything.objects.order_by(ordering(Everything, name, "default"), "pk")
+    assert [key(CODEC.image(row)) for row in queryset.values(*CODEC.attnames)] == expected

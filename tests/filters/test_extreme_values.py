@@ -1,4 +1,4 @@
-"""Values at and beyond what a database can hold: a clean refusal, or one answer on every face."""
+"""Values at and beyond the limits of a database are rejected, or all backends agree on them."""
 
 import json
 import time as time_module
@@ -91,25 +91,27 @@ NAMES = [*sorted(set(SCHEMA) - ALIKE), "json.a", "json.b", "json.c"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_clean_refusal_or_one_answer(name):
+def test_extreme_value_is_rejected_or_backends_agree(name):
     for row in ROWS:
         Everything.objects.create(**row)
     images = {row["id"]: CODEC.image(row) for row in Everything.objects.values(*CODEC.attnames)}
     rows = {pk: Row(json.loads(json.dumps(image)), SCHEMA) for pk, image in images.items()}
     for operator, value in operands():
-        for asked in ({name: {operator: value}}, {"$not": {f"{name}__{operator}": value}}):
+        for given_filters in ({name: {operator: value}}, {"$not": {f"{name}__{operator}": value}}):
             try:
-                filter = parse(asked, SCHEMA)
+                filter = parse(given_filters, SCHEMA)
             except InvalidFilter:
                 continue
             found = Everything.objects.filter(to_q(filter, Everything, "default"))
             by_database = set(found.values_list("pk", flat=True))
-            assert by_database == {pk for pk, row in rows.items() if filter.matches(row)}, asked
+            assert by_database == {pk for pk, row in rows.items() if filter.matches(row)}, (
+                given_filters
+            )
 
 
 @pytest.mark.parametrize("zone", ["America/Chicago", "Asia/Tokyo"])
-def test_the_ends_of_the_calendar_where_times_are_naive(settings, zone):
-    """For ever, in a project without time zones, lies beyond the calendar in UTC."""
+def test_naive_datetimes_at_the_ends_of_the_calendar(settings, zone):
+    """Without USE_TZ, the first and last local times are outside the calendar in UTC."""
     settings.USE_TZ, settings.TIME_ZONE = False, zone
     schema = {name: field_spec(field) for name, field in CODEC.fields.items()}
     moments = {
@@ -130,7 +132,7 @@ def test_the_ends_of_the_calendar_where_times_are_naive(settings, zone):
     assert {datetime.fromisoformat(image["moment"]).tzinfo for image in images.values()} == {UTC}
 
 
-def test_digits_are_not_cut_off():
+def test_decimal_digits_are_not_truncated():
     near = parse({"decimal": "1." + "0" * 80 + "1"}, SCHEMA)
     assert not near.matches(Row({"decimal": "1.0000"}, SCHEMA))
     with pytest.raises(InvalidFilter):
@@ -138,8 +140,8 @@ def test_digits_are_not_cut_off():
 
 
 @pytest.mark.parametrize("name", ["json.a" + ".a" * 5_000, "json.b" + ".b" * 25_000, "json.b_gt"])
-def test_a_path_has_an_end(name):
-    """PostgreSQL's stack has one, and looking at each part of a path anew takes for ever."""
+def test_long_path_is_rejected_quickly(name):
+    """Long paths overflow PostgreSQL's stack, and checking each prefix takes too long."""
     started = time_module.monotonic()
     with pytest.raises(InvalidFilter):
         parse({name: 1}, SCHEMA, allowed=["json.a", "integer"])

@@ -1,4 +1,4 @@
-"""Equality: coercion, refusals, and an index that never misses."""
+"""Filters by equality: coerced values, rejected values, and the index of filters."""
 
 import uuid
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ def matches(filters, image, schema=SCHEMA, **options):
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "stored"),
+    ("name", "value", "stored"),
     [
         ("integer", 18, 18),
         ("integer", "18", 18),
@@ -46,7 +46,11 @@ def matches(filters, image, schema=SCHEMA, **options):
         ("text", 5, "5"),
         ("date", "2026-01-02", "2026-01-02"),
         ("moment", "2026-01-02T12:00:00+02:00", "2026-01-02T10:00:00+00:00"),
-        ("moment", "2026-01-02T11:00:00", "2026-01-02T10:00:00+00:00"),  # the project's zone
+        (
+            "moment",
+            "2026-01-02T11:00:00",
+            "2026-01-02T10:00:00+00:00",
+        ),  # local time
         ("moment", "2026-01-02T10:00:00Z", "2026-01-02T10:00:00+00:00"),
         ("time", "10:00", "10:00:00"),
         ("uuid", str(uuid.UUID(int=7)).upper(), str(uuid.UUID(int=7))),
@@ -57,14 +61,14 @@ def matches(filters, image, schema=SCHEMA, **options):
         ("double", 8, 8),
     ],
 )
-def test_values_are_coerced_by_the_field(name, asked, stored):
-    assert matches({name: asked}, {name: stored})
-    assert not matches({name: asked}, {name: None})
-    assert not matches({name: asked}, {})
+def test_value_is_coerced_by_the_type_of_the_field(name, value, stored):
+    assert matches({name: value}, {name: stored})
+    assert not matches({name: value}, {name: None})
+    assert not matches({name: value}, {})
 
 
 @pytest.mark.parametrize(
-    ("name", "asked"),
+    ("name", "value"),
     [
         ("integer", "x"),
         ("integer", True),
@@ -106,24 +110,24 @@ def test_values_are_coerced_by_the_field(name, asked, stored):
         ("", 1),
     ],
 )
-def test_what_cannot_hold_is_an_error_not_a_silence(name, asked):
-    with pytest.raises(InvalidFilter, match=r"^.*\.$") as caught:
-        parse({name: asked}, SCHEMA)
-    assert repr(name) in str(caught.value) or repr(str(name)) in str(caught.value)
+def test_invalid_value_is_rejected_with_the_name(name, value):
+    with pytest.raises(InvalidFilter, match=r"^.*\.$") as raised:
+        parse({name: value}, SCHEMA)
+    assert repr(name) in str(raised.value) or repr(str(name)) in str(raised.value)
 
 
-def test_only_what_is_allowed_is_named():
-    with pytest.raises(InvalidFilter) as caught:
+def test_rejected_field_names_only_allowed_fields():
+    with pytest.raises(InvalidFilter) as raised:
         parse({"title": "x"}, POSTS, allowed={"status"})
-    assert "['status']" in str(caught.value)
+    assert "['status']" in str(raised.value)
 
 
-def test_limits():
+def test_number_of_conditions_is_limited():
     with pytest.raises(InvalidFilter, match="2 conditions"):
         parse({"title": "a", "body": "b", "status": "c"}, POSTS, limits=FilterLimits(clauses=2))
 
 
-def test_foreign_keys_by_the_other_documents_id():
+def test_foreign_key_is_compared_by_id():
     schema = {f.name: field_spec(f) for f in Comment._meta.concrete_fields}
     assert matches({"post": "7"}, {"post": "7"}, schema)
     assert matches({"post": 7}, {"post": "7"}, schema)
@@ -132,18 +136,18 @@ def test_foreign_keys_by_the_other_documents_id():
     assert matches({"id": id.hex}, {"id": str(id)}, things)
 
 
-def test_the_projects_own_filters():
+def test_trusted_filter_accepts_model_values():
     assert matches({"owner": 7}, {"owner": "7"}, POSTS, trusted=True)
     assert matches({"owner": Post(pk=7)}, {"owner": "7"}, POSTS, trusted=True)
     assert matches({"rating": Decimal("1.5")}, {"rating": "1.50"}, POSTS, trusted=True)
     at = datetime(2026, 1, 1, tzinfo=UTC)
     assert matches({"created_at": at}, {"created_at": at.isoformat()}, POSTS, trusted=True)
-    # an identity without a user owns nothing, least of all what nobody owns
+    # an identity without a user does not match rows without an owner
     assert not matches({"owner": None}, {"owner": None}, POSTS, trusted=True)
     assert not matches({"owner": None}, {"owner": "7"}, POSTS, trusted=True)
 
 
-def test_both_must_match():
+def test_and_of_filters_matches_if_both_match():
     one, two = parse({"status": "a"}, POSTS), parse({"views": 1}, POSTS)
     row = Row({"status": "a", "views": 1}, POSTS)
     assert (one & two).matches(row)
@@ -152,12 +156,12 @@ def test_both_must_match():
     assert (one & Filter.everything()).matches(row)
 
 
-def test_a_value_that_many_lists_share_does_not_crowd_them_out():
+def test_value_shared_by_many_filters_does_not_add_candidates():
     index = FilterIndex()
     for n in range(1000):
-        asked = {"status_in": [f"s{n}", f"t{n}", "never"], "title": "all ask for it"}
-        index.add(n, parse(asked, POSTS))
-    row = Row({"status": "s7", "title": "all ask for it"}, POSTS)
+        filters = {"status_in": [f"s{n}", f"t{n}", "never"], "title": "common title"}
+        index.add(n, parse(filters, POSTS))
+    row = Row({"status": "s7", "title": "common title"}, POSTS)
     assert index.matching(row) == [7]
     assert len(index.candidates(row)) < 20
 
@@ -166,33 +170,33 @@ values = st.dictionaries(st.sampled_from(["status", "title", "views"]), st.sampl
 
 
 @given(st.lists(values), values, st.sets(st.integers(0, 20)))
-def test_the_index_never_misses_and_never_offers_what_is_gone(filters, image, gone):
+def test_index_finds_exactly_the_matching_filters(filters, image, discarded):
     index = FilterIndex()
     parsed = {n: parse(each, POSTS) for n, each in enumerate(filters)}
     for n, each in parsed.items():
         index.add(n, each)
-    for n in gone:
-        for each in parsed.values():  # only its own has it
+    for n in discarded:
+        for each in parsed.values():  # other filters than its own are ignored
             index.discard(n, each)
-    kept = {n: each for n, each in parsed.items() if n not in gone}
+    remaining = {n: each for n, each in parsed.items() if n not in discarded}
     row = Row(image, POSTS)
-    found = list(index.matching(row))
-    assert len(found) == len(set(found))
-    assert {n for n, each in kept.items() if each.matches(row)} == set(found)
-    assert len(index) == len(kept)
+    matching = list(index.matching(row))
+    assert len(matching) == len(set(matching))
+    assert {n for n, each in remaining.items() if each.matches(row)} == set(matching)
+    assert len(index) == len(remaining)
 
 
-def test_an_event_asks_only_those_who_may_match():
+def test_event_checks_few_filters_of_many():
     index = FilterIndex()
-    asked = [parse({"status": "published", "owner": n}, POSTS) for n in range(10_000)]
-    for n, each in enumerate(asked):
+    filters = [parse({"status": "published", "owner": n}, POSTS) for n in range(10_000)]
+    for n, each in enumerate(filters):
         index.add(n, each)
     index.add("all", Filter.everything())
     index.add("none", Filter.nothing())
     row = Row({"status": "published", "owner": "77"}, POSTS)
     assert set(index.matching(row)) == {"all", 77}
     assert len(list(index.candidates(row))) <= 3
-    for n, each in enumerate(asked):
+    for n, each in enumerate(filters):
         index.discard(n, each)
     assert list(index.matching(row)) == ["all"]
     assert index._buckets == {}

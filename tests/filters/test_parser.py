@@ -1,4 +1,4 @@
-"""Both forms of a filter, mixed and nested, and what they refuse."""
+"""Parsing of filters in both forms, mixed and nested, and the filters that are rejected."""
 
 import pytest
 
@@ -69,7 +69,7 @@ def matches(filters, image=ADA, **options):
         {"age__gte": 36},
         {"age_lt": "37"},
         {"age__lte": 36},
-        {"age_gte": 7},  # declared: a field, no operator
+        {"age_gte": 7},  # a declared field, not an operator
         {"age_gte_gte": 7},
         {"age_ne": 35},
         {"user_id": 5},
@@ -117,7 +117,7 @@ def matches(filters, image=ADA, **options):
         {"meta.owner.id": 5.0},
         {"meta.owner.id_gte": 5},
         {"meta.owner.by_gte_isnull": False},
-        {"meta.owner.by_gte": {"eq": 3}},  # a mapping names the operator: the key is a path
+        {"meta.owner.by_gte": {"eq": 3}},  # the operator is in the mapping, so the key is a path
         {"meta.owner.name_contains": "bo"},
         {"meta.owner.name_startswith": "B"},
         {"meta.owner.name_gt": "Ada"},
@@ -128,14 +128,14 @@ def matches(filters, image=ADA, **options):
         {"meta.tags_ne": "math"},
         {"meta.empty_isnull": True},
         {"meta.missing_isnull": True},
-        {"meta.list.0_isnull": True},  # paths go through objects alone
+        {"meta.list.0_isnull": True},  # paths only go through objects
         {"meta.0": "zero"},
         {"meta.flag": True},
         {"meta.flag_ne": 1},
         {"meta_isnull": False},
     ],
 )
-def test_holds(filters):
+def test_filter_matches(filters):
     assert matches(filters)
 
 
@@ -163,7 +163,7 @@ def test_holds(filters):
         {"meta.flag": 1},
         {"meta.flag_gt": 0},
         {"meta.tags": "math"},
-        {"meta.tags_contains": "Math"},  # a member to the letter
+        {"meta.tags_contains": "Math"},  # a member must be equal
         {"meta.tags_contains": 0},
         {"meta.empty": "x"},
         {"meta.empty_ne": "x"},
@@ -172,12 +172,12 @@ def test_holds(filters):
         {"meta.name.first": "x"},
     ],
 )
-def test_does_not_hold(filters):
+def test_filter_does_not_match(filters):
     assert not matches(filters)
 
 
 @pytest.mark.parametrize("operator", ["eq", "ne", "gt", "lte", "in", "notin", "between"])
-def test_null_and_missing_answer_no_to_all_but_isnull(operator):
+def test_null_and_missing_values_match_isnull_only(operator):
     operand = [1, 2] if operator in ("in", "notin", "between") else 1
     for image in ({"age": None}, {}):
         assert not matches({f"age_{operator}": operand}, image)
@@ -186,7 +186,7 @@ def test_null_and_missing_answer_no_to_all_but_isnull(operator):
 
 
 @pytest.mark.parametrize(
-    ("filters", "says"),
+    ("filters", "message"),
     [
         ({"nope": 1}, "'nope'"),
         ({"age_above": 1}, "there are ['eq'"),
@@ -222,37 +222,37 @@ def test_null_and_missing_answer_no_to_all_but_isnull(operator):
         ({"name.first": "x"}, "'name.first'"),
     ],
 )
-def test_what_does_not_hold_up_is_said(filters, says):
-    with pytest.raises(InvalidFilter) as caught:
+def test_invalid_filter_is_rejected_with_message(filters, message):
+    with pytest.raises(InvalidFilter) as raised:
         parse(filters, SCHEMA)
-    assert says in str(caught.value)
+    assert message in str(raised.value)
 
 
-def test_bounds():
-    bounds = FilterLimits(clauses=4, depth=3, values=3)
+def test_size_of_filter_is_limited():
+    limits = FilterLimits(clauses=4, depth=3, values=3)
     parse(
-        {"$or": [{"$not": {"age": 1}}, {"age": 2}], "role": "x", "name": "y"}, SCHEMA, limits=bounds
+        {"$or": [{"$not": {"age": 1}}, {"age": 2}], "role": "x", "name": "y"}, SCHEMA, limits=limits
     )
-    for filters, says in (
+    for filters, message in (
         ({"age": {"gt": 1, "lt": 2, "ne": 3}, "name__or__email": "x"}, "4 conditions"),
         ({"$not": {"$not": {"$not": {}}}}, "3 levels"),
         ({"age_in": "1,2,3,4"}, "3 values"),
     ):
-        with pytest.raises(InvalidFilter, match=says):
-            parse(filters, SCHEMA, limits=bounds)
+        with pytest.raises(InvalidFilter, match=message):
+            parse(filters, SCHEMA, limits=limits)
 
 
-def test_a_path_is_allowed_by_itself_or_by_what_it_is_below():
+def test_path_is_allowed_by_itself_or_by_its_parent():
     parse({"meta.owner.id": 1}, SCHEMA, allowed={"meta"})
     parse({"meta.owner.id": 1}, SCHEMA, allowed={"meta.owner"})
     for name in ("meta", "meta.tags", "meta.ownership"):
         with pytest.raises(InvalidFilter, match=r"\['meta.owner'\]"):
             parse({name: 1}, SCHEMA, allowed={"meta.owner"})
-    # declared: the longest name wins over an operator
+    # the longest declared name has precedence over an operator
     assert matches({"meta.owner.by_gte": 3}, allowed={"meta.owner.by_gte"})
 
 
-def test_the_projects_own_filters_take_its_own_values():
+def test_trusted_filter_accepts_sets_iterators_and_none():
     assert matches({"age": {"in": {36, None}}}, trusted=True)
     assert matches({"age": {"in": (n for n in (36,))}}, trusted=True)
     assert not matches({"age": {"in": None}}, trusted=True)
@@ -261,7 +261,7 @@ def test_the_projects_own_filters_take_its_own_values():
     assert matches({"owner": 36}, trusted=True, aliases={"owner": "age"})
 
 
-def test_the_same_meaning_is_the_same_filter():
+def test_equivalent_filters_are_equal():
     one = parse({"role": "a", "age": {"in": [1, 2]}}, SCHEMA)
     two = parse({"$and": [{"age_in": "2,1"}, {"role_eq": "a"}]}, SCHEMA)
     assert one == two
@@ -273,7 +273,7 @@ def test_the_same_meaning_is_the_same_filter():
     )
 
 
-def test_case_is_folded_character_by_character():
+def test_case_is_folded_per_character():
     assert matches({"name_contains": "ΣΑΣ"}, {"name": "σας? no: ΣΑΣ"})
     assert matches({"name_endswith": "Σ"}, {"name": "ΟΔΟΣ"})
     assert not matches({"name_contains": "ß"}, {"name": "STRASSE"})

@@ -1,4 +1,4 @@
-"""The index of texts: never misses, gives back what it took, asks few."""
+"""The index of substrings: finds all matching filters and checks few others."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +28,7 @@ def test_what_occurs_is_found_and_what_is_gone_is_not(drawn, text):
 SCHEMA = {name: FieldSpec(name, Kind.TEXT) for name in ("title", "project")}
 
 
-def test_an_event_asks_only_needles_that_may_occur():
+def test_event_checks_only_substrings_that_may_occur():
     index = FilterIndex()
     asked = {n: {"title_icontains": f"Class {n:05}", "project": "default"} for n in range(1000)}
     asked |= {

@@ -1,4 +1,4 @@
-"""The hub's own tasks, and its rest after the last connection."""
+"""The hub's background tasks, and its shutdown after the last connection."""
 
 import asyncio
 import threading
@@ -19,18 +19,18 @@ from tests.support.sockets import open_socket
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-async def test_a_task_that_stumbles_begins_anew(realtime, api_key, settings):
+async def test_background_task_is_restarted_after_exception(realtime, api_key, settings):
     settings.COCOBASE_REALTIME = {"REVOCATION_POLL": 0.1}
     async with realtime(token=api_key) as client:
         settings.COCOBASE_REALTIME = {"REVOCATION_POLL": "soon"}
         await asyncio.sleep(0.5)
         settings.COCOBASE_REALTIME = {"REVOCATION_POLL": 0.1}
-        await ApiKey.objects.aupdate(revoked_at=timezone.now())  # which no signal tells
+        await ApiKey.objects.aupdate(revoked_at=timezone.now())  # sends no signal
         assert await client.closed() == 4500
 
 
-async def test_a_hub_that_goes_to_rest_tells_all_who_left(user, monkeypatch):
-    """Also where the last client is gone before it has done so."""
+async def test_hub_shutdown_removes_presence_of_all_connections(user, monkeypatch):
+    """Also if the last client has disconnected before that is done."""
     leave = DatabasePresence.leave
 
     def slow_leave(self, *args):
@@ -54,16 +54,14 @@ async def test_a_hub_that_goes_to_rest_tells_all_who_left(user, monkeypatch):
             await asyncio.sleep(0.05)
 
 
-async def test_a_hub_of_before_takes_nothing_from_the_one_that_followed(
-    realtime, user, api_key, settings
-):
-    """A request outlives its hub's rest, and leaves something to tidy up."""
-    path = "tests.hub.test_hub_lifecycle.Slow"
+async def test_hub_replaced_while_request_is_pending(realtime, user, api_key, settings):
+    """The cleanup of the old hub's request does not affect the new hub."""
+    path = "tests.hub.test_hub_lifecycle.BlockingPermission"
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {"posts": "app.Post", "slow": {"model": "app.Message", "permission": path}},
         "LOG": {"POLL": 3600},
     }
-    Slow.go_on.clear()
+    BlockingPermission.release.clear()
     async with open_socket(user=user) as socket:
         await socket.send_frame(type="subscribe", collection="slow")
         await asyncio.sleep(0.2)
@@ -73,7 +71,7 @@ async def test_a_hub_of_before_takes_nothing_from_the_one_that_followed(
         async with realtime(token=api_key) as other:
             await other.subscribe("posts")
             assert Hub.current() is not first
-            Slow.go_on.set()
+            BlockingPermission.release.set()
             await socket.wait_until(lambda: first.topics.has_threads)
             await socket.incoming.put({"type": "websocket.disconnect", "code": 1005})
             await socket.wait_until(lambda: not first.topics.has_threads)
@@ -81,9 +79,18 @@ async def test_a_hub_of_before_takes_nothing_from_the_one_that_followed(
             assert (await other.receive("event"))["document"]["data"]["title"] == "x"
 
 
-class Slow(Permission):
-    go_on = threading.Event()
+class BlockingPermission(Permission):
+    release = threading.Event()
 
     def can_subscribe(self, identity, filters):
-        self.go_on.wait(10)
+        self.release.wait(10)
         return True
+
+
+async def test_last_connection_stops_all_tasks(realtime, api_key):
+    before = len(asyncio.all_tasks())
+    async with realtime(token=api_key) as client:
+        await client.subscribe("posts")
+        assert len(asyncio.all_tasks()) > before
+    await asyncio.sleep(0.05)
+    assert len(asyncio.all_tasks()) == before

@@ -1,4 +1,4 @@
-"""``realtime_kick``: from a shell, into every server."""
+"""The command ``realtime_kick``."""
 
 from io import StringIO
 
@@ -15,14 +15,17 @@ async def call(function, *args, **options):
 
 
 @pytest.mark.server
-async def test_kick(serve, redis, user, settings):
+async def test_kick_disconnects_user_or_key_from_servers(serve, redis, user, settings):
     layers = redis.layer("pubsub")
     settings.CHANNEL_LAYERS = layers
     server = await call(serve, "uvicorn", layers=layers)
-    make = sync_to_async(ApiKey.objects.create_key)
-    _, mine = await make("mine", user=user)
-    key, bare = await make("bare")
-    async with connect(server.socket_url, mine) as ada, connect(server.socket_url, bare) as app:
+    create_key = sync_to_async(ApiKey.objects.create_key)
+    _, user_key = await create_key("mine", user=user)
+    key, app_key = await create_key("bare")
+    async with (
+        connect(server.socket_url, user_key) as ada,
+        connect(server.socket_url, app_key) as app,
+    ):
         await call(call_command, "realtime_kick", user="ada", project="other", stdout=StringIO())
         await call(call_command, "realtime_kick", user="ada", stdout=StringIO())
         assert await ada.closed() == 4500
@@ -33,11 +36,11 @@ async def test_kick(serve, redis, user, settings):
         await call(call_command, "realtime_kick", key="nonsense", stdout=StringIO())
 
 
-def test_it_says_where_nobody_would_hear(transactional_db):
-    with pytest.raises(CommandError, match="channel layer ends"):
+def test_kick_with_in_memory_layer_is_rejected(transactional_db):
+    with pytest.raises(CommandError, match="does not reach other processes"):
         call_command("realtime_kick", user="ada")
 
 
-def test_whom(transactional_db):
+def test_kick_without_user_or_key_is_rejected(transactional_db):
     with pytest.raises(CommandError):
         call_command("realtime_kick")

@@ -1,5 +1,6 @@
-"""One contract, held against every presence backend: in-process, database, Redis."""
+"""The contract of presence backends, tested with all of them: memory, database, Redis."""
 
+import itertools
 import threading
 import time
 import uuid
@@ -16,7 +17,7 @@ from django_cocobase_realtime.presence.redis import RedisPresence
 from tests.support.servers import Redis
 
 pytestmark = pytest.mark.django_db(transaction=True)
-R = ("p", "room one")
+ROOM = ("p", "room one")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def backend(request):
         backend.close()
 
 
-def entry(connection, member, *, key=R, server="s1", name=None, title="T", **options):
+def entry(connection, member, *, key=ROOM, server="s1", name=None, title="T", **options):
     return PresenceEntry(
         key=key,
         connection=connection,
@@ -57,7 +58,7 @@ def enter(backend, *args, **options):
     return backend.enter(entry(*args, **options))
 
 
-def names(backend, key=R):
+def names(backend, key=ROOM):
     return [member.id for member in backend.list_members(key).members]
 
 
@@ -66,17 +67,17 @@ def _leased(backend):
     backend.renew_lease("s1", 60)
 
 
-def test_the_first_renewal_says_that_nothing_was_held(backend):
+def test_renew_lease_returns_whether_lease_was_held(backend):
     assert backend.renew_lease("new", 60) is False
     assert backend.renew_lease("new", 60) is True
 
 
-def test_members_come_and_go_in_dense_versions(backend):
+def test_enter_and_leave_increment_version_by_one(backend):
     before = time.time()
     first = enter(backend, "c1", "ada")
     assert first.change.event == "joined"
     assert first.change.member == Member("ada", "ADA", {})
-    assert (first.change.project, first.change.room) == R
+    assert (first.change.project, first.change.room) == ROOM
     assert first.change.participants == first.info.participants == 1
     assert first.change.version == first.info.version
     assert (first.info.title, first.info.created_by) == ("T", "ada")
@@ -85,128 +86,143 @@ def test_members_come_and_go_in_dense_versions(backend):
     assert second.info.title == "T"
     assert second.change.version == first.change.version + 1
     assert second.change.member.state == {"x": [1, {}], "y": "é"}
-    roster = backend.list_members(R)
-    assert roster.version == second.change.version
-    assert [(m.id, m.state) for m in roster.members] == [
+    listed = backend.list_members(ROOM)
+    assert listed.version == second.change.version
+    assert [(m.id, m.state) for m in listed.members] == [
         ("ada", {}),
         ("bob", {"x": [1, {}], "y": "é"}),
     ]
-    assert backend.versions([R, ("p", "nowhere")]) == {R: roster.version}
-    assert backend.get_room(R).participants == 2
-    gone = backend.leave(R, "c1")
-    assert (gone.event, gone.member.id, gone.participants) == ("left", "ada", 1)
-    assert gone.version == roster.version + 1
-    assert backend.leave(R, "c1") is None
+    assert backend.versions([ROOM, ("p", "nowhere")]) == {ROOM: listed.version}
+    assert backend.get_room(ROOM).participants == 2
+    left = backend.leave(ROOM, "c1")
+    assert (left.event, left.member.id, left.participants) == ("left", "ada", 1)
+    assert left.version == listed.version + 1
+    assert backend.leave(ROOM, "c1") is None
     assert backend.leave(("p", "nowhere"), "c1") is None
 
 
-def test_one_person_on_three_tabs_is_one_member(backend):
+def test_three_connections_of_one_user_are_one_member(backend):
     assert enter(backend, "c1", "ada").change is not None
     for tab in ("c2", "c3"):
         entered = enter(backend, tab, "ada")
         assert entered.change is None
         assert entered.info.participants == 1
-    assert backend.leave(R, "c1") is None
-    assert backend.leave(R, "c3") is None
+    assert backend.leave(ROOM, "c1") is None
+    assert backend.leave(ROOM, "c3") is None
     assert names(backend) == ["ada"]
-    assert backend.leave(R, "c2").event == "left"
+    assert backend.leave(ROOM, "c2").event == "left"
     assert names(backend) == []
 
 
-def test_entering_twice_is_entering_once(backend):
+def test_entering_again_only_updates_member(backend):
     enter(backend, "c1", "ada", state={"a": 1})
     again = enter(backend, "c1", "ada")
     assert again.change is None
-    assert backend.list_members(R).members[0].state == {"a": 1}
+    assert backend.list_members(ROOM).members[0].state == {"a": 1}
     renamed = enter(backend, "c1", "ada", name="Countess", state={"a": 2})
     assert (renamed.change.event, renamed.change.member.name) == ("updated", "Countess")
-    assert backend.leave(R, "c1").event == "left"
+    assert backend.leave(ROOM, "c1").event == "left"
 
 
-def test_an_empty_room_is_gone_and_its_versions_go_on(backend):
+def test_empty_room_is_removed_and_later_versions_are_higher(backend):
     assert backend.enter(entry("c1", "ada"), create=False) is None
     enter(backend, "c1", "ada")
     assert backend.enter(entry("c2", "bob"), create=False).info.participants == 2
-    backend.leave(R, "c2")
-    last = backend.leave(R, "c1")
+    backend.leave(ROOM, "c2")
+    last = backend.leave(ROOM, "c1")
     assert last.participants == 0
-    assert backend.get_room(R) is None
-    assert backend.list_members(R) == MemberList()
-    assert backend.versions([R]) == {}
+    assert backend.get_room(ROOM) is None
+    assert backend.list_members(ROOM) == MemberList()
+    assert backend.versions([ROOM]) == {}
     assert backend.list_rooms("p") == []
     time.sleep(0.001)
-    anew = enter(backend, "c3", "eve", title="anew")
-    assert anew.info.title == "anew"
-    assert anew.change.version > last.version
+    reopened = enter(backend, "c3", "eve", title="reopened")
+    assert reopened.info.title == "reopened"
+    assert reopened.change.version > last.version
 
 
-def test_states(backend):
+def test_set_state_updates_member(backend):
     enter(backend, "c1", "ada")
     enter(backend, "c2", "ada")
-    move = backend.set_state(R, "c2", {"typing": True, "n": 12345678901, "none": None, "e": []})
-    assert (move.event, move.member.id) == ("updated", "ada")
-    assert move.member.state == {"typing": True, "n": 12345678901, "none": None, "e": []}
-    assert backend.set_state(R, "c1", dict(move.member.state)) is None
-    assert backend.set_state(R, "nobody", {}) is None
+    change = backend.set_state(
+        ROOM, "c2", {"typing": True, "n": 12345678901, "none": None, "e": []}
+    )
+    assert (change.event, change.member.id) == ("updated", "ada")
+    assert change.member.state == {"typing": True, "n": 12345678901, "none": None, "e": []}
+    assert backend.set_state(ROOM, "c1", dict(change.member.state)) is None
+    assert backend.set_state(ROOM, "unknown", {}) is None
     assert backend.set_state(("p", "nowhere"), "c1", {}) is None
-    backend.leave(R, "c2")
-    assert backend.list_members(R).members[0].state["typing"] is True
+    backend.leave(ROOM, "c2")
+    assert backend.list_members(ROOM).members[0].state["typing"] is True
 
 
-def test_a_claimed_id_is_kept_apart(backend):
+def test_claimed_id_does_not_identify_member(backend):
     entered = enter(backend, "c1", "c1", claimed="7")
     assert entered.change.member == Member("c1", "C1", {}, "7")
     assert entered.info.created_by == "7"
-    assert backend.list_members(R).members[0].claimed == "7"
+    assert backend.list_members(ROOM).members[0].claimed == "7"
     assert enter(backend, "c2", "c2", claimed="7").info.participants == 2
     assert enter(backend, "c3", "c3", claimed="").change.member.claimed == ""
 
 
-def test_a_lost_connection_lingers(backend):
+def test_disconnected_connection_leaves_after_grace_period(backend):
     enter(backend, "c1", "ada")
     enter(backend, "c2", "bob")
-    backend.mark_disconnected([(R, "c1"), (R, "nobody"), (("p", "nowhere"), "c1")], 0.2)
+    backend.mark_disconnected([(ROOM, "c1"), (ROOM, "unknown"), (("p", "nowhere"), "c1")], 0.2)
     assert backend.expire() == []
     assert names(backend) == ["ada", "bob"]
-    # a reconnect, by another connection: no departure
+    # the user reconnects with another connection and does not leave
     assert enter(backend, "c3", "ada").change is None
     time.sleep(0.25)
     assert backend.expire() == []
     assert names(backend) == ["ada", "bob"]
-    # the very same connection again
-    backend.mark_disconnected([(R, "c3")], 0.1)
+    # the same connection enters again
+    backend.mark_disconnected([(ROOM, "c3")], 0.1)
     enter(backend, "c3", "ada")
     time.sleep(0.15)
     assert backend.expire() == []
-    backend.mark_disconnected([(R, "c3"), (R, "c2")], 0.1)
+    backend.mark_disconnected([(ROOM, "c3"), (ROOM, "c2")], 0.1)
     time.sleep(0.15)
-    before = backend.list_members(R).version
-    gone = backend.expire()
-    assert {(m.event, m.member.id) for m in gone} == {("left", "ada"), ("left", "bob")}
-    assert [m.participants for m in gone] == [1, 0]
-    assert [m.version for m in gone] == [before + 1, before + 2]
+    before = backend.list_members(ROOM).version
+    left = backend.expire()
+    assert {(m.event, m.member.id) for m in left} == {("left", "ada"), ("left", "bob")}
+    assert [m.participants for m in left] == [1, 0]
+    assert [m.version for m in left] == [before + 1, before + 2]
     assert backend.expire() == []
 
 
-def test_members_of_a_dead_server_are_gone_with_its_lease(backend):
+def test_connections_that_expire_during_a_call_leave_no_member_behind(backend, monkeypatch):
+    for n in range(20):
+        enter(backend, f"c{n}", f"user{n}")
+        backend.mark_disconnected([(ROOM, f"c{n}")], n * 0.02)
+    clock = itertools.count(time.time(), 0.02)
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    for _ in range(30):
+        backend.expire()
+        time.sleep(0.02)
+    assert names(backend) == []
+    assert backend.get_room(ROOM) is None
+
+
+def test_members_of_server_with_expired_lease_leave(backend):
     backend.renew_lease("s2", 0.2)
     enter(backend, "c1", "ada", server="s1")
     for n in range(20):
         enter(backend, f"d{n}", f"user{n}", server="s2")
-    enter(backend, "c2", "user3", server="s1")  # came back in time
+    enter(backend, "c2", "user3", server="s1")  # reconnected to another server in time
     enter(backend, "e1", "eve", key=("p", "other"), server="s2")
     time.sleep(0.25)
-    gone = backend.expire()
-    assert {m.event for m in gone} == {"left"}
-    assert {m.member.id for m in gone if m.room == R[1]} == {
+    left = backend.expire()
+    assert {m.event for m in left} == {"left"}
+    assert {m.member.id for m in left if m.room == ROOM[1]} == {
         f"user{n}" for n in range(20) if n != 3
     }
-    assert [m.member.id for m in gone if m.room == "other"] == ["eve"]
+    assert [m.member.id for m in left if m.room == "other"] == ["eve"]
     assert sorted(names(backend)) == ["ada", "user3"]
     assert backend.renew_lease("s2", 60) is False
 
 
-def test_a_server_that_lost_its_lease_enters_again(backend):
+def test_server_with_lost_lease_can_enter_members_again(backend):
     backend.renew_lease("s2", 0.1)
     enter(backend, "c1", "ada", server="s2")
     time.sleep(0.15)
@@ -216,12 +232,30 @@ def test_a_server_that_lost_its_lease_enters_again(backend):
     assert backend.expire() == []
 
 
-def test_a_server_without_a_lease_holds_nobody(backend):
+def test_members_of_server_without_lease_expire(backend):
     enter(backend, "c1", "ada", server="unleased")
     assert [m.member.id for m in backend.expire()] == ["ada"]
 
 
-def test_projects_and_names_never_meet(backend):
+def test_times_do_not_depend_on_the_clocks_of_servers(backend, monkeypatch):
+    if isinstance(backend, DatabasePresence) and connections["default"].vendor == "sqlite":
+        pytest.skip("SQLite has the clock of the process.")
+    own_time = time.time
+    monkeypatch.setattr(time, "time", lambda: own_time() - 3600)
+    backend.renew_lease("s2", 60)
+    enter(backend, "c1", "ada", server="s2")
+    enter(backend, "c2", "bob", server="s2")
+    assert backend.acquire_key("key", 60)
+    monkeypatch.setattr(time, "time", lambda: own_time() + 3600)
+    assert backend.expire() == []
+    assert not backend.acquire_key("key", 60)
+    backend.mark_disconnected([(ROOM, "c1")], 0)
+    monkeypatch.setattr(time, "time", own_time)
+    time.sleep(0.01)
+    assert [m.member.id for m in backend.expire()] == ["ada"]
+
+
+def test_rooms_of_projects_and_names_are_separate(backend):
     keys = [("p", "1x"), ("p1", "x"), ("P", "1x"), ("p", "1X"), ("p", "%"), ("p", "日本 room")]
     for number, key in enumerate(keys):
         enter(backend, f"c{number}", "ada", key=key)
@@ -232,7 +266,7 @@ def test_projects_and_names_never_meet(backend):
     assert [each.name for each in backend.list_rooms("P")] == ["1x"]
 
 
-def test_listing(backend):
+def test_list_rooms_is_ordered_and_complete(backend):
     enter(backend, "c1", "ada", key=("p", "b"), title="Bees")
     enter(backend, "c2", "bob", key=("p", "b"))
     enter(backend, "c3", "eve", key=("p", "a"))
@@ -246,7 +280,7 @@ def test_listing(backend):
     assert [m.name for m in second.members] == ["ADA", "BOB"]
 
 
-def test_claims(backend):
+def test_idempotency_key_is_acquired_once_until_it_expires(backend):
     assert backend.acquire_key("k" * 500, 60)
     assert not backend.acquire_key("k" * 500, 60)
     assert backend.acquire_key("other", 0.1)
@@ -257,61 +291,61 @@ def test_claims(backend):
     assert backend.acquire_key("other", 60)
 
 
-def test_many_threads_at_once_end_with_the_right_list(backend):
-    """Joins and leaves of one room from many threads: versions stay dense, the list right."""
-    moves, stay, failures = [], set(), []
+def test_concurrent_enters_and_leaves_give_correct_members(backend):
+    """Versions have no gaps, and the number of participants is right in each change."""
+    changes, remaining, failures = [], set(), []
 
-    def work(number):
+    def run(number):
         try:
             for turn in range(6):
                 connection, member = uuid.uuid4().hex, f"user{(number + turn) % 5}"
                 entered = enter(backend, connection, member)
-                moves.append(entered.change)
+                changes.append(entered.change)
                 if turn < 5:
-                    moves.append(backend.leave(R, connection))
+                    changes.append(backend.leave(ROOM, connection))
                 else:
-                    stay.add(member)
+                    remaining.add(member)
         except Exception as error:
             failures.append(error)
         finally:
             connections.close_all()
 
-    threads = [threading.Thread(target=work, args=[n]) for n in range(4)]
+    threads = [threading.Thread(target=run, args=[n]) for n in range(4)]
     enter(backend, "c0", "host")
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
     assert failures == []
-    assert set(names(backend)) == stay | {"host"}
-    told = sorted((m for m in moves if m is not None), key=lambda m: m.version)
-    first = backend.list_members(R).version - len(told)
-    assert [m.version for m in told] == [first + n + 1 for n in range(len(told))]
-    there = {"host"}
-    for move in told:
-        assert isinstance(move, PresenceChange)
-        (there.add if move.event == "joined" else there.remove)(move.member.id)
-        assert move.participants == len(there)
+    assert set(names(backend)) == remaining | {"host"}
+    announced = sorted((m for m in changes if m is not None), key=lambda m: m.version)
+    first = backend.list_members(ROOM).version - len(announced)
+    assert [m.version for m in announced] == [first + n + 1 for n in range(len(announced))]
+    present = {"host"}
+    for change in announced:
+        assert isinstance(change, PresenceChange)
+        (present.add if change.event == "joined" else present.remove)(change.member.id)
+        assert change.participants == len(present)
 
 
-def test_servers_that_come_and_go_at_once_never_fail_each_other(backend):
-    """Leases taken, connections that linger and sweeps, all from several threads."""
+def test_concurrent_leases_disconnects_and_expiry_do_not_fail(backend):
+    """Renew leases, mark connections disconnected and expire them in several threads."""
     failures = []
 
-    def work(number):
+    def run(number):
         try:
             for _turn in range(20):
                 server, connection = uuid.uuid4().hex, uuid.uuid4().hex
                 assert backend.renew_lease(server, 60) is False
                 enter(backend, connection, f"user{number}", server=server)
-                backend.mark_disconnected([(R, connection)], 0)
+                backend.mark_disconnected([(ROOM, connection)], 0)
                 backend.expire()
         except Exception as error:
             failures.append(error)
         finally:
             connections.close_all()
 
-    threads = [threading.Thread(target=work, args=[n]) for n in range(4)]
+    threads = [threading.Thread(target=run, args=[n]) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,17 +1,17 @@
-"""Groups of the layer: joined as long as somebody needs them, whatever happens meanwhile."""
+"""Membership in the layer's groups: joined while acquired, whatever happens at the same time."""
 
 import asyncio
 from contextlib import suppress
 
 import pytest
 
-from django_cocobase_realtime.pubsub import groups as membership
+from django_cocobase_realtime.pubsub import groups as groups_module
 from django_cocobase_realtime.pubsub.groups import GroupMemberships
 from django_cocobase_realtime.pubsub.layer import LayerChannel
 
 
-class SlowInbox:
-    """An inbox of a layer that does what it is told, but later; two calls may pass each other."""
+class SlowChannel:
+    """A layer's channel whose calls take some time, so that a later call may be done first."""
 
     def __init__(self, *, joining=0.0, leaving=0.0):
         self.joining = joining
@@ -27,13 +27,13 @@ class SlowInbox:
 
     async def leave(self, group):
         self.calls.append(("leave", group))
-        if self.broken:  # told, but nobody answers: it is done by and by
+        if self.broken:  # the call fails but takes effect later
             asyncio.get_running_loop().call_later(0.1, self.groups.discard, group)
             raise TimeoutError
         await asyncio.sleep(self.leaving)
         self.groups.discard(group)
 
-    async def is_leaving(self, group):
+    async def wait_until_leaving(self, group):
         async with asyncio.timeout(5):
             while ("leave", group) not in self.calls:
                 await asyncio.sleep(0.005)
@@ -44,19 +44,21 @@ class SlowInbox:
 
 @pytest.fixture
 async def groups(monkeypatch):
-    """Starts a membership with an inbox."""
+    """Start group memberships on a channel."""
     tasks = []
-    monkeypatch.setattr(membership, "SWEEP_INTERVAL", 0.05)
+    monkeypatch.setattr(groups_module, "SWEEP_INTERVAL", 0.05)
 
-    async def start(inbox):
-        async def opened(origin=""):
-            return inbox
+    async def start(channel):
+        async def open_channel(origin=""):
+            return channel
 
-        monkeypatch.setattr(LayerChannel, "open", opened)
-        made = GroupMemberships(lambda payload: None)
-        tasks.extend(asyncio.create_task(work()) for work in (made.listen, made.sweep))
+        monkeypatch.setattr(LayerChannel, "open", open_channel)
+        memberships = GroupMemberships(lambda payload: None)
+        tasks.extend(
+            asyncio.create_task(task()) for task in (memberships.listen, memberships.sweep)
+        )
         await asyncio.sleep(0)
-        return made
+        return memberships
 
     yield start
     for task in tasks:
@@ -65,54 +67,54 @@ async def groups(monkeypatch):
         await asyncio.gather(*tasks)
 
 
-async def test_a_group_that_is_needed_again_during_a_sweep_stays(groups):
-    """The sweep has much to leave; meanwhile somebody comes back to one that it has not left."""
-    inbox = SlowInbox(leaving=0.02)
-    made = await groups(inbox)
+async def test_group_acquired_during_sweep_is_not_left(groups):
+    """The sweep leaves many groups; one that it has not reached yet is acquired again."""
+    channel = SlowChannel(leaving=0.02)
+    memberships = await groups(channel)
     names = [f"g{n}" for n in range(10)]
     for name in names:
-        await made.acquire(name)
+        await memberships.acquire(name)
     for name in names:
-        made.release(name)
-    await inbox.is_leaving("g0")
-    await made.acquire("g9")
+        memberships.release(name)
+    await channel.wait_until_leaving("g0")
+    await memberships.acquire("g9")
     await asyncio.sleep(0.4)
-    assert inbox.groups == {"g9"}
-    made.release("g9")  # and it is counted right
-    await made.acquire("g9")
+    assert channel.groups == {"g9"}
+    memberships.release("g9")  # the reference count is still right
+    await memberships.acquire("g9")
     await asyncio.sleep(0.2)
-    assert inbox.groups == {"g9"}
+    assert channel.groups == {"g9"}
 
 
-async def test_a_group_that_is_needed_while_it_is_left_is_joined_after_that(groups):
-    """Two calls to a Redis go over two connections: the later one may be done first."""
-    inbox = SlowInbox(leaving=0.1)
-    made = await groups(inbox)
-    await made.acquire("g")
-    made.release("g")
-    await inbox.is_leaving("g")
-    await made.acquire("g")
+async def test_group_acquired_while_being_left_is_joined_afterwards(groups):
+    """Two calls to Redis use two connections: the later call may be done first."""
+    channel = SlowChannel(leaving=0.1)
+    memberships = await groups(channel)
+    await memberships.acquire("g")
+    memberships.release("g")
+    await channel.wait_until_leaving("g")
+    await memberships.acquire("g")
     await asyncio.sleep(0.3)
-    assert inbox.groups == {"g"}
+    assert channel.groups == {"g"}
 
 
-async def test_a_group_is_joined_again_where_nobody_knows_whether_it_was_left(groups):
-    inbox = SlowInbox()
-    made = await groups(inbox)
-    await made.acquire("g")
-    inbox.broken = True
-    made.release("g")
-    await inbox.is_leaving("g")
-    inbox.broken = False
-    await made.acquire("g")
+async def test_group_is_joined_again_after_failed_leave(groups):
+    channel = SlowChannel()
+    memberships = await groups(channel)
+    await memberships.acquire("g")
+    channel.broken = True
+    memberships.release("g")
+    await channel.wait_until_leaving("g")
+    channel.broken = False
+    await memberships.acquire("g")
     await asyncio.sleep(0.5)
-    assert inbox.groups == {"g"}
+    assert channel.groups == {"g"}
 
 
-async def test_groups_of_long_ago_are_forgotten_without_a_layer(groups):
-    made = await groups(None)
+async def test_released_groups_are_removed_without_layer(groups):
+    memberships = await groups(None)
     for number in range(100):
-        await made.acquire(f"g{number}", 0.1)
-        made.release(f"g{number}")
+        await memberships.acquire(f"g{number}", 0.1)
+        memberships.release(f"g{number}")
     await asyncio.sleep(0.2)
-    assert len(made) == 0
+    assert len(memberships) == 0

@@ -2,14 +2,14 @@
 
 import pytest
 
-from django_cocobase_realtime.presence import base as backends
+from django_cocobase_realtime.presence import base as presence_base
 from tests.support.rooms import SHORT_TIMES
 
 
 @pytest.fixture(params=["database", "memory"])
 def presence(request, settings):
     settings.COCOBASE_REALTIME = {"PRESENCE": {"BACKEND": request.param, **SHORT_TIMES}}
-    backends._backend.cache_clear()
+    presence_base._backend.cache_clear()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What is said in rooms: history, durable rooms, idempotency, to one user, to everyone."""
+"""Broadcasts: history, durable rooms, idempotency keys, messages to a user and to a project."""
 
 import time
 
@@ -9,10 +9,8 @@ from django_cocobase_realtime.models import ApiKey, RoomMessage
 from tests.support.rooms import configure
 
 
-async def test_a_history_of_long_broadcasts_is_read_up_to_a_bound(
-    realtime, user, settings, monkeypatch
-):
-    """Many who join at once and read slowly must not fill the memory with what was said."""
+async def test_history_is_limited_by_size(realtime, user, settings, monkeypatch):
+    """Otherwise many clients that join at once and read slowly could fill the memory."""
     configure(settings, {"*": {"history": 300}})
     monkeypatch.setattr("django_cocobase_realtime.rooms.history.MAX_BYTES", 3000)
     async with realtime(user=user) as ada:
@@ -22,8 +20,8 @@ async def test_a_history_of_long_broadcasts_is_read_up_to_a_bound(
         last = [await ada.receive("event") for _ in range(70)][-1]["cursor"]
     async with realtime(user=user) as ada:
         await ada.join("r", history=300)
-        said = [(await ada.receive("event"))["message"][:3] for _ in "ab"]
-        assert said == ["68 ", "69 "]
+        messages = [(await ada.receive("event"))["message"][:3] for _ in "ab"]
+        assert messages == ["68 ", "69 "]
         assert await ada.receive_nothing()
         await ada.send({"type": "leave", "room": "r"})
         await ada.receive("left")
@@ -33,7 +31,7 @@ async def test_a_history_of_long_broadcasts_is_read_up_to_a_bound(
         assert await ada.receive_nothing()
 
 
-async def test_history(realtime, user, bob, settings):
+async def test_history_is_sent_on_join_and_resumed_from_cursor(realtime, user, bob, settings):
     configure(settings, {"chat-*": {"history": 3}, "*": {}})
     async with realtime(user=bob) as staff:
         reply = await staff.join("chat-1", history=10)
@@ -59,7 +57,7 @@ async def test_history(realtime, user, bob, settings):
             assert past[0]["sender"] == {"id": str(bob.pk), "name": "bob", "verified": True}
             await ada.send({"type": "leave", "room": "chat-1"})
             await ada.receive("left")
-            # since a cursor: all after it
+            # with a cursor, all broadcasts after it
             reply = await ada.join("chat-1", since=events[3]["cursor"])
             assert reply["resumed"] is True
             assert [(await ada.receive("event"))["message"] for _ in "ab"] == [
@@ -82,23 +80,21 @@ async def test_history(realtime, user, bob, settings):
     assert await RoomMessage.objects.acount() == 3
 
 
-async def test_what_is_said_while_the_past_is_read_comes_once(
-    realtime, user, settings, monkeypatch
-):
+async def test_broadcasts_during_history_read_arrive_once(realtime, user, settings, monkeypatch):
     from django_cocobase_realtime.rooms import history
 
     configure(settings, {"*": {"history": 10}})
-    look = history.read_history
+    read_history = history.read_history
 
-    def slow_look(*args):
-        broadcast("r", "early")  # kept, and on its way
+    def slow_read_history(*args):
+        broadcast("r", "early")  # in the history, and in the layer
         time.sleep(0.3)
-        past = look(*args)
+        past = read_history(*args)
         broadcast("r", "late")
         time.sleep(0.3)
         return past
 
-    monkeypatch.setattr(history, "read_history", slow_look)
+    monkeypatch.setattr(history, "read_history", slow_read_history)
     async with realtime(user=user) as ada:
         await ada.join("r", history=5)
         early, late = await ada.receive("event"), await ada.receive("event")
@@ -107,8 +103,8 @@ async def test_what_is_said_while_the_past_is_read_comes_once(
         assert await ada.receive_nothing()
 
 
-async def test_a_durable_room_tells_what_the_layer_lost(realtime, user, settings):
-    """Messages that no layer carried: from another process, or lost on the way."""
+async def test_durable_room_delivers_broadcasts_lost_by_layer(realtime, user, settings):
+    """They are in the database only: from another process, or lost by the layer."""
     from django_cocobase_realtime.events import Broadcast, now
     from django_cocobase_realtime.rooms import history
 
@@ -121,23 +117,23 @@ async def test_a_durable_room_tells_what_the_layer_lost(realtime, user, settings
         await abroadcast("r", "three")  # shows the gap
         assert [(await ada.receive("event"))["message"] for _ in range(4)] == [0, 1, 2, "three"]
         await sync_to_async(history.append)(Broadcast("r", "default", "silent", now()), 100)
-        assert (await ada.receive("event"))["message"] == "silent"  # found by a look
+        assert (await ada.receive("event"))["message"] == "silent"  # found by polling
         await abroadcast("r", "last")
         assert (await ada.receive("event"))["message"] == "last"
         assert await ada.receive_nothing()
 
 
-async def test_idempotency(realtime, user, bob, presence):
+async def test_idempotency_key_prevents_duplicate_broadcasts(realtime, user, bob, presence):
     async with realtime(user=bob) as listener, realtime(user=user) as ada:
         await listener.join("r")
         await ada.join("r")
         await listener.receive("presence")
-        say = {"type": "broadcast", "room": "r", "message": 1, "echo": False}
-        say |= {"idempotency_key": "k1", "id": 1}
-        assert await ada.request(say) == {"type": "sent", "room": "r", "id": 1}
-        again = await ada.request(say)
+        request = {"type": "broadcast", "room": "r", "message": 1, "echo": False}
+        request |= {"idempotency_key": "k1", "id": 1}
+        assert await ada.request(request) == {"type": "sent", "room": "r", "id": 1}
+        again = await ada.request(request)
         assert again == {"type": "sent", "room": "r", "id": 1, "duplicate": True}
-        assert (await ada.request({**say, "idempotency_key": ""}))["code"] == "bad_request"
+        assert (await ada.request({**request, "idempotency_key": ""}))["code"] == "bad_request"
         await abroadcast("r", 2, idempotency_key="k1")
         await abroadcast("r", 3, idempotency_key="k2")
         await sync_to_async(broadcast)("r", 4, idempotency_key="k2")
@@ -146,13 +142,13 @@ async def test_idempotency(realtime, user, bob, presence):
         assert await listener.receive_nothing()
 
 
-async def test_direct_and_project_wide(realtime, user, bob, api_key):
-    elsewhere = (await sync_to_async(ApiKey.objects.create_key)("x", project="elsewhere"))[1]
+async def test_messages_to_user_and_to_project(realtime, user, bob, api_key):
+    other_key = (await sync_to_async(ApiKey.objects.create_key)("x", project="elsewhere"))[1]
     async with (
         realtime(user=user) as one,
         realtime(user=user) as two,
         realtime(user=bob) as other,
-        realtime(token=elsewhere) as far,
+        realtime(token=other_key) as other_project,
     ):
         await sync_to_async(send_to_user)(user, {"hello": "ada"})
         for client in (one, two):
@@ -168,11 +164,11 @@ async def test_direct_and_project_wide(realtime, user, bob, api_key):
                 "*",
                 "everybody",
             )
-        # what clients say there is for those who joined
+        # broadcasts of clients to room "*" reach only clients that joined it
         await one.join("*")
         await other.send({"type": "broadcast", "room": "*", "message": "x", "id": 1})
         assert (await other.receive("error"))["code"] == "not_joined"
         await one.send({"type": "broadcast", "room": "*", "message": "mine"})
         assert (await one.receive("event"))["message"] == "mine"
-        for client in (two, other, far):
+        for client in (two, other, other_project):
             assert await client.receive_nothing()

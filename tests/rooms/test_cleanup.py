@@ -1,4 +1,4 @@
-"""What is left of rooms when connections, servers and their leases end: nothing, or all of it."""
+"""Presence after connections close, leases are lost and the backend fails."""
 
 import asyncio
 import time
@@ -8,23 +8,23 @@ from asgiref.sync import sync_to_async
 from django.db import OperationalError
 
 from django_cocobase_realtime.models import PresenceConnection, PresenceRoom, PresenceServer
-from django_cocobase_realtime.presence import base as backends
+from django_cocobase_realtime.presence import base as presence_base
 from tests.support.rooms import SHORT_TIMES, configure
 
 
-@pytest.mark.parametrize("where", ["groups", "backend"])
-async def test_a_connection_that_is_closed_while_it_joins_leaves_no_ghost(
-    realtime, user, bob, settings, monkeypatch, where
+@pytest.mark.parametrize("slow", ["groups", "backend"])
+async def test_connection_closed_while_joining_leaves_no_entry(
+    realtime, user, bob, settings, monkeypatch, slow
 ):
     from django_cocobase_realtime import disconnect
     from django_cocobase_realtime.presence.database import DatabasePresence
     from django_cocobase_realtime.pubsub.groups import GroupMemberships
 
     configure(settings, {})
-    need, enter = GroupMemberships.acquire, DatabasePresence.enter
+    acquire, enter = GroupMemberships.acquire, DatabasePresence.enter
 
-    async def slow_need(self, *args):
-        await need(self, *args)
+    async def slow_acquire(self, *args):
+        await acquire(self, *args)
         await asyncio.sleep(0.5)
 
     def slow_enter(self, *args, **options):
@@ -33,8 +33,8 @@ async def test_a_connection_that_is_closed_while_it_joins_leaves_no_ghost(
 
     async with realtime(user=bob) as other, realtime(user=user) as ada:
         await other.join("second")
-        if where == "groups":
-            monkeypatch.setattr(GroupMemberships, "acquire", slow_need)
+        if slow == "groups":
+            monkeypatch.setattr(GroupMemberships, "acquire", slow_acquire)
         else:
             monkeypatch.setattr(DatabasePresence, "enter", slow_enter)
         await ada.send({"type": "join", "room": "second"})
@@ -45,7 +45,7 @@ async def test_a_connection_that_is_closed_while_it_joins_leaves_no_ghost(
         assert await PresenceConnection.objects.acount() == 1
 
 
-async def test_nothing_is_left_behind(realtime, user, settings):
+async def test_left_rooms_have_no_entries(realtime, user, settings):
     configure(settings, {})
     async with realtime(user=user) as ada:
         for number in range(5):
@@ -56,8 +56,8 @@ async def test_nothing_is_left_behind(realtime, user, settings):
         assert await PresenceConnection.objects.acount() == 0
 
 
-async def test_a_lost_lease_is_taken_again(realtime, user, bob, settings):
-    """As after a long stall, or where somebody emptied the tables."""
+async def test_lost_lease_is_acquired_again_with_all_members(realtime, user, bob, settings):
+    """As after a long stall of the process, or after the tables were emptied."""
     settings.COCOBASE_REALTIME = {"PRESENCE": SHORT_TIMES}
     async with realtime(user=user) as ada, realtime(user=bob) as other:
         await ada.join("r", state={"a": 1})
@@ -76,16 +76,16 @@ async def test_a_lost_lease_is_taken_again(realtime, user, bob, settings):
             }
 
 
-async def test_a_lease_that_is_taken_again_in_part_is_taken_again_in_whole(
+async def test_reentering_members_is_retried_after_partial_failure(
     realtime, user, bob, settings, monkeypatch
 ):
-    """The backend fails between the first and the last of those who are entered again."""
+    """The backend fails after the first of two members has been entered again."""
     settings.COCOBASE_REALTIME = {"PRESENCE": SHORT_TIMES}
     async with realtime(user=user) as ada, realtime(user=bob) as other:
         await ada.join("r")
         await other.join("r")
         await ada.receive("presence")
-        backend, entered = type(backends.get_backend()), []
+        backend, entered = type(presence_base.get_backend()), []
         enter = backend.enter
 
         def failing(self, entry, **options):

@@ -1,4 +1,4 @@
-"""A server's lease, and answers that are lost."""
+"""A server's lease when answers of the backend are lost or late."""
 
 import asyncio
 import threading
@@ -19,14 +19,14 @@ from django_cocobase_realtime.presence.redis import RedisPresence
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-async def test_a_lease_whose_loss_was_told_to_nobody_is_taken_again_in_whole(
+async def test_members_are_entered_again_when_answer_of_renewal_is_lost(
     realtime, user, settings, monkeypatch
 ):
-    """It was lost, taken anew, and the answer that said so never came."""
+    """The lease was lost and acquired again, but the answer that reports it did not arrive."""
     settings.COCOBASE_REALTIME = {"PRESENCE": {"LEASE": 3.0, "GRACE": 1.0}}
     renew, failed = DatabasePresence.renew_lease, []
 
-    def answer_lost(self, *args):
+    def lose_answer(self, *args):
         held = renew(self, *args)
         if not held and not failed:
             failed.append(args)
@@ -35,7 +35,7 @@ async def test_a_lease_whose_loss_was_told_to_nobody_is_taken_again_in_whole(
 
     async with realtime(user=user) as ada:
         await ada.join("r")
-        monkeypatch.setattr(DatabasePresence, "renew_lease", answer_lost)
+        monkeypatch.setattr(DatabasePresence, "renew_lease", lose_answer)
         await PresenceServer.objects.all().adelete()
         await PresenceRoom.objects.all().adelete()
         async with asyncio.timeout(10):
@@ -44,8 +44,10 @@ async def test_a_lease_whose_loss_was_told_to_nobody_is_taken_again_in_whole(
         assert failed
 
 
-async def test_whoever_is_entered_again_knows_how_many_there_are(realtime, user, api_key, settings):
-    """As another process announces it that held them for gone."""
+async def test_member_entered_again_receives_current_participants(
+    realtime, user, api_key, settings
+):
+    """Another process announces that both members left and joined again."""
     async with realtime(user=user) as ada, realtime(token=api_key) as other:
         await ada.join("r")
         await other.join("r")
@@ -68,19 +70,19 @@ async def test_whoever_is_entered_again_knows_how_many_there_are(realtime, user,
         assert [f["participants"] for f in frames] == [1, 1, 2]
 
 
-def test_redis_is_not_asked_twice_behind_our_back(redis, monkeypatch):
-    """What it answered first may be what matters."""
+def test_redis_commands_are_not_retried_after_timeout(redis, monkeypatch):
+    """A retry could hide that the first attempt found the lease lost."""
     monkeypatch.setattr(redis_backend, "TIMEOUT", 0.5)
     backend = RedisPresence(PresenceSettings(url=redis.url))
     assert backend.renew_lease("server", 10) is False
     redis.suspend()
-    thaw = threading.Timer(4, redis.thaw)
-    thaw.start()
+    resume = threading.Timer(4, redis.resume)
+    resume.start()
     began = time.monotonic()
     with pytest.raises(PresenceUnavailable):
         backend.renew_lease("server", 10)
     assert time.monotonic() - began < 2
     redis.resume()
-    thaw.cancel()
-    thaw.join()
+    resume.cancel()
+    resume.join()
     backend.close()

@@ -1,4 +1,4 @@
-"""Who is in a room, as the others see it: tabs, reconnects, states, and those who are unlisted."""
+"""The members of a room as other clients see them: tabs, reconnects, states, unlisted clients."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from asgiref.sync import sync_to_async
 from tests.support.rooms import receive_presence
 
 
-async def test_one_person_on_three_tabs(realtime, user, bob, presence):
+async def test_user_with_three_connections_leaves_with_the_last(realtime, user, bob, presence):
     async with realtime(user=bob) as watcher:
         await watcher.join("r")
         async with realtime(user=user) as first, realtime(user=user) as second:
@@ -20,13 +20,13 @@ async def test_one_person_on_three_tabs(realtime, user, bob, presence):
                 await third.join("r")
             await second.send({"type": "leave", "room": "r"})
             await second.receive("left")
-            assert await watcher.receive_nothing(1.5)  # two of three are gone
+            assert await watcher.receive_nothing(1.5)  # two of three connections have left
             assert await first.receive_nothing()
         assert await receive_presence(watcher) == ("left", "ada", 1)
         assert await watcher.receive_nothing()
 
 
-async def test_a_reconnect_within_the_grace_is_no_departure(realtime, user, bob, presence):
+async def test_reconnect_within_grace_period_sends_no_presence(realtime, user, bob, presence):
     async with realtime(user=bob) as watcher:
         await watcher.join("r")
         async with realtime(user=user) as ada:
@@ -43,18 +43,18 @@ async def test_a_reconnect_within_the_grace_is_no_departure(realtime, user, bob,
             assert await receive_presence(watcher) == ("left", "ada", 1)
 
 
-async def test_who_has_no_user_leaves_at_once(realtime, api_key, user, presence):
+async def test_client_without_user_leaves_without_grace_period(realtime, api_key, user, presence):
     async with realtime(user=user) as watcher:
         await watcher.join("r")
         async with realtime(token=api_key) as one, realtime(token=api_key) as two:
             assert (await one.join("r"))["participants"] == 2
             assert (await two.join("r"))["participants"] == 3
             assert [(await receive_presence(watcher))[2] for _ in "ab"] == [2, 3]
-        gone = {(await receive_presence(watcher))[0] for _ in "ab"}
-        assert gone == {"left"}
+        events = {(await receive_presence(watcher))[0] for _ in "ab"}
+        assert events == {"left"}
 
 
-async def test_states(realtime, user, bob, presence, settings):
+async def test_state_changes_are_sent_to_other_members(realtime, user, bob, presence, settings):
     async with realtime(user=bob) as watcher, realtime(user=user) as ada:
         await watcher.join("r")
         reply = await ada.request({"type": "state", "room": "r", "state": {}})
@@ -68,7 +68,7 @@ async def test_states(realtime, user, bob, presence, settings):
         assert reply == {"type": "state", "room": "r", "id": 5}
         frame = await watcher.receive("presence")
         assert (frame["event"], frame["member"]["state"]) == ("updated", {"typing": True})
-        # the same again is no news
+        # an unchanged state is not sent
         await ada.request({"type": "state", "room": "r", "state": {"typing": True}, "id": 6})
         reply = await ada.request({"type": "state", "room": "r", "state": {"x": "y" * 1100}})
         assert reply["code"] == "too_large"
@@ -78,28 +78,28 @@ async def test_states(realtime, user, bob, presence, settings):
         assert await ada.receive_nothing()
 
 
-async def test_unlisted(realtime, user, bob, presence):
-    async with realtime(user=bob) as watcher, realtime(user=user) as ghost:
-        reply = await ghost.join("r", presence=False)
+async def test_client_without_presence_is_not_listed(realtime, user, bob, presence):
+    async with realtime(user=bob) as watcher, realtime(user=user) as unlisted:
+        reply = await unlisted.join("r", presence=False)
         assert (reply["participants"], reply["members"]) == (0, [])
         assert (await watcher.join("r"))["participants"] == 1
-        assert await receive_presence(ghost) == ("joined", "bob", 1)
-        reply = await ghost.request({"type": "state", "room": "r", "state": {}})
+        assert await receive_presence(unlisted) == ("joined", "bob", 1)
+        reply = await unlisted.request({"type": "state", "room": "r", "state": {}})
         assert reply["code"] == "forbidden"
-        await ghost.send({"type": "broadcast", "room": "r", "message": "boo"})
+        await unlisted.send({"type": "broadcast", "room": "r", "message": "boo"})
         assert (await watcher.receive("event"))["message"] == "boo"
-        await ghost.receive("event")
-        # shows himself, and hides again
-        assert (await ghost.join("r"))["participants"] == 2
+        await unlisted.receive("event")
+        # becomes listed, and unlisted again
+        assert (await unlisted.join("r"))["participants"] == 2
         assert await receive_presence(watcher) == ("joined", "ada", 2)
-        assert (await ghost.join("r", presence=False))["participants"] == 1
+        assert (await unlisted.join("r", presence=False))["participants"] == 1
         assert await receive_presence(watcher) == ("left", "ada", 1)
-        await ghost.send({"type": "leave", "room": "r"})
-        await ghost.receive("left")
+        await unlisted.send({"type": "leave", "room": "r"})
+        await unlisted.receive("left")
         assert await watcher.receive_nothing()
 
 
-async def test_a_kicked_user_does_not_linger(realtime, user, bob, presence):
+async def test_disconnected_user_leaves_without_grace_period(realtime, user, bob, presence):
     from django_cocobase_realtime import disconnect
 
     async with realtime(user=bob) as watcher, realtime(user=user) as ada:

@@ -1,14 +1,14 @@
-"""Who may join, speak and see members, and what happens when that changes."""
+"""Permissions to join a room, to broadcast and to see members, and changes of them."""
 
 from asgiref.sync import sync_to_async
 
 from django_cocobase_realtime import Room, permissions_changed, register_room
-from django_cocobase_realtime.declarations.room import room_registry
+from django_cocobase_realtime.declarations.registry import room_registry
 from tests.support.rooms import configure, receive_presence
 
 
-class Door:
-    """Users may join; only staff speaks; names of members are for users called ada."""
+class HallPermission:
+    """Users may join, staff may broadcast, users named "ada" see the members."""
 
     def can_join(self, identity, room):
         return identity.user_id is not None and not room.endswith("closed")
@@ -20,8 +20,10 @@ class Door:
         return identity.name == "ada"
 
 
-async def test_permissions(realtime, user, bob, api_key, settings):
-    configure(settings, {"hall-*": {"permission": f"{__name__}.Door", "title": "The Hall"}})
+async def test_join_broadcast_and_members_follow_permission(realtime, user, bob, api_key, settings):
+    configure(
+        settings, {"hall-*": {"permission": f"{__name__}.HallPermission", "title": "The Hall"}}
+    )
     async with realtime(user=user) as ada, realtime(user=bob) as staff:
         async with realtime(token=api_key) as stranger:
             answers = [
@@ -38,18 +40,18 @@ async def test_permissions(realtime, user, bob, api_key, settings):
         reply = await staff.join("hall-1")
         assert (reply["participants"], reply["members"]) == (2, [])
         assert await receive_presence(ada) == ("joined", "bob", 2)
-        say = {"type": "broadcast", "room": "hall-1", "message": "hi", "id": 2}
-        assert (await ada.request(say))["code"] == "forbidden"
-        await staff.send(say)
+        request = {"type": "broadcast", "room": "hall-1", "message": "hi", "id": 2}
+        assert (await ada.request(request))["code"] == "forbidden"
+        await staff.send(request)
         assert (await ada.receive("event"))["message"] == "hi"
         assert {(await staff.receive())["type"] for _ in "ab"} == {"event", "sent"}
         await ada.send({"type": "leave", "room": "hall-1"})
         await ada.receive("left")
-        assert await staff.receive_nothing()  # who may not see members hears of none
+        assert await staff.receive_nothing()  # no presence frames without permission to see members
 
 
-async def test_rights_that_change_count_at_once(realtime, user, bob, settings):
-    configure(settings, {"hall-*": {"permission": f"{__name__}.Door"}, "*": {}})
+async def test_changed_permission_closes_connection(realtime, user, bob, settings):
+    configure(settings, {"hall-*": {"permission": f"{__name__}.HallPermission"}, "*": {}})
     async with realtime(user=user) as ada, realtime(user=bob) as staff:
         await ada.join("lobby")
         await staff.join("hall-1")
@@ -62,7 +64,7 @@ async def test_rights_that_change_count_at_once(realtime, user, bob, settings):
         assert (await ada.request({"type": "ping"}))["type"] == "pong"
 
 
-async def test_a_class_decides(realtime, user, bob, settings):
+async def test_room_class_decides_join(realtime, user, bob, settings):
     configure(settings, {})
 
     @register_room("own-*")

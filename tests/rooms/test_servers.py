@@ -1,4 +1,4 @@
-"""Presence over real servers that are killed, and tabs that open and close as they please."""
+"""Presence on real servers that are killed, with many clients that come and go."""
 
 import asyncio
 import random
@@ -33,7 +33,7 @@ async def call(function, *args):
 
 
 class Watcher:
-    """Keeps a list of members by what it is told, as a client would."""
+    """A client that keeps the list of members up to date from presence frames."""
 
     def __init__(self, client):
         self.client = client
@@ -59,7 +59,7 @@ class Watcher:
                     continue
                 self.participants = frame["participants"]
 
-    async def sees(self, expected, within):
+    async def wait_until_members_are(self, expected, within):
         until = time.monotonic() + within
         while self.ids != expected or self.participants != len(expected):
             assert not self.task.done(), self.task.exception() or "The connection was lost."
@@ -88,7 +88,7 @@ async def member(stack, url, name):
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("backend", ["database", "redis"])
-async def test_a_killed_servers_members_are_gone_in_time_and_nobody_else(serve, redis, backend):
+async def test_members_of_killed_server_leave_and_others_stay(serve, redis, backend):
     settings = {
         "JWT": JWT,
         "LIMITS": LIMITS,
@@ -96,38 +96,38 @@ async def test_a_killed_servers_members_are_gone_in_time_and_nobody_else(serve, 
         "PRESENCE": {"BACKEND": backend},
     }
     start = lambda: serve("uvicorn", layers=redis.layer("pubsub"), settings=settings)  # noqa: E731
-    doomed, safe = await call(start), await call(start)
-    async with AsyncExitStack() as stack, AsyncExitStack() as dying:
-        watcher = await watch(stack, safe.socket_url, "watcher")
+    killed_server, other_server = await call(start), await call(start)
+    async with AsyncExitStack() as stack, AsyncExitStack() as killed_stack:
+        watcher = await watch(stack, other_server.socket_url, "watcher")
         names = [f"u{n}" for n in range(MEMBERS)]
         for first in range(0, MEMBERS, 25):
             part = names[first : first + 25]
             await asyncio.gather(
                 *(
-                    member(stack, safe.socket_url, name)
+                    member(stack, other_server.socket_url, name)
                     if index % 2
-                    else member(dying, doomed.socket_url, name)
+                    else member(killed_stack, killed_server.socket_url, name)
                     for index, name in enumerate(part, first)
                 )
             )
-        await watcher.sees(set(names), within=30)
+        await watcher.wait_until_members_are(set(names), within=30)
         assert watcher.left == []
-        await call(doomed.kill)
-        killed = time.monotonic()
-        # every fourth of them comes back, to the other server
-        back = [name for index, name in enumerate(names) if index % 8 == 0]
+        await call(killed_server.kill)
+        killed_at = time.monotonic()
+        # every fourth of them reconnects to the other server
+        returning = [name for index, name in enumerate(names) if index % 8 == 0]
         await asyncio.sleep(3)
-        await asyncio.gather(*(member(stack, safe.socket_url, name) for name in back))
-        still = {name for index, name in enumerate(names) if index % 2} | set(back)
-        await watcher.sees(still, within=30 - (time.monotonic() - killed))
-        assert not set(watcher.left) & still
-        # who asks anew is told the same
-        fresh = await watch(stack, safe.socket_url, "watcher2")
-        await fresh.sees(still, within=10)
+        await asyncio.gather(*(member(stack, other_server.socket_url, name) for name in returning))
+        remaining = {name for index, name in enumerate(names) if index % 2} | set(returning)
+        await watcher.wait_until_members_are(remaining, within=30 - (time.monotonic() - killed_at))
+        assert not set(watcher.left) & remaining
+        # a client that joins now receives the same list
+        newcomer = await watch(stack, other_server.socket_url, "watcher2")
+        await newcomer.wait_until_members_are(remaining, within=10)
 
 
 class Tab:
-    """Opens and closes at random, sometimes says goodbye, sometimes is cut."""
+    """A browser tab that connects and disconnects at random."""
 
     def __init__(self, urls, user, seed):
         self.urls, self.user = urls, user
@@ -151,7 +151,7 @@ class Tab:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("backend", ["database", "redis"])
-async def test_fifty_tabs_end_with_the_right_list(serve, redis, backend):
+async def test_members_are_correct_after_many_tabs_open_and_close(serve, redis, backend):
     settings = {
         "JWT": JWT,
         "LIMITS": {**LIMITS, "connections_per_user": 50},
@@ -167,39 +167,41 @@ async def test_fifty_tabs_end_with_the_right_list(serve, redis, backend):
             stack.push_async_callback(tab.close)
         await asyncio.gather(*(tab.run(tab.random.randrange(3, 8)) for tab in tabs))
         expected = {tab.user for tab in tabs if tab.stack is not None}
-        # one user is gone for certain, one has come back with one tab
+        # all tabs of one user are closed
         for tab in tabs:
             if tab.user == "u3":
                 await tab.close()
         expected.discard("u3")
         for watcher in watchers:
-            await watcher.sees(expected, within=20)
-        fresh = await watch(stack, urls[0], "another watcher")
-        await fresh.sees(expected, within=10)
+            await watcher.wait_until_members_are(expected, within=20)
+        newcomer = await watch(stack, urls[0], "another watcher")
+        await newcomer.wait_until_members_are(expected, within=10)
         await asyncio.gather(*(tab.close() for tab in tabs))
-        for watcher in (*watchers, fresh):
-            await watcher.sees(set(), within=20)
+        for watcher in (*watchers, newcomer):
+            await watcher.wait_until_members_are(set(), within=20)
 
 
-async def test_lists_are_right_while_the_channel_layer_is_dead(serve, redis):
-    """Nothing is announced from one server to the other: versions show it, and the list is read."""
+async def test_members_are_correct_while_channel_layer_is_unavailable(serve, redis):
+    """Announcements do not arrive, but versions differ, and the list is read again."""
     settings = {"JWT": JWT, "LIMITS": LIMITS, "PRESENCE": {"GRACE": 1, "LEASE": 6}}
     start = lambda: serve("uvicorn", layers=redis.layer("pubsub"), settings=settings)  # noqa: E731
     one, two = await call(start), await call(start)
     async with AsyncExitStack() as stack:
         watcher = await watch(stack, one.socket_url, "watcher")
         await member(stack, two.socket_url, "before")
-        await watcher.sees({"before"}, within=20)
+        await watcher.wait_until_members_are({"before"}, within=20)
         await call(redis.kill)
         async with AsyncExitStack() as leaving:
-            await member(stack, two.socket_url, "meanwhile")
-            await member(leaving, two.socket_url, "passing")
-            await watcher.sees({"before", "meanwhile", "passing"}, within=20)
-        await watcher.sees({"before", "meanwhile"}, within=20)
-        assert watcher.left == ["passing"]
+            await member(stack, two.socket_url, "during the outage")
+            await member(leaving, two.socket_url, "temporary")
+            await watcher.wait_until_members_are(
+                {"before", "during the outage", "temporary"}, within=20
+            )
+        await watcher.wait_until_members_are({"before", "during the outage"}, within=20)
+        assert watcher.left == ["temporary"]
 
 
-async def test_a_dead_presence_costs_a_refusal_but_no_socket(serve, api_key, redis):
+async def test_unavailable_presence_refuses_joins_and_keeps_connections(serve, api_key, redis):
     settings = {"PRESENCE": {"BACKEND": "redis", "URL": redis.url}}
     server = await call(lambda: serve("uvicorn", settings=settings))
     async with connect(server.socket_url, api_key) as client:
@@ -209,13 +211,13 @@ async def test_a_dead_presence_costs_a_refusal_but_no_socket(serve, api_key, red
         answer = await client.request({**join, "room": "s"})
         assert (answer["code"], answer["id"]) == ("internal_error", 1)
         assert answer["retry_after_ms"] > 0
-        say = {"type": "broadcast", "room": "r", "message": "still heard"}
-        assert (await client.request(say))["message"] == "still heard"
+        broadcast = {"type": "broadcast", "room": "r", "message": "still delivered"}
+        assert (await client.request(broadcast))["message"] == "still delivered"
         await call(redis.start)
         async with asyncio.timeout(30):
             while (await client.request({**join, "room": "s"}))["type"] != "joined":
                 await asyncio.sleep(0.2)
-        # what Redis forgot is entered again
+        # members that Redis has lost are entered again
         async with connect(server.socket_url, api_key) as other, asyncio.timeout(30):
             while (await other.request(join))["participants"] < 2:
                 await asyncio.sleep(0.5)

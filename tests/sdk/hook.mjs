@@ -1,4 +1,4 @@
-// Points an SDK that hard-codes its host at a server of ours, without touching the package.
+// Redirects the SDK's hard-coded host to the test's server without changing the package.
 const target = process.env.REALTIME_TARGET; // http://127.0.0.1:port
 const HOSTS = /^(https?|wss?):\/\/(?:api|cloud)\.cocobase\.(?:cc|buzz)/;
 const own = (url) =>

@@ -1,4 +1,4 @@
-"""Golden transcripts: what each published SDK sends, and what it must get, frame for frame."""
+"""Transcripts of the published SDKs: the frames they send and the frames they must receive."""
 
 import asyncio
 import re
@@ -13,13 +13,13 @@ from django_cocobase_realtime.models import ApiKey, PresenceRoom
 from tests.app.models import Post
 
 POSTS = "/realtime/collections/posts"
-SHORT = {"GRACE": 0.6, "LEASE": 3}
+SHORT_TIMES = {"GRACE": 0.6, "LEASE": 3}
 
 
 @pytest.fixture(autouse=True)
-def _no_memory(monkeypatch):
+def _fresh_throttle(monkeypatch):
     fresh = AuthThrottle()
-    monkeypatch.setattr("django_cocobase_realtime.auth.attempt.auth_throttle", fresh)
+    monkeypatch.setattr("django_cocobase_realtime.auth.throttling.auth_throttle", fresh)
     monkeypatch.setattr("django_cocobase_realtime.consumers.sdk_consumer.auth_throttle", fresh)
 
 
@@ -28,21 +28,21 @@ def sdk(realtime):
     return lambda path: realtime(path=path, authenticate=False)
 
 
-async def room(client, key, **first):
+async def enter_room(client, key, **first):
     return await client.request({"api_key": key, **first})
 
 
-def time_of(frame):
+def without_timestamp(frame):
     at = frame.pop("timestamp")
     assert datetime.fromisoformat(at).tzinfo is not None
     return frame
 
 
-async def test_a_collection_as_the_go_sdk_reads_it(sdk, api_key):
-    """Its struct wants a string ``collection`` and times with an offset, or its loop ends."""
+async def test_collection_frames_are_readable_by_go_sdk(sdk, api_key):
+    """Its struct needs a string ``collection`` and times with an offset, or its loop ends."""
     async with sdk(POSTS) as go:
-        answer = await go.request({"api_key": api_key, "filters": {"status": "published"}})
-        assert answer == {
+        reply = await go.request({"api_key": api_key, "filters": {"status": "published"}})
+        assert reply == {
             "event": "connected",
             "collection_id": "posts",
             "filters": {"status": "published"},
@@ -60,7 +60,7 @@ async def test_a_collection_as_the_go_sdk_reads_it(sdk, api_key):
         for name in ("created_at", "updated_at"):
             assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", data[name])
         assert data["data"]["title"] == "one"
-        # what JavaScript 1.6 reads
+        # the fields that JavaScript SDK 1.6 reads
         assert document["collection"] == {"id": "posts", "name": "posts"}
         assert (document["id"], document["data"]) == (data["id"], data["data"])
         post.title = "two"
@@ -69,21 +69,21 @@ async def test_a_collection_as_the_go_sdk_reads_it(sdk, api_key):
         assert frame["event"] == "update"
         assert frame["old_data"]["title"] == "one"
         assert set(frame["old_data"]) == {"title", "updated_at"}
-        post.status = "draft"  # out of the filter: nothing
+        post.status = "draft"  # no longer matches the filter: no frame
         await post.asave()
-        await post.adelete()  # and so is its deletion
-        other = await Post.objects.acreate(title="gone", status="published")
+        await post.adelete()  # also no frame
+        other = await Post.objects.acreate(title="deleted", status="published")
         assert (await go.receive())["event"] == "create"
         await other.adelete()
         frame = await go.receive()
-        assert (frame["event"], frame["data"]["data"]["title"]) == ("delete", "gone")
+        assert (frame["event"], frame["data"]["data"]["title"]) == ("delete", "deleted")
         assert "old_data" not in frame
         assert await go.request({"type": "ping"}) == {"type": "pong"}
         assert await go.request("ping") == {"event": "pong"}
         assert await go.receive_nothing()
 
 
-async def test_old_values_of_rows_that_were_not_seen_are_not_told(sdk, api_key):
+async def test_old_values_of_rows_that_did_not_match_are_not_sent(sdk, api_key):
     async with sdk(POSTS) as client:
         await client.request({"api_key": api_key, "filters": {"status": "published"}})
         post = await Post.objects.acreate(title="secret draft")
@@ -93,7 +93,7 @@ async def test_old_values_of_rows_that_were_not_seen_are_not_told(sdk, api_key):
         assert (frame["event"], "old_data" in frame) == ("update", False)
 
 
-async def test_times_that_may_not_be_read_are_not_told(sdk, api_key, settings):
+async def test_unreadable_timestamps_are_not_sent(sdk, api_key, settings):
     posts = {"model": "app.Post", "fields": ["title"]}
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {"posts": posts, "timed": {**posts, "created_field": "created_at"}}
@@ -109,7 +109,7 @@ async def test_times_that_may_not_be_read_are_not_told(sdk, api_key, settings):
         assert data["data"] == {"title": "x"}
 
 
-async def test_a_document_too_large_is_told_without_its_data(sdk, api_key, settings):
+async def test_document_too_large_is_sent_without_data(sdk, api_key, settings):
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {"posts": "app.Post"},
         "LIMITS": {"event_bytes": 2000},
@@ -131,13 +131,13 @@ DENIED = {"type": "error", "error": "Collection not found or access denied"}
 
 
 @pytest.mark.parametrize("path", [POSTS, "/realtime/broadcast", "/realtime/rooms/r"])
-async def test_a_bad_first_frame(sdk, api_key, path):
-    for first, answer in [
+async def test_invalid_first_frame_is_answered_and_closes(sdk, api_key, path):
+    for first, reply in [
         ({"filters": {}}, NO_KEY),
         ({"api_key": ""}, NO_KEY),
         ({"api_key": 5}, NO_KEY),
         ({"api_key": "crk_12345678_wrong"}, BAD_KEY),
-        ({"api_key": "crk_12345678_wrong"}, BAD_KEY),  # again: from memory
+        ({"api_key": "crk_12345678_wrong"}, BAD_KEY),  # again: remembered as wrong
         ({"token": "a.b.c"}, BAD_KEY),
         ("{", {"type": "error", "error": "Authentication failed"}),
         ('{"api_key": "x", "a": NaN}', {"type": "error", "error": "Authentication failed"}),
@@ -145,13 +145,13 @@ async def test_a_bad_first_frame(sdk, api_key, path):
     ]:
         async with sdk(path) as client:
             frame = await client.request(first)
-            assert frame.items() >= answer.items(), first
+            assert frame.items() >= reply.items(), first
             assert await client.closed() == 4500
     async with sdk(path) as client:
         assert await client.request({"type": "ping", "api_key": "x"}) == {"type": "pong"}
 
 
-async def test_a_key_must_come_in_time(sdk, transactional_db, settings):
+async def test_connection_without_key_is_closed_after_timeout(sdk, transactional_db, settings):
     settings.COCOBASE_REALTIME = {"LIMITS": {"auth_timeout": 0.1}}
     async with sdk(POSTS) as client:
         assert await client.receive() == {"type": "error", "error": "Authentication timeout"}
@@ -159,7 +159,7 @@ async def test_a_key_must_come_in_time(sdk, transactional_db, settings):
 
 
 @pytest.mark.parametrize("name", ["nothing", "x" * 200])
-async def test_a_collection_that_is_not_there(sdk, api_key, name):
+async def test_unknown_collection_is_answered_and_closes(sdk, api_key, name):
     async with sdk(f"/realtime/collections/{name}") as client:
         frame = await client.request({"api_key": api_key})
         assert frame == DENIED or "128 bytes" in frame["error"]
@@ -168,7 +168,7 @@ async def test_a_collection_that_is_not_there(sdk, api_key, name):
 
 
 @pytest.mark.parametrize("filters", [{"nothing": 1}, {"views": "many"}, [1], "x"])
-async def test_a_filter_that_does_not_hold_up(sdk, api_key, filters):
+async def test_invalid_filter_is_answered_and_closes(sdk, api_key, filters):
     async with sdk(POSTS) as client:
         frame = await client.request({"api_key": api_key, "filters": filters})
         assert frame["error"] == "Invalid filter"
@@ -176,19 +176,19 @@ async def test_a_filter_that_does_not_hold_up(sdk, api_key, filters):
         assert await client.closed() == 4505
 
 
-async def test_the_projects_broadcast(sdk, api_key):
+async def test_project_broadcast_channel(sdk, api_key):
     other = (await sync_to_async(ApiKey.objects.create_key)("o", project="other"))[1]
     path = "/realtime/broadcast"
     async with sdk(path) as one, sdk(path) as two, sdk(path) as far, sdk("/realtime/rooms/r") as r:
-        answer = await one.request({"api_key": api_key, "user_id": "7", "user_name": "Ann"})
-        assert answer == {"event": "connected", "project_id": "default", "user_id": "7"}
-        answer = await two.request({"api_key": api_key})
-        assert answer["user_id"] == "anonymous"
+        reply = await one.request({"api_key": api_key, "user_id": "7", "user_name": "Ann"})
+        assert reply == {"event": "connected", "project_id": "default", "user_id": "7"}
+        reply = await two.request({"api_key": api_key})
+        assert reply["user_id"] == "anonymous"
         await far.request({"api_key": other})
-        await room(r, api_key, action="create")
+        await enter_room(r, api_key, action="create")
         await one.send({"type": "message", "data": {"x": [1, None]}})
         for client in (one, two):
-            frame = time_of(await client.receive())
+            frame = without_timestamp(await client.receive())
             assert frame == {
                 "type": "message",
                 "user_id": "7",
@@ -196,7 +196,7 @@ async def test_the_projects_broadcast(sdk, api_key):
                 "data": {"x": [1, None]},
             }
         await two.send({"hello": "world"})
-        frame = time_of(await one.receive())
+        frame = without_timestamp(await one.receive())
         assert (frame["user_name"], frame["data"]) == ("Anonymous", {"hello": "world"})
         await two.receive()
         await abroadcast("*", "from the server")
@@ -209,18 +209,18 @@ async def test_the_projects_broadcast(sdk, api_key):
             assert await client.receive_nothing()
 
 
-async def test_a_room_as_flutter_uses_it(sdk, api_key):
+async def test_room_frames_of_flutter_sdk(sdk, api_key):
     path = "/realtime/rooms/lobby"
     async with sdk(path) as early:
-        frame = await room(early, api_key, user_id="0", action="join")
+        frame = await enter_room(early, api_key, user_id="0", action="join")
         assert frame == {"type": "error", "error": "Room not found", "room_id": "lobby"}
         assert await early.closed() == 4505
     assert not await PresenceRoom.objects.aexists()
     async with sdk(path) as ann:
-        answer = await room(
+        reply = await enter_room(
             ann, api_key, user_id="a", user_name="Ann", action="create", room_title="The Lobby"
         )
-        assert answer == {
+        assert reply == {
             "event": "joined",
             "room_id": "lobby",
             "room_title": "The Lobby",
@@ -228,12 +228,12 @@ async def test_a_room_as_flutter_uses_it(sdk, api_key):
             "user_id": "a",
         }
         async with sdk(path) as bob:
-            answer = await room(
+            reply = await enter_room(
                 bob, api_key, user_id="b", user_name="Bob", action="create", room_title="Mine"
             )
-            assert (answer["room_title"], answer["participants"]) == ("The Lobby", 2)
+            assert (reply["room_title"], reply["participants"]) == ("The Lobby", 2)
             info = {"id": "lobby", "title": "The Lobby", "participants": 2}
-            assert time_of(await ann.receive()) == {
+            assert without_timestamp(await ann.receive()) == {
                 "type": "user_joined",
                 "user_id": "b",
                 "user_name": "Bob",
@@ -241,14 +241,14 @@ async def test_a_room_as_flutter_uses_it(sdk, api_key):
             }
             await bob.send({"type": "message", "content": {"text": "hi", "kind": "text"}})
             for client in (ann, bob):
-                assert time_of(await client.receive()) == {
+                assert without_timestamp(await client.receive()) == {
                     "type": "message",
                     "user_id": "b",
                     "user_name": "Bob",
                     "content": {"text": "hi", "kind": "text"},
                     "room_info": {"id": "lobby", "title": "The Lobby"},
                 }
-        frame = time_of(await ann.receive())
+        frame = without_timestamp(await ann.receive())
         assert frame == {
             "type": "user_left",
             "user_id": "b",
@@ -257,30 +257,30 @@ async def test_a_room_as_flutter_uses_it(sdk, api_key):
         }
         # two anonymous people are two participants
         async with sdk(path) as x, sdk(path) as y:
-            assert (await room(x, api_key))["participants"] == 2
-            assert (await room(y, api_key))["participants"] == 3
+            assert (await enter_room(x, api_key))["participants"] == 2
+            assert (await enter_room(y, api_key))["participants"] == 3
             assert [(await ann.receive())["user_id"] for _ in "xy"] == ["anonymous", "anonymous"]
             assert (await x.receive())["type"] == "user_joined"
         await asyncio.sleep(0)
-    async with asyncio.timeout(5):  # an empty room is gone
+    async with asyncio.timeout(5):  # an empty room is removed
         while await PresenceRoom.objects.aexists():
             await asyncio.sleep(0.05)
 
 
-async def test_two_dialects_in_one_room(sdk, realtime, api_key, user, settings):
-    settings.COCOBASE_REALTIME = {"PRESENCE": SHORT}
+async def test_native_and_sdk_clients_share_a_room(sdk, realtime, api_key, user, settings):
+    settings.COCOBASE_REALTIME = {"PRESENCE": SHORT_TIMES}
     async with realtime(user=user) as native, sdk("/realtime/rooms/chat-123") as other:
         await native.join("chat-123", state={"mood": "fine"})
-        answer = await room(other, api_key, user_id=str(user.pk), user_name="not ada")
-        assert (answer["room_title"], answer["participants"]) == ("chat-123", 2)
+        reply = await enter_room(other, api_key, user_id=str(user.pk), user_name="not ada")
+        assert (reply["room_title"], reply["participants"]) == ("chat-123", 2)
         frame = await native.receive("presence")
-        # whom a client claims to be is no user's id
+        # a claimed id is not the id of a user
         assert frame["member"]["verified"] is False
         assert frame["member"]["id"] != str(user.pk)
         assert frame["member"]["name"] == "not ada"
         await native.send({"type": "broadcast", "room": "chat-123", "message": {"text": "hello"}})
         await native.receive("event")
-        frame = time_of(await other.receive())
+        frame = without_timestamp(await other.receive())
         assert frame == {
             "type": "message",
             "user_id": str(user.pk),
@@ -296,68 +296,68 @@ async def test_two_dialects_in_one_room(sdk, realtime, api_key, user, settings):
         await native.send({"type": "state", "room": "chat-123", "state": {"typing": True}})
         assert await other.receive_nothing()
         await native.send({"type": "leave", "room": "chat-123"})
-        frame = time_of(await other.receive())
+        frame = without_timestamp(await other.receive())
         assert (frame["type"], frame["user_name"]) == ("user_left", "ada")
-    async with sdk("/realtime/rooms/chat-123") as gone:
-        answer = await room(gone, api_key)
-        assert answer["error"] == "Room not found"
+    async with sdk("/realtime/rooms/chat-123") as late:
+        reply = await enter_room(late, api_key)
+        assert reply["error"] == "Room not found"
 
 
-async def test_a_key_with_a_user_speaks_as_that_user(sdk, realtime, user, settings):
+async def test_key_with_user_ignores_claimed_identity(sdk, realtime, user, settings):
     settings.COCOBASE_REALTIME = {"PRESENCE": {"GRACE": 10, "LEASE": 18}}
     key = (await sync_to_async(ApiKey.objects.create_key)("mine", user=user))[1]
     path = "/realtime/rooms/r"
     async with sdk(path) as watcher:
         bare = (await sync_to_async(ApiKey.objects.create_key)("bare"))[1]
-        await room(watcher, bare, action="create")
+        await enter_room(watcher, bare, action="create")
         async with sdk(path) as client:
-            answer = await room(client, key, user_id="999", user_name="Impostor")
-            assert answer["user_id"] == str(user.pk)
+            reply = await enter_room(client, key, user_id="999", user_name="Impostor")
+            assert reply["user_id"] == str(user.pk)
             frame = await watcher.receive()
             assert (frame["user_id"], frame["user_name"]) == (str(user.pk), "ada")
             await client.send({"type": "message", "content": 1})
             assert (await watcher.receive())["user_name"] == "ada"
-        # closing the socket is how an SDK says goodbye: no grace
+        # an SDK leaves by closing its socket: there is no grace period
         assert (await watcher.receive(timeout=3))["type"] == "user_left"
 
 
-class Members:
+class UsersOnly:
     def can_join(self, identity, room):
         return identity.user_id is not None
 
 
-async def test_a_room_that_one_may_not_join_looks_like_none(sdk, api_key, settings):
-    settings.COCOBASE_REALTIME = {"ROOMS": {"m-*": {"permission": f"{__name__}.Members"}}}
+async def test_forbidden_room_is_answered_like_a_missing_one(sdk, api_key, settings):
+    settings.COCOBASE_REALTIME = {"ROOMS": {"m-*": {"permission": f"{__name__}.UsersOnly"}}}
     for name in ("m-1", "elsewhere"):
         for action in ("create", "join"):
             async with sdk(f"/realtime/rooms/{name}") as client:
-                answer = await room(client, api_key, action=action)
-                assert answer == {"type": "error", "error": "Room not found", "room_id": name}
+                reply = await enter_room(client, api_key, action=action)
+                assert reply == {"type": "error", "error": "Room not found", "room_id": name}
                 assert await client.closed() == 4505
 
 
-async def test_rates(sdk, api_key, settings):
+async def test_exceeded_rate_limit_is_answered_with_error(sdk, api_key, settings):
     settings.COCOBASE_REALTIME = {"LIMITS": {"broadcast_rate": (0.1, 1)}}
     async with sdk("/realtime/rooms/r") as client:
-        await room(client, api_key, action="create")
+        await enter_room(client, api_key, action="create")
         await client.send({"type": "message", "content": 1})
         await client.receive()
-        answer = await client.request({"type": "message", "content": 2})
-        assert answer["type"] == "error"
+        reply = await client.request({"type": "message", "content": 2})
+        assert reply["type"] == "error"
         assert (await client.request({"type": "ping"})) == {"type": "pong"}
 
 
 @pytest.mark.parametrize("limit", ["unauthenticated_per_address", "connections_per_process"])
-async def test_sockets_that_say_nothing_are_counted(sdk, api_key, settings, limit):
+async def test_unauthenticated_connections_are_limited(sdk, api_key, settings, limit):
     settings.COCOBASE_REALTIME = {"LIMITS": {limit: 1}}
     async with sdk(POSTS), sdk(POSTS) as second:
         assert (await second.receive())["type"] == "error"
         assert await second.closed() == 4131
-    async with sdk(POSTS) as third:  # what is over is over
+    async with sdk(POSTS) as third:  # closed connections do not count
         assert (await third.request({"filters": {}})) == NO_KEY
 
 
-async def test_a_revoked_key_is_cut_and_told(sdk, api_key):
+async def test_revoked_key_is_answered_and_closes(sdk, api_key):
     async with sdk("/realtime/broadcast") as client:
         await client.request({"api_key": api_key})
         key = await ApiKey.objects.aget()

@@ -1,4 +1,4 @@
-"""What a connection is told at its end: what it missed comes before what happened later."""
+"""Which frames a connection receives before it is closed."""
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -12,21 +12,21 @@ from tests.support.sockets import open_socket
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-async def test_after_a_lost_position_no_later_event_hides_the_gap(api_key):
-    """Its cursor would be the one to come back with, and the gap be forgotten."""
+async def test_no_event_is_sent_after_position_is_lost(api_key):
+    """Otherwise the client would resume from that event's cursor and miss the gap."""
     async with open_socket(token=api_key) as socket:
         await socket.send_frame(type="subscribe", collection="posts")
         await socket.wait_for_frame("subscribed")
-        socket.reading.clear()  # what follows waits in the server
+        socket.reading.clear()  # further frames wait in the server
         await Post.objects.acreate(title="in time")
         await socket.wait_for_frame("event")
-        feed = Hub.current().topics.topics["posts"].tailer
-        epoch = feed.epoch
+        tailer = Hub.current().topics.topics["posts"].tailer
+        epoch = tailer.epoch
         await sync_to_async(rotate_epoch)("default")
-        await socket.wait_until(lambda: feed.epoch != epoch)
-        seq = feed.seq
+        await socket.wait_until(lambda: tailer.epoch != epoch)
+        seq = tailer.seq
         await Post.objects.acreate(title="after the gap")
-        await socket.wait_until(lambda: feed.seq > seq)
+        await socket.wait_until(lambda: tailer.seq > seq)
         socket.reading.set()
         await socket.wait_until(lambda: socket.close_code is not None)
         kinds = [frame["type"] for frame in socket.frames]
@@ -34,7 +34,7 @@ async def test_after_a_lost_position_no_later_event_hides_the_gap(api_key):
         assert socket.close_code == CloseCode.POSITION_LOST
 
 
-async def test_who_is_sent_away_hears_nothing_more(api_key):
+async def test_no_frame_is_sent_after_closing_frame(api_key):
     async with open_socket(token=api_key) as socket:
         await socket.send_frame(type="subscribe", collection="posts")
         await socket.send_frame(type="join", room="r")

@@ -1,4 +1,4 @@
-"""One frame to many: nobody waits for a slow one, nobody is left out or told twice."""
+"""Fan-out of one frame to many connections: complete, in order, and not delayed by slow ones."""
 
 import asyncio
 import json
@@ -12,11 +12,11 @@ from django_cocobase_realtime.transport.writer import Writer
 
 
 class Peer:
-    """A connection whose server takes frames at once, late, or not at all."""
+    """A connection whose server accepts frames at once, later, or never."""
 
     def __init__(self, kind, batches=None):
         self.kind = kind
-        self.got = []
+        self.received = []
         self.overflows = 0
         self.writer = Writer(self.send, max_bytes=10**6, max_messages=5, on_overflow=self.overflow)
         if "batch" in kind:
@@ -30,25 +30,25 @@ class Peer:
     async def send(self, message):
         if "gone" in self.kind:
             raise ConnectionError
-        if "never" in self.kind:
+        if "blocked" in self.kind:
             await asyncio.Event().wait()
-        if "late" in self.kind:
+        if "delayed" in self.kind:
             await asyncio.sleep(0)
-        if "twice" in self.kind:
+        if "slow" in self.kind:
             await asyncio.sleep(0.001)
             await asyncio.sleep(0)
         frame = json.loads(message["text"])
-        self.got += frame["events"] if isinstance(frame, dict) else [frame]
+        self.received += frame["events"] if isinstance(frame, dict) else [frame]
 
 
 kinds = st.sampled_from(
-    ["quick", "late", "twice", "gone", "never", "batch", "batch late", "ack late"]
+    ["immediate", "delayed", "slow", "gone", "blocked", "batch", "batch delayed", "ack delayed"]
 )
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(kinds, max_size=12), st.integers(1, 4))
-def test_everybody_gets_everything_once_in_order(kinds, events):
+def test_every_connection_receives_each_frame_once_in_order(kinds, events):
     async def check():
         batches = FrameBatcher(asyncio.get_running_loop())
         peers = [Peer(kind, batches) for kind in kinds]
@@ -56,33 +56,35 @@ def test_everybody_gets_everything_once_in_order(kinds, events):
         for number in range(events):
             fan_out(writers, str(number), f"c{number}")
         for peer in peers:
-            if peer.kind == "quick":  # not a turn of the loop later
-                assert peer.got == list(range(events))
-        await asyncio.sleep(0)  # what was gathered leaves
+            if peer.kind == "immediate":  # without a turn of the loop
+                assert peer.received == list(range(events))
+        await asyncio.sleep(0)  # batches are sent
         async with asyncio.timeout(5):
-            while any(peer.writer._task for peer in peers if "never" not in peer.kind):
+            while any(peer.writer._task for peer in peers if "blocked" not in peer.kind):
                 await asyncio.sleep(0.001)
         for peer in peers:
             if "gone" in peer.kind:
                 assert peer.writer.closed
-            elif "never" in peer.kind:
-                assert peer.got == []
+            elif "blocked" in peer.kind:
+                assert peer.received == []
             elif "ack" in peer.kind and events > 3:
                 assert peer.overflows == 1
             else:
-                assert peer.got == list(range(events))
-                assert peer.writer.can_send_inline is (peer.kind in ("quick", "late", "twice"))
+                assert peer.received == list(range(events))
+                assert peer.writer.can_send_inline is (
+                    peer.kind in ("immediate", "delayed", "slow")
+                )
         await asyncio.gather(*(peer.writer.stop() for peer in peers))
 
     asyncio.run(check())
 
 
-async def test_a_slow_one_is_cut_while_the_others_go_on():
-    peers = [Peer("never" if n == 3 else "quick") for n in range(10)]
+async def test_blocked_connection_overflows_without_delaying_others():
+    peers = [Peer("blocked" if n == 3 else "immediate") for n in range(10)]
     for number in range(20):
         fan_out([peer.writer for peer in peers], str(number), None)
     assert [peer.overflows for peer in peers] == [int(n == 3) for n in range(10)]
-    assert all(len(peer.got) == 20 for peer in peers if peer.kind == "quick")
+    assert all(len(peer.received) == 20 for peer in peers if peer.kind == "immediate")
     await asyncio.gather(*(peer.writer.stop() for peer in peers))
 
 
@@ -91,7 +93,7 @@ async def batcher():
     return Peer("batch", FrameBatcher(asyncio.get_running_loop()))
 
 
-async def test_events_of_one_turn_leave_together_and_replies_keep_their_place(batcher):
+async def test_events_of_one_turn_are_batched_and_replies_keep_their_order(batcher):
     frames = []
     batcher.send = None
 
@@ -105,18 +107,18 @@ async def test_events_of_one_turn_leave_together_and_replies_keep_their_place(ba
     batcher.writer.push_event("3")
     assert frames == [{"type": "events", "events": [1, 2]}, {"type": "pong"}]
     await asyncio.sleep(0)
-    assert frames[2:] == [3]  # one alone is itself
+    assert frames[2:] == [3]  # a single event is not batched
     for number in range(250):
         batcher.writer.push_event(str(number))
     await asyncio.sleep(0)
     assert [len(f["events"]) for f in frames[3:]] == [100, 100, 50]
 
 
-async def test_what_waits_for_a_slow_client_leaves_together(batcher):
-    frames, go = [], asyncio.Event()
+async def test_queued_events_of_slow_client_are_batched(batcher):
+    frames, may_send = [], asyncio.Event()
 
     async def send(message):
-        await go.wait()
+        await may_send.wait()
         frames.append(json.loads(message["text"]))
 
     batcher.writer.send = send
@@ -125,6 +127,6 @@ async def test_what_waits_for_a_slow_client_leaves_together(batcher):
         batcher.writer.push_event(text)
     batcher.writer.push('"reply"')
     batcher.writer.push_event("3")
-    go.set()
+    may_send.set()
     assert await batcher.writer.flush(1)
     assert frames == [0, {"type": "events", "events": [1, 2]}, "reply", 3]

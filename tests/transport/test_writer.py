@@ -1,4 +1,4 @@
-"""One connection's way out: order, bounds, and never a wait for anybody else."""
+"""The writer of one connection: order, bounds, and no waiting for slow clients."""
 
 import asyncio
 
@@ -25,8 +25,8 @@ class Socket:
 
 
 @pytest.fixture
-def make():
-    def make(max_bytes=1000, max_messages=100):
+def make_writer():
+    def make_writer(max_bytes=1000, max_messages=100):
         socket, overflows = Socket(), []
         writer = Writer(
             socket.send,
@@ -36,11 +36,11 @@ def make():
         )
         return socket, writer, overflows
 
-    return make
+    return make_writer
 
 
-async def test_order_is_kept_whenever_the_socket_waits(make):
-    socket, writer, overflows = make()
+async def test_frames_keep_their_order_when_socket_blocks(make_writer):
+    socket, writer, overflows = make_writer()
     for number in range(50):
         if number % 7 == 3:
             socket.open.clear()
@@ -55,17 +55,17 @@ async def test_order_is_kept_whenever_the_socket_waits(make):
     assert writer.queued_bytes == 0
 
 
-async def test_nothing_is_queued_while_the_socket_takes_it(make):
-    socket, writer, _ = make()
+async def test_frame_is_sent_inline_when_socket_does_not_block(make_writer):
+    socket, writer, _ = make_writer()
     writer.push("a")
     writer.push("b")
-    assert socket.sent == ["a", "b"]  # no task, no turn of the loop
+    assert socket.sent == ["a", "b"]  # without a task or a turn of the loop
     assert len(asyncio.all_tasks()) == 1
 
 
 @pytest.mark.parametrize("bounds", [{"max_bytes": 10}, {"max_messages": 2}])
-async def test_a_stalled_client_overflows_once_and_holds_nothing(make, bounds):
-    socket, writer, overflows = make(**bounds)
+async def test_stalled_client_overflows_once_and_queue_is_emptied(make_writer, bounds):
+    socket, writer, overflows = make_writer(**bounds)
     socket.open.clear()
     for _ in range(20):
         writer.push("xxxxx")
@@ -79,8 +79,8 @@ async def test_a_stalled_client_overflows_once_and_holds_nothing(make, bounds):
 
 
 @pytest.mark.parametrize("stalled", [False, True])
-async def test_a_socket_that_is_gone_is_silence(make, stalled):
-    socket, writer, _ = make()
+async def test_closed_socket_raises_no_error(make_writer, stalled):
+    socket, writer, _ = make_writer()
     socket.error = ConnectionError("gone")
     if stalled:
         socket.open.clear()
@@ -93,12 +93,12 @@ async def test_a_socket_that_is_gone_is_silence(make, stalled):
     assert socket.sent == []
 
 
-def test_credit():
-    credit = AckWindow(2)
-    assert [credit.record_sent(cursor) for cursor in "abc"] == [False, False, True]
-    credit.ack("b")
-    assert [credit.record_sent(cursor) for cursor in "de"] == [False, True]
-    credit.ack("unknown")
-    assert credit.record_sent("f")
-    credit.ack("f")
-    assert not credit.record_sent("g")
+def test_ack_window():
+    window = AckWindow(2)
+    assert [window.record_sent(cursor) for cursor in "abc"] == [False, False, True]
+    window.ack("b")
+    assert [window.record_sent(cursor) for cursor in "de"] == [False, True]
+    window.ack("unknown")
+    assert window.record_sent("f")
+    window.ack("f")
+    assert not window.record_sent("g")

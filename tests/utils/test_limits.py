@@ -1,3 +1,5 @@
+"""Rate limits and counters of connections."""
+
 from django_cocobase_realtime.utils.limits import (
     ConnectionCounters,
     CounterKey,
@@ -6,7 +8,7 @@ from django_cocobase_realtime.utils.limits import (
 )
 
 
-def test_a_bucket_refills():
+def test_token_bucket_refills():
     bucket = TokenBucket((2, 3), now=0.0)
     assert [bucket.acquire(0.0) for _ in range(3)] == [0, 0, 0]
     assert 0 < bucket.acquire(0.0) <= 501
@@ -16,20 +18,20 @@ def test_a_bucket_refills():
     assert bucket.acquire(100.0) > 0
 
 
-def test_per_minute():
+def test_per_minute_counter_resets():
     counter = PerMinute(2)
     assert [counter.exceeded(t) for t in (0.0, 1.0, 2.0)] == [False, False, True]
     assert not counter.exceeded(61.5)
 
 
-def test_caps_forget_who_is_gone():
-    caps = ConnectionCounters()
-    caps.increment(CounterKey.ADDRESS, "a")
-    caps.increment(CounterKey.ADDRESS, "a")
-    caps.increment(CounterKey.USER, "a")
-    assert caps.count(CounterKey.ADDRESS, "a") == 2
-    caps.decrement(CounterKey.ADDRESS, "a")
-    caps.decrement(CounterKey.ADDRESS, "a")
-    assert caps.count(CounterKey.ADDRESS, "a") == 0
-    assert caps.count(CounterKey.USER, "a") == 1
-    assert len(caps._counts) == 1
+def test_connection_counters_remove_entries_at_zero():
+    counters = ConnectionCounters()
+    counters.increment(CounterKey.ADDRESS, "a")
+    counters.increment(CounterKey.ADDRESS, "a")
+    counters.increment(CounterKey.USER, "a")
+    assert counters.count(CounterKey.ADDRESS, "a") == 2
+    counters.decrement(CounterKey.ADDRESS, "a")
+    counters.decrement(CounterKey.ADDRESS, "a")
+    assert counters.count(CounterKey.ADDRESS, "a") == 0
+    assert counters.count(CounterKey.USER, "a") == 1
+    assert len(counters._counts) == 1

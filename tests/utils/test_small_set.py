@@ -1,4 +1,4 @@
-"""Sets of mostly one are sets."""
+"""Ordered sets that store a single item without a container."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,16 +7,16 @@ from django_cocobase_realtime.utils.small_set import added, items, length, remov
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 4))))
-def test_they_hold_what_a_dictionary_holds_in_its_order(steps):
-    held, expected = None, {}
-    for joins, item in steps:
-        if joins:
-            held = added(held, item)
+def test_small_set_equals_keys_of_dictionary(steps):
+    small_set, expected = None, {}
+    for adds, item in steps:
+        if adds:
+            small_set = added(small_set, item)
             expected[item] = None
         else:
-            held = removed(held, item)
+            small_set = removed(small_set, item)
             expected.pop(item, None)
-        assert list(items(held)) == list(expected)
-        assert length(held) == len(expected)
-        assert (held is None) == (not expected)
-        assert isinstance(held, dict) == (len(expected) > 1)
+        assert list(items(small_set)) == list(expected)
+        assert length(small_set) == len(expected)
+        assert (small_set is None) == (not expected)
+        assert isinstance(small_set, dict) == (len(expected) > 1)

@@ -1,4 +1,4 @@
-"""What a stranger may send, and what it is answered."""
+"""Decoding of commands, and the frames that answer them."""
 
 import json
 
@@ -13,19 +13,19 @@ from django_cocobase_realtime.wire.frames import error, reply
 from django_cocobase_realtime.wire.json import InvalidJson, parse_object
 
 
-def refusal(text):
-    with pytest.raises(InvalidCommand) as caught:
+def decode_error(text):
+    with pytest.raises(InvalidCommand) as raised:
         decode(text)
-    return caught.value
+    return raised.value
 
 
-def test_the_pages_frames():
+def test_documented_frames_are_decoded():
     assert decode('{"type": "auth", "token": "YOUR_API_KEY_OR_JWT"}').token == "YOUR_API_KEY_OR_JWT"
     frame = '{"type":"subscribe","collection":"posts","filters":{"status":"published"}}'
     assert decode(frame).filters == {"status": "published"}
     assert decode('{"type":"join","room":"chat-123"}').room == "chat-123"
-    said = '{"type":"broadcast","room":"r","message":{"user":"John","text":"Hello everyone!"}}'
-    assert decode(said).message == {"user": "John", "text": "Hello everyone!"}
+    broadcast = '{"type":"broadcast","room":"r","message":{"user":"John","text":"Hello everyone!"}}'
+    assert decode(broadcast).message == {"user": "John", "text": "Hello everyone!"}
     assert decode("ping") == commands.Ping()
     assert decode('{"type":"ping","id":"a"}').id == "a"
 
@@ -74,30 +74,30 @@ def test_unknown_keys_are_ignored():
         ('{"type":"ping","id":"' + "x" * 65 + '"}', "id"),
     ],
 )
-def test_bad_requests_say_what_to_mend(text, words):
-    error = refusal(text)
+def test_bad_request_names_the_mistake(text, words):
+    error = decode_error(text)
     assert error.code is ErrorCode.BAD_REQUEST
     assert words in str(error)
     assert str(error).endswith(".")
     assert len(str(error)) < 200
 
 
-def test_the_bounds_themselves_are_allowed():
+def test_values_at_the_limits_are_accepted():
     parse_object('{"x":' + "[" * 15 + "]" * 15 + "}")
     parse_object('{"x":[' + ",".join('{"a":1}' for _ in range(511)) + "]}")
     parse_object('{"x":9007199254740992,"y":-9007199254740992}')
     assert decode('{"type":"ping","id":"' + "x" * 64 + '"}').id == "x" * 64
 
 
-def test_unknown_types_keep_their_id_and_name_the_known_ones():
-    error = refusal('{"type":"nope","id":7}')
+def test_unknown_type_is_rejected_with_id_and_known_types():
+    error = decode_error('{"type":"nope","id":7}')
     assert (error.code, error.id) == (ErrorCode.UNKNOWN_TYPE, 7)
     assert "subscribe" in str(error)
-    assert refusal('{"type":"join","id":"a"}').id == "a"
+    assert decode_error('{"type":"join","id":"a"}').id == "a"
 
 
 @given(st.text())
-def test_no_text_does_anything_but_decode_or_be_refused(text):
+def test_any_text_is_decoded_or_rejected(text):
     try:
         decode(text)
     except InvalidCommand as error:
@@ -113,7 +113,7 @@ anything = st.recursive(
 @given(
     st.sampled_from(sorted(commands.COMMAND_TYPES)), st.dictionaries(st.text(), anything), anything
 )
-def test_no_frame_does_anything_but_decode_or_be_refused(type, extra, value):
+def test_any_frame_is_decoded_or_rejected(type, extra, value):
     names = ("id", "token", "collection", "filters", "room", "message", "events", "fields")
     for name in names:
         try:
@@ -123,26 +123,26 @@ def test_no_frame_does_anything_but_decode_or_be_refused(type, extra, value):
 
 
 @given(anything)
-def test_scan_gives_what_json_would_or_refuses(value):
+def test_parse_object_equals_json_or_rejects(value):
     text = json.dumps({"x": value})
     try:
-        found = parse_object(text)
+        parsed = parse_object(text)
     except InvalidJson:
         return
-    assert found == json.loads(text)
+    assert parsed == json.loads(text)
 
 
-def test_close_codes_say_what_to_do():
+def test_close_codes_have_retry_rule_and_short_reason():
     assert CloseCode.SLOW_CONSUMER.retry is Retry.BACKOFF
     assert CloseCode.DRAINING.retry is Retry.AT_ONCE
     assert CloseCode.BAD_CREDENTIAL.retry is Retry.STOP
     for code in CloseCode:
         assert 4000 <= code < 5000
         assert code.reason.endswith(".")
-        assert len(code.reason.encode()) <= 123  # RFC 6455, 5.5: a control frame's bound
+        assert len(code.reason.encode()) <= 123  # RFC 6455, 5.5: the limit of a control frame
 
 
-def test_replies_carry_an_id_only_where_there_was_one():
+def test_reply_has_id_only_if_request_had_one():
     assert reply("pong", None) == {"type": "pong"}
     assert reply("pong", 0) == {"type": "pong", "id": 0}
     assert error(ErrorCode.RATE_LIMITED, "Wait.", "a", 5) == {

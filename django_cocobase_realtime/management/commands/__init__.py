@@ -1,1 +1,1 @@
-"""Commands, one a module."""
+"""Management commands, one per module."""

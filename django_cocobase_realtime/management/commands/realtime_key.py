@@ -1,4 +1,4 @@
-"""``realtime_key create|list|revoke``: API keys from the shell."""
+"""``realtime_key create|list|revoke``: manage API keys."""
 
 from __future__ import annotations
 
@@ -14,27 +14,33 @@ from ...models import ApiKey
 
 
 class Command(BaseCommand):
-    """The key alone is the last line of stdout: ``KEY=$(manage.py realtime_key create x)``."""
+    """Manages API keys.
+
+    ``create`` writes the text of the key, and nothing else, to standard output:
+    ``KEY=$(manage.py realtime_key create x)``.
+    """
 
     help = "Create, list and revoke API keys."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """One sub-command each."""
+        """Add a subcommand for each action."""
         commands = parser.add_subparsers(dest="action", required=True)
-        create = commands.add_parser("create", help="Make a key and print it, once.")
+        create = commands.add_parser("create", help="Create a key and print it.")
         create.add_argument("name", help="What the key is for.")
         create.add_argument("--project", default="default")
-        create.add_argument("--publish", action="store_true", help="May send over HTTP.")
-        create.add_argument("--user", help="Username of the user whom the key acts for.")
+        create.add_argument(
+            "--publish", action="store_true", help="Allow the key to publish over HTTP."
+        )
+        create.add_argument("--user", help="Username of the user that the key acts for.")
         create.add_argument("--expires-in", type=float, metavar="DAYS")
         create.add_argument("--expires-at", metavar="ISO", help="Date and time, ISO 8601.")
         listing = commands.add_parser("list", help="List keys; secrets are not stored.")
         listing.add_argument("--project")
-        revoke = commands.add_parser("revoke", help="End a key.")
+        revoke = commands.add_parser("revoke", help="Revoke a key.")
         revoke.add_argument("prefix", help="The part between crk_ and the second underscore.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run the sub-command."""
+        """Run the subcommand."""
         {"create": self._create, "list": self._list, "revoke": self._revoke}[options["action"]](
             options
         )
@@ -46,7 +52,7 @@ class Command(BaseCommand):
             user = users._default_manager.filter(**{users.USERNAME_FIELD: options["user"]}).first()
             if user is None:
                 raise CommandError(f"There is no user {options['user']!r}.")
-        key, plain = ApiKey.objects.create_key(
+        key, text = ApiKey.objects.create_key(
             options["name"],
             project=options["project"],
             can_publish=options["publish"],
@@ -54,7 +60,7 @@ class Command(BaseCommand):
             expires_at=_expiry(options),
         )
         self.stderr.write(f"Key {key.name!r} of project {key.project!r}; it is not shown again:")
-        self.stdout.write(plain)
+        self.stdout.write(text)
 
     def _list(self, options: dict[str, Any]) -> None:
         keys = ApiKey.objects.select_related("user")
@@ -82,6 +88,7 @@ class Command(BaseCommand):
 
 
 def _expiry(options: dict[str, Any]) -> datetime | None:
+    """Return when a new key expires."""
     if options["expires_in"] is not None and options["expires_at"]:
         raise CommandError("Give either --expires-in or --expires-at.")
     if options["expires_in"] is not None:

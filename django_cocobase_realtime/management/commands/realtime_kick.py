@@ -14,24 +14,24 @@ from ...pubsub.layer import channel_layer, is_in_memory
 
 
 class Command(BaseCommand):
-    """What may connect again afterwards is up to the credential: revoke a key to keep it out."""
+    """Closes connections. Clients may reconnect as long as their credential is valid."""
 
     help = "Close the live connections of a user or of an API key."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Whom."""
-        who = parser.add_mutually_exclusive_group(required=True)
-        who.add_argument("--user", help="A username, or a user's id.")
-        who.add_argument("--key", metavar="PREFIX", help="An API key's prefix.")
+        """Add the options that select connections."""
+        target = parser.add_mutually_exclusive_group(required=True)
+        target.add_argument("--user", help="A username, or a user's id.")
+        target.add_argument("--key", metavar="PREFIX", help="An API key's prefix.")
         parser.add_argument("--project", help="Only connections of this project.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Tell every process."""
+        """Publish the request to every process."""
         layer = channel_layer()
         if layer is None or is_in_memory(layer):
             raise CommandError(
-                "The channel layer ends at its process, so no server would hear of it. "
-                "Use channels_redis, or revoke the key: servers look after credentials themselves."
+                "The channel layer does not reach other processes. Use channels_redis, or revoke "
+                "the key: servers notice that by themselves."
             )
         if options["key"]:
             prefix = options["key"].removeprefix("crk_").partition("_")[0]
@@ -42,11 +42,11 @@ class Command(BaseCommand):
             disconnect(user=_user_id(options["user"]), project=options["project"])
         if not broker.flush():
             raise CommandError("The channel layer does not answer.")
-        self.stdout.write("Told.")
+        self.stdout.write("The request was published.")
 
 
 def _user_id(text: str) -> str:
-    """A username's id; any other text as it is: a token's subject need not be a Django user."""
+    """Return the id of a user by username, or the text itself, which may be a token's subject."""
     users = get_user_model()
     user = users._default_manager.filter(**{users.USERNAME_FIELD: text}).first()
     return text if user is None else str(user.pk)

@@ -1,4 +1,4 @@
-"""``realtime_rotate_epoch``: after a restored backup, make every old cursor ask for a resync."""
+"""``realtime_rotate_epoch``: make all cursors invalid after a backup was restored."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from ...log.retention import rotate_epoch
 
 
 class Command(BaseCommand):
-    """A restored database counts again where it had counted before: the numbers name others."""
+    """Begins a new epoch of streams.
 
-    help = "Begin a new epoch of collections' streams; clients fetch afresh."
+    A restored database gives numbers to new events that other events had before.
+    """
+
+    help = "Begin a new epoch of collections' streams, so that clients fetch everything again."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Which collections."""
-        parser.add_argument("collections", nargs="*", help="By default all of them.")
+        """Add the names of collections."""
+        parser.add_argument("collections", nargs="*", help="Default: all collections.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Rotate in each database that has one of them."""
+        """Rotate the epochs in each database that has one of the collections."""
         try:
             chosen = [registry.get(name) for name in options["collections"]] or list(registry)
         except UnknownCollection as error:

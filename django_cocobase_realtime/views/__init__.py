@@ -1,0 +1,1 @@
+"""HTTP endpoints: the rooms of a project, publishing to rooms, and health checks."""

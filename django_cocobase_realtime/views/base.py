@@ -1,0 +1,53 @@
+"""What the views share: authentication, and errors as JSON."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any
+
+from django.db import Error as DatabaseFailure
+from django.http import HttpRequest, JsonResponse
+
+from ..auth.backends import AuthenticationUnavailable
+from ..auth.http import identify
+from ..identity import Identity
+from ..presence.base import PresenceUnavailable
+
+logger = logging.getLogger(__name__)
+
+View = Callable[[HttpRequest], Coroutine[Any, Any, JsonResponse]]
+
+
+class RequestRefused(Exception):
+    """The request is answered with an error status and a JSON object with a ``detail``."""
+
+    def __init__(self, status: int, detail: str, **more: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.body = {"detail": detail, **more}
+
+
+def json_errors(view: View) -> View:
+    """Answer `RequestRefused`, and with status 503 a store that is down, as JSON."""
+
+    @wraps(view)
+    async def call(request: HttpRequest) -> JsonResponse:
+        try:
+            return await view(request)
+        except RequestRefused as refused:
+            return JsonResponse(refused.body, status=refused.status)
+        except (DatabaseFailure, AuthenticationUnavailable, PresenceUnavailable) as error:
+            logger.warning("A request could not be answered: %r", error)
+            return JsonResponse({"detail": "Unavailable; try again."}, status=503)
+
+    return call
+
+
+async def require_identity(request: HttpRequest) -> Identity:
+    """Return the identity of the request's credential. Raises `RequestRefused` if it has none."""
+    identity = await identify(request)
+    if identity is None:
+        raise RequestRefused(401, "Send a valid key in X-API-Key, or as a Bearer token.")
+    return identity

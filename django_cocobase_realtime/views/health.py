@@ -1,0 +1,32 @@
+"""Health checks for load balancers and orchestrators."""
+
+from __future__ import annotations
+
+from django.db import Error as DatabaseFailure
+from django.db import connections
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from ..pubsub.layer import channel_layer
+
+
+@never_cache
+@require_safe
+def health(request: HttpRequest) -> JsonResponse:
+    """Return 200 as long as the process answers."""
+    return JsonResponse({"status": "ok"})
+
+
+@never_cache
+@require_safe
+def ready(request: HttpRequest) -> JsonResponse:
+    """Return 200 if the database answers and there is a channel layer, else 503."""
+    try:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseFailure:
+        return JsonResponse({"status": "database unavailable"}, status=503)
+    if channel_layer() is None:
+        return JsonResponse({"status": "no channel layer"}, status=503)
+    return JsonResponse({"status": "ok"})
