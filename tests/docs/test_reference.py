@@ -1,39 +1,61 @@
-"""The reference documents all settings, codes, checks and commands with their defaults."""
+"""The reference documents all settings, frames, codes, checks and commands of the code."""
 
 import re
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 from django.core.management import get_commands, load_command_class
 
-import django_cocobase_realtime
-from django_cocobase_realtime.conf import JWT_KEYS, LIMIT_KEYS, LOG_KEYS, OPTIONS, PRESENCE_KEYS
+from django_cocobase_realtime.conf import (
+    JWT_KEYS,
+    LIMIT_KEYS,
+    LOG_KEYS,
+    OPTIONS,
+    PRESENCE_KEYS,
+)
 from django_cocobase_realtime.declarations.collection import OPTIONS as COLLECTION_OPTIONS
 from django_cocobase_realtime.declarations.collection import Collection
 from django_cocobase_realtime.declarations.room import OPTIONS as ROOM_OPTIONS
 from django_cocobase_realtime.declarations.room import Room
 from django_cocobase_realtime.filters.operators import OPERATORS
 from django_cocobase_realtime.log.resume import REASONS
+from django_cocobase_realtime.wire import frames
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode
-from django_cocobase_realtime.wire.commands import COMMAND_TYPES, Subscribe
+from django_cocobase_realtime.wire.commands import COMMAND_TYPES
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]
+PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
 
 
 def section(page, title):
+    """Return the text under a heading of level 2 or 3; with None, the text before the first."""
     text = (DOCS / "reference" / page).read_text()
     if title is None:
         return text.split("\n## ")[0]
-    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    heading = re.search(rf"^(##+) {re.escape(title)}\n", text, re.M)
+    same_or_higher = rf"^#{{2,{len(heading[1])}}} "
+    return re.split(same_or_higher, text[heading.end() :], maxsplit=1, flags=re.M)[0]
 
 
-def table(page, title):
-    """Return the first two columns of a table as a dictionary, without backquotes."""
-    rows = re.findall(r"^\| (.+?) \| (.+?) \|", section(page, title), re.M)
-    return {a.strip("`"): b.strip("`") for a, b in rows[1:] if not a.startswith("---")}
+def rows(page, title, header=None):
+    """Return the cells of each row of a section's table, without backquotes.
+
+    ``header`` is what its header begins with, for sections with several tables.
+    """
+    tables = re.findall(r"(?:^\|.*\n)+", section(page, title), re.M)
+    if header is not None:
+        tables = [table for table in tables if table.startswith(header)]
+    (table,) = tables
+    lines = table.splitlines()[2:]
+    return [[cell.strip("`") for cell in line.strip("| ").split(" | ")] for line in lines]
+
+
+def table(page, title, header=None):
+    """Return the first two cells of each row of a section's table."""
+    return {row[0]: row[1] for row in rows(page, title, header)}
 
 
 def test_settings_are_documented_with_defaults():
@@ -45,7 +67,7 @@ def test_settings_are_documented_with_defaults():
 
 
 def test_collection_options_are_documented_with_defaults():
-    documented = table("settings.md", "A collection's options")
+    documented = table("settings.md", "Options of collections")
     assert set(documented) == set(COLLECTION_OPTIONS)
     for name in (
         "durable",
@@ -88,27 +110,60 @@ def test_limits_are_documented_with_defaults():
 
 
 def test_error_and_close_codes_are_documented():
-    assert set(table("protocol.md", "Errors")) == {code.value for code in ErrorCode}
-    assert set(table("protocol.md", "Close codes")) == {str(int(code)) for code in CloseCode}
+    assert set(table("protocol.md", "Error codes")) == {code.value for code in ErrorCode}
+    codes = table("protocol.md", "Close codes", "| code |")
+    assert set(codes) == {str(int(code)) for code in CloseCode}
 
 
 def test_resync_reasons_are_documented():
-    assert set(table("protocol.md", "Resume and snapshot")) == set(REASONS)
+    assert set(table("protocol.md", "Reasons for a resync")) == set(REASONS)
 
 
 def test_requests_are_documented():
-    documented = re.findall(r'^\| `\{"type":"(\w+)"', section("protocol.md", "Requests"), re.M)
-    assert sorted(documented) == sorted(COMMAND_TYPES)
+    requests = table("protocol.md", "Requests", "| request |")
+    assert [re.match(r"\[`(\w+)`\]", cell)[1] for cell in requests] == list(COMMAND_TYPES)
+
+
+@pytest.mark.parametrize("type", COMMAND_TYPES)
+def test_keys_of_requests_are_documented(type):
+    fields = msgspec.structs.fields(COMMAND_TYPES[type])
+    required = {field.name: field.required for field in fields if field.name != "id"}
+    documented = rows("protocol.md", type, "| key | type | default |") if required else []
+    assert {row[0]: row[2] == "required" for row in documented} == required
+
+
+def make_frames():
+    """Return the section that describes each frame, and the frame with all its keys."""
+    document, at = {"id": "1", "data": {}}, "2026-01-31T12:00:00+00:00"
+    change = {"collection": "posts", "event": "updated", "document": document, "transaction": "t"}
+    change |= {"subscriptions": ["posts"], "changed": []}
+    user = {"connection": "c", "user": None, "project": "default", "expires_at": None}
+    broadcast = frames.broadcast(
+        room="r", message={}, sender=None, at=at, cursor="1", replayed=True
+    )
+    return {
+        "auth": frames.authenticated(None, **user, heartbeat=25),
+        "Changes of documents": {
+            **frames.change(**change, at=at, cursor="1", replayed=True),
+            "truncated": True,
+        },
+        "Broadcasts and messages": broadcast | frames.direct(message={}, at=at),
+        "Presence": frames.presence(room="r", event="joined", member={}, participants=1),
+        "Snapshot": {**frames.snapshot("posts", [], "1", more=False), "truncated": True},
+        "Cursor": frames.cursor("posts", "1"),
+        "Errors": frames.error(ErrorCode.BAD_REQUEST, "", 1, 1),
+        "Close codes": frames.closing(CloseCode.INTERNAL_ERROR),
+    }
+
+
+@pytest.mark.parametrize("title", make_frames())
+def test_keys_of_frames_are_documented(title):
+    documented = table("protocol.md", title, "| key | type | meaning |")
+    assert {"type", *documented} == set(make_frames()[title])
 
 
 def test_filter_operators_are_documented():
     assert set(table("filters.md", "Operators")) == set(OPERATORS)
-
-
-def test_subscribe_options_are_documented():
-    options = re.findall(r"^  \| (.+?) \|", section("protocol.md", "Requests"), re.M)[1:]
-    documented = {name for cell in options for name in re.findall(r"`(\w+)`", cell)}
-    assert documented == set(Subscribe.__struct_fields__) - {"id", "collection", "subscription"}
 
 
 def test_system_checks_are_documented_and_tested():
@@ -142,10 +197,14 @@ def test_commands_are_documented_with_options():
                     assert flag in ("-h", "--help") or f"`{flag}`" in part, flag
 
 
-def test_public_names_are_documented():
-    text = (DOCS / "reference" / "python.md").read_text()
-    for name in django_cocobase_realtime.__all__:
-        assert re.search(rf"^`{name}\b", text, re.M), name
+def test_places_named_in_contributing_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    cells = re.findall(r"^\| .+ \| (.+) \|$", text, re.M)
+    places = re.findall(r"`([\w/]+(?:/|\.py))`|`(tests/[\w/]+)`", "\n".join(cells))
+    package = ROOT / "django_cocobase_realtime"
+    assert len(places) > 20
+    for inside, outside in places:
+        assert (package / inside if inside else ROOT / outside).exists(), inside or outside
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
