@@ -1,4 +1,4 @@
-"""System checks of ROOMS and PRESENCE, and how a room is found by its name."""
+"""System checks of ROOMS and PRESENCE."""
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured

@@ -10,27 +10,27 @@ from hypothesis import strategies as st
 from django_cocobase_realtime.filters import FieldSpec, FilterIndex, Kind, Row, parse
 from django_cocobase_realtime.filters.index.intervals import IntervalIndex, to_float
 
-places = st.one_of(
+bounds = st.one_of(
     st.floats(allow_nan=False), st.integers(-10, 10).map(float), st.sampled_from([0.1, 1e300])
 )
 
 
-@given(st.lists(st.tuples(places, places, st.booleans()), max_size=30), places)
-def test_what_holds_the_value_is_found(drawn, value):
+@given(st.lists(st.tuples(bounds, bounds, st.booleans()), max_size=30), bounds)
+def test_index_finds_intervals_that_contain_the_value(drawn, value):
     ranges = IntervalIndex()
-    kept = {}
-    for number, (low, high, goes) in enumerate(drawn):
+    remaining = {}
+    for number, (low, high, discarded) in enumerate(drawn):
         ranges.add(number, low, high)
-        if not goes:
-            kept[number] = low, high
-    for number, (low, high, goes) in enumerate(drawn):
-        if goes:
+        if not discarded:
+            remaining[number] = low, high
+    for number, (low, high, discarded) in enumerate(drawn):
+        if discarded:
             ranges.discard(number, low, high)
     found = ranges.containing(value)
     assert len(found) == len(set(found))
-    holding = {number for number, (low, high) in kept.items() if low <= value <= high}
+    holding = {number for number, (low, high) in remaining.items() if low <= value <= high}
     assert holding == set(found)
-    for number, (low, high) in kept.items():
+    for number, (low, high) in remaining.items():
         ranges.discard(number, low, high)
     assert not ranges
 
@@ -101,7 +101,7 @@ def test_index_agrees_with_predicate_at_the_bounds(kind):
         assert set(index.matching(row)) == expected, value
 
 
-def test_only_what_has_a_place_on_a_line():
+def test_only_numbers_are_converted_to_float():
     assert to_float(True) is None
     assert to_float("5") is None
     assert to_float(("text", "5")) is None

@@ -10,17 +10,19 @@ needles = st.text("abcß\U0001f600", max_size=5)
 
 
 @given(st.lists(st.tuples(needles, st.booleans()), max_size=30), st.text("abcß\U0001f600"))
-def test_what_occurs_is_found_and_what_is_gone_is_not(drawn, text):
+def test_index_finds_indexed_substrings_that_occur(drawn, text):
     texts = SubstringIndex()
     grams = [texts.add(number, needle) for number, (needle, _) in enumerate(drawn)]
-    kept = {number: needle for number, (needle, goes) in enumerate(drawn) if not goes}
+    remaining = {
+        number: needle for number, (needle, discarded) in enumerate(drawn) if not discarded
+    }
     for number, gram in enumerate(grams):
-        if number not in kept:
+        if number not in remaining:
             texts.discard(number, gram)
     found = texts.occurring_in(text)
     assert len(found) == len(set(found))
-    assert {n for n, needle in kept.items() if needle in text} <= set(found) <= set(kept)
-    for number in kept:
+    assert {n for n, needle in remaining.items() if needle in text} <= set(found) <= set(remaining)
+    for number in remaining:
         texts.discard(number, grams[number])
     assert not texts
 

