@@ -148,7 +148,7 @@ class Suite:
         arguments = ["--settings=tests.django_suite.settings", "--noinput"]
         output = folder / "output.txt"
         with output.open("w") as file:
-            subprocess.run(
+            process = subprocess.run(
                 [sys.executable, runtests, *arguments, f"--parallel={self._parallel}", *labels],
                 cwd=runtests.parent,
                 env={**os.environ, **options.environment(), "PYTHONPATH": str(PROJECT)},
@@ -159,7 +159,7 @@ class Suite:
         records = report.Records.read(folder)
         if not records.finished:
             print(report.shortened(output.read_text()))
-            sys.exit(f"The run {name!r} was not completed.")
+            sys.exit(f"The run {name!r} ended early, with exit code {process.returncode}.")
         return records
 
 

@@ -4,7 +4,7 @@ It imports this module before the models of its tests, so what must be replaced 
 defined is replaced here.
 """
 
-from tests.django_suite import managers, queries
+from tests.django_suite import managers, plain_postgres, queries
 from tests.django_suite.options import from_environment
 from tests.support import postgres
 
@@ -19,6 +19,7 @@ CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 COCOBASE_REALTIME = {"COLLECTIONS": {}}
 
 if options.database == "postgres":
+    plain_postgres.adapt()
     DATABASES = {
         alias: {**postgres.database_settings(), "NAME": f"django_{alias}"}
         for alias in ("default", "other")
