@@ -8,8 +8,8 @@ import msgspec
 from django.db import models, transaction
 
 from .auth.signals import announce_permissions_changed
-from .capture.record import capture_disabled, record_rows, record_save
-from .capture.rows import WatchedTable
+from .capture.recorder import capture_disabled, record
+from .capture.tables import WatchedTable
 from .declarations.registry import registry, room_registry
 from .declarations.room import Room
 from .declarations.serialization import to_json_value
@@ -113,14 +113,14 @@ def notify_change(
         raise ValueError(f"event must be created, updated or deleted, not {event!r}.")
     using = using or database_for(type(instance), instance)
     table = WatchedTable(declared.concrete_model, (declared,))
-    pk = getattr(instance, declared.concrete_model._meta.pk.attname)
     with write_transaction(using, table.model):
         if event == "deleted":
             row = {name: getattr(instance, name) for name in table.attnames}
-            record_rows(table, using, [(row, None)])
+            record(table, using, [(row, None, "deleted")])
         else:
-            created = event == "created"
-            record_save(table, using, pk, before=None, created=created, instance=None)
+            key = instance._get_pk_val(table.model._meta)
+            rows = table.read(using, [key]).values()
+            record(table, using, [(None, row, event) for row in rows])
 
 
 def permissions_changed(user: Any = None, *, using: str | None = None) -> None:

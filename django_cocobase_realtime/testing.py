@@ -31,7 +31,7 @@ import msgpack
 from channels.layers import InMemoryChannelLayer
 from channels.testing import WebsocketCommunicator
 
-from .capture.record import observers
+from .capture.recorder import observers
 from .events import Event, LogAppended
 from .pubsub.broker import broker
 from .routing import realtime_application

@@ -13,7 +13,7 @@ from django.db import connections
 from ..declarations.collection import TRIGGER_PREFIX, Collection, trigger_name
 from ..declarations.registry import registry
 from ..models import LogEvent
-from .sql_images import image, quote, text
+from .trigger_sql import image, quote, text
 
 # triggers are called in the order of their names: ours before what may write to the table again
 _TRUNCATE = {"0_{}_truncate": "BEFORE TRUNCATE ON {} FOR EACH STATEMENT"}

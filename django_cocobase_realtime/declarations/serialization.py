@@ -15,10 +15,12 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import models
+from django.db import connections, models
+from django.db.models import ExpressionWrapper
 from django.utils import timezone
 from django.utils.duration import duration_iso_string
 
@@ -151,85 +153,171 @@ def field_encoder(field: models.Field[Any, Any]) -> Encoder:
     return encode
 
 
+def has_custom_conversion(field: models.Field[Any, Any]) -> bool:
+    """Return whether a field outside of Django converts what the database returns."""
+    while isinstance(field, models.ForeignKey):
+        field = field.target_field
+    convert = getattr(type(field), "from_db_value", None)
+    return convert is not None and not str(convert.__module__).startswith("django.")
+
+
+def raw_column(expression: Any, is_raw: bool) -> Any:
+    """Return an expression for the column itself, without the conversion of its field."""
+    return ExpressionWrapper(expression, output_field=models.Field()) if is_raw else expression
+
+
+def encode_raw(value: Any) -> Any:
+    """Return a JSON value for what a database driver returned; `decode_raw` restores it."""
+    match value:
+        case None | bool() | str():
+            return value
+        case int():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case float():
+            return {"float": str(value)}
+        case bytes() | bytearray() | memoryview():
+            return {"bytes": _binary(value)}
+        case Decimal():
+            return {"decimal": str(value)}
+        case datetime():
+            return {"datetime": value.isoformat()}
+        case date():
+            return {"date": value.isoformat()}
+        case time():
+            return {"time": value.isoformat()}
+        case timedelta():
+            microseconds = value // timedelta(microseconds=1)
+            return {"timedelta": microseconds}
+        case UUID():
+            return {"uuid": str(value)}
+    return {"json": to_json_value(value)}
+
+
+_DECODE_RAW: dict[str, Callable[[Any], Any]] = {
+    "float": float,
+    "bytes": base64.b64decode,
+    "decimal": Decimal,
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "timedelta": lambda microseconds: timedelta(microseconds=microseconds),
+    "uuid": UUID,
+    "json": lambda value: value,
+}
+
+
+def decode_raw(value: Any) -> Any:
+    """Return what a database driver returned, from `encode_raw`'s JSON value."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, inner),) = value.items()
+    return _DECODE_RAW[kind](inner)
+
+
 class RowCodec:
     """Converts rows of one model to images and back.
 
-    An image has the concrete fields of the model without those that look secret.
+    An image has the fields ``names`` of the model, by default all concrete ones that do not look
+    secret, and always the primary key. Fields with a conversion of their own (`raw_names`) are
+    kept as the database holds them, so that what a project encrypts stays encrypted; `decode`
+    converts them.
     """
 
-    def __init__(self, model: type[models.Model], not_secret: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        model: type[models.Model],
+        not_secret: Iterable[str] = (),
+        names: Iterable[str] | None = None,
+    ) -> None:
         allowed = set(not_secret)
+        wanted = None if names is None else {*names, *(f.name for f in model._meta.pk_fields)}
         self.model = model
         # field by name
         self.fields: dict[str, models.Field[Any, Any]] = {
             field.name: field
             for field in model._meta.concrete_fields
-            if field.name in allowed or not is_secret_looking(field.name)
+            if (wanted is None or field.name in wanted)
+            and (field.name in allowed or not is_secret_looking(field.name))
         }
+        self.raw_names = frozenset(
+            name for name, field in self.fields.items() if has_custom_conversion(field)
+        )
         # name, attname and encoder of each field
-        self._encoders = [
-            (name, field.attname, field_encoder(field)) for name, field in self.fields.items()
+        self._encoders: list[tuple[str, str, Encoder]] = [
+            (
+                name,
+                str(field.attname),
+                encode_raw if name in self.raw_names else field_encoder(field),
+            )
+            for name, field in self.fields.items()
         ]
         self.attnames = tuple(attname for _, attname, _ in self._encoders)
-        # whether the database computes some of the fields
-        self.generated = any(getattr(f, "generated", False) for f in self.fields.values())
 
     def image(self, values: Mapping[str, Any]) -> Image:
-        """Return the image of values by attname, such as a row of ``QuerySet.values()``."""
+        """Return the image of a row's values by attname."""
         return {name: encode(values[attname]) for name, attname, encode in self._encoders}
 
-    def from_instance(self, instance: models.Model) -> Image | None:
-        """Return the image of a row that was just saved from an instance.
+    def is_complete(self, image: Image) -> bool:
+        """Return whether an image has all fields: code with other fields may have written it."""
+        return len(image) >= len(self.fields) and image.keys() >= self.fields.keys()
 
-        Returns None if only the database knows all values: with deferred fields, generated
-        fields, and expressions such as ``F()``.
-        """
-        if self.generated:
-            return None
-        values = instance.__dict__
-        image = {}
-        for name, attname, encode in self._encoders:
-            if attname not in values:
-                return None
-            value = values[attname]
-            if hasattr(value, "resolve_expression"):
-                return None
-            image[name] = encode(value)
-        return image
+    def decode(self, image: Image, using: str) -> Image:
+        """Return the image with the wire form of fields that have a conversion of their own."""
+        if not self.raw_names:
+            return image
+        decoded = dict(image)
+        for name in self.raw_names & image.keys():
+            field = self.fields[name]
+            decoded[name] = field_encoder(field)(self._convert(field, image[name], using))
+        return decoded
 
-    def from_update_fields(self, instance: models.Model, names: Iterable[str]) -> Image | None:
-        """Return the part of the image for some fields, given by name or attname.
-
-        Returns None if only the database knows the values, as `from_instance` does.
-        """
-        values = instance.__dict__
-        image = {}
-        wanted = set(names)
-        for name, attname, encode in self._encoders:
-            if name in wanted or attname in wanted:
-                value = values.get(attname, _MISSING)
-                if value is _MISSING or hasattr(value, "resolve_expression"):
-                    return None
-                image[name] = encode(value)
-        return image
+    def _convert(self, field: Any, value: Any, using: str) -> Any:
+        connection = connections[using]
+        expression = field.get_col(self.model._meta.db_table)
+        value = decode_raw(value)
+        for convert in expression.get_db_converters(connection):
+            value = convert(value, expression, connection)
+        return value
 
     def to_instance(self, model: type[models.Model], image: Image, using: str) -> models.Model:
-        """Return an instance of ``model`` from an image. Fields without a value are deferred."""
-        known = [(field, image[name]) for name, field in self.fields.items() if name in image]
-        values = [value if value is None else field.to_python(value) for field, value in known]
-        return model.from_db(using, [field.attname for field, _ in known], values)
+        """Return an instance of ``model`` from an image.
 
-    def document_id(self, value: Any) -> str:
-        """Return the document id of a primary key."""
-        return str(_key_encoder(self.model)(value))
+        Fields that the image lacks, or whose value the field refuses now, are deferred.
+        """
+        names, values = [], []
+        for name, field in self.fields.items():
+            if name not in image:
+                continue
+            value = image[name]
+            try:
+                if name in self.raw_names:
+                    value = self._convert(field, value, using)
+                elif value is not None:
+                    value = field.to_python(value)
+            except (ValidationError, ValueError, TypeError, ArithmeticError):
+                continue  # the field was changed after the image was made
+            names.append(str(field.attname))
+            values.append(value)
+        return model.from_db(using, names, values)
+
+    def document_id(self, key: Any) -> str:
+        """Return the document id of a primary key; for a composite key, a JSON list of values."""
+        encoders = _key_encoders(self.model)
+        if len(encoders) == 1:
+            return str(encoders[0](key))
+        values = [encode(value) for encode, value in zip(encoders, key, strict=True)]
+        return json.dumps(values, separators=(",", ":"), ensure_ascii=False)
 
 
 _MISSING = object()
 
 
 @cache
-def _key_encoder(model: type[models.Model]) -> Encoder:
-    return field_encoder(model._meta.pk)
+def _key_encoders(model: type[models.Model]) -> list[Encoder]:
+    fields = model._meta.pk_fields
+    return [field_encoder(field) for field in fields]
 
 
 def changed_fields(before: Image, after: Image) -> tuple[str, ...]:

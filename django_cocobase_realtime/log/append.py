@@ -52,15 +52,16 @@ _decode_json = msgspec.json.Decoder().decode
 class Transaction:
     """An open database transaction: its id, and what to do once when it commits."""
 
-    __slots__ = ("_hooks", "_marker", "connection", "count", "id")
+    __slots__ = ("_block", "_hooks", "connection", "count", "id")
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, block: object) -> None:
+        # on PostgreSQL the database has its own name for it (see `_insert_sql`)
         self.id = uuid.uuid4().hex
         self.connection = connection
         # number of changes that were recorded in the transaction
         self.count = 0
-        # found in the connection's list of commit hooks as long as the transaction is open
-        self._marker = CommitHook()
+        # the outermost atomic block; None if the project manages transactions by hand
+        self._block = block
         # hook by the key of `once_on_commit`
         self._hooks: dict[str, CommitHook] = {}
 
@@ -68,11 +69,22 @@ class Transaction:
     def current(cls, using: str) -> Transaction:
         """Return the open transaction of the connection; in autocommit, a new one per call."""
         connection: Any = transaction.get_connection(using)
+        block = connection.atomic_blocks[0] if connection.atomic_blocks else None
         current: Transaction | None = getattr(connection, "_realtime_transaction", None)
-        if current is None or not current._marker.is_pending(connection):
-            current = connection._realtime_transaction = cls(connection)
-            current._marker.register(connection)
+        if current is None or current._block is not block or connection.get_autocommit():
+            current = connection._realtime_transaction = cls(connection, block)
         return current
+
+    @staticmethod
+    def forget_finished(using: str) -> None:
+        """Notice the end of a transaction that the project manages by hand, on SQLite.
+
+        Called before a statement: if no transaction is open, the statement begins a new one.
+        """
+        connection: Any = transaction.get_connection(using)
+        if connection.vendor == "sqlite" and connection.connection is not None:
+            if not connection.connection.in_transaction:
+                connection._realtime_transaction = None
 
     def once_on_commit(self, key: str, call: Callable[[], object]) -> None:
         """Call ``call`` after the commit, once for all calls of this method with the same key."""
