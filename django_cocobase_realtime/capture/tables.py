@@ -153,7 +153,7 @@ class WatchedTable:
 
     def read_where(self, using: str, where: Any, *, lock: bool = False) -> dict[Any, Row]:
         """Return the rows that match a condition, by key and in the order of keys."""
-        queryset = QuerySet(self.model, using=using).filter(where).order_by("pk")
+        queryset: Any = QuerySet(self.model, using=using).filter(where).order_by("pk")
         if lock and connections[using].features.has_select_for_update:
             no_key = connections[using].features.has_select_for_no_key_update
             queryset = queryset.select_for_update(no_key=no_key)
@@ -237,8 +237,9 @@ def _related_table(table: WatchedTable, m2m: Any) -> RelatedTable | None:
             content_type = through._meta.get_field(names[0]).attname
             return RelatedTable(table, m2m.name, str(names[1]), pk, (content_type, table.model))
     for candidate in through._meta.concrete_fields:
-        if candidate.remote_field is not None and candidate.related_model is table.model:
-            target = candidate.target_field.attname
+        related: Any = candidate.remote_field
+        if related is not None and related.model is table.model:
+            target = related.field.target_field.attname
             return RelatedTable(table, m2m.name, candidate.attname, target)
     return None
 

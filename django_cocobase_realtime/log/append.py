@@ -82,9 +82,9 @@ class Transaction:
         Called before a statement: if no transaction is open, the statement begins a new one.
         """
         connection: Any = transaction.get_connection(using)
-        if connection.vendor == "sqlite" and connection.connection is not None:
-            if not connection.connection.in_transaction:
-                connection._realtime_transaction = None
+        driver = connection.connection
+        if connection.vendor == "sqlite" and driver is not None and not driver.in_transaction:
+            connection._realtime_transaction = None
 
     def once_on_commit(self, key: str, call: Callable[[], object]) -> None:
         """Call ``call`` after the commit, once for all calls of this method with the same key."""

@@ -1,0 +1,110 @@
+"""Captures DELETE statements: deletions of instances, cascades, querysets, through tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.core.exceptions import EmptyResultSet
+from django.db import Error as DatabaseFailure
+from django.db import models
+from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
+
+from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
+from .recorder import record
+from .relations import read_through, record_related
+from .tables import Row, WatchedTable
+from .targets import (
+    Rows,
+    WriteTarget,
+    find_target,
+    keys_query,
+    needed_fields,
+    read_joined,
+    row_reader,
+    run_keys_query,
+)
+
+
+def wrap_delete(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap ``SQLDeleteCompiler.execute_sql``."""
+
+    @wraps(original)
+    def execute_sql(self: Any, result_type: Any = None, *args: Any, **kwargs: Any) -> Any:
+        target = find_target(self.query.get_meta().concrete_model, self.using)
+        if target is None:
+            return original(self, result_type, *args, **kwargs)
+        can_return = self.connection.features.can_return_columns_from_insert
+        plain = target.own is not None or not target.tables
+        if can_return and plain and result_type in (ROW_COUNT, NO_RESULTS):
+            return _delete(self, target, result_type)
+        return _delete_by_keys(self, target, lambda: original(self, result_type, *args, **kwargs))
+
+    return execute_sql
+
+
+def _delete(compiler: Any, target: WriteTarget, result_type: Any) -> Any:
+    """Execute a DELETE that also returns the columns of images."""
+    using = compiler.using
+    needed = needed_fields(target)
+    reader = row_reader(target, needed, using)
+    try:
+        sql, params = compiler.as_sql()
+    except EmptyResultSet:
+        return None
+    with statement_transaction(using, write_lock=False):
+        with compiler.connection.cursor() as cursor:
+            cursor.execute(f"{sql} RETURNING {', '.join(reader.qualified)}", params)
+            rows = [reader.row(each) for each in cursor.fetchall()]
+        for table in target.tables:
+            record(table, using, [(row, None, "deleted") for row in rows])
+        record_related(target, using, rows)
+    return len(rows) if result_type == ROW_COUNT else None
+
+
+def _delete_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], Any]) -> Any:
+    """Execute a DELETE of rows that are in several tables; read them before."""
+    using, model = compiler.using, target.model
+    plan = keys_query(compiler.query, model)
+    with statement_transaction(using, write_lock=True):
+        befores: dict[WatchedTable, Rows] = {}
+        related_rows: list[Row] = []
+        acquire_write_lock(using, model)
+        try:
+            with own_statements(using):
+                keys = run_keys_query(plan, using)
+                for table in target.tables:
+                    befores[table] = read_joined(table, model, using, keys, lock=True)
+                if target.related:
+                    related_rows = read_through(target, using, keys)
+        except DatabaseFailure:
+            raise
+        except Exception:  # the project's own statement raises it in its own words
+            befores = {}
+        result = execute()
+        for table, rows in befores.items():
+            record(table, using, [(row, None, "deleted") for row in rows.values()])
+        record_related(target, using, related_rows)
+    return result
+
+
+def wrap_has_signal_listeners(
+    original: Callable[..., Any], is_own_receiver: Callable[[Any], bool]
+) -> Callable[..., Any]:
+    """Wrap ``Collector._has_signal_listeners``."""
+
+    @wraps(original)
+    def _has_signal_listeners(self: Any, model: type[models.Model]) -> bool:
+        """Ignore receivers of this app: rows without other listeners can be deleted fast."""
+        if not original(self, model):
+            return False
+        signals = (models.signals.pre_delete, models.signals.post_delete)
+        return any(
+            not is_own_receiver(receiver)
+            for signal in signals
+            for receivers in signal._live_receivers(model)
+            for receiver in receivers
+        )
+
+    return _has_signal_listeners
