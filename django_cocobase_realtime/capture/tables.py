@@ -209,8 +209,8 @@ class WatchedTables:
             for m2m in meta.many_to_many:
                 related = _related_table(table, m2m)
                 if related is not None:
-                    through = m2m.remote_field.through._meta.db_table
-                    self._related.setdefault(through, []).append(related)
+                    through: Any = m2m.remote_field.through
+                    self._related.setdefault(through._meta.db_table, []).append(related)
 
     def __bool__(self) -> bool:
         return bool(self._shown)
