@@ -8,9 +8,7 @@ from http.cookies import SimpleCookie
 
 from django.conf import settings
 
-from django_cocobase_realtime.events import DisconnectRequested
-from django_cocobase_realtime.pubsub.broker import broker
-from django_cocobase_realtime.wire.codes import CloseCode
+from django_cocobase_realtime import disconnect
 
 OUTAGE_SECONDS = 2.0
 # session key → monotonic time at which its outage ends, for the sessions of this process
@@ -23,7 +21,7 @@ def start_outage(user_id, session_key):
     for key in [key for key, end in _outage_ends.items() if end < now]:
         del _outage_ends[key]
     _outage_ends[session_key] = now + OUTAGE_SECONDS
-    broker.publish(DisconnectRequested(code=int(CloseCode.DRAINING), user=str(user_id)))
+    disconnect(user=user_id, reconnect=True)
 
 
 class OutageMiddleware:
