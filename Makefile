@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sqlite test-postgres lint docs bench build clean matrix
+.PHONY: help demo test test-sqlite test-postgres test-long lint docs bench build clean matrix
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,12 @@ test-postgres: $(VENV)/.test
 
 test-sqlite: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 3 tests
+
+test-long: $(VENV)/.test ## Capture and the numbering of events on PostgreSQL 16 and 18
+	for version in 16 18; do \
+		POSTGRES_VERSION=$$version TEST_DATABASE=postgres $(BIN)/python -m pytest -q -n 3 \
+			tests/capture tests/log tests/delivery/test_oracle.py || exit 1; \
+	done
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter, migrations
 	$(BIN)/ruff check .
