@@ -22,7 +22,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[daphne,uvicorn,postgres,drf]" --group test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[daphne,uvicorn,postgres,drf]" --group test --group third-party
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
@@ -41,9 +41,12 @@ test: test-postgres test-sqlite ## Install and pass all tests
 
 test-postgres: $(VENV)/.test
 	TEST_DATABASE=postgres $(BIN)/python -m pytest -q -n 3 -m "not browser" tests
+	TEST_DATABASE=postgres $(BIN)/python -m pytest -q --ds=tests.third_party_app.settings \
+		tests/third_party_app
 
 test-sqlite: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 3 tests
+	$(BIN)/python -m pytest -q --ds=tests.third_party_app.settings tests/third_party_app
 
 test-long: $(VENV)/.test ## Capture and the numbering of events on PostgreSQL 16 and 18
 	for version in 16 18; do \

@@ -48,7 +48,7 @@ def table_images(collection, using="default"):
     """Return the images of all rows in the collection's table, by document id."""
     codec, model = collection.codec, collection.concrete_model
     keys = [str(field.attname) for field in model._meta.pk_fields]
-    queryset = model._base_manager.using(using).order_by()
+    queryset = models.QuerySet(model, using=using).order_by()
     columns = {
         f"image_{attname}": raw_column(models.F(attname), name in codec.raw_names)
         for name, attname, _ in codec._encoders
@@ -72,12 +72,16 @@ def assert_log_gives_tables(using="default"):
             else:
                 assert change.document_id in rows, f"{context} is {change.op}, but unknown"
                 if change.before is not None:
-                    assert change.before == rows[change.document_id], context
+                    known = rows[change.document_id]
+                    assert change.before == known, f"{context}: {change.before} is not {known}"
             if change.op == "deleted":
                 del rows[change.document_id]
             else:
                 rows[change.document_id] = change.after
-        assert rows == table_images(collection, using), collection.name
+        images = table_images(collection, using)
+        for key in {*rows, *images}:
+            in_log, in_table = rows.get(key), images.get(key)
+            assert in_log == in_table, f"{collection.name} {key}: {in_log} is not {in_table}"
 
 
 def outcome(script):
