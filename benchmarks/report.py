@@ -200,20 +200,23 @@ def stalled(result: dict[str, Any]) -> str:
 
 def save_cost(result: dict[str, Any]) -> str:
     """Return the section about the cost of the log for a save."""
-    head = ["database", "", "unwatched µs", "signals", "triggers"]
+    head = ["database", "", "unwatched µs", "signals", "added µs", "target", "triggers"]
     lines = [
         [
             row["database"],
             row["name"],
             format_number(row["unwatched_us"], "{:,.0f}"),
             format_number(row.get("signals"), "{:.2f}×"),
+            format_number(row.get("added_us"), "{:,.0f}"),
+            row.get("target", ""),
             format_number(row.get("triggers"), "{:.2f}×"),
         ]
         for row in result["rows"]
     ]
     return (
-        "A save without subscribers. The columns “signals” and “triggers” are ratios to the same "
-        "save of a model that is not watched.\n\n" + markdown_table(head, lines)
+        "A write without subscribers. The columns “signals” and “triggers” are ratios to the same "
+        "write to a model that is not watched; “added” and “target” are those of signals.\n\n"
+        + markdown_table(head, lines)
     )
 
 
