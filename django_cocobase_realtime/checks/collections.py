@@ -72,7 +72,7 @@ def _check_collection(name: str, collection: Collection) -> Iterator[CheckMessag
 def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
     meta = collection.concrete_model._meta
     concrete = {field.name for field in meta.concrete_fields}
-    for option in ("fields", "filters", "not_secret"):
+    for option in ("fields", "filters", "not_secret", "permission_fields", "exclude"):
         value = getattr(collection, option)
         if value is None:
             continue
@@ -88,7 +88,7 @@ def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
                     f"which is not a field of {meta.label}.",
                     f"Its fields are {sorted(concrete)}.",
                 )
-    for option in ("fields", "filters"):
+    for option in ("fields", "filters", "permission_fields"):
         for field in getattr(collection, option) or ():
             if is_secret_looking(field) and field not in collection.not_secret:
                 yield error(
@@ -128,7 +128,8 @@ def _check_soft_delete(name: str, collection: Collection) -> Iterator[CheckMessa
             )
         assert collection.deleted_filter is not None
     except ImproperlyConfigured as problem:
-        yield error(6, str(problem), f"Its fields are {sorted(collection.schema)}.")
+        fields = sorted(field.name for field in collection.concrete_model._meta.concrete_fields)
+        yield error(6, str(problem), f"Its fields are {fields}.")
 
 
 def _check_classes(name: str, collection: Collection) -> Iterator[CheckMessage]:

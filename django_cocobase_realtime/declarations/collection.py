@@ -27,6 +27,7 @@ from ..identity import Identity
 from ..permissions import And, Visible
 from ..utils.transactions import database_for
 from .authorization import Grant, evaluate_permission
+from .image_fields import default_names, depends_on_rows, filter_names
 from .serialization import RowCodec, to_json_value
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ OPTIONS = (
     "updated_field",
     "soft_delete",
     "not_secret",
+    "permission_fields",
+    "exclude",
 )
 
 
@@ -85,6 +88,11 @@ class Collection:
     soft_delete: ClassVar[str | Mapping[str, Any] | None] = None
     # names of fields that look secret but are not
     not_secret: ClassVar[Sequence[str]] = ()
+    # names of fields that ``visible_to`` and ``has_object_permission`` look at; None for all, except
+    # secret-looking and excluded ones, if there is such a method, or a serializer
+    permission_fields: ClassVar[Sequence[str] | None] = None
+    # names of fields that are left out unless another option names them
+    exclude: ClassVar[Sequence[str]] = ()
 
     # what an identity may see
 
@@ -129,16 +137,34 @@ class Collection:
         if answer is None or answer is False:
             return Filter.nothing()
         if isinstance(answer, Mapping):
-            return self.parse_trusted_filter(answer)
+            return self._parse_visible_filter(answer)
         raise TypeError(
             f"visible_to of collection {self.name!r} must return a filter (a mapping), "
             f"True, False or None, not {type(answer).__name__}."
         )
 
+    def _parse_visible_filter(self, filters: Mapping[str, Any]) -> Filter:
+        """Parse a return value of ``visible_to``, which may name fields that images hold.
+
+        Raises ``ImproperlyConfigured``; if other fields are named, with the line to add.
+        """
+        visible = self._parse_with(filters, self._model_schema)
+        missing = sorted(filter_names(visible) - self.schema.keys())
+        if not missing:
+            return visible
+        named = (*(self.permission_fields or ()), *missing)
+        raise ImproperlyConfigured(
+            f"Collection {self.name!r}: visible_to names {missing}, which logged rows do not hold. "
+            f"Add the option: permission_fields = {list(named)}"
+        )
+
     def parse_trusted_filter(self, filters: Mapping[str, Any]) -> Filter:
         """Parse a filter of the project's own code. Raises ``ImproperlyConfigured``."""
+        return self._parse_with(filters, self.schema)
+
+    def _parse_with(self, filters: Mapping[str, Any], schema: Schema) -> Filter:
         try:
-            return parse(filters, self.schema, trusted=True, aliases=self._aliases)
+            return parse(filters, schema, trusted=True, aliases=self._aliases)
         except InvalidFilter as error:
             raise ImproperlyConfigured(f"Collection {self.name!r}: {error}") from error
 
@@ -160,7 +186,43 @@ class Collection:
     @cached_property
     def codec(self) -> RowCodec:
         """Converts rows to images."""
-        return RowCodec(self.concrete_model, self.not_secret)
+        return RowCodec(self.concrete_model, self.not_secret, self._image_names)
+
+    @cached_property
+    def _image_names(self) -> frozenset[str]:
+        """Names of the fields that images hold, besides the primary key."""
+        names = {
+            *(self.fields or ()),
+            *(name.partition(".")[0] for name in self.filters or ()),
+            *filter(None, (self.project_field, *self.time_fields)),
+        }
+        if isinstance(self.soft_delete, str):
+            names.add(self.soft_delete)
+        elif self.soft_delete is not None:
+            names |= filter_names(self._parse_with(self.soft_delete, self._model_schema))
+        if self.permission_fields is not None:
+            names.update(self.permission_fields)
+        elif self._depends_on_rows:
+            names.update(self._default_names)
+        if self.fields is None and self.serializer is None:
+            names.update(self._default_names)
+        return frozenset(names)
+
+    @property
+    def _depends_on_rows(self) -> bool:
+        """Whether a permission or a serializer needs values of rows besides the readable ones."""
+        own_filter = type(self).visible_to is not Collection.visible_to
+        if own_filter or hasattr(self, "has_object_permission") or self.serializer is not None:
+            return True
+        try:
+            return self.permission is not None and depends_on_rows(self._permission)
+        except ImportError:  # reported by a system check
+            return True
+
+    @cached_property
+    def _default_names(self) -> tuple[str, ...]:
+        """Names of the fields that neither look secret nor are excluded."""
+        return default_names(self.concrete_model, self.not_secret, self.exclude)
 
     @cached_property
     def schema(self) -> Schema:
@@ -168,10 +230,16 @@ class Collection:
         return {name: field_spec(field) for name, field in self.codec.fields.items()}
 
     @cached_property
+    def _model_schema(self) -> Schema:
+        """All fields of the model that do not look secret, also those that images do not hold."""
+        fields = RowCodec(self.concrete_model, self.not_secret).fields
+        return {name: field_spec(field) for name, field in fields.items()}
+
+    @cached_property
     def _aliases(self) -> dict[str, str]:
         """Other names of fields in the project's own filters: ``owner_id``, ``pk``."""
-        fields = self.codec.fields.items()
-        aliases = {field.attname: name for name, field in fields if field.attname != name}
+        fields = self.concrete_model._meta.concrete_fields
+        aliases = {field.attname: field.name for field in fields if field.attname != field.name}
         aliases.setdefault("pk", self.concrete_model._meta.pk.name)
         return aliases
 
@@ -201,7 +269,8 @@ class Collection:
             return tuple(self.fields)
         if self.serializer is not None:
             return None
-        return tuple(n for n, field in self.codec.fields.items() if not field.primary_key)
+        key = self.concrete_model._meta.pk.name
+        return tuple(name for name in self._default_names if name != key)
 
     @cached_property
     def filterable(self) -> frozenset[str]:
@@ -235,7 +304,8 @@ class Collection:
         )
 
     def _first_datetime_field(self, flag: str) -> str | None:
-        for name, field in self.codec.fields.items():
+        for name in self._default_names:
+            field = self.concrete_model._meta.get_field(name)
             if isinstance(field, models.DateTimeField) and getattr(field, flag):
                 return name
         return None

@@ -78,6 +78,8 @@ def test_collection_options_are_documented_with_defaults():
         "serializer",
         "soft_delete",
         "not_secret",
+        "permission_fields",
+        "exclude",
     ):
         assert documented[name] == repr(getattr(Collection, name))
 
