@@ -32,7 +32,8 @@ from channels.layers import InMemoryChannelLayer
 from channels.testing import WebsocketCommunicator
 
 from .capture.recorder import observers
-from .events import Event, LogAppended
+from .declarations.registry import UnknownCollection, registry
+from .events import Change, Event, LogAppended
 from .pubsub.broker import broker
 from .routing import realtime_application
 
@@ -135,22 +136,28 @@ def capture_events() -> Iterator[list[Event]]:
     events: list[Event] = []
     publish, send = broker.publish, broker.send
 
+    def add(event: Event) -> None:
+        if isinstance(event, Change):
+            with suppress(UnknownCollection):
+                event = registry.get(event.collection).decode(event)
+        events.append(event)
+
     def publish_too(event: Event) -> None:
         # a numbered change was collected when it was committed
         if not isinstance(event, LogAppended) and getattr(event, "seq", None) is None:
-            events.append(event)
+            add(event)
         publish(event)
 
     async def send_too(event: Event, *args: Any) -> bool:
         events.append(event)
         return await send(event, *args)
 
-    observers.append(events.append)
+    observers.append(add)
     broker.publish, broker.send = publish_too, send_too  # type: ignore[method-assign,assignment]
     try:
         yield events
     finally:
-        observers.remove(events.append)
+        observers.remove(add)
         del broker.publish, broker.send
 
 

@@ -25,11 +25,20 @@ def text(value: str) -> str:
 def image(codec: RowCodec, row: str) -> str:
     """An expression for the image, as jsonb, of what is called ``row``."""
     pairs = [
-        f"{text(name)}, {_value(field, f'{row}.{quote(str(field.column))}')}"
+        f"{text(name)}, {value(field, f'{row}.{quote(str(field.column))}')}"
         for name, field in codec.fields.items()
+        for value in (_raw_value if name in codec.raw_names else _value,)
     ]
     parts = [pairs[i : i + _OBJECT_FIELDS] for i in range(0, len(pairs), _OBJECT_FIELDS)]
     return " || ".join(f"jsonb_build_object({', '.join(part)})" for part in parts)
+
+
+def _raw_value(field: models.Field[Any, Any], column: str) -> str:
+    """Return what the database holds, in the form of ``serialization.encode_raw``."""
+    if not isinstance(field, models.BinaryField):
+        return f"to_jsonb({column})"
+    encoded = f"translate(encode({column}, 'base64'), E'\\n', '')"
+    return f"CASE WHEN {column} IS NOT NULL THEN jsonb_build_object('bytes', {encoded}) END"
 
 
 def _value(field: models.Field[Any, Any], column: str) -> str:

@@ -19,6 +19,7 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.utils.module_loading import import_string
+from msgspec.structs import replace as replace_fields
 
 from ..events import Change, Image
 from ..filters import Filter, InvalidFilter, Kind, Row, Schema, parse
@@ -88,8 +89,8 @@ class Collection:
     soft_delete: ClassVar[str | Mapping[str, Any] | None] = None
     # names of fields that look secret but are not
     not_secret: ClassVar[Sequence[str]] = ()
-    # names of fields that ``visible_to`` and ``has_object_permission`` look at; None for all, except
-    # secret-looking and excluded ones, if there is such a method, or a serializer
+    # names of fields that ``visible_to`` and ``has_object_permission`` look at; None for all that
+    # are neither secret-looking nor excluded, if there is such a method, or a serializer
     permission_fields: ClassVar[Sequence[str] | None] = None
     # names of fields that are left out unless another option names them
     exclude: ClassVar[Sequence[str]] = ()
@@ -255,12 +256,28 @@ class Collection:
         return self.parse_trusted_filter(rule)
 
     def is_deleted(self, image: Image) -> bool:
-        """Return whether a row with this image counts as deleted."""
+        """Return whether a row with this decoded image counts as deleted."""
         return self.deleted_filter is not None and self.deleted_filter.matches(self.row(image))
 
     def row(self, image: Image) -> Row:
-        """Return an image in the form that filters are evaluated on."""
+        """Return a decoded image in the form that filters are evaluated on."""
         return Row(image, self.schema)
+
+    def decode(self, change: Change, using: str | None = None) -> Change:
+        """Return a stored change with decoded images, which filters and frames need.
+
+        Images are stored as the database holds them: a value that the project encrypts stays
+        encrypted in the log and in the channel layer (see `RowCodec.decode`).
+        """
+        codec = self.codec
+        if not codec.raw_names:
+            return change
+        using = using or self.database
+        before, after = (
+            None if image is None else codec.decode(image, using)
+            for image in (change.before, change.after)
+        )
+        return replace_fields(change, before=before, after=after)
 
     @cached_property
     def readable(self) -> tuple[str, ...] | None:
@@ -334,15 +351,16 @@ class Collection:
     def make_document(self, change: Change, using: str) -> dict[str, Any] | None:
         """Return the document that the serializer makes of a changed row.
 
-        The row is taken as it is after the change, or as it was before if it is deleted now, or
-        counts as deleted. Returns None if the collection has no serializer. An exception of the
-        serializer is logged and leaves the document empty, so that the project's save does not
-        fail.
+        The change is taken as it is stored, not decoded. The row is taken as it is after the
+        change, or as it was before if it is deleted now, or counts as deleted. Returns None if
+        the collection has no serializer. An exception of the serializer is logged and leaves the
+        document empty, so that the project's save does not fail.
         """
         if self._serializer is None:
             return None
+        decoded = self.decode(change, using).after
         image = change.after
-        if image is None or (change.before is not None and self.is_deleted(image)):
+        if decoded is None or (change.before is not None and self.is_deleted(decoded)):
             image = change.before
         try:
             return self.serialize(self.codec.to_instance(self.model_class, image or {}, using))

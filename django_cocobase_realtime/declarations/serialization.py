@@ -11,8 +11,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -70,9 +72,23 @@ def _json(encoder: type[json.JSONEncoder]) -> Encoder:
 def to_json_value(value: Any) -> Any:
     """Convert a value, also with dates, decimals and UUIDs, to JSON values.
 
-    Raises ``TypeError`` for anything that Django's JSON encoder does not know.
+    A member of an enumeration becomes its value. Raises ``TypeError`` for anything else that
+    Django's JSON encoder does not know.
     """
-    return json.loads(json.dumps(value, cls=DjangoJSONEncoder))
+    return json.loads(json.dumps(value, cls=_JsonEncoder))
+
+
+class _JsonEncoder(DjangoJSONEncoder):
+    def default(self, o: Any) -> Any:
+        return o.value if isinstance(o, Enum) else super().default(o)
+
+
+def _without_enum(value: Any) -> Any:
+    """Return the value of a member of an enumeration, and any other value as it is.
+
+    The text of a member is its name, even if the member is a string itself.
+    """
+    return value.value if isinstance(value, Enum) else value
 
 
 def _decimal(places: int) -> Encoder:
@@ -132,7 +148,7 @@ def field_encoder(field: models.Field[Any, Any]) -> Encoder:
     """Return the encoder of a field's values, as an instance or a query has them."""
     if field.remote_field is not None and isinstance(field, models.ForeignKey):
         encode_target = field_encoder(field.target_field)
-        return lambda value: None if value is None else str(encode_target(value))
+        return lambda value: None if value is None else str(encode_target(_without_enum(value)))
     encode_value = _encoder_for(field)
     if field.primary_key:
         encode_key = encode_value
@@ -145,10 +161,11 @@ def field_encoder(field: models.Field[Any, Any]) -> Encoder:
         if value is None:
             return None
         try:
-            value = to_python(value)
+            value = _without_enum(to_python(value))
             return None if value is None else encode_value(value)
         except (ValidationError, TypeError, ValueError):
-            return str(value)  # not a valid value of the field, yet the database accepted it
+            # not a valid value of the field, yet the database accepted it
+            return str(_without_enum(value))
 
     return encode
 
@@ -241,8 +258,11 @@ class RowCodec:
             if (wanted is None or field.name in wanted)
             and (field.name in allowed or not is_secret_looking(field.name))
         }
+        # not the key: it is in the id of the document, which clients are sent in any case
         self.raw_names = frozenset(
-            name for name, field in self.fields.items() if has_custom_conversion(field)
+            name
+            for name, field in self.fields.items()
+            if field not in model._meta.pk_fields and has_custom_conversion(field)
         )
         # name, attname and encoder of each field
         self._encoders: list[tuple[str, str, Encoder]] = [
@@ -253,6 +273,7 @@ class RowCodec:
             )
             for name, field in self.fields.items()
         ]
+        self._raw_encoders = {name: field_encoder(self.fields[name]) for name in self.raw_names}
         self.attnames = tuple(attname for _, attname, _ in self._encoders)
 
     def image(self, values: Mapping[str, Any]) -> Image:
@@ -269,20 +290,34 @@ class RowCodec:
             return image
         decoded = dict(image)
         for name in self.raw_names & image.keys():
-            field = self.fields[name]
-            decoded[name] = field_encoder(field)(self._convert(field, image[name], using))
+            decoded[name] = self._decode_value(name, image[name], using)
         return decoded
 
+    def _decode_value(self, name: str, stored: Any, using: str) -> Any:
+        try:
+            value = self._convert(self.fields[name], stored, using)
+        except Exception:  # a field of the project, which may raise anything
+            return None if stored is None else str(stored)
+        # instances may have values of another type than the built-in field that it derives from
+        for encode in (self._raw_encoders[name], to_json_value):
+            with suppress(Exception):
+                return encode(value)
+        return str(value)
+
     def _convert(self, field: Any, value: Any, using: str) -> Any:
+        """Return the value of an instance for a stored one, converted as in a query."""
         connection = connections[using]
         expression = field.get_col(self.model._meta.db_table)
         value = decode_raw(value)
-        for convert in expression.get_db_converters(connection):
+        backend_converters = connection.ops.get_db_converters(expression)
+        for convert in (*backend_converters, *expression.get_db_converters(connection)):
             value = convert(value, expression, connection)
         return value
 
-    def to_instance(self, model: type[models.Model], image: Image, using: str) -> models.Model:
-        """Return an instance of ``model`` from an image.
+    def to_instance(
+        self, model: type[models.Model], image: Image, using: str, *, decoded: bool = False
+    ) -> models.Model:
+        """Return an instance of ``model`` from an image, which `decode` may have decoded.
 
         Fields that the image lacks, or whose value the field refuses now, are deferred.
         """
@@ -292,12 +327,12 @@ class RowCodec:
                 continue
             value = image[name]
             try:
-                if name in self.raw_names:
+                if name in self.raw_names and not decoded:
                     value = self._convert(field, value, using)
                 elif value is not None:
                     value = field.to_python(value)
-            except (ValidationError, ValueError, TypeError, ArithmeticError):
-                continue  # the field was changed after the image was made
+            except Exception:  # the field was changed after the image was made
+                continue
             names.append(str(field.attname))
             values.append(value)
         return model.from_db(using, names, values)

@@ -179,7 +179,7 @@ def _find_missed(
     """Return the changes that the subscription must get. May use the ORM: not for event loops."""
     missed: list[tuple[Change, Delivery]] = []
     for change in changes:
-        visible = apply_soft_delete(change, collection)
+        visible = apply_soft_delete(collection.decode(change), collection)
         if visible is None:
             continue
         if subscription.query.check is not None:

@@ -167,7 +167,9 @@ class _RowState:
     def of(cls, collection: Collection, image: Image | None) -> _RowState | None:
         if image is None:
             return None
-        instance = collection.codec.to_instance(collection.model_class, image, collection.database)
+        instance = collection.codec.to_instance(
+            collection.model_class, image, collection.database, decoded=True
+        )
         return cls(collection.row(image), instance)
 
     def is_visible_to(self, subscription: Subscription) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
+from ..capture.tables import WatchedTable
 from ..declarations.collection import Collection
 from ..events import Change, now
 from ..filters.orm import ordering, to_q
@@ -43,19 +46,18 @@ def load_documents(
     Rows that are gone, or do not match any more, are left out.
     """
     codec, using = collection.codec, collection.database
-    rows = collection.concrete_model._base_manager.using(using).filter(pk__in=keys)
-    pk = collection.concrete_model._meta.pk.attname
-    images = {row[pk]: codec.image(row) for row in rows.values(*codec.attnames)}
+    rows = WatchedTable(collection.concrete_model, (collection,)).read(using, keys)
     documents = []
     for key in keys:
-        image = images.get(key)
-        if image is None or not is_visible(collection, subscription, image):
+        row = rows.get(key)
+        if row is None:
             continue
-        if collection.is_deleted(image):
+        id, stored = codec.document_id(key), codec.image(row)
+        image = codec.decode(stored, using)
+        if not is_visible(collection, subscription, image) or collection.is_deleted(image):
             continue
-        id = codec.document_id(key)
         change = Change("", collection.name, "created", id, "", now(), after=image)
-        document = collection.make_document(change, using)
+        document = collection.make_document(replace(change, after=stored), using)
         if document is not None:
             change = Change("", "", "created", id, "", "", document=document)
         documents.append({"id": id, "data": data_of(change, subscription.query.fields)})

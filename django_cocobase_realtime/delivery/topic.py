@@ -72,7 +72,7 @@ class CollectionTopic:
 
     def dispatch(self, change: Change) -> None:
         """Deliver a change to every subscription that must see it. No database, no waiting."""
-        visible = apply_soft_delete(change, self.collection)
+        visible = apply_soft_delete(self.collection.decode(change), self.collection)
         if visible is None:
             return
         recipients, single = self.table.find_recipients(visible)

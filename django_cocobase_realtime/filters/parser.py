@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from typing import Any, assert_never
 
@@ -45,8 +46,9 @@ def parse(
 
     ``allowed`` are the fields (and paths into JSON fields) that this client may use, None for the
     whole schema. ``trusted`` is for the project's own code: a model instance is taken as its
-    primary key, any iterable as a list, and a condition whose value is None matches nothing
-    instead of being refused. ``aliases`` are further names of fields.
+    primary key, a member of an enumeration as its value, any iterable as a list, and a condition
+    whose value is None matches nothing instead of being refused. ``aliases`` are further names of
+    fields.
 
     Raises `InvalidFilter`, whose message names the key and what is allowed.
     """
@@ -224,6 +226,7 @@ class _Parser:
     def _coerce(self, spec: FieldSpec, value: Any, key: str) -> Any:
         if self._trusted:
             value = getattr(value, "pk", value)  # of a model instance
+            value = value.value if isinstance(value, Enum) else value
         try:
             return coerce(spec, value)
         except (ValueError, TypeError, OverflowError):
