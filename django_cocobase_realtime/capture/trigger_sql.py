@@ -33,6 +33,17 @@ def image(codec: RowCodec, row: str) -> str:
     return " || ".join(f"jsonb_build_object({', '.join(part)})" for part in parts)
 
 
+def document_id(codec: RowCodec, row: str) -> str:
+    """Return an expression for the document id, equal to that of `RowCodec.document_id`."""
+    fields = codec.model._meta.pk_fields
+    columns = [f"{row}.{quote(str(field.column))}" for field in fields]
+    if len(fields) == 1:
+        return f"{columns[0]}::text"
+    values = (_value(field, column) for field, column in zip(fields, columns, strict=True))
+    texts = " || ',' || ".join(f"to_json({value})::text" for value in values)
+    return f"'[' || {texts} || ']'"
+
+
 def _raw_value(field: models.Field[Any, Any], column: str) -> str:
     """Return what the database holds, in the form of ``serialization.encode_raw``."""
     if not isinstance(field, models.BinaryField):

@@ -13,7 +13,7 @@ from django.db import connections
 from ..declarations.collection import TRIGGER_PREFIX, Collection, trigger_name
 from ..declarations.registry import registry
 from ..models import LogEvent
-from .trigger_sql import image, quote, text
+from .trigger_sql import document_id, image, quote, text
 
 # triggers are called in the order of their names: ours before what may write to the table again
 _TRUNCATE = {"0_{}_truncate": "BEFORE TRUNCATE ON {} FOR EACH STATEMENT"}
@@ -125,7 +125,10 @@ def _digest(collection: Collection, by_row: bool) -> str:
 
 
 def _function(collection: Collection, by_row: bool) -> str:
-    key = quote(str(collection.concrete_model._meta.pk.column))
+    columns = [quote(str(f.column)) for f in collection.concrete_model._meta.pk_fields]
+    key = columns[0]
+    same_key = " AND ".join(f"o.{column} = n.{column}" for column in columns)
+    old_id, new_id = document_id(collection.codec, "o"), document_id(collection.codec, "n")
     log = quote(LogEvent._meta.db_table)
     # names and literals of the project's own code, quoted; nothing that a client sent
     function, table = _names(collection)
@@ -141,11 +144,11 @@ def _function(collection: Collection, by_row: bool) -> str:
         "(collection, transaction_id, op, document_id, before, after, changed, created_at) "
         f"SELECT {text(collection.name)}, pg_current_xact_id()::text"
     )
-    gone = f"{into}, 'deleted', o.{key}::text, ({old})::text, NULL, NULL, clock_timestamp() FROM"
+    gone = f"{into}, 'deleted', {old_id}, ({old})::text, NULL, NULL, clock_timestamp() FROM"
     return f"""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger AS $body$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        {into}, 'created', n.{key}::text, NULL, ({new})::text, NULL, clock_timestamp()
+        {into}, 'created', {new_id}, NULL, ({new})::text, NULL, clock_timestamp()
         FROM {news} AS n;
     ELSIF TG_OP = 'DELETE' THEN
         {gone} {olds} AS o;
@@ -157,10 +160,10 @@ BEGIN
             document, b::text, a::text,
             CASE WHEN b IS NOT NULL AND a IS NOT NULL THEN {changed} END, clock_timestamp()
         FROM (
-            SELECT coalesce(n.{key}, o.{key})::text AS document,
+            SELECT coalesce({new_id}, {old_id}) AS document,
                 CASE WHEN o.{key} IS NOT NULL THEN {old} END AS b,
                 CASE WHEN n.{key} IS NOT NULL THEN {new} END AS a
-            FROM {olds} AS o FULL JOIN {news} AS n ON o.{key} = n.{key}
+            FROM {olds} AS o FULL JOIN {news} AS n ON {same_key}
             OFFSET 0
         ) AS both_rows;
     END IF;

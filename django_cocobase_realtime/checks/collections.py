@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 
 from ..conf import SETTING, conf
 from ..declarations.collection import Collection, trigger_name
+from ..declarations.image_fields import key_names
 from ..declarations.registry import registry
 from ..declarations.serialization import is_secret_looking
 from ..models import LogEvent
@@ -96,13 +97,14 @@ def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
                     f"Collection {name!r}: '{option}' names {field!r}, which looks secret.",
                     "Leave it out, or name it in 'not_secret' if its value may leave the server.",
                 )
-    key = meta.pk.name
-    if is_secret_looking(key) and key not in collection.not_secret:
-        yield error(
-            7,
-            f"Collection {name!r}: {key!r}, every document's id, looks secret.",
-            "Declare another model, or name it in 'not_secret' if its value may leave the server.",
-        )
+    for key in key_names(collection.concrete_model):
+        if is_secret_looking(key) and key not in collection.not_secret:
+            yield error(
+                7,
+                f"Collection {name!r}: {key!r}, every document's id, looks secret.",
+                "Declare another model, or name it in 'not_secret' if its value may leave the "
+                "server.",
+            )
     yield from _check_soft_delete(name, collection)
     for option in ("project_field", "created_field", "updated_field"):
         named = getattr(collection, option)

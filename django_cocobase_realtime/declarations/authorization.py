@@ -51,6 +51,8 @@ class Grant:
     # what filters of the client may name: names in ``schema``, and paths into JSON fields
     filters: frozenset[str]
     schema: Schema
+    # names of the fields of the primary key, whose values are in the id of a document
+    key: tuple[str, ...]
     # whether old values of changed rows are known
     tracked: bool = True
 

@@ -28,7 +28,7 @@ from ..identity import Identity
 from ..permissions import And, Visible
 from ..utils.transactions import database_for
 from .authorization import Grant, evaluate_permission
-from .image_fields import default_names, depends_on_rows, filter_names
+from .image_fields import default_names, depends_on_rows, filter_names, key_names
 from .serialization import RowCodec, to_json_value
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,8 @@ class Collection:
             filterable = frozenset(
                 name for name in filterable if name.partition(".")[0] in permitted
             )
-        return Grant(decision, readable, filterable, self.schema, self.track)
+        key = key_names(self.concrete_model)
+        return Grant(decision, readable, filterable, self.schema, key, self.track)
 
     def _parse_visible(self, answer: Visible) -> Filter:
         """Return the filter that a return value of ``visible_to`` stands for."""

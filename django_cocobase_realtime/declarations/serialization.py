@@ -331,7 +331,7 @@ class RowCodec:
                     value = self._convert(field, value, using)
                 elif value is not None:
                     value = field.to_python(value)
-            except Exception:  # the field was changed after the image was made
+            except Exception:  # noqa: S112 - the field was changed after the image was made
                 continue
             names.append(str(field.attname))
             values.append(value)
@@ -344,6 +344,27 @@ class RowCodec:
             return str(encoders[0](key))
         values = [encode(value) for encode, value in zip(encoders, key, strict=True)]
         return json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+
+    def key(self, document_id: str) -> Any | None:
+        """Return the primary key with this document id; None if no row can have it."""
+        fields = self.model._meta.pk_fields
+        try:
+            texts = [document_id] if len(fields) == 1 else split_document_id(document_id)
+            values = [field.to_python(text) for field, text in zip(fields, texts, strict=True)]
+        except Exception:  # of a field of the project, too
+            return None
+        return values[0] if len(fields) == 1 else tuple(values)
+
+
+def split_document_id(document_id: str) -> list[Any]:
+    """Return the values in the document id of a composite key. Raises ``ValueError``."""
+    try:
+        values = json.loads(document_id)
+    except RecursionError:
+        raise ValueError("too many levels") from None
+    if not isinstance(values, list):
+        raise ValueError(document_id)
+    return values
 
 
 _MISSING = object()

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from ..conf import Limits
 from ..declarations.authorization import Grant, RowCheck
 from ..declarations.registry import UnknownCollection, registry
+from ..declarations.serialization import split_document_id
 from ..filters import Filter, FilterLimits, InvalidFilter, parse
 from ..identity import Identity
 from ..wire.codes import ErrorCode
@@ -105,12 +106,15 @@ def _filter(limits: Limits, command: Subscribe, grant: Grant) -> Filter:
         raise SubscriptionRefused(ErrorCode.INVALID_FILTER, str(error)) from None
     if command.document is None:
         return filter
-    key = next((name for name, spec in grant.schema.items() if spec.primary_key), None)
-    if key is None:
-        return Filter.nothing()  # the key looks secret: clients may not filter by it
     try:
-        return filter & parse({key: command.document}, grant.schema)
-    except InvalidFilter:
+        key = [command.document]
+        if len(grant.key) > 1:
+            key = split_document_id(command.document)
+        conditions = dict(zip(grant.key, key, strict=True))
+        # not within ``allowed``: whoever may watch the collection knows the ids. A key that looks
+        # secret is not in the schema, and cannot be asked for.
+        return filter & parse(conditions, grant.schema)
+    except ValueError:
         return Filter.nothing()  # no document can have such an id: accepted, without events
 
 

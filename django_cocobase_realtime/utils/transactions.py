@@ -138,7 +138,7 @@ def acquire_write_lock(using: str, model: type[models.Model]) -> None:
         block = connection.atomic_blocks[0] if connection.atomic_blocks else None
         if block is not None and getattr(connection, "_realtime_lock", None) is block:
             return
-        names = (model._meta.db_table, str(model._meta.pk.column))
+        names = (model._meta.db_table, str(model._meta.pk_fields[0].column))
         table, column = (connection.ops.quote_name(name) for name in names)
         with own_statements(using), connection.cursor() as cursor:
             cursor.execute(f"UPDATE {table} SET {column} = {column} WHERE 0")  # noqa: S608
