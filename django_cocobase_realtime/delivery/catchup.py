@@ -21,12 +21,14 @@ from ..events import Change
 from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
 from ..log.reader import read_events
+from ..log.retention import rotate_epoch
 from ..transport.connection import NATIVE
 from ..utils.concurrency import run_in_threadpool
 from ..wire import frames
 from ..wire.codes import CloseCode
 from . import snapshot
 from .event_frames import ChangeFrames
+from .incomplete_images import find_undecidable, restore
 from .row_permissions import evaluate
 from .snapshot import Document
 from .subscription import CatchUp, CatchUpPlan, Delivery, SnapshotQuery, Subscription
@@ -153,6 +155,11 @@ async def _replay(
         missed = await run_in_threadpool(
             _find_missed, topic.collection, topic.table, subscription, changes
         )
+        if missed is None:
+            # otherwise the client would come back with the same cursor
+            name = topic.collection.name
+            await run_in_threadpool(rotate_epoch, tailer.using, [name], epoch=position.epoch)
+            return False
         for change, delivery in missed:
             await writer.wait_drained()
             for text in ChangeFrames(change, limits.event_bytes, replayed=True).texts([delivery]):
@@ -175,10 +182,15 @@ def _find_missed(
     table: SubscriptionTable,
     subscription: Subscription,
     changes: list[Change],
-) -> list[tuple[Change, Delivery]]:
-    """Return the changes that the subscription must get. May use the ORM: not for event loops."""
+) -> list[tuple[Change, Delivery]] | None:
+    """Return the changes that the subscription must get; None if that cannot be decided.
+
+    May use the ORM: not for event loops.
+    """
     missed: list[tuple[Change, Delivery]] = []
-    for change in changes:
+    for change in restore(collection, changes):
+        if find_undecidable(collection, change, [subscription.query]):
+            return None
         visible = apply_soft_delete(collection.decode(change), collection)
         if visible is None:
             continue

@@ -107,9 +107,9 @@ def _filter(limits: Limits, command: Subscribe, grant: Grant) -> Filter:
     if command.document is None:
         return filter
     try:
-        key = [command.document]
+        key: list[Any] = [command.document]
         if len(grant.key) > 1:
-            key = split_document_id(command.document)
+            key = split_document_id(str(command.document))
         conditions = dict(zip(grant.key, key, strict=True))
         # not within ``allowed``: whoever may watch the collection knows the ids. A key that looks
         # secret is not in the schema, and cannot be asked for.

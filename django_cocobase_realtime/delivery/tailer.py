@@ -14,6 +14,7 @@ from collections.abc import Callable
 from ..events import Change, Event, LogAppended, encode
 from ..log.cursor import Position
 from ..log.reader import StreamBatch, StreamRange, fetch_new
+from ..log.retention import rotate_epoch
 from ..utils.concurrency import DatabaseThread
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ class LogTailer:
 
     ``deliver`` is called with each event, ``on_position_lost`` if the log no longer holds the
     events after the tailer's position, ``announce`` with what other processes must know. The log
-    is read on ``thread``, in the database ``using``.
+    is read on ``thread``, in the database ``using``. There, ``restore`` prepares events for which
+    ``is_complete`` is false.
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class LogTailer:
         deliver: Callable[[Change], None],
         on_position_lost: Callable[[], None],
         announce: Callable[[Event], None],
+        is_complete: Callable[[Change], bool],
+        restore: Callable[[list[Change]], list[Change]],
     ) -> None:
         self.collection = collection
         self.using = using
@@ -53,6 +57,10 @@ class LogTailer:
         self._deliver = deliver
         self._on_position_lost = on_position_lost
         self._announce = announce
+        self._is_complete = is_complete
+        self._restore = restore
+        # whether all clients must fetch everything again
+        self._must_rotate = False
         # whether the log was read at least once
         self._started = False
         # set when the log must be read
@@ -81,13 +89,21 @@ class LogTailer:
         self._notified = True
         self._wake.set()
 
+    def rotate_epoch(self) -> None:
+        """Begin a new epoch: clients are disconnected and fetch everything again.
+
+        If several processes call this in one epoch, only one new epoch begins.
+        """
+        self._must_rotate = True
+        self._wake.set()
+
     def receive(self, change: Change) -> None:
         """Handle an event that came over the channel layer."""
         if not self._started or change.seq is None:
             return
         if change.epoch != self.epoch:
             self._wake.set()
-        elif change.seq == self.seq + 1:
+        elif change.seq == self.seq + 1 and self._is_complete(change):
             self.seq = change.seq
             self._deliver(change)
         elif change.seq > self.seq:
@@ -125,14 +141,20 @@ class LogTailer:
         while True:
             position = self.position if self._started else None
             notified, self._notified = self._notified, False
-            batch = await self._thread.run(
-                fetch_new, self.using, self.collection, position, notified
-            )
-            self._apply(batch)
+            batch, restored = await self._thread.run(self._fetch, position, notified)
+            self._apply(batch, restored)
             if not batch.more:
                 return
 
-    def _apply(self, batch: StreamBatch) -> None:
+    def _fetch(self, position: Position | None, notified: bool) -> tuple[StreamBatch, list[Change]]:
+        """Return new events, as they are in the log and as they must be delivered."""
+        if self._must_rotate and position is not None:
+            rotate_epoch(self.using, [self.collection], epoch=position.epoch)
+            self._must_rotate = False
+        batch = fetch_new(self.using, self.collection, position, notified)
+        return batch, self._restore(batch.changes)
+
+    def _apply(self, batch: StreamBatch, restored: list[Change]) -> None:
         self.floor = batch.floor
         if not self._started:
             self._started = True
@@ -144,7 +166,7 @@ class LogTailer:
             # events were trimmed before this process could read them
             self.seq = batch.head
             self._on_position_lost()
-        for change in batch.changes:
+        for change in restored:
             if change.seq == self.seq + 1:
                 self.seq = change.seq
                 self._deliver(change)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from ..conf import conf
 from ..declarations.collection import Collection
@@ -11,13 +15,16 @@ from ..events import Change, Event
 from ..log.cursor import Position
 from ..transport.connection import Connection
 from ..transport.fan_out import fan_out
-from ..utils.concurrency import DatabaseThread
+from ..utils.concurrency import DatabaseThread, run_in_threadpool
 from ..wire.codes import CloseCode
 from .event_frames import ChangeFrames
+from .incomplete_images import find_undecidable, is_complete, restore
 from .row_permissions import RowPermissionQueue
 from .subscription import Delivery, Subscription
 from .table import SubscriptionTable
 from .tailer import LogTailer
+
+logger = logging.getLogger(__name__)
 
 
 class CollectionTopic:
@@ -32,6 +39,9 @@ class CollectionTopic:
         # called if the log no longer holds what comes next: subscribers must be closed
         self._on_position_lost = on_position_lost
         self._row_permissions = RowPermissionQueue(collection, self._deliver_row_checked)
+        # changes without a log, the first of which has incomplete images; and what prepares them
+        self._unrestored: deque[Change] = deque()
+        self._restoration: asyncio.Task[None] | None = None
 
     def start_tailer(self, thread: DatabaseThread, announce: Callable[[Event], None]) -> LogTailer:
         """Follow the collection's log; return the tailer."""
@@ -42,12 +52,16 @@ class CollectionTopic:
             deliver=self.dispatch,
             on_position_lost=self._on_position_lost,
             announce=announce,
+            is_complete=partial(is_complete, self.collection),
+            restore=partial(restore, self.collection),
         )
         return self.tailer
 
     def stop(self) -> None:
         """Deliver nothing more."""
         self._row_permissions.stop()
+        if self._restoration is not None:
+            self._restoration.cancel()
         if self.tailer is not None:
             self.tailer.stop()
 
@@ -60,10 +74,31 @@ class CollectionTopic:
 
     def receive(self, change: Change) -> None:
         """Handle a change that came over the channel layer."""
-        if change.seq is None:
+        if change.seq is not None:
+            if self.tailer is not None:
+                self.tailer.receive(change)
+        elif self._unrestored or not (self.tailer or is_complete(self.collection, change)):
+            self._unrestored.append(change)
+            if self._restoration is None:
+                self._restoration = asyncio.get_running_loop().create_task(self._restore())
+        else:
             self.dispatch(change)
-        elif self.tailer is not None:
-            self.tailer.receive(change)
+
+    async def _restore(self) -> None:
+        """Dispatch changes in order, those with incomplete images by the rows as they are."""
+        try:
+            while self._unrestored:
+                changes = list(self._unrestored)
+                for change in await run_in_threadpool(restore, self.collection, changes):
+                    self.dispatch(change)
+                for _ in changes:
+                    self._unrestored.popleft()
+        except Exception as error:
+            logger.warning("Rows of %r cannot be read: %r", self.collection.name, error)
+            self._unrestored.clear()
+            self._on_position_lost()
+        finally:
+            self._restoration = None
 
     def notify(self) -> None:
         """Read the log: it has new events."""
@@ -72,6 +107,14 @@ class CollectionTopic:
 
     def dispatch(self, change: Change) -> None:
         """Deliver a change to every subscription that must see it. No database, no waiting."""
+        if not is_complete(self.collection, change) and find_undecidable(
+            self.collection, change, (subscription.query for subscription in self.table)
+        ):
+            if self.tailer is not None and change.seq is not None:
+                self.tailer.rotate_epoch()
+            else:
+                self._on_position_lost()
+            return
         visible = apply_soft_delete(self.collection.decode(change), self.collection)
         if visible is None:
             return

@@ -67,17 +67,22 @@ def _trim_chunk(using: str, name: str, max_age: float | None, max_events: int | 
     return count
 
 
-def rotate_epoch(using: str, collections: Iterable[str] | None = None) -> list[str]:
+def rotate_epoch(
+    using: str, collections: Iterable[str] | None = None, *, epoch: str | None = None
+) -> list[str]:
     """Give streams a new epoch, so that no client resumes from a cursor of the old one.
 
     Needed after a backup was restored, since its next events get numbers that other events had
-    before. Returns the names of the streams.
+    before, and if a change cannot be told. ``epoch`` limits it to streams that still have this
+    one. Returns the names of the streams.
     """
     rotated = []
     with write_transaction(using):
         streams = Stream.objects.using(using).select_for_update().order_by("collection")
         if collections is not None:
             streams = streams.filter(collection__in=list(collections))
+        if epoch is not None:
+            streams = streams.filter(epoch=epoch)
         for stream in streams:
             stream.epoch = new_epoch()
             stream.floor = stream.head
