@@ -30,6 +30,7 @@ from typing import Any, cast
 import msgpack
 from channels.layers import InMemoryChannelLayer
 from channels.testing import WebsocketCommunicator
+from msgspec.structs import replace
 
 from .capture.recorder import observers
 from .declarations.registry import UnknownCollection, registry
@@ -139,7 +140,8 @@ def capture_events() -> Iterator[list[Event]]:
     def add(event: Event) -> None:
         if isinstance(event, Change):
             with suppress(UnknownCollection):
-                event = registry.get(event.collection).decode(event)
+                collection = registry.get(event.collection)
+                event = replace(collection.decode(event), collection=collection.name)
         events.append(event)
 
     def publish_too(event: Event) -> None:

@@ -122,7 +122,7 @@ def _model_of(table: WatchedTable, written: type[models.Model]) -> type[models.M
 
 def resync(tables: Iterable[WatchedTable], using: str) -> None:
     """Have the subscribers fetch everything again: what was written cannot be recorded."""
-    names = [c.name for table in tables for c in table.collections if c.durable]
+    names = [c.stream for table in tables for c in table.collections if c.durable]
     if names and log_exists(using):
         with own_statements(using):
             rotate_epoch(using, names)

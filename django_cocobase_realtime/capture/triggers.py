@@ -66,7 +66,7 @@ def is_installed(collection: Collection) -> bool:
             "SELECT count(*) FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid "
             "WHERE t.tgrelid = to_regclass(%s) AND f.proname = %s AND t.tgenabled <> 'D' "
             "AND obj_description(f.oid, 'pg_proc') = %s",
-            [_names(collection)[1], trigger_name(collection.name), _digest(collection, by_row)],
+            [_names(collection)[1], trigger_name(collection), _digest(collection, by_row)],
         )
         (count,) = cursor.fetchone()
     return bool(count == len(_BY_ROW if by_row else _BY_STATEMENT))
@@ -78,7 +78,7 @@ def install_sql(collection: Collection, *, by_row: bool = False) -> list[str]:
     ``by_row``: called for each row, instead of once for each statement with all of its rows.
     """
     function, table = _names(collection)
-    prefix = trigger_name(collection.name)
+    prefix = trigger_name(collection)
     statements = [*remove_sql(collection), _function(collection, by_row)]
     for name, event in (_BY_ROW if by_row else _BY_STATEMENT).items():
         trigger = quote(name.format(prefix))
@@ -97,7 +97,7 @@ def remove_sql(collection: Collection) -> list[str]:
 
 def _names(collection: Collection) -> tuple[str, str]:
     """Function and table, quoted."""
-    return quote(trigger_name(collection.name)), quote(collection.concrete_model._meta.db_table)
+    return quote(trigger_name(collection)), quote(collection.concrete_model._meta.db_table)
 
 
 def _must_go_by_row(collection: Collection) -> bool:
@@ -142,7 +142,7 @@ def _function(collection: Collection, by_row: bool) -> str:
     into = (
         f"INSERT INTO {log} "
         "(collection, transaction_id, op, document_id, before, after, changed, created_at) "
-        f"SELECT {text(collection.name)}, pg_current_xact_id()::text"
+        f"SELECT {text(collection.stream)}, pg_current_xact_id()::text"
     )
     gone = f"{into}, 'deleted', {old_id}, ({old})::text, NULL, NULL, clock_timestamp() FROM"
     return f"""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger AS $body$

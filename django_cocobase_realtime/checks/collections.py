@@ -26,6 +26,7 @@ def check_collections() -> list[CheckMessage]:
     if problems:
         return [error(1, problem.message, problem.hint) for problem in problems]
     messages: list[CheckMessage] = []
+    declared: dict[str, Collection] = {}
     for name, entry in conf.collections.items():
         if not isinstance(name, str) or not name:
             messages.append(error(3, f"{name!r} is not a name for a collection.", "Use a string."))
@@ -44,9 +45,32 @@ def check_collections() -> list[CheckMessage]:
                 messages.append(error(4, str(problem)))
             else:
                 messages += _check_collection(name, collection)
+                declared[name] = collection
     for name, cls in registry.registered.items():
-        messages += _check_collection(name, registry.from_class(name, cls))
+        collection = registry.from_class(name, cls)
+        messages += _check_collection(name, collection)
+        declared.setdefault(name, collection)
+    messages += _check_aliases(declared)
     return messages
+
+
+def _check_aliases(declared: Mapping[str, Collection]) -> Iterator[CheckMessage]:
+    owners: dict[str, str] = {name: name for name in declared}
+    for name, collection in declared.items():
+        aliases = collection.aliases
+        if isinstance(aliases, str) or not all(isinstance(each, str) and each for each in aliases):
+            yield error(4, f"Collection {name!r}: 'aliases' must be a list of names.")
+            continue
+        for alias in aliases:
+            owner = owners.setdefault(alias, name)
+            if owner != name:
+                yield error(
+                    17,
+                    f"Collection {name!r}: its alias {alias!r} is a name of collection {owner!r}.",
+                    "Clients find one collection by a name. Remove the alias.",
+                )
+            elif alias == name:
+                yield error(17, f"Collection {name!r}: its alias {alias!r} is its own name.")
 
 
 def _check_collection(name: str, collection: Collection) -> Iterator[CheckMessage]:
@@ -242,7 +266,7 @@ def check_installed_triggers(databases: Container[str]) -> Iterator[CheckMessage
             cursor.execute(
                 "SELECT count(*) FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid "
                 "WHERE f.proname = %s",
-                [trigger_name(collection.name)],
+                [trigger_name(collection)],
             )
             (count,) = cursor.fetchone()
         if not count:

@@ -53,6 +53,8 @@ class Grant:
     schema: Schema
     # names of the fields of the primary key, whose values are in the id of a document
     key: tuple[str, ...]
+    # the name of the collection's stream
+    stream: str
     # whether old values of changed rows are known
     tracked: bool = True
 

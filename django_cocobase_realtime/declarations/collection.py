@@ -50,6 +50,7 @@ OPTIONS = (
     "not_secret",
     "permission_fields",
     "exclude",
+    "aliases",
 )
 
 
@@ -94,6 +95,8 @@ class Collection:
     permission_fields: ClassVar[Sequence[str] | None] = None
     # names of fields that are left out unless another option names them
     exclude: ClassVar[Sequence[str]] = ()
+    # former names, the oldest first, by which clients may still subscribe
+    aliases: ClassVar[Sequence[str]] = ()
 
     # what an identity may see
 
@@ -130,7 +133,7 @@ class Collection:
                 name for name in filterable if name.partition(".")[0] in permitted
             )
         key = key_names(self.concrete_model)
-        return Grant(decision, readable, filterable, self.schema, key, self.track)
+        return Grant(decision, readable, filterable, self.schema, key, self.stream, self.track)
 
     def _parse_visible(self, answer: Visible) -> Filter:
         """Return the filter that a return value of ``visible_to`` stands for."""
@@ -166,7 +169,7 @@ class Collection:
 
     def _parse_with(self, filters: Mapping[str, Any], schema: Schema) -> Filter:
         try:
-            return parse(filters, schema, trusted=True, aliases=self._aliases)
+            return parse(filters, schema, trusted=True, aliases=self._field_aliases)
         except InvalidFilter as error:
             raise ImproperlyConfigured(f"Collection {self.name!r}: {error}") from error
 
@@ -238,7 +241,7 @@ class Collection:
         return {name: field_spec(field) for name, field in fields.items()}
 
     @cached_property
-    def _aliases(self) -> dict[str, str]:
+    def _field_aliases(self) -> dict[str, str]:
         """Other names of fields in the project's own filters: ``owner_id``, ``pk``."""
         fields = self.concrete_model._meta.concrete_fields
         aliases = {field.attname: field.name for field in fields if field.attname != field.name}
@@ -345,6 +348,15 @@ class Collection:
         return serializer
 
     @property
+    def stream(self) -> str:
+        """The name of the collection in the log, in cursors and in the channel layer.
+
+        It is the first name that the collection had, so that cursors and logged changes stay valid
+        when it is renamed, also while processes of both versions are running.
+        """
+        return self.aliases[0] if self.aliases else self.name
+
+    @property
     def database(self) -> str:
         """The alias of the database that has the collection's rows and its stream."""
         return database_for(self.model_class)
@@ -380,6 +392,6 @@ class Collection:
         return document
 
 
-def trigger_name(collection: str) -> str:
+def trigger_name(collection: Collection) -> str:
     """Return the name of the database function that a collection's triggers call."""
-    return TRIGGER_PREFIX + blake2s(collection.encode(), digest_size=8).hexdigest()
+    return TRIGGER_PREFIX + blake2s(collection.stream.encode(), digest_size=8).hexdigest()

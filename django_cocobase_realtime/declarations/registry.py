@@ -152,10 +152,26 @@ class CollectionRegistry(Registry[Collection]):
             options=COLLECTION_OPTIONS,
             get_setting=lambda: conf.collections,
         )
+        # collections by the former names that they declare, and what they were found in
+        self._by_alias: dict[str, Collection] = {}
+        self._aliases_of: Mapping[str, Collection] | None = None
 
     def get(self, name: str) -> Collection:
-        """Return the collection of this name. Raises `UnknownCollection`."""
-        collection = self._declarations().get(name)
+        """Return the collection of this name, or of this former name.
+
+        Raises `UnknownCollection`.
+        """
+        declarations = self._declarations()
+        collection = declarations.get(name)
+        if collection is None:
+            if self._aliases_of is not declarations:
+                self._by_alias = {
+                    alias: declared
+                    for declared in reversed(declarations.values())
+                    for alias in declared.aliases
+                }
+                self._aliases_of = declarations
+            collection = self._by_alias.get(name)
         if collection is None:
             raise UnknownCollection(name)
         return collection

@@ -105,7 +105,7 @@ async def _run(
         if plan.snapshot is not None:
             # if it must start again, then with everything that happened since its first page
             catchup.plan = CatchUpPlan(position, plan.snapshot)
-            cursor = encode_cursor(subscription.collection, position.epoch, position.seq)
+            cursor = encode_cursor(subscription.stream, position.epoch, position.seq)
             await _send_snapshot(subscription, topic.collection, plan.snapshot, cursor)
             catchup.plan = CatchUpPlan(position)
         if await _replay(subscription, catchup, topic, tailer, position):
@@ -144,7 +144,7 @@ async def _replay(
         changes = await run_in_threadpool(
             read_events,
             tailer.using,
-            subscription.collection,
+            subscription.stream,
             position.epoch,
             seq,
             limits.replay_events,
@@ -157,7 +157,7 @@ async def _replay(
         )
         if missed is None:
             # otherwise the client would come back with the same cursor
-            name = topic.collection.name
+            name = topic.collection.stream
             await run_in_threadpool(rotate_epoch, tailer.using, [name], epoch=position.epoch)
             return False
         for change, delivery in missed:
@@ -172,7 +172,7 @@ async def _replay(
             sent = seq
             if subscription.connection.dialect != NATIVE:
                 continue
-            cursor = encode_cursor(subscription.collection, position.epoch, seq)
+            cursor = encode_cursor(subscription.stream, position.epoch, seq)
             writer.push(frames.encode(frames.cursor(subscription.name, cursor)))
     return True
 

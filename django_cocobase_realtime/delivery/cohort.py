@@ -28,6 +28,8 @@ class FrameSpec:
     """
 
     dialect: str
+    # the collection's name as the client knows it
+    collection: str
     # names in ``data``; None for a serializer's whole document
     fields: tuple[str, ...] | None
     # names of the subscriptions in the frame

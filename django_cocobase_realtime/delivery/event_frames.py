@@ -14,8 +14,12 @@ from ..wire import frames, sdk_frames
 from .cohort import FrameSpec
 from .subscription import Delivery, Subscription
 
-FrameKey = tuple[str, tuple[str, ...] | None, str, tuple[str, ...]]
-"""(dialect, fields in ``data``, name of the event, names of the matching subscriptions)."""
+FrameKey = tuple[str, str, tuple[str, ...] | None, str, tuple[str, ...]]
+"""What a frame depends on.
+
+The dialect, the name of the collection, the fields in ``data``, the name of the event, and the
+names of the matching subscriptions.
+"""
 
 
 class ChangeFrames:
@@ -36,18 +40,20 @@ class ChangeFrames:
 
     def text(self, frame_spec: FrameSpec, event: str) -> str:
         """Return the frame for connections with one matching subscription of this spec."""
-        return self._text((frame_spec.dialect, frame_spec.fields, event, frame_spec.subscriptions))
+        spec = frame_spec
+        return self._text((spec.dialect, spec.collection, spec.fields, event, spec.subscriptions))
 
     def texts(self, deliveries: Iterable[Delivery]) -> list[str]:
         """Return the frames that one connection gets for its matching subscriptions.
 
         One frame names all of them, except those that select other fields or get another event.
         """
-        names: dict[tuple[str, tuple[str, ...] | None, str], list[str]] = {}
+        names: dict[tuple[str, str, tuple[str, ...] | None, str], list[str]] = {}
         for subscription, event in deliveries:
             if subscription.connection.dialect != NATIVE:
                 return [self._sdk_text(subscription)]
-            key = (subscription.connection.dialect, subscription.query.fields, event)
+            dialect, collection = subscription.connection.dialect, subscription.collection
+            key = (dialect, collection, subscription.query.fields, event)
             names.setdefault(key, []).append(subscription.name)
         return [self._text((*key, tuple(matching))) for key, matching in names.items()]
 
@@ -58,8 +64,8 @@ class ChangeFrames:
         return text
 
     def _encode(self, key: FrameKey) -> str:
-        _, fields, event, names = key
-        frame = self._frame(fields, event, names)
+        _, collection, fields, event, names = key
+        frame = self._frame(collection, fields, event, names)
         text = frames.encode(frame)
         if len(text) > self._max_bytes or len(text.encode()) > self._max_bytes:
             # never dropped silently: the reader learns that there is something to fetch
@@ -69,7 +75,11 @@ class ChangeFrames:
         return text
 
     def _frame(
-        self, fields: tuple[str, ...] | None, event: str, names: tuple[str, ...]
+        self,
+        collection: str,
+        fields: tuple[str, ...] | None,
+        event: str,
+        names: tuple[str, ...],
     ) -> frames.Frame:
         change = self._change
         document: dict[str, Any] = {"id": change.document_id}
@@ -79,7 +89,7 @@ class ChangeFrames:
             if change.changed is not None and event in ("updated", "entered"):
                 changed = tuple(name for name in change.changed if name in (fields or data))
         return frames.change(
-            collection=change.collection,
+            collection=collection,
             event=event,
             document=document,
             subscriptions=names,
@@ -95,25 +105,26 @@ class ChangeFrames:
     def _sdk_text(self, subscription: Subscription) -> str:
         change, fields = self._change, subscription.query.fields
         with_old = _sees_old_values(change, subscription)
-        key = (subscription.connection.dialect, fields, "old" if with_old else "", ())
+        name = subscription.collection
+        key = (subscription.connection.dialect, name, fields, "old" if with_old else "", ())
         text = self._texts.get(key)
         if text is None:
-            text = self._texts[key] = self._encode_sdk(fields, with_old=with_old)
+            text = self._texts[key] = self._encode_sdk(name, fields, with_old=with_old)
         return text
 
-    def _encode_sdk(self, fields: tuple[str, ...] | None, *, with_old: bool) -> str:
+    def _encode_sdk(self, name: str, fields: tuple[str, ...] | None, *, with_old: bool) -> str:
         change = self._change
         collection = registry.get(change.collection)
         data = data_of(change, fields)
         image = (change.before if change.op == "deleted" else change.after) or {}
         created_at, updated_at = (
-            _time(collection, name, image, data) for name in collection.time_fields
+            _time(collection, field, image, data) for field in collection.time_fields
         )
         old = None
         if with_old and fields is not None and change.before and change.changed is not None:
             old = _only(change.before, tuple(n for n in change.changed if n in fields))
         frame = sdk_frames.change(
-            collection=change.collection,
+            collection=name,
             op=change.op,
             id=change.document_id,
             data=data,
@@ -125,7 +136,7 @@ class ChangeFrames:
         if len(text.encode()) <= self._max_bytes:
             return text
         frame = sdk_frames.change(
-            collection=change.collection,
+            collection=name,
             op=change.op,
             id=change.document_id,
             data={},

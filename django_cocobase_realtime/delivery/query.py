@@ -61,7 +61,7 @@ def authorize_query(
     _check_changes(command, grant)
     scope = _scope(
         (
-            command.collection,
+            grant.stream,
             filter.canonical(),
             fields,
             sorted(command.events or ALL_EVENTS),

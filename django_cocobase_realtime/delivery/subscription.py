@@ -18,6 +18,7 @@ class SubscriptionRequest:
 
     # unique within the connection
     name: str
+    # the collection's name as the client gave it, which may be a former one
     collection: str
     # events to deliver: created, updated, deleted
     events: frozenset[str] = ALL_EVENTS
@@ -27,6 +28,8 @@ class SubscriptionRequest:
     changed: frozenset[str] | None = None
     # the request as sent, to authorize it again (see `query.rebuild_query`)
     serialized: bytes = b""
+    # the name of the collection's stream; empty if it is ``collection``
+    stream: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +97,13 @@ class Subscription:
 
     @property
     def collection(self) -> str:
-        """Name of the collection."""
+        """The name of the collection, by which the client knows it."""
         return self.request.collection
+
+    @property
+    def stream(self) -> str:
+        """The name of the collection's stream."""
+        return self.request.stream or self.request.collection
 
     @property
     def frame_spec(self) -> FrameSpec:
@@ -103,6 +111,7 @@ class Subscription:
         request = self.request
         return FrameSpec(
             self.connection.dialect,
+            request.collection,
             self.query.fields,
             (request.name,),
             request.events,

@@ -46,7 +46,7 @@ class CollectionTopic:
     def start_tailer(self, thread: DatabaseThread, announce: Callable[[Event], None]) -> LogTailer:
         """Follow the collection's log; return the tailer."""
         self.tailer = LogTailer(
-            self.collection.name,
+            self.collection.stream,
             thread,
             self.collection.database,
             deliver=self.dispatch,

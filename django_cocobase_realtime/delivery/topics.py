@@ -24,7 +24,7 @@ from .topic import CollectionTopic
 
 
 class TopicManager:
-    """Topics by collection, reference counted. One per hub.
+    """Topics by stream, reference counted. One per hub.
 
     ``announce`` publishes an event to the other processes.
     """
@@ -32,7 +32,7 @@ class TopicManager:
     def __init__(self, groups: GroupMemberships, announce: Callable[[Event], None]) -> None:
         self._groups = groups
         self._announce = announce
-        # collections that are followed
+        # collections that are followed, by the names of their streams
         self.topics: dict[str, CollectionTopic] = {}
         # users of each topic: attached subscriptions, and those that are being opened
         self._reference_counts: Counter[str] = Counter()
@@ -52,7 +52,7 @@ class TopicManager:
         return list(self._subscriptions.get(connection, {}).values())
 
     async def open(self, name: str) -> StreamRange | None:
-        """Follow a collection, and catch up with everything that was committed before the call.
+        """Follow a stream, and catch up with everything that was committed before the call.
 
         Returns the positions from which a client can resume, or None for a collection without a
         log. Raises what the database raises. The caller must call `attach` or `release` in the
@@ -100,7 +100,7 @@ class TopicManager:
         replaced = by_name.get(subscription.name)
         by_name[subscription.name] = subscription
         subscription.is_attached = True
-        topic = self.topics[subscription.collection]
+        topic = self.topics[subscription.stream]
         if not start:
             subscription.catchup = CatchUp(plan)
         elif plan is None:
@@ -120,8 +120,8 @@ class TopicManager:
     def _forget(self, subscription: Subscription) -> None:
         subscription.is_attached = False
         catchup.stop(subscription)
-        self.topics[subscription.collection].table.discard(subscription)
-        self.release(subscription.collection)
+        self.topics[subscription.stream].table.discard(subscription)
+        self.release(subscription.stream)
 
     def remove_connection(self, connection: Connection) -> None:
         """Remove all subscriptions of a connection."""
@@ -131,16 +131,16 @@ class TopicManager:
     def suspend(self, connection: Connection) -> None:
         """Deliver nothing more to a connection, at once, until `resume`."""
         for subscription in self.subscriptions(connection):
-            catchup.suspend(subscription, self.topics[subscription.collection])
+            catchup.suspend(subscription, self.topics[subscription.stream])
 
     def resume(self, subscription: Subscription) -> None:
         """Continue a suspended subscription from where it was."""
-        catchup.resume(subscription, self.topics[subscription.collection])
+        catchup.resume(subscription, self.topics[subscription.stream])
 
     def _close_subscribers(self, name: str) -> None:
         """Close connections: the log no longer holds what their subscriptions must get next."""
         for connection, by_name in list(self._subscriptions.items()):
-            if any(subscription.collection == name for subscription in by_name.values()):
+            if any(subscription.stream == name for subscription in by_name.values()):
                 connection.close(CloseCode.POSITION_LOST)
 
     # events

@@ -165,7 +165,7 @@ def _read_numbered(using: str, stream: Stream, start: int, head: int) -> Iterato
 
 def _store_documents(using: str, collection: Collection, changes: list[Change]) -> list[Change]:
     """Make the documents of events, once, and return the events with them."""
-    events = LogEvent.objects.using(using).filter(collection=collection.name)
+    events = LogEvent.objects.using(using).filter(collection=collection.stream)
     with_documents = []
     for change in changes:
         document = collection.make_document(change, using)

@@ -90,6 +90,7 @@ class OpenTopic:
     `AttachSubscription` must follow without another effect that waits.
     """
 
+    # the name of its stream
     collection: str
 
 

@@ -52,9 +52,10 @@ def subscribe(session: SessionState, command: Subscribe) -> Steps:
         transitions=command.transitions,
         changed=None if command.changed is None else frozenset(command.changed),
         serialized=serialized,
+        stream=intern(grant.stream),
     )
-    stream: StreamRange | None = yield OpenTopic(command.collection)
-    after, outcome = _resume(session, command, stream, query.scope)
+    stream: StreamRange | None = yield OpenTopic(grant.stream)
+    after, outcome = _resume(session, command, grant, stream, query.scope)
     reply = frames.reply(
         "subscribed",
         command.id,
@@ -67,7 +68,7 @@ def subscribe(session: SessionState, command: Subscribe) -> Steps:
     )
     if stream is not None:
         seq = stream.head if after is None else after.seq
-        reply["cursor"] = encode(command.collection, stream.epoch, seq)
+        reply["cursor"] = encode(grant.stream, stream.epoch, seq)
     plan = None
     if after is not None:
         plan = CatchUpPlan(after)
@@ -120,14 +121,18 @@ def _snapshot_query(
 
 
 def _resume(
-    session: SessionState, command: Subscribe, stream: StreamRange | None, scope: str
+    session: SessionState,
+    command: Subscribe,
+    grant: Grant,
+    stream: StreamRange | None,
+    scope: str,
 ) -> tuple[Position | None, dict[str, Any]]:
     """Return the position to replay from, if any, and what the reply says about resuming."""
     if command.since is None:
         return None, {}
     try:
         after = resume_subscription(
-            command.collection, command.since, command.scope, stream, scope, session.limits
+            grant.stream, command.since, command.scope, stream, scope, session.limits
         )
     except Resync as resync:
         return None, {"resumed": False, "resync": {"reason": resync.reason}}

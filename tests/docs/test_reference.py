@@ -80,6 +80,7 @@ def test_collection_options_are_documented_with_defaults():
         "not_secret",
         "permission_fields",
         "exclude",
+        "aliases",
     ):
         assert documented[name] == repr(getattr(Collection, name))
 

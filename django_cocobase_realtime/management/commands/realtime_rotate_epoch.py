@@ -29,6 +29,6 @@ class Command(BaseCommand):
         except UnknownCollection as error:
             raise CommandError(f"There is no collection {error.args[0]!r}.") from None
         for using in sorted({collection.database for collection in chosen}):
-            names = [collection.name for collection in chosen if collection.database == using]
+            names = [collection.stream for collection in chosen if collection.database == using]
             for name in rotate_epoch(using, names):
                 self.stdout.write(f"{name}: a new epoch")
