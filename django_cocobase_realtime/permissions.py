@@ -100,7 +100,8 @@ class Permission(metaclass=Combinable):
         """Return a mandatory filter, which is combined by AND with the client's filter.
 
         It decides about deletions, too. The filter has the structured form, may use ``$or`` and
-        ``$not``, and may name any field of the model. A value that is None matches nothing: with
+        ``$not``, and may name the fields that the collection stores: see the option
+        ``permission_fields``. A value that is None matches nothing: with
         ``{"owner": identity.user_id}`` a key without a user sees no rows, also none without an
         owner.
         """
