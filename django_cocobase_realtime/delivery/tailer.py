@@ -59,8 +59,8 @@ class LogTailer:
         self._announce = announce
         self._is_complete = is_complete
         self._restore = restore
-        # whether all clients must fetch everything again
-        self._must_rotate = False
+        # the epoch that must end, so that all clients fetch everything again
+        self._epoch_to_end: str | None = None
         # whether the log was read at least once
         self._started = False
         # set when the log must be read
@@ -94,7 +94,7 @@ class LogTailer:
 
         If several processes call this in one epoch, only one new epoch begins.
         """
-        self._must_rotate = True
+        self._epoch_to_end = self.epoch
         self._wake.set()
 
     def receive(self, change: Change) -> None:
@@ -148,9 +148,9 @@ class LogTailer:
 
     def _fetch(self, position: Position | None, notified: bool) -> tuple[StreamBatch, list[Change]]:
         """Return new events, as they are in the log and as they must be delivered."""
-        if self._must_rotate and position is not None:
-            rotate_epoch(self.using, [self.collection], epoch=position.epoch)
-            self._must_rotate = False
+        if self._epoch_to_end is not None:
+            rotate_epoch(self.using, [self.collection], epoch=self._epoch_to_end)
+            self._epoch_to_end = None
         batch = fetch_new(self.using, self.collection, position, notified)
         return batch, self._restore(batch.changes)
 

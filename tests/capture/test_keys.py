@@ -60,6 +60,27 @@ def test_writes_of_rows_with_composite_key_are_logged(settings):
     assert events[5].changed == ("holder",)
 
 
+def test_many_rows_with_composite_keys_are_logged(settings):
+    seats(settings)
+    Seat.objects.bulk_create([Seat(event="b", number=number) for number in range(1200)])
+    Seat.objects.update(holder="x")
+    Seat.objects.all().delete()
+    events = read_all("seats")
+    assert [event.op for event in events] == ["created"] * 1200 + ["updated"] * 1200 + (
+        ["deleted"] * 1200
+    )
+
+
+async def test_snapshot_of_many_rows_with_composite_keys(realtime, api_key, settings):
+    seats(settings)
+    rows = [Seat(event="b", number=number) for number in range(450)]
+    await Seat.objects.abulk_create(rows)
+    async with realtime(token=api_key) as client:
+        await client.subscribe("seats", snapshot=True)
+        pages = [await client.receive("snapshot") for _ in range(3)]
+        assert sum(len(page["documents"]) for page in pages) == 450
+
+
 if POSTGRES:
 
     def test_triggers_give_composite_keys_the_same_ids(settings):
