@@ -274,6 +274,7 @@ class RowCodec:
             for name, field in self.fields.items()
         ]
         self._raw_encoders = {name: field_encoder(self.fields[name]) for name in self.raw_names}
+        self._names = tuple(self.fields)
         self.attnames = tuple(attname for _, attname, _ in self._encoders)
 
     def image(self, values: Mapping[str, Any]) -> Image:
@@ -282,7 +283,8 @@ class RowCodec:
 
     def is_complete(self, image: Image) -> bool:
         """Return whether an image has all fields: code with other fields may have written it."""
-        return len(image) >= len(self.fields) and image.keys() >= self.fields.keys()
+        # the order of the fields is that of `image`, except in images that triggers wrote
+        return tuple(image) == self._names or image.keys() >= self.fields.keys()
 
     def decode(self, image: Image, using: str) -> Image:
         """Return the image with the wire form of fields that have a conversion of their own."""

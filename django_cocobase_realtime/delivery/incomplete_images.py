@@ -25,11 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 def is_complete(collection: Collection, change: Change) -> bool:
-    """Return whether the images of a change have all fields."""
-    codec, before, after = collection.codec, change.before, change.after
-    return (after is None or codec.is_complete(after)) and (
-        before is None or codec.is_complete(before)
-    )
+    """Return whether the images of a change have all fields. Both were written by one code."""
+    image = change.before if change.after is None else change.after
+    return image is None or collection.codec.is_complete(image)
 
 
 def missing_names(collection: Collection, change: Change) -> frozenset[str]:
