@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
 import msgspec
-from django.db import connections, models, transaction
+from django.db import models, transaction
 
 from .auth.signals import announce_permissions_changed
 from .capture.recorder import capture_disabled, record
@@ -116,29 +115,11 @@ def notify_change(
     table = WatchedTable(declared.concrete_model, (declared,))
     with write_transaction(using, table.model):
         if event == "deleted":
-            row = {
-                str(field.attname): _stored_value(instance, field, table, using)
-                for field in table.fields
-            }
-            record(table, using, [(row, None, "deleted")])
+            record(table, using, [(table.row_of(instance, using), None, "deleted")])
         else:
             key = instance._get_pk_val(table.model._meta)
             rows = table.read(using, [key]).values()
             record(table, using, [(None, row, event) for row in rows])
-
-
-def _stored_value(
-    instance: models.Model, field: models.Field[Any, Any], table: WatchedTable, using: str
-) -> Any:
-    """Return the value of an instance as `WatchedTable.read` would return it."""
-    value = getattr(instance, str(field.attname))
-    if field.name not in table.raw_names:
-        return value
-    stored = field.get_db_prep_save(value, connections[using])
-    if hasattr(stored, "obj"):  # psycopg's wrapper of bytes or JSON
-        is_binary = isinstance(stored.obj, bytes | bytearray | memoryview)
-        stored = stored.obj if is_binary else json.dumps(to_json_value(stored.obj))
-    return stored
 
 
 def permissions_changed(user: Any = None, *, using: str | None = None) -> None:

@@ -174,7 +174,6 @@ class LogEvent(models.Model):
     seq = models.BigIntegerField(null=True)
     transaction_id = models.CharField(max_length=32)
     op = models.CharField(max_length=7)
-    # as long as a primary key may be
     document_id = models.TextField()
     before = models.TextField(null=True)
     after = models.TextField(null=True)

@@ -209,6 +209,9 @@ def encode_raw(value: Any) -> Any:
             return {"timedelta": microseconds}
         case UUID():
             return {"uuid": str(value)}
+    if hasattr(value, "obj"):  # psycopg's wrapper of a parameter: bytes, or JSON
+        is_binary = isinstance(value.obj, bytes | bytearray | memoryview)
+        return encode_raw(value.obj) if is_binary else json.dumps(to_json_value(value.obj))
     return {"json": to_json_value(value)}
 
 
