@@ -65,12 +65,12 @@ def _check_aliases(declared: Mapping[str, Collection]) -> Iterator[CheckMessage]
             owner = owners.setdefault(alias, name)
             if owner != name:
                 yield error(
-                    17,
+                    19,
                     f"Collection {name!r}: its alias {alias!r} is a name of collection {owner!r}.",
                     "Clients find one collection by a name. Remove the alias.",
                 )
             elif alias == name:
-                yield error(17, f"Collection {name!r}: its alias {alias!r} is its own name.")
+                yield error(19, f"Collection {name!r}: its alias {alias!r} is its own name.")
 
 
 def _check_collection(name: str, collection: Collection) -> Iterator[CheckMessage]:

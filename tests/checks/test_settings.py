@@ -52,7 +52,7 @@ def collections(**options):
         (collections(exclude=["nothing"]), "E006"),
         (collections(exclude="title"), "E004"),
         (collections(aliases="articles"), "E004"),
-        (collections(aliases=["posts"]), "E017"),
+        (collections(aliases=["posts"]), "E019"),
         (collections(project_field="nothing"), "E006"),
         (collections(created_field="nothing"), "E006"),
         (collections(soft_delete="nothing"), "E006"),

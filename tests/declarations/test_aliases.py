@@ -110,9 +110,9 @@ if connections["default"].vendor == "postgresql":
     ("collections", "ids"),
     [
         ({"articles": ["posts"], "texts": ["stories"]}, []),
-        ({"articles": ["texts"], "texts": []}, ["E017"]),
-        ({"articles": ["posts"], "texts": ["posts"]}, ["E017"]),
-        ({"articles": ["articles"]}, ["E017"]),
+        ({"articles": ["texts"], "texts": []}, ["E019"]),
+        ({"articles": ["posts"], "texts": ["posts"]}, ["E019"]),
+        ({"articles": ["articles"]}, ["E019"]),
         ({"articles": "posts"}, ["E004"]),
         ({"articles": [1]}, ["E004"]),
     ],
