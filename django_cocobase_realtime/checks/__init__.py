@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ..conf import OPTIONS, SETTING, conf
 from .base import error
-from .collections import check_collections, check_installed_triggers, check_uncaptured_writes
+from .collections import check_collections, check_database_deletes, check_installed_triggers
 from .environment import check_channel_layer, check_daphne, check_runserver
 from .rooms import check_presence, check_rooms
 from .settings import check_authenticators, check_jwt, check_limits, check_log, check_single_values
@@ -35,7 +35,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
     ]
     messages += check_collections()
     if not messages:
-        messages += check_uncaptured_writes()
+        messages += check_database_deletes()
     for check in (
         check_limits,
         check_log,
