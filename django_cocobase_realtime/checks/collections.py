@@ -200,26 +200,6 @@ def _check_triggers(name: str, collection: Collection) -> Iterator[CheckMessage]
         yield error(13, f"Collection {name!r}: triggers write the log; 'durable' must be True.")
 
 
-def check_database_deletes() -> Iterator[CheckMessage]:
-    """Check for foreign keys whose ``on_delete`` the database itself executes."""
-    changed_by_database = set()
-    for collection in registry:
-        if collection.capture == "triggers":
-            continue
-        meta = collection.concrete_model._meta
-        for field in meta.concrete_fields:
-            handler = getattr(field.remote_field, "on_delete", None)
-            if handler is not None and type(handler).__name__ == "DatabaseOnDelete":
-                changed_by_database.add(f"{meta.label}.{field.name}")
-    if changed_by_database:
-        yield warning(
-            81,
-            f"Rows that the database changes through "
-            f"{', '.join(sorted(changed_by_database))} are not sent to clients.",
-            "Use Django's own on_delete, or capture = 'triggers'.",
-        )
-
-
 def check_installed_triggers(databases: Container[str]) -> Iterator[CheckMessage]:
     """Check that the triggers of collections that need them are installed."""
     for collection in registry:
