@@ -176,8 +176,6 @@ class CapturedEvents(list[Event]):
         self._check()
         return super().__ne__(other)
 
-    __hash__ = None  # type: ignore[assignment]
-
 
 @contextmanager
 def capture_events() -> Iterator[CapturedEvents]:
@@ -219,11 +217,13 @@ def capture_events() -> Iterator[CapturedEvents]:
 
 def _commit_hooks() -> list[Any]:
     """Return what this app will call on the commit of transactions that are open now."""
-    return [
-        hook
+    hooks = [
+        entry[1]
         for connection in connections.all(initialized_only=True)
-        for _, hook, _ in connection.run_on_commit
-        if str(getattr(hook, "__module__", "")).startswith(f"{__package__}.")
+        for entry in connection.run_on_commit
+    ]
+    return [
+        hook for hook in hooks if str(getattr(hook, "__module__", "")).startswith(f"{__package__}.")
     ]
 
 
