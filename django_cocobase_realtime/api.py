@@ -115,8 +115,7 @@ def notify_change(
     table = WatchedTable(declared.concrete_model, (declared,))
     with write_transaction(using, table.model):
         if event == "deleted":
-            row = {name: getattr(instance, name) for name in table.attnames}
-            record(table, using, [(row, None, "deleted")])
+            record(table, using, [(table.row_of(instance, using), None, "deleted")])
         else:
             key = instance._get_pk_val(table.model._meta)
             rows = table.read(using, [key]).values()

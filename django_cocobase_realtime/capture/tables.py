@@ -118,6 +118,16 @@ class WatchedTable:
         values = tuple(row[str(f.attname)] for f in self.model._meta.pk_fields)
         return values[0] if len(values) == 1 else values
 
+    def row_of(self, instance: models.Model, using: str) -> Row:
+        """Return the row that an instance stands for, which may be deleted already."""
+        connection = connections[using]
+        return {
+            name: f.get_db_prep_save(getattr(instance, name), connection)
+            if f.name in self.raw_names
+            else getattr(instance, name)
+            for f, name in zip(self.fields, self.attnames, strict=True)
+        }
+
     # reading
 
     def read_one(self, using: str, key: Any, lock: str = "") -> Row | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.exceptions import EmptyResultSet
 from django.db import Error as DatabaseFailure
-from django.db.models.lookups import Exact
+from django.db.models.lookups import Exact, IntegerFieldExact
 from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
 
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
@@ -193,16 +193,13 @@ def _single_key(query: Any, table: WatchedTable) -> Any:
     if len(children) != 1 or query.where.negated or len(table.model._meta.pk_fields) != 1:
         return _NO_KEY
     lookup = children[0]
-    if type(lookup) is not Exact or hasattr(lookup.rhs, "as_sql"):
+    if type(lookup) not in (Exact, IntegerFieldExact) or hasattr(lookup.rhs, "as_sql"):
         return _NO_KEY
     target = getattr(lookup.lhs, "target", None)
-    if (
-        target is None
-        or not target.primary_key
-        or target.model._meta.db_table != (table.model._meta.db_table)
-    ):
+    if target is None or not target.primary_key:
         return _NO_KEY
-    return lookup.rhs
+    same_table = target.model._meta.db_table == table.model._meta.db_table
+    return lookup.rhs if same_table else _NO_KEY
 
 
 def _rows_before(
