@@ -92,3 +92,14 @@ def test_manual_transactions_commit_the_log_with_the_rows():
     assert logged() == ["created", "created"]
     assert [event.after["text"] for event in events] == ["x", "y"]
     assert len({event.transaction for event in events}) == 2
+
+
+def test_atomic_block_after_a_manual_commit_is_another_transaction():
+    with capture_events() as events, manual_transactions():
+        Message.objects.create(text="x")
+        transaction.commit()
+        with transaction.atomic():
+            Message.objects.create(text="y")
+        transaction.commit()
+    first, second = (event.transaction for event in events)
+    assert first != second
