@@ -50,3 +50,14 @@ class Identity:
         if self.project != other.project or self.user_key != other.user_key:
             return False
         return self.user_id is not None or self.credential == other.credential
+
+
+def is_active(user: Any) -> bool:
+    """Return whether a user may log in; as in Django, a model without ``is_active`` allows it."""
+    return bool(getattr(user, "is_active", True))
+
+
+def username(user: Any) -> str:
+    """Return the name that a user logs in by, or the text of a user that has none."""
+    get_username = getattr(user, "get_username", None)
+    return str(user if get_username is None else get_username())

@@ -15,6 +15,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.utils import timezone
 
+from .identity import is_active
+
 if not apps.is_installed("django_cocobase_realtime"):
     # a project that uses the app in asgi.py alone gets a clear error
     raise ImproperlyConfigured("Add 'django_cocobase_realtime' to INSTALLED_APPS.")
@@ -123,7 +125,7 @@ class ApiKey(models.Model):
             return False
         if self.expires_at is not None and self.expires_at <= (now or timezone.now()):
             return False
-        return self.user is None or bool(self.user.is_active)
+        return self.user is None or is_active(self.user)
 
     @property
     def state(self) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .identity import Identity
+from .identity import Identity, is_active
 
 Visible = Mapping[str, Any] | bool | None
 """True: every row. A filter: rows that match it. False or None: no row."""
@@ -134,7 +134,8 @@ class IsAdminUser(Permission):
     def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
         """Return whether the user is an active member of the staff."""
         user = identity.user
-        return bool(user is not None and user.is_active and user.is_staff)
+        # a user model may do without the field, and then has no staff
+        return bool(user is not None and is_active(user) and getattr(user, "is_staff", False))
 
 
 class IsStaff(IsAdminUser):
@@ -150,7 +151,7 @@ class DjangoModelPermissions(Permission):
     def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
         """Return whether ``user.has_perm``. Keys without a user have no permissions."""
         user = identity.user
-        if user is None or not user.is_active:
+        if user is None or not is_active(user) or not hasattr(user, "has_perm"):
             return False
         meta = self.collection.model_class._meta
         return any(

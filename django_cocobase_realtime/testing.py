@@ -30,9 +30,10 @@ from typing import Any, cast
 import msgpack
 from channels.layers import InMemoryChannelLayer
 from channels.testing import WebsocketCommunicator
+from django.db import connections
 from msgspec.structs import replace
 
-from .capture.recorder import observers
+from .capture.recorder import observers, uncommitted_observers
 from .declarations.registry import UnknownCollection, registry
 from .events import Change, Event, LogAppended
 from .pubsub.broker import broker
@@ -128,13 +129,67 @@ def _origin(user: Any) -> list[tuple[bytes, bytes]]:
     return [(b"origin", b"http://testserver"), (b"host", b"testserver")]
 
 
+class CapturedEvents(list[Event]):
+    """The events that `capture_events` collects.
+
+    If it is empty because the test does not commit, reading it after the block raises
+    ``RuntimeError``: a test that expects no event would pass for the wrong reason.
+    """
+
+    # why the list is empty; None if it may be
+    _problem: str | None = None
+
+    def expect_commit(self, count: int) -> None:
+        """Raise from now on if the list is read while it is empty. ``count``: recorded changes."""
+        recorded = f"{count} {'change was' if count == 1 else 'changes were'} recorded"
+        self._problem = (
+            f"There are no events, because their transaction is not committed ({recorded}). "
+            "In a TestCase, put the code into "
+            "`with self.captureOnCommitCallbacks(execute=True):`, with pytest into "
+            "`with django_capture_on_commit_callbacks(execute=True):`, inside of "
+            "capture_events(). Or use TransactionTestCase, or transaction=True."
+        )
+
+    def _check(self) -> None:
+        if self._problem is not None and not list.__len__(self):
+            raise RuntimeError(self._problem)
+
+    def __len__(self) -> int:
+        self._check()
+        return super().__len__()
+
+    def __iter__(self) -> Iterator[Event]:
+        self._check()
+        return super().__iter__()
+
+    def __getitem__(self, index: Any) -> Any:
+        self._check()
+        return super().__getitem__(index)
+
+    def __contains__(self, event: object) -> bool:
+        self._check()
+        return super().__contains__(event)
+
+    def __eq__(self, other: object) -> bool:
+        self._check()
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        self._check()
+        return super().__ne__(other)
+
+
 @contextmanager
-def capture_events() -> Iterator[list[Event]]:
+def capture_events() -> Iterator[CapturedEvents]:
     """Collect the events that are published within the block, in order.
 
     A change is in the list once its transaction is committed. No client needs to be subscribed.
+    In a ``TestCase``, which commits nothing, use ``captureOnCommitCallbacks(execute=True)`` inside
+    of it; without that, reading the empty list raises ``RuntimeError``.
     """
-    events: list[Event] = []
+    events = CapturedEvents()
+    recorded: list[Change] = []
+    hooks_before = _commit_hooks()
     publish, send = broker.publish, broker.send
 
     def add(event: Event) -> None:
@@ -154,13 +209,36 @@ def capture_events() -> Iterator[list[Event]]:
         events.append(event)
         return await send(event, *args)
 
+    note = recorded.append
     observers.append(add)
+    uncommitted_observers.append(note)
     broker.publish, broker.send = publish_too, send_too  # type: ignore[method-assign,assignment]
     try:
         yield events
     finally:
-        observers.remove(add)
+        _remove(observers, add)
+        _remove(uncommitted_observers, note)
         del broker.publish, broker.send
+        # hooks that were registered in a savepoint are gone if it was rolled back
+        if any(hook not in hooks_before for hook in _commit_hooks()):
+            events.expect_commit(len(recorded))
+
+
+def _commit_hooks() -> list[Any]:
+    """Return what this app will call on the commit of transactions that are open now."""
+    hooks = [
+        entry[1]
+        for connection in connections.all(initialized_only=True)
+        for entry in connection.run_on_commit
+    ]
+    return [
+        hook for hook in hooks if str(getattr(hook, "__module__", "")).startswith(f"{__package__}.")
+    ]
+
+
+def _remove(callbacks: list[Any], callback: Any) -> None:
+    """Remove a callback by identity: methods of equal lists are equal."""
+    callbacks[:] = [other for other in callbacks if other is not callback]
 
 
 class LossyChannelLayer(InMemoryChannelLayer):

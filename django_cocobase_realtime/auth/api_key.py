@@ -9,7 +9,7 @@ from datetime import timedelta
 from django.db import DatabaseError
 from django.utils import timezone
 
-from ..identity import Identity
+from ..identity import Identity, username
 from ..models import ApiKey
 from ..types import Scope
 from .base import Authenticator
@@ -43,7 +43,7 @@ class ApiKeyAuthenticator(Authenticator):
             credential=key_credential(key.prefix),
             user=key.user,
             user_id=None if key.user is None else key.user.pk,
-            name=key.name if key.user is None else key.user.get_username(),
+            name=key.name if key.user is None else username(key.user),
             project=key.project,
             expires_at=key.expires_at,
             can_publish=key.can_publish,

@@ -11,12 +11,11 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.http import parse_cookie
-from django.utils.crypto import constant_time_compare
 
-from ..identity import Identity
+from ..identity import Identity, is_active, username
 from ..types import Scope
 from .base import Authenticator
-from .users import find_invalid_users, session_auth_hash
+from .users import find_invalid_users, matches_session_hash, session_auth_hash
 
 KIND = "session"
 
@@ -38,7 +37,7 @@ class DjangoSessionAuthenticator(Authenticator):
         user = scope.get("user")
         key = _session_key(scope)
         if user is not None and user.is_authenticated:
-            if not user.is_active:
+            if not is_active(user):
                 return None
             if key is None:  # the middleware authenticates without Django's sessions
                 return _identity(user, f"{KIND}:user:{user.pk}", None)
@@ -79,7 +78,7 @@ def _identity(
         credential=credential,
         user=user,
         user_id=user.pk,
-        name=user.get_username(),
+        name=username(user),
         expires_at=expires_at,
         private={**session_auth_hash(user), **(private or {})},
     )
@@ -114,13 +113,9 @@ def _session_user(session: Any) -> Any:
     except KeyError:
         return None
     user = get_user_model()._default_manager.filter(pk=pk).first()
-    if user is None or not user.is_active:
+    if user is None or not is_active(user):
         return None
     if not hasattr(user, "get_session_auth_hash"):
         return user
     session_hash = session.get(HASH_SESSION_KEY)
-    user_hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    matches = session_hash and any(
-        constant_time_compare(session_hash, user_hash) for user_hash in user_hashes
-    )
-    return user if matches else None
+    return user if session_hash and matches_session_hash(user, session_hash) else None

@@ -16,7 +16,7 @@ import jwt
 from jwt import PyJWK, PyJWKClient
 
 from ..conf import JwtSettings, conf
-from ..identity import DEFAULT_PROJECT, NOTHING, Identity
+from ..identity import DEFAULT_PROJECT, NOTHING, Identity, username
 from ..types import Scope
 from ..wire.json import is_valid_text
 from .backends import AuthenticationUnavailable
@@ -77,7 +77,7 @@ class JwtAuthenticator(Authenticator):
             credential=f"{KIND}:{project}:{subject}",
             user=user,
             user_id=subject if user is None else user.pk,
-            name=user.get_username() if user is not None else _display_name(name, subject),
+            name=username(user) if user is not None else _display_name(name, subject),
             project=project,
             claims=MappingProxyType({intern(name): value for name, value in claims.items()}),
             expires_at=expires_at,

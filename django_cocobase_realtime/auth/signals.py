@@ -17,6 +17,7 @@ from django.db import transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
 from ..events import DisconnectRequested, Event, PermissionsChanged
+from ..identity import is_active
 from ..models import ApiKey
 from ..pubsub.broker import broker
 from ..wire.codes import CloseCode
@@ -88,7 +89,7 @@ def _user_saved(
 ) -> None:
     if created:
         return
-    if not instance.is_active:
+    if not is_active(instance):
         _disconnect(using, user=str(instance.pk))
     if not (update_fields and _are_time_fields(instance, update_fields)):
         announce_permissions_changed([instance.pk], using)

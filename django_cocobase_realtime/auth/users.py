@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.crypto import constant_time_compare
 
-from ..identity import Identity
+from ..identity import Identity, is_active
 
 Fingerprint = tuple[Any, ...]
 """Changes whenever the permissions of a user change."""
@@ -23,7 +23,7 @@ def active_user(lookup: str, value: Any) -> Any:
         user = users.filter(**{lookup: value}).first()
     except (ValueError, TypeError, ValidationError, OverflowError):
         return None  # the field cannot have this value: "abc" for an integer key
-    return user if user is not None and user.is_active else None
+    return user if user is not None and is_active(user) else None
 
 
 def session_auth_hash(user: Any) -> dict[str, str]:
@@ -45,7 +45,7 @@ def find_invalid_users(identities: Collection[Identity]) -> set[str]:
         return set()
     users = get_user_model()._default_manager
     rows = users.filter(pk__in={identity.user.pk for identity in with_user})
-    active = {user.pk: user for user in rows if user.is_active}
+    active = {user.pk: user for user in rows if is_active(user)}
     return {
         identity.credential
         for identity in with_user
@@ -57,7 +57,15 @@ def _is_valid(identity: Identity, user: Any) -> bool:
     known_hash = identity.private.get("password")
     if user is None or known_hash is None:
         return user is not None
-    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
+    return matches_session_hash(user, known_hash)
+
+
+def matches_session_hash(user: Any, known_hash: str) -> bool:
+    """Return whether a hash of the user's password, as sessions keep it, is up to date."""
+    hashes = [user.get_session_auth_hash()]
+    fallback = getattr(user, "get_session_auth_fallback_hash", None)
+    if fallback is not None:
+        hashes += fallback()
     return any(constant_time_compare(known_hash, user_hash) for user_hash in hashes)
 
 
@@ -71,7 +79,7 @@ def refresh_user(user: Any) -> Any:
     """Return a new copy of an active user, without cached permissions; None if there is none."""
     model = user.__class__  # the model, too, of a lazy user of Channels
     fresh = model._default_manager.filter(pk=user.pk).first()
-    return fresh if fresh is not None and fresh.is_active else None
+    return fresh if fresh is not None and is_active(fresh) else None
 
 
 def is_time_field(field: Any) -> bool:

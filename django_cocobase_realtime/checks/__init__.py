@@ -10,7 +10,14 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ..conf import OPTIONS, SETTING, conf
 from .base import error
-from .collections import check_collections, check_installed_triggers, check_uncaptured_writes
+from .collections import check_collections, check_installed_triggers
+from .databases import (
+    check_database_vendors,
+    check_presence_database,
+    check_tenants,
+    check_unseen_writes,
+    is_check_command,
+)
 from .environment import check_channel_layer, check_daphne, check_runserver
 from .rooms import check_presence, check_rooms
 from .settings import check_authenticators, check_jwt, check_limits, check_log, check_single_values
@@ -23,7 +30,7 @@ def first_problem() -> CheckMessage | None:
 
 @checks.register("realtime")
 def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Run all checks but those of the database."""
+    """Run all checks but those of `check_writes` and `check_database`."""
     try:
         raw = conf.raw
     except ImproperlyConfigured as problem:
@@ -35,7 +42,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
     ]
     messages += check_collections()
     if not messages:
-        messages += check_uncaptured_writes()
+        messages += check_database_vendors()
     for check in (
         check_limits,
         check_log,
@@ -47,9 +54,22 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
         check_daphne,
         check_rooms,
         check_presence,
+        check_presence_database,
+        check_tenants,
     ):
         messages += check()
     return messages
+
+
+@checks.register("realtime")
+def check_writes(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Name the writes that are not seen; only in ``manage.py check``.
+
+    They are no mistakes, and would be repeated by every command that runs the checks.
+    """
+    if not is_check_command() or first_problem() is not None:
+        return []
+    return list(check_unseen_writes())
 
 
 @checks.register("realtime", checks.Tags.database)

@@ -17,7 +17,7 @@ from ..declarations.registry import registry
 from ..declarations.serialization import is_secret_looking
 from ..models import LogEvent
 from ..permissions import Combination
-from .base import error, info, warning
+from .base import error, warning
 
 
 def check_collections() -> list[CheckMessage]:
@@ -225,36 +225,6 @@ def _check_triggers(name: str, collection: Collection) -> Iterator[CheckMessage]
         )
     if not collection.durable:
         yield error(13, f"Collection {name!r}: triggers write the log; 'durable' must be True.")
-
-
-def check_uncaptured_writes() -> Iterator[CheckMessage]:
-    """Check for models whose rows can change without an event in the log."""
-    without_bulk, changed_by_database = set(), set()
-    for collection in registry:
-        if collection.capture == "triggers":
-            continue
-        model = collection.concrete_model
-        queryset = model._default_manager.get_queryset()
-        if not getattr(queryset, "captures_bulk_writes", False):
-            without_bulk.add(model._meta.label)
-        for field in model._meta.concrete_fields:
-            handler = getattr(field.remote_field, "on_delete", None)
-            if handler is not None and type(handler).__name__ == "DatabaseOnDelete":
-                changed_by_database.add(f"{model._meta.label}.{field.name}")
-    if without_bulk:
-        yield info(
-            80,
-            f"Bulk writes to {', '.join(sorted(without_bulk))} are not sent to clients.",
-            "Saves are. For bulk writes use RealtimeManager, or capture = 'triggers' on "
-            "PostgreSQL; or silence cocobase_realtime.I080.",
-        )
-    if changed_by_database:
-        yield warning(
-            81,
-            f"Rows that the database changes through "
-            f"{', '.join(sorted(changed_by_database))} are not sent to clients.",
-            "Use Django's own on_delete, or capture = 'triggers'.",
-        )
 
 
 def check_installed_triggers(databases: Container[str]) -> Iterator[CheckMessage]:

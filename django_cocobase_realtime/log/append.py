@@ -16,6 +16,7 @@ from ..events import Change
 from ..models import LogEvent
 from ..utils.transactions import CommitHook
 
+_IDLE = 0  # libpq's transaction status of a connection without a transaction
 MAX_ROWS = 100  # events written by one statement, on databases other than PostgreSQL
 # columns that an appended event sets, in the order of `_values`
 _COLUMNS = (
@@ -77,13 +78,21 @@ class Transaction:
 
     @staticmethod
     def forget_finished(using: str) -> None:
-        """Notice the end of a transaction that the project manages by hand, on SQLite.
+        """Notice the end of a transaction that the project manages by hand.
 
         Called before a statement: if no transaction is open, the statement begins a new one.
         """
         connection: Any = transaction.get_connection(using)
         driver = connection.connection
-        if connection.vendor == "sqlite" and driver is not None and not driver.in_transaction:
+        if driver is None or (connection.in_atomic_block and connection.commit_on_exit):
+            return  # Django manages the transaction
+        if connection.vendor == "sqlite":
+            is_open = driver.in_transaction
+        elif connection.vendor == "postgresql":
+            is_open = driver.info.transaction_status != _IDLE
+        else:
+            return
+        if not is_open:
             connection._realtime_transaction = None
 
     def once_on_commit(self, key: str, call: Callable[[], object]) -> None:

@@ -306,13 +306,13 @@ def test_database_level_cascades_are_reported():
 
     field = Item._meta.get_field("size")
     assert field.remote_field is None
-    from django_cocobase_realtime.checks.collections import check_uncaptured_writes
+    from django_cocobase_realtime.checks.databases import check_unseen_writes
 
     class Remote:
         on_delete = DatabaseOnDelete()
 
     field.remote_field = Remote()
     try:
-        assert "cocobase_realtime.W081" in [m.id for m in check_uncaptured_writes()]
+        assert "cocobase_realtime.W081" in [m.id for m in check_unseen_writes()]
     finally:
         field.remote_field = None
