@@ -21,6 +21,7 @@ from .targets import (
     can_return_rows,
     find_target,
     keys_query,
+    lock_rows,
     needed_fields,
     read_joined,
     row_reader,
@@ -75,8 +76,10 @@ def _delete_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
         try:
             with own_statements(using):
                 keys = run_keys_query(plan, using)
+                if target.tables:
+                    lock_rows(model, using, keys)
                 for table in target.tables:
-                    befores[table] = read_joined(table, model, using, keys, lock=True)
+                    befores[table] = read_joined(table, model, using, keys)
                 if target.related:
                     related_rows = read_through(target, using, keys)
         except DatabaseFailure:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from django.core.exceptions import FieldDoesNotExist
+from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import connections, models
 from django.db.models import Q, QuerySet
 from django.db.models.sql import Query
@@ -57,7 +58,10 @@ class RowReader:
         if self._converters:
             converted = list(values)
             for index, convert, expression in self._converters:
-                converted[index] = convert(converted[index], expression, self._connection)
+                # a value that the field refuses, such as a decimal with too many digits, can be
+                # written, so it must not make the write fail; it is logged as it is
+                with suppress(ArithmeticError, TypeError, ValueError, ValidationError):
+                    converted[index] = convert(converted[index], expression, self._connection)
             values = converted
         return dict(zip(self.attnames, values, strict=True))
 

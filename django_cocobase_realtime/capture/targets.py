@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import models
+from django.db import connections, models
 from django.db.models import Q, QuerySet
 from django.db.models.sql import Query
 
@@ -17,6 +17,7 @@ from ..log.retention import rotate_epoch
 from ..utils.transactions import is_autocommit, own_statements
 from .recorder import is_capture_disabled, log_exists
 from .tables import (
+    MAX_KEYS,
     RelatedTable,
     Row,
     RowReader,
@@ -197,30 +198,60 @@ def read_written(target: WriteTarget, using: str, keys: list[Any]) -> Iterator[R
         yield dict(zip(names, values, strict=True))
 
 
+def lock_rows(
+    model: type[models.Model], using: str, keys: list[Any], *, no_key: bool = False
+) -> None:
+    """Lock rows of one table as the statement that follows will do.
+
+    ``no_key``: take the weaker lock of an UPDATE that leaves all unique columns as they are, which
+    does not conflict with foreign keys that refer to the row.
+    """
+    features = connections[using].features
+    if not features.has_select_for_update:
+        return
+    no_key = no_key and features.has_select_for_no_key_update
+    with own_statements(using):
+        for part in _parts(keys):
+            queryset: Any = QuerySet(model, using=using).filter(pk__in=part).order_by("pk")
+            list(queryset.select_for_update(no_key=no_key).values_list("pk", flat=True))
+
+
 def read_joined(
-    table: WatchedTable,
-    written: type[models.Model],
-    using: str,
-    keys: list[Any],
-    *,
-    lock: bool = False,
+    table: WatchedTable, written: type[models.Model], using: str, keys: list[Any]
 ) -> Rows:
     """Return the rows of a table that show the rows with these keys in the written table."""
-    if not keys:
-        return {}
+    rows: Rows = {}
+    parents = {parent._meta.db_table: parent for parent in table.model._meta.all_parents}
+    parent = parents.get(written._meta.db_table)
     with own_statements(using):
         if table.model._meta.db_table == written._meta.db_table:
-            return table.read(using, keys, lock=lock)
-        parents = {parent._meta.db_table: parent for parent in table.model._meta.all_parents}
-        parent = parents.get(written._meta.db_table)
-        if parent is not None:
-            return table.read_where(using, Q(**{f"{table.path_from(parent)}__in": keys}), lock=lock)
-        # a parent of the written model: its rows are found through the written ones
-        path = "__".join(
-            link.join_field.name for link in written._meta.get_path_to_parent(table.model)
-        )
-        queryset: Any = QuerySet(written, using=using).filter(pk__in=keys)
-        return table.read(using, list(queryset.values_list(path, flat=True)), lock=lock)
+            return table.read(using, keys)
+        for part in _parts(keys):
+            if parent is not None:
+                rows |= table.read_where(using, Q(**{f"{table.path_from(parent)}__in": part}))
+            else:  # a parent of the written model: its rows are found through the written ones
+                rows |= table.read(using, keys_in_parent(written, table.model, using, part))
+    return rows
+
+
+def keys_in_parent(
+    model: type[models.Model], parent: type[models.Model], using: str, keys: list[Any]
+) -> list[Any]:
+    """Return the primary keys of the parents' rows that belong to rows of a child's table."""
+    links = model._meta.get_path_to_parent(parent)
+    path = "__".join(link.join_field.name for link in links)
+    queryset: Any = QuerySet(model, using=using)
+    with own_statements(using):
+        return [
+            key
+            for part in _parts(keys)
+            for key in queryset.filter(pk__in=part).values_list(path, flat=True)
+        ]
+
+
+def _parts(keys: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(keys), MAX_KEYS):
+        yield keys[start : start + MAX_KEYS]
 
 
 def keys_query(query: Any, model: type[models.Model]) -> Any:

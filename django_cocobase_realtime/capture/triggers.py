@@ -24,6 +24,12 @@ _BY_STATEMENT = {
     "0_{}_delete": "AFTER DELETE ON {} REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT",
     **_TRUNCATE,
 }
+# Names are resolved as for the connection that installs the triggers, and values are written alike
+# whatever the session that changes a row has set.
+_SETTINGS = (
+    "SET search_path FROM CURRENT SET timezone = 'UTC' SET datestyle = 'ISO, MDY' "
+    "SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1"
+)
 _BY_ROW = {"0_{}": "AFTER INSERT OR UPDATE OR DELETE ON {} FOR EACH ROW", **_TRUNCATE}
 
 
@@ -169,4 +175,4 @@ BEGIN
     END IF;
     RETURN NULL;
 END
-$body$ LANGUAGE plpgsql"""  # noqa: S608
+$body$ LANGUAGE plpgsql {_SETTINGS}"""  # noqa: S608

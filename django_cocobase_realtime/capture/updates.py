@@ -8,13 +8,15 @@ from typing import Any
 
 from django.core.exceptions import EmptyResultSet
 from django.db import Error as DatabaseFailure
+from django.db import connections, models
+from django.db.models import QuerySet
 from django.db.models.lookups import Exact, IntegerFieldExact
 from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
 
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
 from .recorder import Op, is_capture_disabled, record
 from .relations import record_related
-from .tables import Row, WatchedTable
+from .tables import MAX_KEYS, Row, WatchedTable
 from .targets import (
     Rows,
     WriteTarget,
@@ -23,7 +25,9 @@ from .targets import (
     find_target,
     inside_captured_statement,
     is_written_later,
+    keys_in_parent,
     keys_query,
+    lock_rows,
     needed_fields,
     read_joined,
     resync,
@@ -211,8 +215,10 @@ def _rows_before(
     try:
         with own_statements(using):
             if key is _NO_KEY:
-                return _select_by_plan(table, using, plan)
-            row = table.read_one(using, key, _lock_clause(compiler, table, key))
+                keys = run_keys_query(plan, using)
+                _lock_for_update(target.model, using, keys, compiler.query.values)
+                return table.read(using, keys)
+            row = table.read_one(using, key, _lock_clause(compiler, target, table, key))
     except DatabaseFailure:
         raise
     except Exception:  # the project's own statement raises it in its own words
@@ -220,15 +226,31 @@ def _rows_before(
     return {} if row is None else {table.key_of(row): row}
 
 
-def _select_by_plan(table: WatchedTable, using: str, plan: Any) -> Rows:
-    keys = [
-        tuple(row) if len(row) > 1 else row[0]
-        for row in plan.get_compiler(using).results_iter(tuple_expected=True)
-    ]
-    return table.read(using, dict.fromkeys(keys), lock=True)
+def _lock_for_update(
+    model: type[models.Model], using: str, keys: list[Any], values: Sequence[Any]
+) -> None:
+    """Lock the rows of one table that an UPDATE will write, as strongly as it will."""
+    if not connections[using].features.has_select_for_no_key_update:
+        lock_rows(model, using, keys)
+        return
+    unique = [(f, value) for f, _, value in values if _is_unique(f)]
+    lock_rows(model, using, keys, no_key=not _may_change(model, using, keys, unique))
 
 
-def _lock_clause(compiler: Any, table: WatchedTable, key: Any) -> str:
+def _may_change(
+    model: type[models.Model], using: str, keys: list[Any], values: Sequence[tuple[Any, Any]]
+) -> bool:
+    """Return whether an UPDATE gives one of the rows another value than it has."""
+    if not values or not keys:
+        return False
+    if len(keys) > MAX_KEYS:
+        return True
+    queryset: Any = QuerySet(model, using=using).filter(pk__in=keys)
+    others = [queryset.exclude(**{f.name: value}) for f, value in values]
+    return any(other.exists() for other in others)
+
+
+def _lock_clause(compiler: Any, target: WriteTarget, table: WatchedTable, key: Any) -> str:
     """Return the lock that PostgreSQL's own UPDATE would take.
 
     ``FOR UPDATE`` only if a unique column changes: it conflicts with foreign keys that refer to
@@ -240,11 +262,10 @@ def _lock_clause(compiler: Any, table: WatchedTable, key: Any) -> str:
     if not unique:
         return "FOR NO KEY UPDATE"
     row = table.read_one(compiler.using, key)
-    for f, value in unique:
-        current = None if row is None else row.get(str(f.attname))
-        if hasattr(value, "resolve_expression") or value != current:
-            return "FOR UPDATE"
-    return "FOR NO KEY UPDATE"
+    values = {} if row is None else row
+    differing = [(f, value) for f, value in unique if value != values.get(str(f.attname))]
+    changes = _may_change(target.model, compiler.using, [key], differing)
+    return "FOR UPDATE" if changes else "FOR NO KEY UPDATE"
 
 
 def _is_unique(field: Any) -> bool:
@@ -272,8 +293,9 @@ def _update_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
         try:
             with own_statements(using):
                 keys = run_keys_query(plan, using)
+                _lock_written_tables(compiler.query, model, using, keys)
                 for table in target.tables:
-                    befores[table] = read_joined(table, model, using, keys, lock=True)
+                    befores[table] = read_joined(table, model, using, keys)
         except DatabaseFailure:
             raise
         except Exception:  # the project's own statement raises it in its own words
@@ -299,3 +321,13 @@ def _update_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
                 afters = table.read(using, rows)
             record(table, using, [(before.get(k), after, "updated") for k, after in afters.items()])
     return result
+
+
+def _lock_written_tables(
+    query: Any, model: type[models.Model], using: str, keys: list[Any]
+) -> None:
+    """Lock the rows of each table that the statement writes, and of no other."""
+    if query.values:
+        _lock_for_update(model, using, keys, query.values)
+    for parent, values in query.related_updates.items():
+        _lock_for_update(parent, using, keys_in_parent(model, parent, using, keys), values)

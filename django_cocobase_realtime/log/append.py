@@ -70,7 +70,9 @@ class Transaction:
     def current(cls, using: str) -> Transaction:
         """Return the open transaction of the connection; in autocommit, a new one per call."""
         connection: Any = transaction.get_connection(using)
-        block = connection.atomic_blocks[0] if connection.atomic_blocks else None
+        # an atomic block within a transaction that is managed by hand is part of it
+        in_block = connection.atomic_blocks and connection.commit_on_exit
+        block = connection.atomic_blocks[0] if in_block else None
         current: Transaction | None = getattr(connection, "_realtime_transaction", None)
         if current is None or current._block is not block or connection.get_autocommit():
             current = connection._realtime_transaction = cls(connection, block)

@@ -1,105 +1,158 @@
-"""What the page on delivery says about transactions."""
+"""Capture with every way to manage transactions."""
 
-from contextlib import contextmanager
+import threading
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.db.models.signals import post_save, pre_save
 
-from django_cocobase_realtime.models import LogEvent
+from django_cocobase_realtime.declarations.registry import registry
+from django_cocobase_realtime.events import Change
 from django_cocobase_realtime.testing import capture_events
-from tests.app.models import Message
+from tests.capture_app.models import (
+    Bug,
+    Page,
+    Team,
+)
+from tests.support.watching import assert_log_gives_tables, logged, summary, watching
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@contextmanager
-def receiving(signal, receiver):
-    signal.connect(receiver, sender=Message)
-    try:
-        yield
-    finally:
-        signal.disconnect(receiver, sender=Message)
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
 
-@contextmanager
-def manual_transactions():
+# transactions of every kind
+
+
+@pytest.fixture
+def manual():
+    """Switch autocommit off for the test."""
     transaction.set_autocommit(False)
-    try:
-        yield
-    except BaseException:
+    yield
+    transaction.rollback()
+    transaction.set_autocommit(True)
+
+
+def test_manual_transactions_are_logged_when_they_are_committed(manual):
+    with watching(Page, Bug):
+        page = Page.objects.create(a=1)
+        page.save()
+        transaction.commit()
+        Page.objects.update(a=2)
+        Bug.objects.create(title="b")
         transaction.rollback()
-        raise
-    finally:
-        transaction.set_autocommit(True)
+        Page.objects.bulk_create([Page(a=3)])
+        page.delete()
+        transaction.commit()
+        changes = [c for c in logged() if c.collection == "page"]
+        assert [c.op for c in changes] == ["created", "updated", "created", "deleted"]
+        assert len({c.transaction for c in changes}) == 2
+        assert_log_gives_tables()
+        transaction.commit()
 
 
-def logged():
-    return list(LogEvent.objects.order_by("id").values_list("op", flat=True))
+def test_database_without_autocommit_setting_is_captured():
+    """``AUTOCOMMIT: False`` in DATABASES: the connection is opened in a transaction."""
+    results = []
 
-
-def test_receivers_of_an_autocommit_save_run_outside_of_its_transaction():
-    seen = []
-
-    def receiver(signal, **kwargs):
-        with transaction.atomic(durable=True):
-            seen.append((signal is post_save, logged()))
-
-    with receiving(pre_save, receiver), receiving(post_save, receiver):
-        Message.objects.create(text="x")
-    assert seen == [(False, []), (True, ["created"])]
-
-
-def test_exception_in_post_save_leaves_the_row_and_its_event():
-    def receiver(**kwargs):
-        raise RuntimeError
-
-    expected = pytest.raises(RuntimeError)
-    with capture_events() as events, receiving(post_save, receiver), expected:
-        Message.objects.create(text="x")
-    assert Message.objects.count() == 1
-    assert [event.op for event in events] == ["created"]
-
-
-def test_exception_in_pre_save_leaves_the_transaction_usable():
-    def receiver(**kwargs):
-        raise RuntimeError
-
-    with transaction.atomic():
-        with receiving(pre_save, receiver), pytest.raises(RuntimeError):
-            Message.objects.create(text="x")
-        Message.objects.create(text="y")
-    assert logged() == ["created"]
-
-
-def test_no_savepoint_is_made_in_the_transaction_of_the_project(django_assert_num_queries):
-    with transaction.atomic(), django_assert_num_queries(3):
-        message = Message.objects.create(text="x")
-        message.save()
-        Message.objects.update(text="y")
-        assert connection.savepoint_ids == []
-    assert logged() == ["created", "updated", "updated"]
-
-
-def test_manual_transactions_commit_the_log_with_the_rows():
-    with capture_events() as events, manual_transactions():
-        Message.objects.create(text="rolled back")
-        transaction.rollback()
-        for text in ("x", "y"):
-            Message.objects.create(text=text)
+    def work():
+        try:
+            connections["default"].settings_dict["AUTOCOMMIT"] = False
+            connections["default"].close()
+            Page.objects.create(a=1)
             transaction.commit()
-        assert events == []  # announced when autocommit is switched on again
-    assert logged() == ["created", "created"]
-    assert [event.after["text"] for event in events] == ["x", "y"]
-    assert len({event.transaction for event in events}) == 2
+            Page.objects.update(a=2)
+            transaction.rollback()
+            results.append(Page.objects.get().a)
+            transaction.commit()
+        except Exception as error:
+            results.append(error)
+        finally:
+            connections.close_all()
+
+    settings_dict = connections["default"].settings_dict
+    with watching(Page):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(30)
+        settings_dict["AUTOCOMMIT"] = True
+        assert results == [1]
+        assert [op for _, op, _ in summary()] == ["created"]
 
 
-def test_atomic_block_after_a_manual_commit_is_another_transaction():
-    with capture_events() as events, manual_transactions():
-        Message.objects.create(text="x")
-        transaction.commit()
-        with transaction.atomic():
-            Message.objects.create(text="y")
-        transaction.commit()
-    first, second = (event.transaction for event in events)
-    assert first != second
+def test_durable_block_may_follow_and_contain_captured_writes():
+    with watching(Page, Bug):
+        Page.objects.create()
+        with transaction.atomic(durable=True):
+            Page.objects.create()
+            Bug.objects.create(title="b")
+        Bug.objects.update(severity=2)
+        with transaction.atomic(durable=True):
+            Bug.objects.all().delete()
+        assert len({c.transaction for c in logged("page")}) == 2
+        assert_log_gives_tables()
+
+
+def test_receiver_may_open_durable_block_after_autocommit_save(receive):
+    """The transaction around a statement is committed before ``post_save`` is sent."""
+
+    def write_durably(**kwargs):
+        with transaction.atomic(durable=True):
+            Team.objects.get_or_create(name="a")
+
+    receive(post_save, Page, write_durably)
+    receive(pre_save, Page, write_durably)
+    outcomes = []
+    for watched in ((), (Page, Team)):
+        with watching(*watched):
+            try:
+                Page.objects.create()
+                outcomes.append("saved")
+            except RuntimeError as error:
+                outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
+async def test_atomic_requests_announce_after_the_response(client, settings):
+    from django.test import AsyncClient
+
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"page": "capture_app.Page"}}
+    settings.ROOT_URLCONF = __name__
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        with capture_events() as events:
+            assert (await AsyncClient().get("/ok")).status_code == 200
+            assert [e.op for e in events if isinstance(e, Change)] == ["created", "updated"]
+            events.clear()
+            with pytest.raises(KeyError):
+                await AsyncClient().get("/fails")
+            assert events == []
+    finally:
+        connection.settings_dict["ATOMIC_REQUESTS"] = False
+
+
+def _write(request):
+    from django.http import HttpResponse
+
+    page = Page.objects.create()
+    page.a = 1
+    page.save()
+    if request.path == "/fails":
+        raise KeyError
+    return HttpResponse("ok")
+
+
+def _urlpatterns():
+    from django.urls import path
+
+    return [path("ok", _write), path("fails", _write)]
+
+
+urlpatterns = _urlpatterns()
+
+
+def test_two_databases_in_one_block_log_their_own_rows():
+    with watching(Page), transaction.atomic(), transaction.atomic("other"):
+        Page.objects.create(a=1)
+        Page.objects.using("other").create(a=2)
+    with watching(Page):
+        assert [c.after["a"] for c in logged()] == [1]
+        assert registry.get("page").database == "default"
