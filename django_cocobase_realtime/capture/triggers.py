@@ -96,7 +96,7 @@ def install_sql(collection: Collection, *, by_row: bool = False) -> list[str]:
 
 
 def remove_sql(collection: Collection) -> list[str]:
-    """Return the SQL statements that remove the triggers: dropping their function drops them."""
+    """Return the SQL statements that remove the triggers, by dropping their function."""
     function, _ = _names(collection)
     return [f"DROP FUNCTION IF EXISTS {function}() CASCADE"]
 
@@ -146,18 +146,18 @@ def _function(collection: Collection, by_row: bool) -> str:
     )
     changed = f"array_to_json(array_remove(ARRAY[{', '.join(changed_names)}], NULL))::text"
     olds, news = ("(SELECT OLD.*)", "(SELECT NEW.*)") if by_row else ("old_rows", "new_rows")
-    insert = (
+    into = (
         f"INSERT INTO {log} "
         "(collection, transaction_id, op, document_id, before, after, changed, created_at) "
         f"SELECT {text(collection.name)}, pg_current_xact_id()::text"
     )
     insert_deleted = (
-        f"{insert}, 'deleted', o.{key}::text, ({old})::text, NULL, NULL, clock_timestamp() FROM"
+        f"{into}, 'deleted', o.{key}::text, ({old})::text, NULL, NULL, clock_timestamp() FROM"
     )
     return f"""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger AS $body$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        {insert}, 'created', n.{key}::text, NULL, ({new})::text, NULL, clock_timestamp()
+        {into}, 'created', n.{key}::text, NULL, ({new})::text, NULL, clock_timestamp()
         FROM {news} AS n;
     ELSIF TG_OP = 'DELETE' THEN
         {insert_deleted} {olds} AS o;
@@ -165,7 +165,7 @@ BEGIN
         {insert_deleted} {table} AS o;
     ELSE
         -- a row whose key changed is another document; OFFSET keeps images from being made twice
-        {insert}, CASE WHEN b IS NULL THEN 'created' WHEN a IS NULL THEN 'deleted' ELSE 'updated' END,
+        {into}, CASE WHEN b IS NULL THEN 'created' WHEN a IS NULL THEN 'deleted' ELSE 'updated' END,
             document, b::text, a::text,
             CASE WHEN b IS NOT NULL AND a IS NOT NULL THEN {changed} END, clock_timestamp()
         FROM (
