@@ -1,8 +1,8 @@
 """A manager that captures bulk writes, for models without database triggers.
 
-With ``objects = RealtimeManager()`` in a model, changes by ``update``, ``bulk_update``,
-``bulk_create`` (also with ``ignore_conflicts`` and ``update_conflicts``) and by deletions of
-querysets are sent to clients like those by ``save``. The rows are read before and after a write.
+With ``objects = RealtimeManager()`` in a model, clients also get events for the bulk writes
+``update``, ``bulk_update``, ``bulk_create`` (also with ``ignore_conflicts`` and
+``update_conflicts``) and deletions of querysets. The rows are read before and after a write.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ else:
 class RealtimeQuerySet(QuerySet):
     """A queryset whose bulk writes are captured."""
 
-    # tells the system checks that bulk writes are captured
+    # read by a system check, which warns about managers that do not capture bulk writes
     captures_bulk_writes = True
-    # primary keys that a `bulk_create` which ignores conflicts has inserted
+    # while `bulk_create` ignores conflicts: the primary keys that were inserted; otherwise None
     _inserted: list[Any] | None = None
 
     def _write_alias(self) -> str:
@@ -43,6 +43,7 @@ class RealtimeQuerySet(QuerySet):
     update.alters_data = True  # type: ignore[attr-defined]
 
     def _raw_delete(self, using: str | None) -> int:
+        """Delete rows for which Django sends no signals, and capture the deletions."""
         from .capture import bulk
 
         def write() -> int:
@@ -103,4 +104,5 @@ class RealtimeQuerySet(QuerySet):
         return rows
 
 
+# the manager that projects use: `objects = RealtimeManager()`
 RealtimeManager = models.Manager.from_queryset(RealtimeQuerySet, "RealtimeManager")

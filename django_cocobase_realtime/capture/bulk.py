@@ -1,7 +1,8 @@
-"""Bulk writes: what ``QuerySet.update`` and its like do to watched rows, which send no signals.
+"""Capture of bulk writes, such as ``QuerySet.update()``, for which Django sends no signals.
 
-Used by `managers.RealtimeQuerySet`. Each works in one transaction: the rows are read under their
-locks, written, read again, and logged.
+`managers.RealtimeQuerySet` calls these functions with ``write``, the original method. Each runs
+in one transaction: it reads the affected rows under their locks, calls ``write``, reads the rows
+again and records the changes.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from .record import is_capture_disabled, record_rows
 from .rows import Row, WatchedTable
 from .signals import tables_of
 
-CHUNK = 1000  # rows read, written and logged at a time
+CHUNK = 1000  # rows that are read, written and logged at a time
 
+# rows by primary key
 Rows = dict[Any, Row]
 
 
 def update(queryset: Any, write: Callable[[Any], int], using: str) -> int:
-    """``write`` updates the rows of the queryset that it is given; all of ours, part by part."""
+    """Update the rows of a queryset and return their number.
+
+    ``write`` is called with querysets of at most `CHUNK` of the rows.
+    """
     tables = _tables(queryset.model)
     if not tables:
         return write(queryset)
@@ -42,18 +47,18 @@ def update(queryset: Any, write: Callable[[Any], int], using: str) -> int:
 
 
 def delete(queryset: Any, write: Callable[[], int], using: str) -> int:
-    """``write`` deletes the queryset's rows without a signal."""
+    """Delete the rows of a queryset by calling ``write``, and return their number."""
     tables = _tables(queryset.model)
     if not tables:
         return write()
     with write_transaction(using, queryset.model):
         keys = list(queryset.using(using).order_by().values_list("pk", flat=True))
-        gone: list[tuple[WatchedTable, Row]] = []
+        deleted: list[tuple[WatchedTable, Row]] = []
         for table in tables:
             for part in _parts(keys):
-                gone += [(table, row) for row in _read(table, using, part, lock=True).values()]
+                deleted += [(table, row) for row in _read(table, using, part, lock=True).values()]
         count = write()
-        for table, row in gone:
+        for table, row in deleted:
             record_rows(table, using, [(row, None)])
     return count
 
@@ -67,10 +72,11 @@ def create(
     inserted: list[Any] | None,
     unique_fields: Collection[str] | None,
 ) -> list[Any]:
-    """``write`` inserts ``objects``.
+    """Insert ``objects`` by calling ``write``, and return what it returns.
 
-    ``inserted`` holds, afterwards, the keys that were really inserted, where conflicts are
-    ignored; ``unique_fields`` tell which rows exist already, where they are updated instead.
+    If conflicts are ignored, ``write`` adds the primary keys that were inserted to ``inserted``;
+    otherwise that is None. If conflicting rows are updated, ``unique_fields`` identify them;
+    otherwise they are None.
     """
     tables = _tables(model)
     if not tables:
@@ -81,12 +87,12 @@ def create(
             for table in tables:
                 for part in _parts(objects):
                     befores[table] |= _existing(table, using, part, unique_fields)
-        made = write()
-        keys = [each.pk for each in made] if inserted is None else inserted
+        instances = write()
+        keys = [instance.pk for instance in instances] if inserted is None else inserted
         plain = inserted is None and not unique_fields
         for table in tables:
-            # nothing but what the instances hold was written, unless conflicts were resolved
-            rows = [table.row_of(each) for each in made] if plain else [None]
+            # without conflicts, the rows are as the instances: they need not be read
+            rows = [table.row_of(instance) for instance in instances] if plain else [None]
             if None not in rows:
                 record_rows(table, using, ((None, row) for row in rows))
                 continue
@@ -94,7 +100,7 @@ def create(
                 after = _read(table, using, part)
                 pairs = [(befores[table].get(key), after[key]) for key in part if key in after]
                 record_rows(table, using, pairs)
-    return made
+    return instances
 
 
 def _tables(model: type[models.Model]) -> tuple[WatchedTable, ...]:
@@ -115,7 +121,8 @@ def _read(table: WatchedTable, using: str, keys: Iterable[Any], *, lock: bool = 
 def _existing(
     table: WatchedTable, using: str, objects: Iterable[models.Model], unique_fields: Collection[str]
 ) -> Rows:
-    wanted = Q(pk__in=[])
-    for each in objects:
-        wanted |= Q(**{name: getattr(each, name) for name in unique_fields})
-    return {table.pk_of(row): row for row in table.read_where(using, wanted, lock=True)}
+    """Read and lock the rows that have the same unique fields as one of the objects."""
+    condition = Q(pk__in=[])
+    for instance in objects:
+        condition |= Q(**{name: getattr(instance, name) for name in unique_fields})
+    return {table.pk_of(row): row for row in table.read_where(using, condition, lock=True)}

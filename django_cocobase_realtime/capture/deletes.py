@@ -1,4 +1,7 @@
-"""Deletions, cascades included, and the rows whose foreign key a deletion sets anew."""
+"""Capture of deletions, including cascades.
+
+Also captures rows whose foreign key a deletion sets to NULL or to a default.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ from ..utils.transactions import acquire_write_lock
 from .record import is_capture_disabled, record_rows, record_save
 from .rows import Row, WatchedTable
 
+# attribute of an instance that holds its `_Pending` from before_delete to after_delete
 PENDING = "_realtime_delete"
 
 
 @dataclass(frozen=True)
 class DeleteTargets:
-    """What a deletion of one class changes: its own table, and relations that it sets anew.
+    """The watched tables that a deletion of an instance of one model changes."""
 
-    ``relations``: watched tables with a foreign key to the class whose ``on_delete`` is
-    SET_NULL, SET_DEFAULT or SET(): Django updates those rows without a signal.
-    """
-
+    # the model's own table, if it is watched
     own: WatchedTable | None
+    # watched tables and the names of their foreign keys to the model whose `on_delete` is
+    # SET_NULL, SET_DEFAULT or SET(): Django updates those rows without a signal
     relations: tuple[tuple[WatchedTable, str], ...] = ()
 
     def __bool__(self) -> bool:
@@ -32,20 +35,28 @@ class DeleteTargets:
 
 @dataclass
 class _Pending:
+    """Rows that were read before a deletion."""
+
+    # the row that is deleted
     before: Row | None = None
+    # rows whose foreign key the deletion changes
     related: list[tuple[WatchedTable, Row]] = field(default_factory=list)
 
 
 class DeleteCapture:
-    """Captures deletions of the classes it was given targets for."""
+    """Receivers of the signals of deletions."""
 
     def __init__(self) -> None:
+        # by the model whose deletions are captured
         self.targets: dict[type[models.Model], DeleteTargets] = {}
 
     def before_delete(
         self, sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any
     ) -> None:
-        """Receiver of ``pre_delete``: inside Django's transaction, the row is still there."""
+        """Read the rows that the deletion changes; receives ``pre_delete``.
+
+        Django sends it inside the transaction of the deletion.
+        """
         targets = self.targets.get(type(instance))
         if not targets or is_capture_disabled():
             return
@@ -61,7 +72,7 @@ class DeleteCapture:
     def after_delete(
         self, sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any
     ) -> None:
-        """Receiver of ``post_delete``: still inside, the row is gone."""
+        """Record the deletion; receives ``post_delete``, in the same transaction."""
         pending: _Pending | None = instance.__dict__.pop(PENDING, None)
         targets = self.targets.get(type(instance))
         if pending is None or not targets:

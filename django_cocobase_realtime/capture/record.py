@@ -1,7 +1,8 @@
-"""From rows before and after to changes: into the log, or, where none is kept, to the broker.
+"""Recording of changes: rows before and after a write become events in the log.
 
-A collection's log is in its own database. A row that was written to another one, and a
-collection with ``durable`` False, are announced on commit, at most once.
+The log of a collection is in the database of its model. Changes of rows in another database, and
+those of collections with ``durable = False``, are not logged: they are published after the
+commit, and delivered at most once.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from ..log.append import Transaction, append
 from ..pubsub.broker import broker
 from .rows import Row, WatchedTable, after_image
 
+# functions that are called with each logged change after its commit; used by tests
 observers: list[Callable[[Change], object]] = []
-"""Called with each logged change once it is committed: for tests."""
 
 _suppressed: ContextVar[bool] = ContextVar("realtime_suppressed", default=False)
 
 
 @contextmanager
 def capture_disabled() -> Iterator[None]:
-    """Within the block, what this thread or task writes is not captured: for imports.
+    """Do not capture what this thread or task writes within the block, such as a bulk import.
 
-    Clients are not told; triggers, where they are installed, still log.
+    Clients get no events for these writes. Triggers, if they are installed, still log them.
     """
     token = _suppressed.set(True)
     try:
@@ -42,7 +43,7 @@ def capture_disabled() -> Iterator[None]:
 
 
 def is_capture_disabled() -> bool:
-    """Whether this thread or task writes without telling."""
+    """Return whether this thread or task is within `capture_disabled`."""
     return _suppressed.get()
 
 
@@ -56,28 +57,35 @@ def record_save(
     instance: models.Model | None,
     update_fields: frozenset[str] | None = None,
 ) -> None:
-    """A row was written. ``instance`` is None where only the database knows what it holds."""
+    """Record one row that was created or updated.
+
+    ``before`` is the row before the write, if it was read. The row after the write is taken from
+    ``instance``, or read from the database if that is None or does not have all values.
+    """
     row: Row | None = None
-    made: list[Change] = []
+    changes: list[Change] = []
     current, at = Transaction.current(using), now()
     for codec, collections in table.codecs():
         old = None if before is None else codec.image(before)
         new = after_image(codec, instance, update_fields, old)
         if new is None:
             row = row or table.read(using, pk, lock=False)
-            if row is None:  # written and deleted again by the project's own receivers
+            if row is None:  # a receiver of the project has already deleted it
                 return
             new = codec.image(row)
         op: Literal["created", "updated"] = "created" if created else "updated"
-        made += _changes(collections, codec, op, pk, old, new, current, at)
-    emit(using, table, made)
+        changes += _changes(collections, codec, op, pk, old, new, current, at)
+    emit(using, table, changes)
 
 
 def record_rows(
     table: WatchedTable, using: str, pairs: Iterable[tuple[Row | None, Row | None]]
 ) -> None:
-    """Many rows were written at once: each as it was (None: not there) and as it is."""
-    made: list[Change] = []
+    """Record rows that were written together.
+
+    A pair has a row before and after the write; None means that there was no such row.
+    """
+    changes: list[Change] = []
     groups = list(table.codecs())
     current, at = Transaction.current(using), now()
     for before, after in pairs:
@@ -90,21 +98,24 @@ def record_rows(
             new = None if after is None else codec.image(after)
             op: Literal["created", "updated", "deleted"]
             op = "deleted" if after is None else "created" if before is None else "updated"
-            made += _changes(collections, codec, op, pk, old, new, current, at)
-    emit(using, table, made)
+            changes += _changes(collections, codec, op, pk, old, new, current, at)
+    emit(using, table, changes)
 
 
 def record_related(table: WatchedTable, using: str, row: Row, field: str) -> None:
-    """A row's many-to-many field changed: an update of the row, though not of its table."""
-    made: list[Change] = []
+    """Record a change of a row's many-to-many field as an update of the row.
+
+    The row itself has not changed, so its images before and after are equal.
+    """
+    changes: list[Change] = []
     current, at = Transaction.current(using), now()
     for codec, collections in table.codecs():
         image = codec.image(row)
         pk = table.pk_of(row)
         for change in _changes(collections, codec, "updated", pk, image, image, current, at):
             changed = None if change.changed is None else (field,)
-            made.append(replace(change, changed=changed))
-    emit(using, table, made)
+            changes.append(replace(change, changed=changed))
+    emit(using, table, changes)
 
 
 def _changes(
@@ -117,12 +128,14 @@ def _changes(
     current: Transaction,
     at: str,
 ) -> list[Change]:
+    """Return one change per collection, numbered within the transaction."""
     changed = None if op != "updated" or old is None or new is None else changed_fields(old, new)
-    made = []
+    changes = []
     for collection in collections:
         current.count += 1
+        # which subscriptions receive a deletion is decided by the row before it
         keep = collection.track or op == "deleted"
-        made.append(
+        changes.append(
             Change(
                 id=f"{current.id}-{current.count}",
                 collection=collection.name,
@@ -135,11 +148,14 @@ def _changes(
                 changed=changed if keep else None,
             )
         )
-    return made
+    return changes
 
 
 def emit(using: str, table: WatchedTable, changes: list[Change]) -> None:
-    """Log changes and ring on commit; send those that no log keeps, on commit as well."""
+    """Append changes to the log and announce them after the commit.
+
+    Changes that are not logged are published after the commit.
+    """
     collections = {collection.name: collection for collection in table.collections}
     logged: list[Change] = []
     for change in changes:
@@ -147,9 +163,9 @@ def emit(using: str, table: WatchedTable, changes: list[Change]) -> None:
         if collection.durable and collection.database == using:
             logged.append(change)
         else:
-            send = partial(_send, collection, change, using)
-            # savepoints included: Django drops the hook with the savepoint that is rolled back
-            transaction.on_commit(send, using=using, robust=True)
+            publish = partial(_publish, collection, change, using)
+            # Django also drops the hook if only the savepoint around the write is rolled back
+            transaction.on_commit(publish, using=using, robust=True)
     if logged:
         current = Transaction.current(using)
         append(current.connection, logged)
@@ -160,6 +176,6 @@ def emit(using: str, table: WatchedTable, changes: list[Change]) -> None:
             current.once_on_commit(name, partial(broker.notify, name))
 
 
-def _send(collection: Collection, change: Change, using: str) -> None:
+def _publish(collection: Collection, change: Change, using: str) -> None:
     document = collection.make_document(change, using)
     broker.publish(change if document is None else replace(change, document=document))

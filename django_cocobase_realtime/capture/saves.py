@@ -1,7 +1,8 @@
-"""Saves: the row before, under its lock, and ``post_save`` with the row after.
+"""Capture of saves: read the row before a save, and record the change in ``post_save``.
 
-Django sends ``post_save`` after a single save's own transaction, so ``save_base`` of watched
-classes is wrapped in one: the row, its before-image and its event live or die together.
+Django sends ``post_save`` after the transaction of a single save has ended. The method
+``save_base`` of watched models is therefore wrapped in a transaction, so that the row and its
+event are committed or rolled back together.
 """
 
 from __future__ import annotations
@@ -18,34 +19,37 @@ from ..utils.transactions import database_for, write_transaction
 from .record import is_capture_disabled, record_save
 from .rows import Row, WatchedTable
 
+# attribute of an instance that holds the rows before each of its saves in progress; a receiver
+# may save the instance again, so that there can be several
 ACTIVE = "_realtime_saves"
 
 
 @dataclass(frozen=True)
 class SaveTargets:
-    """Tables that a save of one class writes: its own and its parents', and its children's view.
+    """The watched tables that a save of an instance of one model changes."""
 
-    ``below`` are watched multi-table children: their rows show the fields of this one.
-    """
-
+    # tables that the save writes: the model's own and those of its parents
     own: tuple[WatchedTable, ...]
+    # tables of children by multi-table inheritance, whose documents contain the saved fields
     below: tuple[WatchedTable, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.own or self.below)
 
 
+# rows before a save, None if there was no row; tables that were not read are missing
 Befores = dict[WatchedTable, "Row | None"]
 
 
 class SaveCapture:
-    """Captures saves of the classes it was given targets for."""
+    """A wrapper of ``save_base`` and a receiver of ``post_save``."""
 
     def __init__(self) -> None:
+        # by the model whose saves are captured
         self.targets: dict[type[models.Model], SaveTargets] = {}
 
     def wrap(self, original: Callable[..., None]) -> Callable[..., None]:
-        """``save_base`` within one transaction that also holds the before-images."""
+        """Return a ``save_base`` that opens a transaction and reads the rows before the save."""
         capture = self
 
         @wraps(original)
@@ -86,7 +90,7 @@ class SaveCapture:
         update_fields: frozenset[str] | None,
         **kwargs: Any,
     ) -> None:
-        """Receiver of ``post_save``."""
+        """Record the save; receives ``post_save``."""
         targets = self.targets.get(type(instance))
         if not targets or is_capture_disabled():
             return
@@ -111,6 +115,7 @@ class SaveCapture:
 
 
 def _befores(targets: SaveTargets, instance: models.Model, using: str, inserts: bool) -> Befores:
+    """Read and lock the rows that a save will change, except those that are not needed."""
     befores: Befores = {}
     for table in targets.own:
         pk = _key(table, instance)
@@ -124,7 +129,10 @@ def _befores(targets: SaveTargets, instance: models.Model, using: str, inserts: 
 
 
 def _will_insert(instance: models.Model) -> bool:
-    """Whether Django itself is about to insert without looking (a new row with a default key)."""
+    """Return whether Django will insert without trying an update first.
+
+    It does so for a new instance whose primary key has a default.
+    """
     key = instance._meta.pk
     has_default = key.default is not NOT_PROVIDED or (
         getattr(key, "db_default", NOT_PROVIDED) is not NOT_PROVIDED

@@ -1,7 +1,7 @@
-"""Connects capture to the classes that matter, and to no other.
+"""Connection of the capture receivers to the signals of watched models.
 
-Receivers are connected by sender: a receiver for all models would cost every deletion of the
-project Django's fast path. ``sync`` is called at start and whenever the setting changes.
+Receivers are connected by sender: with a receiver for all models, Django could not use its fast
+path for any deletion in the project.
 """
 
 from __future__ import annotations
@@ -22,20 +22,27 @@ from .relations import Relation, RelationCapture
 from .rows import WatchedTable
 from .saves import SaveCapture, SaveTargets
 
+# dispatch_uid of the receivers that capture writes
 UID = "django_cocobase_realtime"
-BELL_UID = "django_cocobase_realtime.bell"
+# dispatch_uid of the receivers that only announce what triggers have logged
+ANNOUNCE_UID = "django_cocobase_realtime.announce"
 _saves = SaveCapture()
 _deletes = DeleteCapture()
 _relations = RelationCapture()
-_bells: dict[type[models.Model], list[str]] = {}
+# models whose triggers write the log, with the names of their collections
+_trigger_models: dict[type[models.Model], list[str]] = {}
+# models whose `save_base` is wrapped, with the original, or _INHERITED if they had none themselves
 _wrapped: dict[type[models.Model], Any] = {}
 _INHERITED = object()
 
 
 def sync() -> None:
-    """Capture just what the registry watches now."""
+    """Connect the models of the registry's collections, and disconnect all others.
+
+    Called at start, and when the setting changes.
+    """
     _disconnect()
-    _connect_bells()
+    _connect_announcements()
     tables = _watched_tables()
     if not tables:
         return
@@ -55,7 +62,7 @@ def sync() -> None:
 
 
 def tables_of(model: type[models.Model]) -> tuple[WatchedTable, ...]:
-    """Watched tables that a write to this model's table changes."""
+    """Return the watched tables that a write to a model's table changes."""
     targets = _saves.targets.get(model)
     return () if targets is None else targets.own + targets.below
 
@@ -69,10 +76,10 @@ def _connect_relations(tables: dict[type[models.Model], WatchedTable]) -> None:
 
 
 def _disconnect() -> None:
-    for model in _bells:
-        post_save.disconnect(sender=model, dispatch_uid=BELL_UID)
-        post_delete.disconnect(sender=model, dispatch_uid=BELL_UID)
-    _bells.clear()
+    for model in _trigger_models:
+        post_save.disconnect(sender=model, dispatch_uid=ANNOUNCE_UID)
+        post_delete.disconnect(sender=model, dispatch_uid=ANNOUNCE_UID)
+    _trigger_models.clear()
     for through in _relations.relations:
         m2m_changed.disconnect(sender=through, dispatch_uid=UID)
     _relations.relations.clear()
@@ -93,7 +100,7 @@ def _disconnect() -> None:
 
 def _wrap(model: type[models.Model]) -> None:
     if any(base in _wrapped for base in model.__mro__):
-        return  # inherited from a wrapped class
+        return  # it inherits the wrapper
     _wrapped[model] = model.__dict__.get("save_base", _INHERITED)
     model.save_base = _saves.wrap(model.save_base)  # type: ignore[method-assign]
 
@@ -108,11 +115,11 @@ def _watched_tables() -> dict[type[models.Model], WatchedTable]:
         if collection.capture == "triggers":
             continue
         groups.setdefault(collection.concrete_model, []).append(collection)
-    return {model: WatchedTable(model, tuple(found)) for model, found in groups.items()}
+    return {model: WatchedTable(model, tuple(group)) for model, group in groups.items()}
 
 
-def _triggered() -> dict[type[models.Model], list[Collection]]:
-    """Collections whose trigger logs, and whose commits only have to ring."""
+def _trigger_collections() -> dict[type[models.Model], list[Collection]]:
+    """Return the collections with ``capture = "triggers"``, by model."""
     groups: dict[type[models.Model], list[Collection]] = {}
     for collection in registry:
         if collection.capture == "triggers":
@@ -120,19 +127,20 @@ def _triggered() -> dict[type[models.Model], list[Collection]]:
     return groups
 
 
-def _connect_bells() -> None:
-    groups = _triggered()
+def _connect_announcements() -> None:
+    """Announce saves that triggers log, so that servers need not wait for their next poll."""
+    groups = _trigger_collections()
     for model in _all_models():
         concrete = model._meta.concrete_model
         names = [collection.name for collection in groups.get(concrete, ())] if concrete else []
         if names:
-            _bells[model] = names
-            post_save.connect(_ring, sender=model, dispatch_uid=BELL_UID)
-            post_delete.connect(_ring, sender=model, dispatch_uid=BELL_UID)
+            _trigger_models[model] = names
+            post_save.connect(_announce, sender=model, dispatch_uid=ANNOUNCE_UID)
+            post_delete.connect(_announce, sender=model, dispatch_uid=ANNOUNCE_UID)
 
 
-def _ring(sender: type[models.Model], using: str, **kwargs: Any) -> None:
-    for name in _bells.get(sender, ()):
+def _announce(sender: type[models.Model], using: str, **kwargs: Any) -> None:
+    for name in _trigger_models.get(sender, ()):
         Transaction.current(using).once_on_commit(name, partial(broker.notify, name))
 
 
@@ -142,8 +150,8 @@ def _save_targets(
     concrete = model._meta.concrete_model
     if concrete is None:
         return SaveTargets(())
-    lineage = [*concrete._meta.get_parent_list(), concrete]
-    own = tuple(tables[m] for m in lineage if m in tables)
+    written = [*concrete._meta.get_parent_list(), concrete]
+    own = tuple(tables[m] for m in written if m in tables)
     below = tuple(table for m, table in tables.items() if concrete in m._meta.get_parent_list())
     return SaveTargets(own, below)
 
@@ -154,13 +162,14 @@ def _delete_targets(
     concrete = model._meta.concrete_model
     if concrete is None:
         return DeleteTargets(None)
-    silent = (models.SET_NULL, models.SET_DEFAULT)
+    # Django updates these rows without a signal; SET(...) is recognized by its `deconstruct`
+    updating = (models.SET_NULL, models.SET_DEFAULT)
     relations = [
         (table, name)
         for name, table in (
             (field.name, tables.get(field.model))
             for field in _foreign_keys_to(concrete)
-            if field.remote_field.on_delete in silent
+            if field.remote_field.on_delete in updating
             or hasattr(field.remote_field.on_delete, "deconstruct")
         )
         if table is not None

@@ -1,4 +1,4 @@
-"""Checks of declared collections, in settings and as classes."""
+"""Checks of the collections that are declared in settings or as classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .base import error, info, warning
 
 
 def check_collections() -> list[CheckMessage]:
-    """Check the declarations of collections, in settings and as classes."""
+    """Check the declarations of all collections."""
     problems = conf.problems("COLLECTIONS")
     if problems:
         return [error(1, problem.message, problem.hint) for problem in problems]

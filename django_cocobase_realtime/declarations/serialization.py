@@ -1,7 +1,8 @@
-"""Conversion of model fields to JSON, and of JSON back to instances.
+"""Conversion of field values to JSON, and of JSON back to instances.
 
-Primary keys, foreign keys and decimals become strings, and so do integers that JavaScript would
-round. Datetimes become ISO 8601 in UTC with an offset, files their names, binary data base64.
+Primary keys, foreign keys and decimals become strings, and so do integers that JavaScript cannot
+represent. Datetimes become ISO 8601 in UTC with an offset, files become their names, and binary
+data becomes base64.
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ from ..events import Image
 from ..filters.schema import in_utc
 
 MAX_SAFE_INTEGER = 2**53 - 1  # JavaScript's Number.MAX_SAFE_INTEGER
+# matches the names of fields that look secret
 SECRET_LOOKING = re.compile(
     r"(?:^|_)(?:password|passwd|pwd|passphrase|secret|token|api_?key|private_?key|access_?key"
     r"|credentials?|otp|cvv|cvc|ssn|session_?key|salt)s?(?:_|$)"
 )
+# converts a value of a field to a JSON value
 Encoder = Callable[[Any], Any]
-"""Converts the value of a field to its JSON value."""
 
 
 def is_secret_looking(name: str) -> bool:
-    """Return whether the name of a field suggests that its value must not leave the server."""
+    """Return whether a field's name suggests that its value is secret, such as "api_key"."""
     return SECRET_LOOKING.search(name.lower()) is not None
 
 
@@ -59,16 +61,16 @@ def _binary(value: Any) -> str:
 
 def _json(encoder: type[json.JSONEncoder]) -> Encoder:
     def encode(value: Any) -> Any:
-        # through text, to get what the database would return: string keys, lists for tuples
+        # encode and decode, to get what the database returns: string keys, and lists for tuples
         return json.loads(json.dumps(value, cls=encoder))
 
     return encode
 
 
 def to_json_value(value: Any) -> Any:
-    """Convert a value, also with dates, decimals and UUIDs, to JSON values.
+    """Convert a value, which may contain dates, decimals and UUIDs, to JSON values.
 
-    Raises ``TypeError`` for anything that Django's JSON encoder does not know.
+    Raises ``TypeError`` for types that Django's JSON encoder does not support.
     """
     return json.loads(json.dumps(value, cls=DjangoJSONEncoder))
 
@@ -87,7 +89,7 @@ def _list(item: Encoder) -> Encoder:
 
 
 def _encoder_for(field: models.Field[Any, Any]) -> Encoder:
-    """Return the encoder of values that are not None and have the field's Python type."""
+    """Return the encoder for values that are not None and have the field's Python type."""
     match field:
         case models.BooleanField():
             return bool
@@ -114,10 +116,10 @@ def _encoder_for(field: models.Field[Any, Any]) -> Encoder:
         case models.GenericIPAddressField() | models.FilePathField():
             return str
     base_field = getattr(field, "base_field", None)
-    if isinstance(base_field, models.Field):  # an array of PostgreSQL
+    if isinstance(base_field, models.Field):  # an ArrayField of PostgreSQL
         return _list(field_encoder(base_field))
     output_field = getattr(field, "output_field", None)
-    if isinstance(output_field, models.Field):  # a generated field
+    if isinstance(output_field, models.Field):  # a GeneratedField
         return field_encoder(output_field)
     return to_json_value
 
@@ -127,7 +129,7 @@ def _duration(value: timedelta) -> str:
 
 
 def field_encoder(field: models.Field[Any, Any]) -> Encoder:
-    """Return the encoder of a field's values, as an instance or a query has them."""
+    """Return the encoder for a field's values, as they are on an instance or in a query."""
     if field.remote_field is not None and isinstance(field, models.ForeignKey):
         encode_target = field_encoder(field.target_field)
         return lambda value: None if value is None else str(encode_target(value))
@@ -146,7 +148,7 @@ def field_encoder(field: models.Field[Any, Any]) -> Encoder:
             value = to_python(value)
             return None if value is None else encode_value(value)
         except (ValidationError, TypeError, ValueError):
-            return str(value)  # not a valid value of the field, yet the database accepted it
+            return str(value)  # not valid for the field, although the database accepted it
 
     return encode
 
@@ -154,13 +156,13 @@ def field_encoder(field: models.Field[Any, Any]) -> Encoder:
 class RowCodec:
     """Converts rows of one model to images and back.
 
-    An image has the concrete fields of the model without those that look secret.
+    An image contains the concrete fields of the model except those that look secret.
     """
 
     def __init__(self, model: type[models.Model], not_secret: Iterable[str] = ()) -> None:
         allowed = set(not_secret)
         self.model = model
-        # field by name
+        # fields of an image, by name
         self.fields: dict[str, models.Field[Any, Any]] = {
             field.name: field
             for field in model._meta.concrete_fields
@@ -170,19 +172,20 @@ class RowCodec:
         self._encoders = [
             (name, field.attname, field_encoder(field)) for name, field in self.fields.items()
         ]
+        # columns that must be read to make an image
         self.attnames = tuple(attname for _, attname, _ in self._encoders)
         # whether the database computes some of the fields
         self.generated = any(getattr(f, "generated", False) for f in self.fields.values())
 
     def image(self, values: Mapping[str, Any]) -> Image:
-        """Return the image of values by attname, such as a row of ``QuerySet.values()``."""
+        """Return the image of a row, given as values by attname as by ``QuerySet.values()``."""
         return {name: encode(values[attname]) for name, attname, encode in self._encoders}
 
     def from_instance(self, instance: models.Model) -> Image | None:
-        """Return the image of a row that was just saved from an instance.
+        """Return the image of the row that an instance has just saved.
 
-        Returns None if only the database knows all values: with deferred fields, generated
-        fields, and expressions such as ``F()``.
+        Returns None if the instance does not have all values: if a field is deferred, generated
+        by the database, or was set to an expression such as ``F("votes") + 1``.
         """
         if self.generated:
             return None
@@ -198,9 +201,9 @@ class RowCodec:
         return image
 
     def from_update_fields(self, instance: models.Model, names: Iterable[str]) -> Image | None:
-        """Return the part of the image for some fields, given by name or attname.
+        """Return the part of the image that contains some fields, given by name or attname.
 
-        Returns None if only the database knows the values, as `from_instance` does.
+        Like `from_instance`, returns None if the instance does not have all of these values.
         """
         values = instance.__dict__
         image = {}
@@ -214,13 +217,13 @@ class RowCodec:
         return image
 
     def to_instance(self, model: type[models.Model], image: Image, using: str) -> models.Model:
-        """Return an instance of ``model`` from an image. Fields without a value are deferred."""
-        known = [(field, image[name]) for name, field in self.fields.items() if name in image]
-        values = [value if value is None else field.to_python(value) for field, value in known]
-        return model.from_db(using, [field.attname for field, _ in known], values)
+        """Return an instance of ``model`` with an image's values; other fields are deferred."""
+        present = [(field, image[name]) for name, field in self.fields.items() if name in image]
+        values = [value if value is None else field.to_python(value) for field, value in present]
+        return model.from_db(using, [field.attname for field, _ in present], values)
 
     def document_id(self, value: Any) -> str:
-        """Return the document id of a primary key."""
+        """Return the id of the document of a row, given the row's primary key."""
         return str(_key_encoder(self.model)(value))
 
 
@@ -233,5 +236,5 @@ def _key_encoder(model: type[models.Model]) -> Encoder:
 
 
 def changed_fields(before: Image, after: Image) -> tuple[str, ...]:
-    """Return the names of the fields whose values differ."""
+    """Return the names of the fields whose values differ between two images."""
     return tuple(name for name, value in after.items() if before.get(name, _MISSING) != value)

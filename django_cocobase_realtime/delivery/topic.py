@@ -1,4 +1,4 @@
-"""A topic delivers the changes of one collection to this process's subscriptions."""
+"""Topics: a topic delivers the changes of one collection to the subscriptions of this process."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ class CollectionTopic:
 
     def __init__(self, collection: Collection, on_position_lost: Callable[[], None]) -> None:
         self.collection = collection
-        # subscriptions that are live
+        # the live subscriptions
         self.table = SubscriptionTable(collection.schema)
         # follows the log; None for a collection without a log
         self.tailer: LogTailer | None = None
-        # called if the log no longer holds what comes next: subscribers must be closed
+        # called if the log no longer contains the next events, so that they cannot be delivered
         self._on_position_lost = on_position_lost
+        # changes that wait for row permissions
         self._row_permissions = RowPermissionQueue(collection, self._deliver_row_checked)
 
     def start_tailer(self, thread: DatabaseThread, announce: Callable[[Event], None]) -> LogTailer:
-        """Follow the collection's log; return the tailer."""
+        """Create the tailer, which follows the collection's log, and return it."""
         self.tailer = LogTailer(
             self.collection.name,
             thread,
@@ -46,40 +47,40 @@ class CollectionTopic:
         return self.tailer
 
     def stop(self) -> None:
-        """Deliver nothing more."""
+        """Stop the tailer and the evaluation of row permissions."""
         self._row_permissions.stop()
         if self.tailer is not None:
             self.tailer.stop()
 
     @property
     def position(self) -> Position | None:
-        """The position up to which everything was delivered; None without a log."""
+        """The position of the last delivered change; None without a log."""
         return None if self.tailer is None else self.tailer.position
 
     # delivery
 
     def receive(self, change: Change) -> None:
-        """Handle a change that came over the channel layer."""
+        """Handle a change that arrived through the channel layer."""
         if change.seq is None:
             self.dispatch(change)
         elif self.tailer is not None:
             self.tailer.receive(change)
 
     def notify(self) -> None:
-        """Read the log: it has new events."""
+        """Read the log, because it has new events."""
         if self.tailer is not None:
             self.tailer.notify()
 
     def dispatch(self, change: Change) -> None:
-        """Deliver a change to every subscription that must see it. No database, no waiting."""
+        """Deliver a change to all live subscriptions that match it, without queries or waiting."""
         visible = apply_soft_delete(change, self.collection)
         if visible is None:
             return
         recipients, single = self.table.find_recipients(visible)
         if recipients or single:
             frames = ChangeFrames(visible, conf.limits.event_bytes)
-            for each in recipients:
-                fan_out(each.writers, frames.text(each.frame_spec, each.event), frames.cursor)
+            for group in recipients:
+                fan_out(group.writers, frames.text(group.frame_spec, group.event), frames.cursor)
             if single:
                 self._deliver(frames, single, visible.seq or 0)
         row_checked = self.table.find_row_checked(visible)
@@ -90,7 +91,7 @@ class CollectionTopic:
         self._deliver(ChangeFrames(change, conf.limits.event_bytes), deliveries, change.seq or 0)
 
     def _deliver(self, frames: ChangeFrames, deliveries: Iterable[Delivery], seq: int) -> None:
-        """Deliver by connection: several of its subscriptions may match, or frames be buffered."""
+        """Deliver a change per connection, to its matching subscriptions; buffer if needed."""
         by_connection: dict[Connection, list[Delivery]] = {}
         for delivery in deliveries:
             by_connection.setdefault(delivery[0].connection, []).append(delivery)
