@@ -16,7 +16,7 @@ BOARD = "demo_project/board"
 SCRIPTS = f"{BOARD}/static/board"
 # heading -> how the paths in that group start
 GROUPS = {
-    "Start here": ("README.md", "docs/tutorial.md", "docs/demo.md"),
+    "Start here": ("docs/tutorial.md", "docs/demo.md", "README.md"),
     "How-to guides": ("docs/how-to/",),
     "Reference": ("docs/reference/", "docs/glossary.md"),
     "Explanation": ("docs/explanation/", "docs/benchmarks.md"),
@@ -105,8 +105,8 @@ def _indentation(line):
 @cache
 def list_files():
     """Return the titles of the files that may be shown, by their path in the repository."""
-    docs = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    titles = {_relative(path): _heading(path) for path in docs if "_build" not in path.parts}
+    docs = (path for path in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in path.parts)
+    titles = {"README.md": "README", **{_relative(path): _heading(path) for path in docs}}
     for path in sorted((ROOT / "demo_project").rglob("*")):
         is_code = path.suffix in (".py", ".js", ".css", ".html") and path.stat().st_size
         if is_code and not {"var", "migrations"} & set(path.parts):
@@ -118,7 +118,9 @@ def group_files():
     """Return the groups of the list of files: heading -> path -> title."""
     titles = list_files()
     return {
-        heading: {path: titles[path] for path in titles if path.startswith(prefixes)}
+        heading: {
+            path: titles[path] for prefix in prefixes for path in titles if path.startswith(prefix)
+        }
         for heading, prefixes in GROUPS.items()
     }
 
