@@ -104,9 +104,10 @@ class Permission(metaclass=Combinable):
         """Return which rows the identity may see: True for all, or a filter.
 
         Rows must match this filter and that of the client. It also decides which deletions are
-        reported. The filter has the structured form, may use ``$or`` and ``$not``, and may name
-        any field of the model. The value None matches no row: with
-        ``{"owner": identity.user_id}`` a key without a user does not see rows without an owner.
+        reported. The filter is a mapping with the operators of the query language, also ``$or``
+        and ``$not``. It may name fields that clients cannot read. In it, the value None matches
+        no row: with ``{"owner": identity.user_id}`` a key without a user does not see rows
+        without an owner.
         """
         return True
 

@@ -77,7 +77,9 @@ auth_throttle = AuthThrottle()
 
 
 async def authenticate_throttled(token: str | None, scope: Scope, address: str) -> Identity | None:
-    """Return the identity that a token proves, or None, delayed if ``address`` failed often.
+    """Return the identity that a token proves, or None.
+
+    If authentication from ``address`` failed often, wait first, whatever the result.
 
     ``scope`` is the ASGI scope of the handshake or request. Raises ``AuthenticationUnavailable``
     if the token could not be validated.

@@ -124,8 +124,8 @@ def _lower(text: str, connection: Any) -> str:
 def _unicode_collation(alias: str) -> str | None:
     """Return the first of `_COLLATIONS` that the server has.
 
-    Returns None if it has none. The collation of the database is used then, which may support
-    ASCII only.
+    Returns None if it has none. The collation of the database is used then, which may fold
+    the case of ASCII letters only.
     """
     with connections[alias].cursor() as cursor:
         cursor.execute(

@@ -291,7 +291,7 @@ class PresenceSync:
                 del self._refreshing[room.key]
 
     async def refresh_stale(self) -> None:
-        """Read those rooms again of which a change or broadcast was lost."""
+        """Reload the members of rooms for which a published change or broadcast was lost."""
         versions = await self.call(get_backend().versions, list(self._rooms))
         durable = [key for key, room in self._rooms.items() if room.position is not None]
         heads = await run_in_threadpool(history.heads, durable) if durable else {}

@@ -43,7 +43,7 @@ def write_transaction(using: str, model: type[models.Model] | None = None) -> It
 
 @contextmanager
 def _exiting(atomic: Any) -> Iterator[None]:
-    """Leave an atomic block, which was entered before, at the end of this block."""
+    """Exit an ``atomic()`` that was entered earlier, when the ``with`` body ends."""
     try:
         yield
     except BaseException as error:

@@ -50,9 +50,10 @@ def required_interval(node: Node) -> Interval | None:
 
 
 def residual(node: Node, interval: Interval) -> Node:
-    """Return the rest of a filter, for rows whose value is known to be in the required interval.
+    """Return what is left to check of a filter after an index lookup.
 
-    Conditions that the interval decides exactly are left out.
+    The lookup has shown that the indexed field's value is in ``interval``, so the conditions that
+    say exactly this are left out.
     """
     return all_of(
         part
