@@ -34,7 +34,7 @@ demo: $(VENV)/.demo ## Serve the live demo page (PORT=8000)
 		{ echo "Port $(PORT) is taken; choose another: make demo PORT=8001"; exit 1; }
 	$(BIN)/python manage.py migrate --verbosity 0
 	$(BIN)/python manage.py seed
-	@echo "Open http://$(HOST):$(PORT)/ in two windows."
+	@echo "Open http://$(HOST):$(PORT)/"
 	PORT=$(PORT) $(BIN)/python manage.py runserver --noreload $(HOST):$(PORT)
 
 test: test-postgres test-sqlite ## Install and pass all tests

@@ -138,5 +138,6 @@ def _group_deleted(instance: Any, using: str, **kwargs: Any) -> None:
 def _members(group: Any) -> list[Any]:
     """Return the users of a group, at most one more than the limit.
 
-    The caller sees from a longer list that the group has too many users to check one by one."""
+    The caller sees from a longer list that the group has too many users to check one by one.
+    """
     return group_members(group, limit=MAX_NAMED_USERS + 1)

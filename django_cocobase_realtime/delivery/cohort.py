@@ -1,7 +1,8 @@
 """Cohorts: groups of subscriptions for which a change is matched and encoded only once.
 
-Subscriptions share a cohort if their filters are equal and each change gives them equal frames. For a change, the filter is
-evaluated once and the frame is encoded once; only the sending is done for each member.
+Subscriptions share a cohort if their filters are equal and each change gives them equal frames.
+For a change, the filter is evaluated once and the frame is encoded once; only the sending is done
+for each member.
 
 A connection with several subscriptions to one collection gets one frame that names all those
 that match. For such subscriptions the frame is built per connection.
