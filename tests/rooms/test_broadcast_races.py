@@ -1,4 +1,4 @@
-"""Broadcasts while databases, layers and clients fail: said once, or told to be said again."""
+"""Broadcasts while databases, layers and clients fail: sent once, or reported as failed."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def failing_append():
-    """An ``append`` before which the database goes away from whoever has claimed the key."""
+    """Return an ``append`` that loses its connection, or on SQLite finds the database locked."""
     append = history.append
     locked, release = threading.Event(), threading.Event()
 
