@@ -247,7 +247,7 @@ def _find_problems(name: str, value: Any) -> Iterator[Problem]:
 
 
 class Conf:
-    """Live view of the setting. Use the module's instance, ``conf``."""
+    """The keys of the setting as properties. Use the instance ``conf`` of this module."""
 
     def __init__(self) -> None:
         # by key of the setting: the dataclass made from its nested dictionary, and before it that

@@ -88,7 +88,7 @@ class Command(BaseCommand):
 
 
 def _expiry(options: dict[str, Any]) -> datetime | None:
-    """Return when a new key expires."""
+    """Return the time at which a new key expires, or None. Raises ``CommandError``."""
     if options["expires_in"] is not None and options["expires_at"]:
         raise CommandError("Give either --expires-in or --expires-at.")
     if options["expires_in"] is not None:
