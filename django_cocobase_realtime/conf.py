@@ -187,7 +187,7 @@ class Option:
     shape: Rule = ANYTHING
     # what the value must be, beyond its shape
     bounds: Rule = ANYTHING
-    # field of a dataclass by the key of the nested dictionary that it holds, if it holds one
+    # if the value is a nested dictionary: its keys, with the fields of the dataclass made of it
     keys: Mapping[str, Field[Any]] | None = None
 
 

@@ -118,14 +118,18 @@ async def revalidate_credentials(
     last_identities: dict[Connection, Identity] = {}
     while True:
         await asyncio.sleep(conf.revocation_poll)
-        holders = {c: c.identity for c in connections.values() if c.identity is not None}
-        identities = {_credential_key(identity): identity for identity in holders.values()}
+        identities_by_connection = {
+            c: c.identity for c in connections.values() if c.identity is not None
+        }
+        identities = {
+            _credential_key(identity): identity for identity in identities_by_connection.values()
+        }
         if not identities:
             last_identities = {}
             continue
         new = [
             reauthorizer.snapshot(connection, identity)
-            for connection, identity in holders.items()
+            for connection, identity in identities_by_connection.items()
             if identity.user is not None and last_identities.get(connection) is not identity
         ]
         try:
@@ -135,7 +139,7 @@ async def revalidate_credentials(
         except Exception as error:
             logger.warning("Credentials could not be checked: %r", error)
             continue
-        for connection in holders:
+        for connection in identities_by_connection:
             identity_now = connection.identity
             if identity_now is not None and _credential_key(identity_now) in revoked:
                 connection.close(CloseCode.BAD_CREDENTIAL)
@@ -144,10 +148,10 @@ async def revalidate_credentials(
             for pk, fingerprint in current.items()
             if last_fingerprints.get(pk, fingerprint) != fingerprint
         }
-        last_fingerprints, last_identities = current, holders
+        last_fingerprints, last_identities = current, identities_by_connection
         reauthorizer.request(
             connection
-            for connection, identity in holders.items()
+            for connection, identity in identities_by_connection.items()
             if connection.identity is identity
             and (
                 connection in changed
