@@ -187,7 +187,7 @@ class Option:
     shape: Rule = ANYTHING
     # what the value must be, beyond its shape
     bounds: Rule = ANYTHING
-    # field of a dataclass by the key of the nested dictionary that it holds, if it holds one
+    # if the value is a nested dictionary: its keys, with the fields of the dataclass made of it
     keys: Mapping[str, Field[Any]] | None = None
 
 
@@ -247,7 +247,7 @@ def _find_problems(name: str, value: Any) -> Iterator[Problem]:
 
 
 class Conf:
-    """Live view of the setting. Use the module's instance, ``conf``."""
+    """The keys of the setting as properties. Use the instance ``conf`` of this module."""
 
     def __init__(self) -> None:
         # by key of the setting: the dataclass made from its nested dictionary, and before it that

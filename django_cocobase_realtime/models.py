@@ -87,7 +87,7 @@ class ApiKeyManager(models.Manager["ApiKey"]):
 class ApiKey(models.Model):
     """An API key: a credential of an app, or of a user if ``user`` is set, in one project."""
 
-    name = models.CharField(max_length=100, help_text="What the key is for.")
+    name = models.CharField(max_length=100, help_text="Purpose of the key.")
     project = models.CharField(max_length=128, default="default")
     prefix = models.CharField(max_length=PREFIX_LENGTH, unique=True, editable=False)
     hashed_secret = models.CharField(max_length=64, editable=False)

@@ -147,7 +147,7 @@ class RealtimeOriginValidator(OriginValidator):
         return valid
 
     def _is_own_page(self, headers: dict[bytes, bytes]) -> bool:
-        """Return whether a page of an allowed origin may use the cookie of its visitor."""
+        """Return whether the page that opens the connection may use the visitor's session."""
         if "*" not in self.allowed_origins:
             return True
         # pages of all sites may connect, but only those of this site may use the session

@@ -136,8 +136,8 @@ def _group_deleted(instance: Any, using: str, **kwargs: Any) -> None:
 
 
 def _members(group: Any) -> list[Any]:
-    """Return the users of a group, at most one more than the limit.
+    """Return the primary keys of a group's users, at most one more than `MAX_NAMED_USERS`.
 
-    The caller sees from a longer list that the group has too many users to check one by one.
+    With more than that number, the caller announces a change for all users.
     """
     return group_members(group, limit=MAX_NAMED_USERS + 1)

@@ -41,7 +41,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one identity may see of a collection."""
+    """The rows and fields of a collection that one identity may see, and may filter by."""
 
     decision: Decision
     # names of the readable fields; None if the whole document of a serializer is readable

@@ -101,7 +101,7 @@ class Collection:
         return True
 
     def fields_for(self, identity: Identity) -> Sequence[str] | None:
-        """Return the readable fields; see `permissions.Permission`."""
+        """Return the fields that the identity may read; see `permissions.Permission`."""
         return None
 
     def grant(self, identity: Identity, filters: Mapping[str, Any]) -> Grant | None:
@@ -166,12 +166,12 @@ class Collection:
 
     @cached_property
     def codec(self) -> RowCodec:
-        """The codec that converts rows to images and back."""
+        """The codec that converts rows to images (JSON values by field name) and back."""
         return RowCodec(self.concrete_model, self.not_secret)
 
     @cached_property
     def schema(self) -> Schema:
-        """The fields of an image and their kinds, for filters."""
+        """The fields that filters can use, and their kinds, by name."""
         return {name: field_spec(field) for name, field in self.codec.fields.items()}
 
     @cached_property

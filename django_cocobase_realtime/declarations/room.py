@@ -24,7 +24,7 @@ DURABLE_HISTORY = 1000  # broadcasts that a durable room keeps if `history` is n
 
 @dataclass(frozen=True, slots=True)
 class RoomGrant:
-    """What one identity may do in a room that it may join."""
+    """The permissions of one identity in a room that it may join."""
 
     # the declaration that was evaluated
     room: Room

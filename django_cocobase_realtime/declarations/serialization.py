@@ -207,9 +207,9 @@ class RowCodec:
         """
         values = instance.__dict__
         image = {}
-        wanted = set(names)
+        requested = set(names)
         for name, attname, encode in self._encoders:
-            if name in wanted or attname in wanted:
+            if name in requested or attname in requested:
                 value = values.get(attname, _MISSING)
                 if value is _MISSING or hasattr(value, "resolve_expression"):
                     return None

@@ -99,8 +99,8 @@ def rebuild_query(limits: Limits, request: bytes, identity: Identity) -> Authori
 def _scope(parts: tuple[Any, ...]) -> str:
     """Return a hash of the parts, which is the same on every server.
 
-    It is keyed, so that clients cannot find out which values a permission compares by hashing
-    guesses.
+    It is keyed with the secret key. Otherwise clients could find out the values in a permission's
+    filter by hashing guesses.
     """
     key = sha256(force_bytes(settings.SECRET_KEY)).digest()
     return blake2s(repr(parts).encode(), digest_size=8, key=key, person=b"scope").hexdigest()

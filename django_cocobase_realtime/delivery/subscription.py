@@ -43,7 +43,7 @@ class SnapshotQuery:
 
 @dataclass(frozen=True, slots=True)
 class CatchUpPlan:
-    """What must be sent to a subscription before it is live."""
+    """The snapshot and the events that must be sent to a subscription before it is live."""
 
     # the events after this position; None for the position of the topic at the start
     after: Position | None = None

@@ -182,9 +182,11 @@ def _collect(
     matches: bool,
     single: list[Delivery],
 ) -> list[Recipients]:
-    """Return the recipients in cohorts with `DeliveryMode.DIRECT`, grouped by frame spec.
+    """Return where to deliver a change in cohorts of which all members get the same frame.
 
-    The members of other cohorts are appended to ``single``.
+    The writers are grouped by frame spec. For other cohorts, a delivery per member is appended to
+    ``single``. ``matched`` and ``matches`` are whether the row before and after the change matches
+    the filters of these cohorts.
     """
     by_spec: dict[FrameSpec, Recipients | None] = {}
     last_spec: FrameSpec | None = None

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from .row import Predicate, Row
 from .schema import Kind, Ref
 
-# What the client gives to an operator, and the operand that the parser makes of it:
+# The kinds of values that operators take from a client, with the operand that the parser makes:
 #
 # - value: one value, such as 18 or "18" for an integer field. The operand is the coerced value.
 # - ordered_value: the same, except booleans in JSON, which have no order.
@@ -68,7 +68,7 @@ class Operator:
 
     # name in filters, and in the canonical text of conditions
     name: str
-    # what the client gives to the operator
+    # kind of value that it takes from a client
     operand: OperandType
     # kinds of fields to which it can be applied
     kinds: FieldKinds
@@ -95,7 +95,7 @@ class Shorthand:
 
     # name in filters
     name: str
-    # what the client gives to it
+    # kind of value that it takes from a client
     operand: OperandType
     # kinds of fields to which it can be applied
     kinds: FieldKinds

@@ -173,20 +173,20 @@ class _Column:
     # conditions, see `SQL`
 
     def is_null(self, condition: Condition) -> Q:
-        """Match null if the operand is True, and everything else if it is False."""
+        """Return a condition for null if the operand is True, and for all else if it is False."""
         return self._lookup("isnull", condition.operand)
 
     def is_in(self, condition: Condition) -> Q:
-        """Match the operand's values."""
+        """Return a condition for the operand's values."""
         return self._equals_any(condition.operand) or _NO_ROW
 
     def is_not_in(self, condition: Condition) -> Q:
-        """Match all values except null and those of the operand."""
+        """Return a condition for all values except null and those of the operand."""
         present, equal = self._has_value(exclude_nan=True), self._equals_any(condition.operand)
         return present & ~equal if equal else present
 
     def compares(self, condition: Condition) -> Q:
-        """Match values that are above or below the operand, as the operator requires."""
+        """Return a condition for values above or below the operand, as the operator requires."""
         bound, operand = condition.operator.bound, condition.operand
         lookup = condition.operator.name  # Django's lookups have the same names
         assert bound is not None
@@ -212,11 +212,14 @@ class _Column:
         return self._has_value(exclude_nan=not bound.upper) & self._lookup(lookup, operand)
 
     def _compares_beyond(self, bound: Bound, *, above: bool) -> Q:
-        """Match all values or none: the operand is above or below all that the column can store."""
+        """Return a condition that matches all values or none.
+
+        Used if the operand is above (or below) all values that the column can store.
+        """
         return self._has_value() if bound.upper is above else _NO_ROW
 
     def _equals_any(self, values: Values) -> Q | None:
-        """Match the values; return None if the column can store none of them."""
+        """Return a condition for these values, or None if the column can store none of them."""
         storable = self._storable(values)
         condition = self._equals_stored(storable) if storable else None
         if self.kind is Kind.DATETIME:
@@ -229,7 +232,7 @@ class _Column:
         return condition
 
     def _equals_stored(self, values: list[Any]) -> Q:
-        """Match the values, all of which the column can store."""
+        """Return a condition for these values, all of which the column can store."""
         inet = self.kind is Kind.ADDRESS and self.postgresql
         collated = self.kind is Kind.TEXT and getattr(self._target_field(), "db_collation", None)
         if inet or collated:
@@ -237,7 +240,7 @@ class _Column:
         return self._lookup("in", values)
 
     def _has_value(self, *, exclude_nan: bool = False) -> Q:
-        """Match all values except null, and except NaN if ``exclude_nan``."""
+        """Return a condition for all values except null, and except NaN if ``exclude_nan``."""
         present = self._lookup("isnull", False)
         if exclude_nan and self.postgresql and isinstance(self.field, models.FloatField):
             # for filters NaN is no value, but in PostgreSQL it equals itself

@@ -96,7 +96,10 @@ class TextEquals(_TextFunc):
 
 
 class TextMatches(_TextFunc):
-    """Whether a search finds a folded text, such as "news", in another text without its case."""
+    """Whether a text, without its case, contains a folded text such as "news".
+
+    ``search`` is `contains`, `starts_with` or `ends_with`.
+    """
 
     def __init__(self, text: Any, search: TextSearch, sought: str) -> None:
         super().__init__(text)
@@ -157,7 +160,10 @@ class Jsonb:
         return f"jsonb_typeof({self.sql}) = '{name}'"
 
     def search(self, search: TextSearch, sought: str) -> Sql:
-        """Return SQL for whether a search finds a folded text in this text without its case."""
+        """Return SQL for whether this text, without its case, contains a folded text.
+
+        ``search`` is `contains`, `starts_with` or `ends_with`.
+        """
         return search(_lower(self.text, self.connection), self.params, sought, "strpos")
 
 
@@ -222,7 +228,10 @@ def jsonb_contains(value: Jsonb, condition: Condition) -> Sql:
 
 
 def jsonb_matches(search: TextSearch) -> JsonbCondition:
-    """Return a function that returns SQL for whether a search finds the operand in a text."""
+    """Return a function that returns SQL for whether a text begins or ends with the operand.
+
+    ``search`` is `starts_with` or `ends_with`.
+    """
 
     def matches(value: Jsonb, condition: Condition) -> Sql:
         search_sql, params = value.search(search, condition.operand)

@@ -113,20 +113,24 @@ async def revalidate_credentials(
     Signals do both immediately, but changes by other programs send no signals.
     """
     # fingerprints of users' permissions, by primary key, as of the last round
-    known: dict[Any, Fingerprint] = {}
+    last_fingerprints: dict[Any, Fingerprint] = {}
     # connections and their identities, as of the last round
-    seen: dict[Connection, Identity] = {}
+    last_identities: dict[Connection, Identity] = {}
     while True:
         await asyncio.sleep(conf.revocation_poll)
-        holders = {c: c.identity for c in connections.values() if c.identity is not None}
-        identities = {_credential_key(identity): identity for identity in holders.values()}
+        identities_by_connection = {
+            c: c.identity for c in connections.values() if c.identity is not None
+        }
+        identities = {
+            _credential_key(identity): identity for identity in identities_by_connection.values()
+        }
         if not identities:
-            seen = {}
+            last_identities = {}
             continue
         new = [
             reauthorizer.snapshot(connection, identity)
-            for connection, identity in holders.items()
-            if identity.user is not None and seen.get(connection) is not identity
+            for connection, identity in identities_by_connection.items()
+            if identity.user is not None and last_identities.get(connection) is not identity
         ]
         try:
             revoked = await run_in_threadpool(_find_revoked, identities)
@@ -135,17 +139,19 @@ async def revalidate_credentials(
         except Exception as error:
             logger.warning("Credentials could not be checked: %r", error)
             continue
-        for connection in holders:
+        for connection in identities_by_connection:
             identity_now = connection.identity
             if identity_now is not None and _credential_key(identity_now) in revoked:
                 connection.close(CloseCode.BAD_CREDENTIAL)
         changed_users = {
-            pk for pk, fingerprint in current.items() if known.get(pk, fingerprint) != fingerprint
+            pk
+            for pk, fingerprint in current.items()
+            if last_fingerprints.get(pk, fingerprint) != fingerprint
         }
-        known, seen = current, holders
+        last_fingerprints, last_identities = current, identities_by_connection
         reauthorizer.request(
             connection
-            for connection, identity in holders.items()
+            for connection, identity in identities_by_connection.items()
             if connection.identity is identity
             and (
                 connection in changed

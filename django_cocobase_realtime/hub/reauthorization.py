@@ -45,7 +45,7 @@ class GrantSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class FreshGrants:
-    """The permissions for a `GrantSnapshot` as they are now."""
+    """The result of evaluating the permissions of a `GrantSnapshot` again."""
 
     # the identity, with its user as it is in the database now; None if the user no longer exists
     identity: Identity | None

@@ -55,7 +55,7 @@ def _new_floor(using: str, stream: Stream, max_age: float | None, max_events: in
 
 
 def _trim_chunk(using: str, name: str, max_age: float | None, max_events: int | None) -> int:
-    """Delete up to `CHUNK_SIZE` events in one transaction, and return their number."""
+    """Delete up to `CHUNK_SIZE` old events of a stream, and return their number."""
     with write_transaction(using):
         stream = Stream.objects.using(using).select_for_update().get(collection=name)
         floor = min(_new_floor(using, stream, max_age, max_events), stream.floor + CHUNK_SIZE)

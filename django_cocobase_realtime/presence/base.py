@@ -152,7 +152,7 @@ class PresenceBackend(ABC):
 
     @abstractmethod
     def mark_disconnected(self, connections: Sequence[RoomConnection], seconds: float) -> None:
-        """Let lost connections leave in ``seconds``, unless they enter again before."""
+        """Let lost connections leave their rooms after ``seconds``, unless they enter again."""
 
     @abstractmethod
     def set_state(

@@ -166,9 +166,10 @@ class Broker:
     def attach(
         self, loop: asyncio.AbstractEventLoop, get_listener: ListenerLookup | None = None
     ) -> None:
-        """Register the event loop of a hub, in which events are sent from now on.
+        """Register the event loop of a hub, so that the outbox is sent in this loop.
 
-        ``get_listener`` returns functions that `notify` calls.
+        ``get_listener`` returns the function with which `notify` notifies the hub of new events in
+        the log of a collection, or None if the hub does not follow the collection.
         """
         with self._lock:
             self._loops[loop] = get_listener or (lambda collection: None)

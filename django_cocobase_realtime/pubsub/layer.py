@@ -38,13 +38,13 @@ def is_in_memory(layer: Any) -> bool:
 
 @lru_cache(maxsize=4096)
 def collection_group(collection: str) -> str:
-    """Return the group that receives the changes of a collection."""
+    """Return the name of the group that receives the changes of a collection."""
     return "realtime.collection." + _digest(collection)
 
 
 @lru_cache(maxsize=4096)
 def room_group(project: str, room: str) -> str:
-    """Return the group of a room. Rooms of different projects never share a group."""
+    """Return the name of the group that receives the events of a room, which is in a project."""
     return "realtime.room." + _digest(f"{len(project)}:{project}{room}")
 
 

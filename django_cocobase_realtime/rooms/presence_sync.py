@@ -176,15 +176,15 @@ class PresenceSync:
 
     # departures
 
-    async def leave(self, left: RoomConnection, acting: Connection | None = None) -> None:
+    async def leave(self, departed: RoomConnection, acting: Connection | None = None) -> None:
         """Report that a connection has left. After an exception, it is reported again later.
 
         ``acting`` is the connection that caused this, which is not sent the change.
         """
         try:
-            change = await self.call(get_backend().leave, *left)
+            change = await self.call(get_backend().leave, *departed)
         except BaseException:
-            self.pending_leaves.append(left)
+            self.pending_leaves.append(departed)
             raise
         self.announce([change], acting)
 
@@ -201,9 +201,9 @@ class PresenceSync:
                 self.pending_disconnects[:0] = lost
                 raise
         while self.pending_leaves:
-            left = self.pending_leaves[0]
-            change = await self.call(get_backend().leave, *left)
-            if self.pending_leaves and self.pending_leaves[0] == left:
+            departed = self.pending_leaves[0]
+            change = await self.call(get_backend().leave, *departed)
+            if self.pending_leaves and self.pending_leaves[0] == departed:
                 del self.pending_leaves[0]
             self.announce([change])
 

@@ -161,7 +161,9 @@ class RoomManager:
         connection, presence = membership.connection, self.presence
         # an earlier departure that is not reported yet must not be reported after this
         here = (membership.key, connection.id)
-        presence.pending_leaves = [left for left in presence.pending_leaves if left != here]
+        presence.pending_leaves = [
+            departed for departed in presence.pending_leaves if departed != here
+        ]
         entry = _entry(membership, request, title, presence.server)
         result = await presence.call(get_backend().enter, entry, create=request.create)
         if result is None:
@@ -201,10 +203,10 @@ class RoomManager:
 
         Raises the exceptions of the backend. The connection has left even then.
         """
-        left = self.remove_local(connection, room, lost=False)
-        if left is not None and left in self.presence.pending_leaves:
-            self.presence.pending_leaves.remove(left)
-            await self.presence.leave(left)
+        departed = self.remove_local(connection, room, lost=False)
+        if departed is not None and departed in self.presence.pending_leaves:
+            self.presence.pending_leaves.remove(departed)
+            await self.presence.leave(departed)
 
     def remove_local(
         self, connection: Connection, room: str, *, lost: bool
@@ -225,14 +227,14 @@ class RoomManager:
         self._groups.release(room_group(*membership.key))
         if membership.entry is None and membership.live:
             return None
-        left = (membership.key, connection.id)
+        departed = (membership.key, connection.id)
         # a client without a user becomes another member when it reconnects, so do not wait for it
         entry = membership.entry
         may_return = lost and entry is not None and entry.member != connection.id
         presence = self.presence
-        (presence.pending_disconnects if may_return else presence.pending_leaves).append(left)
+        (presence.pending_disconnects if may_return else presence.pending_leaves).append(departed)
         presence.wake()
-        return left
+        return departed
 
     # in a room
 

@@ -54,7 +54,7 @@ class AckWindow:
         return len(self._in_flight) > self.limit
 
     def ack(self, cursor: str) -> None:
-        """Acknowledge all events up to ``cursor``; ignore a cursor that is not in flight."""
+        """Acknowledge all events up to ``cursor``; ignore the cursor of any other event."""
         if cursor in self._in_flight:
             while self._in_flight.popleft() != cursor:
                 pass
@@ -219,7 +219,7 @@ class Writer:
         self._drop()
 
     def resume_in_task(self, sending: Coroutine[Any, Any, None], yielded: Any) -> None:
-        """Continue a ``send`` that waits in a task; later frames are queued until it has ended."""
+        """Let a task continue a ``send`` that waits; queue later frames until it has ended."""
         self._start_draining(_resume(sending, yielded))
 
     def _start_draining(self, first: Awaitable[None]) -> None:

@@ -67,9 +67,9 @@ async def test_page_fits_screens_and_passes_axe(windows, path):
             result = await page.evaluate("axe.run()")
             assert len(result["passes"]) > 10
             serious = [
-                (each["id"], [node["html"] for node in each["nodes"]][:5])
-                for each in result["violations"]
-                if each["impact"] in ("serious", "critical")
+                (violation["id"], [node["html"] for node in violation["nodes"]][:5])
+                for violation in result["violations"]
+                if violation["impact"] in ("serious", "critical")
             ]
             assert serious == [], (scheme, width)
 

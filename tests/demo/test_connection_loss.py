@@ -71,7 +71,7 @@ async def test_pages_resume_after_server_restart(windows, demo):
 async def renderers(system):
     """Return the process ids of the browser's pages."""
     info = await system.send("SystemInfo.getProcessInfo")
-    return {each["id"] for each in info["processInfo"] if each["type"] == "renderer"}
+    return {process["id"] for process in info["processInfo"] if process["type"] == "renderer"}
 
 
 async def test_pages_resume_after_computer_slept(windows, demo):
