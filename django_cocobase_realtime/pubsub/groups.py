@@ -68,7 +68,7 @@ class GroupMemberships:
             await self._join(group, timeout)
 
     def release(self, group: str) -> None:
-        """Decrement the reference count. The next sweep leaves the groups that nobody uses."""
+        """Decrement the reference count. The next sweep leaves the unused groups."""
         self._reference_counts[group] -= 1
 
     def _lock(self, group: str) -> asyncio.Lock:

@@ -1,4 +1,4 @@
-// What every page needs: the client, the connection's state, requests, small building blocks.
+// The parts of every page: the client, the connection's state, requests, small building blocks.
 import { Realtime } from "../django_cocobase_realtime/realtime.js";
 import { logFrames } from "./frames.js";
 import { $ } from "./elements.js";

@@ -3,7 +3,7 @@ import { $, element } from "./elements.js";
 
 const MAX_FRAMES = 60;
 
-// What changed, by its title if the frame has it.
+// Return the title of the thing that changed, if the frame has it.
 function describeEvent({ event, document, member, message }) {
   const title = document?.data?.title ?? member?.name ?? message?.text;
   return [event, title ? `“${title}”` : document && `#${document.id}`].filter(Boolean).join(" ");
