@@ -9,7 +9,7 @@ function describeEvent({ event, document, member, message }) {
   return [event, title ? `“${title}”` : document && `#${document.id}`].filter(Boolean).join(" ");
 }
 
-// What a frame is about, in a few words.
+// Return a few words that describe a frame.
 function describe(frame) {
   if (frame.type === "events") return frame.events.map(describeEvent).join(", ");
   const { collection, room, filters, documents, resumed, user } = frame;
