@@ -73,9 +73,9 @@ def main(database: str) -> None:
     Item.objects.bulk_create(items)
 
     def update_one() -> None:
-        for each in items[:10]:
-            each.size += 1
-            each.save()
+        for item_to_save in items[:10]:
+            item_to_save.size += 1
+            item_to_save.save()
 
     def create_one() -> None:
         for _ in range(10):
@@ -83,9 +83,9 @@ def main(database: str) -> None:
 
     def update_hundred() -> None:
         with transaction.atomic():
-            for each in items:
-                each.size += 1
-                each.save()
+            for item_to_save in items:
+                item_to_save.size += 1
+                item_to_save.save()
 
     def create_thousand() -> None:
         Item.objects.bulk_create([item() for _ in range(1000)])

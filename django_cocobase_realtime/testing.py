@@ -1,6 +1,6 @@
-"""Test helpers for projects that use the app; with pytest, name it as a plugin.
+"""Test helpers for projects that use the app, and a pytest plugin.
 
-``pytest_plugins = ["django_cocobase_realtime.testing"]`` gives the fixture ``realtime``::
+``pytest_plugins = ["django_cocobase_realtime.testing"]`` provides the fixture ``realtime``::
 
     async def test_a_post_arrives(realtime, transactional_db):
         async with realtime(user=user) as client:
@@ -9,8 +9,8 @@
             event = await client.receive("event")
             assert event["document"]["data"]["title"] == "Hi"
 
-Tests that save rows and expect events need real commits: ``transactional_db``, or
-``TransactionTestCase``.
+Events are sent after a commit, so tests that save rows and expect events need
+``transactional_db`` or ``TransactionTestCase``.
 """
 
 from __future__ import annotations
@@ -39,17 +39,20 @@ from .events import Change, Event, LogAppended
 from .pubsub.broker import broker
 from .routing import realtime_application
 
-TIMEOUT = 5.0
+TIMEOUT = 5.0  # seconds to wait for a frame or for the connection
 
 
 class RealtimeClient:
-    """A client in this process, without a server. Frames are dictionaries."""
+    """A client that is connected to the application in this process, without a server.
+
+    It sends and receives frames as dictionaries.
+    """
 
     def __init__(self, communicator: WebsocketCommunicator) -> None:
         self._communicator = communicator
 
     async def send(self, frame: dict[str, Any] | str) -> None:
-        """Send a frame, or a raw text."""
+        """Send a frame, or any text."""
         text = frame if isinstance(frame, str) else json.dumps(frame)
         await self._communicator.send_to(text_data=text)
 
@@ -84,7 +87,10 @@ class RealtimeClient:
         return nothing
 
     async def closed(self, timeout: float = TIMEOUT) -> int:
-        """Wait until the server closes, and return the close code; drops frames before it."""
+        """Wait until the server closes the connection, and return the close code.
+
+        Frames that arrive before are dropped.
+        """
         while True:
             message = await self._communicator.receive_output(timeout)
             if message["type"] == "websocket.close":
@@ -101,9 +107,11 @@ async def connect(
     path: str = "/realtime",
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> AsyncIterator[RealtimeClient]:
-    """Connect a client, authenticated as ``user`` (like a logged-in visitor) or by ``token``.
+    """Connect a client, and disconnect it at the end of the block.
 
-    ``application`` is the ASGI application, by default all routes of this app.
+    It authenticates as ``user``, like a visitor who is logged in, or with ``token``; not at all
+    if ``authenticate`` is False. ``application`` is the ASGI application, by default
+    ``realtime_application()``.
     """
     communicator = WebsocketCommunicator(
         application or realtime_application(), path, [*headers, *_origin(user)]
@@ -123,7 +131,7 @@ async def connect(
 
 
 def _origin(user: Any) -> list[tuple[bytes, bytes]]:
-    # a visitor's session counts only if a page of this site opened the socket
+    # the session is used only if a page of this site opened the connection
     if user is None:
         return []
     return [(b"origin", b"http://testserver"), (b"host", b"testserver")]
@@ -199,20 +207,21 @@ def capture_events() -> Iterator[CapturedEvents]:
                 event = replace(collection.decode(event), collection=collection.name)
         events.append(event)
 
-    def publish_too(event: Event) -> None:
+    def collect_and_publish(event: Event) -> None:
         # a numbered change was collected when it was committed
         if not isinstance(event, LogAppended) and getattr(event, "seq", None) is None:
             add(event)
         publish(event)
 
-    async def send_too(event: Event, *args: Any) -> bool:
+    async def collect_and_send(event: Event, *args: Any) -> bool:
         events.append(event)
         return await send(event, *args)
 
     note = recorded.append
     observers.append(add)
     uncommitted_observers.append(note)
-    broker.publish, broker.send = publish_too, send_too  # type: ignore[method-assign,assignment]
+    broker.publish = collect_and_publish  # type: ignore[method-assign]
+    broker.send = collect_and_send  # type: ignore[assignment]
     try:
         yield events
     finally:
@@ -242,18 +251,20 @@ def _remove(callbacks: list[Any], callback: Any) -> None:
 
 
 class LossyChannelLayer(InMemoryChannelLayer):
-    """An in-memory layer that loses and reorders messages, as real ones do.
+    """An in-memory channel layer that loses and reorders messages, as real ones may do.
 
-    Messages pass through msgpack. ``loss`` and ``reorder`` are probabilities from 0 to 1 that a
-    message is lost or delayed behind later ones; above ``capacity`` messages are dropped, as in
-    any layer. ``seed`` makes it repeatable.
+    ``loss`` and ``reorder`` are the probabilities, from 0 to 1, that a message is lost, or delayed
+    so that later ones overtake it. The same ``seed`` gives the same losses. Messages are encoded
+    and decoded with msgpack, as by channels_redis.
     """
 
     def __init__(
         self, loss: float = 0.0, reorder: float = 0.0, seed: int = 0, **config: Any
     ) -> None:
         super().__init__(**config)
+        # probability that a message is lost
         self.loss = loss
+        # probability that a message is delayed
         self.reorder = reorder
         self._random = random.Random(seed)  # noqa: S311 - no secret
 
@@ -267,10 +278,10 @@ class LossyChannelLayer(InMemoryChannelLayer):
         await super().group_send(group, message)
 
 
-with suppress(ImportError):  # TransactionTestCase needs no pytest
+with suppress(ImportError):  # projects that use Django's test runner may not have pytest
     import pytest
 
     @pytest.fixture
     def realtime() -> Callable[..., AbstractAsyncContextManager[RealtimeClient]]:
-        """Return `connect`, as a fixture."""
+        """Return the function `connect`, as a pytest fixture."""
         return connect

@@ -1,4 +1,4 @@
-"""Authentication by the Django session whose cookie the handshake carries."""
+"""Authentication by the Django session whose cookie the WebSocket handshake contains."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ..types import Scope
 from .base import Authenticator
 from .users import find_invalid_users, matches_session_hash, session_auth_hash
 
-KIND = "session"
+KIND = "session"  # prefix of the credentials of these identities
 
 
 class DjangoSessionAuthenticator(Authenticator):
-    """Accepts the session of a logged-in visitor, if the client sent no token.
+    """Accepts the session of a visitor who is logged in, if the client sent no token.
 
-    Only if the Origin of the handshake was checked (see ``routing``): a cookie proves whose
-    browser it is, but not which site the page in it comes from. A ``user`` that an outer
-    middleware put into the scope counts like a session.
+    The Origin of the handshake must have been checked (see ``routing``), because a browser sends
+    the cookie even if a page of another site opens the connection. A ``user`` that a middleware
+    has put into the scope is accepted like a session.
     """
 
     kind = KIND
 
     def authenticate(self, token: str | None, scope: Scope) -> Identity | None:
-        """Return the identity of the logged-in user, or None if the user is not active."""
+        """Return the identity of the logged-in user, or None if there is no active one."""
         if token is not None or not scope.get("realtime_origin_checked"):
             return None
         user = scope.get("user")
@@ -39,7 +39,7 @@ class DjangoSessionAuthenticator(Authenticator):
         if user is not None and user.is_authenticated:
             if not is_active(user):
                 return None
-            if key is None:  # the middleware authenticates without Django's sessions
+            if key is None:  # the user comes from a middleware that does not use sessions
                 return _identity(user, f"{KIND}:user:{user.pk}", None)
             return _identity(user, session_credential(key), None, {"session": key})
         if key is None:
@@ -52,7 +52,7 @@ class DjangoSessionAuthenticator(Authenticator):
         return _identity(user, session_credential(key), expires_at, {"session": key})
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
-        """Return the sessions that ended, and those of users who are no longer valid."""
+        """Return the sessions that ended, or whose user is no longer valid."""
         revoked = find_invalid_users(identities)
         for identity in identities:
             key = identity.private.get("session")
@@ -64,7 +64,10 @@ class DjangoSessionAuthenticator(Authenticator):
 
 
 def session_credential(key: str) -> str:
-    """Return the credential of a session. It has a hash, since the key works like a password."""
+    """Return `Identity.credential` for a session.
+
+    It contains a hash of the session key, because the key itself is as secret as a password.
+    """
     return f"{KIND}:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
@@ -89,7 +92,7 @@ def _load_session(key: str) -> Any:
 
 
 def _session_key(scope: Scope) -> str | None:
-    """Return the key from Channels' session middleware, or else from the cookie."""
+    """Return the session key: from Channels' session middleware, if used, or from the cookie."""
     loaded_key: str | None = getattr(scope.get("session"), "session_key", None)
     if loaded_key:
         return loaded_key
@@ -105,8 +108,8 @@ def _session_key(scope: Scope) -> str | None:
 def _session_user(session: Any) -> Any:
     """Return the active user of a session, or None.
 
-    Follows the rules of ``django.contrib.auth.get_user``, which however deletes a session whose
-    hash is out of date; this function does not write.
+    Applies the rules of ``django.contrib.auth.get_user``, but unlike that function does not delete
+    a session whose password hash is out of date.
     """
     try:
         pk = get_user_model()._meta.pk.to_python(session[SESSION_KEY])

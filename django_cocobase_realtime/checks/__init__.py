@@ -1,4 +1,7 @@
-"""System checks: each mistake in the setting and the declarations, with a stable id and a hint."""
+"""System checks, which report mistakes in the setting and in declarations.
+
+Each kind of mistake has a stable id and a hint.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from .settings import check_authenticators, check_jwt, check_limits, check_log, 
 
 
 def first_problem() -> CheckMessage | None:
-    """Return the first mistake because of which collections cannot be watched, or None."""
+    """Return the first error in the declarations of collections, or None."""
     return next((m for m in check_collections() if m.level >= checks.ERROR), None)
 
 
@@ -76,7 +79,7 @@ def check_writes(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
 def check_database(
     app_configs: Any = None, databases: Any = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Check what only the database knows; run by ``check --database default``."""
+    """Run the checks that query the database, as part of ``check --database default``."""
     if not databases or first_problem() is not None:
         return []
     return list(check_installed_triggers(databases))

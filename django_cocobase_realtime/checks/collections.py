@@ -1,4 +1,4 @@
-"""Checks of declared collections, in settings and as classes."""
+"""Checks of the collections that are declared in settings or as classes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .base import error, warning
 
 
 def check_collections() -> list[CheckMessage]:
-    """Check the declarations of collections, in settings and as classes."""
+    """Check the declarations of all collections."""
     problems = conf.problems("COLLECTIONS")
     if problems:
         return [error(1, problem.message, problem.hint) for problem in problems]
@@ -131,13 +131,13 @@ def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
             )
     yield from _check_soft_delete(name, collection)
     for option in ("project_field", "created_field", "updated_field"):
-        named = getattr(collection, option)
-        if named is None:
+        field_name = getattr(collection, option)
+        if field_name is None:
             continue
         try:
-            meta.get_field(named)
+            meta.get_field(field_name)
         except FieldDoesNotExist:
-            yield error(6, f"Collection {name!r}: {option!r} {named!r} is not a field.")
+            yield error(6, f"Collection {name!r}: {option!r} {field_name!r} is not a field.")
 
 
 def _check_soft_delete(name: str, collection: Collection) -> Iterator[CheckMessage]:

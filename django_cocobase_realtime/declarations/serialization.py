@@ -1,7 +1,8 @@
-"""Conversion of model fields to JSON, and of JSON back to instances.
+"""Conversion of field values to JSON, and of JSON back to instances.
 
-Primary keys, foreign keys and decimals become strings, and so do integers that JavaScript would
-round. Datetimes become ISO 8601 in UTC with an offset, files their names, binary data base64.
+Primary keys, foreign keys and decimals become strings, and so do integers that JavaScript cannot
+represent. Datetimes become ISO 8601 in UTC with an offset, files become their names, and binary
+data becomes base64.
 """
 
 from __future__ import annotations
@@ -30,16 +31,17 @@ from ..events import Image
 from ..filters.schema import in_utc
 
 MAX_SAFE_INTEGER = 2**53 - 1  # JavaScript's Number.MAX_SAFE_INTEGER
+# matches the names of fields that look secret
 SECRET_LOOKING = re.compile(
     r"(?:^|_)(?:password|passwd|pwd|passphrase|secret|token|api_?key|private_?key|access_?key"
     r"|credentials?|otp|cvv|cvc|ssn|session_?key|salt)s?(?:_|$)"
 )
+# converts a value of a field to a JSON value
 Encoder = Callable[[Any], Any]
-"""Converts the value of a field to its JSON value."""
 
 
 def is_secret_looking(name: str) -> bool:
-    """Return whether the name of a field suggests that its value must not leave the server."""
+    """Return whether a field's name suggests that its value is secret, such as "api_key"."""
     return SECRET_LOOKING.search(name.lower()) is not None
 
 
@@ -63,14 +65,14 @@ def _binary(value: Any) -> str:
 
 def _json(encoder: type[json.JSONEncoder]) -> Encoder:
     def encode(value: Any) -> Any:
-        # through text, to get what the database would return: string keys, lists for tuples
+        # encode and decode, to get what the database returns: string keys, and lists for tuples
         return json.loads(json.dumps(value, cls=encoder))
 
     return encode
 
 
 def to_json_value(value: Any) -> Any:
-    """Convert a value, also with dates, decimals and UUIDs, to JSON values.
+    """Convert a value, which may contain dates, decimals and UUIDs, to JSON values.
 
     A member of an enumeration becomes its value. Raises ``TypeError`` for anything else that
     Django's JSON encoder does not know.
@@ -105,7 +107,7 @@ def _list(item: Encoder) -> Encoder:
 
 
 def _encoder_for(field: models.Field[Any, Any]) -> Encoder:
-    """Return the encoder of values that are not None and have the field's Python type."""
+    """Return the encoder for values that are not None and have the field's Python type."""
     match field:
         case models.BooleanField():
             return bool
@@ -132,10 +134,10 @@ def _encoder_for(field: models.Field[Any, Any]) -> Encoder:
         case models.GenericIPAddressField() | models.FilePathField():
             return str
     base_field = getattr(field, "base_field", None)
-    if isinstance(base_field, models.Field):  # an array of PostgreSQL
+    if isinstance(base_field, models.Field):  # an ArrayField of PostgreSQL
         return _list(field_encoder(base_field))
     output_field = getattr(field, "output_field", None)
-    if isinstance(output_field, models.Field):  # a generated field
+    if isinstance(output_field, models.Field):  # a GeneratedField
         return field_encoder(output_field)
     return to_json_value
 
@@ -145,7 +147,7 @@ def _duration(value: timedelta) -> str:
 
 
 def field_encoder(field: models.Field[Any, Any]) -> Encoder:
-    """Return the encoder of a field's values, as an instance or a query has them."""
+    """Return the encoder for a field's values, as they are on an instance or in a query."""
     if field.remote_field is not None and isinstance(field, models.ForeignKey):
         encode_target = field_encoder(field.target_field)
         return lambda value: None if value is None else str(encode_target(_without_enum(value)))
@@ -254,7 +256,7 @@ class RowCodec:
         allowed = set(not_secret)
         wanted = None if names is None else {*names, *(f.name for f in model._meta.pk_fields)}
         self.model = model
-        # field by name
+        # fields of an image, by name
         self.fields: dict[str, models.Field[Any, Any]] = {
             field.name: field
             for field in model._meta.concrete_fields
@@ -382,5 +384,5 @@ def _key_encoders(model: type[models.Model]) -> list[Encoder]:
 
 
 def changed_fields(before: Image, after: Image) -> tuple[str, ...]:
-    """Return the names of the fields whose values differ."""
+    """Return the names of the fields whose values differ between two images."""
     return tuple(name for name, value in after.items() if before.get(name, _MISSING) != value)

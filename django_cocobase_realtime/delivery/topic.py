@@ -1,4 +1,4 @@
-"""A topic delivers the changes of one collection to this process's subscriptions."""
+"""Topics: a topic delivers the changes of one collection to the subscriptions of this process."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ class CollectionTopic:
 
     def __init__(self, collection: Collection, on_position_lost: Callable[[], None]) -> None:
         self.collection = collection
-        # subscriptions that are live
+        # the live subscriptions
         self.table = SubscriptionTable(collection.schema)
         # follows the log; None for a collection without a log
         self.tailer: LogTailer | None = None
-        # called if the log no longer holds what comes next: subscribers must be closed
+        # called if the log no longer contains the next events, so that they cannot be delivered
         self._on_position_lost = on_position_lost
+        # changes that wait for row permissions
         self._row_permissions = RowPermissionQueue(collection, self._deliver_row_checked)
         # changes without a log, the first of which has incomplete images; and what prepares them
         self._unrestored: deque[Change] = deque()
         self._restoration: asyncio.Task[None] | None = None
 
     def start_tailer(self, thread: DatabaseThread, announce: Callable[[Event], None]) -> LogTailer:
-        """Follow the collection's log; return the tailer."""
+        """Create the tailer, which follows the collection's log, and return it."""
         self.tailer = LogTailer(
             self.collection.stream,
             thread,
@@ -58,7 +59,7 @@ class CollectionTopic:
         return self.tailer
 
     def stop(self) -> None:
-        """Deliver nothing more."""
+        """Stop the tailer and the evaluation of row permissions."""
         self._row_permissions.stop()
         if self._restoration is not None:
             self._restoration.cancel()
@@ -67,7 +68,7 @@ class CollectionTopic:
 
     @property
     def position(self) -> Position | None:
-        """The position up to which everything was delivered; None without a log."""
+        """The position of the last delivered change; None without a log."""
         return None if self.tailer is None else self.tailer.position
 
     # delivery
@@ -101,7 +102,7 @@ class CollectionTopic:
             self._restoration = None
 
     def notify(self) -> None:
-        """Read the log: it has new events."""
+        """Read the log, because it has new events."""
         if self.tailer is not None:
             self.tailer.notify()
 
@@ -121,8 +122,8 @@ class CollectionTopic:
         recipients, single = self.table.find_recipients(visible)
         if recipients or single:
             frames = ChangeFrames(visible, conf.limits.event_bytes)
-            for each in recipients:
-                fan_out(each.writers, frames.text(each.frame_spec, each.event), frames.cursor)
+            for group in recipients:
+                fan_out(group.writers, frames.text(group.frame_spec, group.event), frames.cursor)
             if single:
                 self._deliver(frames, single, visible.seq or 0)
         row_checked = self.table.find_row_checked(visible)
@@ -133,7 +134,7 @@ class CollectionTopic:
         self._deliver(ChangeFrames(change, conf.limits.event_bytes), deliveries, change.seq or 0)
 
     def _deliver(self, frames: ChangeFrames, deliveries: Iterable[Delivery], seq: int) -> None:
-        """Deliver by connection: several of its subscriptions may match, or frames be buffered."""
+        """Deliver a change per connection, to its matching subscriptions; buffer if needed."""
         by_connection: dict[Connection, list[Delivery]] = {}
         for delivery in deliveries:
             by_connection.setdefault(delivery[0].connection, []).append(delivery)

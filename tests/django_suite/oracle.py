@@ -167,8 +167,10 @@ class Oracle:
         key = model._meta.pk
         images = {}
         for row in rows:
-            value = row[key.attname] if key.attname in row else tuple(
-                row[field.attname] for field in model._meta.pk_fields
+            value = (
+                row[key.attname]
+                if key.attname in row
+                else tuple(row[field.attname] for field in model._meta.pk_fields)
             )
             images[codec.document_id(value)] = json.loads(json.dumps(codec.image(row)))
         return images
@@ -215,8 +217,7 @@ class Oracle:
             return 0
         count = 0
         with reading(connection):
-            count = count_events(connection)
-        return count
+            return count_events(connection)
 
     def _is_busy(self) -> bool:
         return getattr(self._state, "busy", False)

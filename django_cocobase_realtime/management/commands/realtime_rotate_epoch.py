@@ -11,9 +11,10 @@ from ...log.retention import rotate_epoch
 
 
 class Command(BaseCommand):
-    """Begins a new epoch of streams.
+    """Gives streams a new epoch, so that clients cannot resume from cursors of the old one.
 
-    A restored database gives numbers to new events that other events had before.
+    This is necessary after a backup was restored, because new events then get numbers that other
+    events had before.
     """
 
     help = "Begin a new epoch of collections' streams, so that clients fetch everything again."
