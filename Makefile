@@ -34,19 +34,19 @@ demo: $(VENV)/.demo ## Serve the live demo page (PORT=8000)
 		{ echo "Port $(PORT) is taken; choose another: make demo PORT=8001"; exit 1; }
 	$(BIN)/python manage.py migrate --verbosity 0
 	$(BIN)/python manage.py seed
-	@echo "Open http://$(HOST):$(PORT)/ in two windows."
+	@echo "Open http://$(HOST):$(PORT)/"
 	PORT=$(PORT) $(BIN)/python manage.py runserver --noreload $(HOST):$(PORT)
 
 test: test-postgres test-sqlite ## Install and pass all tests
 
 test-postgres: $(VENV)/.test
-	TEST_DATABASE=postgres $(BIN)/python -m pytest -q -n 3 -m "not browser" tests
 	TEST_DATABASE=postgres $(BIN)/python -m pytest -q --ds=tests.third_party_app.settings \
 		tests/third_party_app
+	TEST_DATABASE=postgres $(BIN)/python -m pytest -q -n 3 -m "not browser" tests
 
 test-sqlite: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n 3 tests
 	$(BIN)/python -m pytest -q --ds=tests.third_party_app.settings tests/third_party_app
+	$(BIN)/python -m pytest -q -n 3 tests
 
 test-long: $(VENV)/.test ## Capture and the numbering of events on PostgreSQL 16 and 18
 	for version in 16 18; do \

@@ -58,7 +58,7 @@ def markdown_table(head: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
 
 def format_faults(row: dict[str, Any]) -> str:
     """Return the numbers of lost, duplicate and misdirected deliveries."""
-    return " / ".join(str(row.get(each, 0)) for each in ("lost", "duplicates", "misdirected"))
+    return " / ".join(str(row.get(fault, 0)) for fault in ("lost", "duplicates", "misdirected"))
 
 
 def unsupported_row(row: dict[str, Any], cells: int) -> list[str]:
@@ -276,7 +276,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     rows = [row for row in result["rows"] if "refused" not in row]
     size = min(row["subscribers"] for row in rows)
     panels = group_rows([row for row in rows if row["subscribers"] == size], "server")
-    bars_per_panel = max(len(each) for each in panels.values())
+    bars_per_panel = max(len(bars) for bars in panels.values())
     figure, axes = plt.subplots(
         1, len(panels), figsize=(7 * len(panels), 0.36 * bars_per_panel + 1.4), squeeze=False
     )

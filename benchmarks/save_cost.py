@@ -105,25 +105,25 @@ def main(database: str) -> None:
             item().save()
 
     def save() -> None:
-        for each in items[:SINGLE]:
-            each.size += 1
-            each.save()
+        for saved in items[:SINGLE]:
+            saved.size += 1
+            saved.save()
 
     def save_field() -> None:
-        for each in items[:SINGLE]:
-            each.size += 1
-            each.save(update_fields=["size"])
+        for saved in items[:SINGLE]:
+            saved.size += 1
+            saved.save(update_fields=["size"])
 
     def update_one() -> None:
-        for each in items[:SINGLE]:
-            each.size += 1
-            Item.objects.filter(pk=each.pk).update(size=each.size)
+        for saved in items[:SINGLE]:
+            saved.size += 1
+            Item.objects.filter(pk=saved.pk).update(size=saved.size)
 
     def save_hundred() -> None:
         with transaction.atomic():
-            for each in items:
-                each.size += 1
-                each.save()
+            for saved in items:
+                saved.size += 1
+                saved.save()
 
     def bulk_create() -> None:
         Item.objects.bulk_create([item() for _ in range(BULK)])
@@ -131,8 +131,8 @@ def main(database: str) -> None:
     def bulk_rows() -> None:
         rows.all().delete()
         bulk = [item() for _ in range(BULK)]
-        for each in bulk:
-            each.size = -1
+        for row in bulk:
+            row.size = -1
         Item.objects.bulk_create(bulk)
 
     rows = Item.objects.filter(size__lt=0)

@@ -1,6 +1,6 @@
 """``RealtimeManager``, which projects may have in their models.
 
-It is Django's manager: writes are captured whatever manager makes them.
+It is Django's manager under another name: writes are captured whatever manager makes them.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from typing import TypeVar
 
 from django.db import models
 
-M = TypeVar("M", bound=models.Model)
+M = TypeVar("M", bound=models.Model, covariant=True)
 
 
 class RealtimeQuerySet(models.QuerySet[M]):
     """A queryset like any other."""
 
 
-class RealtimeManager(models.Manager.from_queryset(RealtimeQuerySet)[M]):  # type: ignore[misc]
+class RealtimeManager(models.Manager[M]):
     """A manager like any other."""
+
+    # read by Django's `get_queryset`
+    _queryset_class = RealtimeQuerySet

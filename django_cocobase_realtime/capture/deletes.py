@@ -18,6 +18,7 @@ from .tables import Row, WatchedTable
 from .targets import (
     Rows,
     WriteTarget,
+    can_return_rows,
     find_target,
     keys_query,
     lock_rows,
@@ -36,7 +37,7 @@ def wrap_delete(original: Callable[..., Any]) -> Callable[..., Any]:
         target = find_target(self.query.get_meta().concrete_model, self.using)
         if target is None:
             return original(self, result_type, *args, **kwargs)
-        can_return = self.connection.features.can_return_columns_from_insert
+        can_return = can_return_rows(self.connection)
         plain = target.own is not None or not target.tables
         if can_return and plain and result_type in (ROW_COUNT, NO_RESULTS):
             return _delete(self, target, result_type)

@@ -111,7 +111,7 @@ def record(
                 keeps_old = collection.track or op == "deleted"
                 change = Change(
                     id=f"{current.id}-{current.count}",
-                    collection=collection.name,
+                    collection=collection.stream,
                     op=op,
                     document_id=codec.document_id(key),
                     transaction=current.id,

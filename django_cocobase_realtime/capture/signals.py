@@ -21,7 +21,7 @@ from .tables import WatchedTable, WatchedTables
 
 DISPATCH_UID = "django_cocobase_realtime.push"
 
-# names of collections that show the rows of a model, by model
+# streams of collections that show the rows of a model, by model
 _collections: dict[type[models.Model], list[str]] = {}
 
 
@@ -50,7 +50,7 @@ def _connect(by_model: dict[type[models.Model], list[Collection]]) -> None:
     for model in apps.get_models(include_auto_created=True):
         concrete = model._meta.concrete_model
         names = [
-            collection.name
+            collection.stream
             for shown, collections in by_model.items()
             if concrete is not None and (concrete is shown or issubclass(concrete, shown))
             for collection in collections

@@ -121,9 +121,18 @@ def _model_of(table: WatchedTable, written: type[models.Model]) -> type[models.M
     )
 
 
+def can_return_rows(connection: Any) -> bool:
+    """Return whether UPDATE and DELETE statements of the connection may have ``RETURNING``.
+
+    MariaDB has it for INSERT, and Oracle has another syntax.
+    """
+    can_insert = connection.features.can_return_columns_from_insert
+    return bool(can_insert and connection.vendor in ("postgresql", "sqlite"))
+
+
 def resync(tables: Iterable[WatchedTable], using: str) -> None:
     """Have the subscribers fetch everything again: what was written cannot be recorded."""
-    names = [c.name for table in tables for c in table.collections if c.durable]
+    names = [c.stream for table in tables for c in table.collections if c.durable]
     if names and log_exists(using):
         with own_statements(using):
             rotate_epoch(using, names)

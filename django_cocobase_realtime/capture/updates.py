@@ -20,6 +20,7 @@ from .tables import MAX_KEYS, Row, WatchedTable
 from .targets import (
     Rows,
     WriteTarget,
+    can_return_rows,
     current_save,
     find_target,
     inside_captured_statement,
@@ -113,11 +114,12 @@ def _update(
         return None
     if not sql:
         return None
-    can_return = connection.features.can_return_columns_from_insert
+    can_return = can_return_rows(connection)
     returns_old = can_return and table.tracked and _returns_old(connection)
     with statement_transaction(using, write_lock=table.tracked):
         befores: Rows = {}
-        if table.tracked and not returns_old:
+        # without RETURNING, the keys of these rows tell which ones to read again
+        if not returns_old and (table.tracked or not can_return):
             befores = _rows_before(compiler, target, table, key, plan)
         if not can_return:
             return _execute_without_returning(compiler, target, sql, params, befores)

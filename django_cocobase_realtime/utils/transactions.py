@@ -11,17 +11,17 @@ from django.db import connections, models, router, transaction
 
 
 def database_for(model: type[models.Model], instance: models.Model | None = None) -> str:
-    """Return the alias of the database that a model is written to, as the routers decide."""
+    """Return the alias of the database to which the routers send writes of a model."""
     return router.db_for_write(model, instance=instance) if instance else router.db_for_write(model)
 
 
 @contextmanager
 def write_transaction(using: str, model: type[models.Model] | None = None) -> Iterator[None]:
-    """Open an atomic block that, on SQLite, takes the write lock first.
+    """Open an atomic block that takes the write lock at its beginning on SQLite.
 
-    On SQLite a transaction that reads first and writes later fails at once with "database is
-    locked" if another one has written in between, whatever the busy timeout is. Inside a
-    transaction of the project, the lock is taken through the table of ``model``, if given.
+    A transaction on SQLite that reads before it writes fails with "database is locked" if another
+    one has written in between, and the busy timeout does not apply. If the project has already
+    opened a transaction, the lock is taken by a statement on the table of ``model``, if given.
     """
     connection: Any = connections[using]
     if connection.vendor != "sqlite" or connection.in_atomic_block:
@@ -44,7 +44,7 @@ def write_transaction(using: str, model: type[models.Model] | None = None) -> It
 
 @contextmanager
 def _exiting(atomic: Any) -> Iterator[None]:
-    """Exit an atomic block that was entered already."""
+    """Exit an ``atomic()`` that was entered earlier, when the ``with`` body ends."""
     try:
         yield
     except BaseException as error:
@@ -129,16 +129,17 @@ def statement_transaction(using: str, *, write_lock: bool) -> Iterator[None]:
 
 
 def acquire_write_lock(using: str, model: type[models.Model]) -> None:
-    """On SQLite, take the write lock inside an open transaction, by an update of no rows.
+    """Take SQLite's write lock inside an open transaction; do nothing on other databases.
 
-    Done once per transaction, since the lock is held until its end.
+    An UPDATE that matches no row takes the lock. It is executed once per transaction, since the
+    lock is held until the end.
     """
     connection: Any = connections[using]
     if connection.vendor == "sqlite" and not is_autocommit(using):
         block = connection.atomic_blocks[0] if connection.atomic_blocks else None
         if block is not None and getattr(connection, "_realtime_lock", None) is block:
             return
-        names = (model._meta.db_table, str(model._meta.pk.column))
+        names = (model._meta.db_table, str(model._meta.pk_fields[0].column))
         table, column = (connection.ops.quote_name(name) for name in names)
         with own_statements(using), connection.cursor() as cursor:
             cursor.execute(f"UPDATE {table} SET {column} = {column} WHERE 0")  # noqa: S608
@@ -146,10 +147,10 @@ def acquire_write_lock(using: str, model: type[models.Model]) -> None:
 
 
 class CommitHook:
-    """A commit hook that knows whether it is still registered.
+    """A function that is called on commit, and that knows whether it is still registered.
 
-    Django drops the hooks that were registered in a savepoint when the savepoint is rolled back.
-    Something that must happen once per transaction is registered again in that case.
+    When a savepoint is rolled back, Django drops the hooks that were registered since it was
+    created. A hook that must run once per transaction must then be registered again.
     """
 
     __slots__ = ("__qualname__", "_call", "_index")
@@ -158,16 +159,16 @@ class CommitHook:
         # Django logs the name of a hook that raised
         self.__qualname__ = getattr(call, "__qualname__", type(self).__name__)
         self._call = call
-        # place in the connection's list of hooks when it was registered
+        # index in the connection's list of hooks when it was registered
         self._index = -1
 
     def __call__(self) -> None:
-        """Run the hook; called by Django on commit."""
+        """Call the function. Django does this after the commit."""
         if self._call is not None:
             self._call()
 
     def register(self, connection: Any) -> None:
-        """Have Django run the hook on commit, or at once in autocommit."""
+        """Register the hook for the next commit; outside a transaction it runs immediately."""
         self._index = len(connection.run_on_commit)
         call_on_commit(connection.alias, self)
 

@@ -109,7 +109,7 @@ def test_member_of_enum_is_logged_as_its_value(value):
         assert_log_gives_tables()
 
 
-async def test_subscriber_hears_of_member_of_enum(realtime, api_key, settings):
+async def test_subscriber_gets_event_of_member_of_enum(realtime, api_key, settings):
     settings.COCOBASE_REALTIME = {"COLLECTIONS": {"page": "capture_app.Page"}}
     async with realtime(token=api_key) as client:
         await client.subscribe("page", filters={"status": "done"})
@@ -150,7 +150,7 @@ def test_error_of_pre_save_receiver_leaves_transaction_usable(receive):
 
 
 def test_error_of_post_save_receiver_in_transaction_loses_no_event(receive):
-    """What is committed is announced, also if a receiver raises before that of the app."""
+    """A committed change is announced, also if a receiver raises before that of the app."""
 
     def refuse(**kwargs):
         raise ValidationError("no")

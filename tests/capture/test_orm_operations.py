@@ -204,8 +204,8 @@ def test_multi_table_row_is_logged_for_each_of_its_models(events):
 
 def test_deserialized_objects_are_logged(events):
     text = serializers.serialize("json", [Author(pk=5, name="A")])
-    for each in serializers.deserialize("json", text):
-        each.save()
+    for deserialized in serializers.deserialize("json", text):
+        deserialized.save()
     assert changes(events) == [("authors", "created", "5")]
     assert last(events).after == {"id": "5", "name": "A"}
 

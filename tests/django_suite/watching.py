@@ -1,0 +1,45 @@
+"""Declares a collection for every model that is loaded, and has it captured."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.db import models
+
+SETTING = "COCOBASE_REALTIME"
+APP_LABEL = "cocobase_realtime"
+
+
+def watch_everything() -> dict[str, Any]:
+    """Watch every concrete managed model. Return the refused ones with the check's message."""
+    from django_cocobase_realtime.checks import first_problem
+
+    collections: dict[str, Any] = {}
+    refused: dict[str, Any] = {}
+    for model in _models():
+        label = model._meta.label
+        entry: Any = {"model": label, "not_secret": [field.name for field in model._meta.pk_fields]}
+        settings.COCOBASE_REALTIME = {"COLLECTIONS": {collection_name(model): entry}}
+        problem = first_problem()
+        if problem is None:
+            collections[collection_name(model)] = entry
+        else:
+            refused[label] = f"{problem.id}: {problem.msg}"
+    settings.COCOBASE_REALTIME = value = {"COLLECTIONS": collections}
+    setting_changed.send(sender=None, setting=SETTING, value=value, enter=True)
+    return refused
+
+
+def collection_name(model: type[models.Model]) -> str:
+    """Return the name of a model's collection."""
+    return re.sub(r"\W", "_", model._meta.label_lower)
+
+
+def _models() -> Iterator[type[models.Model]]:
+    for model in apps.get_models(include_auto_created=True):
+        meta = model._meta
+        if meta.app_label != APP_LABEL and meta.managed and not meta.proxy and not meta.swapped:
+            yield model
