@@ -58,7 +58,7 @@ def _delete(compiler: Any, target: WriteTarget, result_type: Any) -> Any:
     with statement_transaction(using, write_lock=False):
         with compiler.connection.cursor() as cursor:
             cursor.execute(f"{sql} RETURNING {', '.join(reader.qualified)}", params)
-            rows = [reader.row(each) for each in cursor.fetchall()]
+            rows = [reader.row(values) for values in cursor.fetchall()]
         for table in target.tables:
             record(table, using, [(row, None, "deleted") for row in rows])
         record_related(target, using, rows)

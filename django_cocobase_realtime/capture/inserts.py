@@ -59,22 +59,22 @@ def _insert(compiler: Any, target: WriteTarget, returning_fields: Any) -> list[A
     on_conflict = compiler.query.on_conflict
     with statement_transaction(using, write_lock=on_conflict is not None):
         befores = _existing(compiler, target) if on_conflict is OnConflict.UPDATE else {}
-        values: list[Any] = []
+        returned: list[Any] = []
         with compiler.connection.cursor() as cursor:
             for sql, params in statements:
                 cursor.execute(sql, params)
-                values += cursor.fetchall()
+                returned += cursor.fetchall()
         count = len(requested)
-        rows = [reader.row(each[count:]) for each in values]
+        rows = [reader.row(values[count:]) for values in returned]
         _record_inserted(target, using, rows, befores)
     if not requested or on_conflict is OnConflict.IGNORE:
         return []
     columns = [f.get_col(model._meta.db_table) for f in requested]
-    found: Any = [each[:count] for each in values]
+    result: Any = [values[:count] for values in returned]
     converters = compiler.get_converters(columns)
     if converters:
-        found = compiler.apply_converters(found, converters)
-    return [tuple(each) for each in found]
+        result = compiler.apply_converters(result, converters)
+    return [tuple(values) for values in result]
 
 
 def _insert_without_returning(
@@ -102,7 +102,7 @@ def _record_inserted(
     for table in target.tables:
         old = befores.get(table, {})
         if table is own:
-            found: Iterable[tuple[Row | None, Row | None, Op]] = [
+            changes: Iterable[tuple[Row | None, Row | None, Op]] = [
                 (
                     old.get(table.key_of(row)),
                     row,
@@ -111,8 +111,8 @@ def _record_inserted(
                 for row in rows
             ]
         else:
-            found = list(_inserted_joined(target, table, using, rows, old))
-        record(table, using, found)
+            changes = list(_inserted_joined(target, table, using, rows, old))
+        record(table, using, changes)
     record_related(target, using, rows)
 
 

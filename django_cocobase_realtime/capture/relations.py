@@ -20,9 +20,9 @@ def record_related(target: WriteTarget, using: str, rows: list[Row]) -> None:
             continue
         table = related.table
         with own_statements(using):
-            found = table.read_where(using, Q(**{f"{related.target}__in": list(keys)}))
+            related_rows = table.read_where(using, Q(**{f"{related.target}__in": list(keys)}))
         changed = (related.field,)
-        record(table, using, [(row, row, "updated") for row in found.values()], changed)
+        record(table, using, [(row, row, "updated") for row in related_rows.values()], changed)
 
 
 def _concerns(related: RelatedTable, row: Row, using: str) -> bool:

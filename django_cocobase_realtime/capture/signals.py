@@ -34,7 +34,7 @@ def sync() -> None:
         by_model.setdefault(collection.concrete_model, []).append(collection)
         if collection.capture != "triggers":
             captured.setdefault(collection.concrete_model, []).append(collection)
-    tables = [WatchedTable(model, tuple(found)) for model, found in captured.items()]
+    tables = [WatchedTable(model, tuple(collections)) for model, collections in captured.items()]
     writes.watch(WatchedTables(tables), is_push_receiver)
     pre_migrate.connect(forget_log_tables, dispatch_uid=DISPATCH_UID)
     _connect(by_model)

@@ -153,8 +153,8 @@ class WatchedTable:
         params = [f.get_db_prep_value(v, connection) for f, v in zip(keys, values, strict=True)]
         with connection.cursor() as cursor:
             cursor.execute(sql, params)
-            found = cursor.fetchone()
-        return None if found is None else reader.row(found)
+            values = cursor.fetchone()
+        return None if values is None else reader.row(values)
 
     def read(self, using: str, keys: Iterable[Any], *, lock: bool = False) -> dict[Any, Row]:
         """Return the rows with these primary keys, by key."""

@@ -1,4 +1,4 @@
-"""What a statement concerns: the watched tables behind the table that it writes."""
+"""Find the watched tables that a statement concerns, by the table that it writes."""
 
 from __future__ import annotations
 

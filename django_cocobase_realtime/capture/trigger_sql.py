@@ -5,16 +5,26 @@ An image is a JSON object with the values of a row's fields.
 
 from __future__ import annotations
 
+from hashlib import blake2s
 from typing import Any
 
 from django.db import models
 
+from ..declarations.collection import Collection
 from ..declarations.serialization import RowCodec
 
 # largest integer that a JavaScript number represents exactly; larger ones are sent as text
 MAX_SAFE_INTEGER = 2**53 - 1
 # fields per call of jsonb_build_object: PostgreSQL allows 100 arguments, and a field takes two
 _OBJECT_FIELDS = 40
+
+
+TRIGGER_PREFIX = "cocobase_realtime_"  # of all names of triggers and of their functions
+
+
+def trigger_name(collection: Collection) -> str:
+    """Return the name of the database function that a collection's triggers call."""
+    return TRIGGER_PREFIX + blake2s(collection.stream.encode(), digest_size=8).hexdigest()
 
 
 def quote(name: str) -> str:

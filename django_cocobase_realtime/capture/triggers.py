@@ -11,10 +11,10 @@ from hashlib import blake2s
 
 from django.db import connections
 
-from ..declarations.collection import TRIGGER_PREFIX, Collection, trigger_name
+from ..declarations.collection import Collection
 from ..declarations.registry import registry
 from ..models import LogEvent
-from .trigger_sql import document_id, image, quote, text
+from .trigger_sql import TRIGGER_PREFIX, document_id, image, quote, text, trigger_name
 
 # triggers by name. PostgreSQL calls them in the order of their names; "0_" comes before most
 # triggers of the project, which may write to the table again

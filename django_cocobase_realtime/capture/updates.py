@@ -69,11 +69,11 @@ def wrap_update_returning(original: Callable[..., Any]) -> Callable[..., Any]:
         if not returning_fields:
             return [()] * len(rows)
         columns = [f.get_col(target.model._meta.db_table) for f in returning_fields]
-        found: Any = rows
+        result: Any = rows
         converters = self.get_converters(columns)
         if converters:
-            found = self.apply_converters(found, converters)
-        return [tuple(row) for row in found]
+            result = self.apply_converters(result, converters)
+        return [tuple(row) for row in result]
 
     return execute_returning_sql
 
@@ -118,7 +118,7 @@ def _update(
     returns_old = can_return and table.tracked and _returns_old(connection)
     with statement_transaction(using, write_lock=table.tracked):
         befores: Rows = {}
-        # without RETURNING, the keys of these rows tell which ones to read again
+        # without RETURNING, these are also the rows to read again
         if not returns_old and (table.tracked or not can_return):
             befores = _rows_before(compiler, target, table, key, plan)
         if not can_return:
@@ -131,17 +131,17 @@ def _update(
             columns += [f"old.{column}" for column in reader.columns]
         with connection.cursor() as cursor:
             cursor.execute(f"{sql} RETURNING {', '.join(columns)}", params)
-            found = cursor.fetchall()
+            returned = cursor.fetchall()
         first, last = len(returning_fields), len(returning_fields) + len(reader.columns)
-        afters = [reader.row(each[first:last]) for each in found]
+        afters = [reader.row(values[first:last]) for values in returned]
         if returns_old:
-            olds = [reader.row(each[last:]) for each in found]
+            olds = [reader.row(values[last:]) for values in returned]
             changes = _paired(table, zip(olds, afters, strict=True))
         else:
             changes = _matched(compiler.query, table, befores, afters)
         record(table, using, changes)
         record_related(target, using, afters)
-        return [each[:first] for each in found]
+        return [values[:first] for values in returned]
 
 
 def _execute_without_returning(

@@ -12,13 +12,15 @@ are those of the project's own statement.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.deletion import Collector
 from django.db.models.sql.compiler import SQLDeleteCompiler, SQLInsertCompiler, SQLUpdateCompiler
 
+from ..log.append import Transaction
 from .deletes import wrap_delete, wrap_has_signal_listeners
 from .inserts import wrap_insert
 from .saves import wrap_save_base, wrap_save_table
@@ -34,12 +36,23 @@ _is_installed = False
 def watch(tables: WatchedTables, is_own_receiver: Callable[[Any], bool]) -> None:
     """Capture writes to these tables from now on.
 
-    ``is_own_receiver`` tells signal receivers of this app, which must not keep Django from its
-    fast deletion.
+    ``is_own_receiver`` returns whether a signal receiver is one of this app, which must not keep
+    Django from its fast deletion.
     """
     watched.tables = tables
     if tables:
         _install(is_own_receiver)
+
+
+def wrap_end_of_transaction(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap ``commit`` or ``rollback`` of a connection whose transactions the project manages."""
+
+    @wraps(original)
+    def end(self: Any) -> None:
+        original(self)
+        Transaction.forget(self)
+
+    return end
 
 
 def _install(is_own_receiver: Callable[[Any], bool]) -> None:
@@ -56,6 +69,8 @@ def _install(is_own_receiver: Callable[[Any], bool]) -> None:
         (models.Model, "save_base", wrap_save_base),
         (models.Model, "_save_table", wrap_save_table),
         (Collector, "_has_signal_listeners", ignoring_own),
+        (BaseDatabaseWrapper, "commit", wrap_end_of_transaction),
+        (BaseDatabaseWrapper, "rollback", wrap_end_of_transaction),
     ]
     for owner, name, wrap in wrappers:
         original = getattr(owner, name, None)

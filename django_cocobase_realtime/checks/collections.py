@@ -10,8 +10,9 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
+from ..capture.trigger_sql import trigger_name
 from ..conf import SETTING, conf
-from ..declarations.collection import Collection, trigger_name
+from ..declarations.collection import Collection
 from ..declarations.image_fields import key_names
 from ..declarations.registry import registry
 from ..declarations.serialization import is_secret_looking

@@ -110,7 +110,7 @@ def check_unseen_writes() -> Iterator[CheckMessage]:
         yield info(
             83,
             f"{', '.join(sorted(unmanaged))} have tables or views that Django does not manage. "
-            "What else changes their rows is not seen.",
+            "Changes that other programs make to their rows are not seen.",
             "Watch the models whose tables a view shows, or call notify_change. "
             "Else silence cocobase_realtime.I083.",
         )

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from hashlib import blake2s
 from typing import Any, ClassVar
 
 from django.apps import apps
@@ -34,7 +33,6 @@ from .serialization import RowCodec, to_json_value
 logger = logging.getLogger(__name__)
 
 # with which the names of trigger functions begin
-TRIGGER_PREFIX = "cocobase_realtime_"
 # the keys that an entry of the COLLECTIONS setting may have
 OPTIONS = (
     "model",
@@ -397,8 +395,3 @@ class Collection:
         # a serializer of Django REST framework is an object with the attribute ``data``
         document: dict[str, Any] = to_json_value(getattr(serialized, "data", serialized))
         return document
-
-
-def trigger_name(collection: Collection) -> str:
-    """Return the name of the database function that a collection's triggers call."""
-    return TRIGGER_PREFIX + blake2s(collection.stream.encode(), digest_size=8).hexdigest()

@@ -15,7 +15,7 @@ from .cohort import FrameSpec
 from .subscription import Delivery, Subscription
 
 FrameKey = tuple[str, str, tuple[str, ...] | None, str, tuple[str, ...]]
-"""What a frame depends on.
+"""The values that a frame depends on.
 
 The dialect, the name of the collection, the fields in ``data``, the name of the event, and the
 names of the matching subscriptions.

@@ -76,8 +76,8 @@ def _read_images(collection: Collection, keys: list[Any]) -> dict[Any, Image]:
 def _restored(change: Change, image: Image) -> Change:
     if change.op == "deleted":
         return change
-    # The fields that are missing before the change were not written by it. What changed is
-    # unknown: old values are sent to clients only if they are known to have been visible.
+    # The fields that are missing before the change were not written by it. It is not known which
+    # fields changed: old values are sent to clients only if they are known to have been visible.
     before = None if change.before is None else {**image, **change.before}
     return replace(change, before=before, after=image, changed=None)
 

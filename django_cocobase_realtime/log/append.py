@@ -81,7 +81,7 @@ class Transaction:
 
     @staticmethod
     def forget_finished(using: str) -> None:
-        """Notice the end of a transaction that the project manages by hand.
+        """Notice that a transaction ended without a call of Django's: by SQL, or a lost connection.
 
         Called before a statement: if no transaction is open, the statement begins a new one.
         """
@@ -96,7 +96,12 @@ class Transaction:
         else:
             return
         if not is_open:
-            connection._realtime_transaction = None
+            Transaction.forget(connection)
+
+    @staticmethod
+    def forget(connection: Any) -> None:
+        """Begin a new transaction with the next change on a database connection."""
+        connection._realtime_transaction = None
 
     def once_on_commit(self, key: str, call: Callable[[], object]) -> None:
         """Call ``call`` after the commit, once even if this method is called again with the key."""

@@ -40,6 +40,8 @@ DIGESTS = {
         "Model._do_update": "dff290ab401e",
         "Collector.can_fast_delete": "83302002c474",
         "Collector.delete": "c7a58f0dde58",
+        "BaseDatabaseWrapper.commit": "ed3e9d8629ff",
+        "BaseDatabaseWrapper.rollback": "81154bd6ef5c",
         "BaseDatabaseWrapper.on_commit": "bc6d67efdb76",
     },
     "6.0": {
@@ -61,6 +63,8 @@ DIGESTS = {
         "Model._do_update": "d83dbdfe4f78",
         "Collector.can_fast_delete": "83302002c474",
         "Collector.delete": "ce99fc7fc2bc",
+        "BaseDatabaseWrapper.commit": "ed3e9d8629ff",
+        "BaseDatabaseWrapper.rollback": "81154bd6ef5c",
         "BaseDatabaseWrapper.on_commit": "bc6d67efdb76",
     },
     "6.1": {
@@ -82,6 +86,8 @@ DIGESTS = {
         "Model._do_update": "476c307fb349",
         "Collector.can_fast_delete": "a4a74f054765",
         "Collector.delete": "ce99fc7fc2bc",
+        "BaseDatabaseWrapper.commit": "ed3e9d8629ff",
+        "BaseDatabaseWrapper.rollback": "81154bd6ef5c",
         "BaseDatabaseWrapper.on_commit": "23b77addd074",
     },
 }

@@ -188,7 +188,7 @@ def test_is_user_and_is_staff(django_user_model):
 
 
 class MinimalUser:
-    """What Django requires of a user model: a primary key, and no field of the admin."""
+    """A user model with no more than Django requires: a primary key, no field of the admin."""
 
     pk = 3
     is_authenticated = True

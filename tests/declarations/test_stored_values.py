@@ -41,7 +41,7 @@ def create():
 
 @pytest.fixture
 def payloads(monkeypatch):
-    """What is sent to the channel layer."""
+    """Return the messages that are sent to the channel layer."""
     sent = []
     original = Broker._enqueue
 
@@ -149,7 +149,7 @@ def test_value_that_the_field_refuses_is_sent_as_text_and_matches_no_condition(s
         assert "status" in instance.get_deferred_fields()
 
 
-def test_member_of_an_enumeration_is_told_by_its_value(settings):
+def test_member_of_an_enumeration_is_sent_by_its_value(settings):
     post = Post(title="x", status=Status.DONE, views=1)
     post.save()
     (event,) = read_all()

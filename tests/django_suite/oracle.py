@@ -5,8 +5,8 @@ table, the rows of the table are read. At the end of the test, before its rollba
 the log has got since then are applied to those rows, in the order of their ids, and the result is
 compared with the rows as they are, value by value.
 
-What the oracle reads itself is not recorded in ``connection.queries``, and the connection's
-wrappers do not see it.
+Queries of the oracle itself are not recorded in ``connection.queries``, and the connection's
+wrappers do not see them.
 """
 
 from __future__ import annotations
@@ -215,7 +215,6 @@ class Oracle:
         connection = connections[alias]
         if connection.connection is None or connection.needs_rollback:
             return 0
-        count = 0
         with reading(connection):
             return count_events(connection)
 

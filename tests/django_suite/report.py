@@ -1,4 +1,4 @@
-"""What a run has written down, and how it differs from a run without the app."""
+"""The outcomes of a run, and how they differ from those of a run without the app."""
 
 from __future__ import annotations
 

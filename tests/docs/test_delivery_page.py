@@ -1,4 +1,4 @@
-"""What the page on delivery says about transactions."""
+"""The claims of the page on delivery about transactions."""
 
 from contextlib import contextmanager
 

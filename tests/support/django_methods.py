@@ -30,6 +30,8 @@ WRAPPED = [
     (Model, "save_base"),
     (Model, "_save_table"),
     (Collector, "_has_signal_listeners"),
+    (BaseDatabaseWrapper, "commit"),
+    (BaseDatabaseWrapper, "rollback"),
 ]
 # those whose calls, results or effects the replacements rely on
 RELIED_ON = [
