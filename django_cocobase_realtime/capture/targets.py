@@ -52,7 +52,7 @@ watched = Watched()
 
 
 class CaptureState(threading.local):
-    """What this thread is writing."""
+    """The writes that this thread is executing."""
 
     # whether a captured statement is being executed: statements that it causes are part of it
     is_inside = False

@@ -59,7 +59,9 @@ def _check_aliases(declared: Mapping[str, Collection]) -> Iterator[CheckMessage]
     owners: dict[str, str] = {name: name for name in declared}
     for name, collection in declared.items():
         aliases = collection.aliases
-        if isinstance(aliases, str) or not all(isinstance(each, str) and each for each in aliases):
+        if isinstance(aliases, str) or not all(
+            isinstance(alias, str) and alias for alias in aliases
+        ):
             yield error(4, f"Collection {name!r}: 'aliases' must be a list of names.")
             continue
         for alias in aliases:

@@ -55,7 +55,7 @@ class Start:
 
 @dataclass
 class Recording:
-    """What one test wrote."""
+    """The writes of one test."""
 
     # by database and model; None if the rows could not be read
     starts: dict[tuple[str, type[models.Model]], Start | None] = field(default_factory=dict)
