@@ -65,7 +65,7 @@ class Recording:
 
 @dataclass
 class Finding:
-    """What the oracle found at the end of one test."""
+    """The findings of the oracle at the end of one test."""
 
     # events in the log, including those of the class's ``setUpTestData``
     events: int = 0
