@@ -24,6 +24,7 @@ from .targets import (
     lock_rows,
     needed_fields,
     read_joined,
+    resync,
     row_reader,
     run_keys_query,
 )
@@ -72,6 +73,7 @@ def _delete_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
     with statement_transaction(using, write_lock=True):
         befores: dict[WatchedTable, Rows] = {}
         related_rows: list[Row] = []
+        unread: list[WatchedTable] = []
         acquire_write_lock(using, model)
         try:
             with own_statements(using):
@@ -84,9 +86,10 @@ def _delete_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
                     related_rows = read_through(target, using, keys)
         except DatabaseFailure:
             raise
-        except Exception:  # the project's own statement raises it in its own words
-            befores = {}
+        except Exception:  # the project's own statement may raise it, in its own words
+            befores, unread = {}, target.tables
         result = execute()
+        resync(unread, using)
         for table, rows in befores.items():
             record(table, using, [(row, None, "deleted") for row in rows.values()])
         record_related(target, using, related_rows)

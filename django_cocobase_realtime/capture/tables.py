@@ -174,7 +174,7 @@ class WatchedTable:
         names = self.attnames
         selected = queryset.values_list(
             *(
-                raw_column(models.F(name), True) if f.name in self.raw_names else models.F(name)
+                raw_column(models.F(name), True) if f.name in self.raw_names else name
                 for f, name in zip(self.fields, names, strict=True)
             )
         )

@@ -229,8 +229,13 @@ def read_joined(
         for part in _parts(keys):
             if parent is not None:
                 rows |= table.read_where(using, Q(**{f"{table.path_from(parent)}__in": part}))
-            else:  # a parent of the written model: its rows are found through the written ones
+            elif issubclass(written, table.model):
                 rows |= table.read(using, keys_in_parent(written, table.model, using, part))
+            else:  # another child of a parent of the written model, which is written with it
+                for shared in set(parents.values()) & set(written._meta.all_parents):
+                    keys_of_parent = keys_in_parent(written, shared, using, part)
+                    path = table.path_from(shared)
+                    rows |= table.read_where(using, Q(**{f"{path}__in": keys_of_parent}))
     return rows
 
 

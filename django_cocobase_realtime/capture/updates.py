@@ -288,7 +288,7 @@ def _update_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
     plan = keys_query(compiler.query, model)
     with statement_transaction(using, write_lock=True):
         befores: dict[WatchedTable, Rows] = {}
-        keys: list[Any] = []
+        unread: list[WatchedTable] = []
         acquire_write_lock(using, model)
         try:
             with own_statements(using):
@@ -298,10 +298,11 @@ def _update_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
                     befores[table] = read_joined(table, model, using, keys)
         except DatabaseFailure:
             raise
-        except Exception:  # the project's own statement raises it in its own words
-            befores = {}
+        except Exception:  # the project's own statement may raise it, in its own words
+            befores, unread = {}, target.tables
         with inside_captured_statement():  # statements for columns of parents belong to this one
             result = execute()
+        resync(unread, using)
         save = current_save(model)
         for table, rows in befores.items():
             if (

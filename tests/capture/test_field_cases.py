@@ -15,9 +15,12 @@ from django.utils.html import format_html
 from django_cocobase_realtime.managers import RealtimeManager
 from django_cocobase_realtime.testing import capture_events
 from tests.capture_app.models import (
+    Book,
     Bug,
     Child,
     Code,
+    Magazine,
+    Numbered,
     Page,
     Parent,
     Readable,
@@ -47,6 +50,32 @@ def test_update_with_join_changes_each_parent_once():
         assert queryset.update(n=F("n") + 1) == 3
         assert list(Parent.objects.values_list("n", flat=True)) == [1, 1, 1]
         assert summary() == [("parent", "updated", ("n",))] * 3
+
+
+def test_update_of_parent_and_child_at_once_is_logged_for_siblings():
+    with watching(Book, Magazine, Readable):
+        book = Book.objects.create(title="D", pages=1)
+        Magazine(readable_ptr_id=book.readable_ptr_id, pages=1).save()
+        assert Book.objects.filter(pages=1, title="D").update(pages=2, title="P") == 1
+        assert sorted(summary()[-3:]) == [
+            ("book", "updated", ("pages", "title")),
+            ("magazine", "updated", ("pages",)),
+            ("readable", "updated", ("pages",)),
+        ]
+        assert_log_gives_tables()
+
+
+def test_field_may_have_the_name_of_an_expression():
+    with watching(Numbered):
+        for f2 in (1, 2):
+            Numbered.objects.bulk_create(
+                [Numbered(f1=1, f2=f2)],
+                update_conflicts=True,
+                update_fields=["f2"],
+                unique_fields=["f1"],
+            )
+        assert [event for _, event, _ in summary()] == ["created", "updated"]
+        assert_log_gives_tables()
 
 
 def test_update_of_many_rows_by_relation_is_logged_once_each():

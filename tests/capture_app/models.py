@@ -73,6 +73,19 @@ class Book(Readable, Sellable):
     title = models.CharField(max_length=50)
 
 
+class Magazine(Readable):
+    """Another child of a parent of `Book`."""
+
+    issue = models.IntegerField(default=1)
+
+
+class Numbered(models.Model):
+    """Has the names that Django gives to expressions without a name."""
+
+    f1 = models.IntegerField(unique=True)
+    f2 = models.IntegerField()
+
+
 class Account(models.Model):
     name = models.CharField(max_length=50)
 
