@@ -111,7 +111,8 @@ def main() -> int:
         print(f"exception that is not needed: {test}")
     for test in sorted(unexpected)[:MAX_PRINTED]:
         text = watched.texts[test].strip()
-        print(f"\nFAILED {test}\n{text if arguments.verbose else text.splitlines()[-1]}")
+        shown = text if arguments.verbose else report.exception_line(text)
+        print(f"\nFAILED {test}\n  {shown}")
     for test in sorted(unlogged)[:MAX_PRINTED]:
         print(f"\nLOG DIFFERS {test}", *unlogged[test], sep="\n  ")
     for test in sorted(errors)[:MAX_PRINTED]:

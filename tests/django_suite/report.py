@@ -113,6 +113,13 @@ def read_exceptions(kind: str, database: str) -> dict[str, str]:
     }
 
 
+def exception_line(text: str) -> str:
+    """Return the line of a traceback that names the exception."""
+    lines = text.strip().splitlines()
+    last_frame = max((n for n, line in enumerate(lines) if line.startswith("  ")), default=-1)
+    return next(iter(lines[last_frame + 1 :]), "")
+
+
 def shortened(text: str) -> str:
     """Return the end of a traceback."""
     text = text.strip()
