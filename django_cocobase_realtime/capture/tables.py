@@ -242,6 +242,8 @@ def _related_table(table: WatchedTable, m2m: Any) -> RelatedTable | None:
     through = m2m.remote_field.through
     if isinstance(m2m, models.ManyToManyField):
         source = through._meta.get_field(m2m.m2m_field_name())
+        if len(source.foreign_related_fields) != 1:
+            return None  # a `ForeignObject` of several columns, which is not supported
         return RelatedTable(table, m2m.name, source.attname, source.target_field.attname)
     # a manager of tags, or the like, through a model with a generic foreign key
     pk = str(table.model._meta.pk.attname)

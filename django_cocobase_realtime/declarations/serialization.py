@@ -165,7 +165,7 @@ def field_encoder(field: models.Field[Any, Any]) -> Encoder:
         try:
             value = _without_enum(to_python(value))
             return None if value is None else encode_value(value)
-        except (ValidationError, TypeError, ValueError):
+        except (ValidationError, TypeError, ValueError, ArithmeticError):
             # not a valid value of the field, yet the database accepted it
             return str(_without_enum(value))
 

@@ -140,3 +140,9 @@ def test_changed_fields():
 def test_datetime_is_encoded_in_utc():
     now = datetime.now(UTC)
     assert datetime.fromisoformat(field_encoder(models.DateTimeField())(now)) == now
+
+
+def test_decimal_beyond_the_precision_of_arithmetic_is_sent_as_text():
+    field = models.DecimalField(max_digits=40, decimal_places=20)
+    value = "12345678901234567890.12345678901234567890"
+    assert field_encoder(field)(Decimal(value)) == value
