@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sqlite test-postgres lint docs bench build clean matrix
+.PHONY: help demo test test-sqlite test-postgres test-long lint docs bench build clean matrix
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,7 +22,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[daphne,uvicorn,postgres,drf]" --group test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[daphne,uvicorn,postgres,drf]" --group test --group third-party
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
@@ -34,16 +34,25 @@ demo: $(VENV)/.demo ## Serve the live demo page (PORT=8000)
 		{ echo "Port $(PORT) is taken; choose another: make demo PORT=8001"; exit 1; }
 	$(BIN)/python manage.py migrate --verbosity 0
 	$(BIN)/python manage.py seed
-	@echo "Open http://$(HOST):$(PORT)/ in two windows."
+	@echo "Open http://$(HOST):$(PORT)/"
 	PORT=$(PORT) $(BIN)/python manage.py runserver --noreload $(HOST):$(PORT)
 
 test: test-postgres test-sqlite ## Install and pass all tests
 
 test-postgres: $(VENV)/.test
+	TEST_DATABASE=postgres $(BIN)/python -m pytest -q --ds=tests.third_party_app.settings \
+		tests/third_party_app
 	TEST_DATABASE=postgres $(BIN)/python -m pytest -q -n 3 -m "not browser" tests
 
 test-sqlite: $(VENV)/.test
+	$(BIN)/python -m pytest -q --ds=tests.third_party_app.settings tests/third_party_app
 	$(BIN)/python -m pytest -q -n 3 tests
+
+test-long: $(VENV)/.test ## Capture and the numbering of events on PostgreSQL 16 and 18
+	for version in 16 18; do \
+		POSTGRES_VERSION=$$version TEST_DATABASE=postgres $(BIN)/python -m pytest -q -n 3 \
+			tests/capture tests/log tests/delivery/test_oracle.py || exit 1; \
+	done
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter, migrations
 	$(BIN)/ruff check .

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Django's command line, for the demo project unless told otherwise."""
+"""Django's command line, with the settings of the demo project by default."""
 
 import os
 import sys

@@ -25,7 +25,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "processes": [],
     "save_cost": [],
 }
-TIMEOUT_SECONDS = 600  # of one benchmark
+TIMEOUT_SECONDS = 600  # for one benchmark
 
 
 def main(names: list[str]) -> int:

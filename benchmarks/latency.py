@@ -105,7 +105,7 @@ async def run_saver(server: Any, saves: int, pause: float) -> list[float]:
         stderr=asyncio.subprocess.DEVNULL,
     )
     out, _ = await process.communicate()
-    return [float(each) for each in json.loads(out)]
+    return [float(delay) for delay in json.loads(out)]
 
 
 def save(saves: int, pause: float) -> None:
@@ -136,6 +136,6 @@ if __name__ == "__main__":
         set_up(chosen)
         asyncio.run(main(chosen))
     else:
-        for each in ("sqlite", "postgres"):
-            command = [sys.executable, "-m", "benchmarks.latency", "--database", each]
+        for database in ("sqlite", "postgres"):
+            command = [sys.executable, "-m", "benchmarks.latency", "--database", database]
             subprocess.run(command, check=True)

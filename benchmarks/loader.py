@@ -25,12 +25,12 @@ from typing import Any
 
 MARK = re.compile(rb"#(\d+)@(\d+)#")
 KEY = base64.b64encode(b"x" * 16).decode()
-CHUNK_BYTES = 16_384  # read at a time
+CHUNK_BYTES = 16_384  # that are read at a time
 # Seconds to sleep before each poll. Waking up for each frame would cost the server a context
 # switch per frame, which clients on other machines do not cause.
 POLL_PAUSE = 0.0005
-OPENING_SOCKETS = 64  # at the same time
-SOCKETS_PER_ADDRESS = 20_000  # of one source address
+OPENING_SOCKETS = 64  # that are opened at the same time
+SOCKETS_PER_ADDRESS = 20_000  # that use the same source address
 clock = time.monotonic_ns
 
 
@@ -113,14 +113,14 @@ class Loader:
         self.left = 0  # deliveries that have not arrived yet
         self.classes = 1
         self.sizes: Counter[int] = Counter()
-        self.number = 0  # of the next event
+        self.number = 0  # number of the next event
         self.faults = Counter({"lost": 0, "duplicates": 0, "misdirected": 0})
         self.delays = array("q")
         self.seen = 0  # deliveries and faults that were reported
         self.late = 0  # events that arrived after the report
         self.arrivals: tuple[array[int], array[int]] | None = None
         self.committed: dict[int, int] = {}
-        self.echoes = False  # only the trigger is measured: its replies are counted
+        self.echoes = False  # whether only the trigger is measured, by its replies
         self.frames = self.bytes = 0
         self.cached: bytes = b""  # the last payload; its marks are in ``marks``
         self.marks: list[tuple[int, int]] = []
@@ -288,7 +288,7 @@ class Loader:
     def open(self, sockets: list[Any], timeout: float) -> dict[str, Any]:
         """Open sockets, each with its URL, class and steps."""
         began = time.monotonic()
-        fresh = [Client(*each) for each in sockets]
+        fresh = [Client(*arguments) for arguments in sockets]
         todo = fresh[::-1]
         self.waiting = 0
         while (todo and self.refused is None) or self.waiting:
@@ -313,8 +313,8 @@ class Loader:
         queue = list(zip(self.all, steps, strict=True))[::-1]
         while (queue and self.refused is None) or self.waiting:
             while queue and self.refused is None and self.waiting < OPENING_SOCKETS:
-                client, (klass, each) = queue.pop()
-                client.klass, client.steps = klass, each[::-1]
+                client, (klass, client_steps) = queue.pop()
+                client.klass, client.steps = klass, client_steps[::-1]
                 self.waiting += 1
                 self.continue_steps(client)
             self.poll_sockets(0.1)

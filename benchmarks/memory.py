@@ -69,10 +69,10 @@ def subscriptions(kind: str, count: int) -> dict[str, Any]:
             {
                 "type": "subscribe",
                 "collection": "posts",
-                "subscription": f"posts-{each}",
-                "filters": {"status": f"{number}-{each}"},
+                "subscription": f"posts-{index}",
+                "filters": {"status": f"{number}-{index}"},
             }
-            for each in range(first, last)
+            for index in range(first, last)
         ]
         return [(json.dumps(frame), '"subscribed"') for frame in frames]
 
@@ -80,19 +80,19 @@ def subscriptions(kind: str, count: int) -> dict[str, Any]:
         server.start()
         try:
             steps = [target.steps(n, 0)[:1] + many(n, 0, 1) for n in range(count)]
-            load.open([(server.url, 0, each) for each in steps])
+            load.open([(server.url, 0, client_steps) for client_steps in steps])
             time.sleep(1)
             before = server.rss
             result = load.send_steps(
                 [(0, many(n, 1, SUBSCRIPTIONS_PER_CONNECTION)) for n in range(count)]
             )
             time.sleep(1)
-            each = (server.rss - before) / (count * (SUBSCRIPTIONS_PER_CONNECTION - 1))
+            bytes_each = (server.rss - before) / (count * (SUBSCRIPTIONS_PER_CONNECTION - 1))
             return {
                 "name": "realtime, one more subscription",
                 "subscriptions": count * SUBSCRIPTIONS_PER_CONNECTION,
                 "refused": result["refused"],
-                "bytes_each": each,
+                "bytes_each": bytes_each,
             }
         finally:
             server.kill()

@@ -12,8 +12,8 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 def process_tree(pid: int) -> list[int]:
     """Return the ids of the process and all its descendants."""
     pids = [pid]
-    for each in pids:
-        for task in Path(f"/proc/{each}/task").glob("*/children"):
+    for member in pids:
+        for task in Path(f"/proc/{member}/task").glob("*/children"):
             pids += [int(child) for child in task.read_text().split()]
     return pids
 
@@ -21,8 +21,8 @@ def process_tree(pid: int) -> list[int]:
 def cpu_seconds(pid: int) -> float:
     """Return the user and system time of the tree in seconds, to 10 ms."""
     total = 0
-    for each in process_tree(pid):
-        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+    for member in process_tree(pid):
+        fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
         # proc(5): utime and stime are fields 14 and 15; the name, which may have spaces, is 2
         total += int(fields[11]) + int(fields[12])
     return total / TICK

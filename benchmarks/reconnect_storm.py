@@ -165,7 +165,7 @@ def report(fleet: Fleet, texts: set[str], killed: float, up: float, within: floa
     for name, times in (("back", back), ("resumed", resumed)):
         if times:
             figures = (median(times), percentile(times, 0.99), max(times))
-            p50, p99, most = (f"{each:5.1f}" for each in figures)
+            p50, p99, most = (f"{figure:5.1f}" for figure in figures)
             print_line(
                 f"    {name:8} {len(times):5} of {size}   p50 {p50}   p99 {p99}   max {most}"
             )

@@ -28,7 +28,7 @@ FRAME = json.dumps({"api_key": "crk_12345678_" + "x" * 43, "filters": {"status":
 def cpu(pid: int) -> float:
     """Return the CPU seconds used by all threads of a process."""
     threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(each.read_text().split()[0]) for each in threads) / 1e9
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
 def masked(text: str) -> bytes:
@@ -48,7 +48,7 @@ async def connect_once(port: int, path: str, frame: bytes) -> bytes:
         "Sec-WebSocket-Version: 13\r\n\r\n".encode()
     )
     received = b""
-    # a server that closes at once may reset the connection
+    # a server that closes immediately may reset the connection
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(frame)
@@ -118,11 +118,11 @@ if __name__ == "__main__":
     parser.add_argument("--connections", type=int, default=400, help="of one round")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--server", help="daphne, uvicorn-websockets-sansio, uvicorn-wsproto")
-    given = parser.parse_args()
-    if given.server:
+    arguments = parser.parse_args()
+    if arguments.server:
         set_up("sqlite")
-        asyncio.run(compare(given.server, given.connections, given.rounds))
+        asyncio.run(compare(arguments.server, arguments.connections, arguments.rounds))
     else:
-        for each in ("daphne", "uvicorn-websockets-sansio", "uvicorn-wsproto"):
+        for server in ("daphne", "uvicorn-websockets-sansio", "uvicorn-wsproto"):
             command = [sys.executable, "-m", "benchmarks.rejected_auth", *sys.argv[1:]]
-            subprocess.run([*command, "--server", each], check=True)
+            subprocess.run([*command, "--server", server], check=True)

@@ -58,7 +58,7 @@ def markdown_table(head: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
 
 def format_faults(row: dict[str, Any]) -> str:
     """Return the numbers of lost, duplicate and misdirected deliveries."""
-    return " / ".join(str(row.get(each, 0)) for each in ("lost", "duplicates", "misdirected"))
+    return " / ".join(str(row.get(fault, 0)) for fault in ("lost", "duplicates", "misdirected"))
 
 
 def unsupported_row(row: dict[str, Any], cells: int) -> list[str]:
@@ -200,20 +200,23 @@ def stalled(result: dict[str, Any]) -> str:
 
 def save_cost(result: dict[str, Any]) -> str:
     """Return the section about the cost of the log for a save."""
-    head = ["database", "", "unwatched µs", "signals", "triggers"]
+    head = ["database", "", "unwatched µs", "signals", "added µs", "target", "triggers"]
     lines = [
         [
             row["database"],
             row["name"],
             format_number(row["unwatched_us"], "{:,.0f}"),
             format_number(row.get("signals"), "{:.2f}×"),
+            format_number(row.get("added_us"), "{:,.0f}"),
+            row.get("target", ""),
             format_number(row.get("triggers"), "{:.2f}×"),
         ]
         for row in result["rows"]
     ]
     return (
-        "A save without subscribers. The columns “signals” and “triggers” are ratios to the same "
-        "save of a model that is not watched.\n\n" + markdown_table(head, lines)
+        "A write without subscribers. The columns “signals” and “triggers” are ratios to the same "
+        "write to a model that is not watched; “added” and “target” are those of signals.\n\n"
+        + markdown_table(head, lines)
     )
 
 
@@ -273,7 +276,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     rows = [row for row in result["rows"] if "refused" not in row]
     size = min(row["subscribers"] for row in rows)
     panels = group_rows([row for row in rows if row["subscribers"] == size], "server")
-    bars_per_panel = max(len(each) for each in panels.values())
+    bars_per_panel = max(len(bars) for bars in panels.values())
     figure, axes = plt.subplots(
         1, len(panels), figsize=(7 * len(panels), 0.36 * bars_per_panel + 1.4), squeeze=False
     )

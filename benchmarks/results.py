@@ -58,7 +58,7 @@ def save(name: str, rows: list[dict[str, Any]], **about: Any) -> Path:
         "benchmark": name,
         "command": command,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "load": round(os.getloadavg()[1], 1),  # of the last five minutes, including the benchmark
+        "load": round(os.getloadavg()[1], 1),  # average of five minutes, including the benchmark
         "machine": machine(),
         "versions": versions(),
         **about,

@@ -1,9 +1,10 @@
-"""The cost of a save of a watched model, relative to the same save of an unwatched model.
+"""The cost of writes to a watched model, beside the same writes to an unwatched model.
 
     python -m benchmarks.save_cost            # SQLite and PostgreSQL, one after the other
 
-Ratios of medians over interleaved rounds in one process, so that noise affects both. Measures
-single saves in autocommit mode, and saves and bulk writes in one transaction, without subscribers.
+Medians over interleaved rounds in one process, so that noise affects all. Measures single writes in
+autocommit mode as ratios, and bulk writes also as µs added per row, without subscribers. The
+targets are those of capture by signals.
 """
 
 from __future__ import annotations
@@ -13,34 +14,61 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from benchmarks import results
 from benchmarks.common import median, print_line, run_for_each_database, set_up
 
 ROUNDS = 60
+SINGLE = 10  # single writes per round
+BULK = 1000  # rows of a bulk write
+
+# highest ratio to the unwatched write, by kind of write and database
+TARGET_RATIOS = {
+    "insert": {"sqlite": 2.3, "postgres": 2.7},
+    "save": {"sqlite": 2.8, "postgres": 3.0, "postgres 18": 2.5},
+    "save(update_fields)": {"sqlite": 3.9, "postgres": 4.2},
+    "update() of one row": {"sqlite": 4.0, "postgres": 4.0},
+}
+# highest number of µs added per row
+TARGET_MICROSECONDS = {"delete, per row": 45.0, "bulk update, per row": 110.0}
+
+
+@dataclass
+class Work:
+    """A kind of write to measure."""
+
+    run: Callable[[], None]
+    # writes, or rows, of one call of ``run``
+    count: int
+    # called before each ``run``, and not measured
+    prepare: Callable[[], object] = lambda: None
 
 
 def measure(
-    watch: Callable[[str], None], work: Callable[[], None], modes: list[str]
+    watch: Callable[[str], None], warm_up: Callable[[], None], work: Work, modes: list[str]
 ) -> list[float]:
-    """Return the median seconds of the work in each mode."""
+    """Return the median seconds of a write, or of a row, in each mode."""
     times: dict[str, list[float]] = {mode: [] for mode in modes}
-    for mode in modes:
-        watch(mode)
-        work()
-    for _ in range(ROUNDS):
+    for round_number in range(ROUNDS + 1):
         for mode in modes:
+            watch("unwatched")
+            work.prepare()
             watch(mode)
+            warm_up()  # statements are compiled for the first write after the setting has changed
             began = time.perf_counter()
-            work()
-            times[mode].append(time.perf_counter() - began)
+            work.run()
+            took = time.perf_counter() - began
+            if round_number:  # the first round warms up
+                times[mode].append(took / work.count)
     return [median(times[mode]) for mode in modes]
 
 
 def main(database: str) -> None:
     set_up(database)
     from django.core.management import call_command
-    from django.db import transaction
+    from django.db import connection, transaction
+    from django.db.models import F
     from django.test import override_settings
 
     from tests.app.models import Item
@@ -72,43 +100,93 @@ def main(database: str) -> None:
     items = [item() for _ in range(100)]
     Item.objects.bulk_create(items)
 
-    def update_one() -> None:
-        for each in items[:10]:
-            each.size += 1
-            each.save()
-
-    def create_one() -> None:
-        for _ in range(10):
+    def insert() -> None:
+        for _ in range(SINGLE):
             item().save()
 
-    def update_hundred() -> None:
-        with transaction.atomic():
-            for each in items:
-                each.size += 1
-                each.save()
+    def save() -> None:
+        for saved in items[:SINGLE]:
+            saved.size += 1
+            saved.save()
 
-    def create_thousand() -> None:
-        Item.objects.bulk_create([item() for _ in range(1000)])
+    def save_field() -> None:
+        for saved in items[:SINGLE]:
+            saved.size += 1
+            saved.save(update_fields=["size"])
+
+    def update_one() -> None:
+        for saved in items[:SINGLE]:
+            saved.size += 1
+            Item.objects.filter(pk=saved.pk).update(size=saved.size)
+
+    def save_hundred() -> None:
+        with transaction.atomic():
+            for saved in items:
+                saved.size += 1
+                saved.save()
+
+    def bulk_create() -> None:
+        Item.objects.bulk_create([item() for _ in range(BULK)])
+
+    def bulk_rows() -> None:
+        rows.all().delete()
+        bulk = [item() for _ in range(BULK)]
+        for row in bulk:
+            row.size = -1
+        Item.objects.bulk_create(bulk)
+
+    rows = Item.objects.filter(size__lt=0)
+
+    def update_rows() -> None:
+        rows.update(size=F("size") - 1)
+
+    def delete_rows() -> None:
+        rows.delete()
+
+    def warm_up() -> None:
+        one = item()
+        one.save()
+        one.save()
+        one.save(update_fields=["size"])
+        Item.objects.filter(pk=one.pk).update(size=1)
+        Item.objects.filter(name=one.name).update(size=2)
+        one.delete()
 
     works = {
-        "update, single": update_one,
-        "create, single": create_one,
-        "update, 100 in a transaction": update_hundred,
-        "bulk_create of 1000": create_thousand,
+        "insert": Work(insert, SINGLE),
+        "save": Work(save, SINGLE),
+        "save(update_fields)": Work(save_field, SINGLE),
+        "update() of one row": Work(update_one, SINGLE),
+        "save, 100 in a transaction": Work(save_hundred, 100),
+        f"bulk_create of {BULK}, per row": Work(bulk_create, BULK),
+        "bulk update, per row": Work(update_rows, BULK, bulk_rows),
+        "delete, per row": Work(delete_rows, BULK, bulk_rows),
     }
-    print_line(f"\n{database}: median of {ROUNDS} rounds, ratio to the unwatched save")
-    rows = []
+    version = database
+    if database == "postgres":
+        version = f"postgres {connection.pg_version // 10000}"  # type: ignore[attr-defined]
+    print_line(f"\n{version}: median of {ROUNDS} rounds, ratio to the unwatched write")
+    measured = []
     for name, work in works.items():
-        unwatched, *others = measure(watch, work, modes)
-        ratios = "  ".join(
-            f"{mode} {seconds / unwatched:.2f}x"
-            for mode, seconds in zip(modes[1:], others, strict=True)
+        unwatched, *others = measure(watch, warm_up, work, modes)
+        ratios = {m: s / unwatched for m, s in zip(modes[1:], others, strict=True)}
+        added = (others[0] - unwatched) * 1e6
+        row = {"database": version, "name": name, "unwatched_us": unwatched * 1e6, **ratios}
+        row["added_us"] = added
+        text = "  ".join(f"{mode} {ratio:.2f}x" for mode, ratio in ratios.items())
+        goals = TARGET_RATIOS.get(name, {})
+        target = goals.get(version, goals.get(database))
+        if target is not None:
+            row["target"] = f"{target:.1f}×"
+            text += f"  (target {target:.1f}x)"
+        elif name in TARGET_MICROSECONDS:
+            row["target"] = f"{TARGET_MICROSECONDS[name]:.0f} µs added"
+            text += f"  (target {TARGET_MICROSECONDS[name]:.0f} us added)"
+        print_line(
+            f"  {name:30} unwatched {unwatched * 1e6:7.0f} us  added {added:7.0f} us  {text}"
         )
-        unwatched_us = unwatched * 1e6 / (10 if "single" in name else 1)
-        print_line(f"  {name:30} unwatched {unwatched_us:9.0f} us   {ratios}")
-        times = {m: s / unwatched for m, s in zip(modes[1:], others, strict=True)}
-        rows.append({"database": database, "name": name, "unwatched_us": unwatched_us, **times})
-    print_line(json.dumps(rows))
+        measured.append(row)
+    print_line(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from benchmarks.common import median, print_line, set_up
 from benchmarks.load import Load
 from benchmarks.targets import Target
 
-PADDING_BYTES = 16_000  # per document, so that socket buffers fill quickly
-RECEIVE_BUFFER_BYTES = 4096  # of the stalled client's socket
+PADDING_BYTES = 16_000  # in each document, so that socket buffers fill quickly
+RECEIVE_BUFFER_BYTES = 4096  # size of the stalled client's buffer
 
 
 class PeakMemory:
@@ -62,7 +62,7 @@ def measure(kind: str, row: str, arguments: argparse.Namespace) -> dict[str, Any
                 ]
             )
             load.begin()
-            load.paced([target.server.control], arguments.rate, 20)  # warm
+            load.paced([target.server.control], arguments.rate, 20)  # warms up
         peaks = [PeakMemory(target) for target in measured]
         loads[1].stall(0)
         for _ in range(int(arguments.seconds)):
@@ -75,7 +75,7 @@ def measure(kind: str, row: str, arguments: argparse.Namespace) -> dict[str, Any
         for target, load in zip(measured, loads, strict=True):
             load.stop()
             target.server.kill()
-    without, with_it = (median(r["p99_ms"] or float("inf") for r in each) for each in rounds)
+    without, with_it = (median(r["p99_ms"] or float("inf") for r in results) for results in rounds)
     return {
         "name": row,
         "p99_without_ms": without,

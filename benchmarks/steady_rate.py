@@ -48,15 +48,15 @@ def measure(kind: str, subscribers: int, seconds: float, rounds: int) -> list[di
             "server": kind,
             "name": name,
             "subscribers": subscribers,
-            "deliveries": sum(r["deliveries"] for r in each),
-            "p50_ms": median(r["p50_ms"] for r in each),
-            "p99_ms": median(r["p99_ms"] for r in each),
-            "max_ms": max(r["max_ms"] for r in each),
-            "lost": sum(r["lost"] for r in each),
-            "duplicates": sum(r["duplicates"] for r in each),
-            "misdirected": sum(r["misdirected"] for r in each),
+            "deliveries": sum(r["deliveries"] for r in results),
+            "p50_ms": median(r["p50_ms"] for r in results),
+            "p99_ms": median(r["p99_ms"] for r in results),
+            "max_ms": max(r["max_ms"] for r in results),
+            "lost": sum(r["lost"] for r in results),
+            "duplicates": sum(r["duplicates"] for r in results),
+            "misdirected": sum(r["misdirected"] for r in results),
         }
-        for name, each in results_by_name.items()
+        for name, results in results_by_name.items()
     ]
 
 
@@ -69,14 +69,14 @@ def measure_database(arguments: argparse.Namespace) -> None:
             f"\n{arguments.database}, {kind}, {arguments.subscribers} subscribers, "
             f"{SAVES_PER_SECOND:.0f} saves per second"
         )
-        each = measure(kind, arguments.subscribers, arguments.seconds, arguments.rounds)
-        for row in each:
-            row["ms_over_floor"] = row["p99_ms"] - each[0]["p99_ms"]
+        measured = measure(kind, arguments.subscribers, arguments.seconds, arguments.rounds)
+        for row in measured:
+            row["ms_over_floor"] = row["p99_ms"] - measured[0]["p99_ms"]
             print_line(
                 f"    {row['name']:30} p50 {row['p50_ms']:6.1f} ms  p99 {row['p99_ms']:6.1f} ms "
                 f"({row['ms_over_floor']:+.1f})  lost {row['lost']}  duplicates {row['duplicates']}"
             )
-        rows += [{"database": arguments.database, **row} for row in each]
+        rows += [{"database": arguments.database, **row} for row in measured]
     print_line(json.dumps(rows))
 
 

@@ -1,7 +1,7 @@
-"""The demo: SQLite, the in-memory channel layer and daphne's runserver. Not for production.
+"""Settings of the demo: SQLite and the in-memory channel layer. Not for production.
 
-DATABASE_URL, REDIS_URL and PORT change that: ``postgres://user:password@host/name`` or
-``sqlite:///path``, and ``redis://host:6379/0``.
+Two environment variables change that: DATABASE_URL (``postgres://user:password@host/name`` or
+``sqlite:///path``) and REDIS_URL (``redis://host:6379/0``).
 """
 
 import os
@@ -13,9 +13,9 @@ VAR = BASE_DIR / "var"
 VAR.mkdir(exist_ok=True)
 
 DEBUG = True
-SECRET_KEY = "for-this-demo-alone-anyone-can-read-it-here"
+# public, as are all passwords and tokens of this demo
+SECRET_KEY = "for-this-demo-only-and-readable-by-anyone"
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
-PORT = os.environ.get("PORT", "8000")
 
 INSTALLED_APPS = [
     "daphne",
@@ -59,7 +59,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 
 def database(url: str) -> dict[str, object]:
-    """An entry for DATABASES from a URL."""
+    """Return an entry of DATABASES for a URL."""
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
         return {
@@ -83,7 +83,7 @@ DATABASES = {"default": database(os.environ.get("DATABASE_URL") or f"sqlite:///{
 
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 if os.environ.get("REDIS_URL"):
-    # without a socket_timeout, redis-py 8 gives up an idle read just when the layer does
+    # the default of redis-py 8, 5 s, equals the time for which the layer waits for a message
     host = {"address": os.environ["REDIS_URL"], "socket_timeout": None}
     CHANNEL_LAYERS = {
         "default": {
@@ -101,8 +101,13 @@ COCOBASE_REALTIME = {
             "fields": ["title", "column", "assignee", "moved_at"],
             "filters": ["title", "column", "assignee"],
         },
-        "beats": {"model": "board.Beat", "fields": ["name", "number"], "filters": ["name"]},
+        "counters": {
+            "model": "board.Counter",
+            "fields": ["name", "number"],
+            "filters": ["name"],
+        },
     },
     "JWT": {"KEY": SECRET_KEY},
-    "PRESENCE": {"GRACE": 3},  # who closes a window is soon seen to be gone
+    # seconds after which a member who closed the window is reported as gone
+    "PRESENCE": {"GRACE": 3},
 }

@@ -1,4 +1,4 @@
-"""A realtime engine for Django: watched models, filters, rooms, one WebSocket.
+"""A realtime engine for Django: sends changes of models and messages in rooms to WebSockets.
 
 The public names are imported at first use, so that this package can be imported before Django's
 app registry is ready.

@@ -18,7 +18,7 @@ else:  # generic for type checkers only
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ModelAdmin):
-    """Creates, lists and revokes keys. The text of a key is shown once, when it is created."""
+    """The admin of API keys. The text of a key is shown once, when it is created."""
 
     list_display = ("name", "project", "prefix", "can_publish", "user", "state", "last_used_at")
     list_filter = ("project", "can_publish")
@@ -49,7 +49,7 @@ class ApiKeyAdmin(ModelAdmin):
 
     @admin.action(description="Revoke selected API keys")
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        """Revoke keys. Their connections are closed within seconds."""
+        """Revoke the selected keys. Their connections are closed within seconds."""
         for key in queryset:
             key.revoke()
         messages.success(request, "The keys were revoked.")

@@ -1,4 +1,4 @@
-"""The public functions of the app, for a project's own code, sync or async."""
+"""The public functions that a project calls, in sync or async code."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import msgspec
 from django.db import models, transaction
 
 from .auth.signals import announce_permissions_changed
-from .capture.record import capture_disabled, record_rows, record_save
-from .capture.rows import WatchedTable
+from .capture.recorder import capture_disabled, record
+from .capture.tables import WatchedTable
 from .declarations.registry import registry, room_registry
 from .declarations.room import Room
 from .declarations.serialization import to_json_value
@@ -41,13 +41,14 @@ def broadcast(
     ephemeral: bool = False,
     using: str | None = None,
 ) -> None:
-    """Send ``message`` (any JSON value) to everyone in a room; its ``sender`` is null.
+    """Send ``message`` (any JSON value) to everyone in a room, with a ``sender`` of null.
 
-    The room ``"*"`` is the whole project: every connection. Delivered at most once, without
-    waiting. Inside a transaction (of database ``using``) it is sent on commit, and never after a
-    rollback. Of two calls with the same ``idempotency_key`` for one room within five minutes, only
-    the first one sends. ``ephemeral``: a room that keeps history does not keep this message.
-    Raises ``TypeError`` for a value that JSON cannot represent.
+    The room ``"*"`` stands for every connection of the project. The function does not wait for
+    the delivery, which happens at most once. Inside a transaction (of the database ``using``) the
+    message is sent after the commit; after a rollback it is not sent. Of several calls for a room
+    with the same ``idempotency_key`` within five minutes, only the first sends. With ``ephemeral``
+    the message is not kept, even if the room has a history. Raises ``TypeError`` for a value that
+    JSON cannot represent.
     """
     event = _broadcast(room, message, project)
 
@@ -67,7 +68,7 @@ async def abroadcast(
     idempotency_key: str | None = None,
     ephemeral: bool = False,
 ) -> bool:
-    """Like `broadcast`, from async code and at once.
+    """Send a message like `broadcast`, but from async code and without waiting for a commit.
 
     Returns False if the channel layer did not accept the message.
     """
@@ -83,10 +84,10 @@ async def abroadcast(
 def send_to_user(
     user: Any, message: Any, *, project: str = DEFAULT_PROJECT, using: str | None = None
 ) -> None:
-    """Send ``message`` to all connections of a user (instance or id), whatever its rooms.
+    """Send ``message`` to all connections of a user (instance or id), in rooms or not.
 
-    Delivered at most once, on commit, like `broadcast`. Nothing is kept for a user who is not
-    connected.
+    It is sent after the commit and delivered at most once, like `broadcast`. Nothing is kept for a
+    user who is not connected.
     """
     event = DirectMessage(project=project, message=_json(message), at=now(), user=_user_key(user))
     transaction.on_commit(lambda: broker.publish(event), using=using, robust=True)
@@ -101,10 +102,10 @@ def notify_change(
 ) -> None:
     """Announce a change of one row that was not captured (raw SQL, another program).
 
-    The row is read from the database; for ``deleted`` it is taken from the instance. The change is
-    sent on commit, and filtered and authorized like any other. Raises ``LookupError`` for an
-    unknown collection, ``TypeError`` for an instance of another model, and ``ValueError`` for
-    another event.
+    The row is read from the database, or for ``deleted`` taken from the instance. After the
+    commit, the change is filtered, authorized and delivered like any other. Raises ``LookupError``
+    for an unknown collection, ``TypeError`` for an instance of another model, and ``ValueError``
+    for an unknown event.
     """
     declared = registry.get(collection)
     if not isinstance(instance, declared.concrete_model):
@@ -113,23 +114,22 @@ def notify_change(
         raise ValueError(f"event must be created, updated or deleted, not {event!r}.")
     using = using or database_for(type(instance), instance)
     table = WatchedTable(declared.concrete_model, (declared,))
-    pk = getattr(instance, declared.concrete_model._meta.pk.attname)
     with write_transaction(using, table.model):
         if event == "deleted":
-            row = {name: getattr(instance, name) for name in table.attnames}
-            record_rows(table, using, [(row, None)])
+            record(table, using, [(table.row_of(instance, using), None, "deleted")])
         else:
-            created = event == "created"
-            record_save(table, using, pk, before=None, created=created, instance=None)
+            key = instance._get_pk_val(table.model._meta)
+            rows = table.read(using, [key]).values()
+            record(table, using, [(None, row, event) for row in rows])
 
 
 def permissions_changed(user: Any = None, *, using: str | None = None) -> None:
-    """Determine again what a user (instance or id; None for every user) may see.
+    """Evaluate the permissions of a user (instance or id) again; of all users with None.
 
-    Changes of groups, permissions and staff status are noticed without this; call it if a
-    permission depends on something else. It takes effect on commit, in every process. A
-    subscription that may see the same as before continues without a loss; otherwise the connection
-    is closed with code 4201, and its client fetches everything again.
+    Changes of groups, permissions and staff status are noticed without this function. Call it if
+    a permission depends on something else. It takes effect after the commit, in every process.
+    Subscriptions that may see the same as before continue without losing an event. If one may
+    not, its connection is closed with code 4201, and the client fetches everything again.
     """
     if user is None:
         announce_permissions_changed(None, using)
@@ -147,8 +147,8 @@ def disconnect(
 ) -> None:
     """Close the connections of a user (instance or id) or of an API key (its prefix).
 
-    They are closed in every process, at once: with code 4500, which tells clients not to come
-    back, or with ``reconnect`` with code 4200, which tells them to come back soon.
+    They are closed in every process, immediately and without waiting for a commit. The close code
+    is 4500, after which clients do not reconnect, or with ``reconnect`` 4200, after which they do.
     """
     if (user is None) == (key is None):
         raise TypeError("Name either a user or a key.")
@@ -170,10 +170,12 @@ def _broadcast(room: str, message: Any, project: str) -> Broadcast:
 
 
 def _declared(room: str) -> Room:
+    """Return the declaration that applies to a room, or the default one."""
     return room_registry.find(room) or Room()
 
 
 def _json(message: Any) -> Any:
+    """Return a message as a value that JSON can represent."""
     try:
         msgspec.json.encode(message)
     except TypeError:

@@ -10,7 +10,7 @@ from django.utils.module_loading import autodiscover_modules
 
 
 class RealtimeConfig(AppConfig):
-    """The app to name in ``INSTALLED_APPS``."""
+    """Configuration of the app ``django_cocobase_realtime``."""
 
     name = "django_cocobase_realtime"
     label = "cocobase_realtime"
@@ -36,12 +36,13 @@ def _on_setting_changed(setting: str, **kwargs: Any) -> None:
 
 
 def _watch_collections() -> None:
-    """Connect the signals of the models that are declared as collections."""
+    """Connect the signals of the models that the settings and the project's code declare."""
     from .capture import signals
     from .checks import first_problem
     from .declarations.registry import registry
 
     registry.clear_cache()
-    # after a mistake in a declaration, the system checks report it and the server does not start
+    # with a mistake in a declaration nothing is connected; the system checks will report it, and
+    # the server does not start
     if first_problem() is None:
         signals.sync()

@@ -1,12 +1,12 @@
 """The project's ``COCOBASE_REALTIME`` setting as typed properties, read at each access.
 
-``override_settings`` works, since nothing read from one value of the setting is used with
-another. Importing this module touches neither models nor settings.
+``override_settings`` works, because no value is cached for longer than the setting stays the
+same. Importing this module accesses neither models nor settings.
 
-Each key of the setting is described once, by an `Option`, and the keys of a nested dictionary by
-the fields of a dataclass. From these descriptions the system checks list all mistakes
-(`Conf.problems`), and a property raises ``ImproperlyConfigured`` with the same sentence if its
-value cannot be read.
+Each key of the setting is described by an `Option`, and the keys of a nested dictionary by the
+fields of a dataclass. The system checks use these descriptions to list all mistakes
+(`Conf.problems`). A property raises ``ImproperlyConfigured`` with the same text if its value
+cannot be read.
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ DEFAULT_AUTHENTICATORS = (
     "django_cocobase_realtime.auth.jwt.JwtAuthenticator",
     "django_cocobase_realtime.auth.django_session.DjangoSessionAuthenticator",
 )
-MAX_REVOCATION_POLL = 5  # seconds
+MAX_REVOCATION_POLL = 5  # seconds; the highest value that REVOCATION_POLL may have
+# requests per second, and how many may come at once
 Rate = tuple[float, int]
-"""(per second, burst)."""
 S = TypeVar("S")
 
 
 class Rule(NamedTuple):
-    """What a value must be. ``text`` completes the sentence "It must be ..."."""
+    """A condition for a value of the setting."""
 
+    # completes the sentence "It must be ..."
     text: str
+    # returns whether a value meets the condition
     allows: Callable[[Any], bool]
 
 
@@ -97,6 +99,7 @@ def _limit(default: Any, about: str, bounds: Rule = POSITIVE) -> Any:
 class Limits:
     """Bounds on what one client may ask for; per connection unless described otherwise."""
 
+    # the texts are also those of the reference documentation
     auth_timeout: float = _limit(10, "Seconds in which the auth message must arrive.")
     auth_bytes: int = _limit(4096, "Bytes of a frame before authentication.")
     message_bytes: int = _limit(65536, "Bytes of a frame after authentication.")
@@ -184,7 +187,7 @@ class Option:
     shape: Rule = ANYTHING
     # what the value must be, beyond its shape
     bounds: Rule = ANYTHING
-    # field of a dataclass by the key of the nested dictionary that it holds, if it holds one
+    # if the value is a nested dictionary: its keys, with the fields of the dataclass made of it
     keys: Mapping[str, Field[Any]] | None = None
 
 
@@ -244,11 +247,12 @@ def _find_problems(name: str, value: Any) -> Iterator[Problem]:
 
 
 class Conf:
-    """Live view of the setting. Use the module's instance, ``conf``."""
+    """The keys of the setting as properties. Use the instance ``conf`` of this module."""
 
     def __init__(self) -> None:
-        # key of the setting to what its nested dictionary was made of, and the dataclass
-        self._made: dict[str, tuple[tuple[int, tuple[Any, ...]], Any]] = {}
+        # by key of the setting: the dataclass made from its nested dictionary, and before it that
+        # dictionary's id and items, by which a change is noticed
+        self._cache: dict[str, tuple[tuple[int, tuple[Any, ...]], Any]] = {}
 
     @property
     def raw(self) -> Mapping[str, Any]:
@@ -282,39 +286,39 @@ class Conf:
         return value
 
     def _dataclass(self, name: str, cls: type[S]) -> S:
-        """Return the nested dictionary of a key as a dataclass, made again when it changes.
+        """Return the nested dictionary of a key as a dataclass, which is cached until it changes.
 
         Raises ``ImproperlyConfigured`` if it cannot be read.
         """
         value = self._value(name)
-        made_from = (id(value), tuple(value.items()) if isinstance(value, dict | Mapping) else ())
-        known = self._made.get(name)
-        if known is not None and known[0] == made_from:
-            made: S = known[1]
-            return made
+        source = (id(value), tuple(value.items()) if isinstance(value, dict | Mapping) else ())
+        cached = self._cache.get(name)
+        if cached is not None and cached[0] == source:
+            result: S = cached[1]
+            return result
         for problem in _find_problems(name, value):
             if problem.key is None:
                 raise ImproperlyConfigured(problem.sentences)
         keys = OPTIONS[name].keys
         assert keys is not None
-        made = cls(
+        result = cls(
             **{
                 keys[key].name: tuple(item) if isinstance(item, list) else item
                 for key, item in value.items()
             }
         )
-        self._made[name] = made_from, made
-        return made
+        self._cache[name] = source, result
+        return result
 
     @property
     def collections(self) -> Mapping[str, Any]:
-        """Name to declaration as in the setting; see ``declarations.registry``."""
+        """Declarations by collection name, as in the setting; see ``declarations.registry``."""
         value: Mapping[str, Any] = self._shaped("COLLECTIONS")
         return value
 
     @property
     def rooms(self) -> Mapping[str, Any]:
-        """Pattern to declaration as in the setting; see ``declarations.registry``."""
+        """Declarations by pattern of room names, as in the setting."""
         value: Mapping[str, Any] = self._shaped("ROOMS")
         return value
 
@@ -358,7 +362,7 @@ class Conf:
 
     @property
     def channel_layer(self) -> str:
-        """Alias in CHANNEL_LAYERS."""
+        """Alias of the channel layer in CHANNEL_LAYERS."""
         return str(self._value("CHANNEL_LAYER"))
 
     @property

@@ -1,7 +1,7 @@
-"""Events that the parts of the app, in all processes, exchange: changes, broadcasts, presence.
+"""Events, which processes exchange through the channel layer: changes, broadcasts, presence.
 
-Events cross processes as JSON, since channel layers encode messages with msgpack, which has no
-decimals, UUIDs or datetimes. Therefore all values in an event are JSON values already.
+They are sent as JSON, so all values in an event are JSON values. Channel layers encode messages
+with msgpack, which has no decimals, UUIDs or datetimes either.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ import msgspec
 
 from .identity import Identity
 
+# name of the room that stands for all connections of a project
 PROJECT_ROOM = "*"
-"""The name of the room that stands for a whole project."""
+# a row as JSON values by field name, without the fields that look secret
 Image = dict[str, Any]
-"""A row as JSON values by field name, without the fields that look secret."""
 
 
 class Change(msgspec.Struct, frozen=True, tag="change", omit_defaults=True):
-    """A row of a watched collection was created, updated or deleted."""
+    """A row of a watched model was created, updated or deleted."""
 
+    # unique: the transaction and a number in it
     id: str
+    # name of the collection
     collection: str
     op: Literal["created", "updated", "deleted"]
+    # primary key of the row, as text
     document_id: str
     # the same for all changes of one database transaction
     transaction: str
@@ -36,48 +39,55 @@ class Change(msgspec.Struct, frozen=True, tag="change", omit_defaults=True):
     after: Image | None = None
     # names of the fields whose values differ; None if that is unknown
     changed: tuple[str, ...] | None = None
-    # ``data`` as the collection's serializer made it; None without a serializer
+    # the document's data, if the collection has a serializer
     document: dict[str, Any] | None = None
-    # place in the collection's stream; None for a change that is not logged
+    # epoch of the collection's stream, and the place of the change in it; None for a change that
+    # is not logged, or not numbered yet
     epoch: str | None = None
     seq: int | None = None
 
 
 class LogAppended(msgspec.Struct, frozen=True, tag="bell"):
-    """The log of a collection has new events, which processes read there."""
+    """The log of a collection has new events, which processes must read there."""
 
+    # name of the collection
     collection: str
 
 
 class Sender(msgspec.Struct, frozen=True):
     """The sender of a broadcast."""
 
+    # user id, or None
     id: str | None
+    # displayed name
     name: str
-    # whether the sender is a user; False for a name that a client claims
+    # False if id and name are only what the client claims
     verified: bool = True
 
 
 class Broadcast(msgspec.Struct, frozen=True, tag="broadcast", omit_defaults=True):
     """A message to all members of a room."""
 
+    # name of the room
     room: str
     project: str
+    # any JSON value
     message: Any
+    # time, ISO 8601
     at: str
-    # None for the server
+    # None if Django sent it
     sender: Sender | None = None
-    # id of the connection that sent it
+    # id of the connection that sent it, or None
     connection: str | None = None
-    # whether the sending connection receives it, too
+    # whether the connection that sent it receives it, too
     echo: bool = True
-    # place in the history of the room; None if the room does not keep it
+    # epoch of the room's stream, and the place of the message in it; None if it is not kept
     epoch: str | None = None
     seq: int | None = None
 
     @property
     def is_for_all(self) -> bool:
-        """Whether the server sent it to the whole project, to members of rooms and others."""
+        """Whether Django sent it to all connections of the project."""
         return self.room == PROJECT_ROOM and self.connection is None
 
 
@@ -86,9 +96,11 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True):
 
     # unique in the room
     id: str
+    # displayed name
     name: str
+    # JSON values that the member shares with the others
     state: dict[str, Any] = {}
-    # the user id that a client without a user claims; not to be trusted
+    # user id that a client without a user claims to have; not verified
     claimed: str | None = None
 
 
@@ -96,11 +108,13 @@ class PresenceChange(msgspec.Struct, frozen=True, tag="presence", omit_defaults=
     """A member joined a room, left it, or changed its name or state."""
 
     project: str
+    # name of the room
     room: str
     event: Literal["joined", "left", "updated"]
     member: Member
+    # number of members after the change
     participants: int
-    # number of the change among all changes of the room
+    # number that each change of the room's members increases by one
     version: int
 
 
@@ -108,19 +122,24 @@ class DirectMessage(msgspec.Struct, frozen=True, tag="push"):
     """A message from the server to all connections of a user."""
 
     project: str
+    # any JSON value
     message: Any
+    # time, ISO 8601
     at: str
+    # id of the user, as text
     user: str
 
 
 class DisconnectRequested(msgspec.Struct, frozen=True, tag="kick", omit_defaults=True):
-    """Close the connections of a user or of a credential, in every process."""
+    """A request to every process to close the connections of a user or of a credential."""
 
     # close code
     code: int
+    # id of the user, as text
     user: str | None = None
+    # as in `Identity.credential`
     credential: str | None = None
-    # only connections of this project, if not None
+    # if set, only the connections in this project are closed
     project: str | None = None
 
     def concerns(self, identity: Identity) -> bool:
@@ -131,9 +150,9 @@ class DisconnectRequested(msgspec.Struct, frozen=True, tag="kick", omit_defaults
 
 
 class PermissionsChanged(msgspec.Struct, frozen=True, tag="rights"):
-    """What users may see may have changed."""
+    """A request to every process to evaluate the permissions of users again."""
 
-    # user ids as sent to clients; None for all users
+    # ids of users, as text; None for all users
     users: tuple[str, ...] | None = None
 
     def concerns(self, identity: Identity | None) -> bool:

@@ -15,12 +15,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.utils import timezone
 
+from .identity import is_active
+
 if not apps.is_installed("django_cocobase_realtime"):
-    # a project that uses the app in asgi.py alone gets a clear error
+    # the error that Django would raise does not say what to do
     raise ImproperlyConfigured("Add 'django_cocobase_realtime' to INSTALLED_APPS.")
 
+# an API key is the text crk_PREFIX_secret
 PREFIX_LENGTH = 8  # characters
-SECRET_LENGTH = 43  # characters, 256 bits
+SECRET_LENGTH = 43  # characters, which have 256 random bits
 KEY_ALPHABET = string.ascii_letters + string.digits
 
 
@@ -46,7 +49,7 @@ def hash_secret(secret: str) -> str:
 
 
 class ApiKeyManager(models.Manager["ApiKey"]):
-    """Creates and finds keys."""
+    """The manager of API keys."""
 
     def create_key(
         self,
@@ -57,7 +60,7 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         user: Any = None,
         expires_at: datetime | None = None,
     ) -> tuple[ApiKey, str]:
-        """Create a key. Return it with its text ``crk_PREFIX_secret``, which is not stored."""
+        """Create a key; return it and its text ``crk_PREFIX_secret``, which is not stored."""
         prefix, secret = _random_text(PREFIX_LENGTH), _random_text(SECRET_LENGTH)
         key = self.create(
             name=name,
@@ -77,16 +80,16 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         if kind != "crk" or len(prefix) != PREFIX_LENGTH or not secret:
             return None
         key = self.select_related("user").filter(prefix=prefix).first()
-        # hash and compare in any case, so that an unknown prefix takes as long
+        # compare hashes even if the prefix is unknown, so that both cases take the same time
         hashed_secret = key.hashed_secret if key is not None else "0" * 64
         matches = hmac.compare_digest(hashed_secret, hash_secret(secret))
         return key if key is not None and matches and key.is_live() else None
 
 
 class ApiKey(models.Model):
-    """A credential of an app in one project, or of a user if ``user`` is set."""
+    """An API key: a credential of an app, or of a user if ``user`` is set, in one project."""
 
-    name = models.CharField(max_length=100, help_text="What the key is for.")
+    name = models.CharField(max_length=100, help_text="Purpose of the key.")
     project = models.CharField(max_length=128, default="default")
     prefix = models.CharField(max_length=PREFIX_LENGTH, unique=True, editable=False)
     hashed_secret = models.CharField(max_length=64, editable=False)
@@ -109,8 +112,6 @@ class ApiKey(models.Model):
     objects: ClassVar[ApiKeyManager] = ApiKeyManager()
 
     class Meta:
-        """Keys of one project are listed together."""
-
         verbose_name = "API key"
         ordering: ClassVar[list[str]] = ["project", "name", "pk"]
 
@@ -123,7 +124,7 @@ class ApiKey(models.Model):
             return False
         if self.expires_at is not None and self.expires_at <= (now or timezone.now()):
             return False
-        return self.user is None or bool(self.user.is_active)
+        return self.user is None or is_active(self.user)
 
     @property
     def state(self) -> str:
@@ -143,10 +144,10 @@ class ApiKey(models.Model):
 
 
 class Stream(models.Model):
-    """The numbered sequence of one collection's events.
+    """The stream of a collection: the sequence of its logged changes.
 
-    The log has the events ``floor`` + 1 to ``head``. A new ``epoch`` makes all earlier numbers
-    invalid, for example after a backup was restored.
+    The log contains the changes with the numbers ``floor`` + 1 to ``head``. A new ``epoch`` is set
+    when earlier numbers lose their meaning, for example after a backup was restored.
     """
 
     collection = models.CharField(max_length=128, unique=True)
@@ -162,11 +163,11 @@ class Stream(models.Model):
 
 
 class LogEvent(models.Model):
-    """One change, written in the transaction of the changed row.
+    """A logged change, inserted in the transaction that changed the row.
 
-    ``seq`` is null until the event is numbered, after the commit. ``before``, ``after``,
-    ``changed`` and ``document`` are JSON in text columns, since no query looks into them and text
-    is cheapest to write.
+    ``seq`` is its number in the stream, null until it is assigned, after the commit. ``before``,
+    ``after``, ``changed`` and ``document`` are JSON in text columns: no query looks into them, and
+    text is the fastest type to write.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -174,7 +175,7 @@ class LogEvent(models.Model):
     seq = models.BigIntegerField(null=True)
     transaction_id = models.CharField(max_length=32)
     op = models.CharField(max_length=7)
-    document_id = models.CharField(max_length=255)
+    document_id = models.TextField()
     before = models.TextField(null=True)
     after = models.TextField(null=True)
     changed = models.TextField(null=True)
@@ -184,7 +185,7 @@ class LogEvent(models.Model):
     class Meta:
         verbose_name = "logged event"
         constraints = [
-            # partial, so that writers of events without a number do not pay for this index
+            # partial, so that inserting a change, which has no number yet, does not update it
             models.UniqueConstraint(
                 fields=["collection", "seq"],
                 name="realtime_seq",
@@ -192,7 +193,7 @@ class LogEvent(models.Model):
             ),
         ]
         indexes = [
-            # finds the events that wait for a number
+            # for the query for changes without a number
             models.Index(
                 fields=["collection", "id"],
                 name="realtime_unsequenced",
@@ -208,7 +209,7 @@ class LogEvent(models.Model):
 
 
 class PresenceServer(models.Model):
-    """A server process that holds connections, until its lease expires."""
+    """A server process with members of rooms. Its lease lasts until ``expires_at``."""
 
     id = models.CharField(primary_key=True, max_length=32)
     expires_at = models.FloatField(db_index=True)
@@ -218,7 +219,7 @@ class PresenceServer(models.Model):
 
 
 class PresenceRoom(models.Model):
-    """A room with members. Its row is locked while its members change."""
+    """A room that has members. The row is locked while they are changed."""
 
     project = models.CharField(max_length=128)
     name = models.CharField(max_length=255)
@@ -238,12 +239,12 @@ class PresenceRoom(models.Model):
 
 
 class PresenceMember(models.Model):
-    """A member of a room. ``state`` is JSON."""
+    """A member of a room. ``member`` is its id in the room, and ``state`` is JSON."""
 
     room = models.ForeignKey(PresenceRoom, models.CASCADE, related_name="members")
     member = models.CharField(max_length=255)
     name = models.CharField(max_length=255)
-    # null for a user, else the id that a client without a user claims
+    # for a client without a user: the user id that it claims to have; null for a user
     claimed = models.CharField(max_length=255, null=True)
     state = models.TextField(default="{}")
 
@@ -257,13 +258,13 @@ class PresenceMember(models.Model):
 
 
 class PresenceConnection(models.Model):
-    """A connection through which a member is in a room."""
+    """A connection of a member of a room."""
 
     room = models.ForeignKey(PresenceRoom, models.CASCADE, related_name="connections")
     member = models.CharField(max_length=255)
     connection = models.CharField(max_length=32)
     server = models.CharField(max_length=32, db_index=True)
-    # when the connection, which was lost, leaves the room
+    # for a lost connection: the time at which it leaves the room; null for others
     leaves_at = models.FloatField(null=True, db_index=True)
 
     class Meta:
@@ -279,7 +280,7 @@ class PresenceConnection(models.Model):
 
 
 class Claim(models.Model):
-    """An idempotency key that was used. ``name`` is its digest."""
+    """A used idempotency key. ``name`` is its hash."""
 
     name = models.CharField(primary_key=True, max_length=64)
     expires_at = models.FloatField(db_index=True)
@@ -292,7 +293,7 @@ class Claim(models.Model):
 
 
 class RoomStream(models.Model):
-    """The numbered sequence of the broadcasts of a room that keeps them."""
+    """The stream of a room: the sequence of its kept broadcasts. ``head`` is the last number."""
 
     project = models.CharField(max_length=128)
     name = models.CharField(max_length=255)
@@ -309,7 +310,7 @@ class RoomStream(models.Model):
 
 
 class RoomMessage(models.Model):
-    """A kept broadcast. ``event`` is JSON."""
+    """A kept broadcast of a room. ``seq`` is its number in the stream, and ``event`` is JSON."""
 
     stream = models.ForeignKey(RoomStream, models.CASCADE, related_name="messages")
     seq = models.BigIntegerField()

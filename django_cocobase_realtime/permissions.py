@@ -1,9 +1,10 @@
 """Permissions: which identities may watch a collection, and which of its rows and fields.
 
-A permission has the methods of `Permission`, or some of them; a method that is missing allows. A
-collection names its permission in the ``permission`` option. The methods are synchronous and may
-use the ORM. They run in a thread pool when a subscription starts, and again when permissions
-change, but not for each event. Only ``has_object_permission`` runs for each row, which is slower.
+A permission has the methods of `Permission`, or some of them; a method that is missing does not
+restrict anything. A collection names its permission in the ``permission`` option. The methods are
+synchronous and may use the ORM. They run in a thread pool when a subscription starts, and again
+when permissions change, but not for each event. Only ``has_object_permission``, which a
+permission may have in addition, runs for each row, which is slower.
 
 Permissions are combined like those of Django REST framework: ``IsAuthenticated & (IsAdminUser |
 OwnOrders)``, ``~IsGuest``.
@@ -14,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .identity import Identity
+from .identity import Identity, is_active
 
+# which rows are visible: True for all, a filter for those that match it, False or None for none
 Visible = Mapping[str, Any] | bool | None
-"""True: every row. A filter: rows that match it. False or None: no row."""
 
 
 class Combinable(type):
@@ -62,17 +63,17 @@ class Combination:
 
 
 class And(Combination):
-    """Allows the rows and fields that both permissions allow. Refuses if either refuses."""
+    """Both permissions: allows what both allow, and refuses if one of them refuses."""
 
     def __init__(self, first: Any, second: Any) -> None:
         self.parts = (first, second)
 
 
 class Or(Combination):
-    """Allows the rows that one of the permissions allows. Refuses if both refuse.
+    """Either permission: allows the rows that one of them allows, and refuses if both refuse.
 
-    If both accept the identity, only the fields that both allow are readable, since a row is not
-    traced back to the permission that allowed it.
+    If both accept the identity, only the fields that both allow are readable, because it is not
+    known for a row which of them allowed it.
     """
 
     def __init__(self, first: Any, second: Any) -> None:
@@ -80,14 +81,17 @@ class Or(Combination):
 
 
 class Not(Combination):
-    """Allows the rows that the permission does not: all if it refuses. Refuses if it allows all."""
+    """The opposite of a permission: allows the rows that it does not allow.
+
+    It allows all rows if the permission refuses, and refuses if the permission allows all rows.
+    """
 
     def __init__(self, part: Any) -> None:
         self.part = part
 
 
 class Permission(metaclass=Combinable):
-    """Lets every authenticated identity watch every row. Subclass it to restrict that."""
+    """Base class of permissions. It allows every identity to watch every row."""
 
     def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
         """Return whether the identity may subscribe, with these filters as the client sent them.
@@ -97,12 +101,13 @@ class Permission(metaclass=Combinable):
         return identity.is_authenticated
 
     def visible_to(self, identity: Identity) -> Visible:
-        """Return a mandatory filter, which is combined by AND with the client's filter.
+        """Return which rows the identity may see: True for all, or a filter.
 
-        It decides about deletions, too. The filter has the structured form, may use ``$or`` and
-        ``$not``, and may name any field of the model. A value that is None matches nothing: with
-        ``{"owner": identity.user_id}`` a key without a user sees no rows, also none without an
-        owner.
+        Rows must match this filter and that of the client. It also decides which deletions are
+        reported. The filter is a mapping with the operators of the query language, also ``$or``
+        and ``$not``. It may name the fields that the collection stores: see the option
+        ``permission_fields``. In it, the value None matches no row: with
+        ``{"owner": identity.user_id}`` a key without a user does not see rows without an owner.
         """
         return True
 
@@ -112,11 +117,11 @@ class Permission(metaclass=Combinable):
 
 
 class AllowAny(Permission):
-    """Allows every identity. All identities are authenticated; there are no anonymous ones."""
+    """Allows every identity. There are no anonymous identities: all are authenticated."""
 
 
 class IsAuthenticated(Permission):
-    """The default permission, by the name that it has in Django REST framework."""
+    """Allows every identity. This is the default, named as in Django REST framework."""
 
 
 class IsUser(Permission):
@@ -133,23 +138,24 @@ class IsAdminUser(Permission):
     def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
         """Return whether the user is an active member of the staff."""
         user = identity.user
-        return bool(user is not None and user.is_active and user.is_staff)
+        # a user model may do without the field, and then has no staff
+        return bool(user is not None and is_active(user) and getattr(user, "is_staff", False))
 
 
 class IsStaff(IsAdminUser):
-    """`IsAdminUser`, by Django's own term."""
+    """The same as `IsAdminUser`, under the name that Django uses."""
 
 
 class DjangoModelPermissions(Permission):
     """Allows users with Django's ``view`` or ``change`` permission for the collection's model."""
 
-    # set by the collection whose permission is evaluated
+    # the collection whose permission is evaluated, which sets this attribute
     collection: Any = None
 
     def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
-        """Return whether ``user.has_perm``. Keys without a user have no permissions."""
+        """Return whether the user has one of the permissions. Keys without a user have none."""
         user = identity.user
-        if user is None or not user.is_active:
+        if user is None or not is_active(user) or not hasattr(user, "has_perm"):
             return False
         meta = self.collection.model_class._meta
         return any(

@@ -1,7 +1,7 @@
-"""The WebSocket side of a project's ``asgi.py``: the check of the Origin, and the routes.
+"""The ASGI application for a project's ``asgi.py``: checks the Origin and routes WebSockets.
 
-It can be imported before ``get_asgi_application()`` is called: models and everything else that
-needs the app registry are imported by the first connection.
+This module can be imported before ``get_asgi_application()`` is called. Models, and all modules
+that need the app registry, are imported when the first client connects.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ def realtime_application(prefix: str = "realtime") -> Any:
 
 
 def websocket_urlpatterns(prefix: str = "realtime") -> list[Any]:
-    """Return routes for Channels' ``URLRouter``: of the native protocol and of the SDKs."""
+    """Return routes for Channels' ``URLRouter``: for the native protocol and for the SDKs."""
     root = rf"^{prefix.strip('/')}"
     native: Any = _consumer
     sdk: Any = _sdk_consumer
-    # first the routes of SDK clients, which reconnect every second if they are rejected
+    # routes are tried in order; the first is used most, by SDK clients that are rejected, which
+    # reconnect every second
     return [
         re_path(rf"{root}/(?P<kind>collections|rooms)/(?P<name>.+?)/?$", sdk),
         re_path(rf"{root}/?$", native),
@@ -47,11 +48,11 @@ def websocket_urlpatterns(prefix: str = "realtime") -> list[Any]:
 
 
 class _Router:
-    """Routes like `websocket_urlpatterns`, without Channels' router for the common paths.
+    """A router with the routes of `websocket_urlpatterns` that uses less time and memory.
 
-    An SDK client that is rejected reconnects every second, and routing would be most of what that
-    costs. Channels' router also keeps a copy of the scope and a waiting coroutine in memory for
-    as long as a connection lives; this one returns the awaitable of the consumer.
+    An SDK client that is rejected reconnects every second, and Channels' router would take most
+    of the time of a rejection. It would also keep a copy of the scope and a coroutine in memory
+    for each open connection; this router returns the awaitable of the consumer.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -92,17 +93,21 @@ def _sdk_consumer(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]
 
 
 async def _unknown_path(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse the connection. Not an exception, since scanners try many paths."""
+    """Refuse the connection.
+
+    An exception would write a traceback to the log each time a scanner tries a path.
+    """
     logger.warning("There is no WebSocket at %r.", scope["path"])
     await send({"type": "websocket.close"})
 
 
 class RealtimeOriginValidator(OriginValidator):
-    """Refuses pages of foreign origins, and accepts clients that send no Origin.
+    """Refuses pages of other sites, and accepts clients that send no Origin.
 
-    Browsers always send an Origin. Phones, servers and the SDKs do not, and authenticate by a key
-    or a token. The cookie of the handshake counts only if ``realtime_origin_checked`` is true in
-    the scope: there was an Origin, and it is one of the site's own (RFC 6455, section 10.2).
+    Browsers always send an Origin. Mobile apps, servers and the SDKs do not, and authenticate with
+    a key or a token. The session cookie of the handshake is used only if the Origin was sent and
+    is one of the site's own (RFC 6455, section 10.2); ``realtime_origin_checked`` in the scope is
+    then True.
     """
 
     def __init__(self, application: ASGIApplication) -> None:
@@ -110,7 +115,7 @@ class RealtimeOriginValidator(OriginValidator):
 
     @property
     def allowed_origins(self) -> list[str]:  # type: ignore[override]  # settings are read live
-        """``ALLOWED_ORIGINS``, by default the hosts of ALLOWED_HOSTS."""
+        """The setting ``ALLOWED_ORIGINS``, which defaults to the hosts of ALLOWED_HOSTS."""
         allowed = conf.allowed_origins
         if allowed is not None:
             return list(allowed)
@@ -127,7 +132,7 @@ class RealtimeOriginValidator(OriginValidator):
         headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
             _ = urlsplit(headers[b"origin"].decode("latin1")).port
-        except ValueError:  # malformed: no browser sent it
+        except ValueError:  # malformed, so it was not sent by a browser
             await send({"type": "websocket.close"})
             return
         scope = {**scope, "realtime_origin_checked": self._is_own_page(headers)}
@@ -142,9 +147,9 @@ class RealtimeOriginValidator(OriginValidator):
         return valid
 
     def _is_own_page(self, headers: dict[bytes, bytes]) -> bool:
-        """Return whether a page of an allowed origin may use the cookie of its visitor."""
+        """Return whether the page that opens the connection may use the visitor's session."""
         if "*" not in self.allowed_origins:
             return True
-        # every page may connect, but only the site's own pages may act as the visitor
+        # pages of all sites may connect, but only those of this site may use the session
         origin = headers[b"origin"].decode("latin1")
         return urlsplit(origin).netloc.encode("latin1") == headers.get(b"host")

@@ -1,6 +1,6 @@
-"""Test helpers for projects that use the app; with pytest, name it as a plugin.
+"""Test helpers for projects that use the app, and a pytest plugin.
 
-``pytest_plugins = ["django_cocobase_realtime.testing"]`` gives the fixture ``realtime``::
+``pytest_plugins = ["django_cocobase_realtime.testing"]`` provides the fixture ``realtime``::
 
     async def test_a_post_arrives(realtime, transactional_db):
         async with realtime(user=user) as client:
@@ -9,8 +9,8 @@
             event = await client.receive("event")
             assert event["document"]["data"]["title"] == "Hi"
 
-Tests that save rows and expect events need real commits: ``transactional_db``, or
-``TransactionTestCase``.
+Events are sent after a commit, so tests that save rows and expect events need
+``transactional_db`` or ``TransactionTestCase``.
 """
 
 from __future__ import annotations
@@ -30,23 +30,29 @@ from typing import Any, cast
 import msgpack
 from channels.layers import InMemoryChannelLayer
 from channels.testing import WebsocketCommunicator
+from django.db import connections
+from msgspec.structs import replace
 
-from .capture.record import observers
-from .events import Event, LogAppended
+from .capture.recorder import observers, uncommitted_observers
+from .declarations.registry import UnknownCollection, registry
+from .events import Change, Event, LogAppended
 from .pubsub.broker import broker
 from .routing import realtime_application
 
-TIMEOUT = 5.0
+TIMEOUT = 5.0  # seconds to wait for a frame or for the connection
 
 
 class RealtimeClient:
-    """A client in this process, without a server. Frames are dictionaries."""
+    """A client that is connected to the application in this process, without a server.
+
+    It sends and receives frames as dictionaries.
+    """
 
     def __init__(self, communicator: WebsocketCommunicator) -> None:
         self._communicator = communicator
 
     async def send(self, frame: dict[str, Any] | str) -> None:
-        """Send a frame, or a raw text."""
+        """Send a frame, or any text."""
         text = frame if isinstance(frame, str) else json.dumps(frame)
         await self._communicator.send_to(text_data=text)
 
@@ -81,7 +87,10 @@ class RealtimeClient:
         return nothing
 
     async def closed(self, timeout: float = TIMEOUT) -> int:
-        """Wait until the server closes, and return the close code; drops frames before it."""
+        """Wait until the server closes the connection, and return the close code.
+
+        Frames that arrive before are dropped.
+        """
         while True:
             message = await self._communicator.receive_output(timeout)
             if message["type"] == "websocket.close":
@@ -98,9 +107,11 @@ async def connect(
     path: str = "/realtime",
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> AsyncIterator[RealtimeClient]:
-    """Connect a client, authenticated as ``user`` (like a logged-in visitor) or by ``token``.
+    """Connect a client, and disconnect it at the end of the block.
 
-    ``application`` is the ASGI application, by default all routes of this app.
+    It authenticates as ``user``, like a visitor who is logged in, or with ``token``; not at all
+    if ``authenticate`` is False. ``application`` is the ASGI application, by default
+    ``realtime_application()``.
     """
     communicator = WebsocketCommunicator(
         application or realtime_application(), path, [*headers, *_origin(user)]
@@ -120,53 +131,140 @@ async def connect(
 
 
 def _origin(user: Any) -> list[tuple[bytes, bytes]]:
-    # a visitor's session counts only if a page of this site opened the socket
+    # the session is used only if a page of this site opened the connection
     if user is None:
         return []
     return [(b"origin", b"http://testserver"), (b"host", b"testserver")]
 
 
+class CapturedEvents(list[Event]):
+    """The events that `capture_events` collects.
+
+    If it is empty because the test does not commit, reading it after the block raises
+    ``RuntimeError``: a test that expects no event would pass for the wrong reason.
+    """
+
+    # why the list is empty; None if it may be
+    _problem: str | None = None
+
+    def expect_commit(self, count: int) -> None:
+        """Raise from now on if the list is read while it is empty. ``count``: recorded changes."""
+        recorded = f"{count} {'change was' if count == 1 else 'changes were'} recorded"
+        self._problem = (
+            f"There are no events, because their transaction is not committed ({recorded}). "
+            "In a TestCase, put the code into "
+            "`with self.captureOnCommitCallbacks(execute=True):`, with pytest into "
+            "`with django_capture_on_commit_callbacks(execute=True):`, inside of "
+            "capture_events(). Or use TransactionTestCase, or transaction=True."
+        )
+
+    def _check(self) -> None:
+        if self._problem is not None and not list.__len__(self):
+            raise RuntimeError(self._problem)
+
+    def __len__(self) -> int:
+        self._check()
+        return super().__len__()
+
+    def __iter__(self) -> Iterator[Event]:
+        self._check()
+        return super().__iter__()
+
+    def __getitem__(self, index: Any) -> Any:
+        self._check()
+        return super().__getitem__(index)
+
+    def __contains__(self, event: object) -> bool:
+        self._check()
+        return super().__contains__(event)
+
+    def __eq__(self, other: object) -> bool:
+        self._check()
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        self._check()
+        return super().__ne__(other)
+
+
 @contextmanager
-def capture_events() -> Iterator[list[Event]]:
+def capture_events() -> Iterator[CapturedEvents]:
     """Collect the events that are published within the block, in order.
 
     A change is in the list once its transaction is committed. No client needs to be subscribed.
+    In a ``TestCase``, which commits nothing, use ``captureOnCommitCallbacks(execute=True)`` inside
+    of it; without that, reading the empty list raises ``RuntimeError``.
     """
-    events: list[Event] = []
+    events = CapturedEvents()
+    recorded: list[Change] = []
+    hooks_before = _commit_hooks()
     publish, send = broker.publish, broker.send
 
-    def publish_too(event: Event) -> None:
+    def add(event: Event) -> None:
+        if isinstance(event, Change):
+            with suppress(UnknownCollection):
+                collection = registry.get(event.collection)
+                event = replace(collection.decode(event), collection=collection.name)
+        events.append(event)
+
+    def collect_and_publish(event: Event) -> None:
         # a numbered change was collected when it was committed
         if not isinstance(event, LogAppended) and getattr(event, "seq", None) is None:
-            events.append(event)
+            add(event)
         publish(event)
 
-    async def send_too(event: Event, *args: Any) -> bool:
+    async def collect_and_send(event: Event, *args: Any) -> bool:
         events.append(event)
         return await send(event, *args)
 
-    observers.append(events.append)
-    broker.publish, broker.send = publish_too, send_too  # type: ignore[method-assign,assignment]
+    note = recorded.append
+    observers.append(add)
+    uncommitted_observers.append(note)
+    broker.publish = collect_and_publish  # type: ignore[method-assign]
+    broker.send = collect_and_send  # type: ignore[assignment]
     try:
         yield events
     finally:
-        observers.remove(events.append)
+        _remove(observers, add)
+        _remove(uncommitted_observers, note)
         del broker.publish, broker.send
+        # hooks that were registered in a savepoint are gone if it was rolled back
+        if any(hook not in hooks_before for hook in _commit_hooks()):
+            events.expect_commit(len(recorded))
+
+
+def _commit_hooks() -> list[Any]:
+    """Return what this app will call on the commit of transactions that are open now."""
+    hooks = [
+        entry[1]
+        for connection in connections.all(initialized_only=True)
+        for entry in connection.run_on_commit
+    ]
+    return [
+        hook for hook in hooks if str(getattr(hook, "__module__", "")).startswith(f"{__package__}.")
+    ]
+
+
+def _remove(callbacks: list[Any], callback: Any) -> None:
+    """Remove a callback by identity: methods of equal lists are equal."""
+    callbacks[:] = [other for other in callbacks if other is not callback]
 
 
 class LossyChannelLayer(InMemoryChannelLayer):
-    """An in-memory layer that loses and reorders messages, as real ones do.
+    """An in-memory channel layer that loses and reorders messages, as real ones may do.
 
-    Messages pass through msgpack. ``loss`` and ``reorder`` are probabilities from 0 to 1 that a
-    message is lost or delayed behind later ones; above ``capacity`` messages are dropped, as in
-    any layer. ``seed`` makes it repeatable.
+    ``loss`` and ``reorder`` are the probabilities, from 0 to 1, that a message is lost, or delayed
+    so that later ones overtake it. The same ``seed`` gives the same losses. Messages are encoded
+    and decoded with msgpack, as by channels_redis.
     """
 
     def __init__(
         self, loss: float = 0.0, reorder: float = 0.0, seed: int = 0, **config: Any
     ) -> None:
         super().__init__(**config)
+        # probability that a message is lost
         self.loss = loss
+        # probability that a message is delayed
         self.reorder = reorder
         self._random = random.Random(seed)  # noqa: S311 - no secret
 
@@ -180,10 +278,10 @@ class LossyChannelLayer(InMemoryChannelLayer):
         await super().group_send(group, message)
 
 
-with suppress(ImportError):  # TransactionTestCase needs no pytest
+with suppress(ImportError):  # projects that use Django's test runner may not have pytest
     import pytest
 
     @pytest.fixture
     def realtime() -> Callable[..., AbstractAsyncContextManager[RealtimeClient]]:
-        """Return `connect`, as a fixture."""
+        """Return the function `connect`, as a pytest fixture."""
         return connect

@@ -1,11 +1,11 @@
-"""Types of an ASGI application, by the names that the ASGI specification uses."""
+"""Types of an ASGI application, named as in the ASGI specification."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-# an application must copy a scope to change it
+# information about a connection; an application that changes it must make a copy
 Scope = Mapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -1,4 +1,7 @@
-"""HTTP routes: ``path("realtime/", include("django_cocobase_realtime.urls"))``."""
+"""Routes of the HTTP endpoints.
+
+Include them with ``path("realtime/", include("django_cocobase_realtime.urls"))``.
+"""
 
 from django.urls import path
 

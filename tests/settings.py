@@ -36,6 +36,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "django_cocobase_realtime",
     "tests.app",
+    "tests.capture_app",
 ]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -6,6 +6,8 @@ import sys
 import pytest
 
 import django_cocobase_realtime
+from django_cocobase_realtime.managers import RealtimeManager, RealtimeQuerySet
+from tests.app.models import Item
 from tests.support.servers import ROOT
 
 
@@ -28,3 +30,14 @@ def test_import_without_installed_app_names_the_setting():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.stderr.endswith("Add 'django_cocobase_realtime' to INSTALLED_APPS.\n")
+
+
+def test_realtime_manager_is_djangos_manager():
+    assert type(Item.objects) is RealtimeManager
+    assert type(Item.objects.all()) is RealtimeQuerySet
+    assert type(RealtimeManager.from_queryset(RealtimeQuerySet)().get_queryset()) is (
+        RealtimeQuerySet
+    )
+    assert issubclass(RealtimeManager[Item], RealtimeManager)
+    own = set(vars(RealtimeManager)) | set(vars(RealtimeQuerySet))
+    assert {name for name in own if not name.startswith("_")} == set()

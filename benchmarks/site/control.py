@@ -37,7 +37,7 @@ def listen(emit: Emit) -> None:
         message["reply"] = lambda number, at: control.sendto(
             json.dumps({"n": number, "at": at}).encode(), sender
         )
-        if message.get("nothing"):  # measures the trigger itself
+        if message.get("nothing"):  # to measure the cost of the trigger alone
             message["reply"](message["first"], 0)
             return
         work = emit(message)

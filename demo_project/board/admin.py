@@ -2,7 +2,7 @@ from django.contrib import admin
 
 from .models import Parcel, Post, Task
 
-admin.site.site_header = admin.site.site_title = "Harbour admin"
+admin.site.site_header = admin.site.site_title = "django-cocobase-realtime demo"
 
 
 @admin.register(Task)

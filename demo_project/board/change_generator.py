@@ -1,4 +1,4 @@
-"""Change rows in a thread of the server, as a busy application would."""
+"""Change a row many times, in a thread of the server, as a busy application would."""
 
 import logging
 import threading
@@ -8,13 +8,13 @@ from django.db import connection
 
 from django_cocobase_realtime import broadcast
 
-from .models import Beat
+from .models import Counter
 
 logger = logging.getLogger(__name__)
 
 
 class ChangeGenerator:
-    """Increment one `Beat`, ``rate`` times per second.
+    """Increment one `Counter`, ``rate`` times per second.
 
     It has one run at a time: starting a new run ends the current one. The current rate is
     broadcast to the room that has the generator's name.
@@ -22,7 +22,10 @@ class ChangeGenerator:
 
     def __init__(self, name):
         self.name = name
-        self.rate = self.first = self.last = self.made = 0
+        # changes per second; 0 if there is no run
+        self.rate = 0
+        # the first and the last number of the latest run, and how many of them were saved
+        self.first = self.last = self.made = 0
         self._run = None
         self._lock = threading.Lock()
 
@@ -31,14 +34,14 @@ class ChangeGenerator:
         return self._run is not None
 
     def start(self, rate, count, at=None):
-        """Make ``count`` changes. ``at`` maps numbers of changes to functions to call then."""
+        """Make ``count`` changes. ``at`` maps a number of changes to a function to call then."""
         with self._lock:
             self._run = run = object()
-            beat, _ = Beat.objects.get_or_create(name=self.name)
+            counter, _ = Counter.objects.get_or_create(name=self.name)
             self.made = 0
             self._set_rate(rate)
-            self.first, self.last = beat.number + 1, beat.number + count
-            args = (run, beat, rate, at or {})
+            self.first, self.last = counter.number + 1, counter.number + count
+            args = (run, counter, rate, at or {})
             threading.Thread(target=self._make_changes, args=args, daemon=True).start()
 
     def stop(self):
@@ -50,10 +53,10 @@ class ChangeGenerator:
         self.rate = rate
         broadcast(self.name, {"rate": rate})
 
-    def _make_changes(self, run, beat, rate, at):
+    def _make_changes(self, run, counter, rate, at):
         due = time.monotonic()
         try:
-            while self._make_change(run, beat):
+            while self._make_change(run, counter):
                 at.get(self.made, lambda: None)()
                 due = max(due + 1 / rate, time.monotonic() - 1)
                 time.sleep(max(0, due - time.monotonic()))
@@ -64,20 +67,20 @@ class ChangeGenerator:
         finally:
             connection.close()
 
-    def _make_change(self, run, beat):
+    def _make_change(self, run, counter):
         """Save the next number. Return whether the run continues."""
         with self._lock:
             if run is not self._run:
                 return False
-            beat.number += 1
-            beat.save()
+            counter.number += 1
+            counter.save()
             self.made += 1
-            if beat.number < self.last:
+            if counter.number < self.last:
                 return True
             self._run = None
             self._set_rate(0)
             return False
 
 
-traffic = ChangeGenerator("traffic")
-outage_changes = ChangeGenerator("outage")
+load = ChangeGenerator("load")
+reconnect = ChangeGenerator("reconnect")

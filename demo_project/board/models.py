@@ -13,7 +13,7 @@ class Task(models.Model):
 
     title = models.CharField(max_length=120)
     column = models.CharField(max_length=10, choices=COLUMNS, default="todo")
-    assignee = models.CharField(max_length=40, default="Nobody")
+    assignee = models.CharField(max_length=40, default="Unassigned")
     moved_at = models.DateTimeField(auto_now=True)
 
     objects = RealtimeManager()
@@ -26,7 +26,7 @@ class Task(models.Model):
 
 
 class Post(models.Model):
-    """A notice; the board shows the published ones."""
+    """A post; the first page shows the published ones."""
 
     STATUSES = (("draft", "Draft"), ("published", "Published"))
 
@@ -44,7 +44,7 @@ class Post(models.Model):
 
 
 class Parcel(models.Model):
-    """Seen by its owner and by dispatchers, see ``realtime.py``."""
+    """A parcel, visible to its owner and to dispatchers (see ``realtime.py``)."""
 
     title = models.CharField(max_length=120)
     owner = models.ForeignKey(
@@ -60,8 +60,8 @@ class Parcel(models.Model):
         return self.title
 
 
-class Beat(models.Model):
-    """A counter. Each change adds one, so that a client can tell whether it missed any."""
+class Counter(models.Model):
+    """A number. Each change adds one, so that a client can detect a missed change."""
 
     name = models.CharField(max_length=40, unique=True)
     number = models.PositiveIntegerField(default=0)

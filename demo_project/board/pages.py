@@ -10,10 +10,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
-from . import users
+from . import sources, users
+from .auto_moves import TITLE as AUTO_CARD
 from .models import Task
-from .outage import OUTAGE_SECONDS
-from .views import OUTAGE_CHANGES, RATES
+from .reconnect import OUTAGE_SECONDS
+from .views import OUTAGE_AT, RATES, RECONNECT_CHANGES, RECONNECT_RATE
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -28,10 +29,15 @@ def page(view):
     @never_cache
     @ensure_csrf_cookie
     @wraps(view)
-    def wrapper(request):
+    def wrapper(request, **values):
         users.ensure_logged_in(request)
-        template, context = view(request)
-        context = {"me": request.user.get_username(), "debug": settings.DEBUG, **context}
+        template, context = view(request, **values)
+        context = {
+            "me": request.user.get_username(),
+            "debug": settings.DEBUG,
+            "excerpts": sources.EXCERPTS.get(template),
+            **context,
+        }
         response = render(request, f"board/{template}.html", context)
         response["Content-Security-Policy"] = POLICY
         return response
@@ -41,31 +47,52 @@ def page(view):
 
 @page
 def board(request):
-    return "board", {"columns": Task.COLUMNS}
+    second = users.get_second_guest(request).get_username()
+    return "board", {"columns": Task.COLUMNS, "second": second, "auto_card": AUTO_CARD}
 
 
 @page
 def chat(request):
-    """With ``?as=guest``, the page is that of a second guest, identified by a token."""
+    """With ``?as=guest``, the page is that of the second visitor, identified by a token."""
     if request.GET.get("as") != "guest":
         return "chat", {}
     return "chat", {"me": users.get_second_guest(request).get_username(), "token": "guest"}
 
 
 @page
-def traffic(request):
-    return "traffic", {"rates": RATES}
+def reconnect(request):
+    return "reconnect", {
+        "changes": RECONNECT_CHANGES,
+        "before": OUTAGE_AT,
+        "seconds": round(RECONNECT_CHANGES / RECONNECT_RATE),
+        "outage": round(OUTAGE_SECONDS),
+    }
 
 
 @page
-def outage(request):
-    return "outage", {"changes": OUTAGE_CHANGES, "outage": round(OUTAGE_SECONDS)}
+def load(request):
+    return "load", {"rates": RATES}
 
 
 @page
-def identities(request):
+def permissions(request):
     couriers = get_user_model().objects.filter(username__in=users.COURIERS).order_by("username")
-    return "identities", {"couriers": couriers, "dispatcher": users.DISPATCHER}
+    return "permissions", {"couriers": couriers, "dispatcher": users.DISPATCHER}
+
+
+@page
+def files(request):
+    groups = sources.group_files()
+    code = groups.popitem()
+    return "files", {"columns": [groups.items(), [code]]}
+
+
+@page
+def file(request, path):
+    """Show a file of the repository as text. Only those in `sources.list_files` are shown."""
+    if path not in sources.list_files():
+        raise Http404
+    return "file", {"path": path, "text": sources.render(path)}
 
 
 @require_safe

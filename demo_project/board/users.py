@@ -1,4 +1,4 @@
-"""The demo's users: guests known by their session, and named users whose tokens are public."""
+"""The demo's users: guests identified by their session, and named users whose tokens are public."""
 
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -16,8 +16,10 @@ TOKEN_LIFETIME = timedelta(minutes=10)
 
 def create_guest():
     """Create a user with a random name and no password."""
-    name = f"{secrets.choice(ANIMALS)} {secrets.randbelow(9000) + 1000}"
-    return get_user_model().objects.create_user(username=name)
+    users = get_user_model().objects
+    names = (f"{secrets.choice(ANIMALS)} {secrets.randbelow(900) + 100}" for _ in range(20))
+    name = next((each for each in names if not users.filter(username=each).exists()), None)
+    return users.create_user(username=name or f"Guest {secrets.token_hex(8)}")
 
 
 def ensure_logged_in(request):
@@ -27,7 +29,10 @@ def ensure_logged_in(request):
 
 
 def get_second_guest(request):
-    """Return another guest for the same browser, who needs a token: a session has one user."""
+    """Return the second visitor of the same browser.
+
+    A session identifies one user, so this one is identified by a token.
+    """
     users = get_user_model().objects
     guest = users.filter(pk=request.session.get("second_guest")).first()
     if guest is None:

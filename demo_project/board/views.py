@@ -10,14 +10,14 @@ from django.shortcuts import get_object_or_404
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from . import users
-from .change_generator import outage_changes, traffic
+from . import change_generator, users
+from .auto_moves import auto_moves
 from .models import Parcel, Post, Task
-from .outage import start_outage
+from .reconnect import start_outage
 
 RATES = (1, 10, 50)  # changes per second
-TRAFFIC_SECONDS = 60
-OUTAGE_RATE, OUTAGE_CHANGES = 16, 96  # changes per second, changes in all
+LOAD_SECONDS, SHORT_LOAD_SECONDS = 60, 5
+RECONNECT_RATE, RECONNECT_CHANGES = 16, 96  # changes per second, changes in all
 OUTAGE_AT = 16  # number of changes after which the outage starts
 
 
@@ -48,12 +48,19 @@ def title_of(body):
     return str(body.get("title", "")).strip()[:120]
 
 
+def actor_name(request, body):
+    """Return the name of the visitor who acts: the first one, or the page's second one."""
+    is_second = body.get("as") == "guest"
+    user = users.get_second_guest(request) if is_second else request.user
+    return user.get_username()
+
+
 @action
 def add_task(request, body):
     title = title_of(body)
     if not title:
         return error_response("Give the card a title.")
-    task = Task.objects.create(title=title, assignee=request.user.get_username())
+    task = Task.objects.create(title=title, assignee=actor_name(request, body))
     return JsonResponse({"id": str(task.pk)}, status=201)
 
 
@@ -64,7 +71,7 @@ def move_task(request, body, pk):
         return error_response("No such column.")
     task = get_object_or_404(Task, pk=pk)
     task.column = column
-    task.assignee = request.user.get_username()
+    task.assignee = actor_name(request, body)
     task.save()
     return JsonResponse({})
 
@@ -76,10 +83,17 @@ def delete_task(request, body, pk):
 
 
 @action
+def start_auto_moves(request, body):
+    """Make the server move a card three times."""
+    auto_moves.start()
+    return JsonResponse({})
+
+
+@action
 def add_post(request, body):
     title = title_of(body)
     if not title:
-        return error_response("Give the notice a title.")
+        return error_response("Give the post a title.")
     post = Post.objects.create(title=title, status="published")
     return JsonResponse({"id": str(post.pk)}, status=201)
 
@@ -120,41 +134,43 @@ def delete_parcel(request, body, pk):
 
 
 @action
-def set_traffic(request, body):
-    """Make ``rate`` changes per second for the next minute; 0 stops them."""
+def set_load(request, body):
+    """Make ``rate`` changes per second for a minute, or for a short time; 0 stops them."""
     rate = body.get("rate")
     if rate == 0:
-        traffic.stop()
+        change_generator.load.stop()
     elif rate in RATES:
-        traffic.start(rate, rate * TRAFFIC_SECONDS)
+        seconds = SHORT_LOAD_SECONDS if body.get("short") else LOAD_SECONDS
+        change_generator.load.start(rate, rate * seconds)
     else:
         return error_response("No such rate.")
-    return JsonResponse({"rate": traffic.rate})
+    return JsonResponse({"rate": change_generator.load.rate})
 
 
 @require_safe
 @never_cache
 def clock(request):
     """Return the server's time in milliseconds, so that a page can correct for its own clock."""
-    return JsonResponse({"now": time.time() * 1000, "rate": traffic.rate})
+    return JsonResponse({"now": time.time() * 1000, "rate": change_generator.load.rate})
 
 
 @action
-def run_outage(request, body):
-    """Start making changes, and close this visitor's connections during them."""
-    if outage_changes.is_running:
-        return error_response("Somebody's run is not over yet.", status=409)
-    start = partial(start_outage, request.user.pk, request.session.session_key)
-    outage_changes.start(OUTAGE_RATE, OUTAGE_CHANGES, at={OUTAGE_AT: start})
-    return JsonResponse(_run())
+def start_reconnect(request, body):
+    """Start making changes, and close this visitor's connections while they are made."""
+    if change_generator.reconnect.is_running:
+        return error_response("Another visitor's run is not finished yet.", status=409)
+    start = partial(start_outage, request.user, request.session.session_key)
+    change_generator.reconnect.start(RECONNECT_RATE, RECONNECT_CHANGES, at={OUTAGE_AT: start})
+    return JsonResponse(_reconnect_run())
 
 
 @require_safe
 @never_cache
-def outage_state(request):
+def reconnect_state(request):
     """Return the progress of the changes over HTTP, which the outage does not affect."""
-    return JsonResponse(_run())
+    return JsonResponse(_reconnect_run())
 
 
-def _run():
-    return {"first": outage_changes.first, "last": outage_changes.last, "made": outage_changes.made}
+def _reconnect_run():
+    run = change_generator.reconnect
+    return {"first": run.first, "last": run.last, "made": run.made}

@@ -1,1 +1,1 @@
-"""Authentication: from a key, a token or a Django session to an `Identity`, and its revocation."""
+"""Authentication: turns API keys, tokens and Django sessions into identities, and revokes them."""

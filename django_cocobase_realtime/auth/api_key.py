@@ -1,4 +1,7 @@
-"""API keys: ``crk_PREFIX_secret``, of which the database has only a hash."""
+"""Authentication by API keys of the form ``crk_PREFIX_secret``.
+
+The database stores a hash of the secret only.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ from datetime import timedelta
 from django.db import DatabaseError
 from django.utils import timezone
 
-from ..identity import Identity
+from ..identity import Identity, username
 from ..models import ApiKey
 from ..types import Scope
 from .base import Authenticator
 
 logger = logging.getLogger(__name__)
 
-KIND = "key"
-KEY_PREFIX = "crk_"
+KIND = "key"  # prefix of the credentials of these identities
+KEY_PREFIX = "crk_"  # with which all keys begin
+# a key's `last_used_at` is not updated more often
 LAST_USED_PRECISION = timedelta(minutes=1)
 
 
@@ -37,20 +41,20 @@ class ApiKeyAuthenticator(Authenticator):
         if key.last_used_at is None or now - key.last_used_at > LAST_USED_PRECISION:
             try:
                 ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
-            except DatabaseError as error:  # a read-only replica, a busy SQLite
+            except DatabaseError as error:  # for example a read-only replica, or a locked SQLite
                 logger.info("The time of a key's last use was not stored: %r", error)
         return Identity(
             credential=key_credential(key.prefix),
             user=key.user,
             user_id=None if key.user is None else key.user.pk,
-            name=key.name if key.user is None else key.user.get_username(),
+            name=key.name if key.user is None else username(key.user),
             project=key.project,
             expires_at=key.expires_at,
             can_publish=key.can_publish,
         )
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
-        """Return the keys that are no longer live, or have another project or user now."""
+        """Return the keys that were revoked, expired, or moved to another project or user."""
         prefixes = {identity.credential.partition(":")[2] for identity in identities}
         keys = ApiKey.objects.select_related("user").filter(prefix__in=prefixes)
         live = {
@@ -64,5 +68,5 @@ class ApiKeyAuthenticator(Authenticator):
 
 
 def key_credential(prefix: str) -> str:
-    """Return the credential of the identities of a key."""
+    """Return `Identity.credential` for a key."""
     return f"{KIND}:{prefix}"

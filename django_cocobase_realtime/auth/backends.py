@@ -1,4 +1,4 @@
-"""The configured authenticators, tried in their order."""
+"""Authentication by the authenticators that the ``AUTHENTICATORS`` setting lists."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from .base import Authenticator
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKEN_LENGTH = 4096  # characters
+MAX_TOKEN_LENGTH = 4096  # characters; longer tokens are refused without calling an authenticator
 
 
 class AuthenticationUnavailable(Exception):
-    """The database, or another server, that validates the credential does not answer.
+    """The credential could not be validated, because a database or server does not answer.
 
-    The client is asked to reconnect later. Your own authenticators may raise it.
+    The client is asked to reconnect later. A project's own authenticators may raise it.
     """
 
 
 @lru_cache(maxsize=32)
 def _load(path: str) -> Authenticator:
+    """Return an instance of the authenticator class with this dotted path."""
     authenticator: Authenticator = import_string(path)()
     return authenticator
 
@@ -35,8 +36,8 @@ def _load(path: str) -> Authenticator:
 def authenticate(token: str | None, scope: Scope) -> Identity | None:
     """Return the identity of the first authenticator that accepts the token, or None.
 
-    Raises `AuthenticationUnavailable` if the database fails or an authenticator raises it. Any
-    other exception of an authenticator is logged, without the token, and the next one is tried.
+    Raises `AuthenticationUnavailable` if an authenticator raises it or the database fails. Other
+    exceptions of an authenticator are logged, without the token, and the next one is tried.
     """
     if token is not None and (not 0 < len(token) <= MAX_TOKEN_LENGTH or not token.isprintable()):
         return None
@@ -48,7 +49,7 @@ def authenticate(token: str | None, scope: Scope) -> Identity | None:
         except (OperationalError, InterfaceError) as error:
             raise AuthenticationUnavailable(path) from error
         except Exception as error:
-            # the message may contain the token
+            # only the type, because the exception's message may contain the token
             logger.error("Authenticator %s failed: %s", path, type(error).__name__)
             continue
         if identity is not None:
@@ -57,7 +58,7 @@ def authenticate(token: str | None, scope: Scope) -> Identity | None:
 
 
 def find_revoked(identities: Collection[Identity]) -> set[str]:
-    """Return the credentials that are no longer valid, according to their authenticators."""
+    """Return the credentials that are no longer valid. Each authenticator checks its own."""
     revoked: set[str] = set()
     for path in conf.authenticators:
         authenticator = _load(path)

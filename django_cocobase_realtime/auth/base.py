@@ -1,4 +1,4 @@
-"""The contract of an authenticator."""
+"""The base class of authenticators."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from ..types import Scope
 
 
 class Authenticator:
-    """Turns a token, or what the handshake carried, into an identity.
+    """Base class of authenticators, which turn a credential into an identity.
 
-    To accept credentials of your own, subclass it and name the class in ``AUTHENTICATORS``. Both
-    methods are synchronous, may use the ORM, and run in a worker thread.
+    The credential is a token that the client sent, or comes from the WebSocket handshake, such as
+    a session cookie. To accept your own credentials, write a subclass and list it in
+    ``AUTHENTICATORS``. Both methods are synchronous, may use the ORM, and run in a worker thread.
     """
 
     # prefix, without the colon, of the credentials of this authenticator's identities
@@ -23,16 +24,16 @@ class Authenticator:
         """Return the identity that a token proves, or None.
 
         ``token`` is None if the client sent none; ``scope`` is the ASGI scope of the handshake.
-        Return None both for a token of another kind and for one that is not valid: clients do not
-        see the difference.
+        Return None if the token is not valid, and also if it is of a kind that this authenticator
+        does not know; the next one is then tried.
         """
         return None
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
         """Return the credentials of ``identities`` that are no longer valid.
 
-        For example because the key was revoked, the user deleted, the session logged out. Called
-        every ``REVOCATION_POLL`` seconds for all live connections of this ``kind``, so answer
-        with one query, not with one per identity. The default revokes nothing.
+        Examples are a revoked key, a deleted user and a session that was logged out. Called every
+        ``REVOCATION_POLL`` seconds with all open connections' identities of this ``kind``, so use
+        one query for all, not one per identity. By default no credential is revoked.
         """
         return set()

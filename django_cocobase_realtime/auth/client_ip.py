@@ -9,19 +9,20 @@ from ..conf import conf
 from ..types import Scope
 
 Address = IPv4Address | IPv6Address
-UNKNOWN_ADDRESS = "unknown"
+UNKNOWN_ADDRESS = "unknown"  # returned for all clients without an IP address
 
 
 def client_ip(scope: Scope) -> str:
-    """Return the address of the socket's peer, or the one that ``TRUSTED_PROXIES`` forward.
+    """Return the address of a client.
 
-    X-Forwarded-For is read from its end, as long as the addresses there are those of trusted
-    proxies: everything before them may have been sent by the client.
+    This is the peer's address. If that is one of ``TRUSTED_PROXIES``, it is the last address in
+    X-Forwarded-For that is not a trusted proxy; the addresses before it may be invented by the
+    client.
     """
     client = scope.get("client")
     peer = _parse(client[0]) if client else None
     if peer is None:
-        return UNKNOWN_ADDRESS  # a Unix socket, a test
+        return UNKNOWN_ADDRESS  # for example a Unix socket
     if not conf.trusted_proxies:
         return _text(peer)
     address = peer
@@ -36,12 +37,13 @@ def client_ip(scope: Scope) -> str:
     return str(address)
 
 
+# formatting an address takes long enough to cache it
 _text = lru_cache(maxsize=1024)(str)
 
 
 @lru_cache(maxsize=1024)
 def _parse(text: str) -> Address | None:
-    """Return the address in one item of the header, which may have a port; None if malformed."""
+    """Return the address in a text, which may also contain a port; None if it is malformed."""
     text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -56,6 +58,7 @@ def _parse(text: str) -> Address | None:
 
 
 def _forwarded(scope: Scope) -> list[str]:
+    """Return the items of all X-Forwarded-For headers, in order."""
     values = [value for name, value in scope.get("headers", ()) if name == b"x-forwarded-for"]
     return b",".join(values).decode("latin1").split(",")
 

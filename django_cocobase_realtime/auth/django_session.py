@@ -1,4 +1,4 @@
-"""Authentication by the Django session whose cookie the handshake carries."""
+"""Authentication by the Django session whose cookie the WebSocket handshake contains."""
 
 from __future__ import annotations
 
@@ -11,36 +11,35 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.http import parse_cookie
-from django.utils.crypto import constant_time_compare
 
-from ..identity import Identity
+from ..identity import Identity, is_active, username
 from ..types import Scope
 from .base import Authenticator
-from .users import find_invalid_users, session_auth_hash
+from .users import find_invalid_users, matches_session_hash, session_auth_hash
 
-KIND = "session"
+KIND = "session"  # prefix of the credentials of these identities
 
 
 class DjangoSessionAuthenticator(Authenticator):
-    """Accepts the session of a logged-in visitor, if the client sent no token.
+    """Accepts the session of a visitor who is logged in, if the client sent no token.
 
-    Only if the Origin of the handshake was checked (see ``routing``): a cookie proves whose
-    browser it is, but not which site the page in it comes from. A ``user`` that an outer
-    middleware put into the scope counts like a session.
+    The Origin of the handshake must have been checked (see ``routing``), because a browser sends
+    the cookie even if a page of another site opens the connection. A ``user`` that a middleware
+    has put into the scope is accepted like a session.
     """
 
     kind = KIND
 
     def authenticate(self, token: str | None, scope: Scope) -> Identity | None:
-        """Return the identity of the logged-in user, or None if the user is not active."""
+        """Return the identity of the logged-in user, or None if there is no active one."""
         if token is not None or not scope.get("realtime_origin_checked"):
             return None
         user = scope.get("user")
         key = _session_key(scope)
         if user is not None and user.is_authenticated:
-            if not user.is_active:
+            if not is_active(user):
                 return None
-            if key is None:  # the middleware authenticates without Django's sessions
+            if key is None:  # the user comes from a middleware that does not use sessions
                 return _identity(user, f"{KIND}:user:{user.pk}", None)
             return _identity(user, session_credential(key), None, {"session": key})
         if key is None:
@@ -53,7 +52,7 @@ class DjangoSessionAuthenticator(Authenticator):
         return _identity(user, session_credential(key), expires_at, {"session": key})
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
-        """Return the sessions that ended, and those of users who are no longer valid."""
+        """Return the sessions that ended, or whose user is no longer valid."""
         revoked = find_invalid_users(identities)
         for identity in identities:
             key = identity.private.get("session")
@@ -65,7 +64,10 @@ class DjangoSessionAuthenticator(Authenticator):
 
 
 def session_credential(key: str) -> str:
-    """Return the credential of a session. It has a hash, since the key works like a password."""
+    """Return `Identity.credential` for a session.
+
+    It contains a hash of the session key, because the key itself is as secret as a password.
+    """
     return f"{KIND}:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
@@ -79,7 +81,7 @@ def _identity(
         credential=credential,
         user=user,
         user_id=user.pk,
-        name=user.get_username(),
+        name=username(user),
         expires_at=expires_at,
         private={**session_auth_hash(user), **(private or {})},
     )
@@ -90,7 +92,7 @@ def _load_session(key: str) -> Any:
 
 
 def _session_key(scope: Scope) -> str | None:
-    """Return the key from Channels' session middleware, or else from the cookie."""
+    """Return the session key: from Channels' session middleware, if used, or from the cookie."""
     loaded_key: str | None = getattr(scope.get("session"), "session_key", None)
     if loaded_key:
         return loaded_key
@@ -106,21 +108,17 @@ def _session_key(scope: Scope) -> str | None:
 def _session_user(session: Any) -> Any:
     """Return the active user of a session, or None.
 
-    Follows the rules of ``django.contrib.auth.get_user``, which however deletes a session whose
-    hash is out of date; this function does not write.
+    Applies the rules of ``django.contrib.auth.get_user``, but unlike that function does not delete
+    a session whose password hash is out of date.
     """
     try:
         pk = get_user_model()._meta.pk.to_python(session[SESSION_KEY])
     except KeyError:
         return None
     user = get_user_model()._default_manager.filter(pk=pk).first()
-    if user is None or not user.is_active:
+    if user is None or not is_active(user):
         return None
     if not hasattr(user, "get_session_auth_hash"):
         return user
     session_hash = session.get(HASH_SESSION_KEY)
-    user_hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    matches = session_hash and any(
-        constant_time_compare(session_hash, user_hash) for user_hash in user_hashes
-    )
-    return user if matches else None
+    return user if session_hash and matches_session_hash(user, session_hash) else None

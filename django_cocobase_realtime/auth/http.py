@@ -1,6 +1,6 @@
-"""Authentication of HTTP requests: by ``X-API-Key`` or ``Authorization: Bearer``.
+"""Authentication of HTTP requests, by ``X-API-Key`` or ``Authorization: Bearer``.
 
-Never by a cookie, so that the endpoints need no CSRF protection.
+Cookies are not accepted, so the endpoints need no CSRF protection.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def identify(request: HttpRequest) -> Identity | None:
 
 
 def _scope(request: HttpRequest) -> Scope:
-    """Return the part of an ASGI scope that authenticators need. Works under WSGI, too."""
+    """Return an ASGI scope with the items that authenticators need, also for a WSGI request."""
     forwarded = request.META.get("HTTP_X_FORWARDED_FOR")
     return {
         "type": "http",

@@ -1,4 +1,7 @@
-"""JSON Web Tokens (RFC 7519), verified with fixed algorithms (RFC 8725)."""
+"""Authentication by JSON Web Tokens (RFC 7519).
+
+Only the algorithms of the ``JWT`` setting are accepted, whatever a token names (RFC 8725).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ import jwt
 from jwt import PyJWK, PyJWKClient
 
 from ..conf import JwtSettings, conf
-from ..identity import DEFAULT_PROJECT, NOTHING, Identity
+from ..identity import DEFAULT_PROJECT, EMPTY, Identity, username
 from ..types import Scope
 from ..wire.json import is_valid_text
 from .backends import AuthenticationUnavailable
@@ -25,7 +28,7 @@ from .users import active_user, find_invalid_users, session_auth_hash
 
 logger = logging.getLogger(__name__)
 
-KIND = "jwt"
+KIND = "jwt"  # prefix of the credentials of these identities
 MAX_PROJECT_LENGTH = 128  # characters, as in the tables of rooms
 MAX_SUBJECT_LENGTH = 255  # characters
 MAX_NAME_LENGTH = 255  # characters
@@ -35,16 +38,19 @@ JWKS_MIN_FETCH_INTERVAL = 10.0  # seconds between a fetch that did not help and 
 
 
 class JwtAuthenticator(Authenticator):
-    """Accepts tokens that can be verified by the ``JWT`` setting.
+    """Accepts tokens that the ``JWT`` setting can verify.
 
-    If the server of the keys does not answer, the token may still be valid. Therefore
-    `AuthenticationUnavailable` is raised, and the client reconnects later.
+    If the keys cannot be fetched from their server, it is unknown whether a token is valid.
+    `AuthenticationUnavailable` is then raised, and the client reconnects later.
     """
 
     kind = KIND
 
     def authenticate(self, token: str | None, scope: Scope) -> Identity | None:
-        """Return the identity of the subject, who must be an active user with ``USER_LOOKUP``."""
+        """Return the identity of the token's subject, or None if the token is not valid.
+
+        With ``USER_LOOKUP`` the subject must be an active Django user.
+        """
         settings = conf.jwt
         if settings is None or token is None or token.count(".") != 2:
             return None
@@ -66,7 +72,7 @@ class JwtAuthenticator(Authenticator):
         try:
             expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
         except (ValueError, OverflowError, OSError):
-            return None  # not a date
+            return None  # too large for a date, for example
         user = None
         if settings.user_lookup is not None:
             user = active_user(settings.user_lookup, subject)
@@ -77,17 +83,17 @@ class JwtAuthenticator(Authenticator):
             credential=f"{KIND}:{project}:{subject}",
             user=user,
             user_id=subject if user is None else user.pk,
-            name=user.get_username() if user is not None else _display_name(name, subject),
+            name=username(user) if user is not None else _display_name(name, subject),
             project=project,
             claims=MappingProxyType({intern(name): value for name, value in claims.items()}),
             expires_at=expires_at,
-            private=NOTHING if user is None else session_auth_hash(user),
+            private=EMPTY if user is None else session_auth_hash(user),
         )
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
         """Return the tokens whose user was deleted, is not active, or has a new password.
 
-        The connection itself closes when its token expires.
+        A token that expires is not reported: the connection watches its own expiry.
         """
         return find_invalid_users(identities)
 
@@ -98,7 +104,7 @@ def _is_storable(text: str, length: int) -> bool:
 
 
 def _display_name(name: Any, subject: str | int) -> str:
-    """Return the name in a token, made fit to be stored and shown, or else the subject."""
+    """Return the name in a token, without characters that databases refuse, or the subject."""
     text = name if isinstance(name, str) else ""
     text = text.replace("\0", "").encode(errors="replace").decode()[:MAX_NAME_LENGTH]
     return text or str(subject)
@@ -119,16 +125,17 @@ def _verify(token: str, settings: JwtSettings) -> dict[str, Any]:
         options={
             "require": ["exp", settings.user_claim],
             "verify_aud": settings.audience is not None,
-            "verify_sub": False,  # allow integers, as Django's primary keys are
+            "verify_sub": False,  # also accept integers, such as Django's primary keys
         },
     )
     return claims
 
 
 class _KeySet:
-    """The keys at a URL (RFC 7517), cached.
+    """The keys that a URL provides (RFC 7517), cached.
 
-    Tokens with unknown key ids cannot make it fetch the keys each time.
+    A token with an unknown key id makes it fetch the keys again, but at most once in
+    `JWKS_MIN_FETCH_INTERVAL`, so that invented key ids do not cause a request each.
     """
 
     def __init__(self, url: str) -> None:
@@ -136,14 +143,16 @@ class _KeySet:
             url, cache_jwk_set=True, lifespan=JWKS_LIFETIME, timeout=JWKS_TIMEOUT
         )
         self._lock = threading.Lock()
+        # monotonic time of the last fetch that failed or did not contain the wanted key
         self._last_failed_fetch = -JWKS_MIN_FETCH_INTERVAL
-        # whether the server did not answer the last fetch
+        # whether the last fetch failed
         self._is_unavailable = False
 
     def find(self, token: str) -> Any:
-        """Return the key that signed a token. Raises ``jwt.PyJWTError`` if it is unknown.
+        """Return the key that a token names as the one that signed it.
 
-        Raises ``AuthenticationUnavailable`` if the keys cannot be fetched.
+        Raises ``jwt.PyJWTError`` if it is unknown, and ``AuthenticationUnavailable`` if the keys
+        cannot be fetched.
         """
         kid = jwt.get_unverified_header(token).get("kid")
         key = self._find_in(self._client.get_signing_keys, kid)
@@ -151,7 +160,7 @@ class _KeySet:
             key = self._find_in(partial(self._client.get_signing_keys, refresh=True), kid)
         if key is None:
             self._last_failed_fetch = time.monotonic()
-            raise jwt.InvalidKeyError("No such key.")
+            raise jwt.InvalidKeyError("There is no key with this id.")
         return key
 
     def _find_in(self, fetch: Callable[[], list[PyJWK]], kid: Any) -> Any:
@@ -160,7 +169,7 @@ class _KeySet:
             cache = self._client.jwk_set_cache
             cached = fetch == self._client.get_signing_keys and cache and cache.get() is not None
             if not cached and time.monotonic() - self._last_failed_fetch < JWKS_MIN_FETCH_INTERVAL:
-                # the last fetch did not help: do not fetch again for each token
+                # a fetch a moment ago failed, or did not contain the key
                 if self._is_unavailable:
                     raise AuthenticationUnavailable(self._client.uri)
                 return None
@@ -168,7 +177,7 @@ class _KeySet:
                 keys = fetch()
             except jwt.PyJWTError as error:
                 self._last_failed_fetch, self._is_unavailable = time.monotonic(), True
-                logger.warning("The keys of tokens could not be fetched: %r", error)
+                logger.warning("The keys that verify tokens could not be fetched: %r", error)
                 raise AuthenticationUnavailable(self._client.uri) from error
             self._is_unavailable = False
         return next((key for key in keys if kid is None or key.key_id == kid), None)

@@ -1,9 +1,9 @@
-"""Signals after which live connections are closed, or their permissions evaluated again.
+"""Receivers of the signals after which connections are closed or reauthorized.
 
-Signals react at once, but they miss changes made by other programs, and a channel layer may lose
-messages. Therefore the hub also checks all live credentials and permissions every
-``REVOCATION_POLL`` seconds. Permissions that depend on anything else (another model, another
-service) are announced by ``permissions_changed(user)``.
+Signals take effect immediately, but changes by other programs send none, and a channel layer may
+lose messages. Therefore the hub also checks the credentials and permissions of all connections
+every ``REVOCATION_POLL`` seconds. A project whose permissions depend on something else, such as
+another model, calls ``permissions_changed(user)``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from django.db import transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
 from ..events import DisconnectRequested, Event, PermissionsChanged
+from ..identity import is_active
 from ..models import ApiKey
 from ..pubsub.broker import broker
 from ..wire.codes import CloseCode
@@ -25,11 +26,11 @@ from .django_session import session_credential
 from .users import group_members, group_model, is_time_field, through_model
 
 DISPATCH_UID = "django_cocobase_realtime.revocation"
-MAX_NAMED_USERS = 1000  # users of one event; beyond, it concerns all users
+MAX_NAMED_USERS = 1000  # users that one event lists; if there are more, it concerns all users
 
 
 def connect() -> None:
-    """Connect the signals of API keys, users, groups and their permissions."""
+    """Connect the receivers for API keys, users, groups and permissions."""
     user_model = get_user_model()
     post_save.connect(_key_saved, sender=ApiKey, dispatch_uid=DISPATCH_UID)
     post_delete.connect(_key_deleted, sender=ApiKey, dispatch_uid=DISPATCH_UID)
@@ -49,9 +50,10 @@ def connect() -> None:
 
 
 def announce_permissions_changed(users: Iterable[Any] | None, using: str | None = None) -> None:
-    """Have the permissions of users evaluated again, after the commit.
+    """Publish, after the commit, that the permissions of users may have changed.
 
-    ``users`` are primary keys; None stands for all users.
+    ``users`` are primary keys; None stands for all users. Each process then evaluates their
+    permissions again.
     """
     keys = None if users is None else tuple(str(user) for user in users)
     if keys == ():
@@ -62,7 +64,7 @@ def announce_permissions_changed(users: Iterable[Any] | None, using: str | None 
 
 
 def _disconnect(using: str | None, **target: str) -> None:
-    """Close connections, after the commit: those of a ``user`` or of a ``credential``."""
+    """Close the connections of a ``user`` or of a ``credential`` after the commit."""
     event = DisconnectRequested(code=int(CloseCode.BAD_CREDENTIAL), **target)
     _publish_on_commit(event, using)
 
@@ -88,16 +90,16 @@ def _user_saved(
 ) -> None:
     if created:
         return
-    if not instance.is_active:
+    if not is_active(instance):
         _disconnect(using, user=str(instance.pk))
     if not (update_fields and _are_time_fields(instance, update_fields)):
         announce_permissions_changed([instance.pk], using)
 
 
 def _are_time_fields(instance: Any, names: frozenset[str]) -> bool:
-    """Return whether all these fields have times, such as a last login or a last visit.
+    """Return whether all these fields contain times, such as a last login.
 
-    Some projects write them with every request, and no permission depends on them.
+    Some projects save them with every request, and no permission depends on them.
     """
     return all(is_time_field(instance._meta.get_field(name)) for name in names)
 
@@ -115,7 +117,7 @@ def _logged_out(request: Any, **kwargs: Any) -> None:
 def _user_m2m_changed(
     instance: Any, action: str, reverse: bool, pk_set: set[Any] | None, using: str, **kwargs: Any
 ) -> None:
-    # `reverse`: the change was made on a group or permission, and pk_set has users
+    # with `reverse`, `instance` is a group or permission, and `pk_set` contains users
     if action in ("post_add", "post_remove"):
         announce_permissions_changed(pk_set or () if reverse else [instance.pk], using)
     elif action == "post_clear":
@@ -125,7 +127,7 @@ def _user_m2m_changed(
 def _group_m2m_changed(
     instance: Any, action: str, reverse: bool, using: str, **kwargs: Any
 ) -> None:
-    # `reverse`: the change was made on a permission, so all of its groups may be concerned
+    # with `reverse`, `instance` is a permission, which may be changed for any group
     if action in ("post_add", "post_remove", "post_clear"):
         announce_permissions_changed(None if reverse else _members(instance), using)
 
@@ -135,4 +137,8 @@ def _group_deleted(instance: Any, using: str, **kwargs: Any) -> None:
 
 
 def _members(group: Any) -> list[Any]:
+    """Return the primary keys of a group's users, at most one more than `MAX_NAMED_USERS`.
+
+    With more than that number, the caller announces a change for all users.
+    """
     return group_members(group, limit=MAX_NAMED_USERS + 1)

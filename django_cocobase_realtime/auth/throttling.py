@@ -1,4 +1,7 @@
-"""Authentication with protection against guessing: delays, and a memory of wrong credentials."""
+"""Authentication with protection against guessing credentials.
+
+Addresses with many failures are answered late, and credentials that failed are remembered.
+"""
 
 from __future__ import annotations
 
@@ -14,30 +17,30 @@ from ..types import Scope
 from ..utils.concurrency import run_in_threadpool
 from .backends import authenticate
 
-WINDOW_SECONDS = 60.0
+WINDOW_SECONDS = 60.0  # for which a failure counts
 THROTTLE_DELAY = 1.0  # seconds by which an answer to an address over its limit is delayed
-MAX_ADDRESSES = 10_000
-MAX_CREDENTIALS = 10_000
-MAX_FAILURES_PER_ADDRESS = 1000
+MAX_ADDRESSES = 10_000  # that are remembered
+MAX_CREDENTIALS = 10_000  # that are remembered
+MAX_FAILURES_PER_ADDRESS = 1000  # whose times are remembered
 
 
 class AuthThrottle:
     """Counts the failed authentications of this process.
 
-    An address over its limit is answered late, and not refused, since several clients may share
-    it. Wrong credentials are remembered for a minute, as keyed hashes, and refused without asking
-    the database. All times are seconds of a monotonic clock.
+    Answers to an address over its limit are delayed. They are not refused, because several
+    clients may share the address. Wrong credentials are refused for a minute without a query. All
+    times are seconds of a monotonic clock.
     """
 
     def __init__(self) -> None:
-        # times of failures by address, the address with the latest failure last
+        # times of failures by address; the address that failed last is at the end
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
-        # time of the failure by the hash of a credential
+        # time of the failure by the keyed hash of a credential
         self._bad_credentials: OrderedDict[bytes, float] = OrderedDict()
         self._hash_key = secrets.token_bytes(32)
 
     def delay(self, address: str, now: float, limits: Limits | None = None) -> float:
-        """Return the seconds to wait before answering the next attempt of an address."""
+        """Return for how many seconds the answer to an address must be delayed now."""
         times = self._failures.get(address)
         if times is None:
             return 0.0
@@ -47,12 +50,12 @@ class AuthThrottle:
         return THROTTLE_DELAY if len(times) >= limit else 0.0
 
     def is_known_bad(self, token: str, now: float) -> bool:
-        """Return whether the same credential failed within the last minute."""
+        """Return whether the same token failed within the last minute."""
         failed_at = self._bad_credentials.get(self._hash(token))
         return failed_at is not None and now - failed_at < WINDOW_SECONDS
 
     def record_failure(self, address: str, token: str | None, now: float) -> None:
-        """Count a failed authentication."""
+        """Remember a failed authentication, for the address and for the token."""
         times = self._failures.pop(address, None) or deque(maxlen=MAX_FAILURES_PER_ADDRESS)
         times.append(now)
         self._failures[address] = times
@@ -69,13 +72,17 @@ class AuthThrottle:
         ).digest()
 
 
+# the counts of this process
 auth_throttle = AuthThrottle()
 
 
 async def authenticate_throttled(token: str | None, scope: Scope, address: str) -> Identity | None:
-    """Return the identity that a token proves, or None; a failure counts against ``address``.
+    """Return the identity that a token proves, or None.
 
-    ``scope`` is the ASGI scope of the request. Raises ``AuthenticationUnavailable``.
+    If authentication from ``address`` failed often, wait first, whatever the result.
+
+    ``scope`` is the ASGI scope of the handshake or request. Raises ``AuthenticationUnavailable``
+    if the token could not be validated.
     """
     now = time.monotonic()
     delay = auth_throttle.delay(address, now)

@@ -1,4 +1,4 @@
-"""Queries on Django's users: whether they are still valid, and what their permissions rest on."""
+"""Queries about Django's users: whether they are still valid, and whether permissions changed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.crypto import constant_time_compare
 
-from ..identity import Identity
+from ..identity import Identity, is_active
 
+# a value that changes if the groups, permissions or staff status of a user change
 Fingerprint = tuple[Any, ...]
-"""Changes whenever the permissions of a user change."""
 
 
 def active_user(lookup: str, value: Any) -> Any:
@@ -23,13 +23,13 @@ def active_user(lookup: str, value: Any) -> Any:
         user = users.filter(**{lookup: value}).first()
     except (ValueError, TypeError, ValidationError, OverflowError):
         return None  # the field cannot have this value: "abc" for an integer key
-    return user if user is not None and user.is_active else None
+    return user if user is not None and is_active(user) else None
 
 
 def session_auth_hash(user: Any) -> dict[str, str]:
-    """Return what an identity keeps in ``private`` so that a changed password is noticed.
+    """Return items for `Identity.private` by which a changed password is noticed.
 
-    It is the keyed hash of the password that Django's sessions keep, too.
+    They contain the keyed hash of the password that Django's sessions contain as well.
     """
     get_hash = getattr(user, "get_session_auth_hash", None)
     return {} if get_hash is None else {"password": get_hash()}
@@ -38,14 +38,14 @@ def session_auth_hash(user: Any) -> dict[str, str]:
 def find_invalid_users(identities: Collection[Identity]) -> set[str]:
     """Return the credentials whose user was deleted, is not active, or has another password.
 
-    Passwords are compared for identities that keep a `session_auth_hash`. Takes one query.
+    Passwords are compared for identities with a `session_auth_hash`. Makes one query.
     """
     with_user = [identity for identity in identities if identity.user is not None]
     if not with_user:
         return set()
     users = get_user_model()._default_manager
     rows = users.filter(pk__in={identity.user.pk for identity in with_user})
-    active = {user.pk: user for user in rows if user.is_active}
+    active = {user.pk: user for user in rows if is_active(user)}
     return {
         identity.credential
         for identity in with_user
@@ -57,25 +57,33 @@ def _is_valid(identity: Identity, user: Any) -> bool:
     known_hash = identity.private.get("password")
     if user is None or known_hash is None:
         return user is not None
-    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
+    return matches_session_hash(user, known_hash)
+
+
+def matches_session_hash(user: Any, known_hash: str) -> bool:
+    """Return whether a hash of the user's password, as sessions keep it, is up to date."""
+    hashes = [user.get_session_auth_hash()]
+    fallback = getattr(user, "get_session_auth_fallback_hash", None)
+    if fallback is not None:
+        hashes += fallback()
     return any(constant_time_compare(known_hash, user_hash) for user_hash in hashes)
 
 
 def same_user(one: Any, other: Any) -> bool:
-    """Return whether two copies of a user have the same values, times (a last login) aside."""
+    """Return whether two copies of a user have the same values, except for times."""
     fields = (f for f in one.__class__._meta.concrete_fields if not is_time_field(f))
     return all(getattr(one, f.attname) == getattr(other, f.attname) for f in fields)
 
 
 def refresh_user(user: Any) -> Any:
-    """Return a new copy of an active user, without cached permissions; None if there is none."""
-    model = user.__class__  # the model, too, of a lazy user of Channels
+    """Return the user from the database, without cached permissions, or None if not active."""
+    model = user.__class__  # type() would be another class for the lazy user of Channels
     fresh = model._default_manager.filter(pk=user.pk).first()
-    return fresh if fresh is not None and fresh.is_active else None
+    return fresh if fresh is not None and is_active(fresh) else None
 
 
 def is_time_field(field: Any) -> bool:
-    """Return whether a field of a user has dates or times."""
+    """Return whether a field contains dates or times."""
     return isinstance(field, models.DateField)
 
 
@@ -83,9 +91,9 @@ def is_time_field(field: Any) -> bool:
 
 
 def permission_fingerprints(identities: Collection[Identity]) -> dict[Any, Fingerprint]:
-    """Return the fingerprint of each user by primary key.
+    """Return the `Fingerprint` of each user, by primary key.
 
-    Takes one query each for users, groups, permissions of groups, and permissions of users.
+    Makes four queries: for users, groups, permissions of groups, and permissions of users.
     """
     user_model = get_user_model()
     pks = {identity.user.pk for identity in identities if isinstance(identity.user, user_model)}
@@ -111,7 +119,7 @@ def permission_fingerprints(identities: Collection[Identity]) -> dict[Any, Finge
 
 
 def group_model() -> Any:
-    """Return the model of the user model's groups, or None."""
+    """Return the model to which the user model's ``groups`` field points, or None."""
     user_model = get_user_model()
     if through_model(user_model, "groups") is None:
         return None
@@ -129,7 +137,7 @@ def group_members(group: Any, limit: int) -> list[Any]:
 
 
 def through_model(model: Any, name: str) -> Any:
-    """Return the model of the rows of a many-to-many field, or None if there is no such field."""
+    """Return the through model of a many-to-many field, or None if there is no such field."""
     if not any(field.name == name for field in model._meta.many_to_many):
         return None
     return model._meta.get_field(name).remote_field.through
@@ -142,7 +150,10 @@ def _through_columns(model: Any, name: str) -> tuple[str, str]:
 
 
 def _related_pairs(model: Any, name: str, pks: set[Any]) -> list[tuple[Any, Any]]:
-    """Return (key, related key) of a many-to-many field for these rows of ``model``."""
+    """Return pairs (primary key, related primary key) of a many-to-many field.
+
+    ``pks`` are the primary keys of the rows of ``model``.
+    """
     through = None if model is None else through_model(model, name)
     if through is None or not pks:
         return []

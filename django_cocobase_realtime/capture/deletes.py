@@ -1,73 +1,117 @@
-"""Deletions, cascades included, and the rows whose foreign key a deletion sets anew."""
+"""Captures DELETE statements: deletions of instances, cascades, querysets, through tables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet
+from django.db import Error as DatabaseFailure
 from django.db import models
-from django.db.models import Q
+from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
 
-from ..utils.transactions import acquire_write_lock
-from .record import is_capture_disabled, record_rows, record_save
-from .rows import Row, WatchedTable
-
-PENDING = "_realtime_delete"
-
-
-@dataclass(frozen=True)
-class DeleteTargets:
-    """What a deletion of one class changes: its own table, and relations that it sets anew.
-
-    ``relations``: watched tables with a foreign key to the class whose ``on_delete`` is
-    SET_NULL, SET_DEFAULT or SET(): Django updates those rows without a signal.
-    """
-
-    own: WatchedTable | None
-    relations: tuple[tuple[WatchedTable, str], ...] = ()
-
-    def __bool__(self) -> bool:
-        return self.own is not None or bool(self.relations)
+from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
+from .recorder import record
+from .relations import read_through, record_related
+from .tables import Row, WatchedTable
+from .targets import (
+    Rows,
+    WriteTarget,
+    can_return_rows,
+    find_target,
+    keys_query,
+    lock_rows,
+    needed_fields,
+    read_joined,
+    resync,
+    row_reader,
+    run_keys_query,
+)
 
 
-@dataclass
-class _Pending:
-    before: Row | None = None
-    related: list[tuple[WatchedTable, Row]] = field(default_factory=list)
+def wrap_delete(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap ``SQLDeleteCompiler.execute_sql``."""
+
+    @wraps(original)
+    def execute_sql(self: Any, result_type: Any = None, *args: Any, **kwargs: Any) -> Any:
+        target = find_target(self.query.get_meta().concrete_model, self.using)
+        if target is None:
+            return original(self, result_type, *args, **kwargs)
+        can_return = can_return_rows(self.connection)
+        plain = target.own is not None or not target.tables
+        if can_return and plain and result_type in (ROW_COUNT, NO_RESULTS):
+            return _delete(self, target, result_type)
+        return _delete_by_keys(self, target, lambda: original(self, result_type, *args, **kwargs))
+
+    return execute_sql
 
 
-class DeleteCapture:
-    """Captures deletions of the classes it was given targets for."""
+def _delete(compiler: Any, target: WriteTarget, result_type: Any) -> Any:
+    """Execute a DELETE that also returns the columns of images."""
+    using = compiler.using
+    needed = needed_fields(target)
+    reader = row_reader(target, needed, using)
+    try:
+        sql, params = compiler.as_sql()
+    except EmptyResultSet:
+        return None
+    with statement_transaction(using, write_lock=False):
+        with compiler.connection.cursor() as cursor:
+            cursor.execute(f"{sql} RETURNING {', '.join(reader.qualified)}", params)
+            rows = [reader.row(values) for values in cursor.fetchall()]
+        for table in target.tables:
+            record(table, using, [(row, None, "deleted") for row in rows])
+        record_related(target, using, rows)
+    return len(rows) if result_type == ROW_COUNT else None
 
-    def __init__(self) -> None:
-        self.targets: dict[type[models.Model], DeleteTargets] = {}
 
-    def before_delete(
-        self, sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any
-    ) -> None:
-        """Receiver of ``pre_delete``: inside Django's transaction, the row is still there."""
-        targets = self.targets.get(type(instance))
-        if not targets or is_capture_disabled():
-            return
-        pending = _Pending()
-        acquire_write_lock(using, type(instance))
-        if targets.own is not None:
-            pending.before = targets.own.read(using, instance.pk, lock=True)
-        for table, name in targets.relations:
-            rows = table.read_where(using, Q(**{name: instance}), lock=True)
-            pending.related += [(table, row) for row in rows]
-        instance.__dict__[PENDING] = pending
+def _delete_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], Any]) -> Any:
+    """Execute a DELETE of rows that are in several tables; read them before."""
+    using, model = compiler.using, target.model
+    plan = keys_query(compiler.query, model)
+    with statement_transaction(using, write_lock=True):
+        befores: dict[WatchedTable, Rows] = {}
+        related_rows: list[Row] = []
+        unread: list[WatchedTable] = []
+        acquire_write_lock(using, model)
+        try:
+            with own_statements(using):
+                keys = run_keys_query(plan, using)
+                if target.tables:
+                    lock_rows(model, using, keys)
+                for table in target.tables:
+                    befores[table] = read_joined(table, model, using, keys)
+                if target.related:
+                    related_rows = read_through(target, using, keys)
+        except DatabaseFailure:
+            raise
+        except Exception:  # the project's own statement may raise it, in its own words
+            befores, unread = {}, target.tables
+        result = execute()
+        resync(unread, using)
+        for table, rows in befores.items():
+            record(table, using, [(row, None, "deleted") for row in rows.values()])
+        record_related(target, using, related_rows)
+    return result
 
-    def after_delete(
-        self, sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any
-    ) -> None:
-        """Receiver of ``post_delete``: still inside, the row is gone."""
-        pending: _Pending | None = instance.__dict__.pop(PENDING, None)
-        targets = self.targets.get(type(instance))
-        if pending is None or not targets:
-            return
-        for table, row in pending.related:
-            pk = table.pk_of(row)
-            record_save(table, using, pk, before=row, created=False, instance=None)
-        if targets.own is not None and pending.before is not None:
-            record_rows(targets.own, using, [(pending.before, None)])
+
+def wrap_has_signal_listeners(
+    original: Callable[..., Any], is_own_receiver: Callable[[Any], bool]
+) -> Callable[..., Any]:
+    """Wrap ``Collector._has_signal_listeners``."""
+
+    @wraps(original)
+    def _has_signal_listeners(self: Any, model: type[models.Model]) -> bool:
+        """Ignore receivers of this app: rows without other listeners can be deleted fast."""
+        if not original(self, model):
+            return False
+        signals = (models.signals.pre_delete, models.signals.post_delete)
+        return any(
+            not is_own_receiver(receiver)
+            for signal in signals
+            for receivers in signal._live_receivers(model)
+            for receiver in receivers
+        )
+
+    return _has_signal_listeners

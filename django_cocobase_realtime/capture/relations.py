@@ -1,69 +1,47 @@
-"""Many-to-many changes: an update of each row whose field changed."""
+"""Captures changes of many-to-many fields, by the rows of their through tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-from django.db import models
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
-from ..utils.transactions import acquire_write_lock
-from .record import is_capture_disabled, record_related
-from .rows import WatchedTable
-
-PENDING = "_realtime_cleared"
+from ..utils.transactions import own_statements
+from .recorder import record
+from .tables import RelatedTable, Row
+from .targets import WriteTarget, through_names
 
 
-@dataclass(frozen=True)
-class Relation:
-    """A many-to-many field of a watched table."""
+def record_related(target: WriteTarget, using: str, rows: list[Row]) -> None:
+    """Record the rows whose many-to-many field changed with rows of its through table."""
+    for related in target.related:
+        keys = dict.fromkeys(row[related.source] for row in rows if _concerns(related, row, using))
+        if not keys:
+            continue
+        table = related.table
+        with own_statements(using):
+            related_rows = table.read_where(using, Q(**{f"{related.target}__in": list(keys)}))
+        changed = (related.field,)
+        record(table, using, [(row, row, "updated") for row in related_rows.values()], changed)
 
-    table: WatchedTable
-    field: str
+
+def _concerns(related: RelatedTable, row: Row, using: str) -> bool:
+    if row.get(related.source) is None:
+        return False
+    if related.content_type is None:
+        return True
+    from django.contrib.contenttypes.models import ContentType
+
+    name, model = related.content_type
+    with own_statements(using):
+        content_type = ContentType.objects.db_manager(using).get_for_model(
+            model, for_concrete_model=False
+        )
+    return bool(row.get(name) == content_type.pk)
 
 
-class RelationCapture:
-    """Captures ``m2m_changed`` of the through models it was given relations for."""
-
-    def __init__(self) -> None:
-        self.relations: dict[type[models.Model], Relation] = {}
-
-    def on_change(
-        self,
-        sender: type[models.Model],
-        instance: models.Model,
-        action: str,
-        reverse: bool,
-        pk_set: set[Any] | None,
-        using: str,
-        **kwargs: Any,
-    ) -> None:
-        """Receiver of ``m2m_changed``."""
-        relation = self.relations.get(sender)
-        if relation is None or is_capture_disabled():
-            return
-        if action == "pre_clear":
-            # afterwards nobody can tell which rows there were
-            acquire_write_lock(using, sender)
-            instance.__dict__[PENDING] = self._related(relation, instance, reverse, using)
-            return
-        if action == "post_clear":
-            keys: Iterable[Any] = instance.__dict__.pop(PENDING, ())
-        elif action in ("post_add", "post_remove"):
-            keys = (pk_set or ()) if reverse else ([instance.pk] if pk_set else ())
-        else:
-            return
-        table = relation.table
-        for row in table.read_where(using, Q(pk__in=list(keys)), lock=False):
-            record_related(table, using, row, relation.field)
-
-    def _related(
-        self, relation: Relation, instance: models.Model, reverse: bool, using: str
-    ) -> list[Any]:
-        rows = relation.table.model._base_manager.using(using)
-        if reverse:
-            return list(rows.filter(**{relation.field: instance.pk}).values_list("pk", flat=True))
-        there = rows.filter(pk=instance.pk, **{f"{relation.field}__isnull": False}).exists()
-        return [instance.pk] if there else []
+def read_through(target: WriteTarget, using: str, keys: list[Any]) -> list[Row]:
+    """Return the references of rows of a through table, for `record_related`."""
+    names = through_names(target)
+    queryset: Any = QuerySet(target.model, using=using).filter(pk__in=keys)
+    return [dict(zip(names, values, strict=True)) for values in queryset.values_list(*names)]

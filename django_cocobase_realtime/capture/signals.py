@@ -1,176 +1,85 @@
-"""Connects capture to the classes that matter, and to no other.
+"""Starts and stops capture, and connects the signal receivers that push changes.
 
-Receivers are connected by sender: a receiver for all models would cost every deletion of the
-project Django's fast path. ``sync`` is called at start and whenever the setting changes.
+The log does not depend on receivers: `writes` records changes where they are written. After a save
+or a deletion, a receiver announces on commit that the collection has new events. For writes that
+send no signal, and if an earlier receiver raised, the recorder has done so already.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from django.apps import apps
-from django.db import models
-from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
+from django.db import connections, models
+from django.db.models.signals import post_delete, post_save, pre_migrate
 
 from ..declarations.collection import Collection
 from ..declarations.registry import registry
-from ..log.append import Transaction
-from ..pubsub.broker import broker
-from .deletes import DeleteCapture, DeleteTargets
-from .relations import Relation, RelationCapture
-from .rows import WatchedTable
-from .saves import SaveCapture, SaveTargets
+from . import writes
+from .recorder import forget_log_tables, is_capture_disabled, push
+from .tables import WatchedTable, WatchedTables
 
-UID = "django_cocobase_realtime"
-BELL_UID = "django_cocobase_realtime.bell"
-_saves = SaveCapture()
-_deletes = DeleteCapture()
-_relations = RelationCapture()
-_bells: dict[type[models.Model], list[str]] = {}
-_wrapped: dict[type[models.Model], Any] = {}
-_INHERITED = object()
+DISPATCH_UID = "django_cocobase_realtime.push"
+
+# streams of collections that show the rows of a model, by model
+_collections: dict[type[models.Model], list[str]] = {}
 
 
 def sync() -> None:
-    """Capture just what the registry watches now."""
+    """Capture the collections that the registry has now; called when the setting changes."""
     _disconnect()
-    _connect_bells()
-    tables = _watched_tables()
-    if not tables:
-        return
-    for model in sorted(_all_models(), key=lambda m: len(m.__mro__)):
-        saves = _save_targets(model, tables)
-        if saves:
-            _saves.targets[model] = saves
-            _wrap(model)
-            post_save.connect(_saves.on_save, sender=model, dispatch_uid=UID)
-        deletes = _delete_targets(model, tables)
-        if deletes:
-            _deletes.targets[model] = deletes
-            pre_delete.connect(_deletes.before_delete, sender=model, dispatch_uid=UID)
-            post_delete.connect(_deletes.after_delete, sender=model, dispatch_uid=UID)
-
-    _connect_relations(tables)
+    by_model: dict[type[models.Model], list[Collection]] = {}
+    captured: dict[type[models.Model], list[Collection]] = {}
+    for collection in registry:
+        by_model.setdefault(collection.concrete_model, []).append(collection)
+        if collection.capture != "triggers":
+            captured.setdefault(collection.concrete_model, []).append(collection)
+    tables = [WatchedTable(model, tuple(collections)) for model, collections in captured.items()]
+    writes.watch(WatchedTables(tables), is_push_receiver)
+    pre_migrate.connect(forget_log_tables, dispatch_uid=DISPATCH_UID)
+    _connect(by_model)
 
 
-def tables_of(model: type[models.Model]) -> tuple[WatchedTable, ...]:
-    """Watched tables that a write to this model's table changes."""
-    targets = _saves.targets.get(model)
-    return () if targets is None else targets.own + targets.below
+def is_push_receiver(receiver: Any) -> bool:
+    """Return whether a signal receiver is the one of this module."""
+    return receiver is _push
 
 
-def _connect_relations(tables: dict[type[models.Model], WatchedTable]) -> None:
-    for model, table in tables.items():
-        for field in model._meta.many_to_many:
-            through: Any = field.remote_field.through
-            _relations.relations[through] = Relation(table, field.name)
-            m2m_changed.connect(_relations.on_change, sender=through, dispatch_uid=UID)
+def _connect(by_model: dict[type[models.Model], list[Collection]]) -> None:
+    # by sender: a receiver for all models would keep Django from fast deletions
+    for model in apps.get_models(include_auto_created=True):
+        concrete = model._meta.concrete_model
+        names = [
+            collection.stream
+            for shown, collections in by_model.items()
+            if concrete is not None and (concrete is shown or issubclass(concrete, shown))
+            for collection in collections
+            if collection.durable
+        ]
+        if names:
+            _collections[model] = names
+            post_save.connect(_push, sender=model, dispatch_uid=DISPATCH_UID)
+            post_delete.connect(_push, sender=model, dispatch_uid=DISPATCH_UID)
 
 
 def _disconnect() -> None:
-    for model in _bells:
-        post_save.disconnect(sender=model, dispatch_uid=BELL_UID)
-        post_delete.disconnect(sender=model, dispatch_uid=BELL_UID)
-    _bells.clear()
-    for through in _relations.relations:
-        m2m_changed.disconnect(sender=through, dispatch_uid=UID)
-    _relations.relations.clear()
-    for model in _saves.targets:
-        post_save.disconnect(sender=model, dispatch_uid=UID)
-    for model in _deletes.targets:
-        pre_delete.disconnect(sender=model, dispatch_uid=UID)
-        post_delete.disconnect(sender=model, dispatch_uid=UID)
-    for model, original in _wrapped.items():
-        if original is _INHERITED:
-            del model.save_base
-        else:
-            model.save_base = original  # type: ignore[method-assign]
-    _wrapped.clear()
-    _saves.targets.clear()
-    _deletes.targets.clear()
+    for model in _collections:
+        post_save.disconnect(sender=model, dispatch_uid=DISPATCH_UID)
+        post_delete.disconnect(sender=model, dispatch_uid=DISPATCH_UID)
+    _collections.clear()
 
 
-def _wrap(model: type[models.Model]) -> None:
-    if any(base in _wrapped for base in model.__mro__):
-        return  # inherited from a wrapped class
-    _wrapped[model] = model.__dict__.get("save_base", _INHERITED)
-    model.save_base = _saves.wrap(model.save_base)  # type: ignore[method-assign]
+def _push(sender: type[models.Model], using: str, **kwargs: Any) -> None:
+    """Announce on commit that the collections of the saved or deleted row have new events.
+
+    In autocommit they have been announced when the statement's own transaction was committed,
+    except if triggers log.
+    """
+    if is_capture_disabled():
+        return
+    names = [name for name in _collections.get(sender, ()) if _is_unannounced(name, using)]
+    push(using, names)
 
 
-def _all_models() -> list[type[models.Model]]:
-    return list(apps.get_models(include_auto_created=True))
-
-
-def _watched_tables() -> dict[type[models.Model], WatchedTable]:
-    groups: dict[type[models.Model], list[Collection]] = {}
-    for collection in registry:
-        if collection.capture == "triggers":
-            continue
-        groups.setdefault(collection.concrete_model, []).append(collection)
-    return {model: WatchedTable(model, tuple(found)) for model, found in groups.items()}
-
-
-def _triggered() -> dict[type[models.Model], list[Collection]]:
-    """Collections whose trigger logs, and whose commits only have to ring."""
-    groups: dict[type[models.Model], list[Collection]] = {}
-    for collection in registry:
-        if collection.capture == "triggers":
-            groups.setdefault(collection.concrete_model, []).append(collection)
-    return groups
-
-
-def _connect_bells() -> None:
-    groups = _triggered()
-    for model in _all_models():
-        concrete = model._meta.concrete_model
-        names = [collection.name for collection in groups.get(concrete, ())] if concrete else []
-        if names:
-            _bells[model] = names
-            post_save.connect(_ring, sender=model, dispatch_uid=BELL_UID)
-            post_delete.connect(_ring, sender=model, dispatch_uid=BELL_UID)
-
-
-def _ring(sender: type[models.Model], using: str, **kwargs: Any) -> None:
-    for name in _bells.get(sender, ()):
-        Transaction.current(using).once_on_commit(name, partial(broker.notify, name))
-
-
-def _save_targets(
-    model: type[models.Model], tables: dict[type[models.Model], WatchedTable]
-) -> SaveTargets:
-    concrete = model._meta.concrete_model
-    if concrete is None:
-        return SaveTargets(())
-    lineage = [*concrete._meta.get_parent_list(), concrete]
-    own = tuple(tables[m] for m in lineage if m in tables)
-    below = tuple(table for m, table in tables.items() if concrete in m._meta.get_parent_list())
-    return SaveTargets(own, below)
-
-
-def _delete_targets(
-    model: type[models.Model], tables: dict[type[models.Model], WatchedTable]
-) -> DeleteTargets:
-    concrete = model._meta.concrete_model
-    if concrete is None:
-        return DeleteTargets(None)
-    silent = (models.SET_NULL, models.SET_DEFAULT)
-    relations = [
-        (table, name)
-        for name, table in (
-            (field.name, tables.get(field.model))
-            for field in _foreign_keys_to(concrete)
-            if field.remote_field.on_delete in silent
-            or hasattr(field.remote_field.on_delete, "deconstruct")
-        )
-        if table is not None
-    ]
-    return DeleteTargets(tables.get(concrete), tuple(relations))
-
-
-def _foreign_keys_to(model: type[models.Model]) -> list[Any]:
-    return [
-        relation.field
-        for relation in model._meta.get_fields(include_hidden=True)
-        if isinstance(relation, models.ManyToOneRel)
-    ]
+def _is_unannounced(name: str, using: str) -> bool:
+    return connections[using].in_atomic_block or registry.get(name).capture == "triggers"

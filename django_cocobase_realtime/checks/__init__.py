@@ -1,4 +1,7 @@
-"""System checks: each mistake in the setting and the declarations, with a stable id and a hint."""
+"""System checks, which report mistakes in the setting and in declarations.
+
+Each kind of mistake has a stable id and a hint.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,27 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ..conf import OPTIONS, SETTING, conf
 from .base import error
-from .collections import check_collections, check_installed_triggers, check_uncaptured_writes
+from .collections import check_collections, check_installed_triggers
+from .databases import (
+    check_database_vendors,
+    check_presence_database,
+    check_tenants,
+    check_unseen_writes,
+    is_check_command,
+)
 from .environment import check_channel_layer, check_daphne, check_runserver
 from .rooms import check_presence, check_rooms
 from .settings import check_authenticators, check_jwt, check_limits, check_log, check_single_values
 
 
 def first_problem() -> CheckMessage | None:
-    """Return the first mistake because of which collections cannot be watched, or None."""
+    """Return the first error in the declarations of collections, or None."""
     return next((m for m in check_collections() if m.level >= checks.ERROR), None)
 
 
 @checks.register("realtime")
 def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Run all checks but those of the database."""
+    """Run all checks but those of `check_writes` and `check_database`."""
     try:
         raw = conf.raw
     except ImproperlyConfigured as problem:
@@ -35,7 +45,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
     ]
     messages += check_collections()
     if not messages:
-        messages += check_uncaptured_writes()
+        messages += check_database_vendors()
     for check in (
         check_limits,
         check_log,
@@ -47,16 +57,29 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
         check_daphne,
         check_rooms,
         check_presence,
+        check_presence_database,
+        check_tenants,
     ):
         messages += check()
     return messages
+
+
+@checks.register("realtime")
+def check_writes(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Name the writes that are not seen; only in ``manage.py check``.
+
+    They are no mistakes, and would be repeated by every command that runs the checks.
+    """
+    if not is_check_command() or first_problem() is not None:
+        return []
+    return list(check_unseen_writes())
 
 
 @checks.register("realtime", checks.Tags.database)
 def check_database(
     app_configs: Any = None, databases: Any = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Check what only the database knows; run by ``check --database default``."""
+    """Run the checks that query the database, as part of ``check --database default``."""
     if not databases or first_problem() is not None:
         return []
     return list(check_installed_triggers(databases))

@@ -1,4 +1,4 @@
-"""Checks of declared collections, in settings and as classes."""
+"""Checks of the collections that are declared in settings or as classes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
+from ..capture.trigger_sql import trigger_name
 from ..conf import SETTING, conf
-from ..declarations.collection import Collection, trigger_name
+from ..declarations.collection import Collection
+from ..declarations.image_fields import key_names
 from ..declarations.registry import registry
 from ..declarations.serialization import is_secret_looking
 from ..models import LogEvent
 from ..permissions import Combination
-from .base import error, info, warning
+from .base import error, warning
 
 
 def check_collections() -> list[CheckMessage]:
-    """Check the declarations of collections, in settings and as classes."""
+    """Check the declarations of all collections."""
     problems = conf.problems("COLLECTIONS")
     if problems:
         return [error(1, problem.message, problem.hint) for problem in problems]
     messages: list[CheckMessage] = []
+    declared: dict[str, Collection] = {}
     for name, entry in conf.collections.items():
         if not isinstance(name, str) or not name:
             messages.append(error(3, f"{name!r} is not a name for a collection.", "Use a string."))
@@ -43,9 +46,34 @@ def check_collections() -> list[CheckMessage]:
                 messages.append(error(4, str(problem)))
             else:
                 messages += _check_collection(name, collection)
+                declared[name] = collection
     for name, cls in registry.registered.items():
-        messages += _check_collection(name, registry.from_class(name, cls))
+        collection = registry.from_class(name, cls)
+        messages += _check_collection(name, collection)
+        declared.setdefault(name, collection)
+    messages += _check_aliases(declared)
     return messages
+
+
+def _check_aliases(declared: Mapping[str, Collection]) -> Iterator[CheckMessage]:
+    owners: dict[str, str] = {name: name for name in declared}
+    for name, collection in declared.items():
+        aliases = collection.aliases
+        if isinstance(aliases, str) or not all(
+            isinstance(alias, str) and alias for alias in aliases
+        ):
+            yield error(4, f"Collection {name!r}: 'aliases' must be a list of names.")
+            continue
+        for alias in aliases:
+            owner = owners.setdefault(alias, name)
+            if owner != name:
+                yield error(
+                    19,
+                    f"Collection {name!r}: its alias {alias!r} is a name of collection {owner!r}.",
+                    "Clients find one collection by a name. Remove the alias.",
+                )
+            elif alias == name:
+                yield error(19, f"Collection {name!r}: its alias {alias!r} is its own name.")
 
 
 def _check_collection(name: str, collection: Collection) -> Iterator[CheckMessage]:
@@ -72,7 +100,7 @@ def _check_collection(name: str, collection: Collection) -> Iterator[CheckMessag
 def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
     meta = collection.concrete_model._meta
     concrete = {field.name for field in meta.concrete_fields}
-    for option in ("fields", "filters", "not_secret"):
+    for option in ("fields", "filters", "not_secret", "permission_fields", "exclude"):
         value = getattr(collection, option)
         if value is None:
             continue
@@ -88,7 +116,7 @@ def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
                     f"which is not a field of {meta.label}.",
                     f"Its fields are {sorted(concrete)}.",
                 )
-    for option in ("fields", "filters"):
+    for option in ("fields", "filters", "permission_fields"):
         for field in getattr(collection, option) or ():
             if is_secret_looking(field) and field not in collection.not_secret:
                 yield error(
@@ -96,22 +124,23 @@ def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
                     f"Collection {name!r}: '{option}' names {field!r}, which looks secret.",
                     "Leave it out, or name it in 'not_secret' if its value may leave the server.",
                 )
-    key = meta.pk.name
-    if is_secret_looking(key) and key not in collection.not_secret:
-        yield error(
-            7,
-            f"Collection {name!r}: {key!r}, every document's id, looks secret.",
-            "Declare another model, or name it in 'not_secret' if its value may leave the server.",
-        )
+    for key in key_names(collection.concrete_model):
+        if is_secret_looking(key) and key not in collection.not_secret:
+            yield error(
+                7,
+                f"Collection {name!r}: {key!r}, every document's id, looks secret.",
+                "Declare another model, or name it in 'not_secret' if its value may leave the "
+                "server.",
+            )
     yield from _check_soft_delete(name, collection)
     for option in ("project_field", "created_field", "updated_field"):
-        named = getattr(collection, option)
-        if named is None:
+        field_name = getattr(collection, option)
+        if field_name is None:
             continue
         try:
-            meta.get_field(named)
+            meta.get_field(field_name)
         except FieldDoesNotExist:
-            yield error(6, f"Collection {name!r}: {option!r} {named!r} is not a field.")
+            yield error(6, f"Collection {name!r}: {option!r} {field_name!r} is not a field.")
 
 
 def _check_soft_delete(name: str, collection: Collection) -> Iterator[CheckMessage]:
@@ -128,7 +157,8 @@ def _check_soft_delete(name: str, collection: Collection) -> Iterator[CheckMessa
             )
         assert collection.deleted_filter is not None
     except ImproperlyConfigured as problem:
-        yield error(6, str(problem), f"Its fields are {sorted(collection.schema)}.")
+        fields = sorted(field.name for field in collection.concrete_model._meta.concrete_fields)
+        yield error(6, str(problem), f"Its fields are {fields}.")
 
 
 def _check_classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
@@ -200,36 +230,6 @@ def _check_triggers(name: str, collection: Collection) -> Iterator[CheckMessage]
         yield error(13, f"Collection {name!r}: triggers write the log; 'durable' must be True.")
 
 
-def check_uncaptured_writes() -> Iterator[CheckMessage]:
-    """Check for models whose rows can change without an event in the log."""
-    without_bulk, changed_by_database = set(), set()
-    for collection in registry:
-        if collection.capture == "triggers":
-            continue
-        model = collection.concrete_model
-        queryset = model._default_manager.get_queryset()
-        if not getattr(queryset, "captures_bulk_writes", False):
-            without_bulk.add(model._meta.label)
-        for field in model._meta.concrete_fields:
-            handler = getattr(field.remote_field, "on_delete", None)
-            if handler is not None and type(handler).__name__ == "DatabaseOnDelete":
-                changed_by_database.add(f"{model._meta.label}.{field.name}")
-    if without_bulk:
-        yield info(
-            80,
-            f"Bulk writes to {', '.join(sorted(without_bulk))} are not sent to clients.",
-            "Saves are. For bulk writes use RealtimeManager, or capture = 'triggers' on "
-            "PostgreSQL; or silence cocobase_realtime.I080.",
-        )
-    if changed_by_database:
-        yield warning(
-            81,
-            f"Rows that the database changes through "
-            f"{', '.join(sorted(changed_by_database))} are not sent to clients.",
-            "Use Django's own on_delete, or capture = 'triggers'.",
-        )
-
-
 def check_installed_triggers(databases: Container[str]) -> Iterator[CheckMessage]:
     """Check that the triggers of collections that need them are installed."""
     for collection in registry:
@@ -239,7 +239,7 @@ def check_installed_triggers(databases: Container[str]) -> Iterator[CheckMessage
             cursor.execute(
                 "SELECT count(*) FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid "
                 "WHERE f.proname = %s",
-                [trigger_name(collection.name)],
+                [trigger_name(collection)],
             )
             (count,) = cursor.fetchone()
         if not count:

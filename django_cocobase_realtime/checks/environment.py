@@ -1,4 +1,4 @@
-"""Checks of the channel layer, of Redis, of daphne and of the development server."""
+"""Checks of the channel layer, Redis, daphne and the development server."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..conf import conf
 from .base import error, warning
 
 CORE_LAYER = "channels_redis.core.RedisChannelLayer"
-DAPHNE_MINIMUM = (4, 2, 3)
+DAPHNE_MINIMUM = (4, 2, 3)  # first version without a known security hole
 # apps whose runserver command does not serve WebSockets
 WSGI_RUNSERVERS = ("django.core", "django.contrib.staticfiles")
 
 
 def check_channel_layer() -> Iterator[CheckMessage]:
-    """Check that the channel layer exists and fits."""
+    """Check that the channel layer exists and suits the rest of the configuration."""
     alias = conf.channel_layer
     layers = getattr(settings, "CHANNEL_LAYERS", {})
     if alias not in layers:
@@ -51,7 +51,7 @@ def check_channel_layer() -> Iterator[CheckMessage]:
 
 
 def check_runserver() -> Iterator[CheckMessage]:
-    """Check that the development server, if it is being started, serves WebSockets."""
+    """If the development server is being started, check that it serves WebSockets."""
     if sys.argv[1:2] == ["runserver"] and get_commands()["runserver"] in WSGI_RUNSERVERS:
         yield warning(
             54,

@@ -17,11 +17,11 @@ from ..presence.base import BACKENDS, PresenceBackend
 from .base import error, warning
 
 MIN_LEASE = 3  # seconds
-MIN_LEASE_PER_GRACE = 1.5
+MIN_LEASE_PER_GRACE = 1.5  # times the grace period
 
 
 def check_rooms() -> Iterator[CheckMessage]:
-    """Check the patterns and options of rooms, in settings and as classes."""
+    """Check the patterns and options of the rooms declared in settings or as classes."""
     problems = conf.problems("ROOMS")
     for problem in problems:
         yield error(90, problem.message, problem.hint)
@@ -95,7 +95,7 @@ def _check_order(patterns: list[str]) -> Iterator[CheckMessage]:
 
 
 def check_presence() -> Iterator[CheckMessage]:
-    """Check the presence backend and its times."""
+    """Check the presence backend, the grace period and the lease."""
     problems = conf.problems("PRESENCE")
     for problem in problems:
         if problem.key is None:

@@ -1,4 +1,4 @@
-"""Checks of limits, the log, JSON Web Tokens, authenticators and single values."""
+"""Checks of all keys of the setting except collections, rooms and presence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_log() -> Iterator[CheckMessage]:
 
 
 def check_jwt() -> Iterator[CheckMessage]:
-    """Check that tokens can be verified, and with one kind of key."""
+    """Check that tokens can be verified, with a shared secret or public keys but not both."""
     for problem in conf.problems("JWT"):
         yield error(30, problem.message, problem.hint)
     value = conf.raw.get("JWT")

@@ -1,4 +1,4 @@
-"""The Python client: asyncio, the ``websockets`` package (extra ``client``), no Django.
+"""The Python client, which needs asyncio and the package ``websockets``, but not Django.
 
 ::
 
@@ -6,16 +6,19 @@
         async for event in db.watch("posts", status="published"):
             print(event.event, event.id, event.data)
 
-Each module imports only from those above it:
+Each module imports only from those that are listed before it:
 
 - ``errors``, ``messages``, ``interfaces``: the exception, the values that a program receives,
   and the types that the modules share.
-- ``streams``: what a program awaits. ``cursors``: positions and duplicates. ``backoff``: delays.
+- ``streams``: the results and iterators that a program awaits.
+- ``cursors``: positions in streams, and the detection of duplicates.
+- ``backoff``: the delay before a reconnection.
 - ``requests``: requests and their replies on the current connection.
-- ``subscription``, ``room``: state that outlives connections.
-- ``watch``, ``live``: what a program gets of a subscription.
-- ``protocol``: frames in, frames out; it owns the subscriptions and rooms, and does no I/O.
-- ``connection``: the socket around the protocol. ``client``: the public entry point.
+- ``subscription``, ``room``: subscriptions and rooms, which continue on the next connection.
+- ``watch``, ``live``: the iterator and the list that a program reads a subscription with.
+- ``protocol``: handles frames and returns frames, without I/O; has the subscriptions and rooms.
+- ``connection``: opens sockets, and moves frames between them and the protocol.
+- ``client``: the class that a program creates.
 """
 
 from .client import Realtime

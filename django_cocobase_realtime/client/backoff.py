@@ -1,4 +1,4 @@
-"""How long to wait before the next connection: exponential backoff with full jitter."""
+"""The delay before a reconnection: exponential backoff with random delays."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from collections.abc import Callable
 
 from ..wire.codes import CloseCode
 
-# seconds: upper bound of the random delay after the first loss; each further loss doubles it
+# upper bound in seconds of the random delay after the first loss; each further loss doubles it
 INITIAL_DELAY = 0.5
-# seconds: the doubling stops here
+# upper bound in seconds after any number of losses
 MAX_DELAY = 30.0
-# seconds that a connection must last before its loss counts as a first one again
+# seconds after which a connection counts as stable, so that its loss is a first one again
 STABLE_AFTER = 10.0
-# seconds to wait at least when the server is unavailable
+# minimum in seconds if the server has closed the connection as unavailable
 UNAVAILABLE_DELAY = 5.0
-# losses after which the exponent stops growing; 0.5 * 2**10 is far above MAX_DELAY
+# highest exponent; 0.5 * 2**10 is far above MAX_DELAY
 MAX_ATTEMPT = 10
 
 
 class Backoff:
-    """Counts lost connections and computes the delay before the next one.
-
-    ``random`` returns numbers from 0 to 1.
-    """
+    """Counts lost connections and computes the delay before the next one."""
 
     def __init__(self, random: Callable[[], float] = random.random) -> None:
+        # returns numbers from 0 to 1
         self._random = random
+        # losses since the last stable connection
         self._attempt = 0
 
     def next_delay(
@@ -34,8 +33,8 @@ class Backoff:
     ) -> float | None:
         """Return the seconds to wait after a close, or None if the client must not reconnect.
 
-        ``code`` is the WebSocket close code, ``retry_after_ms`` the wait that the server asked
-        for, and ``connected_for`` the number of seconds that the lost connection lasted.
+        ``code`` is the WebSocket close code, ``retry_after_ms`` the delay that the server asked
+        for, if any, and ``connected_for`` the number of seconds for which the client was connected.
         """
         if connected_for > STABLE_AFTER:
             self._attempt = 0
@@ -43,7 +42,8 @@ class Backoff:
             return None
         requested = (retry_after_ms or 0) / 1000
         if code == CloseCode.DRAINING:
-            # all clients of the server get this code at once: spread them over the whole time
+            # the server closes all its connections with this code at the same time; a random
+            # part of the delay avoids that all clients reconnect at the same time
             required = self._random() * requested
         elif code == CloseCode.UNAVAILABLE:
             required = max(requested, UNAVAILABLE_DELAY)

@@ -1,4 +1,4 @@
-"""``Realtime``, the client that a program creates."""
+"""The class `Realtime`, with which a program connects to a server."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from .watch import Watch
 
 
 class Realtime:
-    """A client of one server, used in one event loop.
+    """A connection to one server, which is opened again after a loss. Used in one event loop.
 
     As an asynchronous context manager it connects, waits for `connected`, and closes at the end::
 
         async with Realtime("wss://example.com/realtime", token="crk_…") as db: ...
 
     Arguments:
-    - ``url``: the address of the endpoint; ``http`` and ``https`` stand for ``ws`` and ``wss``.
-    - ``token``: an API key, a JWT, or a plain or asynchronous function that returns one. The
-      function is called before each connection, and before its last token expires. With None,
-      the server authenticates by what the request itself carries, such as a session cookie in
-      ``additional_headers``.
+    - ``url``: the address of the endpoint. ``http`` and ``https`` are replaced by ``ws`` and
+      ``wss``.
+    - ``token``: an API key, a JWT, or a function, which may be asynchronous, that returns one. The
+      function is called before each connection, and before the token expires. With None, the
+      server authenticates the handshake itself, for example by a session cookie that
+      ``additional_headers`` contain.
     - ``timeout``: the seconds that the server may take to accept a connection, and to answer.
     - ``on_status(status, detail)``: called with ``"connecting"``, ``"live"``, ``"waiting"`` (with
       ``delay`` in seconds in ``detail``) or ``"closed"`` (with the close ``code``).
@@ -71,14 +72,15 @@ class Realtime:
             on_terminated=self._terminate,
         )
         self._protocol = self._connection.protocol
-        # set while connected, and for good after a termination
+        # set while the client is connected, and when it is terminated
         self._connected = asyncio.Event()
-        # the loop and the task of the connection; None before `start`
+        # the event loop in which `start` was called
         self._loop: asyncio.AbstractEventLoop | None = None
+        # the task that keeps the client connected
         self._task: asyncio.Task[None] | None = None
-        # why the server does not want this client any more
+        # why the server has terminated the client, that is, does not let it reconnect
         self._termination: RealtimeError | None = None
-        # watches and lists that must end with the client
+        # the watches and lists that `_end` must end
         self._watches: weakref.WeakSet[Watch | Live] = weakref.WeakSet()
 
     # connecting
@@ -103,7 +105,7 @@ class Realtime:
     def start(self) -> None:
         """Connect, and stay connected, in a task of the running event loop.
 
-        ``async with`` calls it. A second call does nothing, also after `close`.
+        ``async with`` calls this method. A second call does nothing, even after `close`.
         """
         if self._task is None:
             self._loop = asyncio.get_running_loop()
@@ -112,15 +114,15 @@ class Realtime:
     async def connected(self) -> None:
         """Wait until there is a connection and the server has authenticated it.
 
-        Raises `RealtimeError` if the server refuses this client for good, for example because
-        the token is invalid. Its ``code`` is the WebSocket close code then.
+        Raises `RealtimeError` if the server does not let this client reconnect, for example
+        because the token is invalid. The ``code`` of the error is the WebSocket close code.
         """
         await self._connected.wait()
         if self._termination is not None:
             raise self._termination
 
     async def close(self) -> None:
-        """Close the connection for good, and end all watches, lists and rooms."""
+        """Close the connection permanently, and end all watches, lists and rooms."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -133,7 +135,7 @@ class Realtime:
 
     @property
     def user(self) -> Mapping[str, str] | None:
-        """``id`` and ``name`` of the authenticated user.
+        """The ``id`` and ``name`` of the authenticated user.
 
         None for an API key without a user, and before the first connection.
         """
@@ -169,17 +171,17 @@ class Realtime:
         (``views__gte=3``).
 
         - ``filters``: more filters, whose names cannot be keywords here.
-        - ``fields``: the names wanted in ``data``; by default all that may be read.
+        - ``fields``: the fields that ``data`` contains; by default all readable ones.
         - ``events``: some of ``"created"``, ``"updated"``, ``"deleted"``; by default all.
-        - ``document``: the id of the only document wanted.
-        - ``changed``: an update counts only if one of these fields changed.
+        - ``document``: the id of a document, to receive only its events.
+        - ``changed``: names of fields, to receive only updates that changed one of them.
         - ``transitions``: with True, an update that makes a document match is ``"entered"``, and
           one that makes it no longer match ``"left"``.
         - ``snapshot``: with True, all matching documents come first, as an event ``"snapshot"``;
           with ``{"limit": n, "order": "-created_at"}`` the first n of them.
         - ``since`` and ``scope``: the ``cursor`` and ``scope`` of an earlier watch, to continue
-          from there.
-        - ``buffer``: how many events to keep in memory until the program reads them.
+          after it.
+        - ``buffer``: the number of unread events to keep in memory.
 
         Raises ``TypeError`` or ``ValueError`` for values that are not JSON. If the server refuses
         the subscription, `Watch.ready` and the iteration raise `RealtimeError`.
@@ -220,18 +222,20 @@ class Realtime:
         on_error: Callable[[RealtimeError], None] | None = None,
         **equal: Any,
     ) -> Live:
-        """Return the list of the documents that match, which is kept up to date.
+        """Subscribe to a collection, and return a list of the matching documents.
 
-        Keywords other than the following are filters, as for `watch`; so are ``filters``,
-        ``fields`` and ``document``.
+        The list is kept up to date. ``filters``, ``fields``, ``document`` and further keywords are
+        those of `watch`.
 
         - ``order``: the field to sort by, with ``-`` in front for descending order.
         - ``limit``: the number of documents; by default all.
-        - ``transitions``: False is needed for collections with ``"track": False``; documents
-          that no longer match then stay in the list.
-        - ``compare(a, b)``: compares two `Document` objects, and returns a negative, zero or
-          positive number. Use it if the server sorts by ``order`` in another way than by value.
-        - ``on_error(error)``: called if the subscription is refused; by default the client's.
+        - ``transitions``: must be False for collections with ``"track": False``. Documents that
+          no longer match then stay in the list.
+        - ``compare(a, b)``: compares two `Document` objects, and returns a negative number, zero
+          or a positive number. Use it if the server does not sort by the values in ``data``, for
+          example by a collation.
+        - ``on_error(error)``: called if the subscription is refused; by default the client's
+          ``on_error``.
 
         Raises ``TypeError`` or ``ValueError`` for values that are not JSON. If the server refuses
         the subscription, `Live.ready` raises `RealtimeError`.
@@ -265,26 +269,26 @@ class Realtime:
         state: Mapping[str, Any] | None = None,
         on_resync: Callable[[str], None] | None = None,
     ) -> Room:
-        """Join a room and return it; the same object until it is left.
+        """Join a room and return it. For a room that is joined already, return the same object.
 
         - ``presence``: with False, this client is not among the room's members.
-        - ``history``: how many of the last messages to receive, if the room keeps them.
-        - ``state``: what the other members see of this client, such as ``{"typing": True}``.
+        - ``history``: the number of the last messages to receive, if the room keeps them.
+        - ``state``: a JSON object that the other members see, such as ``{"typing": True}``.
         - ``on_resync(reason)``: called if messages were missed that the room no longer keeps.
 
-        The options count only for the call that joins. Raises ``TypeError`` or ``ValueError`` if
-        the state is not JSON. If the server refuses, `Room.ready` and the iteration raise
-        `RealtimeError`.
+        The options are ignored if the room is joined already. Raises ``TypeError`` or
+        ``ValueError`` if the state is not JSON. If the server refuses, `Room.ready` and the
+        iteration raise `RealtimeError`.
         """
         return self._protocol.enter_room(
             name, presence=presence, history=history, state=state, on_resync=on_resync
         )
 
     def messages(self) -> AsyncIterator[Message]:
-        """Return an iterator over the server's messages to this user, or to everyone.
+        """Return an iterator over the server's messages to this user, or to all of the project.
 
-        It yields `Message` objects from now on, ends when the client is closed, and raises
-        `RealtimeError` if the server refuses this client for good.
+        It yields the `Message` objects that arrive from now on. It ends when the client is closed,
+        and raises `RealtimeError` if the server does not let this client reconnect.
         """
         return self._protocol.messages()
 
@@ -319,11 +323,14 @@ class Realtime:
         self._protocol.end(error)
 
     def _stop_collected(self, subscription: Subscription) -> None:
-        """Stop the subscription of a watch that was garbage collected, maybe in another thread."""
+        """Stop the subscription of a watch that was garbage collected.
+
+        This may be called in another thread than that of the event loop.
+        """
         if self._loop is None:
             subscription.stop()
             return
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and so is the connection
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the connection
             self._loop.call_soon_threadsafe(subscription.stop)
 
 

@@ -1,4 +1,4 @@
-"""The socket around the protocol: connect, send, receive, reconnect."""
+"""The connection of a client: opens sockets, and moves frames between them and the protocol."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ from .protocol import ClientProtocol
 # a token, or a plain or asynchronous function that returns one
 Token = str | Callable[[], str | Awaitable[str | None] | None] | None
 
-# the close code of a connection that ended without a close frame (RFC 6455, 7.1.5)
+# close code of a connection that ended without a close frame (RFC 6455, section 7.1.5)
 ABNORMAL_CLOSURE = 1006
-# share of a token's remaining life after which it is renewed
+# a token is renewed after this share of the time until it expires
 RENEWAL_SHARE = 0.8
-# seconds to wait at least before a token is renewed
+# minimum in seconds before a token is renewed
 MIN_RENEWAL_DELAY = 5.0
-# seconds between two checks of the clock, which may jump when a machine wakes up
+# seconds between two looks at the clock, which jumps if the machine was asleep
 CLOCK_CHECK_INTERVAL = 1.0
-# `websockets` sends no pings: those of the protocol measure latency and detect a sleep. There is
-# no compression by default, since it costs the server more than it saves.
+# options of `websockets.connect`. It sends no pings, because those of the protocol also measure
+# the latency and notice that the machine was asleep. Compression costs the server more than it
+# saves.
 DEFAULT_OPTIONS: Mapping[str, Any] = {
     "ping_interval": None,
     "max_size": None,
@@ -45,18 +46,12 @@ DEFAULT_OPTIONS: Mapping[str, Any] = {
 
 
 def now() -> float:
-    """Return seconds since 1970, by a clock that continues while the machine sleeps."""
+    """Return seconds since 1970, of a clock that continues while the machine is asleep."""
     return time.time()
 
 
 class Connection:
-    """Keeps a client connected: opens one socket after another, and moves frames.
-
-    ``on_status`` is called with ``"connecting"``, ``"live"`` or ``"waiting"`` and details,
-    ``on_error`` with errors that belong to no request, and ``on_terminated`` with the reason if
-    the server does not want this client to reconnect. ``timeout`` is in seconds; ``options`` are
-    those of ``websockets.connect``.
-    """
+    """Keeps a client connected: opens a socket, and another one after each loss."""
 
     def __init__(
         self,
@@ -72,19 +67,24 @@ class Connection:
     ) -> None:
         self._url = url
         self._token = token
+        # seconds that the server may take to accept a connection, and to answer
         self._timeout = timeout
+        # options of `websockets.connect`
         self._options = {**DEFAULT_OPTIONS, "open_timeout": timeout, **options}
+        # called with "connecting", "live" or "waiting", and details
         self._on_status = on_status
+        # called with errors that belong to no request
         self._on_error = on_error
+        # called with the reason if the server does not let this client reconnect
         self._on_terminated = on_terminated
         self._backoff = Backoff(random)
-        # the frames to send on the current socket
+        # frames to send on the current socket
         self._outgoing: asyncio.Queue[Frame] = asyncio.Queue()
-        # when the token of the current connection must be renewed, in seconds since 1970
+        # time at which the token must be renewed, in seconds since 1970
         self._renew_at: float | None = None
-        # the task that renews it; asyncio itself keeps only a weak reference
+        # the task that renews it; asyncio has only a weak reference to it
         self._renewal: asyncio.Task[None] | None = None
-        # the state that outlives sockets
+        # handles frames; has the state that continues on the next socket
         self.protocol = ClientProtocol(
             send=lambda frame: self._outgoing.put_nowait(frame),
             call_later=lambda delay, callback: asyncio.get_running_loop().call_later(
@@ -127,17 +127,18 @@ class Connection:
         return ABNORMAL_CLOSURE, None
 
     async def _wait_before_retry(self, delay: float) -> None:
-        """Wait for ``delay`` seconds, of which time asleep is a part.
+        """Wait for ``delay`` seconds, including time in which the machine is asleep.
 
-        The wall clock continues while the machine sleeps, but may be set back; the monotonic
-        clock then still ends the wait.
+        Two clocks are used: the wall clock continues while the machine is asleep, and the
+        monotonic clock ends the wait if the wall clock is set back.
         """
         self._on_status("waiting", {"delay": delay})
-        due, latest = now() + delay, time.monotonic() + delay
-        while (left := min(due - now(), latest - time.monotonic())) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(min(left, CLOCK_CHECK_INTERVAL))
+        end, monotonic_end = now() + delay, time.monotonic() + delay
+        while (remaining := min(end - now(), monotonic_end - time.monotonic())) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(remaining, CLOCK_CHECK_INTERVAL))
 
     async def _run_socket(self, token: str | None) -> tuple[int, Frame | None]:
+        """Open a socket and receive frames until it is closed."""
         async with connect(self._url, **self._options) as socket:
             self._outgoing = asyncio.Queue()
             self._renew_at = None
@@ -164,7 +165,7 @@ class Connection:
                 await socket.send(json.dumps(await self._outgoing.get()))
 
     async def _keepalive(self, socket: ClientConnection) -> None:
-        """Send pings, renew the token in time, and abort the socket if the server is silent."""
+        """Send pings and renew the token; abort the socket if the server does not answer."""
         while self.protocol.tick():
             if self._renew_at is not None and now() >= self._renew_at:
                 self._renew_at = None
@@ -176,7 +177,8 @@ class Connection:
         connection_id = self.protocol.connection_id
         try:
             token = await self._fetch_token()
-        except Exception as error:  # the old token is valid until it expires
+        except Exception as error:
+            # the connection continues, since the old token has not expired yet
             self._on_error(RealtimeError("not_refreshed", repr(error)))
             return
         if self.protocol.connected and self.protocol.connection_id == connection_id:
@@ -191,7 +193,7 @@ class Connection:
     def _handle_authenticated(self, reply: Frame, renewed: bool) -> None:
         expires_at = reply.get("expires_at")
         if callable(self._token) and expires_at is not None:
-            left = datetime.fromisoformat(expires_at).timestamp() - now()
-            self._renew_at = now() + max(MIN_RENEWAL_DELAY, RENEWAL_SHARE * left)
+            lifetime = datetime.fromisoformat(expires_at).timestamp() - now()
+            self._renew_at = now() + max(MIN_RENEWAL_DELAY, RENEWAL_SHARE * lifetime)
         if not renewed:
             self._on_status("live", {})

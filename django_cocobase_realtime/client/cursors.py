@@ -1,22 +1,22 @@
-"""Positions in a stream: how far a client is, and which frames it has seen already."""
+"""Positions in a stream: which frames a client has received, and which are duplicates."""
 
 from __future__ import annotations
 
 from .interfaces import Frame
 
-# cursors remembered per stream; duplicates come shortly after the original
+# cursors that are remembered per stream; a duplicate comes shortly after the original
 REMEMBERED_CURSORS = 1000
 
 
 class CursorTracker:
-    """Holds the current position in one stream and recognizes duplicate frames."""
+    """The position of a client in one stream; recognizes duplicate frames."""
 
     __slots__ = ("_recent", "cursor")
 
     def __init__(self) -> None:
-        # the position up to which the client is complete; None before it is known
+        # position up to which the client has all events; None before it is known
         self.cursor: str | None = None
-        # the last cursors, oldest first; a dict, since it keeps its order
+        # the last cursors, oldest first, as keys of a dictionary, which keeps their order
         self._recent: dict[str, None] = {}
 
     def advance(self, frame: Frame) -> bool:

@@ -1,4 +1,4 @@
-"""The client's exception, its logger, and the handling of errors in the program's code."""
+"""The client's exception and logger, and helpers that catch mistakes of the program."""
 
 from __future__ import annotations
 
@@ -11,20 +11,16 @@ logger = logging.getLogger("django_cocobase_realtime.client")
 
 
 class RealtimeError(Exception):
-    """The server refused a request, or closed the connection for good.
-
-    ``code`` is an error code of the protocol (``"unknown_collection"``), a WebSocket close code
-    (4500), or one of the client's own codes: ``"closed"`` if the connection was lost or the room
-    left, ``"not_connected"`` if no connection could be attempted, ``"not_refreshed"`` if the
-    token function failed while the old token was still valid.
-
-    ``retry_after_ms`` is the number of milliseconds after which the request may succeed, or None
-    if repeating it is useless.
-    """
+    """The server refused a request, or closed the connection and does not allow a new one."""
 
     def __init__(self, code: str | int, message: str, retry_after_ms: int | None = None) -> None:
         super().__init__(message)
+        # an error code of the protocol ("unknown_collection"), a WebSocket close code (4500), or
+        # a code of this client: "closed" if the connection was lost or the room left,
+        # "not_connected" if connecting could not be attempted, for example because the token
+        # function failed, "not_refreshed" if it failed when the token had to be renewed
         self.code = code
+        # milliseconds after which the request may succeed; None if it must not be repeated
         self.retry_after_ms = retry_after_ms
 
     @classmethod
@@ -37,9 +33,9 @@ class RealtimeError(Exception):
 
 
 def call_safely(listener: Callable[..., None], *values: Any) -> None:
-    """Call a function of the program, and log its exception instead of raising it.
+    """Call a function of the program, and log an exception instead of raising it.
 
-    An error in a listener must not end the connection.
+    A mistake in a listener must not end the connection.
     """
     try:
         listener(*values)
@@ -50,7 +46,7 @@ def call_safely(listener: Callable[..., None], *values: Any) -> None:
 def ensure_json(value: Any) -> None:
     """Raise ``TypeError`` or ``ValueError`` if a value cannot be serialized as JSON.
 
-    Called before a value is stored: a frame that fails only when it is sent would end the task
-    that sends all frames.
+    Called before a value becomes part of a frame. Otherwise the exception would be raised in the
+    task that sends all frames, and end it.
     """
     json.dumps(value)

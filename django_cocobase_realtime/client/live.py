@@ -1,4 +1,4 @@
-"""The list of documents that match a filter, kept up to date."""
+"""A list of the documents that match a filter, which is kept up to date."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .messages import Document
 from .streams import Broadcaster, Ready
 from .subscription import Subscribe
 
-# seconds to wait before requesting a snapshot that fills the window; several documents that leave
-# at about the same time then cause one request
+# seconds to wait before requesting a snapshot that fills the list up; several documents that leave
+# at about the same time then cause only one request
 REFILL_DELAY = 0.5
 
 Documents = tuple[Document, ...]
-# compares two documents: negative, zero or positive, like the argument of `functools.cmp_to_key`
+# compares two documents, like the argument of `functools.cmp_to_key`
 Compare = Callable[[Document, Document], int]
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
 
 class Live:
-    """The documents that match a filter, in order; documents that compare equal, by id.
+    """A list of the documents that match a filter, in order. Equal documents are sorted by id.
 
-    With ``limit`` the list holds the first documents only. The client knows few of the documents
-    that follow, so when too many leave, it requests a new snapshot to fill the list up.
+    With ``limit`` the list has only the first documents. Of those that follow, the client knows
+    only some. If too many documents leave the list, it requests a new snapshot to fill it up.
     """
 
     def __init__(
@@ -50,14 +50,17 @@ class Live:
         self._compare_by_order = compare or _compare_by_field(order)
         # the known documents by id; with a limit, up to three times as many
         self._known: dict[str, Document] = {}
-        # with a limit: the server may have unknown documents that sort after this one
+        # the last document of which it is certain that all before it are known; None if all are
         self._last_known: Document | None = None
-        # what the program sees
+        # the documents that the program sees
         self._documents: Documents = ()
+        # whether a new snapshot will be requested after REFILL_DELAY
         self._refill_scheduled = False
+        # done when the subscription, or new options, were accepted
         self._ready = Ready()
+        # the iterators of `changes`
         self._changes: Broadcaster[Documents] = Broadcaster()
-        # functions of the program that are called with the documents
+        # functions of the program that `subscribe` was called with
         self._readers: dict[object, Callable[[Documents], None]] = {}
         window: dict[str, Any] = {}
         if order is not None:
@@ -70,7 +73,7 @@ class Live:
 
     @property
     def documents(self) -> Documents:
-        """The current documents; the same tuple object until something changes."""
+        """The current documents. It is the same tuple object until something changes."""
         return self._documents
 
     async def ready(self) -> Live:
@@ -92,7 +95,7 @@ class Live:
     def subscribe(self, reader: Callable[[Documents], None]) -> Callable[[], None]:
         """Call ``reader`` with `documents` now and after each change.
 
-        Returns a function that ends this. An exception in ``reader`` is logged.
+        Returns a function that ends these calls. An exception in ``reader`` is logged.
         """
         key = object()
         self._readers[key] = reader
@@ -107,8 +110,8 @@ class Live:
         """Replace ``filters``, ``fields`` or ``document``.
 
         The old documents stay until the new ones have arrived. Raises ``TypeError`` or
-        ``ValueError`` for values that are not JSON, and `RealtimeError` if the server refuses the
-        options; the old ones stay in force then.
+        ``ValueError`` for values that are not JSON. If the server refuses the new options, raises
+        `RealtimeError`, and the list continues with the old ones.
         """
         self._subscription.update(options)
         self._ready = ready = Ready(self._ready)
@@ -137,7 +140,7 @@ class Live:
         self._refresh()
 
     def on_snapshot(self, documents: list[Frame], truncated: bool) -> None:
-        """Replace all documents. One that has not changed stays the same object."""
+        """Replace all documents. A document that has not changed stays the same object."""
         previous, self._known = self._known, {}
         for frame in documents:
             document = Document.from_frame(frame)
@@ -147,16 +150,16 @@ class Live:
         self._refresh()
 
     def on_resync(self, reason: str) -> None:
-        """Do nothing: a snapshot follows."""
+        """Do nothing, since a snapshot follows."""
 
     def on_ready(self) -> None:
-        """Return from `ready` and `update`."""
+        """Let `ready` and `update` return."""
         self._ready.done()
 
     def on_error(self, error: RealtimeError, *, final: bool) -> None:
-        """Raise the error from `ready` and `update`.
+        """Let `ready` and `update` raise the error.
 
-        If it is final, remove the documents: this client may not see them any more.
+        With ``final`` remove all documents, since this client may not see them any more.
         """
         self._ready.fail(error)
         self._on_error(error)
@@ -174,7 +177,7 @@ class Live:
         return self._compare_by_order(a, b) or compare_values(a.id, b.id)
 
     def _refresh(self) -> None:
-        """Compute the visible documents from the known ones, and report a change."""
+        """Compute the program's documents from the known ones; if they changed, report it."""
         documents = self._sort()
         if self._limit is not None:
             documents = self._apply_limit(documents, self._limit)
@@ -188,11 +191,13 @@ class Live:
             call_safely(reader, self._documents)
 
     def _apply_limit(self, documents: list[Document], limit: int) -> list[Document]:
-        """Return the documents of the window, and forget those that are too far behind it."""
+        """Return the first documents, and forget those that are far behind them."""
         last_known = self._last_known
         if last_known is not None:
-            # a document after the last known one may have unknown documents before it
-            documents = [each for each in documents if self._compare(each, last_known) <= 0]
+            # before a document after the last known one, there may be documents that are unknown
+            documents = [
+                document for document in documents if self._compare(document, last_known) <= 0
+            ]
         if len(documents) > 3 * limit:
             del documents[2 * limit :]
             self._last_known = documents[-1]
@@ -208,15 +213,15 @@ class Live:
 
         def refill() -> None:
             self._refill_scheduled = False
-            self._subscription.update({})  # subscribes again, which brings a new snapshot
+            self._subscription.update({})  # subscribe again, to receive a new snapshot
 
         self._call_later(REFILL_DELAY, refill)
 
 
 def compare_values(a: Any, b: Any) -> int:
-    """Compare two JSON values: return a negative, zero or positive number.
+    """Compare two JSON values; return -1, 0 or 1.
 
-    None is smaller than everything else. Two strings that both contain a number are compared as
+    None is smaller than all other values. Two strings that both contain a number are compared as
     numbers, since decimals and large integers are sent as strings.
     """
     if a == b:
@@ -239,7 +244,7 @@ def _compare_by_field(order: str | None) -> Compare:
     field = order.removeprefix("-")
 
     def get_value(document: Document) -> Any:
-        # the primary key is the document's id, and not part of its data
+        # the primary key is not part of the data: it is the document's id
         return document.data.get(field, document.id)
 
     return lambda a, b: sign * compare_values(get_value(a), get_value(b))

@@ -1,4 +1,4 @@
-"""The values that the client returns: documents, events, room messages, presence changes."""
+"""The values that a program receives: documents, events, messages and presence changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Document:
 
     @classmethod
     def from_frame(cls, document: Mapping[str, Any]) -> Document:
-        """Return the document for a ``document`` object of an event or a snapshot."""
+        """Return the document in an ``event`` or ``snapshot`` frame."""
         data = document.get("data")
         return cls(document["id"], {} if data is None else data, data is None)
 
@@ -29,8 +29,8 @@ class Document:
 class Event:
     """One event of a watch."""
 
-    # "created", "updated" or "deleted"; also "entered" and "left" with `transitions`;
-    # "snapshot" if one was requested; "resync" if missed events can no longer be delivered
+    # "created", "updated" or "deleted"; with `transitions` also "entered" or "left"; "snapshot" if
+    # one was requested; "resync" if missed events can no longer be delivered
     event: str
     # the name of the collection
     collection: str
@@ -40,25 +40,25 @@ class Event:
     data: Mapping[str, Any] = field(default_factory=dict)
     # for "updated": the readable fields whose value changed; None if the server does not track them
     changed: tuple[str, ...] | None = None
-    # position of the event in the collection's stream, for the `since` of a later watch; None if
-    # the collection keeps no log
+    # position of the event in the collection's stream, which a later watch can pass as `since`;
+    # None if the collection has no log
     cursor: str | None = None
     # time of the change in UTC, as ISO 8601
     at: str | None = None
     # the same for all changes of one database transaction
     transaction: str | None = None
-    # whether the event was missed and is now delivered from the log
+    # whether the client missed the event, so that it was read from the log
     replayed: bool = False
     # whether the document was too large to send, or the snapshot has more documents than its limit
     truncated: bool = False
     # the matching documents of a "snapshot"
     documents: tuple[Document, ...] = ()
-    # why a "resync" is needed
+    # for "resync": why events were lost
     reason: str | None = None
 
     @classmethod
     def from_frame(cls, frame: Mapping[str, Any]) -> Event:
-        """Return the event for an ``event`` frame of a collection."""
+        """Return the event in an ``event`` frame of a collection."""
         document, changed = frame["document"], frame.get("changed")
         return cls(
             frame["event"],
@@ -76,11 +76,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One broadcast in a room, or one message of the server."""
+    """A broadcast in a room, or a message from Django."""
 
     # any JSON value
     message: Any
-    # `id`, `name` and `verified` of the sender; None for an API key and for the server
+    # `id`, `name` and `verified` of the sender; None for Django and for API keys without a user
     sender: Mapping[str, Any] | None
     # time of the message in UTC, as ISO 8601
     at: str | None = None
@@ -91,7 +91,7 @@ class Message:
 
     @classmethod
     def from_frame(cls, frame: Mapping[str, Any]) -> Message:
-        """Return the message for a ``broadcast`` or ``direct`` event."""
+        """Return the message in a ``broadcast`` or ``direct`` event."""
         return cls(
             frame["message"],
             frame.get("sender"),
@@ -103,7 +103,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """One change among the members of a room."""
+    """A change of a room's members."""
 
     # "joined", "left" or "updated"
     event: str

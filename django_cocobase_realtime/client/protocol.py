@@ -1,4 +1,7 @@
-"""The client's side of the wire protocol. No I/O: frames in, frames out, and the time is given."""
+"""The client's side of the wire protocol, without I/O.
+
+Frames are passed in as arguments and passed on to a function; the clock is an argument, too.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,19 @@ from .room import Room
 from .streams import Broadcaster
 from .subscription import Subscription
 
-# events between two acknowledgements
+# number of events after which an `ack` is sent
 ACK_INTERVAL = 32
-# seconds between two pings, until the server says its own
+# seconds between two pings, until the server has sent another interval
 DEFAULT_HEARTBEAT = 25.0
-# seconds between two ticks that show that the machine was asleep, or its clock was changed
+# seconds between two ticks from which it is concluded that the machine was asleep
 SLEEP_THRESHOLD = 5.0
 
 
 class ClientProtocol:
-    """The state of a client: subscriptions and rooms, and the connection that serves them now.
+    """The state of a client: its subscriptions, its rooms and its current connection.
 
-    Subscriptions and rooms outlive connections: they are requested again on each new one.
-
-    ``send`` transmits a frame on the current socket. ``call_later`` calls a function after a
-    number of seconds. ``on_authenticated`` gets each ``authenticated`` frame, and whether it
-    renews a token on a connection that is authenticated already. ``on_error`` gets errors that
-    belong to no request. ``timeout`` is the number of seconds that the server has to answer.
-    ``clock`` returns seconds since 1970; it must continue while the machine sleeps.
+    Subscriptions and rooms continue after a lost connection: they are requested again on the next
+    one.
     """
 
     def __init__(
@@ -45,35 +43,43 @@ class ClientProtocol:
         timeout: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        # by name
+        # subscriptions by the name that the client gave them
         self.subscriptions: dict[str, Subscription] = {}
+        # rooms by name
         self.rooms: dict[str, Room] = {}
         # `id` and `name` of the authenticated user; None for an API key without a user
         self.user: Mapping[str, str] | None = None
         # seconds from the last ping to its pong
         self.latency: float | None = None
-        # the `closing` frame, the server's last one on the current connection
+        # the `closing` frame, which the server sends before it closes the connection
         self.closing: Frame | None = None
+        # called with each `authenticated` frame, and whether it answers the renewal of a token
         self._on_authenticated = on_authenticated
+        # called with errors that belong to no request
         self._on_error = on_error
+        # seconds that the server may take to answer
         self._timeout = timeout
+        # returns seconds since 1970, and continues while the machine is asleep
         self._clock = clock
+        # sends frames on the current socket
         self._channel = RequestChannel(send, call_later)
+        # numbers that make the names of subscriptions unique
         self._subscription_numbers = itertools.count(1)
-        # messages to this user, and to everyone in the project
+        # the iterators over messages to this user, and to all of the project
         self._messages: Broadcaster[Message] = Broadcaster()
-        # when the current connection was authenticated, by the clock
+        # time at which the current connection was authenticated
         self._connected_at = 0.0
         # seconds between two pings
         self._heartbeat = DEFAULT_HEARTBEAT
-        # since when the server owes an answer, by the clock; None after any frame
+        # time of the first frame that the server has not answered; None after any frame from it
         self._waiting_since: float | None = None
-        # when the last ping was sent: by the clock, and by the timer that measures latency
+        # time of the last ping
         self._pinged_at = 0.0
+        # the same by `perf_counter`, which measures the latency more precisely
         self._ping_started = 0.0
-        # time of the last tick, by the clock
+        # time of the last tick
         self._ticked_at = clock()
-        # events received that have a cursor
+        # number of received events that have a cursor
         self._event_count = 0
 
     # for the program
@@ -85,13 +91,13 @@ class ClientProtocol:
 
     @property
     def connection_id(self) -> str | None:
-        """The server's name for the current connection."""
+        """The id that the server has given to the current connection."""
         return self._channel.connection_id
 
     def subscribe(
         self, collection: str, options: Mapping[str, Any], listener: SubscriptionListener
     ) -> Subscription:
-        """Create a subscription, and request it now or as soon as there is a connection.
+        """Create a subscription, and request it as soon as there is a connection.
 
         Raises ``TypeError`` or ``ValueError`` if the options are not JSON.
         """
@@ -114,7 +120,7 @@ class ClientProtocol:
         state: Mapping[str, Any] | None,
         on_resync: Callable[[str], None] | None,
     ) -> Room:
-        """Return the room if it is joined already; otherwise create it and request to join.
+        """Return a room; if it was not entered before, join it as soon as there is a connection.
 
         Raises ``TypeError`` or ``ValueError`` if the state is not JSON.
         """
@@ -138,15 +144,15 @@ class ClientProtocol:
         return room
 
     def messages(self) -> AsyncIterator[Message]:
-        """Return an iterator over messages to this user and to everyone in the project."""
+        """Return an iterator over messages to this user and to all of the project."""
         return self._messages.iterate()
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
-        """Call ``callback`` after ``delay`` seconds, with or without a connection."""
+        """Call ``callback`` after ``delay`` seconds, even if the connection is lost meanwhile."""
         self._channel.call_later(delay, callback)
 
     def end(self, error: RealtimeError | None) -> None:
-        """End all rooms and iterators; with ``error``, iterators raise it."""
+        """End all subscriptions, rooms and iterators; with ``error``, iterators raise it."""
         reason = error or RealtimeError("closed", "The client was closed.")
         for room in list(self.rooms.values()):
             room.end(reason, quiet=error is None)
@@ -172,7 +178,7 @@ class ClientProtocol:
         self._channel.send_request(frame, self._handle_authenticated)
 
     def handle_disconnect(self) -> float:
-        """Note that the socket is gone; return for how many seconds it was authenticated."""
+        """Handle the loss of the socket; return for how many seconds it was authenticated."""
         connected_for = self._clock() - self._connected_at if self.connected else 0.0
         self._channel.handle_disconnect()
         self.closing = self._waiting_since = None
@@ -185,13 +191,13 @@ class ClientProtocol:
     def tick(self) -> bool:
         """Send a ping if it is due; return False if the server no longer answers.
 
-        To be called about once per second while there is a socket.
+        Must be called about once per second while there is a socket.
         """
         now = self._clock()
         was_asleep = abs(now - self._ticked_at) > SLEEP_THRESHOLD
         self._ticked_at = now
         if was_asleep and self._waiting_since is not None:
-            self._waiting_since = now  # the server gets its full timeout after a sleep
+            self._waiting_since = now  # the time asleep does not count for the timeout
         if self._waiting_since is not None and now - self._waiting_since > self._timeout:
             return False
         if self.connected and (was_asleep or now - self._pinged_at >= self._heartbeat):
@@ -246,7 +252,7 @@ class ClientProtocol:
 
     def _handle_authenticated(self, reply: Frame) -> None:
         if reply["type"] == "error":
-            # a refusal of the first `auth` is followed by a close, whose code says more
+            # after a refusal of the first `auth`, the server closes with a code that is reported
             if self.connected:
                 self._on_error(RealtimeError.from_frame(reply))
             return
@@ -266,7 +272,7 @@ class ClientProtocol:
             room.join()
 
     def _get_member_id(self) -> str | None:
-        """Return this client's id in rooms: the user's, or else the connection's."""
+        """Return this client's id as a member of rooms: that of its user, or of its connection."""
         return (self.user or {}).get("id") or self.connection_id
 
     def _remove_subscription(self, subscription: Subscription) -> None:

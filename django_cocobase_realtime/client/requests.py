@@ -1,4 +1,4 @@
-"""Requests on one connection after another: numbers, replies and timers. No I/O."""
+"""Requests on the current connection and their replies, without I/O."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .interfaces import CallLater, Frame, OnReply
 
-# the reply to a request if the connection is lost before the server answers, or is not there
+# the reply to a request if there is no connection, or it is lost before the server answers
 CONNECTION_LOST: Frame = {
     "type": "error",
     "code": "closed",
@@ -15,31 +15,33 @@ CONNECTION_LOST: Frame = {
 
 
 class RequestChannel:
-    """Sends requests over the current connection, and passes each reply to the requester.
+    """Numbers requests, sends them on the current connection, and passes on their replies.
 
-    Subscriptions and rooms outlive connections; this is all they need to know of them. ``send``
-    transmits one frame; ``call_later`` calls a function after a number of seconds.
+    Subscriptions and rooms, which continue on the next connection, use it as their only access to
+    connections.
     """
 
     def __init__(self, send: Callable[[Frame], None], call_later: CallLater) -> None:
-        # whether the server has accepted this client's authentication
+        # whether there is a socket and the server has authenticated this client
         self.connected = False
-        # the server's name for the current connection
+        # the id that the server has given to the current connection
         self.connection_id: str | None = None
+        # sends a frame
         self._send = send
+        # calls a function after a number of seconds
         self._call_later = call_later
-        # whether there is a socket, on which `auth` may be sent
+        # whether there is a socket; before authentication, only `auth` may be sent on it
         self._open = False
-        # what to do with the reply, by request id
+        # functions that receive the replies to requests, by request id
         self._pending: dict[int, OnReply | None] = {}
         self._last_id = 0
 
     def handle_open(self) -> None:
-        """Note that there is a socket."""
+        """Handle that a socket was opened."""
         self._open = True
 
     def handle_disconnect(self) -> None:
-        """Note that the socket is gone, and answer pending requests with `CONNECTION_LOST`."""
+        """Handle the loss of the socket: answer pending requests with `CONNECTION_LOST`."""
         self.connected = self._open = False
         self.connection_id = None
         pending, self._pending = self._pending, {}
@@ -48,13 +50,13 @@ class RequestChannel:
                 on_reply(CONNECTION_LOST)
 
     def send(self, frame: Frame) -> None:
-        """Send a frame to which the server sends no numbered reply."""
+        """Send a frame that is not a request, so that the server does not reply to it."""
         self._send(frame)
 
     def send_request(self, frame: Frame, on_reply: OnReply | None = None) -> None:
-        """Send a request and pass its reply to ``on_reply``.
+        """Send a request, and call ``on_reply`` with the reply.
 
-        The reply is `CONNECTION_LOST` if there is no connection, or none any more.
+        The reply is `CONNECTION_LOST` if there is no connection, or it is lost before the reply.
         """
         if not (self.connected or (self._open and frame["type"] == "auth")):
             if on_reply is not None:
@@ -65,7 +67,7 @@ class RequestChannel:
         self._send({**frame, "id": self._last_id})
 
     def handle_reply(self, frame: Frame) -> bool:
-        """Pass a frame to the requester; return False if it is no reply to a pending request."""
+        """Pass on a reply; return False if the frame does not reply to a pending request."""
         request_id = frame.get("id")
         if request_id not in self._pending:
             return False
@@ -75,7 +77,7 @@ class RequestChannel:
         return True
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
-        """Call ``callback`` after ``delay`` seconds, with or without a connection."""
+        """Call ``callback`` after ``delay`` seconds, even if the connection is lost meanwhile."""
         self._call_later(delay, callback)
 
     def call_later_if_connected(self, delay: float, callback: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""One room over many connections: its members, its messages, and the own broadcasts. No I/O."""
+"""A room that a client has joined: its members, messages and pending broadcasts, without I/O."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .messages import Message, Presence
 from .requests import CONNECTION_LOST, RequestChannel
 from .streams import Broadcaster, Ready
 
-# seconds for which a broadcast may be sent again under its idempotency key; the server remembers
-# keys for five minutes, and would take a later repetition for a new broadcast
+# seconds for which a broadcast may be sent again with the same idempotency key; the server
+# remembers keys for five minutes, and would deliver a later repetition once more
 IDEMPOTENCY_WINDOW = 240.0
 
 
@@ -23,17 +23,19 @@ class PendingBroadcast:
     """A broadcast that the server has not confirmed yet."""
 
     def __init__(self, frame: Frame, created_at: float) -> None:
+        # the request
         self.frame = frame
         # seconds since 1970
         self.created_at = created_at
+        # done when the server has confirmed the broadcast
         self.sent = Ready()
 
 
 class Room:
-    """A room that this client has joined, until `leave`.
+    """A room that this client has joined.
 
-    After a lost connection the client joins again by itself. As an asynchronous iterator, a room
-    yields the same as `messages`.
+    After a lost connection it is joined again automatically, until `leave` is called. As an
+    asynchronous iterator, a room yields the same as `messages`.
     """
 
     def __init__(
@@ -52,53 +54,62 @@ class Room:
     ) -> None:
         ensure_json(state)
         self.name = name
-        # the room's title; its name if it has none
+        # the room's title, or its name if it has none
         self.title = name
-        # the members who are present: mappings with `id`, `name` and, if they have one, `state`;
-        # kept while the connection is lost, empty after the end
+        # the members: mappings with `id`, `name` and, if they have one, `state`; unchanged while
+        # the connection is lost, and empty after `leave`
         self.members: tuple[Mapping[str, Any], ...] = ()
         # number of members
         self.participants = 0
-        # this client's own state, as the other members see it
+        # this client's own state, which the other members see
         self.state = state
         self._channel = channel
+        # whether this client is among the members
         self._presence = presence
+        # number of the last messages to request
         self._history = history
+        # called with a reason if messages were missed that the room no longer keeps
         self._on_resync = on_resync
+        # called with the error if joining is refused
         self._on_error = on_error
         # called when the room has been left, or joining it was refused
         self._on_ended = on_ended
         # returns this client's id among the members
         self._get_member_id = get_member_id
-        # seconds since 1970
+        # returns seconds since 1970
         self._clock = clock
-        # whether the server has let this client in on the current connection
+        # whether the room is joined on the current connection
         self._joined = False
+        # whether the room has been left, or joining it was refused
         self._ended = False
+        # position in the room's history
         self._position = CursorTracker()
-        # the broadcasts to send again after a loss, oldest first; a dict used as an ordered set
+        # broadcasts that are not confirmed, oldest first, as keys of a dictionary
         self._outbox: dict[PendingBroadcast, None] = {}
+        # done when the room is joined
         self._ready = Ready()
+        # the iterators of `messages`
         self._messages: Broadcaster[Message] = Broadcaster()
+        # the iterators of `presence`
         self._presence_changes: Broadcaster[Presence] = Broadcaster()
 
     async def ready(self) -> Room:
         """Wait until the room is joined, and return it.
 
-        Raises `RealtimeError` if the server refuses, or if the room is left before.
+        Raises `RealtimeError` if the server refuses, or if the room is left while waiting.
         """
         await self._ready.wait()
         return self
 
     async def broadcast(self, message: Any, *, echo: bool = True, ephemeral: bool = False) -> None:
-        """Send any JSON value to everyone in the room, exactly once.
+        """Send a message, which is any JSON value, to everyone in the room.
 
-        Returns when the server has confirmed it; after a lost connection it is sent again without
-        being delivered twice. With ``echo=False`` it is not delivered to this client. With
-        ``ephemeral=True`` a room that keeps history does not keep it.
+        Returns when the server has confirmed it. After a lost connection the message is sent
+        again, but not delivered twice. With ``echo=False`` it is not delivered to this client. With
+        ``ephemeral=True`` it is not kept, even if the room has a history.
 
         Raises ``TypeError`` or ``ValueError`` if the message is not JSON, and `RealtimeError` if
-        the server refuses it, if the room was left, or if it could not be sent for four minutes.
+        the server refuses it, the room is left, or it could not be sent for four minutes.
         """
         if self._ended:
             raise RealtimeError("closed", "The room was left.")
@@ -118,8 +129,8 @@ class Room:
     async def set_state(self, state: Mapping[str, Any]) -> None:
         """Replace this client's state, which the other members see, such as ``{"typing": True}``.
 
-        The server accepts 1 KiB by default. Raises ``TypeError`` or ``ValueError`` if the state is
-        not JSON, and `RealtimeError` if the server refuses it.
+        By default the server accepts states of up to 1 KiB. Raises ``TypeError`` or ``ValueError``
+        if the state is not JSON, and `RealtimeError` if the server refuses it.
         """
         ensure_json(state)
         self.state = state
@@ -148,8 +159,8 @@ class Room:
     def messages(self) -> AsyncIterator[Message]:
         """Return an iterator over the `Message` objects that arrive from now on.
 
-        They include those requested with ``history``. The iterator ends when the room is left or
-        the client closed, and raises `RealtimeError` if the server refuses the room.
+        These include the messages requested with ``history``. The iterator ends when the room is
+        left or the client is closed, and raises `RealtimeError` if the server refuses the join.
         """
         return self._messages.iterate()
 
@@ -159,7 +170,8 @@ class Room:
     def presence(self) -> AsyncIterator[Presence]:
         """Return an iterator over the `Presence` changes that arrive from now on.
 
-        ``members`` already includes each change. The iterator ends like that of `messages`.
+        When it yields a change, ``members`` already includes it. The iterator ends like that of
+        `messages`.
         """
         return self._presence_changes.iterate()
 
@@ -174,9 +186,9 @@ class Room:
     # called by the protocol
 
     def join(self) -> None:
-        """Request to join, at first and again on each new connection."""
+        """Request to join the room; called on each new connection."""
         if self._ended:
-            return  # it was left while a retry was scheduled
+            return  # it was left before a scheduled retry
         frame: dict[str, Any] = {"type": "join", "room": self.name}
         if not self._presence:
             frame["presence"] = False
@@ -189,7 +201,7 @@ class Room:
         self._channel.send_request(frame, self._handle_join_reply)
 
     def handle_disconnect(self) -> None:
-        """Note that the connection is gone; `join` follows on the next one."""
+        """Handle the loss of the connection; `join` is called on the next one."""
         self._joined = False
 
     def handle_broadcast(self, frame: Frame) -> None:
@@ -209,10 +221,7 @@ class Room:
         self._presence_changes.put(Presence(frame["event"], changed, frame["participants"]))
 
     def end(self, error: RealtimeError, *, quiet: bool = False) -> None:
-        """End the room: fail what is pending with ``error``.
-
-        Iterators raise it too, unless ``quiet``; then they just stop.
-        """
+        """End the room. Pending calls raise ``error``, and so do iterators unless ``quiet``."""
         self._ended = True
         self._joined = False
         self.members, self.participants = (), 0
@@ -253,7 +262,7 @@ class Room:
     def _send_broadcast(self, broadcast: PendingBroadcast) -> None:
         if self._clock() - broadcast.created_at >= IDEMPOTENCY_WINDOW:
             self._outbox.pop(broadcast, None)
-            broadcast.sent.fail(RealtimeError("closed", "The connection was away for too long."))
+            broadcast.sent.fail(RealtimeError("closed", "There was no connection for too long."))
             return
 
         def handle_reply(reply: Frame) -> None:

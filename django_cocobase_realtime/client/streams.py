@@ -1,4 +1,4 @@
-"""What a program awaits: a result that arrives once, and streams with any number of readers."""
+"""Awaitable results and iterators, which a program waits for."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ T = TypeVar("T")
 
 
 class Ready:
-    """A result without a value: pending, done or failed.
+    """A result without a value, which is pending, done or failed.
 
-    Unlike a future, it may fail without being awaited. ``replaces`` is an earlier result that
-    this one supersedes; it gets the same outcome, so that its waiters return.
+    Unlike a future, it may fail without being awaited: asyncio then logs no warning.
     """
 
     def __init__(self, replaces: Ready | None = None) -> None:
+        # set when the result is done or failed
         self._settled = asyncio.Event()
+        # the error that it failed with
         self._error: RealtimeError | None = None
+        # an earlier result that gets the same outcome, so that its waiters return
         self._replaces = replaces
 
     def done(self) -> None:
-        """Mark it as done. A result that has failed stays failed."""
+        """Mark the result as done. A result that has failed stays failed."""
         self._settled.set()
         replaced, self._replaces = self._replaces, None
         if replaced is not None:
             replaced.done()
 
     def fail(self, error: RealtimeError) -> None:
-        """Mark it as failed, unless it is done or failed already."""
+        """Mark the result as failed, unless it is done already."""
         if not self._settled.is_set():
             self._error = error
             self._settled.set()
@@ -42,37 +44,36 @@ class Ready:
             replaced.fail(error)
 
     async def wait(self) -> None:
-        """Wait until it is done. Raises the error that it failed with."""
+        """Wait until the result is done. If it failed, raise the error."""
         await self._settled.wait()
         if self._error is not None:
             raise self._error
 
 
 class Queue(Generic[T]):
-    """A queue for one reader that can end, normally or with an error.
-
-    ``on_empty`` is called each time the reader takes the last item.
-    """
+    """A queue for one reader, which can be ended, normally or with an error."""
 
     def __init__(self, on_empty: Callable[[], None] | None = None) -> None:
         self._items: deque[T] = deque()
-        # set while there is something for the reader: an item or the end
+        # set while `get` need not wait, because there is an item or the queue has ended
         self._readable = asyncio.Event()
         self._ended = False
+        # the error that the queue was ended with
         self._error: RealtimeError | None = None
+        # called each time the reader takes the last item
         self._on_empty = on_empty
 
     def __len__(self) -> int:
         return len(self._items)
 
     def put(self, item: T) -> None:
-        """Append an item; does nothing after the end."""
+        """Append an item. Do nothing if the queue has ended."""
         if not self._ended:
             self._items.append(item)
             self._readable.set()
 
     def end(self, error: RealtimeError | None = None) -> None:
-        """End the queue. The reader still gets the remaining items, and then ``error`` if given."""
+        """End the queue. The reader gets the remaining items first, and then ``error`` if given."""
         if not self._ended:
             self._ended, self._error = True, error
             self._readable.set()
@@ -80,7 +81,7 @@ class Queue(Generic[T]):
     async def get(self) -> T:
         """Wait for the next item and return it.
 
-        Raises ``StopAsyncIteration`` at the end, or the error that the queue ended with.
+        If the queue has ended, raises its error or ``StopAsyncIteration``.
         """
         while not self._items:
             if self._ended:
@@ -109,10 +110,13 @@ class QueueIterator(Generic[T]):
 
 
 class Broadcaster(Generic[T]):
-    """A stream with any number of readers: each gets the items that follow its creation."""
+    """A source of items with any number of iterators.
+
+    An iterator gets the items that are put after its creation.
+    """
 
     def __init__(self) -> None:
-        # weak, so that the queue of an iterator that is no longer referenced stops growing
+        # queues by iterator, weakly, so that the queue of an unused iterator does not grow
         self._queues: weakref.WeakKeyDictionary[QueueIterator[T], Queue[T]] = (
             weakref.WeakKeyDictionary()
         )
@@ -120,7 +124,7 @@ class Broadcaster(Generic[T]):
         self._error: RealtimeError | None = None
 
     def iterate(self) -> AsyncIterator[T]:
-        """Return an iterator over the items that are put from now on."""
+        """Return a new iterator over the items that are put from now on."""
         queue: Queue[T] = Queue()
         if self._ended:
             queue.end(self._error)

@@ -1,4 +1,4 @@
-"""One subscription over many connections: what to request, and what each reply means. No I/O."""
+"""A subscription of a client, without I/O: makes its requests and handles its frames."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from .requests import CONNECTION_LOST, RequestChannel
 
 
 class Subscription:
-    """A subscription that is requested again, from its last position, after each reconnection.
-
-    ``options`` are the keys of the ``subscribe`` frame, except the names and the position.
-    ``on_ended`` is called when it is stopped, or refused for good.
-    """
+    """A subscription, which after a reconnection is requested again from its last position."""
 
     def __init__(
         self,
@@ -31,20 +27,21 @@ class Subscription:
         self.collection = collection
         # whether the server has accepted it on the current connection
         self.active = False
-        # whether the program has stopped the flow of events with `pause`
+        # whether events are stopped by `pause`
         self.paused = False
-        # the server's hash of what may be seen; a cursor is valid only together with it
+        # the server's hash of what the subscription may see; a cursor is valid only with it
         self.scope: str | None = None
         self._channel = channel
         self._listener = listener
+        # called when the subscription is stopped by the program, or refused
         self._on_ended = on_ended
         self._ended = False
-        # the options in force
+        # current options: keys of the `subscribe` frame, except the names and the position
         self._options = dict(options)
-        # the options that are to replace them, until the server accepts or refuses them
+        # options that were requested to replace them, and are not accepted or refused yet
         self._new_options: dict[str, Any] | None = None
         self._position = CursorTracker()
-        # the documents of a snapshot of which more pages follow
+        # documents of a snapshot whose pages have not all arrived; None if there is no such
         self._snapshot: list[Frame] | None = None
 
     @property
@@ -73,7 +70,7 @@ class Subscription:
         )
 
     def update(self, options: Mapping[str, Any]) -> None:
-        """Replace some options. If the server refuses the new ones, the old ones stay in force.
+        """Replace some options. If the server refuses, the subscription keeps the old ones.
 
         Raises ``TypeError`` or ``ValueError`` for values that are not JSON.
         """
@@ -90,7 +87,7 @@ class Subscription:
             self._unsubscribe()
 
     def end(self) -> None:
-        """Mark the subscription as ended: it makes no request any more."""
+        """Mark the subscription as ended, so that it makes no further requests."""
         self._ended = True
 
     def pause(self) -> None:
@@ -107,14 +104,14 @@ class Subscription:
             self.start()
 
     def handle_disconnect(self) -> None:
-        """Note that the connection is gone; `start` follows on the next one."""
+        """Handle the loss of the connection; `start` is called on the next one."""
         self.active = False
 
     def handle_frame(self, frame: Frame) -> None:
         """Handle an ``event``, ``snapshot`` or ``cursor`` frame of this subscription."""
         if self.paused or not self.active:
-            # The server sent this before it received the unsubscribe request of a pause. Using it
-            # would move the cursor past the events dropped by the pause.
+            # sent before the server received the `unsubscribe` of a pause; using it would move
+            # the cursor past events that were dropped
             return
         if frame["type"] == "event":
             if self._position.advance(frame):
@@ -144,8 +141,8 @@ class Subscription:
         if "resync" in reply:
             self._listener.on_resync(reply["resync"]["reason"])
         if options.get("snapshot"):
-            # No cursor yet: after a loss in the middle of the snapshot, the client must not
-            # continue from its end.
+            # the cursor stays unknown until the last page: after a loss in the middle of the
+            # snapshot, the client must not resume as if it had all of it
             self._snapshot = []
         else:
             self._position.cursor = reply.get("cursor")
@@ -155,7 +152,7 @@ class Subscription:
         if reply is CONNECTION_LOST or self._ended:
             return
         if self._new_options is not None and self._new_options is not options:
-            return  # newer options have been requested in the meantime
+            return  # newer options have been requested since
         if reply.get("retry_after_ms") is not None:
             self._channel.call_later_if_connected(reply["retry_after_ms"] / 1000, self.start)
             return

@@ -1,4 +1,4 @@
-"""The iterator over a collection's events: ``async for event in db.watch("posts")``."""
+"""An iterator over the events of a collection: ``async for event in db.watch("posts")``."""
 
 from __future__ import annotations
 
@@ -16,26 +16,31 @@ from .subscription import Subscribe, Subscription
 
 
 class EventBuffer:
-    """Collects the events of a subscription until the program reads them.
+    """Keeps the events of a subscription until the program reads them.
 
-    It pauses the subscription when ``limit`` events wait, and continues it when all are read. It
-    has no reference to the watch: an unused watch must be garbage collected although the
-    subscription, which references the buffer, is still there.
+    When it is full it pauses the subscription, and when all events are read it continues it.
+
+    The subscription has a reference to its buffer. The buffer has none to the watch, so that a
+    watch which the program no longer uses is garbage collected.
     """
 
     def __init__(self, collection: str, limit: int) -> None:
+        # name of the collection
         self._collection = collection
+        # number of events with which the buffer is full
         self._limit = limit
+        # unread events
         self._events: Queue[Event] = Queue(self._unpause)
+        # done when the subscription, or new options, were accepted
         self._ready = Ready()
-        # the subscription whose flow is controlled; set when it has been created
+        # the subscription that is paused and continued; set by `control`
         self._subscription: Subscription | None = None
 
     def __len__(self) -> int:
         return len(self._events)
 
     def control(self, subscription: Subscription) -> None:
-        """Pause and continue this subscription from now on."""
+        """Set the subscription that is paused when the buffer is full."""
         self._subscription = subscription
 
     async def get(self) -> Event:
@@ -55,7 +60,7 @@ class EventBuffer:
         await self._ready.wait()
 
     def end(self, error: RealtimeError | None = None) -> None:
-        """End the iteration after the events that wait; with ``error``, raise it then."""
+        """End the iteration after the unread events, with ``error`` if given."""
         if error is not None:
             self._ready.fail(error)
         self._events.end(error)
@@ -72,8 +77,12 @@ class EventBuffer:
 
     def on_snapshot(self, documents: list[Frame], truncated: bool) -> None:
         """Append a ``snapshot`` event."""
-        found = tuple(map(Document.from_frame, documents))
-        event = Event("snapshot", self._collection, documents=found, truncated=truncated)
+        event = Event(
+            "snapshot",
+            self._collection,
+            documents=tuple(map(Document.from_frame, documents)),
+            truncated=truncated,
+        )
         self._events.put(event)
 
     def on_resync(self, reason: str) -> None:
@@ -81,11 +90,11 @@ class EventBuffer:
         self._events.put(Event("resync", self._collection, reason=reason))
 
     def on_ready(self) -> None:
-        """Return from `wait_ready` and `wait_updated`."""
+        """Let `wait_ready` and `wait_updated` return."""
         self._ready.done()
 
     def on_error(self, error: RealtimeError, *, final: bool) -> None:
-        """Raise the error from `wait_ready` and `wait_updated`; if final, also from `get`."""
+        """Let `wait_ready` and `wait_updated` raise the error; if it is final, also `get`."""
         self._ready.fail(error)
         if final:
             self._events.end(error)
@@ -96,13 +105,14 @@ class EventBuffer:
 
 
 class Watch:
-    """The events of one subscription, in order and each once, over any number of connections.
+    """An asynchronous iterator over the events of a subscription, as `Event` objects.
 
-    It is an asynchronous iterator of `Event`. The subscription begins when the watch is created,
-    and ends with `stop`, at the end of ``async with``, or when the watch is garbage collected.
+    Each event comes once and in order, even if connections are lost. The subscription begins when
+    the watch is created, and ends with `stop`, at the end of ``async with``, or when the watch is
+    garbage collected.
 
-    If the program is slower than the stream, ``buffer`` events are kept in memory; the rest is
-    requested from the server after they have been read.
+    If the program reads more slowly than events arrive, up to ``buffer`` events are kept in memory.
+    The others are requested from the server when these have been read.
     """
 
     def __init__(
@@ -131,9 +141,9 @@ class Watch:
 
     @property
     def scope(self) -> str | None:
-        """The server's hash of what this watch may see; None before `ready`.
+        """The server's hash of what this watch may see, with which its cursor is valid.
 
-        A cursor is valid only together with it.
+        None before `ready`.
         """
         return self._subscription.scope
 
@@ -148,9 +158,9 @@ class Watch:
     async def update(self, **options: Any) -> None:
         """Replace some options of `Realtime.watch` in one step, such as ``filters``.
 
-        Returns when the new options are in force. Raises ``TypeError`` or ``ValueError`` for
-        values that are not JSON, and `RealtimeError` if the server refuses the options; the old
-        ones stay in force then.
+        Returns when the server has accepted the new options. Raises ``TypeError`` or
+        ``ValueError`` for values that are not JSON. If the server refuses, raises `RealtimeError`,
+        and the watch continues with the old options.
         """
         self._subscription.update(options)
         await self._buffer.wait_updated()
@@ -181,4 +191,4 @@ class Watch:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-        await asyncio.sleep(0)  # let the writer send the request before the program continues
+        await asyncio.sleep(0)  # let the task that sends frames send the request

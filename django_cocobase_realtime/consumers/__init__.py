@@ -1,4 +1,4 @@
-"""WebSocket consumers: they carry out what the protocol decides."""
+"""WebSocket consumers, which carry out what the protocol decides."""
 
 from .consumer import RealtimeConsumer
 

@@ -1,4 +1,8 @@
-"""The consumer of one WebSocket: it carries out what the session decides, and decides nothing."""
+"""The consumer of a WebSocket.
+
+It passes frames to the session (see ``protocol``), which decides what to do, and carries out the
+effects that the session yields.
+"""
 
 from __future__ import annotations
 
@@ -32,52 +36,59 @@ from . import executor
 
 logger = logging.getLogger(__name__)
 
+# seconds that a client has to read the remaining frames before its connection is closed
 FLUSH_TIMEOUT = 2.0
-"""Seconds that a closing connection has to read what it was sent."""
+# seconds that a client has to read the close frame; a stalled client may still read it
 CLOSE_TIMEOUT = 60.0
-"""Seconds that it has to read the close frame: a stalled client may still do so."""
+# `retry_after_ms` that is sent if the server has too many connections
 RETRY_OVERLOADED_MS = 5000
-"""``retry_after_ms`` of a server that has too many connections."""
+# `retry_after_ms` that is sent if the database does not answer
 RETRY_UNAVAILABLE_MS = 5000
-"""``retry_after_ms`` while the database does not answer."""
+# longest timer in seconds; event loops do not accept arbitrarily long ones
 MAX_TIMER_SECONDS = 86400.0
-"""Event loops do not accept arbitrarily long timers."""
 
 
 class RealtimeConsumer(AsyncJsonWebsocketConsumer):
-    """One WebSocket in the protocol of the reference.
+    """Serves one WebSocket that uses the native protocol.
 
-    It has no channel of its own. Events reach it through the hub's one channel per process and
-    leave through its writer, so that fan-out never passes through Channels' message loop.
+    Unlike other consumers it has no channel of its own. All connections of a process share the
+    hub's channel, and frames are sent by the connection's writer, so that fan-out does not pass
+    through Channels' message loop.
     """
 
-    channel_layer_alias = None  # type: ignore[assignment]  # Channels: no layer, no channel
+    channel_layer_alias = None  # type: ignore[assignment]  # Channels then creates no channel
+    # decides what to do with the client's frames; created by `connect`
     session: Session
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one connection. However it ends, the hub and the counters are left clean."""
+        """Serve one connection until it is closed, and then clean up."""
         self.scope = scope
+        # the ASGI server's function that sends messages
         self.base_send: Any = send
+        # IP address of the client
         self._address: str = client_ip(scope)
-        # what this connection was counted for
+        # counters that include this connection
         self._counted: list[tuple[CounterKey, Any]] = []
+        # closes the connection if it does not authenticate in time
         self._auth_timer: asyncio.TimerHandle | None = None
+        # closes the connection when its credential expires
         self._expiry_timer: asyncio.TimerHandle | None = None
+        # closes the connection if the client sends nothing
         self._idle_timer: asyncio.TimerHandle | None = None
-        # set once the connection is authenticated
+        # set when the connection is authenticated
         self._hub: Hub | None = None
         # the task that closes the socket
         self._closing: asyncio.Task[None] | None = None
-        # the task of this call
+        # the task that runs this method
         self._main = asyncio.current_task()
-        # the socket did not even accept a close
+        # whether the socket did not accept a close within CLOSE_TIMEOUT
         self._abandoned = False
-        # counted among the connections of this process
+        # whether the connection is counted among those of this process
         self._admitted = False
-        # the client said that it will not come back
+        # whether the client closed the socket in a way that means that it will not come back
         self._clean_close = False
         try:
-            # Channels' own loop would also listen to a channel, with two tasks
+            # Channels' own loop would need two more tasks, to listen to a channel as well
             while True:
                 await self.dispatch(await receive())
         except StopConsumer:
@@ -89,9 +100,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             await self._cleanup()
 
     async def dispatch(self, message: Any) -> None:
-        """Handle a message of the server.
+        """Handle a message from the ASGI server.
 
-        Channels' own method also closes old database connections; `run_in_threadpool` does that.
+        Channels' own method also closes old database connections, which is not needed here, since
+        `run_in_threadpool` does it.
         """
         match message["type"]:
             case "websocket.receive":
@@ -102,10 +114,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 self._clean_close = self.is_clean_close(int(message.get("code") or 1005))
                 raise StopConsumer
 
-    # the life of a connection
+    # opening and receiving
 
     async def connect(self) -> None:
-        """Accept the connection, within the limits of this process and of its address."""
+        """Accept the connection; close it if this process or its address has too many."""
         await self.accept()
         limits = conf.limits
         writer = Writer(
@@ -134,17 +146,17 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._reset_idle_timer()
 
     def make_session(self, connection: Connection, limits: Limits) -> Session:
-        """Return the session of this consumer's dialect."""
+        """Return the session that speaks this consumer's dialect of the protocol."""
         return Session(connection, limits, heartbeat=conf.heartbeat, now=time.monotonic())
 
     def is_clean_close(self, code: int) -> bool:
-        """Return whether a client that closes with this code will not come back."""
+        """Return whether this close code of the client means that it will not come back."""
         return False
 
     async def receive(
         self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
     ) -> None:
-        """Hand a frame to the session, and carry out what it decides."""
+        """Pass a frame to the session, and carry out the effects that it yields."""
         self._reset_idle_timer()
         try:
             with paused_reading(self.base_send):
@@ -172,7 +184,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     # effects
 
     async def _run(self, steps: do.Steps) -> None:
-        """Carry out effects until the session has no more."""
+        """Carry out effects, and pass each result back to the session, until there are no more."""
         result: Any = None
         try:
             while True:
@@ -181,6 +193,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             return
 
     async def _execute(self, effect: do.Effect) -> Any:
+        """Carry out one effect and return its result."""
         connection = self.session.connection
         match effect:
             case do.Send(frame):
@@ -208,6 +221,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         return self.session.identity
 
     async def _admit(self) -> do.Admission | None:
+        """Add the authenticated connection to the hub; return None if its user has too many."""
         self._decrement(CounterKey.UNAUTHENTICATED, self._address)
         _cancel(self._auth_timer)
         self._auth_timer = None
@@ -218,7 +232,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             if connection_counters.count(CounterKey.USER, user) >= limit:
                 return None
             self._increment(CounterKey.USER, user)
-        # not earlier: refused connections cost the hub nothing
+        # the hub is started only now, since a connection that is refused does not need it
         hub = self._hub = Hub.current()
         connection = self.session.connection
         await hub.open(connection)
@@ -242,7 +256,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     # closing
 
     def close_soon(self, code: CloseCode, retry_after_ms: int | None = None) -> None:
-        """Close from outside a request (the hub, a full queue). From now on, nothing is sent."""
+        """Begin to close the connection, from outside a request; drop frames from now on."""
         self.session.connection.writer.finish()
         self._start_closing(self.session.close(code, retry_after_ms))
 
@@ -254,6 +268,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             self._closing = asyncio.get_running_loop().create_task(self._run(steps))
 
     async def _close(self, code: CloseCode, retry_after_ms: int | None) -> None:
+        """Send the ``closing`` frame, remove the connection from the hub, and close the socket."""
         writer = self.session.connection.writer
         if not writer.closed:
             frame = self.session.closing(code, retry_after_ms)
@@ -271,10 +286,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         except TimeoutError:
             self._abandon()
         except Exception as error:
-            logger.debug("The socket was gone before it was closed: %r", error)
+            logger.debug("The client closed the socket before the server did: %r", error)
 
     def _abandon(self) -> None:
-        """Leave a socket that does not accept a close: the server drops it when we return."""
+        """End this call although the socket is open; the ASGI server then drops the socket."""
         self._abandoned = True
         if self._main is not None:
             self._main.cancel()

@@ -1,6 +1,6 @@
-"""Carries out the effects of a session that concern collections and rooms.
+"""Handlers that carry out the effects of a session that concern collections and rooms.
 
-Handlers raise what the database raises.
+They do not catch exceptions of the database: the consumer does.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from ..utils.concurrency import run_in_threadpool
 
 logger = logging.getLogger(__name__)
 
+# seconds; refusals take a multiple of it, so that clients cannot infer from the time whether a
+# collection exists
 REFUSAL_STEP = 0.05
-"""Refusals take a multiple of this many seconds, so that their time tells nothing."""
 
 
 async def execute(hub: Hub, connection: Connection, effect: do.Effect) -> Any:
-    """Carry out one effect and return its result (see `protocol.effects`)."""
+    """Carry out an effect and return its result, which `protocol.effects` describes."""
     return await _HANDLERS[type(effect)](hub, connection, effect)
 
 
@@ -48,15 +49,15 @@ async def _authorize_collection(
     identity, started_at = connection.identity, time.monotonic()
     assert identity is not None
 
-    def ask() -> Grant | None:
+    def evaluate() -> Grant | None:
         try:
             collection = registry.get(effect.collection)
         except UnknownCollection:
             return None
         return collection.grant(identity, effect.filters)
 
-    # an unknown collection takes the same path as a forbidden one, and the same time
-    grant = await run_in_threadpool(ask)
+    # the thread is also used for an unknown collection, so that it takes as long as a forbidden one
+    grant = await run_in_threadpool(evaluate)
     if grant is None:
         await asyncio.sleep(REFUSAL_STEP - (time.monotonic() - started_at) % REFUSAL_STEP)
     return grant
@@ -136,10 +137,11 @@ async def _unless_unavailable(call: Coroutine[Any, Any, Any]) -> Any:
     try:
         return await call
     except PresenceUnavailable as error:
-        logger.warning("Presence does not answer: %r", error)
+        logger.warning("The presence backend does not answer: %r", error)
         return False
 
 
+# handlers by the type of their effect
 _HANDLERS: dict[type, Callable[[Hub, Connection, Any], Coroutine[Any, Any, Any]]] = {
     do.Reauthorize: _reauthorize,
     do.AuthorizeCollection: _authorize_collection,

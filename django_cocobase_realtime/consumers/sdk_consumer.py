@@ -1,7 +1,8 @@
-"""The sockets of the published SDKs: a cheap gate, then the same consumer with another session.
+"""The consumer of WebSockets of the published Cocobase SDKs.
 
-A rejected SDK reconnects every second for ever: its retry counter starts anew whenever a socket
-opens. So what is known to be wrong is refused here, before anything is made for the connection.
+If an SDK is rejected, it reconnects every second without end, because it resets its retry counter
+each time a socket opens. Therefore a *gate* first reads one frame and rejects known mistakes
+cheaply. Only then are a consumer, a session and a writer created.
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ from ..wire import frames, sdk_frames
 from ..wire.codes import CloseCode
 from .consumer import RealtimeConsumer
 
+# encoded frames of refusals
 _NO_KEY = frames.encode(sdk_frames.NO_KEY)
 _BAD_KEY = frames.encode(sdk_frames.BAD_KEY)
 _TIMEOUT = frames.encode(sdk_frames.closing(CloseCode.AUTH_TIMEOUT))
 
 
 class _FirstFrame(msgspec.Struct):
-    """As much of a first frame as the gate looks at."""
+    """The keys of a client's first frame that the gate reads."""
 
+    # used by SDKs
     api_key: Any = None
+    # used by some versions instead
     token: Any = None
 
 
@@ -40,43 +44,47 @@ _decoder = msgspec.json.Decoder(_FirstFrame)
 
 
 class SdkConsumer(RealtimeConsumer):
-    """One WebSocket of an SDK: for a collection, a room, or the project's broadcast."""
+    """Serves one WebSocket of an SDK, which is for a collection, a room or the whole project."""
 
     def make_session(self, connection: Connection, limits: Limits) -> Session:
-        """A session in the SDKs' words, for what the path names."""
-        named = self.scope["url_route"]["kwargs"]
+        """Return a session in the SDKs' dialect, for the collection or room in the URL path."""
+        route = self.scope["url_route"]["kwargs"]
         return SdkSession(
             connection,
             limits,
-            dialect=f"sdk.{named['kind']}",
-            name=named.get("name", ""),
+            dialect=f"sdk.{route['kind']}",
+            name=route.get("name", ""),
             heartbeat=conf.heartbeat,
             now=time.monotonic(),
         )
 
     async def accept(self, *args: Any, **kwargs: Any) -> None:
-        """The gate has accepted."""
+        """Do nothing: the gate has accepted the socket already."""
 
     def is_clean_close(self, code: int) -> bool:
-        """SDKs have no word for leaving but to close the socket."""
+        """Return True for a normal close, which is the only way in which an SDK leaves a room."""
         return code in (1000, 1005)
 
 
 async def serve(scope: Any, receive: Receive, send: Send) -> None:
-    """Serve one connection, if it passes the gate."""
-    first = await _gate(scope, receive, send)
-    if first is None:
+    """Serve one connection, if its first frame passes the gate."""
+    first_message = await _gate(scope, receive, send)
+    if first_message is None:
         return
-    waiting: list[Any] = [first, {"type": "websocket.connect"}]
+    # messages that the consumer has not seen yet; the last one comes first
+    unread: list[Any] = [first_message, {"type": "websocket.connect"}]
 
-    async def receive_again() -> Any:
-        return waiting.pop() if waiting else await receive()
+    async def receive_or_repeat() -> Any:
+        return unread.pop() if unread else await receive()
 
-    await SdkConsumer()(scope, receive_again, send)
+    await SdkConsumer()(scope, receive_or_repeat, send)
 
 
 async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
-    """Accept, and wait for the first frame; None where that was the end."""
+    """Accept the socket, and return the message with the first frame.
+
+    Returns None if the connection was refused, or closed by the client.
+    """
     address = client_ip(scope)
     limits = conf.limits
     await receive()
@@ -100,14 +108,14 @@ async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
             return None
         if message["type"] != "websocket.receive":
             return None
-        reason = _known_problem(message.get("text"), limits)
-        if reason is None:
+        refusal = _known_problem(message.get("text"), limits)
+        if refusal is None:
             return message
         delay = auth_throttle.delay(address, time.monotonic(), limits)
         if delay:
             with paused_reading(send):
                 await asyncio.sleep(delay)
-        await _refuse(send, reason, CloseCode.BAD_CREDENTIAL)
+        await _refuse(send, refusal, CloseCode.BAD_CREDENTIAL)
         return None
     finally:
         connection_counters.total -= 1
@@ -115,9 +123,12 @@ async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
 
 
 def _known_problem(text: str | None, limits: Limits) -> str | None:
-    """What is wrong with a first frame as far as is known already; None for nothing."""
+    """Return the frame that refuses a first frame which is known to be wrong, or None.
+
+    All other mistakes are left to the session.
+    """
     if text is None or len(text) > limits.auth_bytes:
-        return None  # the session says what it thinks of it
+        return None
     try:
         first = _decoder.decode(text)
     except (msgspec.DecodeError, RecursionError):
@@ -132,4 +143,4 @@ def _known_problem(text: str | None, limits: Limits) -> str | None:
 
 async def _refuse(send: Send, text: str, code: CloseCode) -> None:
     await send({"type": "websocket.send", "text": text})
-    await send({"type": "websocket.close", "code": int(code)})  # no SDK reads reasons
+    await send({"type": "websocket.close", "code": int(code)})  # SDKs do not read the reason

@@ -1,1 +1,1 @@
-"""What a project declares: collections, rooms and permissions. Knows no sockets and no log."""
+"""Declarations of a project: its collections and rooms, and who may see and do what in them."""

@@ -1,4 +1,4 @@
-"""Evaluating permissions: what an identity may see, however permissions are combined."""
+"""Evaluation of permissions and their combinations, which decides what an identity may see."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ from ..filters import Filter, Row, Schema
 from ..identity import Identity
 from ..permissions import And, Not, Or, Permission, Visible
 
+# returns whether a row may be seen. The row is passed twice: in the form that filters are evaluated
+# on, and as an instance. The function may use the ORM
 RowCheck = Callable[[Row, models.Model], bool]
-"""Whether one row may be seen, given both as filters need it and as an instance.
-
-May use the ORM.
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The rows and fields that a permission allows."""
 
-    # matches the visible rows
+    # a filter that visible rows must match
     visible: Filter
     # names of the readable fields, None for all
     fields: frozenset[str] | None = None
-    # further condition of a visible row, evaluated for each row
+    # a further condition, which is evaluated for each row
     check: RowCheck | None = None
 
     @property
@@ -43,18 +41,24 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one identity may see of a collection."""
+    """The rows and fields of a collection that one identity may see, and may filter by."""
 
     decision: Decision
     # names of the readable fields; None if the whole document of a serializer is readable
     fields: tuple[str, ...] | None
-    # what filters of the client may name: names in ``schema``, and paths into JSON fields
+    # fields that filters of the client may use: names in ``schema``, and paths into JSON fields
     filters: frozenset[str]
+    # the fields of the collection and their kinds
     schema: Schema
+    # names of the fields of the primary key, whose values are in the id of a document
+    key: tuple[str, ...]
+    # the name of the collection's stream
+    stream: str
     # whether old values of changed rows are known
     tracked: bool = True
 
 
+# converts a return value of `visible_to` to a filter
 Parse = Callable[[Visible], Filter]
 
 
@@ -65,11 +69,11 @@ def evaluate_permission(
     parse: Parse,
     collection: Any = None,
 ) -> Decision | None:
-    """Return what a permission allows the identity, or None if it refuses.
+    """Return the rows and fields that a permission allows an identity, or None if it refuses.
 
     ``permission`` is a class, an instance or a combination. ``filters`` are those of the client.
-    ``parse`` converts a return value of ``visible_to``. ``collection`` is passed to permissions
-    that have such an attribute.
+    ``parse`` converts return values of ``visible_to``. If the permission has an attribute
+    ``collection``, it is set to that argument.
     """
     match permission:
         case And(parts=parts):
@@ -100,7 +104,7 @@ def evaluate_permission(
 
 
 def _call(permission: Any, method_name: str, *args: Any) -> Any:
-    """Call a method of a permission, or that of `Permission` if it does not have the method."""
+    """Call a method of a permission; if it is missing, call that of `Permission`."""
     method = getattr(permission, method_name, None) or getattr(Permission(), method_name)
     return method(*args)
 

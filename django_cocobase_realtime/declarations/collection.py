@@ -1,9 +1,9 @@
 """Collections: models as clients see them.
 
 A collection is declared as a class with ``@register("name")``, or by an entry of the
-``COLLECTIONS`` setting, from which the same class is made. It defines what a row looks like on
-the wire (`Collection.codec`, `Collection.serialize`), which fields filters may name
-(`Collection.schema`), and what an identity may see (`Collection.grant`).
+``COLLECTIONS`` setting, from which a class is made. It defines how a row is sent to clients
+(`Collection.codec`, `Collection.serialize`), which fields filters may use (`Collection.schema`),
+and what an identity may see (`Collection.grant`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from hashlib import blake2s
 from typing import Any, ClassVar
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.utils.module_loading import import_string
+from msgspec.structs import replace as replace_fields
 
 from ..events import Change, Image
 from ..filters import Filter, InvalidFilter, Kind, Row, Schema, parse
@@ -27,11 +27,13 @@ from ..identity import Identity
 from ..permissions import And, Visible
 from ..utils.transactions import database_for
 from .authorization import Grant, evaluate_permission
+from .image_fields import default_names, depends_on_rows, filter_names, key_names
 from .serialization import RowCodec, to_json_value
 
 logger = logging.getLogger(__name__)
 
-TRIGGER_PREFIX = "cocobase_realtime_"
+# with which the names of trigger functions begin
+# the keys that an entry of the COLLECTIONS setting may have
 OPTIONS = (
     "model",
     "fields",
@@ -46,45 +48,57 @@ OPTIONS = (
     "updated_field",
     "soft_delete",
     "not_secret",
+    "permission_fields",
+    "exclude",
+    "aliases",
 )
 
 
 class Collection:
     """A model as clients see it. Subclass it, set ``model``, and ``@register`` the class.
 
-    Classes may also be given as dotted paths, and the model as a label.
+    The methods that decide what an identity may see are those of `permissions.Permission`.
     """
 
-    # the name on the wire; set from the decorator or the key in ``COLLECTIONS``
+    # name that clients use; set by the decorator, or the key in ``COLLECTIONS``
     name: ClassVar[str] = ""
+    # the model, or its label such as "shop.Order"
     model: ClassVar[type[models.Model] | str]
-    # names that clients may read; None for all concrete fields that do not look secret
+    # names of the fields that clients may read; None for all that do not look secret
     fields: ClassVar[Sequence[str] | None] = None
-    # names that clients may filter by, for JSON fields also paths such as ``meta.tags``; None for
-    # the readable fields
+    # names of the fields that clients may filter by, and paths into JSON fields such as
+    # ``meta.tags``; None for the readable fields
     filters: ClassVar[Sequence[str] | None] = None
-    # a class with the methods of `permissions.Permission`, or a combination of such classes; if
-    # the collection has such methods itself, both must allow
+    # a class with the methods of `permissions.Permission`, its dotted path, or a combination of
+    # such classes; if the collection has such methods itself, both must allow
     permission: ClassVar[type[Any] | str | None] = None
-    # makes ``data``: a serializer class of Django REST framework, or a callable that takes an
-    # instance and returns a mapping
+    # makes the data of a document: a serializer class of Django REST framework, a callable that
+    # takes an instance and returns a mapping, or a dotted path
     serializer: ClassVar[Callable[..., Any] | str | None] = None
     # whether changes are kept in the log
     durable: ClassVar[bool] = True
-    # whether old values are read before a save, for ``changed``; costs a query
+    # whether a row is read before a save, which costs a query, to know which fields changed
     track: ClassVar[bool] = True
-    # "signals", or "triggers" to have PostgreSQL's triggers write the log (install them with
-    # ``realtime_triggers install``)
+    # "signals", or "triggers" to have PostgreSQL write the log; these triggers are installed with
+    # ``realtime_triggers install``
     capture: ClassVar[str] = "signals"
-    # the field whose value is the project that owns the row
+    # name of the field that contains the project to which a row belongs
     project_field: ClassVar[str | None] = None
-    # the fields with the times of creation and of the last update, for the published SDKs
+    # name of the field with the time of creation, for the published SDKs
     created_field: ClassVar[str | None] = None
+    # name of the field with the time of the last update, for the published SDKs
     updated_field: ClassVar[str | None] = None
     # a field that is true, or not null, in rows that count as deleted; or a filter that they match
     soft_delete: ClassVar[str | Mapping[str, Any] | None] = None
     # names of fields that look secret but are not
     not_secret: ClassVar[Sequence[str]] = ()
+    # names of fields that ``visible_to`` and ``has_object_permission`` look at; None for all that
+    # are neither secret-looking nor excluded, if there is such a method, or a serializer
+    permission_fields: ClassVar[Sequence[str] | None] = None
+    # names of fields that are left out unless another option names them
+    exclude: ClassVar[Sequence[str]] = ()
+    # former names, the oldest first, by which clients may still subscribe
+    aliases: ClassVar[Sequence[str]] = ()
 
     # what an identity may see
 
@@ -93,17 +107,17 @@ class Collection:
         return identity.is_authenticated
 
     def visible_to(self, identity: Identity) -> Visible:
-        """Return the mandatory filter; see `permissions.Permission`."""
+        """Return which rows the identity may see; see `permissions.Permission`."""
         return True
 
     def fields_for(self, identity: Identity) -> Sequence[str] | None:
-        """Return the readable fields; see `permissions.Permission`."""
+        """Return the fields that the identity may read; see `permissions.Permission`."""
         return None
 
     def grant(self, identity: Identity, filters: Mapping[str, Any]) -> Grant | None:
         """Return what the identity may see, or None if it may not subscribe.
 
-        Calls the permission, which may use the ORM: do not call it in an event loop.
+        Evaluates permissions, which may use the ORM, so it must not be called in an event loop.
         """
         permission = self if self.permission is None else And(self._permission, self)
         decision = evaluate_permission(permission, identity, filters, self._parse_visible, self)
@@ -120,39 +134,58 @@ class Collection:
             filterable = frozenset(
                 name for name in filterable if name.partition(".")[0] in permitted
             )
-        return Grant(decision, readable, filterable, self.schema, self.track)
+        key = key_names(self.concrete_model)
+        return Grant(decision, readable, filterable, self.schema, key, self.stream, self.track)
 
-    def _parse_visible(self, answer: Visible) -> Filter:
-        """Return the filter that a return value of ``visible_to`` stands for."""
-        if answer is True:
+    def _parse_visible(self, visible: Visible) -> Filter:
+        """Convert a return value of ``visible_to`` to a filter."""
+        if visible is True:
             return Filter.everything()
-        if answer is None or answer is False:
+        if visible is None or visible is False:
             return Filter.nothing()
-        if isinstance(answer, Mapping):
-            return self.parse_trusted_filter(answer)
+        if isinstance(visible, Mapping):
+            return self._parse_visible_filter(visible)
         raise TypeError(
             f"visible_to of collection {self.name!r} must return a filter (a mapping), "
-            f"True, False or None, not {type(answer).__name__}."
+            f"True, False or None, not {type(visible).__name__}."
+        )
+
+    def _parse_visible_filter(self, filters: Mapping[str, Any]) -> Filter:
+        """Parse a return value of ``visible_to``, which may name fields that images hold.
+
+        Raises ``ImproperlyConfigured``; if other fields are named, with the line to add.
+        """
+        visible = self._parse_with(filters, self._model_schema)
+        missing = sorted(filter_names(visible) - self.schema.keys())
+        if not missing:
+            return visible
+        named = (*(self.permission_fields or ()), *missing)
+        raise ImproperlyConfigured(
+            f"Collection {self.name!r}: visible_to names {missing}, which logged rows do not hold. "
+            f"Add the option: permission_fields = {list(named)}"
         )
 
     def parse_trusted_filter(self, filters: Mapping[str, Any]) -> Filter:
         """Parse a filter of the project's own code. Raises ``ImproperlyConfigured``."""
+        return self._parse_with(filters, self.schema)
+
+    def _parse_with(self, filters: Mapping[str, Any], schema: Schema) -> Filter:
         try:
-            return parse(filters, self.schema, trusted=True, aliases=self._aliases)
+            return parse(filters, schema, trusted=True, aliases=self._field_aliases)
         except InvalidFilter as error:
             raise ImproperlyConfigured(f"Collection {self.name!r}: {error}") from error
 
-    # parts that are made when they are first needed, since models are not loaded before
+    # properties that are computed at first use, because models are not loaded before
 
     @cached_property
     def model_class(self) -> type[models.Model]:
-        """The watched model. Raises ``LookupError`` if there is no model with the label."""
+        """The model. Raises ``LookupError`` if there is no model with this label."""
         model = self.model
         return apps.get_model(model) if isinstance(model, str) else model
 
     @cached_property
     def concrete_model(self) -> type[models.Model]:
-        """The model that owns the table. For a proxy this is another one, with the same rows."""
+        """The model that has the table: for a proxy model, the model that it is a proxy of."""
         concrete = self.model_class._meta.concrete_model
         assert concrete is not None
         return concrete
@@ -160,24 +193,66 @@ class Collection:
     @cached_property
     def codec(self) -> RowCodec:
         """Converts rows to images."""
-        return RowCodec(self.concrete_model, self.not_secret)
+        return RowCodec(self.concrete_model, self.not_secret, self._image_names)
+
+    @cached_property
+    def _image_names(self) -> frozenset[str]:
+        """Names of the fields that images hold, besides the primary key."""
+        names = {
+            *(self.fields or ()),
+            *(name.partition(".")[0] for name in self.filters or ()),
+            *filter(None, (self.project_field, *self.time_fields)),
+        }
+        if isinstance(self.soft_delete, str):
+            names.add(self.soft_delete)
+        elif self.soft_delete is not None:
+            names |= filter_names(self._parse_with(self.soft_delete, self._model_schema))
+        if self.permission_fields is not None:
+            names.update(self.permission_fields)
+        elif self._depends_on_rows:
+            names.update(self._default_names)
+        if self.fields is None and self.serializer is None:
+            names.update(self._default_names)
+        return frozenset(names)
+
+    @property
+    def _depends_on_rows(self) -> bool:
+        """Whether a permission or a serializer needs values of rows besides the readable ones."""
+        own_filter = type(self).visible_to is not Collection.visible_to
+        if own_filter or hasattr(self, "has_object_permission") or self.serializer is not None:
+            return True
+        try:
+            return self.permission is not None and depends_on_rows(self._permission)
+        except ImportError:  # reported by a system check
+            return True
+
+    @cached_property
+    def _default_names(self) -> tuple[str, ...]:
+        """Names of the fields that neither look secret nor are excluded."""
+        return default_names(self.concrete_model, self.not_secret, self.exclude)
 
     @cached_property
     def schema(self) -> Schema:
-        """The fields of an image and their kinds, as filters need them."""
+        """The fields that filters can use, and their kinds, by name."""
         return {name: field_spec(field) for name, field in self.codec.fields.items()}
 
     @cached_property
-    def _aliases(self) -> dict[str, str]:
+    def _model_schema(self) -> Schema:
+        """All fields of the model that do not look secret, also those that images do not hold."""
+        fields = RowCodec(self.concrete_model, self.not_secret).fields
+        return {name: field_spec(field) for name, field in fields.items()}
+
+    @cached_property
+    def _field_aliases(self) -> dict[str, str]:
         """Other names of fields in the project's own filters: ``owner_id``, ``pk``."""
-        fields = self.codec.fields.items()
-        aliases = {field.attname: name for name, field in fields if field.attname != name}
+        fields = self.concrete_model._meta.concrete_fields
+        aliases = {field.attname: field.name for field in fields if field.attname != field.name}
         aliases.setdefault("pk", self.concrete_model._meta.pk.name)
         return aliases
 
     @cached_property
     def deleted_filter(self) -> Filter | None:
-        """Matches the rows that count as deleted; None without soft deletes."""
+        """The filter that rows match if they count as deleted; None without soft deletes."""
         rule = self.soft_delete
         if rule is None:
             return None
@@ -187,21 +262,38 @@ class Collection:
         return self.parse_trusted_filter(rule)
 
     def is_deleted(self, image: Image) -> bool:
-        """Return whether a row with this image counts as deleted."""
+        """Return whether a row with this decoded image counts as deleted."""
         return self.deleted_filter is not None and self.deleted_filter.matches(self.row(image))
 
     def row(self, image: Image) -> Row:
-        """Return an image in the form that filters are evaluated on."""
+        """Return a decoded image in the form that filters are evaluated on."""
         return Row(image, self.schema)
+
+    def decode(self, change: Change, using: str | None = None) -> Change:
+        """Return a stored change with decoded images, which filters and frames need.
+
+        Images are stored as the database holds them: a value that the project encrypts stays
+        encrypted in the log and in the channel layer (see `RowCodec.decode`).
+        """
+        codec = self.codec
+        if not codec.raw_names:
+            return change
+        using = using or self.database
+        before, after = (
+            None if image is None else codec.decode(image, using)
+            for image in (change.before, change.after)
+        )
+        return replace_fields(change, before=before, after=after)
 
     @cached_property
     def readable(self) -> tuple[str, ...] | None:
-        """Names of the fields in ``data``; None if only the serializer knows them."""
+        """Names of the fields in a document's data; None if only the serializer knows them."""
         if self.fields is not None:
             return tuple(self.fields)
         if self.serializer is not None:
             return None
-        return tuple(n for n, field in self.codec.fields.items() if not field.primary_key)
+        key = self.concrete_model._meta.pk.name
+        return tuple(name for name in self._default_names if name != key)
 
     @cached_property
     def filterable(self) -> frozenset[str]:
@@ -210,12 +302,12 @@ class Collection:
             return frozenset(self.filters)
         names = set(self._serialized_names() if self.readable is None else self.readable)
         if self.fields is None and self.serializer is None:
-            # without declared fields, the primary key is not part of ``data``
+            # the primary key is not readable by default, since it is the document's id
             names.add(self.concrete_model._meta.pk.name)
         return frozenset(name for name in names if name in self.schema)
 
     def _serialized_names(self) -> Sequence[str]:
-        """Return the names of the fields of a DRF serializer; none for another serializer."""
+        """Return the names of a DRF serializer's fields; nothing for another serializer."""
         serializer = self._serializer
         if isinstance(serializer, type) and hasattr(serializer, "get_fields"):
             return tuple(serializer().fields)
@@ -223,19 +315,23 @@ class Collection:
 
     @cached_property
     def declared_time_fields(self) -> frozenset[str]:
-        """The fields that were declared as times of a document; sent even if not readable."""
+        """The fields in `created_field` and `updated_field`, which are always sent to SDKs."""
         return frozenset(filter(None, (self.created_field, self.updated_field)))
 
     @cached_property
     def time_fields(self) -> tuple[str | None, str | None]:
-        """The fields with the times of creation and update: the declared or the automatic ones."""
+        """The fields with the times of creation and of the last update, if any.
+
+        If they are not declared, fields with ``auto_now_add`` and ``auto_now`` are used.
+        """
         return (
             self.created_field or self._first_datetime_field("auto_now_add"),
             self.updated_field or self._first_datetime_field("auto_now"),
         )
 
     def _first_datetime_field(self, flag: str) -> str | None:
-        for name, field in self.codec.fields.items():
+        for name in self._default_names:
+            field = self.concrete_model._meta.get_field(name)
             if isinstance(field, models.DateTimeField) and getattr(field, flag):
                 return name
         return None
@@ -247,7 +343,7 @@ class Collection:
 
     @cached_property
     def _serializer(self) -> Callable[..., Any] | None:
-        # from the class, since a function would become a bound method
+        # read from the class, because a function would be bound to the instance
         declared = type(self).__dict__.get("serializer", type(self).serializer)
         if isinstance(declared, staticmethod):
             declared = declared.__func__
@@ -257,22 +353,32 @@ class Collection:
         return serializer
 
     @property
+    def stream(self) -> str:
+        """The name of the collection in the log, in cursors and in the channel layer.
+
+        It is the first name that the collection had, so that cursors and logged changes stay valid
+        when it is renamed, also while processes of both versions are running.
+        """
+        return self.aliases[0] if self.aliases else self.name
+
+    @property
     def database(self) -> str:
-        """The alias of the database that has the collection's rows and its stream."""
+        """Alias of the database that contains the collection's rows and its log."""
         return database_for(self.model_class)
 
     def make_document(self, change: Change, using: str) -> dict[str, Any] | None:
-        """Return the document that the serializer makes of a changed row.
+        """Return the data that the serializer makes of a changed row.
 
-        The row is taken as it is after the change, or as it was before if it is deleted now, or
-        counts as deleted. Returns None if the collection has no serializer. An exception of the
-        serializer is logged and leaves the document empty, so that the project's save does not
-        fail.
+        The change is taken as it is stored, not decoded. The row is taken as it is after the
+        change, or as it was before if it is deleted now, or counts as deleted. Returns None if
+        the collection has no serializer. An exception of the serializer is logged and leaves the
+        document empty, so that the project's save does not fail.
         """
         if self._serializer is None:
             return None
+        decoded = self.decode(change, using).after
         image = change.after
-        if image is None or (change.before is not None and self.is_deleted(image)):
+        if decoded is None or (change.before is not None and self.is_deleted(decoded)):
             image = change.before
         try:
             return self.serialize(self.codec.to_instance(self.model_class, image or {}, using))
@@ -281,16 +387,11 @@ class Collection:
             return {}
 
     def serialize(self, instance: models.Model) -> dict[str, Any] | None:
-        """Return ``data`` from the serializer as JSON values; None if there is no serializer."""
+        """Return the serializer's data for an instance, as JSON values; None without serializer."""
         serializer = self._serializer
         if serializer is None:
             return None
         serialized = serializer(instance)
-        # a serializer of Django REST framework has the mapping as ``data``
+        # a serializer of Django REST framework is an object with the attribute ``data``
         document: dict[str, Any] = to_json_value(getattr(serialized, "data", serialized))
         return document
-
-
-def trigger_name(collection: str) -> str:
-    """Return the name of the database function that a collection's triggers call."""
-    return TRIGGER_PREFIX + blake2s(collection.encode(), digest_size=8).hexdigest()

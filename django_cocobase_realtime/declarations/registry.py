@@ -1,7 +1,7 @@
-"""The collections and rooms that a project declares, by name.
+"""Registries of the collections and rooms that a project declares.
 
-Both are declared in the same two ways: as an entry of a setting, or as a class with a decorator
-(in a module named ``realtime``, which is imported at start).
+Both are declared in one of two ways: as an entry of a setting, or as a class with a decorator in
+a module named ``realtime``, which is imported at start.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from .room import Room
 D = TypeVar("D")
 C = TypeVar("C", bound=type[Any])
 
-ROOM_CACHE_SIZE = 4096  # names of rooms whose declaration is remembered
+ROOM_CACHE_SIZE = 4096  # names of rooms for which the declaration is cached
 
 
 class UnknownCollection(LookupError):
-    """No collection of this name is declared."""
+    """There is no collection with this name."""
 
 
 class Registry(Generic[D]):
-    """Declarations of one kind by name: the entries of a setting first, then registered classes.
+    """Declarations of one kind, by name: entries of a setting, then registered classes.
 
-    They are instantiated when they are first needed, since models are not loaded before, and
-    again when the setting is replaced.
+    They are instantiated at first use, because models are not loaded before, and again when the
+    setting is replaced.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Registry(Generic[D]):
         options: Sequence[str],
         get_setting: Callable[[], Mapping[str, Any]],
     ) -> None:
-        # the class that declarations are subclasses of
+        # the class that all declarations must inherit from
         self._base = base
-        # what error messages call a declaration
+        # the word for a declaration in error messages
         self._noun = noun
-        # the attribute of an instance that holds its name
+        # the attribute of a declaration that is set to its name
         self._name_attribute = name_attribute
         # the keys that an entry of the setting may have
         self._options = options
@@ -58,9 +58,9 @@ class Registry(Generic[D]):
         self._get_setting = get_setting
         # registered classes by name
         self._classes: dict[str, type[D]] = {}
-        # all declarations by name, None until they are needed
+        # all declarations by name; None if they must be instantiated again
         self._resolved: dict[str, D] | None = None
-        # the setting that `_resolved` was made from
+        # the setting that `_resolved` was made from, to notice that it was replaced
         self._resolved_from: Mapping[str, Any] | None = None
 
     def register(self, name: str, cls: type[D]) -> None:
@@ -94,17 +94,17 @@ class Registry(Generic[D]):
         return dict(self._classes)
 
     def clear_cache(self) -> None:
-        """Resolve all declarations again when they are next needed."""
+        """Instantiate all declarations again at their next use."""
         self._resolved = None
 
     def from_class(self, name: str, cls: type[D]) -> D:
-        """Return the declaration that a class makes."""
+        """Return an instance of a registered class, with its name set."""
         declaration = cls()
         declaration.__dict__[self._name_attribute] = name
         return declaration
 
     def from_settings(self, name: str, entry: Any) -> D:
-        """Return the declaration that an entry of the setting makes.
+        """Return the declaration for an entry of the setting.
 
         Raises ``ImproperlyConfigured`` if the entry is malformed.
         """
@@ -142,7 +142,7 @@ class Registry(Generic[D]):
 
 
 class CollectionRegistry(Registry[Collection]):
-    """The collections of the project by their name on the wire."""
+    """The collections of the project, by the name that clients use."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -152,10 +152,26 @@ class CollectionRegistry(Registry[Collection]):
             options=COLLECTION_OPTIONS,
             get_setting=lambda: conf.collections,
         )
+        # collections by the former names that they declare, and what they were found in
+        self._by_alias: dict[str, Collection] = {}
+        self._aliases_of: Mapping[str, Collection] | None = None
 
     def get(self, name: str) -> Collection:
-        """Return the collection of this name. Raises `UnknownCollection`."""
-        collection = self._declarations().get(name)
+        """Return the collection of this name, or of this former name.
+
+        Raises `UnknownCollection`.
+        """
+        declarations = self._declarations()
+        collection = declarations.get(name)
+        if collection is None:
+            if self._aliases_of is not declarations:
+                self._by_alias = {
+                    alias: declared
+                    for declared in reversed(declarations.values())
+                    for alias in declared.aliases
+                }
+                self._aliases_of = declarations
+            collection = self._by_alias.get(name)
         if collection is None:
             raise UnknownCollection(name)
         return collection
@@ -175,7 +191,7 @@ class CollectionRegistry(Registry[Collection]):
 
 
 class RoomRegistry(Registry[Room]):
-    """The declared rooms of the project by the pattern that their names match."""
+    """The declared rooms of the project, by the pattern that the rooms' names match."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -185,20 +201,21 @@ class RoomRegistry(Registry[Room]):
             options=ROOM_OPTIONS,
             get_setting=lambda: conf.rooms,
         )
-        # finds a room's declaration among `_found_in`, and remembers the answers
+        # a cached function that finds the declaration of a room among `_searched`
         self._find: Callable[[str], Room | None] | None = None
-        self._found_in: Mapping[str, Room] | None = None
+        # the declarations that `_find` searches, to notice that they were replaced
+        self._searched: Mapping[str, Room] | None = None
 
     def find(self, name: str) -> Room | None:
-        """Return the declaration of a room: its own, else the first whose pattern matches.
+        """Return the declaration for a room: the one with its name, or the first that matches.
 
-        Returns None if rooms are declared but none of them matches, and a plain `Room` if the
+        Returns None if rooms are declared but no pattern matches, and a plain `Room` if the
         project declares no rooms.
         """
         declarations = self._declarations()
-        if self._find is None or self._found_in is not declarations:
+        if self._find is None or self._searched is not declarations:
             self._find = lru_cache(maxsize=ROOM_CACHE_SIZE)(partial(_find_room, declarations))
-            self._found_in = declarations
+            self._searched = declarations
         return self._find(name)
 
 
@@ -218,18 +235,19 @@ room_registry = RoomRegistry()
 
 
 def register(name: str) -> Callable[[C], C]:
-    """Declare the decorated `Collection` under its name on the wire.
+    """Register the decorated `Collection` under the name that clients use.
 
     Write ``@register("orders")`` above ``class Orders(Collection)``, in a module named
-    ``realtime`` of an installed app: those modules are imported at start.
+    ``realtime`` of an installed app. These modules are imported at start.
     """
     return registry.decorator(name)
 
 
 def register_room(pattern: str) -> Callable[[C], C]:
-    """Declare the decorated `Room` for all rooms whose names match a pattern.
+    """Register the decorated `Room` for all rooms whose names match a pattern.
 
-    ``*`` matches anything, ``?`` one character, ``[abc]`` one of these; case counts. Write it in
-    a module named ``realtime`` of an installed app: those modules are imported at start.
+    In a pattern, ``*`` matches any text, ``?`` one character, and ``[abc]`` one of these
+    characters. It is case-sensitive. Put the class into a module named ``realtime`` of an
+    installed app. These modules are imported at start.
     """
     return room_registry.decorator(pattern)

@@ -1,8 +1,8 @@
-"""Declared rooms: who may do what in rooms whose names match a pattern, and what they keep.
+"""Declarations of rooms: what identities may do in them, and how many broadcasts they keep.
 
-If a project declares no rooms, every authenticated identity may use every room of its own
-project. With the first declared pattern, names that match no pattern are refused; declare ``"*"``
-for the rest.
+A declaration applies to all rooms whose names match its pattern. If a project declares no rooms,
+every identity may use every room of its own project. As soon as it declares one, rooms that match
+no pattern are refused, unless ``"*"`` is declared as well.
 """
 
 from __future__ import annotations
@@ -15,52 +15,57 @@ from django.utils.module_loading import import_string
 
 from ..identity import Identity
 
+# the keys that an entry of the ROOMS setting may have
 OPTIONS = ("permission", "history", "durable", "title")
+# the methods of which a permission of rooms has at least one
 PERMISSION_METHODS = ("can_join", "can_broadcast", "can_see_members")
-DURABLE_HISTORY = 1000  # broadcasts that a durable room keeps unless `history` says otherwise
+DURABLE_HISTORY = 1000  # broadcasts that a durable room keeps if `history` is not set
 
 
 @dataclass(frozen=True, slots=True)
 class RoomGrant:
-    """What one identity may do in a room that it may join."""
+    """The permissions of one identity in a room that it may join."""
 
+    # the declaration that was evaluated
     room: Room
+    # whether it may send broadcasts
     can_broadcast: bool = True
+    # whether it may see the other members
     can_see_members: bool = True
 
 
 class Room:
-    """Rooms whose names match a pattern. Subclass and ``@register_room("chat-*")`` it.
+    """Declares the rooms whose names match a pattern. Subclass it with ``@register_room("…")``.
 
-    The methods are synchronous, may use the ORM, and run when a client joins a room.
+    The methods are synchronous, may use the ORM, and are called when a client joins a room.
     """
 
-    # set from the decorator or the key in ``ROOMS``
+    # pattern of the rooms' names; set by the decorator, or the key in ``ROOMS``
     pattern: ClassVar[str] = "*"
-    # a class with `can_join`, `can_broadcast` and `can_see_members`, or some of them, to use
-    # instead of the methods of this class; or its dotted path
+    # a class with some of the methods `can_join`, `can_broadcast` and `can_see_members`, which
+    # are used instead of those of this class; or its dotted path
     permission: ClassVar[type[Any] | str | None] = None
     # number of broadcasts that each room keeps for clients that join later
     history: ClassVar[int] = 0
-    # read broadcasts that the channel layer loses from the room's history, which then has 1000
-    # broadcasts unless ``history`` sets another number
+    # whether broadcasts that the channel layer has lost are read from the room's history, so that
+    # all are delivered; the history then has 1000 broadcasts unless `history` is set
     durable: ClassVar[bool] = False
-    # displayed name; None displays the room's own name
+    # title of the rooms; None for their names
     title: ClassVar[str | None] = None
 
     def can_join(self, identity: Identity, room: str) -> bool:
-        """Return whether the identity may join.
+        """Return whether the identity may join the room.
 
-        A refusal does not reveal whether the room has members.
+        A client that is refused cannot find out whether the room has members.
         """
         return bool(self._call_permission("can_join", identity, room))
 
     def can_broadcast(self, identity: Identity, room: str) -> bool:
-        """Return whether a member may send broadcasts, not only receive them."""
+        """Return whether the identity may send broadcasts, and not only receive them."""
         return bool(self._call_permission("can_broadcast", identity, room))
 
     def can_see_members(self, identity: Identity, room: str) -> bool:
-        """Return whether a member may see the other members. Their number is always visible."""
+        """Return whether the identity may see the members. Their number is always visible."""
         return bool(self._call_permission("can_see_members", identity, room))
 
     def _call_permission(self, method_name: str, identity: Identity, room: str) -> Any:
@@ -81,7 +86,7 @@ class Room:
 
     @cached_property
     def has_custom_permission(self) -> bool:
-        """Whether code of the project decides, which may block; else `grant` never blocks."""
+        """Whether `grant` calls code of the project, which may use the ORM."""
         overridden = any(
             getattr(type(self), name) is not getattr(Room, name) for name in PERMISSION_METHODS
         )
@@ -90,7 +95,7 @@ class Room:
     def grant(self, identity: Identity, room: str) -> RoomGrant | None:
         """Return what the identity may do in a room, or None if it may not join.
 
-        Blocks if `has_custom_permission`: then do not call it in an event loop.
+        Must not be called in an event loop if `has_custom_permission` is True.
         """
         if not self.can_join(identity, room):
             return None
@@ -99,5 +104,5 @@ class Room:
         )
 
     def get_title(self, room: str) -> str:
-        """Return the title of a room that was opened without one."""
+        """Return the title of a room."""
         return self.title or room

@@ -1,7 +1,8 @@
-"""Conversion of model fields to JSON, and of JSON back to instances.
+"""Conversion of field values to JSON, and of JSON back to instances.
 
-Primary keys, foreign keys and decimals become strings, and so do integers that JavaScript would
-round. Datetimes become ISO 8601 in UTC with an offset, files their names, binary data base64.
+Primary keys, foreign keys and decimals become strings, and so do integers that JavaScript cannot
+represent. Datetimes become ISO 8601 in UTC with an offset, files become their names, and binary
+data becomes base64.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import models
+from django.db import connections, models
+from django.db.models import ExpressionWrapper
 from django.utils import timezone
 from django.utils.duration import duration_iso_string
 
@@ -26,16 +31,17 @@ from ..events import Image
 from ..filters.schema import in_utc
 
 MAX_SAFE_INTEGER = 2**53 - 1  # JavaScript's Number.MAX_SAFE_INTEGER
+# matches the names of fields that look secret
 SECRET_LOOKING = re.compile(
     r"(?:^|_)(?:password|passwd|pwd|passphrase|secret|token|api_?key|private_?key|access_?key"
     r"|credentials?|otp|cvv|cvc|ssn|session_?key|salt)s?(?:_|$)"
 )
+# converts a value of a field to a JSON value
 Encoder = Callable[[Any], Any]
-"""Converts the value of a field to its JSON value."""
 
 
 def is_secret_looking(name: str) -> bool:
-    """Return whether the name of a field suggests that its value must not leave the server."""
+    """Return whether a field's name suggests that its value is secret, such as "api_key"."""
     return SECRET_LOOKING.search(name.lower()) is not None
 
 
@@ -59,18 +65,32 @@ def _binary(value: Any) -> str:
 
 def _json(encoder: type[json.JSONEncoder]) -> Encoder:
     def encode(value: Any) -> Any:
-        # through text, to get what the database would return: string keys, lists for tuples
+        # encode and decode, to get what the database returns: string keys, and lists for tuples
         return json.loads(json.dumps(value, cls=encoder))
 
     return encode
 
 
 def to_json_value(value: Any) -> Any:
-    """Convert a value, also with dates, decimals and UUIDs, to JSON values.
+    """Convert a value, which may contain dates, decimals and UUIDs, to JSON values.
 
-    Raises ``TypeError`` for anything that Django's JSON encoder does not know.
+    A member of an enumeration becomes its value. Raises ``TypeError`` for anything else that
+    Django's JSON encoder does not know.
     """
-    return json.loads(json.dumps(value, cls=DjangoJSONEncoder))
+    return json.loads(json.dumps(value, cls=_JsonEncoder))
+
+
+class _JsonEncoder(DjangoJSONEncoder):
+    def default(self, o: Any) -> Any:
+        return o.value if isinstance(o, Enum) else super().default(o)
+
+
+def _without_enum(value: Any) -> Any:
+    """Return the value of a member of an enumeration, and any other value as it is.
+
+    The text of a member is its name, even if the member is a string itself.
+    """
+    return value.value if isinstance(value, Enum) else value
 
 
 def _decimal(places: int) -> Encoder:
@@ -87,7 +107,7 @@ def _list(item: Encoder) -> Encoder:
 
 
 def _encoder_for(field: models.Field[Any, Any]) -> Encoder:
-    """Return the encoder of values that are not None and have the field's Python type."""
+    """Return the encoder for values that are not None and have the field's Python type."""
     match field:
         case models.BooleanField():
             return bool
@@ -114,10 +134,10 @@ def _encoder_for(field: models.Field[Any, Any]) -> Encoder:
         case models.GenericIPAddressField() | models.FilePathField():
             return str
     base_field = getattr(field, "base_field", None)
-    if isinstance(base_field, models.Field):  # an array of PostgreSQL
+    if isinstance(base_field, models.Field):  # an ArrayField of PostgreSQL
         return _list(field_encoder(base_field))
     output_field = getattr(field, "output_field", None)
-    if isinstance(output_field, models.Field):  # a generated field
+    if isinstance(output_field, models.Field):  # a GeneratedField
         return field_encoder(output_field)
     return to_json_value
 
@@ -127,10 +147,10 @@ def _duration(value: timedelta) -> str:
 
 
 def field_encoder(field: models.Field[Any, Any]) -> Encoder:
-    """Return the encoder of a field's values, as an instance or a query has them."""
+    """Return the encoder for a field's values, as they are on an instance or in a query."""
     if field.remote_field is not None and isinstance(field, models.ForeignKey):
         encode_target = field_encoder(field.target_field)
-        return lambda value: None if value is None else str(encode_target(value))
+        return lambda value: None if value is None else str(encode_target(_without_enum(value)))
     encode_value = _encoder_for(field)
     if field.primary_key:
         encode_key = encode_value
@@ -143,95 +163,226 @@ def field_encoder(field: models.Field[Any, Any]) -> Encoder:
         if value is None:
             return None
         try:
-            value = to_python(value)
+            value = _without_enum(to_python(value))
             return None if value is None else encode_value(value)
-        except (ValidationError, TypeError, ValueError):
-            return str(value)  # not a valid value of the field, yet the database accepted it
+        except (ValidationError, TypeError, ValueError, ArithmeticError):
+            # not a valid value of the field, yet the database accepted it
+            return str(_without_enum(value))
 
     return encode
+
+
+def has_custom_conversion(field: models.Field[Any, Any]) -> bool:
+    """Return whether a field outside of Django converts what the database returns."""
+    while isinstance(field, models.ForeignKey):
+        field = field.target_field
+    convert = getattr(type(field), "from_db_value", None)
+    return convert is not None and not str(convert.__module__).startswith("django.")
+
+
+def raw_column(expression: Any, is_raw: bool) -> Any:
+    """Return an expression for the column itself, without the conversion of its field."""
+    return ExpressionWrapper(expression, output_field=models.Field()) if is_raw else expression
+
+
+def encode_raw(value: Any) -> Any:
+    """Return a JSON value for what a database driver returned; `decode_raw` restores it."""
+    match value:
+        case None | bool() | str():
+            return value
+        case int():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case float():
+            return {"float": str(value)}
+        case bytes() | bytearray() | memoryview():
+            return {"bytes": _binary(value)}
+        case Decimal():
+            return {"decimal": str(value)}
+        case datetime():
+            return {"datetime": value.isoformat()}
+        case date():
+            return {"date": value.isoformat()}
+        case time():
+            return {"time": value.isoformat()}
+        case timedelta():
+            microseconds = value // timedelta(microseconds=1)
+            return {"timedelta": microseconds}
+        case UUID():
+            return {"uuid": str(value)}
+    if hasattr(value, "obj"):  # psycopg's wrapper of a parameter: bytes, or JSON
+        is_binary = isinstance(value.obj, bytes | bytearray | memoryview)
+        return encode_raw(value.obj) if is_binary else json.dumps(to_json_value(value.obj))
+    return {"json": to_json_value(value)}
+
+
+_DECODE_RAW: dict[str, Callable[[Any], Any]] = {
+    "float": float,
+    "bytes": base64.b64decode,
+    "decimal": Decimal,
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "timedelta": lambda microseconds: timedelta(microseconds=microseconds),
+    "uuid": UUID,
+    "json": lambda value: value,
+}
+
+
+def decode_raw(value: Any) -> Any:
+    """Return what a database driver returned, from `encode_raw`'s JSON value."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, inner),) = value.items()
+    return _DECODE_RAW[kind](inner)
 
 
 class RowCodec:
     """Converts rows of one model to images and back.
 
-    An image has the concrete fields of the model without those that look secret.
+    An image has the fields ``names`` of the model, by default all concrete ones that do not look
+    secret, and always the primary key. Fields with a conversion of their own (`raw_names`) are
+    kept as the database holds them, so that what a project encrypts stays encrypted; `decode`
+    converts them.
     """
 
-    def __init__(self, model: type[models.Model], not_secret: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        model: type[models.Model],
+        not_secret: Iterable[str] = (),
+        names: Iterable[str] | None = None,
+    ) -> None:
         allowed = set(not_secret)
+        wanted = None if names is None else {*names, *(f.name for f in model._meta.pk_fields)}
         self.model = model
-        # field by name
+        # fields of an image, by name
         self.fields: dict[str, models.Field[Any, Any]] = {
             field.name: field
             for field in model._meta.concrete_fields
-            if field.name in allowed or not is_secret_looking(field.name)
+            if (wanted is None or field.name in wanted)
+            and (field.name in allowed or not is_secret_looking(field.name))
         }
+        # not the key: it is in the id of the document, which clients are sent in any case
+        self.raw_names = frozenset(
+            name
+            for name, field in self.fields.items()
+            if field not in model._meta.pk_fields and has_custom_conversion(field)
+        )
         # name, attname and encoder of each field
-        self._encoders = [
-            (name, field.attname, field_encoder(field)) for name, field in self.fields.items()
+        self._encoders: list[tuple[str, str, Encoder]] = [
+            (
+                name,
+                str(field.attname),
+                encode_raw if name in self.raw_names else field_encoder(field),
+            )
+            for name, field in self.fields.items()
         ]
+        self._raw_encoders = {name: field_encoder(self.fields[name]) for name in self.raw_names}
+        self._names = tuple(self.fields)
         self.attnames = tuple(attname for _, attname, _ in self._encoders)
-        # whether the database computes some of the fields
-        self.generated = any(getattr(f, "generated", False) for f in self.fields.values())
 
     def image(self, values: Mapping[str, Any]) -> Image:
-        """Return the image of values by attname, such as a row of ``QuerySet.values()``."""
+        """Return the image of a row's values by attname."""
         return {name: encode(values[attname]) for name, attname, encode in self._encoders}
 
-    def from_instance(self, instance: models.Model) -> Image | None:
-        """Return the image of a row that was just saved from an instance.
+    def is_complete(self, image: Image) -> bool:
+        """Return whether an image has all fields: code with other fields may have written it."""
+        # the order of the fields is that of `image`, except in images that triggers wrote
+        return tuple(image) == self._names or image.keys() >= self.fields.keys()
 
-        Returns None if only the database knows all values: with deferred fields, generated
-        fields, and expressions such as ``F()``.
+    def decode(self, image: Image, using: str) -> Image:
+        """Return the image with the wire form of fields that have a conversion of their own."""
+        if not self.raw_names:
+            return image
+        decoded = dict(image)
+        for name in self.raw_names & image.keys():
+            decoded[name] = self._decode_value(name, image[name], using)
+        return decoded
+
+    def _decode_value(self, name: str, stored: Any, using: str) -> Any:
+        try:
+            value = self._convert(self.fields[name], stored, using)
+        except Exception:  # a field of the project, which may raise anything
+            return None if stored is None else str(stored)
+        # instances may have values of another type than the built-in field that it derives from
+        for encode in (self._raw_encoders[name], to_json_value):
+            with suppress(Exception):
+                return encode(value)
+        return str(value)
+
+    def _convert(self, field: Any, value: Any, using: str) -> Any:
+        """Return the value of an instance for a stored one, converted as in a query."""
+        connection = connections[using]
+        expression = field.get_col(self.model._meta.db_table)
+        value = decode_raw(value)
+        backend_converters = connection.ops.get_db_converters(expression)
+        for convert in (*backend_converters, *expression.get_db_converters(connection)):
+            value = convert(value, expression, connection)
+        return value
+
+    def to_instance(
+        self, model: type[models.Model], image: Image, using: str, *, decoded: bool = False
+    ) -> models.Model:
+        """Return an instance of ``model`` from an image, which `decode` may have decoded.
+
+        Fields that the image lacks, or whose value the field refuses now, are deferred.
         """
-        if self.generated:
+        names, values = [], []
+        for name, field in self.fields.items():
+            if name not in image:
+                continue
+            value = image[name]
+            try:
+                if name in self.raw_names and not decoded:
+                    value = self._convert(field, value, using)
+                elif value is not None:
+                    value = field.to_python(value)
+            except Exception:  # noqa: S112 - the field was changed after the image was made
+                continue
+            names.append(str(field.attname))
+            values.append(value)
+        return model.from_db(using, names, values)
+
+    def document_id(self, key: Any) -> str:
+        """Return the document id of a primary key; for a composite key, a JSON list of values."""
+        encoders = _key_encoders(self.model)
+        if len(encoders) == 1:
+            return str(encoders[0](key))
+        values = [encode(value) for encode, value in zip(encoders, key, strict=True)]
+        return json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+
+    def key(self, document_id: str) -> Any | None:
+        """Return the primary key with this document id; None if no row can have it."""
+        fields = self.model._meta.pk_fields
+        try:
+            texts = [document_id] if len(fields) == 1 else split_document_id(document_id)
+            values = [field.to_python(text) for field, text in zip(fields, texts, strict=True)]
+        except Exception:  # of a field of the project, too
             return None
-        values = instance.__dict__
-        image = {}
-        for name, attname, encode in self._encoders:
-            if attname not in values:
-                return None
-            value = values[attname]
-            if hasattr(value, "resolve_expression"):
-                return None
-            image[name] = encode(value)
-        return image
+        return values[0] if len(fields) == 1 else tuple(values)
 
-    def from_update_fields(self, instance: models.Model, names: Iterable[str]) -> Image | None:
-        """Return the part of the image for some fields, given by name or attname.
 
-        Returns None if only the database knows the values, as `from_instance` does.
-        """
-        values = instance.__dict__
-        image = {}
-        wanted = set(names)
-        for name, attname, encode in self._encoders:
-            if name in wanted or attname in wanted:
-                value = values.get(attname, _MISSING)
-                if value is _MISSING or hasattr(value, "resolve_expression"):
-                    return None
-                image[name] = encode(value)
-        return image
-
-    def to_instance(self, model: type[models.Model], image: Image, using: str) -> models.Model:
-        """Return an instance of ``model`` from an image. Fields without a value are deferred."""
-        known = [(field, image[name]) for name, field in self.fields.items() if name in image]
-        values = [value if value is None else field.to_python(value) for field, value in known]
-        return model.from_db(using, [field.attname for field, _ in known], values)
-
-    def document_id(self, value: Any) -> str:
-        """Return the document id of a primary key."""
-        return str(_key_encoder(self.model)(value))
+def split_document_id(document_id: str) -> list[Any]:
+    """Return the values in the document id of a composite key. Raises ``ValueError``."""
+    try:
+        values = json.loads(document_id)
+    except RecursionError:
+        raise ValueError("too many levels") from None
+    if not isinstance(values, list):
+        raise ValueError(document_id)
+    return values
 
 
 _MISSING = object()
 
 
 @cache
-def _key_encoder(model: type[models.Model]) -> Encoder:
-    return field_encoder(model._meta.pk)
+def _key_encoders(model: type[models.Model]) -> list[Encoder]:
+    fields = model._meta.pk_fields
+    return [field_encoder(field) for field in fields]
 
 
 def changed_fields(before: Image, after: Image) -> tuple[str, ...]:
-    """Return the names of the fields whose values differ."""
+    """Return the names of the fields whose values differ between two images."""
     return tuple(name for name, value in after.items() if before.get(name, _MISSING) != value)

@@ -1,4 +1,4 @@
-"""Soft deletes: to clients, flagging a row looks like a deletion, restoring it like a creation."""
+"""Soft deletes: clients see a row that is flagged as deleted, and a restored one as created."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from .collection import Collection
 
 
 def apply_soft_delete(change: Change, collection: Collection) -> Change | None:
-    """Return a change as clients see it; None for a change of a row that counts as deleted."""
+    """Return a change as clients must see it, or None if they must not.
+
+    They do not see changes of a row that counted as deleted before and still does.
+    """
     if collection.deleted_filter is None:
         return change
     before = _exists(change.before, collection)
@@ -20,7 +23,7 @@ def apply_soft_delete(change: Change, collection: Collection) -> Change | None:
         case "deleted":
             return change if before else None
     if after:
-        # without an old image, assume that the row existed
+        # without the image before the change, assume that the row existed
         existed = before or change.before is None
         return change if existed else replace(change, op="created", before=None, changed=None)
     if before or change.before is None:
@@ -30,5 +33,5 @@ def apply_soft_delete(change: Change, collection: Collection) -> Change | None:
 
 
 def _exists(image: Image | None, collection: Collection) -> bool:
-    """Return whether there is a row, and it does not count as deleted."""
+    """Return whether there is a row that does not count as deleted."""
     return image is not None and not collection.is_deleted(image)

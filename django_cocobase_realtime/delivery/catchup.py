@@ -1,8 +1,9 @@
-"""Brings a subscription up to date: a snapshot, then the events that the client missed.
+"""Catch-up of a subscription, before it is live: sends a snapshot and the events that were missed.
 
-A collection with a log needs no buffer for this. The log is read until the subscription has come
-to the position of the collection's tailer; then, in the same iteration of the event loop, it goes
-live. Without a log, changes that happen during a snapshot are buffered and follow it.
+If the collection has a log, nothing is buffered. The log is read until the subscription has
+reached the position of the collection's tailer; in the same iteration of the event loop it becomes
+live, so that no event can fall between the two. Without a log, events that happen during a
+snapshot are buffered, and sent after it.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from ..events import Change
 from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
 from ..log.reader import read_events
+from ..log.retention import rotate_epoch
 from ..transport.connection import NATIVE
 from ..utils.concurrency import run_in_threadpool
 from ..wire import frames
 from ..wire.codes import CloseCode
 from . import snapshot
 from .event_frames import ChangeFrames
+from .incomplete_images import find_undecidable, restore
 from .row_permissions import evaluate
 from .snapshot import Document
 from .subscription import CatchUp, CatchUpPlan, Delivery, SnapshotQuery, Subscription
@@ -38,14 +41,14 @@ logger = logging.getLogger(__name__)
 
 
 def go_live(subscription: Subscription, topic: CollectionTopic) -> None:
-    """Deliver from the next event on."""
+    """Make a subscription live: from now on, events are delivered as they happen."""
     subscription.catchup = None
     topic.table.add(subscription)
     subscription.last_seq = 0 if topic.tailer is None else topic.tailer.seq
 
 
 def start(subscription: Subscription, topic: CollectionTopic, plan: CatchUpPlan) -> None:
-    """Bring a subscription up to date in a task of its own; then it goes live."""
+    """Start a task that sends what the plan requires, after which the subscription is live."""
     catchup = subscription.catchup
     if catchup is None:
         catchup = subscription.catchup = CatchUp()
@@ -54,7 +57,7 @@ def start(subscription: Subscription, topic: CollectionTopic, plan: CatchUpPlan)
 
 
 def stop(subscription: Subscription) -> None:
-    """Cancel the task that brings a subscription up to date."""
+    """Cancel the task of `start`, if it runs."""
     catchup = subscription.catchup
     if catchup is not None and catchup.task is not None:
         catchup.task.cancel()
@@ -62,14 +65,14 @@ def stop(subscription: Subscription) -> None:
 
 
 def suspend(subscription: Subscription, topic: CollectionTopic) -> None:
-    """Deliver nothing more, at once; keep what is needed to `resume` from the same place."""
+    """Stop delivering immediately, and store where `resume` must continue."""
     stop(subscription)
     catchup = subscription.catchup
     if catchup is None:
         catchup = subscription.catchup = CatchUp()
     tailer = topic.tailer
     if tailer is None:
-        # keep the buffer even if the snapshot starts again: parts of it may have been sent
+        # keep buffered events even if the snapshot is started again, since parts of it were sent
         catchup.buffered = catchup.buffered or []
         topic.table.add(subscription)
     else:
@@ -81,7 +84,7 @@ def suspend(subscription: Subscription, topic: CollectionTopic) -> None:
 
 
 def resume(subscription: Subscription, topic: CollectionTopic) -> None:
-    """Continue a suspended subscription from where it was."""
+    """Continue a suspended subscription where it was stopped."""
     plan = None if subscription.catchup is None else subscription.catchup.plan
     if plan is not None:
         start(subscription, topic, plan)
@@ -92,7 +95,7 @@ def resume(subscription: Subscription, topic: CollectionTopic) -> None:
 async def _run(
     subscription: Subscription, catchup: CatchUp, topic: CollectionTopic, plan: CatchUpPlan
 ) -> None:
-    """Carry out a plan. A failure closes the connection: its client comes back and resumes."""
+    """Carry out a plan. After a failure, close the connection, so that its client reconnects."""
     connection = subscription.connection
     try:
         tailer = topic.tailer
@@ -101,9 +104,9 @@ async def _run(
             return
         position = plan.after or tailer.position
         if plan.snapshot is not None:
-            # if it must start again, then with everything that happened since its first page
+            # if the snapshot is started again, replay everything since its first page after it
             catchup.plan = CatchUpPlan(position, plan.snapshot)
-            cursor = encode_cursor(subscription.collection, position.epoch, position.seq)
+            cursor = encode_cursor(subscription.stream, position.epoch, position.seq)
             await _send_snapshot(subscription, topic.collection, plan.snapshot, cursor)
             catchup.plan = CatchUpPlan(position)
         if await _replay(subscription, catchup, topic, tailer, position):
@@ -128,13 +131,15 @@ async def _replay(
     tailer: LogTailer,
     position: Position,
 ) -> bool:
-    """Send the events between ``position`` and the tailer's. Return False if some are missing.
+    """Send the events after ``position``, up to that of the tailer.
 
-    When it returns True, the tailer has not moved since the last comparison.
+    Returns False if the log does not contain all of them. When it returns True, the subscription
+    is at the position of the tailer, which does not change before the caller's next ``await``.
     """
     writer = subscription.connection.writer
     limits = conf.limits
-    # events up to ``seq`` were read; the client knows of those up to ``sent``
+    # ``seq`` is the last event that was read; ``sent`` the last one up to which the client was
+    # sent all events that it must get, or a cursor
     seq = sent = position.seq
     while (position.epoch, seq) != (tailer.epoch, tailer.seq):
         if position.epoch != tailer.epoch or seq > tailer.seq:
@@ -142,7 +147,7 @@ async def _replay(
         changes = await run_in_threadpool(
             read_events,
             tailer.using,
-            subscription.collection,
+            subscription.stream,
             position.epoch,
             seq,
             limits.replay_events,
@@ -153,6 +158,11 @@ async def _replay(
         missed = await run_in_threadpool(
             _find_missed, topic.collection, topic.table, subscription, changes
         )
+        if missed is None:
+            # otherwise the client would come back with the same cursor
+            name = topic.collection.stream
+            await run_in_threadpool(rotate_epoch, tailer.using, [name], epoch=position.epoch)
+            return False
         for change, delivery in missed:
             await writer.wait_drained()
             for text in ChangeFrames(change, limits.event_bytes, replayed=True).texts([delivery]):
@@ -165,7 +175,7 @@ async def _replay(
             sent = seq
             if subscription.connection.dialect != NATIVE:
                 continue
-            cursor = encode_cursor(subscription.collection, position.epoch, seq)
+            cursor = encode_cursor(subscription.stream, position.epoch, seq)
             writer.push(frames.encode(frames.cursor(subscription.name, cursor)))
     return True
 
@@ -175,11 +185,16 @@ def _find_missed(
     table: SubscriptionTable,
     subscription: Subscription,
     changes: list[Change],
-) -> list[tuple[Change, Delivery]]:
-    """Return the changes that the subscription must get. May use the ORM: not for event loops."""
+) -> list[tuple[Change, Delivery]] | None:
+    """Return the changes that the subscription must get; None if that cannot be decided.
+
+    May use the ORM: not for event loops.
+    """
     missed: list[tuple[Change, Delivery]] = []
-    for change in changes:
-        visible = apply_soft_delete(change, collection)
+    for change in restore(collection, changes):
+        if find_undecidable(collection, change, [subscription.query]):
+            return None
+        visible = apply_soft_delete(collection.decode(change), collection)
         if visible is None:
             continue
         if subscription.query.check is not None:
@@ -196,8 +211,9 @@ def _find_missed(
 async def _send_snapshot(
     subscription: Subscription, collection: Collection, query: SnapshotQuery, cursor: str | None
 ) -> None:
+    """Send the documents that match now, in pages. ``cursor`` is the position before them."""
     writer = subscription.connection.writer
-    # if rows are checked one by one, more must be read than are shown
+    # a row permission may hide some of the rows, so more than the limit are read
     is_checked = subscription.query.check is not None
     limit = conf.limits.snapshot_documents if is_checked else query.limit
     keys = await run_in_threadpool(
@@ -207,8 +223,8 @@ async def _send_snapshot(
     ready: list[Document] = []
     more = True
     while more:
-        # A page is sent when it is full and one more document is known. Neither the number of
-        # pages nor their flags tell the client of rows that a check hides.
+        # a page is sent when it is full and a further document is known, so that neither the
+        # number of pages nor `more` reveals that there are rows which a permission hides
         size = min(snapshot.PAGE_SIZE, remaining)
         while unread and len(ready) <= size:
             part, unread = unread[: snapshot.PAGE_SIZE], unread[snapshot.PAGE_SIZE :]
@@ -228,9 +244,9 @@ async def _send_snapshot(
 
 
 def _split(documents: list[Document], max_bytes: int) -> Iterator[tuple[list[Any], bool]]:
-    """Yield pages of about ``max_bytes``, each with whether another one follows.
+    """Yield pages of up to about ``max_bytes``, each with whether another one follows.
 
-    A document that is larger than a page is replaced by its id, marked as truncated.
+    A document that is larger than a page is reduced to its id and ``"truncated": true``.
     """
     page: list[Any] = []
     size = 0
@@ -255,7 +271,7 @@ async def _without_log(
     topic: CollectionTopic,
     query: SnapshotQuery | None,
 ) -> None:
-    """Send a snapshot, and buffer what happens meanwhile."""
+    """Send a snapshot, buffer the events that happen during it, and send them after it."""
     catchup.buffered = catchup.buffered or []
     topic.table.add(subscription)
     if query is not None:
@@ -264,7 +280,7 @@ async def _without_log(
 
 
 def _flush_buffer(subscription: Subscription, topic: CollectionTopic) -> None:
-    """Send what was buffered, and go live."""
+    """Send the buffered events, and make the subscription live."""
     buffer = subscription.buffer
     subscription.catchup = None
     topic.table.add(subscription)

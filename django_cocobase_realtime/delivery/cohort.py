@@ -1,10 +1,11 @@
-"""Cohorts: subscriptions that a change concerns in the same way.
+"""Cohorts: groups of subscriptions for which a change is matched and encoded only once.
 
-Subscriptions with equal filters and frames of the same form share a cohort: a change is matched
-against the filter and encoded once for all of them, and one push per member remains.
+Subscriptions share a cohort if their filters are equal and each change gives them equal frames.
+For a change, the filter is evaluated once and the frame is encoded once; only the sending is done
+for each member.
 
-A connection with several subscriptions to one collection gets one frame that names all that
-match. Its subscriptions are therefore delivered per connection, not directly.
+A connection with several subscriptions to one collection gets one frame that names all those
+that match. For such subscriptions the frame is built per connection.
 """
 
 from __future__ import annotations
@@ -22,27 +23,33 @@ from ..transport.writer import Writer
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class FrameSpec:
-    """Everything that decides what a subscription's frames look like, and if there is one.
+    """The properties that decide which frames a subscription gets, apart from its filter.
 
-    A table keeps one object per value, so that equal specs can be compared by identity.
+    A `SubscriptionTable` keeps one object for all equal specs, so that they can be compared by
+    identity.
     """
 
+    # of the connection, see `Connection.dialect`
     dialect: str
+    # the collection's name as the client knows it
+    collection: str
     # names in ``data``; None for a serializer's whole document
     fields: tuple[str, ...] | None
-    # names of the subscriptions in the frame
+    # names of the subscriptions that the frame is for
     subscriptions: tuple[str, ...]
-    # events that are delivered: created, updated, deleted
+    # events to deliver: created, updated, deleted
     events: frozenset[str]
-    # whether updates that cross the filter's border are delivered as entered and left
+    # whether an update after which a row begins or ceases to match is delivered as "entered" or
+    # "left"
     transitions: bool
-    # an update is delivered only if one of these fields changed; None for any
+    # deliver an update only if one of these fields changed; None for all updates
     changed: frozenset[str] | None
 
     def event_for(self, change: Change, matched: bool, matches: bool) -> str | None:
-        """Return the name of the event to deliver, or None for no event.
+        """Return the name of the event to deliver for a change, or None.
 
-        ``matched``: the row before the change was visible. ``matches``: the row after it is.
+        ``matched`` is whether the row before the change matched the filter, and ``matches``
+        whether the row after it does.
         """
         match change.op:
             case "created":
@@ -59,22 +66,22 @@ class FrameSpec:
 
 
 class DeliveryMode(Enum):
-    """How the members of a cohort are reached."""
+    """How a change is delivered to the members of a cohort."""
 
-    # one frame, encoded once, to the writers of all members
+    # all members get the same frame
     DIRECT = "direct"
-    # matching subscriptions of one connection share a frame
+    # a frame is built for each connection, and names its matching subscriptions
     PER_CONNECTION = "per_connection"
-    # the permission must look at each row first
+    # a row permission decides first, in a worker thread
     ROW_CHECKED = "row_checked"
 
 
 class CohortMember(Protocol):
-    """What a cohort needs to know of a subscription."""
+    """The attributes of a subscription that a cohort uses."""
 
     @property
     def connection(self) -> Connection:
-        """The subscriber."""
+        """The connection that subscribed."""
         raise NotImplementedError
 
 
@@ -84,8 +91,8 @@ M = TypeVar("M", bound=CohortMember)
 class Cohort(Generic[M]):
     """Subscriptions with the same filter, frame spec and delivery mode.
 
-    If every subscriber asks for something different, cohorts have one member each. Such a cohort
-    needs no dictionary, and keeps its member's writer, so that a delivery looks at nothing else.
+    If every client has a different filter, each cohort has one member. Such a cohort has no
+    dictionary, which saves memory, and stores the member's writer, which saves time in a delivery.
     """
 
     __slots__ = ("filter", "frame_spec", "last_seq", "members", "mode", "writer")
@@ -94,9 +101,9 @@ class Cohort(Generic[M]):
         self.filter = filter
         self.frame_spec = frame_spec
         self.mode = mode
-        # the only member, or members with their writers, or None for no member
+        # the only member, or a dictionary of members and their writers, or None if there is none
         self.members: M | dict[M, Writer] | None = None
-        # the only member's writer
+        # the writer of the only member
         self.writer: Writer | None = None
         # number of the last event that was delivered to all members
         self.last_seq = 0
@@ -108,7 +115,7 @@ class Cohort(Generic[M]):
         return iter(() if members is None else (members,))
 
     def add(self, member: M) -> None:
-        """Add a subscription that is not a member yet."""
+        """Add a member, which must not be one already."""
         members, writer = self.members, member.connection.writer
         if members is None:
             self.members, self.writer = member, writer
@@ -119,7 +126,7 @@ class Cohort(Generic[M]):
         members[member] = writer
 
     def discard(self, member: M) -> bool:
-        """Remove a member. Return True if no member is left."""
+        """Remove a member; return True if the cohort is now empty."""
         if isinstance(self.members, dict):
             del self.members[member]
             return not self.members
@@ -135,12 +142,12 @@ class Cohort(Generic[M]):
 
 
 class Recipients:
-    """Writers that get the same frame."""
+    """The writers of all connections that get the same frame for a change."""
 
     __slots__ = ("event", "frame_spec", "writers")
 
     def __init__(self, frame_spec: FrameSpec, event: str) -> None:
         self.frame_spec = frame_spec
-        # name of the event
+        # name of the event to deliver, such as "updated"
         self.event = event
         self.writers: list[Writer] = []

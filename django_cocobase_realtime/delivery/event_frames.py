@@ -1,4 +1,4 @@
-"""A change as frames, encoded once per form that a subscriber needs."""
+"""Encoding of a change as frames, once for each form in which subscribers need it."""
 
 from __future__ import annotations
 
@@ -14,40 +14,46 @@ from ..wire import frames, sdk_frames
 from .cohort import FrameSpec
 from .subscription import Delivery, Subscription
 
-FrameKey = tuple[str, tuple[str, ...] | None, str, tuple[str, ...]]
-"""(dialect, fields in ``data``, name of the event, names of the matching subscriptions)."""
+FrameKey = tuple[str, str, tuple[str, ...] | None, str, tuple[str, ...]]
+"""The values that a frame depends on.
+
+The dialect, the name of the collection, the fields in ``data``, the name of the event, and the
+names of the matching subscriptions.
+"""
 
 
 class ChangeFrames:
-    """The frames of one change. Each form is encoded once, whatever the number of readers.
-
-    ``max_bytes`` bounds one frame; a larger document is replaced by its id, marked as truncated.
-    """
+    """The frames of one change. Each form is encoded once, for any number of connections."""
 
     __slots__ = ("_change", "_max_bytes", "_replayed", "_texts", "cursor")
 
     def __init__(self, change: Change, max_bytes: int, *, replayed: bool = False) -> None:
         self._change = change
+        # in a larger frame, the document is reduced to its id and `"truncated": true`
         self._max_bytes = max_bytes
+        # whether the frames are flagged as missed by the client
         self._replayed = replayed
+        # encoded frames by their form
         self._texts: dict[FrameKey, str] = {}
-        # the change's position as clients hold it; None if no log keeps it
+        # cursor of the change; None if it is not logged
         self.cursor = cursor_of(change)
 
     def text(self, frame_spec: FrameSpec, event: str) -> str:
         """Return the frame for connections with one matching subscription of this spec."""
-        return self._text((frame_spec.dialect, frame_spec.fields, event, frame_spec.subscriptions))
+        spec = frame_spec
+        return self._text((spec.dialect, spec.collection, spec.fields, event, spec.subscriptions))
 
     def texts(self, deliveries: Iterable[Delivery]) -> list[str]:
         """Return the frames that one connection gets for its matching subscriptions.
 
-        One frame names all of them, except those that select other fields or get another event.
+        Subscriptions to the same fields that get the same event are named in one frame.
         """
-        names: dict[tuple[str, tuple[str, ...] | None, str], list[str]] = {}
+        names: dict[tuple[str, str, tuple[str, ...] | None, str], list[str]] = {}
         for subscription, event in deliveries:
             if subscription.connection.dialect != NATIVE:
                 return [self._sdk_text(subscription)]
-            key = (subscription.connection.dialect, subscription.query.fields, event)
+            dialect, collection = subscription.connection.dialect, subscription.collection
+            key = (dialect, collection, subscription.query.fields, event)
             names.setdefault(key, []).append(subscription.name)
         return [self._text((*key, tuple(matching))) for key, matching in names.items()]
 
@@ -58,28 +64,32 @@ class ChangeFrames:
         return text
 
     def _encode(self, key: FrameKey) -> str:
-        _, fields, event, names = key
-        frame = self._frame(fields, event, names)
+        _, collection, fields, event, names = key
+        frame = self._frame(collection, fields, event, names)
         text = frames.encode(frame)
         if len(text) > self._max_bytes or len(text.encode()) > self._max_bytes:
-            # never dropped silently: the reader learns that there is something to fetch
+            # without the data, the client still learns that it should fetch the document
             frame["document"] = {"id": self._change.document_id}
             frame["truncated"] = True
             text = frames.encode(frame)
         return text
 
     def _frame(
-        self, fields: tuple[str, ...] | None, event: str, names: tuple[str, ...]
+        self,
+        collection: str,
+        fields: tuple[str, ...] | None,
+        event: str,
+        names: tuple[str, ...],
     ) -> frames.Frame:
         change = self._change
         document: dict[str, Any] = {"id": change.document_id}
         changed = None
-        if event != "left":  # the reader may not see the row as it is now
+        if event != "left":  # otherwise the client may not see the row after the change
             data = document["data"] = data_of(change, fields)
             if change.changed is not None and event in ("updated", "entered"):
                 changed = tuple(name for name in change.changed if name in (fields or data))
         return frames.change(
-            collection=change.collection,
+            collection=collection,
             event=event,
             document=document,
             subscriptions=names,
@@ -90,30 +100,31 @@ class ChangeFrames:
             replayed=self._replayed,
         )
 
-    # the SDKs' dialects: their connections have one subscription
+    # frames for SDKs, whose connections have one subscription
 
     def _sdk_text(self, subscription: Subscription) -> str:
         change, fields = self._change, subscription.query.fields
         with_old = _sees_old_values(change, subscription)
-        key = (subscription.connection.dialect, fields, "old" if with_old else "", ())
+        name = subscription.collection
+        key = (subscription.connection.dialect, name, fields, "old" if with_old else "", ())
         text = self._texts.get(key)
         if text is None:
-            text = self._texts[key] = self._encode_sdk(fields, with_old=with_old)
+            text = self._texts[key] = self._encode_sdk(name, fields, with_old=with_old)
         return text
 
-    def _encode_sdk(self, fields: tuple[str, ...] | None, *, with_old: bool) -> str:
+    def _encode_sdk(self, name: str, fields: tuple[str, ...] | None, *, with_old: bool) -> str:
         change = self._change
         collection = registry.get(change.collection)
         data = data_of(change, fields)
         image = (change.before if change.op == "deleted" else change.after) or {}
         created_at, updated_at = (
-            _time(collection, name, image, data) for name in collection.time_fields
+            _time(collection, field, image, data) for field in collection.time_fields
         )
         old = None
         if with_old and fields is not None and change.before and change.changed is not None:
             old = _only(change.before, tuple(n for n in change.changed if n in fields))
         frame = sdk_frames.change(
-            collection=change.collection,
+            collection=name,
             op=change.op,
             id=change.document_id,
             data=data,
@@ -125,7 +136,7 @@ class ChangeFrames:
         if len(text.encode()) <= self._max_bytes:
             return text
         frame = sdk_frames.change(
-            collection=change.collection,
+            collection=name,
             op=change.op,
             id=change.document_id,
             data={},
@@ -139,7 +150,7 @@ class ChangeFrames:
 def _sees_old_values(change: Change, subscription: Subscription) -> bool:
     """Return whether a subscription may also see the row as it was before an update.
 
-    Never if a row permission decides: it was not asked about the old row.
+    With a row permission it may not, because the permission was not evaluated for the old row.
     """
     if change.op != "updated" or change.before is None or change.document is not None:
         return False
@@ -152,7 +163,7 @@ def _sees_old_values(change: Change, subscription: Subscription) -> bool:
 def _time(
     collection: Collection, name: str | None, image: dict[str, Any], data: dict[str, Any]
 ) -> str | None:
-    """Return a time of the row, if its field was declared as such or is readable anyway."""
+    """Return the value of a time field, if the field is declared as such or is readable."""
     if name is None or (name not in collection.declared_time_fields and name not in data):
         return None
     value = image.get(name)
@@ -160,19 +171,22 @@ def _time(
 
 
 def cursor_of(change: Change) -> str | None:
-    """Return the change's cursor; None if no log keeps it."""
+    """Return the cursor of a change, or None if it is not logged."""
     if change.epoch is None or change.seq is None:
         return None
     return encode_cursor(change.collection, change.epoch, change.seq)
 
 
 def data_of(change: Change, fields: tuple[str, ...] | None) -> dict[str, Any]:
-    """Return the readable part of the row after the change (before it, for a deletion)."""
+    """Return the readable fields of the row after a change, or before it for a deletion.
+
+    ``fields`` are the names of the readable fields; None for all that the serializer returned.
+    """
     if change.document is not None:
         document = change.document
         return document if fields is None else _only(document, fields)
     if fields is None:
-        return {}  # logged before there was a serializer, which alone knows what may be shown
+        return {}  # logged before the serializer, which selects the fields, was declared
     return _only((change.before if change.op == "deleted" else change.after) or {}, fields)
 
 

@@ -1,6 +1,6 @@
-"""What a subscription may see: the client's request within what the permission grants.
+"""Authorized queries: what a subscription may see, given its request and the client's grant.
 
-Determined when the subscription starts, and again when permissions may have changed.
+The query of a subscription is made when it starts, and again when permissions may have changed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from msgspec.structs import replace
 from ..conf import Limits
 from ..declarations.authorization import Grant, RowCheck
 from ..declarations.registry import UnknownCollection, registry
+from ..declarations.serialization import split_document_id
 from ..filters import Filter, FilterLimits, InvalidFilter, parse
 from ..identity import Identity
 from ..wire.codes import ErrorCode
 from ..wire.commands import Subscribe
 
+# events that a subscription gets by default
 ALL_EVENTS = frozenset({"created", "updated", "deleted"})
 
 _encode = msgspec.json.Encoder().encode
@@ -30,37 +32,41 @@ _decode = msgspec.json.Decoder(Subscribe).decode
 
 @dataclass(frozen=True, slots=True)
 class AuthorizedQuery:
-    """Rows and fields that a subscription may see."""
+    """The rows and fields that a subscription may see."""
 
-    # what the client asked for AND what the permission allows
+    # the client's filter, combined by AND with that of the permission
     filter: Filter
-    # names in ``data``; None for a serializer's whole document
+    # names of the fields in a document's data; None for all of a serializer
     fields: tuple[str, ...] | None
-    # hash of everything that decides what is visible: a cursor is valid for one scope
+    # hash of everything that decides what is visible; a cursor is valid with one scope only
     scope: str = ""
-    # decides about each row that the filter matches, if the permission does that
+    # a row permission, which decides about each row that the filter matches
     check: RowCheck | None = None
 
 
 class SubscriptionRefused(Exception):
-    """A subscription was refused; the message says why."""
+    """A subscription was refused. The message is for the client."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
+        # error code of the protocol
         self.code = code
 
 
 def authorize_query(
     limits: Limits, command: Subscribe, grant: Grant, identity: Identity | None
 ) -> AuthorizedQuery:
-    """Return what a request may see under a grant. Raises `SubscriptionRefused`."""
+    """Return the query for a request of a client that has this grant.
+
+    Raises `SubscriptionRefused` if the request is not valid, or asks for more than is granted.
+    """
     decision = grant.decision
     filter = _filter(limits, command, grant) & decision.visible
     fields = _projection(grant, command.fields)
     _check_changes(command, grant)
     scope = _scope(
         (
-            command.collection,
+            grant.stream,
             filter.canonical(),
             fields,
             sorted(command.events or ALL_EVENTS),
@@ -73,13 +79,16 @@ def authorize_query(
 
 
 def serialize_request(command: Subscribe) -> bytes:
-    """Return what `rebuild_query` needs of a request, in a fifth of the objects' memory."""
+    """Return a request as bytes, for `rebuild_query`; they take a fifth of the objects' memory."""
     request = replace(command, id=None, subscription=None, since=None, scope=None, snapshot=False)
     return _encode(request)
 
 
 def rebuild_query(limits: Limits, request: bytes, identity: Identity) -> AuthorizedQuery | None:
-    """Authorize a serialized request again; None if it is refused now. May use the ORM."""
+    """Evaluate the permission again for a serialized request; return None if it is now refused.
+
+    Uses the ORM, so it must not be called in an event loop.
+    """
     command = _decode(request)
     try:
         grant = registry.get(command.collection).grant(identity, command.filters or {})
@@ -89,9 +98,10 @@ def rebuild_query(limits: Limits, request: bytes, identity: Identity) -> Authori
 
 
 def _scope(parts: tuple[Any, ...]) -> str:
-    """Return a hash that is the same on every server for the same parts.
+    """Return a hash of the parts, which is the same on every server.
 
-    It is keyed, so that clients cannot guess the values that a permission compares.
+    It is keyed with the secret key. Otherwise clients could find out the values in a permission's
+    filter by hashing guesses.
     """
     key = sha256(force_bytes(settings.SECRET_KEY)).digest()
     return blake2s(repr(parts).encode(), digest_size=8, key=key, person=b"scope").hexdigest()
@@ -105,29 +115,32 @@ def _filter(limits: Limits, command: Subscribe, grant: Grant) -> Filter:
         raise SubscriptionRefused(ErrorCode.INVALID_FILTER, str(error)) from None
     if command.document is None:
         return filter
-    key = next((name for name, spec in grant.schema.items() if spec.primary_key), None)
-    if key is None:
-        return Filter.nothing()  # the key looks secret: clients may not filter by it
     try:
-        return filter & parse({key: command.document}, grant.schema)
-    except InvalidFilter:
+        key: list[Any] = [command.document]
+        if len(grant.key) > 1:
+            key = split_document_id(str(command.document))
+        conditions = dict(zip(grant.key, key, strict=True))
+        # not within ``allowed``: clients that may watch the collection know the ids. A key that
+        # looks secret is not in the schema, and cannot be asked for.
+        return filter & parse(conditions, grant.schema)
+    except ValueError:
         return Filter.nothing()  # no document can have such an id: accepted, without events
 
 
 def _check_changes(command: Subscribe, grant: Grant) -> None:
     """Refuse requests for old values that are not known, or for fields that are not readable."""
     if (command.transitions or command.changed is not None) and not grant.tracked:
-        message = "This collection keeps no old values: neither transitions nor changed."
+        message = "transitions and changed are not available: this collection keeps no old values."
         raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
     readable = set(grant.filters if grant.fields is None else grant.fields)
     unknown = sorted(set(command.changed or ()) - readable)
     if unknown:
-        message = f"Unknown fields {unknown} in changed; readable are {sorted(readable)}."
+        message = f"Unknown fields {unknown} in changed; readable fields are {sorted(readable)}."
         raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
 
 
 def _projection(grant: Grant, requested: list[str] | None) -> tuple[str, ...] | None:
-    """Return the names in ``data``; None for a serializer's whole document."""
+    """Return the names of the fields in a document's data; None for all of a serializer."""
     if requested is None:
         return grant.fields
     names = set(requested)
@@ -135,6 +148,6 @@ def _projection(grant: Grant, requested: list[str] | None) -> tuple[str, ...] | 
         return tuple(sorted(names))
     unknown = sorted(names - set(grant.fields))
     if unknown:
-        message = f"Unknown fields {unknown}; readable are {list(grant.fields)}."
+        message = f"Unknown fields {unknown}; readable fields are {list(grant.fields)}."
         raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
     return tuple(name for name in grant.fields if name in names)

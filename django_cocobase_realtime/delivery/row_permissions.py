@@ -1,9 +1,9 @@
-"""Permissions that decide about each row (``has_object_permission``): the slow path.
+"""Row permissions (``has_object_permission``), which decide about each row and are slower.
 
-They may query the database, so they run in a worker thread, one change after the other and in
-order, outside the fan-out. The queue is bounded: if more than `MAX_BACKLOG` changes wait, their
-connections are closed with a code that asks the clients to come back later; they then read the
-log at their own pace. `stats` measures what the checks cost.
+They may query the database, so they run in a worker thread, for one change after the other. The
+changes wait in a bounded queue: if there are more than `MAX_BACKLOG`, the connections concerned
+are closed with a code after which clients reconnect later, and resume from the log at their own
+pace. `stats` measures what the permissions cost.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from .subscription import Delivery, Subscription
 
 logger = logging.getLogger(__name__)
 
+# changes of one collection that may wait in the queue
 MAX_BACKLOG = 1000
-"""Changes of one collection that may wait for their checks."""
+# if the permissions take longer for one change, a warning is logged
 SLOW_SECONDS = 1.0
-"""Checks of one change that take longer are logged as a warning."""
+# `retry_after_ms` of connections that are closed because the queue is full
 RETRY_MS = 5000
-"""``retry_after_ms`` of connections that are closed because of the backlog."""
 
 
 @dataclass(slots=True)
 class RowPermissionStats:
-    """What the row permissions of this process have cost so far."""
+    """Measurements of the row permissions of this process."""
 
     # calls of has_object_permission
     evaluated: int = 0
-    # seconds spent in evaluations
+    # seconds that evaluations took
     seconds: float = 0.0
-    # changes in all queues
+    # changes that wait in the queues of all collections
     waiting: int = 0
 
 
@@ -53,22 +53,20 @@ stats = RowPermissionStats()
 
 
 class RowPermissionQueue:
-    """Decides, in order, which row-checked subscriptions get a change. One per collection.
-
-    ``deliver`` is called with each change and the deliveries that it is allowed to.
-    """
+    """The changes of one collection that wait for row permissions. They are evaluated in order."""
 
     def __init__(
         self, collection: Collection, deliver: Callable[[Change, list[Delivery]], None]
     ) -> None:
         self._collection = collection
+        # called with each change and the allowed deliveries
         self._deliver = deliver
-        # changes with the subscriptions to decide about, and their permissions_version
+        # changes, each with its subscriptions and their permissions_version at that time
         self._queue: deque[tuple[Change, dict[Subscription, int]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def put(self, change: Change, subscriptions: list[Subscription]) -> None:
-        """Decide about a change after all earlier ones."""
+        """Add a change, and the subscriptions to which it may be delivered."""
         if len(self._queue) >= MAX_BACKLOG:
             for subscription in subscriptions:
                 subscription.connection.close(CloseCode.OVERLOADED, RETRY_MS)
@@ -83,7 +81,7 @@ class RowPermissionQueue:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def stop(self) -> None:
-        """Drop the queue."""
+        """Empty the queue, and deliver nothing more."""
         stats.waiting -= len(self._queue)
         self._queue.clear()
         if self._task is not None:
@@ -105,15 +103,16 @@ class RowPermissionQueue:
                     deliveries = []
                 self._queue.popleft()
                 stats.waiting -= 1
-                # answers given for permissions that have changed since do not count
+                # results for permissions that have changed in the meantime are not used
                 valid = {
                     subscription
                     for subscription, version in versions.items()
                     if subscription.permissions_version == version
                     and _pop_pending(subscription, change.seq or 0)
                 }
+                allowed = [delivery for delivery in deliveries if delivery[0] in valid]
                 try:
-                    self._deliver(change, [each for each in deliveries if each[0] in valid])
+                    self._deliver(change, allowed)
                 except Exception:
                     logger.exception("A change could not be delivered.")
                     for subscription in valid:
@@ -123,9 +122,9 @@ class RowPermissionQueue:
 
 
 def _pop_pending(subscription: Subscription, seq: int) -> bool:
-    """Remove an event from those the subscription waits for. Return False if it does not wait.
+    """Remove an event from the subscription's pending ones; return False if it is not the first.
 
-    A subscription that was authorized again reads the log instead, and may wait for later events.
+    It is not if the subscription was suspended, because it then reads the event from the log.
     """
     pending = subscription.pending_row_checks
     if not subscription.is_attached or not pending or pending[0] != seq:
@@ -137,7 +136,10 @@ def _pop_pending(subscription: Subscription, seq: int) -> bool:
 def evaluate(
     collection: Collection, change: Change, subscriptions: Iterable[Subscription]
 ) -> list[Delivery]:
-    """Return the deliveries that row permissions allow. May use the ORM: not for event loops."""
+    """Return the deliveries of a change that row permissions allow.
+
+    May use the ORM, so it must not be called in an event loop.
+    """
     started_at = time.monotonic()
     before = _RowState.of(collection, change.before)
     after = _RowState.of(collection, change.after)
@@ -151,23 +153,29 @@ def evaluate(
     seconds = time.monotonic() - started_at
     stats.seconds += seconds
     if seconds > SLOW_SECONDS:
-        logger.warning("Permission checks of one change took %.1f s; narrow visible_to.", seconds)
+        logger.warning(
+            "has_object_permission took %.1f s for one change. Let visible_to exclude more rows.",
+            seconds,
+        )
     return deliveries
 
 
 class _RowState:
-    """One state of a row. A permission is asked once per identity and filter."""
+    """A row before or after a change. Permissions are evaluated once per identity and filter."""
 
     def __init__(self, row: Row, instance: models.Model) -> None:
         self._row = row
         self._instance = instance
-        self._answers: dict[Any, bool] = {}
+        # results of permissions by identity and filter
+        self._results: dict[Any, bool] = {}
 
     @classmethod
     def of(cls, collection: Collection, image: Image | None) -> _RowState | None:
         if image is None:
             return None
-        instance = collection.codec.to_instance(collection.model_class, image, collection.database)
+        instance = collection.codec.to_instance(
+            collection.model_class, image, collection.database, decoded=True
+        )
         return cls(collection.row(image), instance)
 
     def is_visible_to(self, subscription: Subscription) -> bool:
@@ -177,23 +185,26 @@ class _RowState:
         if query.check is None:
             return True
         key = id(subscription.connection.identity), query.filter
-        answer = self._answers.get(key)
-        if answer is None:
-            answer = self._answers[key] = self._check(query.check)
-        return answer
+        result = self._results.get(key)
+        if result is None:
+            result = self._results[key] = self._check(query.check)
+        return result
 
     def _check(self, check: RowCheck) -> bool:
         stats.evaluated += 1
         try:
             return check(self._row, self._instance)
         except DatabaseFailure:
-            raise  # nothing is known: the client comes back and reads the log
+            raise  # the connection is closed, and the client resumes from the log
         except Exception:
-            logger.exception("has_object_permission failed: the row is not shown.")
+            logger.exception("has_object_permission failed; the row is treated as not visible.")
             return False
 
 
 def is_visible(collection: Collection, subscription: Subscription, image: Image) -> bool:
-    """Return whether a subscription may see a row. May use the ORM: not for event loops."""
+    """Return whether a subscription may see a row.
+
+    May use the ORM, so it must not be called in an event loop.
+    """
     state = _RowState.of(collection, image)
     return state is not None and state.is_visible_to(subscription)

@@ -1,10 +1,16 @@
-"""The documents that match now, read in pages. Functions here use the ORM: not for event loops."""
+"""Queries for the documents of a snapshot.
+
+These functions use the ORM, so they must not be called in an event loop.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
+from ..capture.tables import WatchedTable
 from ..declarations.collection import Collection
 from ..events import Change, now
 from ..filters.orm import ordering, to_q
@@ -12,19 +18,18 @@ from .event_frames import data_of
 from .row_permissions import is_visible
 from .subscription import Subscription
 
-PAGE_SIZE = 200
-"""Documents read at a time."""
+PAGE_SIZE = 200  # documents that are read at a time
 
+# {"id": ..., "data": {...}}
 Document = dict[str, Any]
-"""``{"id": ..., "data": {...}}``."""
 
 
 def select_keys(
     collection: Collection, subscription: Subscription, order: str | None, limit: int
 ) -> list[Any]:
-    """Return the primary keys of the first ``limit`` matching rows; one more if there are more.
+    """Return the primary keys of the first ``limit`` matching rows, and of one more if there is.
 
-    Nulls sort lowest and texts by code point, on every database; ties are sorted by key.
+    On every database, nulls sort lowest, texts sort by code points, and equal values by key.
     """
     model, using = collection.concrete_model, collection.database
     filter = subscription.query.filter
@@ -38,24 +43,23 @@ def select_keys(
 def load_documents(
     collection: Collection, subscription: Subscription, keys: Sequence[Any]
 ) -> list[Document]:
-    """Return the documents with these keys, in this order.
+    """Return the documents with these primary keys, in the same order.
 
-    Rows that are gone, or do not match any more, are left out.
+    Rows that were deleted, or do not match any more, are left out.
     """
     codec, using = collection.codec, collection.database
-    rows = collection.concrete_model._base_manager.using(using).filter(pk__in=keys)
-    pk = collection.concrete_model._meta.pk.attname
-    images = {row[pk]: codec.image(row) for row in rows.values(*codec.attnames)}
+    rows = WatchedTable(collection.concrete_model, (collection,)).read(using, keys)
     documents = []
     for key in keys:
-        image = images.get(key)
-        if image is None or not is_visible(collection, subscription, image):
+        row = rows.get(key)
+        if row is None:
             continue
-        if collection.is_deleted(image):
+        id, stored = codec.document_id(key), codec.image(row)
+        image = codec.decode(stored, using)
+        if not is_visible(collection, subscription, image) or collection.is_deleted(image):
             continue
-        id = codec.document_id(key)
         change = Change("", collection.name, "created", id, "", now(), after=image)
-        document = collection.make_document(change, using)
+        document = collection.make_document(replace(change, after=stored), using)
         if document is not None:
             change = Change("", "", "created", id, "", "", document=document)
         documents.append({"id": id, "data": data_of(change, subscription.query.fields)})

@@ -1,4 +1,4 @@
-"""A subscription: what a client asked for, what it may see, and how far it has come."""
+"""A subscription of a connection to a collection, with its request, permissions and progress."""
 
 from __future__ import annotations
 
@@ -14,95 +14,107 @@ from .query import ALL_EVENTS, AuthorizedQuery
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionRequest:
-    """What the client asked for."""
+    """The request of a client for a subscription."""
 
     # unique within the connection
     name: str
+    # the collection's name as the client gave it, which may be a former one
     collection: str
     # events to deliver: created, updated, deleted
     events: frozenset[str] = ALL_EVENTS
-    # whether updates that cross the filter's border are delivered as entered and left
+    # whether an update after which a row begins or ceases to match is delivered as "entered" or
+    # "left"
     transitions: bool = False
-    # an update is delivered only if one of these fields changed; None for any
+    # deliver an update only if one of these fields changed; None for all updates
     changed: frozenset[str] | None = None
-    # the request as sent, to authorize it again (see `query.rebuild_query`)
+    # the request as bytes, from which `query.rebuild_query` makes a new query
     serialized: bytes = b""
+    # the name of the collection's stream; empty if it is ``collection``
+    stream: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotQuery:
-    """Which documents a client wants first."""
+    """Which documents a snapshot contains, apart from the filter."""
 
     # number of documents
     limit: int
-    # field to sort by, with a leading ``-`` for descending; None for the primary key
+    # field to sort by, with a leading ``-`` for descending order; None for the primary key
     order: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CatchUpPlan:
-    """What a subscription still has to be sent before it is live."""
+    """The snapshot and the events that must be sent to a subscription before it is live."""
 
-    # replay the log from here; None for the position of the topic when catching up starts
+    # the events after this position; None for the position of the topic at the start
     after: Position | None = None
-    # send these documents first
+    # a snapshot, which is sent before the events
     snapshot: SnapshotQuery | None = None
 
 
 @dataclass(slots=True, eq=False)
 class CatchUp:
-    """The state of a subscription that is not live (yet, or while it is authorized again)."""
+    """The state of a subscription that is not live: because it catches up, or is suspended."""
 
-    # what remains to be sent; kept up to date, so that the rest can be started again
+    # what remains to be sent; updated while it is sent, so that it can be continued
     plan: CatchUpPlan | None = None
     # the task that sends it; None while the subscription is suspended
     task: asyncio.Task[None] | None = None
-    # frames that must wait for the end of a snapshot, if the collection has no log
+    # frames of events to send after a snapshot, if the collection has no log
     buffered: list[str] | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """One connection's subscription to one collection."""
+    """A subscription of one connection to one collection."""
 
     connection: Connection
     request: SubscriptionRequest
 
     # authorization
 
+    # what the subscription may see
     query: AuthorizedQuery
-    # the connection's permissions_version for which ``query`` was determined
+    # `Connection.permissions_version` at the time when the query was made
     permissions_version: int = 0
 
     # delivery
 
-    # where events find it; None while it is not live
+    # the cohort through which it gets events; None while it is not live
     cohort: Cohort[Subscription] | None = field(default=None, repr=False)
-    # number of the last event delivered to it alone (see `SubscriptionTable.last_seq`)
+    # number of the last event that was delivered to it individually; for events delivered to all
+    # members of the cohort, see `SubscriptionTable.last_seq`
     last_seq: int = 0
-    # None once it is live
+    # None while it is live
     catchup: CatchUp | None = None
-    # numbers of events about which the row permission has not decided yet, oldest first
+    # numbers of events for which row permissions are not evaluated yet, oldest first
     pending_row_checks: deque[int] | None = None
-    # False before `TopicManager.attach`, and after it was unsubscribed or replaced
+    # whether it is in the `TopicManager`, that is, not unsubscribed or replaced
     is_attached: bool = False
 
     @property
     def name(self) -> str:
-        """The name by which the client knows it."""
+        """The name that the client gave to the subscription."""
         return self.request.name
 
     @property
     def collection(self) -> str:
-        """Name of the collection."""
+        """The name of the collection, by which the client knows it."""
         return self.request.collection
 
     @property
+    def stream(self) -> str:
+        """The name of the collection's stream."""
+        return self.request.stream or self.request.collection
+
+    @property
     def frame_spec(self) -> FrameSpec:
-        """What its frames look like if no other subscription shares them."""
+        """The spec of frames that are for this subscription only."""
         request = self.request
         return FrameSpec(
             self.connection.dialect,
+            request.collection,
             self.query.fields,
             (request.name,),
             request.events,
@@ -112,9 +124,9 @@ class Subscription:
 
     @property
     def buffer(self) -> list[str] | None:
-        """Frames that wait for the end of a snapshot; None if frames are sent at once."""
+        """Frames to send after a snapshot; None if frames are sent immediately."""
         return None if self.catchup is None else self.catchup.buffered
 
 
+# a subscription that must get an event, and the event's name
 Delivery = tuple[Subscription, str]
-"""A subscription that must get an event, and the event's name."""

@@ -1,8 +1,9 @@
-"""The subscriptions to one collection, indexed so that a change finds those that match.
+"""The live subscriptions to one collection, with an index that finds those that a change matches.
 
-The cost of a change grows with the subscriptions that match it: an index proposes filters (the
-client's combined with the permission's), and each is matched once, whatever the number of
-subscriptions that share it.
+The index is over the filters of subscriptions, which combine that of the client and that of the
+permission. It proposes filters for a row, and each of these is evaluated once, for any number of
+subscriptions with the same filter. The cost of a change therefore grows with the subscriptions
+that match it, and not with all.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .subscription import Delivery, Subscription
 
 SubscriptionCohort = Cohort[Subscription]
 
-# looked up once: access to an enum's member is slow in the hot path
+# constants, because access to a member of an enum is slow
 _DIRECT = DeliveryMode.DIRECT
 _PER_CONNECTION = DeliveryMode.PER_CONNECTION
 _ROW_CHECKED = DeliveryMode.ROW_CHECKED
@@ -30,27 +31,31 @@ class SubscriptionTable:
     """The live subscriptions of one process to one collection."""
 
     def __init__(self, schema: Schema) -> None:
+        # the fields of the collection and their kinds
         self.schema = schema
-        # cohorts by filter: without transitions, with transitions, and row-checked ones
+        # cohorts by filter, except those of the two other indexes
         self._plain: FilterIndex[SubscriptionCohort] = FilterIndex()
+        # cohorts whose subscriptions request transitions, by filter
         self._transitions: FilterIndex[SubscriptionCohort] = FilterIndex()
+        # cohorts with row permissions, by filter
         self._row_checked: FilterIndex[SubscriptionCohort] = FilterIndex()
+        # all cohorts, by what their subscriptions have in common
         self._cohorts: dict[tuple[Filter, FrameSpec, DeliveryMode], SubscriptionCohort] = {}
-        # one object per spec (see `FrameSpec`)
+        # frame specs, to use one object for equal ones
         self._frame_specs: WeakValueDictionary[FrameSpec, FrameSpec] = WeakValueDictionary()
-        # subscriptions of each connection, without row-checked ones
+        # subscriptions without row permissions, by connection
         self._by_connection: dict[Connection, SmallSet[Subscription]] = {}
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter([member for cohort in self._cohorts.values() for member in cohort])
 
     def add(self, subscription: Subscription) -> None:
-        """Deliver the next change to a subscription; call again if its query or buffer changed."""
+        """Add a subscription, or move it to another cohort if its query or buffer has changed."""
         self.discard(subscription)
         query, connection = subscription.query, subscription.connection
         indexes = (self._plain, self._transitions, self._row_checked)
         equal = next(filter(None, (index.find_equal(query.filter) for index in indexes)), None)
-        if equal is not None:  # keep one object per filter
+        if equal is not None:  # use one object for equal filters, to save memory
             subscription.query = replace(query, filter=equal)
         if query.check is not None:
             self._add_to_cohort(subscription, _ROW_CHECKED)
@@ -68,7 +73,7 @@ class SubscriptionTable:
                 self._add_to_cohort(subscription, _PER_CONNECTION)
 
     def discard(self, subscription: Subscription) -> None:
-        """Deliver no more changes to a subscription; no effect if it is not in the table."""
+        """Remove a subscription, if it is in the table."""
         cohort = subscription.cohort
         if cohort is None:
             return
@@ -116,10 +121,10 @@ class SubscriptionTable:
     # matching
 
     def find_recipients(self, change: Change) -> tuple[list[Recipients], list[Delivery]]:
-        """Return who gets a change: writers that share a frame, and single deliveries.
+        """Return where to deliver a change: writers that share a frame, and single deliveries.
 
-        Single deliveries are those whose connection may have more than one matching subscription.
-        Row-checked subscriptions are not included (see `find_row_checked`).
+        Single deliveries are those for which frames are built per connection. Subscriptions with
+        row permissions are not included, see `find_row_checked`.
         """
         before, after = self.row(change.before), self.row(change.after)
         deleted = change.op == "deleted"
@@ -138,7 +143,7 @@ class SubscriptionTable:
         return recipients, single
 
     def find_row_checked(self, change: Change) -> list[Subscription]:
-        """Return row-checked subscriptions whose filter matches the row before or after."""
+        """Return subscriptions with row permissions whose filter matches the old or new row."""
         if not self._row_checked:
             return []
         cohorts: dict[SubscriptionCohort, None] = {}
@@ -148,7 +153,7 @@ class SubscriptionTable:
         return [member for cohort in cohorts for member in cohort]
 
     def event_for(self, subscription: Subscription, change: Change) -> str | None:
-        """Return the event that one subscription gets, by its filter alone; None for no event."""
+        """Return the name of the event that a subscription gets by its filter, or None."""
         before, after = self.row(change.before), self.row(change.after)
         is_match = subscription.query.filter.matches
         matched = before is not None and is_match(before)
@@ -156,15 +161,15 @@ class SubscriptionTable:
         return subscription.frame_spec.event_for(change, matched, matches)
 
     def row(self, image: Image | None) -> Row | None:
-        """Return an image as filters see it."""
+        """Return an image as a `Row`, which filters are evaluated on."""
         return None if image is None else Row(image, self.schema)
 
 
 def _mode_of_only(subscription: Subscription) -> DeliveryMode:
-    """Return the mode of a connection's only subscription.
+    """Return the mode for a subscription that is the only one of its connection.
 
-    Frames that must be buffered, and those of the SDKs (they depend on whether the old row
-    matched), cannot be shared with other connections.
+    It cannot share frames with other connections if it buffers them, or if it is an SDK's, because
+    these frames depend on whether the old row matched.
     """
     shareable = subscription.buffer is None and subscription.connection.dialect == NATIVE
     return _DIRECT if shareable else _PER_CONNECTION
@@ -177,14 +182,20 @@ def _collect(
     matches: bool,
     single: list[Delivery],
 ) -> list[Recipients]:
-    """Return recipients by frame spec; members of other cohorts are appended to ``single``."""
+    """Return where to deliver a change in cohorts of which all members get the same frame.
+
+    The writers are grouped by frame spec. For other cohorts, a delivery per member is appended to
+    ``single``. ``matched`` and ``matches`` are whether the row before and after the change matches
+    the filters of these cohorts.
+    """
     by_spec: dict[FrameSpec, Recipients | None] = {}
     last_spec: FrameSpec | None = None
     recipients: Recipients | None = None
     seq = change.seq or 0
     for cohort in cohorts:
         frame_spec = cohort.frame_spec
-        if frame_spec is not last_spec:  # usually it is: a dictionary lookup hashes all of it
+        # mostly it is the same as that of the last cohort, which saves a slow dictionary lookup
+        if frame_spec is not last_spec:
             last_spec = frame_spec
             if frame_spec not in by_spec:
                 event = frame_spec.event_for(change, matched, matches)
@@ -197,4 +208,4 @@ def _collect(
             cohort.add_writers(recipients.writers)
         else:
             single += [(subscription, recipients.event) for subscription in cohort]
-    return [found for found in by_spec.values() if found is not None and found.writers]
+    return [group for group in by_spec.values() if group is not None and group.writers]

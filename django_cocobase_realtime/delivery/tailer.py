@@ -1,8 +1,9 @@
-"""A tailer follows the log of one collection and delivers its events without a gap.
+"""The tailer, which follows the log of one collection and delivers its events without gaps.
 
-While all is well, events arrive over the channel layer. A gap in their numbers, a notification,
-silence (the hub polls) or a new subscription sends the tailer to the log. There it also numbers
-events that have no number yet, and announces them to the other processes.
+Normally, events arrive through the channel layer. The tailer reads the log if a number is missing,
+if it is notified of new events, for a new subscription, and regularly (the hub does this, in case
+a notification was lost). When it reads, it also numbers events that have no number yet, and
+announces them to the other processes.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from collections.abc import Callable
 from ..events import Change, Event, LogAppended, encode
 from ..log.cursor import Position
 from ..log.reader import StreamBatch, StreamRange, fetch_new
+from ..log.retention import rotate_epoch
 from ..utils.concurrency import DatabaseThread
 
 logger = logging.getLogger(__name__)
 
+# other processes are sent events up to this size; they read larger ones from the log
 MAX_INLINE_BYTES = 32 * 1024
-"""Larger events are announced by a notification: other processes read them in the log."""
+# seconds before the log is read again after an exception of the database
 RETRY_INTERVAL = 1.0
-"""Seconds before a database that failed is read again."""
 
 
 class LogTailer:
@@ -29,7 +31,8 @@ class LogTailer:
 
     ``deliver`` is called with each event, ``on_position_lost`` if the log no longer holds the
     events after the tailer's position, ``announce`` with what other processes must know. The log
-    is read on ``thread``, in the database ``using``.
+    is read on ``thread``, in the database ``using``. There, ``restore`` prepares events for which
+    ``is_complete`` is false.
     """
 
     def __init__(
@@ -41,35 +44,49 @@ class LogTailer:
         deliver: Callable[[Change], None],
         on_position_lost: Callable[[], None],
         announce: Callable[[Event], None],
+        is_complete: Callable[[Change], bool],
+        restore: Callable[[list[Change]], list[Change]],
     ) -> None:
+        # name of the collection
         self.collection = collection
+        # alias of the database that contains the log
         self.using = using
-        # everything up to event ``seq`` of ``epoch`` was delivered
+        # epoch of the last delivered event
         self.epoch = ""
+        # number of the last delivered event
         self.seq = 0
-        # events up to this one are no longer in the log
+        # number of the last event that was removed from the log
         self.floor = 0
+        # the thread on which the log is read
         self._thread = thread
+        # called with each event
         self._deliver = deliver
+        # called if the log no longer contains the events after the tailer's position
         self._on_position_lost = on_position_lost
+        # publishes an event to the other processes
         self._announce = announce
+        self._is_complete = is_complete
+        self._restore = restore
+        # the epoch that must end, so that all clients fetch everything again
+        self._epoch_to_end: str | None = None
         # whether the log was read at least once
         self._started = False
         # set when the log must be read
         self._wake = asyncio.Event()
         # whether the log is known to have new events
         self._notified = False
+        # futures of `wait_caught_up`, which end after the next read
         self._waiters: list[asyncio.Future[None]] = []
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     @property
     def position(self) -> Position:
-        """The position up to which everything was delivered."""
+        """The position of the last delivered event."""
         return Position(self.epoch, self.seq)
 
     @property
     def range(self) -> StreamRange:
-        """The positions from which a client can resume, as of the last look at the log."""
+        """The positions from which a client can resume, as of the last read of the log."""
         return StreamRange(self.epoch, self.seq, self.floor)
 
     def stop(self) -> None:
@@ -77,26 +94,34 @@ class LogTailer:
         self._task.cancel()
 
     def notify(self) -> None:
-        """Read the log: it has new events."""
+        """Read the log, because it has new events."""
         self._notified = True
         self._wake.set()
 
+    def rotate_epoch(self) -> None:
+        """Begin a new epoch: clients are disconnected and fetch everything again.
+
+        If several processes call this in one epoch, only one new epoch begins.
+        """
+        self._epoch_to_end = self.epoch
+        self._wake.set()
+
     def receive(self, change: Change) -> None:
-        """Handle an event that came over the channel layer."""
+        """Handle an event that arrived through the channel layer."""
         if not self._started or change.seq is None:
             return
         if change.epoch != self.epoch:
             self._wake.set()
-        elif change.seq == self.seq + 1:
+        elif change.seq == self.seq + 1 and self._is_complete(change):
             self.seq = change.seq
             self._deliver(change)
         elif change.seq > self.seq:
             self._wake.set()
 
     async def wait_caught_up(self) -> None:
-        """Wait until everything that was committed before this call is delivered.
+        """Wait until all events that were committed before this call are delivered.
 
-        Raises what the database raises.
+        Raises the exception of the database if the log cannot be read.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -125,14 +150,20 @@ class LogTailer:
         while True:
             position = self.position if self._started else None
             notified, self._notified = self._notified, False
-            batch = await self._thread.run(
-                fetch_new, self.using, self.collection, position, notified
-            )
-            self._apply(batch)
+            batch, restored = await self._thread.run(self._fetch, position, notified)
+            self._apply(batch, restored)
             if not batch.more:
                 return
 
-    def _apply(self, batch: StreamBatch) -> None:
+    def _fetch(self, position: Position | None, notified: bool) -> tuple[StreamBatch, list[Change]]:
+        """Return new events, as they are in the log and as they must be delivered."""
+        if self._epoch_to_end is not None:
+            rotate_epoch(self.using, [self.collection], epoch=self._epoch_to_end)
+            self._epoch_to_end = None
+        batch = fetch_new(self.using, self.collection, position, notified)
+        return batch, self._restore(batch.changes)
+
+    def _apply(self, batch: StreamBatch, restored: list[Change]) -> None:
         self.floor = batch.floor
         if not self._started:
             self._started = True
@@ -141,10 +172,10 @@ class LogTailer:
             self.epoch, self.seq = batch.epoch, batch.head
             self._on_position_lost()
         elif self.seq < batch.floor:
-            # events were trimmed before this process could read them
+            # events were removed from the log before this process has read them
             self.seq = batch.head
             self._on_position_lost()
-        for change in batch.changes:
+        for change in restored:
             if change.seq == self.seq + 1:
                 self.seq = change.seq
                 self._deliver(change)
@@ -156,7 +187,7 @@ class LogTailer:
             self._announce_numbered(batch)
 
     def _announce_numbered(self, batch: StreamBatch) -> None:
-        """Announce the events that were numbered here."""
+        """Announce the events that this read has numbered to the other processes."""
         numbered = [c for c in batch.changes if c.seq is not None and c.seq > batch.start]
         if len(numbered) < batch.head - batch.start:
             self._announce(LogAppended(self.collection))

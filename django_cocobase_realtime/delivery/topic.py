@@ -1,8 +1,12 @@
-"""A topic delivers the changes of one collection to this process's subscriptions."""
+"""Topics: a topic delivers the changes of one collection to the subscriptions of this process."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from ..conf import conf
 from ..declarations.collection import Collection
@@ -11,13 +15,16 @@ from ..events import Change, Event
 from ..log.cursor import Position
 from ..transport.connection import Connection
 from ..transport.fan_out import fan_out
-from ..utils.concurrency import DatabaseThread
+from ..utils.concurrency import DatabaseThread, run_in_threadpool
 from ..wire.codes import CloseCode
 from .event_frames import ChangeFrames
+from .incomplete_images import find_undecidable, is_complete, restore
 from .row_permissions import RowPermissionQueue
 from .subscription import Delivery, Subscription
 from .table import SubscriptionTable
 from .tailer import LogTailer
+
+logger = logging.getLogger(__name__)
 
 
 class CollectionTopic:
@@ -25,61 +32,98 @@ class CollectionTopic:
 
     def __init__(self, collection: Collection, on_position_lost: Callable[[], None]) -> None:
         self.collection = collection
-        # subscriptions that are live
+        # the live subscriptions
         self.table = SubscriptionTable(collection.schema)
         # follows the log; None for a collection without a log
         self.tailer: LogTailer | None = None
-        # called if the log no longer holds what comes next: subscribers must be closed
+        # called if the log no longer contains the next events, so that they cannot be delivered
         self._on_position_lost = on_position_lost
+        # changes that wait for row permissions
         self._row_permissions = RowPermissionQueue(collection, self._deliver_row_checked)
+        # changes without a log, the first of which has incomplete images; and what prepares them
+        self._unrestored: deque[Change] = deque()
+        self._restoration: asyncio.Task[None] | None = None
 
     def start_tailer(self, thread: DatabaseThread, announce: Callable[[Event], None]) -> LogTailer:
-        """Follow the collection's log; return the tailer."""
+        """Create the tailer, which follows the collection's log, and return it."""
         self.tailer = LogTailer(
-            self.collection.name,
+            self.collection.stream,
             thread,
             self.collection.database,
             deliver=self.dispatch,
             on_position_lost=self._on_position_lost,
             announce=announce,
+            is_complete=partial(is_complete, self.collection),
+            restore=partial(restore, self.collection),
         )
         return self.tailer
 
     def stop(self) -> None:
-        """Deliver nothing more."""
+        """Stop the tailer and the evaluation of row permissions."""
         self._row_permissions.stop()
+        if self._restoration is not None:
+            self._restoration.cancel()
         if self.tailer is not None:
             self.tailer.stop()
 
     @property
     def position(self) -> Position | None:
-        """The position up to which everything was delivered; None without a log."""
+        """The position of the last delivered change; None without a log."""
         return None if self.tailer is None else self.tailer.position
 
     # delivery
 
     def receive(self, change: Change) -> None:
         """Handle a change that came over the channel layer."""
-        if change.seq is None:
+        if change.seq is not None:
+            if self.tailer is not None:
+                self.tailer.receive(change)
+        elif self._unrestored or not (self.tailer or is_complete(self.collection, change)):
+            self._unrestored.append(change)
+            if self._restoration is None:
+                self._restoration = asyncio.get_running_loop().create_task(self._restore())
+        else:
             self.dispatch(change)
-        elif self.tailer is not None:
-            self.tailer.receive(change)
+
+    async def _restore(self) -> None:
+        """Dispatch changes in order, those with incomplete images by the rows as they are."""
+        try:
+            while self._unrestored:
+                changes = list(self._unrestored)
+                for change in await run_in_threadpool(restore, self.collection, changes):
+                    self.dispatch(change)
+                for _ in changes:
+                    self._unrestored.popleft()
+        except Exception as error:
+            logger.warning("Rows of %r cannot be read: %r", self.collection.name, error)
+            self._unrestored.clear()
+            self._on_position_lost()
+        finally:
+            self._restoration = None
 
     def notify(self) -> None:
-        """Read the log: it has new events."""
+        """Read the log, because it has new events."""
         if self.tailer is not None:
             self.tailer.notify()
 
     def dispatch(self, change: Change) -> None:
         """Deliver a change to every subscription that must see it. No database, no waiting."""
-        visible = apply_soft_delete(change, self.collection)
+        if not is_complete(self.collection, change) and find_undecidable(
+            self.collection, change, (subscription.query for subscription in self.table)
+        ):
+            if self.tailer is not None and change.seq is not None:
+                self.tailer.rotate_epoch()
+            else:
+                self._on_position_lost()
+            return
+        visible = apply_soft_delete(self.collection.decode(change), self.collection)
         if visible is None:
             return
         recipients, single = self.table.find_recipients(visible)
         if recipients or single:
             frames = ChangeFrames(visible, conf.limits.event_bytes)
-            for each in recipients:
-                fan_out(each.writers, frames.text(each.frame_spec, each.event), frames.cursor)
+            for group in recipients:
+                fan_out(group.writers, frames.text(group.frame_spec, group.event), frames.cursor)
             if single:
                 self._deliver(frames, single, visible.seq or 0)
         row_checked = self.table.find_row_checked(visible)
@@ -90,7 +134,7 @@ class CollectionTopic:
         self._deliver(ChangeFrames(change, conf.limits.event_bytes), deliveries, change.seq or 0)
 
     def _deliver(self, frames: ChangeFrames, deliveries: Iterable[Delivery], seq: int) -> None:
-        """Deliver by connection: several of its subscriptions may match, or frames be buffered."""
+        """Deliver a change per connection, to its matching subscriptions; buffer if needed."""
         by_connection: dict[Connection, list[Delivery]] = {}
         for delivery in deliveries:
             by_connection.setdefault(delivery[0].connection, []).append(delivery)

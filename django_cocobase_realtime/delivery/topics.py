@@ -1,6 +1,6 @@
-"""The collections that this process follows, and the subscriptions of its connections.
+"""The topics of a process, and the subscriptions of its connections.
 
-A collection is followed while at least one connection here is subscribed to it.
+A process follows a collection while at least one of its connections is subscribed to it.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ from .topic import CollectionTopic
 
 
 class TopicManager:
-    """Topics by collection, reference counted. One per hub.
+    """Topics by stream, reference counted. One per hub.
 
-    ``announce`` publishes an event to the other processes.
+    Each hub has one.
     """
 
     def __init__(self, groups: GroupMemberships, announce: Callable[[Event], None]) -> None:
+        # groups of the channel layer that this process is in
         self._groups = groups
+        # publishes an event to the other processes
         self._announce = announce
-        # collections that are followed
+        # collections that are followed, by the names of their streams
         self.topics: dict[str, CollectionTopic] = {}
-        # users of each topic: attached subscriptions, and those that are being opened
+        # number of subscriptions, including those that are being opened, by name of the collection
         self._reference_counts: Counter[str] = Counter()
-        # a thread, with a connection of its own, per database that holds a log
+        # threads that read the log, by alias of the database
         self._threads: dict[str, DatabaseThread] = {}
         # subscriptions by connection and name
         self._subscriptions: dict[Connection, dict[str, Subscription]] = {}
@@ -44,19 +46,19 @@ class TopicManager:
     # subscriptions
 
     def add_connection(self, connection: Connection) -> Mapping[str, Subscription]:
-        """Return the connection's subscriptions by name; the mapping stays up to date."""
+        """Return a mapping of a connection's subscriptions by name, which is kept up to date."""
         return self._subscriptions.setdefault(connection, {})
 
     def subscriptions(self, connection: Connection) -> list[Subscription]:
-        """Return a connection's subscriptions."""
+        """Return a list of a connection's subscriptions."""
         return list(self._subscriptions.get(connection, {}).values())
 
     async def open(self, name: str) -> StreamRange | None:
-        """Follow a collection, and catch up with everything that was committed before the call.
+        """Follow a stream, and catch up with everything that was committed before the call.
 
         Returns the positions from which a client can resume, or None for a collection without a
-        log. Raises what the database raises. The caller must call `attach` or `release` in the
-        same iteration of the event loop in which this returns.
+        log. Raises the exception of the database if the log cannot be read. The caller must call
+        `attach` or `release` in the iteration of the event loop in which this method returns.
         """
         collection = registry.get(name)
         self._reference_counts[name] += 1
@@ -79,7 +81,7 @@ class TopicManager:
         return tailer.range
 
     def release(self, name: str) -> None:
-        """Undo one `open`; a collection without subscriptions is followed no longer."""
+        """Undo one `open`. A collection without subscriptions is no longer followed."""
         self._reference_counts[name] -= 1
         self._groups.release(collection_group(name))
         if self._reference_counts[name] <= 0:
@@ -91,16 +93,16 @@ class TopicManager:
     def attach(
         self, subscription: Subscription, plan: CatchUpPlan | None, *, start: bool = True
     ) -> None:
-        """Add a subscription to an opened collection; it replaces one of the same name.
+        """Add a subscription to an opened collection; replace one with the same name.
 
-        It is live at once, or after ``plan`` is carried out. ``start`` False: it waits for
-        `resume`, because its permissions must be determined again.
+        It is live immediately, or after ``plan`` has been carried out. With ``start=False`` it is
+        suspended until `resume`, because its permissions must be evaluated again.
         """
         by_name = self._subscriptions.setdefault(subscription.connection, {})
         replaced = by_name.get(subscription.name)
         by_name[subscription.name] = subscription
         subscription.is_attached = True
-        topic = self.topics[subscription.collection]
+        topic = self.topics[subscription.stream]
         if not start:
             subscription.catchup = CatchUp(plan)
         elif plan is None:
@@ -111,7 +113,7 @@ class TopicManager:
             self._forget(replaced)
 
     def detach(self, subscription: Subscription) -> None:
-        """Remove a subscription."""
+        """Remove a subscription, and deliver nothing more to it."""
         by_name = self._subscriptions.get(subscription.connection, {})
         if by_name.get(subscription.name) is subscription:
             del by_name[subscription.name]
@@ -120,8 +122,8 @@ class TopicManager:
     def _forget(self, subscription: Subscription) -> None:
         subscription.is_attached = False
         catchup.stop(subscription)
-        self.topics[subscription.collection].table.discard(subscription)
-        self.release(subscription.collection)
+        self.topics[subscription.stream].table.discard(subscription)
+        self.release(subscription.stream)
 
     def remove_connection(self, connection: Connection) -> None:
         """Remove all subscriptions of a connection."""
@@ -129,38 +131,38 @@ class TopicManager:
             self._forget(subscription)
 
     def suspend(self, connection: Connection) -> None:
-        """Deliver nothing more to a connection, at once, until `resume`."""
+        """Stop delivering to a connection immediately, until `resume`."""
         for subscription in self.subscriptions(connection):
-            catchup.suspend(subscription, self.topics[subscription.collection])
+            catchup.suspend(subscription, self.topics[subscription.stream])
 
     def resume(self, subscription: Subscription) -> None:
         """Continue a suspended subscription from where it was."""
-        catchup.resume(subscription, self.topics[subscription.collection])
+        catchup.resume(subscription, self.topics[subscription.stream])
 
     def _close_subscribers(self, name: str) -> None:
-        """Close connections: the log no longer holds what their subscriptions must get next."""
+        """Close the subscribers of a collection whose next events are no longer in the log."""
         for connection, by_name in list(self._subscriptions.items()):
-            if any(subscription.collection == name for subscription in by_name.values()):
+            if any(subscription.stream == name for subscription in by_name.values()):
                 connection.close(CloseCode.POSITION_LOST)
 
     # events
 
     def receive(self, change: Change) -> None:
-        """Handle a change that came over the channel layer."""
+        """Handle a change that arrived through the channel layer."""
         topic = self.topics.get(change.collection)
         if topic is not None:
             topic.receive(change)
 
     def notify(self, name: str) -> None:
-        """Read a collection's log: it has new events."""
+        """Read the log of a collection, because it has new events."""
         topic = self.topics.get(name)
         if topic is not None:
             topic.notify()
 
     def get_listener(self, name: str) -> Callable[[], None] | None:
-        """Return the function to call when a collection's log has new events, or None.
+        """Return the function to call when the log of a collection has new events, or None.
 
-        For the broker; safe to call from any thread.
+        The broker calls this method, from any thread.
         """
         topic = self.topics.get(name)
         if topic is None or topic.tailer is None:
@@ -170,7 +172,7 @@ class TopicManager:
     # reading the log
 
     def positions(self) -> dict[str, dict[str, Position]]:
-        """Return the positions of all tailers, by database and collection."""
+        """Return the positions of all tailers, by alias of the database and collection."""
         positions: dict[str, dict[str, Position]] = {}
         for name, topic in self.topics.items():
             if topic.tailer is not None:
@@ -178,7 +180,7 @@ class TopicManager:
         return positions
 
     def thread(self, using: str) -> DatabaseThread:
-        """Return the thread that reads logs in the database ``using``."""
+        """Return the thread that reads the log in the database ``using``."""
         thread = self._threads.get(using)
         if thread is None:
             thread = self._threads[using] = DatabaseThread(using)
@@ -186,11 +188,11 @@ class TopicManager:
 
     @property
     def has_threads(self) -> bool:
-        """Whether `close` has something to do."""
+        """Whether there are threads that `close` must end."""
         return bool(self._threads)
 
     def close(self) -> None:
-        """Close the threads."""
+        """End the threads."""
         for thread in self._threads.values():
             thread.close()
         self._threads.clear()

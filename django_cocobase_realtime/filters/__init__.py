@@ -1,6 +1,7 @@
-"""Filters of rows: parsed once, then evaluated on rows, in the database, and in an index.
+"""Filters, which select rows by conditions on their fields.
 
-All modules but ``orm`` and ``sql`` are free of Django.
+A filter is parsed once, and can then be evaluated on a row in Python, in the database, and in an
+index over many filters. Only the modules ``orm`` and ``sql`` use Django.
 """
 
 from .filter import Filter

@@ -1,4 +1,4 @@
-"""The parsed filter that the rest of the app works with."""
+"""The class `Filter`, a parsed filter."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from .row import Predicate
 
 
 class Filter:
-    """A set of rows, given by a tree of conditions.
+    """A parsed filter: a tree of conditions that a row matches or not.
 
-    Immutable and hashable. Filters whose trees have equal `canonical` texts are equal.
+    Filters are immutable and hashable. They are equal if their `canonical` texts are equal.
     """
 
     __slots__ = ("_canonical", "_predicate", "root")
 
     def __init__(self, root: Node = ALWAYS) -> None:
+        # root of the tree
         self.root = root
         self._canonical = root.text()
+        # the function of `matches`, None until it is used
         self._predicate: Predicate | None = None
 
     @property
     def matches(self) -> Predicate:
-        """A function that returns whether a row is in the set.
+        """A function that returns whether a row matches.
 
-        Compiled when it is first needed: most filters in an index never need it.
+        It is compiled at the first access, because most filters in an index do not need it.
         """
         if self._predicate is None:
             self._predicate = compile_node(self.root)
@@ -41,7 +43,7 @@ class Filter:
         return cls(NEVER)
 
     def canonical(self) -> str:
-        """Return the canonical text, which is equal for equal filters on all servers."""
+        """Return the canonical text, which is the same for equal filters on all servers."""
         return self._canonical
 
     def __and__(self, other: Filter) -> Filter:

@@ -1,7 +1,8 @@
-"""Keys of filters in the flat form: ``[or:group]field__or__other_operator``.
+"""Parser of the keys of filters in the flat form: ``[or:group]field__or__other_operator``.
 
-The parts are told apart by the declared names: the longest name wins, so ``user_id`` is the field
-of that name if there is one, not a field ``user`` with an operator ``id``.
+Field and operator are separated with the help of the known names, of which the longest wins:
+``user_id`` is the field of that name if there is one, and not the field ``user`` with an operator
+``id``.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ _GROUP_PREFIX = re.compile(r"\[or(?::([^\]]*))?\]")
 class Key:
     """A parsed key."""
 
-    # the OR group that the condition belongs to, "" for the one without a name; None if in none
+    # the OR group of the condition, "" for the group without a name; None if it is in no group
     group: str | None
-    # the fields and paths that are compared, one of which must match
+    # the fields and paths that are compared, of which at least one must match
     refs: tuple[Ref, ...]
-    # the operator's name; None if the key has none
+    # name of the operator; None if the key has none
     operator: str | None
 
 
 class FieldNames:
-    """The names of fields that a filter may use, and the parser of keys made of them.
+    """The names that a filter may use, and the parser of keys that contain them.
 
-    ``allowed`` are names of fields, and paths into JSON fields such as ``meta.owner``. A name
-    allows every path below it. None allows the whole schema. ``aliases`` are further names of
-    fields: ``{"author": "owner"}`` makes ``author`` mean ``owner``.
+    ``allowed`` are names of fields, and paths into JSON fields such as ``meta.owner``. Each also
+    allows all paths below it. None allows the whole schema. ``aliases`` are further names of
+    fields: ``{"author": "owner"}`` lets filters use ``author`` for ``owner``.
     """
 
     def __init__(
@@ -55,8 +56,8 @@ class FieldNames:
     def parse(self, key: str, *, operator_in_value: bool = False) -> Key:
         """Parse a key. Raises `InvalidFilter` if it names a field that is not allowed.
 
-        With ``operator_in_value`` (``{"meta.size_gt": {"eq": 3}}``) a path into JSON may end like
-        an operator.
+        With ``operator_in_value``, the operator is not in the key, as in
+        ``{"meta.size_gt": {"eq": 3}}``. A path into JSON may then end like an operator.
         """
         prefix = _GROUP_PREFIX.match(key)
         group = None if prefix is None else prefix[1] or ""
@@ -66,7 +67,7 @@ class FieldNames:
         return Key(group, (*(self.ref(name, key) for name in first), ref), operator)
 
     def ref(self, name: str, key: str) -> Ref:
-        """Return what a field's name or a path refers to.
+        """Return the reference for a field's name or a path.
 
         Raises `InvalidFilter`, with ``key`` in its message, if the name is not allowed.
         """
@@ -75,7 +76,7 @@ class FieldNames:
             prefix = "" if name == key else f"{key!r}: "
             message = f"{prefix}{name!r} cannot be filtered by; allowed are {self.allowed}."
             if any(name.startswith(f"{allowed}_") for allowed in self.allowed):
-                message += f" If its end was meant as an operator: there are {list(OPERATORS)}."
+                message += f" If its end is meant as an operator, use one of {list(OPERATORS)}."
             raise InvalidFilter(message)
         return ref
 
@@ -86,8 +87,8 @@ class FieldNames:
         if is_name or (operator_in_value and self._find(text)):
             return self.ref(text, key), None
         for separator in ("__", "_"):
-            name, found, operator = text.rpartition(separator)
-            if found and operator in OPERATORS and (ref := self._find(name)) is not None:
+            name, split, operator = text.rpartition(separator)
+            if split and operator in OPERATORS and (ref := self._find(name)) is not None:
                 return ref, operator
         return self.ref(text, key), None
 

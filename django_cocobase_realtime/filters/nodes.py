@@ -1,9 +1,9 @@
-"""The tree of conditions that a filter is parsed to.
+"""Nodes of the tree that a filter is parsed to: conditions, and how they are combined.
 
-Trees are normalised while they are built, by `all_of`, `any_of` and `negate`: nested nodes of one
-type are flattened, and conditions with ``in`` on one field are merged. Three backends evaluate a
-tree and agree on every value: the predicate on a row (``predicate``), Django's ORM (``orm``) and
-the index over all filters (``index``).
+The functions `all_of`, `any_of` and `negate` build normalized trees: nested nodes of the same type
+are flattened, and conditions with ``in`` on one field are merged. Three backends evaluate a tree,
+with the same results: a function of a row (``predicate``), Django's ORM (``orm``), and the index
+over many filters (``index``).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 from .operators import IN, Operator
 from .schema import Kind, Ref
 
+# the operand of ``in``. A single value is in a tuple, which takes a quarter of a set's memory
 Values = tuple[Hashable] | frozenset[Hashable]
-"""A tuple if there is one value, which is the common case: a set takes four times the memory."""
 
 
 def values_of(values: Collection[Hashable]) -> Values:
-    """Return the `Values`; equal ones for equal values in any order."""
+    """Return values as an operand of ``in``, without duplicates and independent of their order."""
     distinct = frozenset(values)
     if len(distinct) == 1:
         (only,) = distinct
@@ -34,14 +34,14 @@ class Condition:
 
     # the value that is compared
     ref: Ref
-    # the kind of the value; `Kind.JSON` for all paths into JSON
+    # kind of the value; `Kind.JSON` for all paths into JSON
     kind: Kind
     operator: Operator
-    # what it is compared with; its type depends on the operator, see `OperandType`
+    # the operand, whose type depends on the operator, see `OperandType`
     operand: Any
 
     def text(self) -> str:
-        """Return the canonical text, which is equal for equal conditions on all servers."""
+        """Return the canonical text, which is the same for equal conditions on all servers."""
         listed = self.operator.operand == "values"
         operand = sorted(map(repr, self.operand)) if listed else repr(self.operand)
         return f"{'.'.join(map(repr, self.ref))} {self.operator.name} {operand}"
@@ -49,7 +49,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """A conjunction. Without parts, it matches every row."""
+    """A conjunction: all parts must match. Without parts, it matches every row."""
 
     parts: tuple[Node, ...] = ()
 
@@ -60,7 +60,7 @@ class And:
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """A disjunction. Without parts, it matches no row."""
+    """A disjunction: at least one part must match. Without parts, it matches no row."""
 
     parts: tuple[Node, ...] = ()
 
@@ -71,27 +71,29 @@ class Or:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """A negation. It is two-valued, unlike SQL's: ``not(age > 18)`` matches if age is null."""
+    """A negation. Unlike SQL's, it has two values: ``not(age > 18)`` matches if age is null."""
 
     part: Node
 
     def text(self) -> str:
-        """Return the canonical text."""
+        """Return the canonical text of the negated part, in ``not()``."""
         return f"not({self.part.text()})"
 
 
 Node = Condition | And | Or | Not
+# matches every row
 ALWAYS = And()
+# matches no row
 NEVER = Or()
 
 
 def all_of(nodes: Iterable[Node]) -> Node:
-    """Return the conjunction of nodes. The values of ``in`` on one field are intersected."""
+    """Return the conjunction of nodes. For several ``in`` on one field, intersect the values."""
     return _join(nodes, And, NEVER, frozenset.intersection)
 
 
 def any_of(nodes: Iterable[Node]) -> Node:
-    """Return the disjunction of nodes. The values of ``in`` on one field are united."""
+    """Return the disjunction of nodes. For several ``in`` on one field, unite the values."""
     return _join(nodes, Or, ALWAYS, frozenset.union)
 
 
@@ -103,8 +105,8 @@ def _join(
 ) -> Node:
     """Join nodes to one of ``joined_type``.
 
-    ``dominant`` is the node that decides the result alone: NEVER for And, ALWAYS for Or. ``merge``
-    makes one set of values of two that are compared with the same field.
+    ``dominant`` is the node that makes the result the same whatever the other parts are: NEVER for
+    And, ALWAYS for Or. ``merge`` combines the values of two ``in`` on the same field.
     """
     others: dict[Node, None] = {}
     equalities: dict[Ref, Condition] = {}
@@ -121,7 +123,7 @@ def _join(
                 part = NEVER
             if part == dominant:
                 return dominant
-            if part != NEVER:  # only in Or: it adds no rows there
+            if part != NEVER:  # in And, NEVER is dominant; in Or, it adds no rows
                 others[part] = None
     parts = [*equalities.values(), *others]
     return parts[0] if len(parts) == 1 else joined_type(tuple(parts))

@@ -1,11 +1,11 @@
-"""The operators of filters: one entry each, read by the parser, the predicate and the index.
+"""The operators of filters, described in one table for the parser, the predicate and the index.
 
-A condition is made with an `Operator`. A `Shorthand` is a further name for conditions with
-existing operators: ``eq`` is ``in`` with one value, ``between`` is ``gte`` and ``lte``.
+Each condition has an `Operator`. A `Shorthand` is a name that stands for conditions with other
+operators: ``eq`` for ``in`` with one value, ``between`` for ``gte`` and ``lte``.
 
 To add an operator, describe it in the table at the end of this module, and its SQL in ``orm.SQL``.
-For example, an operator ``word`` for a whole word in a text, which the index may look for as a
-substring::
+For example, this is an operator ``word`` that finds a whole word in a text. The index may store
+its filters by substring::
 
     WORD = Operator("word", "text", TEXTUAL, _has_word, substring=True)
 """
@@ -20,27 +20,26 @@ from typing import Any, Literal
 from .row import Predicate, Row
 from .schema import Kind, Ref
 
+# The kinds of values that operators take from a client, with the operand that the parser makes:
+#
+# - value: one value, such as 18 or "18" for an integer field. The operand is the coerced value.
+# - ordered_value: the same, except booleans in JSON, which have no order.
+# - ordered_pair: two ordered values, as [18, 65] or "18,65". The operand is a pair.
+# - values: any number of values, as [1, 2] or "1,2". The operand is `nodes.Values`.
+# - text: a text. The operand is the text without its case, see `schema.fold`.
+# - text_or_member: the same; for a JSON field, a text, number or boolean. The operand for a JSON
+#   field is a pair (tagged, folded): (("text", "A"), "a") for "A", (("number", 5), None) for 5.
+# - boolean: true, false, 1, 0, or one of these as a text. The operand is a bool.
 OperandType = Literal[
     "value", "ordered_value", "ordered_pair", "values", "text", "text_or_member", "boolean"
 ]
-"""What an operator takes in a filter, and so which operand the parser makes of it.
-
-- ``value``: one value, such as 18 or "18" for an integer field. The operand is the coerced value.
-- ``ordered_value``: the same, but none of JSON's booleans, which have no order.
-- ``ordered_pair``: two of these, as [18, 65] or "18,65". The operand is a pair.
-- ``values``: any number of values, as [1, 2] or "1,2". The operand is `nodes.Values`.
-- ``text``: a text. The operand is the text without its case.
-- ``text_or_member``: the same, but for a JSON field a text, number or boolean. The operand there is
-  ``(tagged, folded)``: ``(("text", "A"), "a")`` for "A", ``(("number", 5), None)`` for 5.
-- ``boolean``: true, false, 1, 0 or one of these as a text. The operand is a bool.
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldKinds:
-    """The kinds of fields that an operator is for."""
+    """The kinds of fields to which an operator can be applied."""
 
-    # for messages, as in "contains is for text"
+    # used in error messages, such as "contains is for text"
     label: str
     kinds: frozenset[Kind]
 
@@ -50,38 +49,40 @@ class FieldKinds:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """How an operand bounds the values that it matches."""
+    """How an operator that compares limits the values that match."""
 
-    # in SQL
+    # the operator in SQL
     sign: Literal[">", ">=", "<", "<="]
-    # whether values lie below the bound, not above it
+    # whether the operand is an upper bound, and not a lower one
     upper: bool
-    # whether the bound itself is excluded
+    # whether the operand itself does not match
     strict: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operator:
-    """How a condition compares a value with its operand.
+    """A way of comparing a value with an operand.
 
-    A null or missing value matches no operator but ``isnull``.
+    A value that is null or missing matches no operator except ``isnull``.
     """
 
-    # its name in filters and in the canonical text of conditions
+    # name in filters, and in the canonical text of conditions
     name: str
+    # kind of value that it takes from a client
     operand: OperandType
+    # kinds of fields to which it can be applied
     kinds: FieldKinds
-    # makes the test of a row from a condition's ref, kind and operand
+    # returns the function that tests a row, given a condition's ref, kind and operand
     compile: Callable[[Ref, Kind, Any], Predicate]
-    # for the index: the value is one of the operand's values
+    # for the index: whether a matching value is always one of the operand's values
     equality: bool = False
-    # for the index: how the operand bounds the value
+    # for the index: how the operand limits matching values
     bound: Bound | None = None
-    # for the index: the value's text without its case contains the operand, if that is a text
+    # for the index: whether a matching text, without its case, always contains the operand
     substring: bool = False
 
     def expand(self, operand: Any) -> Iterable[tuple[Operator, Any]]:
-        """Return the conditions to make of an operand."""
+        """Return the operators and operands of the conditions for an operand: only this one."""
         return ((self, operand),)
 
     def __repr__(self) -> str:
@@ -90,18 +91,20 @@ class Operator:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shorthand:
-    """A name in filters for conditions with other operators, which must all hold."""
+    """A name in filters that stands for conditions with other operators, which must all match."""
 
-    # its name in filters
+    # name in filters
     name: str
+    # kind of value that it takes from a client
     operand: OperandType
+    # kinds of fields to which it can be applied
     kinds: FieldKinds
-    # returns the conditions to make of an operand
+    # returns the operators and operands of the conditions for an operand
     expand: Callable[[Any], Iterable[tuple[Operator, Any]]]
 
 
-# Tests of a row. A test is compiled once per condition and runs for each row, so whatever can be
-# decided from the condition alone is decided outside the lambdas.
+# Functions that return a test of a row. They are called once per condition, and the test for each
+# row. Everything that does not depend on the row is therefore decided outside the test.
 
 
 def _is_in(ref: Ref, kind: Kind, values: Collection[Hashable]) -> Predicate:
@@ -113,7 +116,7 @@ def _is_in(ref: Ref, kind: Kind, values: Collection[Hashable]) -> Predicate:
 
 def _is_not_in(ref: Ref, kind: Kind, values: Collection[Hashable]) -> Predicate:
     if kind is Kind.JSON:
-        # an array or object has no comparable value, but is not null: it differs from all scalars
+        # `row.get` returns None for arrays and objects; they differ from all values that are given
         return lambda row: row.raw(ref) is not None and row.get(ref) not in values
     return lambda row: (value := row.get(ref)) is not None and value not in values
 
@@ -145,7 +148,7 @@ def _is_less_or_equal(ref: Ref, kind: Kind, bound: Any) -> Predicate:
 def _compares_in_json(
     ref: Ref, compare: Callable[[Any, Any], bool], bound: tuple[str, Any]
 ) -> Predicate:
-    """Compare with JSON values of the bound's type; values of other types do not match."""
+    """Return a test for JSON, in which values of another type than the bound do not match."""
     bound_type, bound_value = bound
 
     def compares(row: Row) -> bool:
@@ -162,12 +165,12 @@ def _contains(ref: Ref, kind: Kind, operand: Any) -> Predicate:
 
 
 def _contains_in_json(ref: Ref, member: tuple[str, Any], folded: str | None) -> Predicate:
-    """Find an equal member in an array; in a text, find the folded text."""
+    """Return a test for JSON: an array must have the member, or a text contain the folded text."""
 
     def contains(row: Row) -> bool:
         value = row.raw(ref)
         if isinstance(value, list):
-            return any(_is_json_scalar(each, member) for each in value)
+            return any(_is_json_scalar(element, member) for element in value)
         text = row.folded(ref)
         return folded is not None and text is not None and folded in text
 
@@ -175,7 +178,7 @@ def _contains_in_json(ref: Ref, member: tuple[str, Any], folded: str | None) -> 
 
 
 def _is_json_scalar(value: Any, tagged: tuple[str, Any]) -> bool:
-    """Return whether a JSON value equals the tagged one and has its type (true is not 1)."""
+    """Return whether a JSON value has the type and value of the tagged one; true is not 1."""
     expected_type, expected = tagged
     match value:
         case bool():
@@ -199,7 +202,7 @@ def _is_null(ref: Ref, kind: Kind, expected: bool) -> Predicate:
     return lambda row: (row.raw(ref) is None) is expected
 
 
-# The table.
+# the table of operators
 
 ANY = FieldKinds("all fields", frozenset(Kind))
 COMPARABLE = FieldKinds("values that can be compared", frozenset(Kind) - {Kind.OPAQUE})
@@ -228,6 +231,7 @@ BETWEEN = Shorthand(
     "between", "ordered_pair", COMPARABLE, lambda pair: [(GTE, pair[0]), (LTE, pair[1])]
 )
 
+# all operators by their name in filters, in the order in which error messages list them
 OPERATORS: dict[str, Operator | Shorthand] = {
     entry.name: entry
     for entry in (
@@ -236,4 +240,3 @@ OPERATORS: dict[str, Operator | Shorthand] = {
         *(IN, NOT_IN, IS_NULL, BETWEEN),
     )
 }
-"""All operators by their name in filters, in the order in which messages list them."""

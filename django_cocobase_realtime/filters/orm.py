@@ -1,7 +1,8 @@
-"""The ORM backend: a filter as a condition that the database evaluates.
+"""Conversion of filters to conditions of Django's ORM, which the database evaluates.
 
-The SQL of each condition agrees with the predicate on every value, on SQLite and PostgreSQL: null
-matches nothing, texts are compared by code points, and case is folded alike (see ``sql``).
+On SQLite and PostgreSQL, the results are the same as those of the predicate for every value: null
+matches nothing, texts are compared by code points, and case is folded in the same way (see
+``sql``).
 """
 
 from __future__ import annotations
@@ -72,15 +73,18 @@ _KINDS: tuple[tuple[type[Any], Kind], ...] = (
     (models.GenericIPAddressField, Kind.ADDRESS),
     (models.JSONField, Kind.JSON),
 )
+# integers that databases can store
 _INT64 = range(-(2**63), 2**63)
+# a condition that no row matches
 _NO_ROW = Q(pk__in=[])
-_EXACT = Context(prec=1000)  # more digits than a coerced decimal has
+# calculates without rounding: with more digits than a coerced decimal can have
+_EXACT = Context(prec=1000)
 
 
 def field_spec(field: models.Field[Any, Any]) -> FieldSpec:
-    """Return how filters see a model field.
+    """Return the `FieldSpec` of a model field, by which filters know its kind.
 
-    Primary keys and foreign keys are `Kind.KEY`, with the kind of the key that they hold.
+    Primary keys and foreign keys have `Kind.KEY`, and the kind of the keys' values in ``key``.
     """
     zone = timezone.get_default_timezone()
     if isinstance(field, models.ForeignKey):
@@ -99,15 +103,15 @@ def _kind(field: models.Field[Any, Any]) -> Kind:
 
 
 def _value_field(field: Any) -> Any:
-    """Return the field that describes the column's values: of a generated field, its output."""
+    """Return the field that describes the column's values: for a generated field, the output."""
     return field.output_field if getattr(field, "generated", False) else field
 
 
 def to_q(filter: Filter, model: type[models.Model], using: str) -> Q:
-    """Return the filter as a condition on ``model``'s rows in the database ``using``.
+    """Return the filter as a condition on the rows of ``model`` in the database ``using``.
 
-    Exact on SQLite and PostgreSQL. Other databases raise ``NotSupportedError`` for conditions on
-    text and JSON when the query runs.
+    Databases other than SQLite and PostgreSQL raise ``NotSupportedError`` when a query with a
+    condition on text or JSON runs.
     """
     return _node_q(filter.root, model, using)
 
@@ -115,8 +119,8 @@ def to_q(filter: Filter, model: type[models.Model], using: str) -> Q:
 def ordering(model: type[models.Model], order: str, using: str) -> OrderBy:
     """Return an ordering that sorts in the same way on every database.
 
-    ``order`` is the name of a field that filters can compare, with ``-`` for descending order.
-    Nulls sort lowest, texts by code points.
+    ``order`` is the name of a field, with a leading ``-`` for descending order. Nulls sort lowest,
+    and texts sort by code points.
     """
     descending, name = order.startswith("-"), order.removeprefix("-")
     field: Any = model._meta.get_field(name)
@@ -142,7 +146,7 @@ def _node_q(node: Node, model: type[models.Model], using: str) -> Q:
         case Or(parts):
             return reduce(or_, (_node_q(part, model, using) for part in parts))
         case Not(part):
-            # SQL's NOT leaves "unknown" unknown
+            # not SQL's NOT, with which a row does not match if the part is unknown because of NULL
             matches = When(_node_q(part, model, using), then=Value(False))
             return Q(Case(matches, default=Value(True), output_field=BooleanField()))
     column = _Column(model, node.ref[0], node.kind, using)
@@ -153,34 +157,36 @@ def _node_q(node: Node, model: type[models.Model], using: str) -> Q:
 
 
 class _Column:
-    """A column of a model in one database, and the conditions on it."""
+    """A column of a model in one database. Its methods return conditions on the column."""
 
     def __init__(self, model: type[models.Model], name: str, kind: Kind, using: str) -> None:
         field: Any = model._meta.get_field(name)
         self.name: str = field.attname
-        # the field that describes the values, not followed through foreign keys
+        # the field that describes the values; a foreign key is not replaced by its target
         self.field: Any = _value_field(field)
         self.kind = kind
+        # alias of the database
         self.using = using
+        # whether the database is PostgreSQL
         self.postgresql = connections[using].vendor == "postgresql"
 
-    # Conditions, see `SQL`.
+    # conditions, see `SQL`
 
     def is_null(self, condition: Condition) -> Q:
-        """Return the rows whose value is null, or not null, as the operand says."""
+        """Return a condition for null if the operand is True, and for all else if it is False."""
         return self._lookup("isnull", condition.operand)
 
     def is_in(self, condition: Condition) -> Q:
-        """Return the rows that hold one of the operand's values."""
+        """Return a condition for the operand's values."""
         return self._equals_any(condition.operand) or _NO_ROW
 
     def is_not_in(self, condition: Condition) -> Q:
-        """Return the rows that hold a value, but none of the operand's."""
+        """Return a condition for all values except null and those of the operand."""
         present, equal = self._has_value(exclude_nan=True), self._equals_any(condition.operand)
         return present & ~equal if equal else present
 
     def compares(self, condition: Condition) -> Q:
-        """Return the rows whose value is within the operator's bound, the operand."""
+        """Return a condition for values above or below the operand, as the operator requires."""
         bound, operand = condition.operator.bound, condition.operand
         lookup = condition.operator.name  # Django's lookups have the same names
         assert bound is not None
@@ -206,24 +212,27 @@ class _Column:
         return self._has_value(exclude_nan=not bound.upper) & self._lookup(lookup, operand)
 
     def _compares_beyond(self, bound: Bound, *, above: bool) -> Q:
-        """Return the rows within a bound that is above or below all that the column can hold."""
+        """Return a condition that matches all values or none.
+
+        Used if the operand is above (or below) all values that the column can store.
+        """
         return self._has_value() if bound.upper is above else _NO_ROW
 
     def _equals_any(self, values: Values) -> Q | None:
-        """Return the rows that hold one of the values; None if no row can."""
+        """Return a condition for these values, or None if the column can store none of them."""
         storable = self._storable(values)
-        found = self._equals_stored(storable) if storable else None
+        condition = self._equals_stored(storable) if storable else None
         if self.kind is Kind.DATETIME:
-            # the limits of the calendar also stand for the local times beyond them
+            # EARLIEST and LATEST also stand for local times beyond them
             for limit, lookup in ((EARLIEST, "lte"), (LATEST, "gte")):
                 stored = self._to_stored(limit) if limit in values else None
                 if stored is not None:
                     beyond = self._lookup(lookup, stored)
-                    found = beyond if found is None else found | beyond
-        return found
+                    condition = beyond if condition is None else condition | beyond
+        return condition
 
     def _equals_stored(self, values: list[Any]) -> Q:
-        """Return the rows that hold one of the values, all of which the column can hold."""
+        """Return a condition for these values, all of which the column can store."""
         inet = self.kind is Kind.ADDRESS and self.postgresql
         collated = self.kind is Kind.TEXT and getattr(self._target_field(), "db_collation", None)
         if inet or collated:
@@ -231,10 +240,10 @@ class _Column:
         return self._lookup("in", values)
 
     def _has_value(self, *, exclude_nan: bool = False) -> Q:
-        """Return the rows whose value is not null, and optionally not NaN."""
+        """Return a condition for all values except null, and except NaN if ``exclude_nan``."""
         present = self._lookup("isnull", False)
         if exclude_nan and self.postgresql and isinstance(self.field, models.FloatField):
-            # in PostgreSQL NaN equals itself; for filters it is no value
+            # for filters NaN is no value, but in PostgreSQL it equals itself
             present &= ~Q(**{self.name: float("nan")})
         return present
 
@@ -242,19 +251,19 @@ class _Column:
         return Q(**{f"{self.name}__{lookup}": value})
 
     def as_text(self) -> Any:
-        """Return the column as the text that rows' images have."""
+        """Return the column as text, in the form that images of rows have."""
         inet = self.kind is Kind.ADDRESS and self.postgresql
         return Host(F(self.name)) if inet else F(self.name)
 
     def _target_field(self) -> Any:
-        """Return the field that describes the values, through foreign keys."""
+        """Return the field that describes the values; for a foreign key, that of its target."""
         field = self.field
         while isinstance(field, models.ForeignKey):
             field = field.target_field
         return field
 
     def _storable(self, values: Iterable[Any]) -> list[Any]:
-        """Return the values that the column can hold, as the ORM takes them."""
+        """Return the values that the column can store, in the form that the ORM needs."""
         match self.kind:
             case Kind.INTEGER:
                 return [value for value in values if value in _INT64]
@@ -267,7 +276,10 @@ class _Column:
         return list(values)
 
     def _to_stored(self, moment: datetime) -> datetime | None:
-        """Return a moment as the ORM takes it; None if the column's time zone cannot express it."""
+        """Return a datetime in the form that the ORM needs.
+
+        Returns None if it is out of range in the time zone in which the database stores it.
+        """
         zone: Any = timezone.get_default_timezone()
         if settings.USE_TZ:
             zone = connections[self.using].timezone or UTC
@@ -279,9 +291,9 @@ class _Column:
 
 
 def _is_decided(bound: Bound, moment: datetime) -> bool:
-    """Return whether a bound at a limit of the calendar is fulfilled by all moments or by none.
+    """Return whether all datetimes fulfil a bound, or none does.
 
-    All are ``>= EARLIEST`` and ``<= LATEST``; none is ``< EARLIEST`` or ``> LATEST``.
+    All are ``>= EARLIEST`` and ``<= LATEST``, and none is ``< EARLIEST`` or ``> LATEST``.
     """
     if moment not in (EARLIEST, LATEST):
         return False
@@ -290,9 +302,9 @@ def _is_decided(bound: Bound, moment: datetime) -> bool:
 
 
 def _floor(field: Any, value: Decimal) -> Decimal | None:
-    """Return the greatest value that a decimal field can hold and that is not above ``value``.
+    """Return ``value``, rounded down to the decimal places of a field.
 
-    None if ``value`` is beyond what the field can hold.
+    Returns None if the result has more digits than the field can store.
     """
     places, digits = field.decimal_places or 0, field.max_digits
     floor = value.quantize(Decimal(1).scaleb(-places), ROUND_FLOOR, _EXACT)
@@ -303,11 +315,11 @@ def _floor(field: Any, value: Decimal) -> Decimal | None:
 
 @dataclass(frozen=True, slots=True)
 class OperatorSql:
-    """How the database evaluates conditions with an operator."""
+    """The SQL of conditions with one operator."""
 
-    # on a column that is not JSON
+    # for a column that is not JSON
     column: Callable[[_Column, Condition], Q]
-    # on JSON in PostgreSQL; SQLite calls the operator's predicate
+    # for JSON in PostgreSQL; for JSON in SQLite, the predicate is called
     jsonb: JsonbCondition
 
 
@@ -318,6 +330,7 @@ def _search_sql(search: TextSearch, jsonb: JsonbCondition) -> OperatorSql:
     )
 
 
+# the SQL of each operator
 SQL: dict[Operator, OperatorSql] = {
     IN: OperatorSql(_Column.is_in, jsonb_is_in),
     NOT_IN: OperatorSql(_Column.is_not_in, jsonb_is_not_in),
@@ -330,4 +343,3 @@ SQL: dict[Operator, OperatorSql] = {
     ENDS_WITH: _search_sql(ends_with, jsonb_matches(ends_with)),
     IS_NULL: OperatorSql(_Column.is_null, jsonb_is_null),
 }
-"""The SQL of each operator of ``operators``."""

@@ -1,15 +1,20 @@
-"""The parser: from the JSON that a client sent to a `Filter`.
+"""Parser of filters, which clients send as JSON.
 
-Filters have two forms, which may be mixed. All keys of an object must hold:
+Filters have two forms, which may be mixed:
 
-- flat, Cocobase's: ``{"age_gte": 18, "[or]role": "admin", "[or]role_isnull": true}``
-- structured: ``{"age": {"gte": 18, "lt": 65}, "$or": [{"role": "admin"}, ...], "$not": {...}}``
+- the flat form, which Cocobase uses:
+  ``{"age_gte": 18, "[or]role": "admin", "[or]role_isnull": true}``
+- the structured form:
+  ``{"age": {"gte": 18, "lt": 65}, "$or": [{"role": "admin"}, ...], "$not": {...}}``
+
+A row matches if it fulfils the conditions of all keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from typing import Any, assert_never
 
@@ -24,11 +29,11 @@ from .schema import FieldSpec, InvalidFilter, Kind, Ref, Schema, coerce, fold
 class FilterLimits:
     """Limits of a client's filter."""
 
-    # conditions in all
+    # number of conditions in the whole filter
     clauses: int = 16
-    # levels of nested objects, the outermost included
+    # levels of nested objects, including the outermost
     depth: int = 3
-    # values of one list
+    # number of values in one list
     values: int = 100
 
 
@@ -41,21 +46,22 @@ def parse(
     trusted: bool = False,
     aliases: dict[str, str] | None = None,
 ) -> Filter:
-    """Parse and check a filter.
+    """Parse a filter, and check that it is valid.
 
     ``allowed`` are the fields (and paths into JSON fields) that this client may use, None for the
     whole schema. ``trusted`` is for the project's own code: a model instance is taken as its
-    primary key, any iterable as a list, and a condition whose value is None matches nothing
-    instead of being refused. ``aliases`` are further names of fields.
+    primary key, a member of an enumeration as its value, any iterable as a list, and a condition
+    whose value is None matches nothing instead of being refused. ``aliases`` are further names of
+    fields.
 
-    Raises `InvalidFilter`, whose message names the key and what is allowed.
+    Raises `InvalidFilter`, with a message that names the key and what is allowed.
     """
     names = FieldNames(schema, allowed, aliases)
     return Filter(_Parser(names, schema, limits, trusted).parse_object(filters))
 
 
 class _Parser:
-    """Parses one filter and counts what is limited."""
+    """Parses one filter, and counts its conditions."""
 
     def __init__(
         self, names: FieldNames, schema: Schema, limits: FilterLimits | None, trusted: bool
@@ -67,7 +73,10 @@ class _Parser:
         self._clauses = 0
 
     def parse_object(self, filters: Any, depth: int = 1, key: str = "filters") -> Node:
-        """Return the conjunction of the conditions in an object. ``key`` is for messages."""
+        """Return the conjunction of the conditions in an object.
+
+        ``key`` is the key of the object, for error messages.
+        """
         if not isinstance(filters, Mapping):
             raise InvalidFilter(f"{key!r} must be an object of conditions.")
         if self._limits is not None and depth > self._limits.depth:
@@ -76,7 +85,7 @@ class _Parser:
         groups: dict[str, list[Node]] = {}
         for name, value in filters.items():
             if not isinstance(name, str):
-                raise InvalidFilter(f"{name!r} is no name of a field.")
+                raise InvalidFilter(f"{name!r} is not the name of a field.")
             if name.startswith("$"):
                 parts.append(self._parse_combination(name, value, depth))
                 continue
@@ -97,10 +106,10 @@ class _Parser:
         if name == "$not":
             return negate(self.parse_object(value, depth + 1, name))
         if name not in ("$or", "$and"):
-            raise InvalidFilter(f"{name!r} is unknown; there are $or, $and and $not.")
+            raise InvalidFilter(f"{name!r} is unknown; use $or, $and or $not.")
         if not isinstance(value, list | tuple) or not value:
-            raise InvalidFilter(f"{name!r} must be a list of objects, with one at least.")
-        nodes = [self.parse_object(each, depth + 1, name) for each in value]
+            raise InvalidFilter(f"{name!r} must be a list of at least one object.")
+        nodes = [self.parse_object(part, depth + 1, name) for part in value]
         return any_of(nodes) if name == "$or" else all_of(nodes)
 
     def _parse_conditions(
@@ -108,11 +117,11 @@ class _Parser:
     ) -> Iterator[Node]:
         if operator is None and isinstance(value, Mapping):
             if not value:
-                raise InvalidFilter(f"{key!r}: name an operator; there are {list(OPERATORS)}.")
+                raise InvalidFilter(f"{key!r} needs an operator: one of {list(OPERATORS)}.")
             for name, operand in value.items():
                 if name not in OPERATORS:
                     raise InvalidFilter(
-                        f"{key!r}: {name!r} is no operator; there are {list(OPERATORS)}."
+                        f"{key!r}: {name!r} is not an operator; use one of {list(OPERATORS)}."
                     )
                 yield from self._parse_condition(ref, OPERATORS[name], operand, key)
         else:
@@ -127,8 +136,8 @@ class _Parser:
         spec = self._schema[ref[0]] if len(ref) == 1 else FieldSpec(ref[0], Kind.JSON)
         kind = spec.compares_as
         if kind is Kind.OPAQUE and kind not in operator.kinds:
-            known = ", ".join(name for name, entry in OPERATORS.items() if kind in entry.kinds)
-            raise InvalidFilter(f"{key!r} holds {_with_article(kind)}; it knows {known} alone.")
+            usable = ", ".join(name for name, entry in OPERATORS.items() if kind in entry.kinds)
+            raise InvalidFilter(f"{key!r} holds {_with_article(kind)}; use only {usable}.")
         operand = self._parse_operand(operator, spec, value, key)
         if operand is None:
             return (NEVER,)
@@ -136,12 +145,15 @@ class _Parser:
         make = _shared_condition if shared else Condition
         return [make(ref, kind, *expanded) for expanded in operator.expand(operand)]
 
-    # Operands. ``key`` is for messages.
+    # operands; ``key`` is for error messages
 
     def _parse_operand(
         self, operator: Operator | Shorthand, spec: FieldSpec, value: Any, key: str
     ) -> Any:
-        """Return the operand; None for null, with which a trusted filter matches nothing."""
+        """Return the operand that the operator needs, made of the client's value.
+
+        Returns None if the value is null in a trusted filter: the condition then matches nothing.
+        """
         match operator.operand:
             case "boolean":
                 return self._parse_boolean(operator, value, key)
@@ -182,21 +194,21 @@ class _Parser:
 
     def _parse_values(self, spec: FieldSpec, value: Any, key: str) -> Values:
         values = self._parse_list(value, key)
-        return values_of([self._coerce(spec, each, key) for each in values if each is not None])
+        return values_of([self._coerce(spec, item, key) for item in values if item is not None])
 
     def _parse_pair(
         self, operator: Operator | Shorthand, spec: FieldSpec, value: Any, key: str
     ) -> tuple[Any, Any] | None:
         values = self._parse_list(value, key)
         if len(values) != 2:
-            raise InvalidFilter(f"{key!r}: {operator.name} takes two values, both included.")
+            raise InvalidFilter(f"{key!r}: {operator.name} takes a list of two values.")
         if None in values:
             return None
-        low, high = (self._parse_ordered(operator, spec, each, key) for each in values)
+        low, high = (self._parse_ordered(operator, spec, bound, key) for bound in values)
         return low, high
 
     def _parse_list(self, value: Any, key: str) -> list[Any]:
-        """Return the values of a list. There are nulls among them only in a trusted filter."""
+        """Return the values of a list, which can contain None only in a trusted filter."""
         if value is None and self._trusted:
             return []
         if isinstance(value, str):
@@ -224,6 +236,7 @@ class _Parser:
     def _coerce(self, spec: FieldSpec, value: Any, key: str) -> Any:
         if self._trusted:
             value = getattr(value, "pk", value)  # of a model instance
+            value = value.value if isinstance(value, Enum) else value
         try:
             return coerce(spec, value)
         except (ValueError, TypeError, OverflowError):
@@ -231,7 +244,7 @@ class _Parser:
 
     def _check_null(self, key: str) -> None:
         if not self._trusted:
-            raise InvalidFilter(f"{key!r}: null equals nothing; ask with isnull.")
+            raise InvalidFilter(f"{key!r}: null equals nothing; use isnull.")
 
 
 def _with_article(kind: Kind) -> str:
@@ -240,8 +253,8 @@ def _with_article(kind: Kind) -> str:
 
 _BOOLEAN = FieldSpec("", Kind.BOOLEAN)
 
+# kinds of which equal values are interchangeable, unlike Decimal("1") and Decimal("1.0")
 _SHARED_KINDS = frozenset({Kind.TEXT, Kind.INTEGER, Kind.BOOLEAN, Kind.UUID})
-"""Kinds of whose values equal ones are interchangeable (not so Decimal("1") and Decimal("1.0"))."""
 
+# returns the same object for equal conditions with one value, which many filters may have
 _shared_condition = lru_cache(maxsize=1024)(Condition)
-"""Makes conditions with one value, e.g. of a project or a status, once for all filters."""

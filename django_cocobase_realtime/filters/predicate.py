@@ -1,4 +1,4 @@
-"""The predicate backend: a filter as a function of a row, compiled once."""
+"""Compilation of filters to predicates: functions that return whether a row matches."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .row import Predicate, Row
 
 @lru_cache(maxsize=1024)
 def compile_node(node: Node) -> Predicate:
-    """Return a function that returns whether a row matches.
+    """Return a function that returns whether a row matches the node.
 
-    Mostly returns the same function for equal nodes, so that callers can share its result.
+    Equal nodes mostly get the same function, so that a caller can call it once for several nodes.
     """
     match node:
         case Condition():
@@ -41,7 +41,7 @@ def _all(tests: list[Predicate]) -> Predicate:
         return lambda row: first(row) and second(row)
 
     def all_match(row: Row) -> bool:
-        for test in tests:  # noqa: SIM110 - a generator costs more than the tests
+        for test in tests:  # noqa: SIM110 - a generator would take more time than the tests
             if not test(row):
                 return False
         return True

@@ -1,4 +1,4 @@
-"""The row that filters are evaluated on."""
+"""The class `Row`, which filters are evaluated on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from .schema import FieldSpec, Kind, Ref, Schema, coerce, fold
 
 
 class Row:
-    """An image of a row, read through its schema.
+    """The image of a row, with its values converted to what filters compare.
 
-    Each value is read and coerced once, then shared by all filters that are evaluated on the row.
+    Each value is converted once, for all filters that are evaluated on the row.
     """
 
     __slots__ = ("_folded", "_image", "_schema", "_values")
@@ -19,15 +19,17 @@ class Row:
     def __init__(self, image: Mapping[str, Any], schema: Schema) -> None:
         self._image = image
         self._schema = schema
+        # results of `get`
         self._values: dict[Ref, Any] = {}
+        # results of `folded`
         self._folded: dict[Ref, str | None] = {}
 
     def get(self, ref: Ref) -> Any:
         """Return the value in the form in which it is compared.
 
-        None for null, a missing value, and a value that the field's kind cannot compare. A scalar
-        in JSON is ``(type, value)``, e.g. ``("number", 5)``; a JSON array or object is None, see
-        `raw`.
+        Returns None for null, for a missing value, and for one that is not valid for the field.
+        For a scalar in JSON it is ``(type, value)``, such as ``("number", 5)``, and for a JSON
+        array or object None, see `raw`.
         """
         try:
             return self._values[ref]
@@ -36,7 +38,7 @@ class Row:
             return value
 
     def raw(self, ref: Ref) -> Any:
-        """Return the value as it is in the image, or None for null or a missing value."""
+        """Return the value as it is in the image, or None if it is null or missing."""
         value = self._image.get(ref[0])
         for key in ref[1:]:
             if not isinstance(value, dict):
@@ -45,7 +47,7 @@ class Row:
         return value
 
     def folded(self, ref: Ref) -> str | None:
-        """Return the value's text without its case, or None if it is not text."""
+        """Return a text without its case (see `schema.fold`), or None if it is not a text."""
         try:
             return self._folded[ref]
         except KeyError:
@@ -68,5 +70,5 @@ class Row:
         return spec if len(ref) == 1 else FieldSpec(spec.name, Kind.JSON)
 
 
+# returns whether a row matches; never raises an exception
 Predicate = Callable[[Row], bool]
-"""A test of a row. It never raises."""

@@ -1,9 +1,9 @@
-"""Field kinds, and the coercion of values to what a field compares.
+"""Kinds of fields, and the coercion of values to the form in which they are compared.
 
-A value from a filter is coerced by the field's kind, as Django's ORM would: ``"18"`` equals 18 on
-an integer field, and datetimes compare as instants. A filter whose value cannot be coerced raises
-`InvalidFilter` when it is parsed; it never just matches nothing. Values in JSON are not coerced:
-the text ``"18"`` is not the number 18 there.
+A value in a filter is coerced to the kind of the field, as Django's ORM does it: for an integer
+field, ``"18"`` equals 18, and datetimes are compared as points in time. If a value cannot be
+coerced, the filter is refused with `InvalidFilter`. Values in JSON are not coerced: there, the
+text ``"18"`` does not equal the number 18.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from uuid import UUID
 
 
 class InvalidFilter(ValueError):
-    """The filter is invalid. The message names the key and what is allowed."""
+    """A filter is not valid. The message names the key and what is allowed."""
 
 
 class Kind(Enum):
-    """What a field holds, as far as comparisons are concerned. The value is for messages."""
+    """The kinds of values that filters distinguish. Members' values are for error messages."""
 
     TEXT = "text"
     INTEGER = "integer"
@@ -43,25 +43,25 @@ class Kind(Enum):
     OPAQUE = "value that filters cannot compare"
 
 
+# a reference to a value in a row: ("age",), or ("meta", "owner") for a path into JSON
 Ref = tuple[str, ...]
-"""A reference to a value in a row: ``("age",)``, or ``("meta", "owner")`` for a path into JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """A field of a row, as filters see it."""
+    """The properties of a field that filters need."""
 
-    # name of the field, e.g. "owner"
+    # name of the field, such as "owner"
     name: str
-    # what the field holds; `Kind.KEY` for primary keys and foreign keys
+    # kind of the field's values; `Kind.KEY` for primary keys and foreign keys
     kind: Kind
-    # of a `Kind.KEY`: the kind of the key's values
+    # if the kind is `Kind.KEY`, the kind of the key's values
     key: Kind = Kind.TEXT
     # the project's time zone, in which naive datetimes are interpreted
     zone: tzinfo = field(default=UTC, compare=False)
     # whether this is the primary key
     primary_key: bool = False
-    # refers to the whole field; one object shared by all conditions on it
+    # reference to the field's value; all conditions on the field share this object
     ref: Ref = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -74,26 +74,25 @@ class FieldSpec:
 
     @property
     def compares_as(self) -> Kind:
-        """The kind of the field's values. For a `Kind.KEY`, the kind of the key."""
+        """The kind as which values are compared: for `Kind.KEY`, the kind of the key's values."""
         return self.key if self.kind is Kind.KEY else self.kind
 
 
+# the fields of a collection by name
 Schema = Mapping[str, FieldSpec]
-"""The fields of a collection by name."""
 
+# The earliest and latest datetimes in UTC. They also stand for local times that are out of range in
+# UTC, see `in_utc`: projects use datetime.max in their local time zone for "never expires", and in
+# America/Chicago, for example, this is later than the last datetime in UTC.
 EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-"""The limits of the calendar, in UTC. They also stand for local times beyond them.
 
-``datetime.max`` in America/Chicago, which projects use for "never expires", is after the last
-moment that UTC can express. See `in_utc`.
-"""
-
-MAX_DECIMAL_DIGITS = 400  # on either side of the decimal point
+MAX_DECIMAL_DIGITS = 400  # before the decimal point, and after it
+# matches texts that are converted to integers
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 
 
 def in_utc(moment: datetime) -> datetime:
-    """Convert an aware datetime to UTC; clamp it to `EARLIEST` or `LATEST` if out of range."""
+    """Convert an aware datetime to UTC. If it is out of range, return `EARLIEST` or `LATEST`."""
     try:
         return moment.astimezone(UTC)
     except OverflowError:
@@ -103,16 +102,16 @@ def in_utc(moment: datetime) -> datetime:
 def coerce(spec: FieldSpec, value: Any) -> Hashable:
     """Return the value in the form in which this field's values are compared.
 
-    Raises ``ValueError``, ``TypeError`` or ``OverflowError`` if the field cannot hold it.
+    Raises ``ValueError``, ``TypeError`` or ``OverflowError`` if it is not valid for the field.
     """
     return _COERCE[spec.compares_as](value, spec)
 
 
 def fold(text: str) -> str:
-    """Return text without its case: each character's simple lower-case mapping (UnicodeData).
+    """Return a text without its case, by the simple lower-case mapping of each character.
 
-    Not ``str.lower``: that one also looks at neighbouring characters (the final sigma), which no
-    database does, and all backends of a filter must agree.
+    Unlike ``str.lower``, it does not depend on neighbouring characters (as for the Greek final
+    sigma). Databases do not look at these either, and all backends of a filter must agree.
     """
     return text.lower() if text.isascii() else "".join(map(_fold_character, text))
 
@@ -223,7 +222,7 @@ def _address(value: Any, spec: FieldSpec) -> str:
 
 
 def _json(value: Any, spec: FieldSpec) -> Hashable:
-    # tagged with its type, so that neither true nor "1" equals 1
+    # with the type, so that neither true nor "1" equals 1
     if isinstance(value, bool):
         return ("boolean", value)
     if isinstance(value, int | float) and math.isfinite(value):
@@ -237,6 +236,7 @@ def _opaque(value: Any, spec: FieldSpec) -> Hashable:
     raise ValueError
 
 
+# functions that coerce a value, or raise an exception, by kind
 _COERCE: dict[Kind, Callable[[Any, FieldSpec], Hashable]] = {
     Kind.TEXT: _text,
     Kind.INTEGER: _integer,

@@ -1,9 +1,9 @@
-"""SQL that agrees with the predicate, for what Django's lookups cannot express: text and JSON.
+"""SQL of conditions on text and JSON, for which Django's lookups differ from the predicate.
 
-Text is searched without its case. SQLite folds it with the function that the predicate uses,
-PostgreSQL with ``lower`` and a collation that knows Unicode. A condition on JSON is evaluated by
-the predicate itself on SQLite, which calls it as a function, and by jsonb operators on PostgreSQL.
-Other databases are not supported. ``orm.SQL`` names the functions of each operator.
+Text is searched without its case. SQLite folds it by calling the Python function that the
+predicate uses; PostgreSQL uses ``lower`` with a collation that supports Unicode. For JSON, SQLite
+calls the predicate itself as a function, and PostgreSQL uses jsonb operators. Other databases are
+not supported. ``orm.SQL`` lists the functions of each operator.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from .predicate import compile_node
 from .row import Predicate, Row
 from .schema import FieldSpec, Kind, fold
 
+# SQL and its parameters
 Sql = tuple[str, list[Any]]
-"""SQL and its parameters."""
 
+# PostgreSQL's collations with which ``lower`` supports Unicode: its own (since version 17), and
+# those of the operating system
 _COLLATIONS = ("pg_c_utf8", "C.utf8", "C.UTF-8")
-"""PostgreSQL collations whose ``lower`` knows Unicode: its own (since 17), then the system's."""
 
 
-# Text.
+# text
 
+# returns the SQL of a search, given the SQL of the folded text, its parameters, the folded text to
+# find, and the name of the database's function that returns a position (``instr``, ``strpos``)
 TextSearch = Callable[[str, list[Any], str, str], Sql]
-"""Makes the SQL of a search: of the text's SQL, its parameters, the folded text to find, and the
-name of the database's function that returns a position (``instr``, ``strpos``). The text's SQL is
-folded already."""
 
 
 def contains(text: str, params: list[Any], sought: str, position: str) -> Sql:
@@ -73,30 +73,33 @@ class _TextFunc(Func):
     output_field = BooleanField()
 
     def as_sql(self, compiler: Any, connection: Any, **context: Any) -> Any:  # type: ignore[override]
-        """Refuse other databases."""
-        raise NotSupportedError(f"Filters by text do not know {connection.vendor}.")
+        """Raise an exception on other databases."""
+        raise NotSupportedError(f"Filters on text do not support {connection.vendor}.")
 
 
 class TextEquals(_TextFunc):
-    """Whether a text equals another by code points, whatever the column's collation."""
+    """Whether a text equals another one, compared by code points and not by its collation."""
 
     def __init__(self, text: Any, value: str) -> None:
         super().__init__(text)
         self.value = value
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        """Compare with the collation that compares bytes."""
+        """Compare with SQLite's collation for bytes."""
         text, params = compiler.compile(self.source_expressions[0])
         return f"({text}) = %s COLLATE BINARY", [*params, self.value]
 
     def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Sql:
-        """Compare with the collation that compares code points."""
+        """Compare with PostgreSQL's collation for code points."""
         text, params = compiler.compile(self.source_expressions[0])
         return f'({text})::text COLLATE "C" = %s', [*params, self.value]
 
 
 class TextMatches(_TextFunc):
-    """Whether a search finds a folded text, e.g. "news", in a text without its case."""
+    """Whether a text, without its case, contains a folded text such as "news".
+
+    ``search`` is `contains`, `starts_with` or `ends_with`.
+    """
 
     def __init__(self, text: Any, search: TextSearch, sought: str) -> None:
         super().__init__(text)
@@ -104,7 +107,7 @@ class TextMatches(_TextFunc):
         self.sought = sought
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        """Fold the text with the function that `connect` adds to connections."""
+        """Fold the text with the Python function that `connect` adds to connections."""
         text, params = compiler.compile(self.source_expressions[0])
         return self.search(f"realtime_fold({text})", list(params), self.sought, "instr")
 
@@ -124,7 +127,8 @@ def _lower(text: str, connection: Any) -> str:
 def _unicode_collation(alias: str) -> str | None:
     """Return the first of `_COLLATIONS` that the server has.
 
-    None if it has none: the database's own collation is used, which may only know ASCII.
+    Returns None if it has none. The collation of the database is used then, which may fold
+    the case of ASCII letters only.
     """
     with connections[alias].cursor() as cursor:
         cursor.execute(
@@ -134,34 +138,37 @@ def _unicode_collation(alias: str) -> str | None:
     return next((name for name in _COLLATIONS if name in available), None)
 
 
-# JSON.
+# JSON
 
 
 @dataclass(frozen=True, slots=True)
 class Jsonb:
-    """A jsonb value in PostgreSQL."""
+    """SQL for a jsonb value in PostgreSQL."""
 
-    # its SQL, and the parameters of it; they are repeated whenever the SQL is
     sql: str
+    # parameters of the SQL, which must be repeated each time the SQL is repeated
     params: list[Any]
     connection: Any
 
     @property
     def text(self) -> str:
-        """SQL for a text or number as text, without the quotes of JSON."""
+        """SQL for the value as text, without the quotes of JSON."""
         return f"({self.sql} #>> '{{}}')"
 
     def has_type(self, name: str) -> str:
-        """Return SQL for whether the value has a type of JSON, e.g. "string"."""
+        """Return SQL for whether the value has a JSON type, such as "string"."""
         return f"jsonb_typeof({self.sql}) = '{name}'"
 
     def search(self, search: TextSearch, sought: str) -> Sql:
-        """Return SQL for whether a search finds a folded text in a text without its case."""
+        """Return SQL for whether this text, without its case, contains a folded text.
+
+        ``search`` is `contains`, `starts_with` or `ends_with`.
+        """
         return search(_lower(self.text, self.connection), self.params, sought, "strpos")
 
 
+# returns the SQL of a condition on a jsonb value
 JsonbCondition = Callable[[Jsonb, Condition], Sql]
-"""Makes the SQL of a condition on a jsonb value."""
 
 
 def jsonb_is_null(value: Jsonb, condition: Condition) -> Sql:
@@ -171,13 +178,13 @@ def jsonb_is_null(value: Jsonb, condition: Condition) -> Sql:
 
 
 def jsonb_is_in(value: Jsonb, condition: Condition) -> Sql:
-    """Return SQL for whether a value is one of the operand's."""
+    """Return SQL for whether a value is one of the operand's values."""
     members = _jsonb_literals(condition)
     return f"{value.sql} IN ({_jsonb_placeholders(members)})", [*value.params, *members]
 
 
 def jsonb_is_not_in(value: Jsonb, condition: Condition) -> Sql:
-    """Return SQL for whether a value is not null and none of the operand's."""
+    """Return SQL for whether a value is not null and not one of the operand's values."""
     params = [*value.params, *value.params]
     not_in = ""
     if members := _jsonb_literals(condition):
@@ -195,7 +202,7 @@ def _jsonb_placeholders(members: list[str]) -> str:
 
 
 def jsonb_compares(value: Jsonb, condition: Condition) -> Sql:
-    """Return SQL for whether a value of the operand's type is within the operand as a bound."""
+    """Return SQL for whether a value has the operand's type, and is above or below the operand."""
     assert condition.operator.bound is not None
     sign = condition.operator.bound.sign
     json_type, bound = condition.operand
@@ -221,17 +228,20 @@ def jsonb_contains(value: Jsonb, condition: Condition) -> Sql:
 
 
 def jsonb_matches(search: TextSearch) -> JsonbCondition:
-    """Return a function that makes SQL for whether a search finds the operand in a text."""
+    """Return a function that returns SQL for whether a text begins or ends with the operand.
+
+    ``search`` is `starts_with` or `ends_with`.
+    """
 
     def matches(value: Jsonb, condition: Condition) -> Sql:
-        found, params = value.search(search, condition.operand)
-        return f"({value.has_type('string')} AND {found})", [*value.params, *params]
+        search_sql, params = value.search(search, condition.operand)
+        return f"({value.has_type('string')} AND {search_sql})", [*value.params, *params]
 
     return matches
 
 
 class JsonMatches(Func):
-    """Whether a condition holds for a JSON column, or for a path into it."""
+    """Whether a JSON column, or the value at a path in it, fulfils a condition."""
 
     output_field = BooleanField()
 
@@ -241,27 +251,27 @@ class JsonMatches(Func):
         self.jsonb = jsonb
 
     def as_sql(self, compiler: Any, connection: Any, **context: Any) -> Any:  # type: ignore[override]
-        """Refuse other databases."""
-        raise NotSupportedError(f"Filters on JSON do not know {connection.vendor}.")
+        """Raise an exception on other databases."""
+        raise NotSupportedError(f"Filters on JSON do not support {connection.vendor}.")
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        """Call the predicate."""
+        """Call the predicate through the function that `connect` adds to connections."""
         column, params = compiler.compile(self.source_expressions[0])
         return f"realtime_json({column}, %s)", [*params, _dump_condition(self.condition)]
 
     def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Sql:
-        """Follow the path, through objects only, as `Row.raw` does, and compare as jsonb."""
+        """Compare the value at the path as jsonb. Like `Row.raw`, a path leads through objects."""
         column, params = compiler.compile(self.source_expressions[0])
         path = self.condition.ref[1:]
         value = f"({column}{' -> %s::text' * len(path)})"
         return self.jsonb(Jsonb(value, [*params, *path], connection), self.condition)
 
 
-# Functions that SQLite calls.
+# functions that SQLite calls
 
 
 def _dump_condition(condition: Condition) -> str:
-    """Serialize a condition on JSON, as a parameter of ``realtime_json``."""
+    """Return a condition on JSON as text, for the parameter of ``realtime_json``."""
     parts = [condition.ref, condition.operator.name, condition.operand]
     return json.dumps(parts, default=lambda values: {"set": sorted(values, key=repr)})
 
@@ -272,9 +282,9 @@ def _load_operand(dumped: Any) -> Any:
     return tuple(map(_load_operand, dumped)) if isinstance(dumped, list) else dumped
 
 
-@lru_cache(maxsize=128)  # few, as each may be as long as a frame
+@lru_cache(maxsize=128)  # a small number, since a text may be as long as a frame
 def _load_condition(dumped: str) -> tuple[str, Predicate, dict[str, FieldSpec]]:
-    """Return the field's name, the predicate, and the schema for its row."""
+    """Return the field's name, the predicate and the schema for a text of `_dump_condition`."""
     path, name, operand = json.loads(dumped)
     operator = OPERATORS[name]
     assert isinstance(operator, Operator)
@@ -300,7 +310,7 @@ def _add_functions(connection: Any, **kwargs: Any) -> None:
 
 
 def connect() -> None:
-    """Add the functions that filters call to each SQLite connection, also to those open now."""
+    """Add the functions that filters call to all SQLite connections, present and future ones."""
     connection_created.connect(_add_functions, dispatch_uid="django_cocobase_realtime.filters")
     for connection in connections.all(initialized_only=True):
         if connection.connection is not None:

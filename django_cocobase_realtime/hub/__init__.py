@@ -1,1 +1,1 @@
-"""Per event loop: wires delivery, rooms, transport and pubsub together."""
+"""The hub, which connects delivery, rooms, transport and pubsub in one event loop."""

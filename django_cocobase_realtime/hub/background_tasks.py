@@ -26,15 +26,15 @@ from .reauthorization import Reauthorizer, find_changed_grants
 
 logger = logging.getLogger(__name__)
 
+# seconds after which a background task is restarted that ended with an exception
 RESTART_DELAY = 1.0
-"""Seconds before a background task that raised is started again."""
+# average seconds between two trims of the log
 TRIM_INTERVAL = 60.0
-"""Seconds between two trims of the log, on average."""
+# seconds after which a subscription without events is sent its cursor
 CURSOR_INTERVAL = 30.0
-"""Seconds after which a subscription without events is sent its cursor."""
 
+# `Identity.credential` and the items of `Identity.private`
 CredentialKey = tuple[str, tuple[tuple[str, str], ...]]
-"""A credential, and what its identity keeps to find out whether it is still valid."""
 
 
 async def run_forever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -44,14 +44,15 @@ async def run_forever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
             await work()
             return
         except Exception:
-            logger.exception("A background task of the hub failed and is started again.")
+            logger.exception("A background task of the hub failed and will be restarted.")
         await asyncio.sleep(RESTART_DELAY)
 
 
 async def poll_log(topics: TopicManager) -> None:
-    """Look for new events that no notification announced.
+    """Regularly look for new events in the log of followed collections.
 
-    The channel layer loses messages, and some processes have none.
+    Normally they are announced, but a channel layer may lose messages, and processes without one
+    cannot announce anything.
     """
     while True:
         await asyncio.sleep(conf.log.poll)
@@ -66,14 +67,14 @@ async def poll_log(topics: TopicManager) -> None:
 
 
 async def trim_logs() -> None:
-    """Trim the logs of all collections, followed or not, so that they do not grow forever.
+    """Regularly trim the logs of all collections, including those that are not followed.
 
     Every process does this, at random times.
     """
     while True:
         await asyncio.sleep(TRIM_INTERVAL * (0.5 + random.random()))  # noqa: S311
         settings = conf.log
-        for using in sorted({each.database for each in registry if each.durable}):
+        for using in sorted({collection.database for collection in registry if collection.durable}):
             trim = partial(
                 trim_log, using, max_age=settings.max_age, max_events=settings.max_events
             )
@@ -84,7 +85,10 @@ async def trim_logs() -> None:
 
 
 async def send_cursor_heartbeats(topics: TopicManager) -> None:
-    """Send subscriptions without events their cursor, so that it stays within the log."""
+    """Regularly send cursors to subscriptions that get no events.
+
+    Their old cursors would become useless when the log is trimmed.
+    """
     while True:
         await asyncio.sleep(CURSOR_INTERVAL)
         for name, topic in list(topics.topics.items()):
@@ -104,25 +108,29 @@ async def send_cursor_heartbeats(topics: TopicManager) -> None:
 async def revalidate_credentials(
     connections: Mapping[str, Connection], reauthorizer: Reauthorizer
 ) -> None:
-    """Close connections whose credential is no longer valid; reauthorize changed permissions.
+    """Regularly close connections with invalid credentials, and reauthorize changed users.
 
-    Signals do both at once, but miss what other programs write. This finds what they missed.
+    Signals do both immediately, but changes by other programs send no signals.
     """
-    # what the permissions of each user were based on when they were last read, by primary key
-    known: dict[Any, Fingerprint] = {}
-    # connections and their identities at the last round
-    seen: dict[Connection, Identity] = {}
+    # fingerprints of users' permissions, by primary key, as of the last round
+    last_fingerprints: dict[Any, Fingerprint] = {}
+    # connections and their identities, as of the last round
+    last_identities: dict[Connection, Identity] = {}
     while True:
         await asyncio.sleep(conf.revocation_poll)
-        holders = {c: c.identity for c in connections.values() if c.identity is not None}
-        identities = {_credential_key(identity): identity for identity in holders.values()}
+        identities_by_connection = {
+            c: c.identity for c in connections.values() if c.identity is not None
+        }
+        identities = {
+            _credential_key(identity): identity for identity in identities_by_connection.values()
+        }
         if not identities:
-            seen = {}
+            last_identities = {}
             continue
         new = [
             reauthorizer.snapshot(connection, identity)
-            for connection, identity in holders.items()
-            if identity.user is not None and seen.get(connection) is not identity
+            for connection, identity in identities_by_connection.items()
+            if identity.user is not None and last_identities.get(connection) is not identity
         ]
         try:
             revoked = await run_in_threadpool(_find_revoked, identities)
@@ -131,15 +139,19 @@ async def revalidate_credentials(
         except Exception as error:
             logger.warning("Credentials could not be checked: %r", error)
             continue
-        for connection in holders:
+        for connection in identities_by_connection:
             identity_now = connection.identity
             if identity_now is not None and _credential_key(identity_now) in revoked:
                 connection.close(CloseCode.BAD_CREDENTIAL)
-        changed_users = {pk for pk, found in current.items() if known.get(pk, found) != found}
-        known, seen = current, holders
+        changed_users = {
+            pk
+            for pk, fingerprint in current.items()
+            if last_fingerprints.get(pk, fingerprint) != fingerprint
+        }
+        last_fingerprints, last_identities = current, identities_by_connection
         reauthorizer.request(
             connection
-            for connection, identity in holders.items()
+            for connection, identity in identities_by_connection.items()
             if connection.identity is identity
             and (
                 connection in changed
@@ -153,10 +165,11 @@ def _credential_key(identity: Identity) -> CredentialKey:
 
 
 def _find_revoked(identities: Mapping[CredentialKey, Identity]) -> set[CredentialKey]:
-    """Return the credentials that are no longer valid. May use the ORM: not for event loops.
+    """Return the credentials that are no longer valid.
 
-    Authenticators answer by the name of a credential. Two tokens may share a name (from before
-    and after a password change): they are asked about one after the other.
+    Authenticators return `Identity.credential`. Several identities may have the same one, for
+    example tokens from before and after a password change, so each of them is passed in a call of
+    its own. Uses the ORM, so it must not be called in an event loop.
     """
     revoked: set[CredentialKey] = set()
     remaining = dict.fromkeys(identities)

@@ -1,4 +1,4 @@
-"""The hub connects the parts of one event loop: topics, rooms, groups, and its connections."""
+"""The hub, which creates the topics, rooms and groups of one event loop and connects them."""
 
 from __future__ import annotations
 
@@ -38,32 +38,39 @@ from .reauthorization import Reauthorizer
 
 logger = logging.getLogger(__name__)
 
+# the function that a background task runs
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Hub:
-    """Routes events to the connections of one event loop; get it with `Hub.current`.
+    """The connections of one event loop, and the parts that deliver to them.
 
-    It starts with the first connection and shuts down after the last one. Dispatch is synchronous:
-    no database, no waiting.
+    `Hub.current` returns the hub of the running loop. It starts with the first connection, and
+    shuts down after the last one. Events are dispatched without queries and without waiting.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        # background tasks
         self._tasks: list[asyncio.Task[None]] = []
         # open connections by id
         self.connections: dict[str, Connection] = {}
+        # joins events into one frame, for clients that accept that
         self.batcher = FrameBatcher(loop)
+        # the groups of the channel layer that this process is in
         self.groups = GroupMemberships(self._on_payload)
+        # the collections that this process follows
         self.topics = TopicManager(self.groups, broker.publish_to_others)
+        # the rooms that connections have joined
         self.rooms = RoomManager(
             loop, self.groups, publish=broker.publish, start_task=self._start_task
         )
+        # reauthorizes connections
         self.reauthorizer = Reauthorizer(loop, self.topics, self.rooms)
 
     @classmethod
     def current(cls) -> Hub:
-        """Return the hub of the running event loop."""
+        """Return the hub of the running event loop, and create it if there is none."""
         loop = asyncio.get_running_loop()
         hub = _hubs.get(loop)
         if hub is None:
@@ -73,7 +80,7 @@ class Hub:
     # connections
 
     async def open(self, connection: Connection) -> None:
-        """Add a connection; the first one starts the hub's tasks."""
+        """Add a connection. The first one starts the hub's background tasks."""
         self.connections[connection.id] = connection
         if not self._tasks:
             broker.attach(self._loop, self.topics.get_listener)
@@ -91,23 +98,24 @@ class Hub:
             await self.groups.acquire(CONTROL_GROUP, JOIN_TIMEOUT_DURABLE)
 
     async def close(self, connection: Connection, *, lost: bool = True) -> None:
-        """Remove a connection with all it has; after the last one the hub shuts down.
+        """Remove a connection, its subscriptions and its rooms; shut down after the last one.
 
-        Call it again when a request that was being handled has ended: it may have left something.
-        ``lost`` False: the client is not about to come back.
+        If a request was in progress, call this again when it has ended, because it may have added
+        a subscription or a room. ``lost`` is whether the client may reconnect, so that its user
+        remains a member of rooms for the grace period.
         """
         self.connections.pop(connection.id, None)
         self.topics.remove_connection(connection)
         self.rooms.remove_connection(connection, lost=lost)
         if not self.connections and (self._tasks or self.topics.has_threads):
-            # shielded: the task that closes the last connection is often cancelled
+            # shielded, because the task that closes the last connection is often cancelled
             await run_shielded(self._shutdown(self._detach()))
 
     def _start_task(self, work: Work) -> None:
         self._tasks.append(self._loop.create_task(background_tasks.run_forever(work)))
 
     def _detach(self) -> list[asyncio.Task[None]]:
-        """Make way for another hub, at once. Return the tasks that must end."""
+        """Stop being the current hub immediately; return the tasks that must be cancelled."""
         tasks, self._tasks = self._tasks, []
         broker.detach(self._loop, self.topics.get_listener)
         self.topics.close()
@@ -125,14 +133,14 @@ class Hub:
     # subscriptions
 
     def attach(self, subscription: Subscription, plan: CatchUpPlan | None = None) -> None:
-        """Start a subscription to an opened topic: live at once, or after ``plan``."""
+        """Add a subscription to an opened topic. It is live immediately, or after ``plan``."""
         connection = subscription.connection
         is_stale = (
             subscription.permissions_version != connection.permissions_version
             or self.reauthorizer.is_running(connection)
         )
         self.topics.attach(subscription, plan, start=not is_stale)
-        if is_stale:  # permissions may have changed while they were determined
+        if is_stale:  # the permissions may have changed since they were evaluated
             self.reauthorizer.request([connection])
 
     # events
@@ -141,7 +149,7 @@ class Hub:
         try:
             event = decode(payload)
         except msgspec.DecodeError as error:
-            logger.warning("An event of another version was ignored: %s", error)
+            logger.warning("An event that cannot be decoded was ignored: %s", error)
             return
         try:
             self.dispatch(event)
@@ -149,7 +157,7 @@ class Hub:
             logger.exception("An event could not be delivered.")
 
     def dispatch(self, event: Event) -> None:
-        """Hand an event to the part of this process that needs it."""
+        """Pass an event to the part that handles it."""
         match event:
             case Change():
                 self.topics.receive(event)
@@ -169,7 +177,7 @@ class Hub:
                 )
 
     def _deliver_direct(self, event: DirectMessage | Broadcast) -> None:
-        """Deliver a message to all connections of a user, or of everyone in a project."""
+        """Deliver a message to all connections of a user, or of a project."""
         frames = RoomFrames(event)
         user = event.user if isinstance(event, DirectMessage) else None
         for connection in list(self.connections.values()):
@@ -187,4 +195,5 @@ class Hub:
                 connection.close(CloseCode(event.code))
 
 
+# current hubs by event loop
 _hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = weakref.WeakKeyDictionary()

@@ -1,8 +1,8 @@
-"""Determines again what a connection may see, when permissions may have changed.
+"""Reauthorization: evaluates permissions of a connection again, when they may have changed.
 
-Its subscriptions are suspended at once. Those whose scope is still the same continue from where
-they were, without a loss. If anything the connection holds would be granted differently now, it is
-closed with code 4201: its client comes back and fetches everything again.
+The connection's subscriptions are suspended immediately. If all permissions are still the same,
+the subscriptions continue where they were stopped, so that no event is lost. Otherwise the
+connection is closed with code 4201, and its client reconnects and fetches everything again.
 """
 
 from __future__ import annotations
@@ -32,28 +32,31 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GrantSnapshot:
-    """What a connection held at one moment."""
+    """A connection's subscriptions and rooms at one moment, with the permissions they have."""
 
     connection: Connection
     identity: Identity
+    # `Connection.permissions_version` at that moment
     permissions_version: int
     subscriptions: list[Subscription]
-    # memberships of rooms with a permission of the project's own
+    # memberships of rooms whose permission the project has written
     memberships: list[RoomMembership]
 
 
 @dataclass(frozen=True, slots=True)
 class FreshGrants:
-    """What would be granted now for each item of a `GrantSnapshot`; None for a refusal."""
+    """The result of evaluating the permissions of a `GrantSnapshot` again."""
 
-    # the identity with its user as the database has it now; None if the user is gone
+    # the identity, with its user as it is in the database now; None if the user no longer exists
     identity: Identity | None
+    # for each subscription, its query; None if it would be refused
     queries: list[AuthorizedQuery | None]
+    # for each membership, its grant; None if joining would be refused
     room_grants: list[RoomGrant | None]
 
 
 class Reauthorizer:
-    """Reauthorizes connections, each in a task of its own. One per hub."""
+    """Reauthorizes connections, each in its own task. Each hub has one."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, topics: TopicManager, rooms: RoomManager
@@ -61,10 +64,11 @@ class Reauthorizer:
         self._loop = loop
         self._topics = topics
         self._rooms = rooms
+        # tasks that run, by connection
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
 
     def request(self, connections: Iterable[Connection]) -> None:
-        """Show these connections nothing more until their permissions are known again."""
+        """Suspend connections, and reauthorize them in tasks."""
         for connection in list(connections):
             connection.permissions_version += 1
             if connection in self._tasks:
@@ -73,16 +77,16 @@ class Reauthorizer:
             self._tasks[connection] = self._loop.create_task(self._run(connection))
 
     def is_running(self, connection: Connection) -> bool:
-        """Return whether a connection's permissions are being determined."""
+        """Return whether a connection is being reauthorized."""
         return connection in self._tasks
 
     async def wait(self, connection: Connection) -> None:
-        """Wait until a connection's permissions are known."""
+        """Wait until a connection is no longer being reauthorized."""
         while (task := self._tasks.get(connection)) is not None:
             await asyncio.wait({task})
 
     def snapshot(self, connection: Connection, identity: Identity) -> GrantSnapshot:
-        """Return what a connection holds now."""
+        """Return a connection's current subscriptions and rooms."""
         return GrantSnapshot(
             connection,
             identity,
@@ -99,11 +103,11 @@ class Reauthorizer:
         try:
             await self._reauthorize(connection)
         except Exception:
-            logger.exception("Permissions could not be determined.")
+            logger.exception("A connection could not be reauthorized.")
             connection.close(CloseCode.INTERNAL_ERROR)
         finally:
-            # in the iteration of the loop in which the permissions became known: what changes
-            # from now on starts a new task
+            # done in the iteration of the event loop in which the subscriptions were resumed, so
+            # that a later change starts a new task
             del self._tasks[connection]
 
     async def _reauthorize(self, connection: Connection) -> None:
@@ -111,11 +115,11 @@ class Reauthorizer:
             self._topics.suspend(connection)
             if connection.identity is None:
                 return
-            held = self.snapshot(connection, connection.identity)
+            snapshot = self.snapshot(connection, connection.identity)
             try:
-                fresh = await run_in_threadpool(_grants_now, held)
+                fresh = await run_in_threadpool(_evaluate_again, snapshot)
             except DatabaseFailure as error:
-                logger.warning("Permissions could not be determined: %r", error)
+                logger.warning("Permissions could not be evaluated: %r", error)
                 connection.close(CloseCode.UNAVAILABLE)
                 return
             except Exception:
@@ -126,52 +130,53 @@ class Reauthorizer:
                 connection.close(CloseCode.BAD_CREDENTIAL)
                 return
             if (
-                connection.identity == held.identity
-                and connection.permissions_version == held.permissions_version
-                and self._topics.subscriptions(connection) == held.subscriptions
+                connection.identity == snapshot.identity
+                and connection.permissions_version == snapshot.permissions_version
+                and self._topics.subscriptions(connection) == snapshot.subscriptions
             ):
-                break  # otherwise something changed during the calls: ask again
+                break  # nothing has changed during the evaluation
         connection.identity = fresh.identity
         still_joined = self._rooms.memberships(connection)
         room_grants = [
             (membership, grant)
-            for membership, grant in zip(held.memberships, fresh.room_grants, strict=True)
+            for membership, grant in zip(snapshot.memberships, fresh.room_grants, strict=True)
             if membership in still_joined
         ]
-        queries = list(zip(held.subscriptions, fresh.queries, strict=True))
+        queries = list(zip(snapshot.subscriptions, fresh.queries, strict=True))
         if not _are_unchanged(queries, room_grants):
             connection.close(CloseCode.PERMISSIONS_CHANGED)
             return
         for subscription, query in queries:
             assert query is not None
             subscription.query = query
-            subscription.permissions_version = held.permissions_version
+            subscription.permissions_version = snapshot.permissions_version
             self._topics.resume(subscription)
 
 
 def find_changed_grants(snapshots: Iterable[GrantSnapshot]) -> list[Connection]:
-    """Return the connections that would be granted something different now.
+    """Return the connections for which permissions are different now.
 
-    For new connections: a change between their grants and the first look at their user's
-    permissions shows nowhere else, if no signal reported it. Raises database errors. May use the
-    ORM: not for event loops.
+    `maintenance` calls this for new connections. Their permissions may have changed after they
+    were evaluated, but before the user's fingerprint was read for the first time, so that the
+    fingerprint does not show the change. Raises the exceptions of the database. Uses the ORM, so
+    it must not be called in an event loop.
     """
-    return [held.connection for held in snapshots if not _is_unchanged(held)]
+    return [snapshot.connection for snapshot in snapshots if not _is_unchanged(snapshot)]
 
 
-def _is_unchanged(held: GrantSnapshot) -> bool:
+def _is_unchanged(snapshot: GrantSnapshot) -> bool:
     try:
-        fresh = _grants_now(held)
+        fresh = _evaluate_again(snapshot)
     except DatabaseFailure:
         raise
     except Exception:
-        return False  # reauthorizing it reports the error and closes it
+        return False  # the connection is then reauthorized, which logs the exception
     return (
         fresh.identity is not None
-        and same_user(fresh.identity.user, held.identity.user)
+        and same_user(fresh.identity.user, snapshot.identity.user)
         and _are_unchanged(
-            list(zip(held.subscriptions, fresh.queries, strict=True)),
-            list(zip(held.memberships, fresh.room_grants, strict=True)),
+            list(zip(snapshot.subscriptions, fresh.queries, strict=True)),
+            list(zip(snapshot.memberships, fresh.room_grants, strict=True)),
         )
     )
 
@@ -186,9 +191,12 @@ def _are_unchanged(
     ) and all(membership.grant == grant for membership, grant in room_grants)
 
 
-def _grants_now(held: GrantSnapshot) -> FreshGrants:
-    """Determine what would be granted now. May use the ORM: not for event loops."""
-    identity, user = held.identity, held.identity.user
+def _evaluate_again(snapshot: GrantSnapshot) -> FreshGrants:
+    """Evaluate permissions as they are now.
+
+    Uses the ORM, so it must not be called in an event loop.
+    """
+    identity, user = snapshot.identity, snapshot.identity.user
     if user is not None:
         user = refresh_user(user)
         if user is None:
@@ -199,10 +207,10 @@ def _grants_now(held: GrantSnapshot) -> FreshGrants:
         identity,
         [
             rebuild_query(limits, subscription.request.serialized, identity)
-            for subscription in held.subscriptions
+            for subscription in snapshot.subscriptions
         ],
         [
             membership.grant.room.grant(identity, membership.key[1])
-            for membership in held.memberships
+            for membership in snapshot.memberships
         ],
     )

@@ -1,7 +1,8 @@
-"""The change log: events in the project's own database, numbered after commit.
+"""The change log: a table in the project's database, whose events are numbered after the commit.
 
-Every event is a row that is written in the transaction of the change (``append``). After the
-commit a server process numbers it (``sequencer``), and every process reads it by its number
+An event is a row that is inserted in the transaction of the change (``append``). After the commit,
+a server process assigns its number (``sequencer``), and all processes read it by this number
 (``reader``). Old events are deleted (``retention``). A client keeps its position as a cursor
-(``cursor``), from which it can resume as long as no event after it was deleted (``recovery``).
+(``cursor``), and can resume from it as long as the events after it were not deleted
+(``recovery``).
 """

@@ -1,4 +1,4 @@
-"""Events as rows of the log: writing them in the transaction of the change, and decoding them."""
+"""Encoding and inserting of events as rows of the log, and decoding of rows."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..events import Change
 from ..models import LogEvent
 from ..utils.transactions import CommitHook
 
+_IDLE = 0  # libpq's transaction status of a connection without a transaction
 MAX_ROWS = 100  # events written by one statement, on databases other than PostgreSQL
 # columns that an appended event sets, in the order of `_values`
 _COLUMNS = (
@@ -28,7 +29,7 @@ _COLUMNS = (
     "changed",
     "created_at",
 )
-# columns that a `Change` is decoded from; see `change_from_row`
+# columns that are read to decode a `Change`, see `change_from_row`
 FIELDS = (
     "id",
     "seq",
@@ -42,40 +43,68 @@ FIELDS = (
     "document",
     "created_at",
 )
+# values of the columns in FIELDS
 Row = tuple[Any, ...]
-"""Values of ``FIELDS``."""
 
 _encode_json = msgspec.json.Encoder().encode
 _decode_json = msgspec.json.Decoder().decode
 
 
 class Transaction:
-    """An open database transaction: its id, and what to do once when it commits."""
+    """An open database transaction, with an id and functions that are called after its commit."""
 
-    __slots__ = ("_hooks", "_marker", "connection", "count", "id")
+    __slots__ = ("_block", "_hooks", "connection", "count", "id")
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, block: object) -> None:
+        # on PostgreSQL the database has its own name for it (see `_insert_sql`)
         self.id = uuid.uuid4().hex
+        # Django's database connection
         self.connection = connection
         # number of changes that were recorded in the transaction
         self.count = 0
-        # found in the connection's list of commit hooks as long as the transaction is open
-        self._marker = CommitHook()
+        # the outermost atomic block; None if the project manages transactions by hand
+        self._block = block
         # hook by the key of `once_on_commit`
         self._hooks: dict[str, CommitHook] = {}
 
     @classmethod
     def current(cls, using: str) -> Transaction:
-        """Return the open transaction of the connection; in autocommit, a new one per call."""
+        """Return the open transaction of a database; without one, return a new object per call."""
         connection: Any = transaction.get_connection(using)
+        # an atomic block within a transaction that is managed by hand is part of it
+        in_block = connection.atomic_blocks and connection.commit_on_exit
+        block = connection.atomic_blocks[0] if in_block else None
         current: Transaction | None = getattr(connection, "_realtime_transaction", None)
-        if current is None or not current._marker.is_pending(connection):
-            current = connection._realtime_transaction = cls(connection)
-            current._marker.register(connection)
+        if current is None or current._block is not block or connection.get_autocommit():
+            current = connection._realtime_transaction = cls(connection, block)
         return current
 
+    @staticmethod
+    def forget_finished(using: str) -> None:
+        """Notice that a transaction ended without a call of Django's: by SQL, or a lost connection.
+
+        Called before a statement: if no transaction is open, the statement begins a new one.
+        """
+        connection: Any = transaction.get_connection(using)
+        driver = connection.connection
+        if driver is None or (connection.in_atomic_block and connection.commit_on_exit):
+            return  # Django manages the transaction
+        if connection.vendor == "sqlite":
+            is_open = driver.in_transaction
+        elif connection.vendor == "postgresql":
+            is_open = driver.info.transaction_status != _IDLE
+        else:
+            return
+        if not is_open:
+            Transaction.forget(connection)
+
+    @staticmethod
+    def forget(connection: Any) -> None:
+        """Begin a new transaction with the next change on a database connection."""
+        connection._realtime_transaction = None
+
     def once_on_commit(self, key: str, call: Callable[[], object]) -> None:
-        """Call ``call`` after the commit, once for all calls of this method with the same key."""
+        """Call ``call`` after the commit, once even if this method is called again with the key."""
         hook = self._hooks.get(key)
         if hook is None or not hook.is_pending(self.connection):
             hook = self._hooks[key] = CommitHook(call)
@@ -83,7 +112,10 @@ class Transaction:
 
 
 def append(connection: Any, changes: Sequence[Change]) -> None:
-    """Write changes, in order, in the connection's open transaction. Raises database errors."""
+    """Insert changes into the log, in order, in the connection's open transaction.
+
+    Raises the exceptions of the database.
+    """
     using = connection.alias
     created_at = connection.ops.adapt_datetimefield_value(timezone.now())
     with connection.cursor() as cursor:
@@ -101,7 +133,7 @@ def append(connection: Any, changes: Sequence[Change]) -> None:
             ]
             cursor.execute(_insert_json_sql(using), [created_at, json_text(document)])
             return
-        # PostgreSQL has a name for the transaction itself: see `_insert_sql`
+        # on PostgreSQL, the statement contains the id of the transaction, see `_insert_sql`
         with_id = connection.vendor != "postgresql"
         for start in range(0, len(changes), MAX_ROWS):
             part = changes[start : start + MAX_ROWS]
@@ -113,12 +145,12 @@ def append(connection: Any, changes: Sequence[Change]) -> None:
 
 @lru_cache(maxsize=512)
 def _insert_sql(using: str, rows: int) -> str:
-    """Return the statement that inserts so many rows of ``_COLUMNS``."""
+    """Return the statement that inserts a number of rows with the columns ``_COLUMNS``."""
     connection = connections[using]
     quote = connection.ops.quote_name
     values = ["%s"] * len(_COLUMNS)
     if connection.vendor == "postgresql":
-        # the database's own name for the transaction, which triggers use too
+        # the database's own id of the transaction, which triggers use as well
         values[1] = "pg_current_xact_id()::text"
     columns = ", ".join(quote(name) for name in _COLUMNS)
     table = quote(LogEvent._meta.db_table)
@@ -128,10 +160,10 @@ def _insert_sql(using: str, rows: int) -> str:
 
 @lru_cache(maxsize=16)
 def _insert_json_sql(using: str) -> str:
-    """Return PostgreSQL's statement that inserts many events, in order, from a JSON document.
+    """Return the statement that inserts many events on PostgreSQL, from one JSON array.
 
-    It has one parameter because psycopg spends more time on many parameters, and on arrays, than
-    the server does on the whole statement.
+    All events are one parameter, because psycopg needs more time for many parameters, or for
+    arrays of PostgreSQL, than the server for the whole statement.
     """
     quote = connections[using].ops.quote_name
     columns = ", ".join(quote(name) for name in _COLUMNS)
@@ -145,7 +177,7 @@ def _insert_json_sql(using: str) -> str:
 
 
 def _values(change: Change, created_at: Any, *, with_id: bool) -> list[Any]:
-    """Return the values of ``_COLUMNS``; ``with_id`` includes the transaction's id."""
+    """Return the values of the columns ``_COLUMNS``, without the transaction's id if not needed."""
     values = [
         change.collection,
         change.transaction,
@@ -162,12 +194,12 @@ def _values(change: Change, created_at: Any, *, with_id: bool) -> list[Any]:
 
 
 def json_text(value: Any) -> str | None:
-    """Return a value as JSON text, or None for None."""
+    """Return a value as JSON, or None for None."""
     return None if value is None else _encode_json(value).decode()
 
 
 def change_from_row(row: Row, *, epoch: str, seq: int) -> Change:
-    """Return the event of a row of ``FIELDS``."""
+    """Return the change in a row with the columns ``FIELDS``, with this epoch and number."""
     id, _, transaction, collection, op, document_id, before, after, changed, document, at = row
     return Change(
         id=str(id),

@@ -1,4 +1,4 @@
-"""Reading a stream: its range, its events by number, and what is new since a position."""
+"""Queries for streams: their ranges, their events, and what is new since a position."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ PAGE_SIZE = 1000  # events that `fetch_new` reads at a time
 
 @dataclass(frozen=True, slots=True)
 class StreamRange:
-    """The events that a stream holds: ``floor`` + 1 to ``head`` of ``epoch``."""
+    """The events that the log contains of a stream: from ``floor`` + 1 to ``head``."""
 
     epoch: str
+    # number of the last event
     head: int
+    # number of the last event that was deleted
     floor: int
 
 
 @dataclass(frozen=True, slots=True)
 class StreamBatch:
-    """The range of a stream, and its ``changes`` above a reader's position.
-
-    The changes above ``start`` were numbered by this very call; other processes do not know of
-    them yet.
-    """
+    """The result of `fetch_new`: events of a stream after a reader's position."""
 
     epoch: str
+    # number of the last event that was deleted
     floor: int
+    # the events after this number were numbered by the call, so other processes do not have them
     start: int
+    # number of the last event
     head: int
+    # the events after the reader's position, or the first of them
     changes: list[Change]
-    # whether there are more changes to fetch
+    # whether there are more events to fetch
     more: bool
 
 
 def stream_ranges(using: str, collections: Collection[str]) -> dict[str, StreamRange]:
-    """Return the ranges of these streams, without those that have never had an event."""
+    """Return the ranges of streams, by name. Streams that never had an event are left out."""
     rows = Stream.objects.using(using).filter(collection__in=collections)
     return {
         name: StreamRange(epoch, head, floor)
@@ -50,7 +52,10 @@ def stream_ranges(using: str, collections: Collection[str]) -> dict[str, StreamR
 
 
 def streams_with_unsequenced(using: str, collections: Collection[str] | None = None) -> set[str]:
-    """Return the streams, of all or of these, in which committed events wait for a number."""
+    """Return the streams with committed events that have no number yet.
+
+    ``collections`` are the streams to look at; None for all.
+    """
     rows = LogEvent.objects.using(using).filter(seq=None)
     if collections is not None:
         rows = rows.filter(collection__in=collections)
@@ -58,7 +63,7 @@ def streams_with_unsequenced(using: str, collections: Collection[str] | None = N
 
 
 def streams_behind(using: str, positions: Mapping[str, Position]) -> set[str]:
-    """Return the streams that have something new: a number, an epoch, or events without one."""
+    """Return the streams that are not at these positions, or have events without a number."""
     ranges = stream_ranges(using, list(positions))
     behind = {
         name
@@ -72,9 +77,9 @@ def streams_behind(using: str, positions: Mapping[str, Position]) -> set[str]:
 def read_events(
     using: str, collection: str, epoch: str, after: int, limit: int, until: int | None = None
 ) -> list[Change]:
-    """Return up to ``limit`` events above ``after`` and up to ``until``, in order.
+    """Return up to ``limit`` events with numbers above ``after`` and up to ``until``, in order.
 
-    If the number of the first one is not ``after`` + 1, those before it were trimmed.
+    If the first one does not have the number ``after`` + 1, those before it were deleted.
     """
     rows = LogEvent.objects.using(using).filter(collection=collection, seq__gt=after)
     if until is not None:
@@ -88,13 +93,13 @@ def read_events(
 def fetch_new(
     using: str, collection: str, position: Position | None, notified: bool = False
 ) -> StreamBatch:
-    """Number waiting events of a stream, and return a batch of those above ``position``.
+    """Number the events of a stream that have no number, and return those after ``position``.
 
-    Without a position, return only the stream's range. ``notified`` says that events are known to
-    wait, which saves the query that asks.
+    Without a position, the batch contains no events. With ``notified`` there are known to be
+    events without a number, which saves a query.
     """
-    # Look for waiting events first: only then does the head include everything that was
-    # committed before this call.
+    # look for events without a number first, so that the head includes all events that were
+    # committed before this call
     waiting = notified or has_unsequenced(using, collection)
     stream = None if waiting else stream_ranges(using, [collection]).get(collection)
     more = False

@@ -1,7 +1,7 @@
-"""Resuming: whether a client that was away can be sent everything that it missed.
+"""The decision whether a client can resume from a cursor.
 
-The answer is never partial. Either the client gets everything after its cursor, or it gets a
-reason to fetch everything again. The same rules serve the streams of collections and of rooms.
+Either it gets all events after the cursor, or a reason why it must fetch everything again. The
+rules are the same for the streams of collections and of rooms.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from ..conf import Limits
 from .cursor import InvalidCursor, Position, decode
 from .reader import StreamRange
 
+# reasons for which a client cannot resume; the protocol reference explains them
 REASONS = (
     "invalid_cursor",
     "scope_changed",
@@ -21,10 +22,11 @@ REASONS = (
 
 
 class Resync(Exception):
-    """The client cannot resume and must fetch again. ``reason`` is one of ``REASONS``."""
+    """The client cannot resume, and must fetch everything again."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
+        # one of REASONS
         self.reason = reason
 
 
@@ -36,12 +38,11 @@ def resume_position(
     scope_changed: bool = False,
     max_events: int | None = None,
 ) -> Position:
-    """Return the position that a client resumes from. Raises `Resync` if it cannot resume.
+    """Return the position from which a client resumes. Raises `Resync` if it cannot.
 
-    ``stream`` is the name that the cursor was encoded with, and ``available`` the range of events
-    that the stream still has, None if it has never had one. ``scope_changed`` says that the
-    client may see other events than when it got the cursor. ``max_events`` bounds how many events
-    are replayed.
+    ``stream`` is the name of the stream, and ``available`` its range; None if it never had an
+    event. ``scope_changed`` is whether the client may now see other events than when it got the
+    cursor. ``max_events`` is the highest number of events to replay.
     """
     try:
         position = decode(stream, cursor)
@@ -68,10 +69,10 @@ def resume_subscription(
     current_scope: str,
     limits: Limits,
 ) -> Position:
-    """Return the position that a subscription resumes from. Raises `Resync`.
+    """Return the position from which a subscription resumes. Raises `Resync` if it cannot.
 
-    ``scope`` identifies what the client was allowed to see when it got the cursor, None if it
-    does not say; ``current_scope`` what it may see now.
+    ``scope`` is that of the subscription from which the cursor comes, or None if the client does
+    not send it. ``current_scope`` is that of the new subscription.
     """
     return resume_position(
         collection,

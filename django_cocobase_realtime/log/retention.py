@@ -1,4 +1,4 @@
-"""Trimming: old events are deleted, and the stream's floor is raised in the same transaction."""
+"""Deletion of old events from the log, and new epochs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def trim(
 ) -> dict[str, int]:
     """Delete events older than ``max_age`` seconds, and all but the last ``max_events``.
 
-    Returns the number of deleted events by collection. Events of streams that no process reads
-    have no numbers yet and are numbered first, since clients notice missing events by their
-    numbers.
+    Returns the number of deleted events by collection. Events without a number are numbered first
+    (a stream may have many if no process follows it), since clients notice by the numbers that
+    events are missing.
     """
     for name in streams_with_unsequenced(using):
         while sequence(using, name).more:
@@ -33,7 +33,7 @@ def trim(
     deleted: dict[str, int] = {}
     for stream in Stream.objects.using(using).order_by("collection"):
         if _new_floor(using, stream, max_age, max_events) <= stream.floor:
-            continue  # do not take the lock, which would delay processes that number events
+            continue  # without taking the lock, which would delay processes that number events
         while (count := _trim_chunk(using, stream.collection, max_age, max_events)) > 0:
             deleted[stream.collection] = deleted.get(stream.collection, 0) + count
     return deleted
@@ -46,7 +46,7 @@ def _new_floor(using: str, stream: Stream, max_age: float | None, max_events: in
         floor = max(floor, stream.head - max_events)
     if max_age is not None:
         oldest = timezone.now() - timedelta(seconds=max_age)
-        # numbers are in the order of commits, not of times: keep from the first recent event on
+        # events are not in the order of their times, so keep all from the first recent one on
         events = LogEvent.objects.using(using).filter(collection=stream.collection)
         recent = events.filter(seq__gt=stream.floor, created_at__gte=oldest)
         first = recent.order_by("seq").values_list("seq", flat=True).first()
@@ -55,7 +55,7 @@ def _new_floor(using: str, stream: Stream, max_age: float | None, max_events: in
 
 
 def _trim_chunk(using: str, name: str, max_age: float | None, max_events: int | None) -> int:
-    """Delete up to `CHUNK_SIZE` events in one transaction, and return their number."""
+    """Delete up to `CHUNK_SIZE` old events of a stream, and return their number."""
     with write_transaction(using):
         stream = Stream.objects.using(using).select_for_update().get(collection=name)
         floor = min(_new_floor(using, stream, max_age, max_events), stream.floor + CHUNK_SIZE)
@@ -67,17 +67,22 @@ def _trim_chunk(using: str, name: str, max_age: float | None, max_events: int | 
     return count
 
 
-def rotate_epoch(using: str, collections: Iterable[str] | None = None) -> list[str]:
+def rotate_epoch(
+    using: str, collections: Iterable[str] | None = None, *, epoch: str | None = None
+) -> list[str]:
     """Give streams a new epoch, so that no client resumes from a cursor of the old one.
 
     Needed after a backup was restored, since its next events get numbers that other events had
-    before. Returns the names of the streams.
+    before, and if a change cannot be reported. ``epoch`` limits it to streams that still have this
+    one. Returns the names of the streams.
     """
     rotated = []
     with write_transaction(using):
         streams = Stream.objects.using(using).select_for_update().order_by("collection")
         if collections is not None:
             streams = streams.filter(collection__in=list(collections))
+        if epoch is not None:
+            streams = streams.filter(epoch=epoch)
         for stream in streams:
             stream.epoch = new_epoch()
             stream.floor = stream.head

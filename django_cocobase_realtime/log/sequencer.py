@@ -1,12 +1,12 @@
-"""Sequencing: events are numbered after their commit, by a server process.
+"""Numbering of events, which a server process does after their commit.
 
-The writer of a change never numbers it: a number given before the commit would leave a gap that a
-slow transaction may still fill. Numbers given after the commit have no such gaps, so a reader
-that has seen number *n* has seen everything up to *n*.
+If numbers were assigned before the commit, there would be gaps that a slow transaction may still
+fill. After the commit there are no such gaps, so a reader that has seen number *n* has seen all
+events up to *n*.
 
-Transactions are numbered one after the other, in the order of their last events. A transaction
-can change a row that another one changed only after that one has committed, so the changes of one
-row always keep their order.
+Transactions are numbered one after the other, in the order of their last events. If two
+transactions change the same row, the second one waits until the first has committed, so the
+changes of a row keep their order.
 """
 
 from __future__ import annotations
@@ -26,33 +26,36 @@ from ..utils.transactions import write_transaction
 from .append import FIELDS, Row, change_from_row, json_text
 
 BATCH_SIZE = 1000  # events numbered in one transaction
-BACKLOG_BATCH_SIZE = 10_000  # events numbered in one transaction if more than `BATCH_SIZE` wait
+BACKLOG_BATCH_SIZE = 10_000  # the same, if more than `BATCH_SIZE` events have no number
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceResult:
-    """A stream after a call of `sequence`, which numbered the events ``start`` + 1 to ``head``."""
+    """The result of `sequence`, which has numbered the events ``start`` + 1 to ``head``."""
 
     epoch: str
+    # number of the last event that was deleted
     floor: int
+    # number of the last event before the call
     start: int
+    # number of the last event
     head: int
-    # whether more events wait for a number
+    # whether there are more events without a number
     more: bool = False
-    # the numbered events, None if there were too many to keep in memory
+    # the events that were numbered, None if they are too many to keep in memory
     changes: list[Change] | None = None
 
 
 def has_unsequenced(using: str, collection: str) -> bool:
-    """Return whether committed events wait for a number."""
+    """Return whether there are committed events without a number."""
     return LogEvent.objects.using(using).filter(collection=collection, seq=None).exists()
 
 
 def sequence(using: str, collection: str, limit: int = BATCH_SIZE) -> SequenceResult:
-    """Number waiting events: about ``limit`` of them, and never a part of a transaction.
+    """Number about ``limit`` events of a stream, and always all events of a transaction.
 
-    Locks the stream's row, so that two processes number one after the other. Raises database
-    errors.
+    The row of the stream is locked, so that processes number one after the other. Raises the
+    exceptions of the database.
     """
     streams = Stream.objects.using(using)
     with write_transaction(using):
@@ -86,25 +89,28 @@ def _sequence(using: str, stream: Stream, limit: int) -> SequenceResult:
 
 
 def _events_to_number(using: str, collection: str, limit: int) -> tuple[list[Row], bool]:
-    """Return the rows to number, transaction by transaction, and whether others are left.
+    """Return the rows to number, in order, and whether there are more.
 
-    The rows have the values of ``FIELDS``, or ids alone if there are more than ``limit``.
+    A row has the columns ``FIELDS``, or only the id if there are more than ``limit`` rows.
     """
     waiting = LogEvent.objects.using(using).filter(collection=collection, seq=None).order_by("id")
     rows = list(waiting.values_list(*FIELDS)[: limit + 1])
     if len(rows) <= limit:
         return _group_by_transaction([(row[2], row) for row in rows]), False
-    # a backlog: the last event of a transaction may be far behind the limit
+    # there are many, and the last event of a transaction may come long after the first
     transactions, more = _oldest_transactions(waiting)
     ids = waiting.filter(transaction_id__in=transactions).values_list("transaction_id", "id")
     return _group_by_transaction([(transaction, (id,)) for transaction, id in ids]), more
 
 
 def _group_by_transaction(rows: list[tuple[str, Row]]) -> list[Row]:
-    """Return rows, given with their transaction, in the order of the transactions' last rows."""
+    """Return rows grouped by transaction, in the order of the transactions' last rows.
+
+    ``rows`` are pairs of a transaction's id and a row.
+    """
     groups: dict[str, list[Row]] = {}
     for transaction, row in rows:
-        # taken out and put back at the end, so that the order is that of the last rows
+        # removed and inserted again at the end, so that the order is that of the last rows
         group = groups.pop(transaction, [])
         group.append(row)
         groups[transaction] = group
@@ -112,7 +118,10 @@ def _group_by_transaction(rows: list[tuple[str, Row]]) -> list[Row]:
 
 
 def _oldest_transactions(waiting: QuerySet[LogEvent]) -> tuple[list[str], bool]:
-    """Return transactions with `BACKLOG_BATCH_SIZE` events or more, and whether others are left."""
+    """Return the first transactions, which have about `BACKLOG_BATCH_SIZE` events in all.
+
+    Also returns whether there are more.
+    """
     groups = waiting.order_by().values("transaction_id").annotate(last=Max("id"), count=Count("id"))
     transactions: list[str] = []
     total = 0
@@ -125,7 +134,7 @@ def _oldest_transactions(waiting: QuerySet[LogEvent]) -> tuple[list[str], bool]:
 
 
 def _number(using: str, ids: list[int], first: int) -> None:
-    """Give events consecutive numbers in the order of ``ids``."""
+    """Assign consecutive numbers to events, in the order of ``ids``, beginning with ``first``."""
     connection = connections[using]
     quote = connection.ops.quote_name
     table = quote(LogEvent._meta.db_table)
@@ -144,7 +153,7 @@ def _number(using: str, ids: list[int], first: int) -> None:
 
 
 def _serialized_collection(name: str) -> Collection | None:
-    """Return the collection if a serializer makes its documents, which are stored with events."""
+    """Return the collection if it has a serializer, whose documents are stored in the log."""
     try:
         collection = registry.get(name)
     except UnknownCollection:
@@ -153,7 +162,7 @@ def _serialized_collection(name: str) -> Collection | None:
 
 
 def _read_numbered(using: str, stream: Stream, start: int, head: int) -> Iterator[list[Change]]:
-    """Read the events ``start`` + 1 to ``head`` in batches."""
+    """Yield the events ``start`` + 1 to ``head`` in batches."""
     events = LogEvent.objects.using(using).filter(collection=stream.collection).order_by("seq")
     for after in range(start, head, BATCH_SIZE):
         rows = events.filter(seq__gt=after, seq__lte=min(after + BATCH_SIZE, head))
@@ -165,7 +174,7 @@ def _read_numbered(using: str, stream: Stream, start: int, head: int) -> Iterato
 
 def _store_documents(using: str, collection: Collection, changes: list[Change]) -> list[Change]:
     """Make the documents of events, once, and return the events with them."""
-    events = LogEvent.objects.using(using).filter(collection=collection.name)
+    events = LogEvent.objects.using(using).filter(collection=collection.stream)
     with_documents = []
     for change in changes:
         document = collection.make_document(change, using)

@@ -19,7 +19,7 @@ class Migration(migrations.Migration):
             name='ApiKey',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(help_text='What the key is for.', max_length=100)),
+                ('name', models.CharField(help_text='Purpose of the key.', max_length=100)),
                 ('project', models.CharField(default='default', max_length=128)),
                 ('prefix', models.CharField(editable=False, max_length=8, unique=True)),
                 ('hashed_secret', models.CharField(editable=False, max_length=64)),

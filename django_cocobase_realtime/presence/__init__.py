@@ -1,1 +1,1 @@
-"""Presence: which members are in which room. One contract, and a backend for each kind of store."""
+"""Presence: which members are in which room, stored by one of several backends."""

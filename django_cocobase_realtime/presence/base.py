@@ -1,15 +1,15 @@
-"""Presence across processes: the contract of a backend, and the values that it takes and returns.
+"""The interface of presence backends, and the values that they receive and return.
 
-A *member* of a room is a user, however many connections it has, or a connection without a user. A
-member is present through its connections, and a connection through the lease of the server
-process that holds it: a server that is killed no longer renews its lease, and its connections
-leave the rooms when the lease expires. A connection that was lost leaves after a grace period, so
-that a client that reconnects in time does not leave.
+A *member* of a room is a user, who may have several connections, or a connection without a user.
+A member is in the room as long as one of its connections is. Each connection belongs to a server
+process, and is in the room as long as the *lease* of the process lasts: a process that is killed
+no longer renews its lease, and its connections leave when it expires. A connection that was lost
+leaves after a *grace period*, so that a client that reconnects in time does not leave.
 
-Each change of a room's members gives the room the next version. A process that knows version *n*
-and receives the change to *n* + 1 has missed nothing; with any other version it must read the
-list again. A room without members is deleted. If it is opened again, its versions start above
-those that it had before.
+Each change of a room's members increases the *version* of the room by one. A process that has
+version *n* and receives the change with version *n* + 1 has missed nothing; if it receives a
+higher one, it must read the members again. A room without members is deleted. If it is opened
+again, its versions are higher than all that it had before.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from django.utils.module_loading import import_string
 from ..conf import PresenceSettings, conf
 from ..events import Member, PresenceChange
 
+# a project and the name of a room
 RoomKey = tuple[str, str]
-"""(project, name of the room)."""
+# a room and the id of a connection
 RoomConnection = tuple[RoomKey, str]
-"""(room, connection id)."""
 
-# dotted path by the name that the ``PRESENCE`` setting may have as ``BACKEND``
+# dotted paths by the short names that ``BACKEND`` in the ``PRESENCE`` setting may have
 BACKENDS = {
     "database": "django_cocobase_realtime.presence.database.DatabasePresence",
     "memory": "django_cocobase_realtime.presence.memory.MemoryPresence",
@@ -40,27 +40,29 @@ BACKENDS = {
 
 @dataclass(frozen=True, slots=True)
 class PresenceEntry:
-    """A connection that enters a room as a member."""
+    """A connection that enters a room, and the member to which it belongs."""
 
+    # the room
     key: RoomKey
+    # id of the connection
     connection: str
-    # the server process that holds the connection
+    # name of the server process that has the connection
     server: str
     # id of the member, unique in the room
     member: str
     # displayed name of the member
     name: str
-    # title of the room, if this entry opens it
+    # title that the room gets if this entry opens it
     title: str
-    # None leaves the state of a member that is already in the room as it is
+    # state of the member; None leaves the state of a member that is already in the room unchanged
     state: dict[str, Any] | None = None
-    # the user id that a client without a user claims
+    # user id that a client without a user claims
     claimed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RoomInfo:
-    """A room with members."""
+    """The properties of a room that has members."""
 
     title: str
     # id of the member that opened the room
@@ -68,25 +70,27 @@ class RoomInfo:
     # seconds since 1970
     created_at: float
     version: int
+    # number of members
     participants: int
 
 
 @dataclass(frozen=True, slots=True)
 class EnterResult:
-    """The room after a connection has entered it, and the change of its members, if any."""
+    """The result of entering a room."""
 
+    # the room, with the connection in it
     info: RoomInfo
+    # how the members have changed; None if they have not
     change: PresenceChange | None
 
 
 @dataclass(frozen=True, slots=True)
 class MemberList:
-    """The members of a room at a version, in the order in which they joined.
+    """The members of a room at one version."""
 
-    A room without members has version 0.
-    """
-
+    # 0 for a room without members
     version: int = 0
+    # in the order in which they joined
     members: Sequence[Member] = ()
 
 
@@ -100,62 +104,63 @@ class RoomListing:
 
 
 class PresenceUnavailable(Exception):
-    """Redis, or another store that a backend uses, does not answer."""
+    """A store other than the database, such as Redis, does not answer."""
 
 
 class PresenceBackend(ABC):
-    """Stores which connections are in which room. There is one instance per process.
+    """Base class of backends, which store which connections are in which room.
 
-    All methods are synchronous and may be called from any thread.
+    Each process has one instance. All methods are synchronous and may be called from any thread.
 
     Atomicity
-        A call that changes a room is one step. If two processes change a room at the same time,
-        one change comes after the other, and their versions have this order.
+        A call that changes a room is atomic. If two processes change a room at the same time, the
+        changes happen one after the other, and their versions are in this order.
     Delivery
-        None. A method returns what it changed, and its caller announces that to the other
-        processes. A process that misses an announcement finds a higher version (`versions`).
+        Backends deliver nothing. A method returns the change that it made, and its caller
+        announces it to other processes. A process that misses an announcement finds out by
+        `versions`.
     Expiry
-        By `expire`, which any process may call at any time. Every departure is returned to
-        exactly one caller. If the store has a clock, all times are measured by it.
+        Members are removed by `expire`, which any process may call at any time. Each departure is
+        returned to exactly one caller. If the store has a clock, it is used for all times.
     Errors
-        Methods raise errors of the database, or `PresenceUnavailable`. A call that raised may be
-        repeated.
+        Methods raise exceptions of the database, or `PresenceUnavailable`. After an exception, the
+        call may be repeated.
     """
 
     def __init__(self, settings: PresenceSettings) -> None:
-        """Prepare the backend; it connects to its store at the first call."""
+        """Create the backend, without connecting to its store."""
         self.settings = settings
 
     @abstractmethod
     def renew_lease(self, server: str, seconds: float) -> bool:
-        """Let the lease of a server expire after ``seconds`` from now.
+        """Set the lease of a server process to end ``seconds`` from now.
 
-        Call it before the first `enter`. Returns False if the server had no lease: then none of
-        its connections is in a room any more, and the server must enter all of them again.
+        Must be called before the first `enter`. Returns False if the server had no lease. Its
+        connections may then have left all rooms, and it must enter them again.
         """
 
     @abstractmethod
     def enter(self, entry: PresenceEntry, *, create: bool = True) -> EnterResult | None:
-        """Put a connection into a room. A connection may enter again with another name or state.
+        """Add a connection to a room, or change the name and state of its member.
 
-        Returns None if ``create`` is False and the room has no members.
+        With ``create=False``, returns None if the room has no members.
         """
 
     @abstractmethod
     def leave(self, key: RoomKey, connection: str) -> PresenceChange | None:
-        """Remove a connection. Return the departure if it was the last one of its member."""
+        """Remove a connection; return the departure if it was the last one of its member."""
 
     @abstractmethod
     def mark_disconnected(self, connections: Sequence[RoomConnection], seconds: float) -> None:
-        """Let lost connections leave after ``seconds``, unless they enter again before."""
+        """Let lost connections leave their rooms after ``seconds``, unless they enter again."""
 
     @abstractmethod
     def set_state(
         self, key: RoomKey, connection: str, state: dict[str, Any]
     ) -> PresenceChange | None:
-        """Set the state of a connection's member.
+        """Set the state of a connection's member, and return the change.
 
-        Returns None if the connection is not in the room or the state is the same as before.
+        Returns None if the connection is not in the room, or the state is the same as before.
         """
 
     @abstractmethod
@@ -164,28 +169,29 @@ class PresenceBackend(ABC):
 
     @abstractmethod
     def get_room(self, key: RoomKey) -> RoomInfo | None:
-        """Return a room, or None if it has no members."""
+        """Return the properties of a room, or None if it has no members."""
 
     @abstractmethod
     def versions(self, keys: Iterable[RoomKey]) -> dict[RoomKey, int]:
-        """Return the versions of those of the rooms that have members."""
+        """Return the versions of rooms. Rooms without members are left out."""
 
     @abstractmethod
     def expire(self) -> list[PresenceChange]:
-        """Remove connections whose grace period, or whose server's lease, is over.
+        """Remove connections whose grace period or whose server's lease has ended.
 
-        Returns the departures.
+        Returns the departures of members that have no other connection.
         """
 
     @abstractmethod
     def list_rooms(self, project: str) -> list[RoomListing]:
-        """Return the rooms of a project that have members, by name."""
+        """Return the rooms of a project that have members, ordered by name."""
 
     @abstractmethod
     def acquire_key(self, name: str, seconds: float) -> bool:
-        """Return whether no process has acquired ``name`` in the last ``seconds``, and acquire it.
+        """Acquire a key, unless it is acquired already; return whether it was acquired now.
 
-        For idempotency keys: of several callers, one gets True.
+        It is released after ``seconds``. Of several callers with the same name, one gets True,
+        which implements idempotency keys.
         """
 
     @abstractmethod
@@ -203,13 +209,13 @@ def _backend(path: str, settings: PresenceSettings) -> PresenceBackend:
 
 
 def get_backend() -> PresenceBackend:
-    """Return the backend that the ``PRESENCE`` setting names."""
+    """Return the backend of the ``PRESENCE`` setting."""
     settings = conf.presence
     return _backend(settings.backend, settings)
 
 
 def chunks_by_project(keys: Iterable[RoomKey], size: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield rooms as (project, names), with up to ``size`` names: for queries of many rooms."""
+    """Group rooms for queries: yield a project with up to ``size`` names of its rooms each."""
     names_by_project: dict[str, list[str]] = {}
     for project, name in keys:
         names_by_project.setdefault(project, []).append(name)

@@ -1,4 +1,4 @@
-"""Presence in the project's own database: the default, correct for any number of processes."""
+"""The presence backend that uses the project's database, which is the default."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from .base import (
     chunks_by_project,
 )
 
-CHUNK_SIZE = 400  # rooms, members or connections named in one statement
-MAX_TEXT_LENGTH = 255  # characters
-MAX_ATTEMPTS = 50  # to lock a room that other processes open and close
+CHUNK_SIZE = 400  # rooms, members or connections in one statement
+MAX_TEXT_LENGTH = 255  # characters of a name or title, as in the tables
+MAX_ATTEMPTS = 50  # to lock a room that other processes create and delete
 
 
 class DatabaseTime(Expression):
-    """Seconds since 1970 by the clock of the database, at the start of the statement.
+    """The time of the database at the start of the statement, in seconds since 1970.
 
-    The clocks of the servers may differ, so times are compared with those of the database alone.
-    SQLite has no other clock than that of the process.
+    The clocks of server processes may differ, so only this time is used. SQLite has no clock other
+    than that of the process.
     """
 
     output_field = FloatField()
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
-        """Return the SQL for PostgreSQL, or a parameter for other databases."""
+        """Return an SQL function for PostgreSQL, and a parameter for other databases."""
         return _time_sql(connection)
 
 
@@ -55,11 +55,11 @@ def _time_sql(connection: Any) -> tuple[str, tuple[Any, ...]]:
 
 
 class DatabasePresence(PresenceBackend):
-    """Stores presence in four small tables.
+    """Stores presence in tables of the project's database.
 
-    The row of a room is locked while its members change: changes of one room wait for each other,
-    changes of different rooms do not (on SQLite all writers wait). Inside a transaction of the
-    caller, everything is part of that transaction.
+    The row of a room is locked while its members change. Changes of different rooms do not wait
+    for each other, except on SQLite. If the caller has opened a transaction, everything is part of
+    it.
     """
 
     def __init__(self, settings: PresenceSettings) -> None:
@@ -67,7 +67,7 @@ class DatabasePresence(PresenceBackend):
 
     @property
     def using(self) -> str:
-        """The alias of the database, as the project's routers decide."""
+        """The alias of the database, which the project's routers decide."""
         return database_for(PresenceRoom)
 
     def renew_lease(self, server: str, seconds: float) -> bool:
@@ -75,8 +75,8 @@ class DatabasePresence(PresenceBackend):
         expires_at = DatabaseTime() + float(seconds)
         if servers.filter(pk=server).update(expires_at=expires_at):
             return True
-        # one statement: on SQLite, a transaction that reads first and then writes fails if
-        # another one writes at the same time
+        # one statement, because on SQLite, a transaction that reads before it writes fails if
+        # another one has written in between
         servers.bulk_create(
             [PresenceServer(pk=server, expires_at=expires_at)],
             update_conflicts=True,
@@ -112,7 +112,7 @@ class DatabasePresence(PresenceBackend):
     def _save_member(
         self, using: str, room: PresenceRoom, entry: PresenceEntry
     ) -> PresenceChange | None:
-        """Store the member of an entry in a locked room."""
+        """Store the member of an entry in a locked room; return the change, if there is one."""
         members = PresenceMember.objects.using(using).filter(room=room, member=entry.member)
         row = members.first()
         state = entry.state
@@ -139,23 +139,23 @@ class DatabasePresence(PresenceBackend):
         return rooms.filter(project=key[0], name=key[1]).first()
 
     def _get_or_create(self, using: str, entry: PresenceEntry) -> PresenceRoom:
-        """Return the locked room of an entry."""
+        """Lock the room of an entry, after creating it if necessary, and return it."""
         for _ in range(MAX_ATTEMPTS):
             room = self._lock(using, entry.key)
             if room is not None:
                 return room
-            # another process may create it at the same time, or delete it before it is locked
+            # another process may create it at the same time, or delete it before it is locked here
             new = PresenceRoom(
                 project=entry.key[0],
                 name=entry.key[1],
                 title=entry.title[:MAX_TEXT_LENGTH],
                 created_by=(entry.claimed or entry.member)[:MAX_TEXT_LENGTH],
                 created_at=DatabaseTime(),
-                # above all versions that a room of this name had before
+                # higher than all versions that a room with this name had before
                 version=Cast(DatabaseTime() * 1_000_000.0, BigIntegerField()),
             )
             PresenceRoom.objects.using(using).bulk_create([new], ignore_conflicts=True)
-        raise OperationalError("The room was opened and closed by others all the time.")
+        raise OperationalError("The room was created and deleted repeatedly by other processes.")
 
     def leave(self, key: RoomKey, connection: str) -> PresenceChange | None:
         using = self.using
@@ -167,13 +167,13 @@ class DatabasePresence(PresenceBackend):
         return departures[0] if departures else None
 
     def _remove(self, using: str, room: PresenceRoom, condition: Q) -> list[PresenceChange]:
-        """Remove connections from a locked room, and the members that have no other.
+        """Remove connections from a locked room, and members that have no other connection.
 
         Returns the departures.
         """
         connections = PresenceConnection.objects.using(using).filter(room=room)
         members = PresenceMember.objects.using(using).filter(room=room)
-        # by primary key from here on: more rows may meet the condition as time passes
+        # from here on by primary key, since more rows may match the condition as time passes
         removed = list(connections.filter(condition).values_list("pk", "member"))
         if not removed:
             return []
@@ -264,8 +264,8 @@ class DatabasePresence(PresenceBackend):
     def expire(self) -> list[PresenceChange]:
         using = self.using
         expired = Q(expires_at__lte=DatabaseTime())
-        # The lease is deleted first: a server that finds it deleted enters its connections again.
-        # Queries that only read come before deletions, which would lock SQLite.
+        # leases are deleted first, so that a server whose lease has ended enters its connections
+        # again; deletions without a row to delete are avoided, since they would lock SQLite
         servers = PresenceServer.objects.using(using).filter(expired)
         if servers.exists():
             servers.delete()
@@ -314,7 +314,7 @@ class DatabasePresence(PresenceBackend):
     def _change(
         self, room: PresenceRoom, event: Literal["joined", "left", "updated"], member: Member
     ) -> PresenceChange:
-        """Give a room its next version, and return the change that led to it."""
+        """Increase the version of a room, and return the change with this version."""
         room.version += 1
         return PresenceChange(
             room.project, room.name, event, member, room.participants, room.version

@@ -1,4 +1,4 @@
-"""Presence in the memory of one process: for tests, and for sites with one server process."""
+"""The presence backend that uses the memory of one process, for tests and small sites."""
 
 from __future__ import annotations
 
@@ -24,21 +24,29 @@ from .base import (
 
 @dataclass(slots=True)
 class _Connection:
+    """A connection in a room."""
+
+    # id of its member
     member: str
+    # name of the server process that has the connection
     server: str
-    # when the connection, which was lost, leaves the room; monotonic time
+    # for a lost connection: the monotonic time at which it leaves the room
     leaves_at: float | None = None
 
 
 @dataclass(slots=True)
 class _Room:
+    """A room with members."""
+
     title: str
+    # id of the member that opened the room
     created_by: str
+    # seconds since 1970
     created_at: float
     version: int
-    # member by id, in the order in which they joined
+    # members by id, in the order in which they joined
     members: dict[str, Member] = field(default_factory=dict)
-    # connection by id
+    # connections by id
     connections: dict[str, _Connection] = field(default_factory=dict)
 
     def info(self) -> RoomInfo:
@@ -48,17 +56,15 @@ class _Room:
 
 
 class MemoryPresence(PresenceBackend):
-    """Stores presence in dictionaries under one lock.
-
-    Nothing is shared with other processes, and nothing survives this one.
-    """
+    """Stores presence in dictionaries, which other processes do not share."""
 
     def __init__(self, settings: PresenceSettings) -> None:
+        # held by each call
         self._lock = threading.RLock()
         self._rooms: dict[RoomKey, _Room] = {}
-        # end of the lease by server; monotonic times
+        # monotonic times at which leases end, by server
         self._leases: dict[str, float] = {}
-        # end of the reservation by idempotency key
+        # monotonic times at which acquired keys are released, by key
         self._keys: dict[str, float] = {}
 
     def renew_lease(self, server: str, seconds: float) -> bool:
@@ -100,7 +106,7 @@ class MemoryPresence(PresenceBackend):
     def _remove_absent_member(
         self, key: RoomKey, room: _Room, member: str
     ) -> PresenceChange | None:
-        """Remove a member that has no connection left, and return its departure."""
+        """Remove a member if it has no connections left; return its departure, or None."""
         if any(other.member == member for other in room.connections.values()):
             return None
         departed = room.members.pop(member)
@@ -194,6 +200,6 @@ class MemoryPresence(PresenceBackend):
         event: Literal["joined", "left", "updated"],
         member: Member,
     ) -> PresenceChange:
-        """Give a room its next version, and return the change that led to it."""
+        """Increase the version of a room, and return the change with this version."""
         room.version += 1
         return PresenceChange(*key, event, member, len(room.members), room.version)

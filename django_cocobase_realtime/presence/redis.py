@@ -1,4 +1,4 @@
-"""Presence in Redis: each change is a Lua script, which Redis runs as one step."""
+"""The presence backend that uses Redis. Changes are Lua scripts, which are atomic."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from .base import (
 )
 from .redis_scripts import SCRIPTS
 
-KEY_PREFIX = "cocobase:presence:"
-TIMEOUT = 5.0  # seconds that Redis may take to connect or to answer
+KEY_PREFIX = "cocobase:presence:"  # of all keys in Redis
+TIMEOUT = 5.0  # seconds that Redis may take to accept a connection, and to answer
 
 
 class RedisPresence(PresenceBackend):
-    """Stores presence in Redis 6 or newer, and measures times by its clock.
+    """Stores presence in Redis 6 or newer, whose clock is used for all times.
 
-    The Redis may be a single one or one with a failover, but not a cluster, since a script uses
-    the keys of many rooms. If Redis loses its data (it was restarted without persistence, or
-    flushed), the servers enter their connections again within a third of the lease.
+    It works with one Redis, which may have a failover, but not with a cluster, because a script
+    uses the keys of several rooms. If Redis loses its data, for example in a restart, the server
+    processes enter their connections again within a third of the lease.
     """
 
     def __init__(self, settings: PresenceSettings) -> None:
@@ -47,10 +47,10 @@ class RedisPresence(PresenceBackend):
             decode_responses=True,
             socket_timeout=TIMEOUT,
             socket_connect_timeout=TIMEOUT,
-            # never repeat a call: the second answer would not report what the first call changed
+            # never repeat a call, since the second one would not return what the first has changed
             retry=Retry(NoBackoff(), 0),
         )
-        # script by the name of the method that runs it
+        # scripts by the name of the method that runs them
         self._scripts = {name: self._redis.register_script(lua) for name, lua in SCRIPTS.items()}
 
     def _run(self, script: str, *args: Any) -> Any:
@@ -70,7 +70,7 @@ class RedisPresence(PresenceBackend):
             entry.member,
             entry.name,
             entry.title,
-            # "=" tells an empty claimed id from none
+            # "=" distinguishes an empty id from none
             "" if entry.claimed is None else f"={entry.claimed}",
             "" if entry.state is None else _text(entry.state),
             int(create),
@@ -140,7 +140,7 @@ class RedisPresence(PresenceBackend):
 
 @contextmanager
 def _redis_errors() -> Iterator[None]:
-    """Raise ``PresenceUnavailable`` in place of errors of Redis."""
+    """Replace exceptions of Redis by `PresenceUnavailable`."""
     try:
         yield
     except RedisError as error:
@@ -148,9 +148,9 @@ def _redis_errors() -> Iterator[None]:
 
 
 def layer_url() -> str:
-    """Return the URL of the channel layer's first Redis.
+    """Return the URL of the first Redis in the configuration of the channel layer.
 
-    Raises ``ImproperlyConfigured`` if the channel layer has no address of a Redis.
+    Raises ``ImproperlyConfigured`` if it contains none.
     """
     layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get(conf.channel_layer, {})
     hosts = (layer.get("CONFIG") or {}).get("hosts") or []
@@ -162,17 +162,17 @@ def layer_url() -> str:
     if isinstance(host, tuple | list) and len(host) == 2:
         return f"redis://{host[0]}:{host[1]}/0"
     raise ImproperlyConfigured(
-        "PRESENCE needs the 'URL' of a Redis: the channel layer has no address of one."
+        "PRESENCE needs the 'URL' of a Redis, because CHANNEL_LAYERS does not contain one."
     )
 
 
 def _id(key: RoomKey) -> str:
-    """Return the name of a room in Redis keys; no two rooms of any projects have the same."""
+    """Return the name of a room in keys of Redis, which is unique among all projects."""
     return f"{len(key[0])}:{key[0]}{key[1]}"
 
 
 def _text(state: dict[str, Any]) -> str:
-    """Return a state as text that is equal for equal states."""
+    """Return a state as JSON, which is the same for equal states."""
     return json.dumps(state, separators=(",", ":"), sort_keys=True)
 
 

@@ -1,22 +1,23 @@
-"""The Lua scripts of `RedisPresence`, by the name of the method that runs each.
+"""The Lua scripts of `RedisPresence`, by the name of the method that runs them.
 
-KEYS[1] is a prefix, ``P`` in the scripts, of all keys::
+All keys begin with a prefix, which is ``KEYS[1]``, and ``P`` in the scripts. After it come::
 
-    servers            sorted set: server by the end of its lease, in milliseconds
-    holders            set: servers that hold connections
+    servers            sorted set: servers, by the time at which their lease ends, in milliseconds
+    holders            set: servers that have connections in rooms
     of:SERVER          set: "CONNECTION ROOM"
-    lost               sorted set: "CONNECTION ROOM" by the time when the connection leaves
+    lost               sorted set: "CONNECTION ROOM", by the time at which the connection leaves
     rooms:PROJECT      set: rooms
     room:ROOM          hash: project, name, title, created_by, created_at, version
     members:ROOM       hash: member to its JSON
     counts:ROOM        hash: member to its number of connections
     places:ROOM        hash: connection to "SERVER MEMBER"
 
-The JSON of a member has its state as a text, so that Lua never decodes and encodes a state.
+In the JSON of a member, the state is a text, so that Lua does not decode it.
 """
 
 from __future__ import annotations
 
+# functions that all scripts can use
 _LIBRARY = """
 local P = KEYS[1]
 -- seconds and microseconds
@@ -28,13 +29,13 @@ end
 local function now() local s, us = clock() return s * 1000 + math.floor(us / 1000) end
 -- 'FIRST REST' to FIRST and REST
 local function split(text) return string.match(text, '^(%S+) (.*)$') end
--- gives the room its next version and returns the change that led to it
+-- increases the version of a room and returns the change with this version
 local function change(room, event, text)
   redis.call('HINCRBY', P..'room:'..room, 'version', 1)
   local names = redis.call('HMGET', P..'room:'..room, 'project', 'name', 'version')
   return {event, names[1], names[2], text, redis.call('HLEN', P..'members:'..room), names[3]}
 end
--- removes a connection and returns the departure of its member, if it had no other
+-- removes a connection, and its member if that has no other; returns the departure or false
 local function depart(room, connection)
   local place = redis.call('HGET', P..'places:'..room, connection)
   if not place then return false end
@@ -53,6 +54,7 @@ local function depart(room, connection)
   end
   return departure
 end
+-- returns the properties of a room, or false if it has no members
 local function info(room)
   local i = redis.call('HMGET', P..'room:'..room, 'title', 'created_by', 'created_at', 'version')
   if not i[1] then return false end

@@ -1,4 +1,4 @@
-"""``auth``: the first message, and later ones that refresh the credential."""
+"""The command ``auth``, which authenticates a connection or refreshes its credential."""
 
 from __future__ import annotations
 
@@ -20,20 +20,24 @@ from .effects import (
 )
 from .state import SessionState
 
+# claims that differ between tokens of the same user, and that no permission depends on
 _PER_TOKEN_CLAIMS = frozenset({"exp", "iat", "nbf", "jti"})
-"""Claims that differ in every token, whatever it permits."""
 
 
 def auth(session: SessionState, command: Auth) -> Steps:
-    """Authenticate the connection. A first failure closes it; a failed refresh changes nothing."""
+    """Authenticate the connection.
+
+    If the first attempt fails, the connection is closed. If a refresh fails, it continues with the
+    old credential.
+    """
     identity: Identity | None = yield Authenticate(command.token)
     current = session.identity
     if identity is None:
         yield session.error(
             ErrorCode.AUTHENTICATION_FAILED,
-            "No token came, and no visitor is logged in here."
+            "Send a token: no user is logged in on this site."
             if command.token is None
-            else "The credential does not hold; send a valid API key or token.",
+            else "The credential is not valid; send a valid API key or token.",
             command.id,
         )
         if current is None:
@@ -42,7 +46,7 @@ def auth(session: SessionState, command: Auth) -> Steps:
     if current is not None and not current.same_subject(identity):
         yield session.error(
             ErrorCode.AUTHENTICATION_FAILED,
-            "A refresh must name the same user and project; open a new connection.",
+            "The token must be for the same user and project; open a new connection for others.",
             command.id,
         )
         yield from session.close(CloseCode.BAD_CREDENTIAL)

@@ -1,6 +1,7 @@
-"""What a session wants done. The consumer does it, and sends the result back.
+"""Effects: the actions that a session requests from the consumer.
 
-Sessions are generators: each yields effects one by one, and continues with the effect's result.
+Methods of a session are generators. They yield effects one by one; the consumer carries each out
+and sends its result into the generator, which then continues.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Send a ``closing`` frame and close; nothing more is read. Result: None."""
+    """Send a ``closing`` frame, and close the connection. Result: None."""
 
     code: CloseCode
     retry_after_ms: int | None = None
@@ -37,39 +38,46 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Authenticate:
-    """Ask the authenticators. Result: an ``Identity``, or None."""
+    """Find the identity that a token proves. Result: an ``Identity``, or None."""
 
+    # None to authenticate by the session of a logged-in visitor
     token: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class AdmitConnection:
-    """Count the connection for its new identity. Result: an `Admission`, None if refused."""
+    """Add the authenticated connection to the hub.
+
+    Result: an `Admission`, or None if its user has too many connections.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What an admitted connection holds. Both mappings are kept up to date by the hub."""
+    """Mappings of a connection's subscriptions and rooms, which the hub keeps up to date."""
 
     # by the name that the client gave
     subscriptions: Mapping[str, Subscription]
-    # by room name
+    # by name of the room
     rooms: Mapping[str, RoomMembership]
 
 
 @dataclass(frozen=True, slots=True)
 class EnableBatching:
-    """Allow several events in one frame from now on. Result: None."""
+    """Send several events in one frame from now on. Result: None."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleExpiry:
-    """Close the connection when the identity expires; replaces an earlier time. Result: None."""
+    """Close the connection when its credential expires. Result: None.
+
+    It replaces the time that was set for an earlier credential.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Reauthorize:
-    """Determine again what the connection may see: its claims changed. Result: None."""
+    """Evaluate the connection's permissions again, because its claims changed. Result: None."""
 
 
 # collections
@@ -77,7 +85,10 @@ class Reauthorize:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizeCollection:
-    """Ask a collection's permission. Result: a ``Grant``; None if refused, or unknown."""
+    """Evaluate the permission of a collection.
+
+    Result: a ``Grant``, or None if the permission refuses or there is no such collection.
+    """
 
     collection: str
     filters: Mapping[str, Any]
@@ -85,19 +96,20 @@ class AuthorizeCollection:
 
 @dataclass(frozen=True, slots=True)
 class OpenTopic:
-    """Follow a collection. Result: its ``StreamRange``, None if it has no log.
+    """Follow a collection. Result: the ``StreamRange`` of its log, or None if it has none.
 
-    `AttachSubscription` must follow without another effect that waits.
+    Until `AttachSubscription`, which must follow, no other effect may wait.
     """
 
+    # the name of its stream
     collection: str
 
 
 @dataclass(frozen=True, slots=True)
 class AttachSubscription:
-    """Start a subscription to an opened topic; it replaces one of the same name. Result: None.
+    """Start a subscription to an opened topic; replace one with the same name. Result: None.
 
-    It is live at once, or after ``plan`` was carried out.
+    It is live immediately, or after ``plan`` has been carried out.
     """
 
     subscription: Subscription
@@ -116,7 +128,10 @@ class DetachSubscription:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizeRoom:
-    """Ask a room's permission. Result: a ``RoomGrant``; None if the room may not be joined."""
+    """Evaluate the permission of a room.
+
+    Result: a ``RoomGrant``, or None if the connection may not join.
+    """
 
     room: str
 
@@ -125,8 +140,8 @@ class AuthorizeRoom:
 class JoinRoom:
     """Join a room.
 
-    Result: a ``JoinResult``; None if the room has no members and was not to be opened; False if
-    the presence backend does not answer.
+    Result: a ``JoinResult``; None if the room has no members and the request does not open it;
+    False if the presence backend does not answer.
     """
 
     request: JoinRequest
@@ -135,14 +150,14 @@ class JoinRoom:
 
 @dataclass(frozen=True, slots=True)
 class ReplayBroadcast:
-    """Send an older broadcast, at the client's pace. Result: None."""
+    """Send a kept broadcast when the client has read the earlier ones. Result: None."""
 
     event: Broadcast
 
 
 @dataclass(frozen=True, slots=True)
 class FinishReplay:
-    """Deliver the broadcasts that arrived during the replay, then deliver live. Result: None."""
+    """Deliver broadcasts buffered during the replay, and then deliver live. Result: None."""
 
     room: str
     history: HistoryPage | None
@@ -157,7 +172,10 @@ class LeaveRoom:
 
 @dataclass(frozen=True, slots=True)
 class SetRoomState:
-    """Set the member's state in a room. Result: False if the presence backend does not answer."""
+    """Set the member's state in a room.
+
+    Result: None, or False if the presence backend does not answer.
+    """
 
     room: str
     state: Mapping[str, Any]
@@ -165,9 +183,10 @@ class SetRoomState:
 
 @dataclass(frozen=True, slots=True)
 class PublishToRoom:
-    """Send a broadcast to its room. Result: a ``PublishResult``."""
+    """Publish a broadcast to its room. Result: a ``PublishResult``."""
 
     event: Broadcast
+    # declaration of the room
     room: Room
     ephemeral: bool = False
     idempotency_key: str | None = None
@@ -193,5 +212,5 @@ Effect = (
     | SetRoomState
     | PublishToRoom
 )
+# a generator of effects, into which the result of each is sent before it yields the next one
 Steps: TypeAlias = Generator[Effect, Any, None]
-"""Effects in order; each is answered with its result before the next one is yielded."""

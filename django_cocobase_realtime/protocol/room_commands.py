@@ -1,4 +1,4 @@
-"""``join``, ``leave``, ``state`` and ``broadcast``."""
+"""The commands for rooms: ``join``, ``leave``, ``state`` and ``broadcast``."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from .effects import (
 )
 from .state import SessionState
 
+# `retry_after_ms` that is sent if the presence backend or the channel layer does not answer
 RETRY_MS = 1000
-"""``retry_after_ms`` while the presence backend or the channel layer does not answer."""
 
 
 def join(session: SessionState, command: commands.Join) -> Steps:
-    """Join a room of the client's project; joining again may change how it is there."""
+    """Join a room of the client's project. Joining again may change the state and presence."""
     rooms, limits = session.rooms, session.limits
     if session.is_name_too_long(command.room):
         message = f"Names may have {limits.name_bytes} bytes at most."
@@ -46,7 +46,7 @@ def join(session: SessionState, command: commands.Join) -> Steps:
         return
     grant: RoomGrant | None = yield AuthorizeRoom(command.room)
     if grant is None:
-        if command.room in rooms:  # it was allowed when the client joined
+        if command.room in rooms:  # joined before, when the permission allowed it
             yield LeaveRoom(command.room)
         message = f"You may not join the room {command.room!r}."
         yield session.error(ErrorCode.FORBIDDEN, message, command.id)
@@ -62,7 +62,7 @@ def join(session: SessionState, command: commands.Join) -> Steps:
     if not isinstance(result, JoinResult):
         yield _unavailable(session, command.id)
         return
-    # the reply precedes older broadcasts, and those precede new ones
+    # the reply comes before kept broadcasts, and these come before new ones
     yield Send(_joined(session, command, result))
     for event in () if result.history is None else result.history.events:
         yield ReplayBroadcast(event)
@@ -100,13 +100,13 @@ def leave(session: SessionState, command: commands.Leave) -> Steps:
 
 
 def set_state(session: SessionState, command: commands.State) -> Steps:
-    """Set the member's state in a room, which the others see."""
+    """Set the member's state in a room, which the other members see."""
     membership = session.rooms.get(command.room)
     if membership is None:
         yield _not_joined(session, command)
         return
     if membership.entry is None:
-        message = "Who is not listed has no state; join with presence."
+        message = "You have no state, because you are not a member; join with presence."
         yield session.error(ErrorCode.FORBIDDEN, message, command.id)
         return
     if _is_too_large(session, command.state):
@@ -126,7 +126,7 @@ def broadcast(session: SessionState, command: commands.Broadcast) -> Steps:
         yield _not_joined(session, command)
         return
     if not membership.grant.can_broadcast:
-        message = f"You may listen in the room {command.room!r}, not speak."
+        message = f"You may not broadcast in the room {command.room!r}."
         yield session.error(ErrorCode.FORBIDDEN, message, command.id)
         return
     event = Broadcast(
@@ -154,7 +154,7 @@ def broadcast(session: SessionState, command: commands.Broadcast) -> Steps:
 
 
 def _sender(session: SessionState) -> Sender | None:
-    """Return the user, or the user that a client without one claims to be."""
+    """Return the sender: the user, or what an SDK client without a user claims."""
     identity, claimed = session.identity, session.connection.claimed_user
     if identity is not None and identity.user_key is not None:
         return Sender(identity.user_key, identity.name)
@@ -172,7 +172,7 @@ def _state_too_large(session: SessionState, command: commands.Join | commands.St
 
 def _unavailable(session: SessionState, id: Any) -> Send:
     return session.error(
-        ErrorCode.INTERNAL_ERROR, "That could not be done; try again.", id, retry_after_ms=RETRY_MS
+        ErrorCode.INTERNAL_ERROR, "The request failed; try again.", id, retry_after_ms=RETRY_MS
     )
 
 

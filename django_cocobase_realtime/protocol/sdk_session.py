@@ -1,8 +1,8 @@
-"""A conversation with one of the published Cocobase SDKs.
+"""The session of a published Cocobase SDK.
 
-The path of the socket says what it is for (a collection, a room, the project's broadcast), and the
-first frame authenticates. Each frame of an SDK becomes the command that it means; of the replies,
-the SDK is sent those that it knows.
+The path of the URL decides whether a socket is for a collection, for a room, or for broadcasts to
+the project. The first frame authenticates the client. Frames of the SDK are converted to commands
+of the native dialect, and their replies to frames that the SDK understands.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ from . import auth_commands, room_commands, subscription_commands
 from .effects import AuthorizeRoom, FinishReplay, JoinRoom, ReplayBroadcast, Send, Steps
 from .session import Session
 
+# error message for a collection that does not exist or may not be watched
 DENIED = "Collection not found or access denied"
 
 
 class SdkSession(Session):
-    """A conversation in one of the dialects of `wire.sdk_frames`.
-
-    ``name`` is the collection or room in the socket's path.
-    """
+    """A session in one of the dialects of `wire.sdk_frames`."""
 
     def __init__(
         self,
@@ -43,29 +41,30 @@ class SdkSession(Session):
     ) -> None:
         super().__init__(connection, limits, heartbeat=heartbeat, now=now)
         connection.dialect = dialect
+        # name of the collection or room in the URL path
         self.name = name
-        # the client was told why the connection ends
+        # whether an error was sent that explains the close
         self._error_sent = False
-        # the client was authenticated: later frames are messages
+        # whether the first frame was accepted, so that later ones are messages
         self._is_open = False
 
     def closing(self, code: CloseCode, retry_after_ms: int | None) -> frames.Frame | None:
-        """Return the last frame; None if an error has just given the reason."""
+        """Return the last frame, or None if an error has already explained the close."""
         return None if self._error_sent else sdk_frames.closing(code)
 
     def error(
         self, code: ErrorCode, message: str, id: Any = None, retry_after_ms: int | None = None
     ) -> Send:
         """Return the effect that sends an error in this dialect."""
-        known = {
+        frames_by_code = {
             ErrorCode.AUTHENTICATION_FAILED: sdk_frames.BAD_KEY,
             ErrorCode.UNKNOWN_COLLECTION: sdk_frames.error(DENIED),
             ErrorCode.INVALID_FILTER: sdk_frames.error("Invalid filter", message),
         }
-        return Send(known.get(code) or sdk_frames.error(message))
+        return Send(frames_by_code.get(code) or sdk_frames.error(message))
 
     def receive(self, text: str | None, now: float) -> Steps:
-        """Handle a frame; None stands for a binary one."""
+        """Handle a frame. ``text`` is None for a binary one."""
         if self.closed:
             return
         limit = self.limits.message_bytes if self._is_open else self.limits.auth_bytes
@@ -122,7 +121,8 @@ class SdkSession(Session):
             )
             return
         if not is_valid_text(self.name):
-            yield from self._refuse(sdk_frames.error("This name is no text."), CloseCode.FORBIDDEN)
+            message = "The name in the URL is not valid."
+            yield from self._refuse(sdk_frames.error(message), CloseCode.FORBIDDEN)
             return
         if any(map(self.is_name_too_long, (id, name, title, self.name))):
             message = f"Names may have {self.limits.name_bytes} bytes at most."
@@ -139,7 +139,7 @@ class SdkSession(Session):
         yield from handler(self, frame, id if user_key is None else user_key)
 
     def _without_replies(self, steps: Steps) -> Steps:
-        """Drop the replies of a command, which SDKs do not know, but not its errors."""
+        """Carry out a command without sending its replies, except errors, to the SDK."""
         result: Any = None
         while True:
             try:
@@ -219,7 +219,7 @@ class SdkSession(Session):
         command = self._parse_broadcast(frame) if self.rooms else None
         if not (yield from self.check_rate(command, now)):
             return
-        if command is not None:  # other frames mean nothing
+        if command is not None:  # other frames are ignored
             yield from room_commands.broadcast(self, command)
 
     def _parse_broadcast(self, frame: Mapping[str, Any]) -> commands.Broadcast | None:

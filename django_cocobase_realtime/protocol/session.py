@@ -1,7 +1,8 @@
-"""One connection's conversation. Pure: no sockets, no database, no clock of its own.
+"""The session of a connection, which decides what to do with the client's frames.
 
-Each entry point is a generator of effects. The consumer performs an effect and sends its result
-back, so that a conversation reads from top to bottom and can be tested without a socket::
+It uses no socket, no database and no clock. Its methods are generators of effects: the consumer
+carries each effect out, and sends its result into the generator. A conversation can therefore be
+read from top to bottom, and tested without a socket::
 
     steps = session.receive('{"type": "ping"}', now)
     effect = next(steps)          # Send(frame={"type": "pong"})
@@ -21,10 +22,10 @@ from .state import SessionState
 
 
 class Session(SessionState):
-    """A conversation in the protocol of the reference."""
+    """A session in the native dialect."""
 
     def receive(self, text: str | None, now: float) -> Steps:
-        """Handle a frame; None stands for a binary one."""
+        """Handle a frame. ``text`` is None for a binary one."""
         if self.closed:
             return
         if text is None:
@@ -46,16 +47,16 @@ class Session(SessionState):
             yield from self._handle(command)
 
     def auth_timeout(self) -> Steps:
-        """Handle the end of the time that a client has for ``auth``."""
+        """Close the connection if the client has not authenticated in time."""
         if self.identity is None:
             yield from self.close(CloseCode.AUTH_TIMEOUT)
 
     def expired(self) -> Steps:
-        """Handle the expiry of the credential."""
+        """Close the connection because its credential has expired."""
         yield from self.close(CloseCode.TOKEN_EXPIRED)
 
     def idle(self) -> Steps:
-        """Handle the end of the time within which the client must send something."""
+        """Close the connection because the client has sent nothing for too long."""
         yield from self.close(CloseCode.HEARTBEAT_MISSED)
 
     def _handle(self, command: commands.Command) -> Steps:
@@ -78,6 +79,7 @@ class Session(SessionState):
         yield from self.count_bad_request(now)
 
 
+# handlers by type of the command
 _HANDLERS: dict[type, Callable[[SessionState, Any], Steps]] = {
     commands.Subscribe: subscription_commands.subscribe,
     commands.Unsubscribe: subscription_commands.unsubscribe,

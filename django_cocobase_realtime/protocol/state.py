@@ -1,4 +1,4 @@
-"""The state of one conversation, and what its command handlers share."""
+"""The state of a session, and functions that its command handlers share."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ..wire import commands, frames
 from ..wire.codes import CloseCode, ErrorCode
 from .effects import Close, Effect, Send, Steps
 
+# number of consecutive requests over the rate limit after which the connection is closed
 MAX_CONSECUTIVE_REFUSALS = 10
-"""Requests refused one after the other because of their rate before the connection is closed."""
+# factor by which `ping` and `ack` may be more frequent than other requests
 CONTROL_RATE_FACTOR = 10
-"""``ping`` and ``ack`` may come this many times as often as other requests."""
 
 
 class SessionState:
-    """Who the client is, what it holds, and what it may still request.
+    """The state of a session: the client's identity, subscriptions, rooms, and rate limits.
 
-    ``heartbeat`` is in seconds, ``now`` in seconds of a monotonic clock.
+    Times are seconds of a monotonic clock.
     """
 
     def __init__(
@@ -32,17 +32,18 @@ class SessionState:
     ) -> None:
         self.connection = connection
         self.limits = limits
-        # seconds between the pings that the client is asked to send
+        # seconds between the pings that the client should send
         self.heartbeat = heartbeat
-        # nothing more is read from the client
+        # whether frames of the client are ignored
         self.closed = False
-        # by name; kept up to date by the hub after the connection was admitted
+        # subscriptions by name; the hub keeps them up to date after `AdmitConnection`
         self.subscriptions: Mapping[str, Subscription] = {}
-        # by room name; likewise
+        # memberships by name of the room; the hub keeps them up to date, too
         self.rooms: Mapping[str, RoomMembership] = {}
         self._started_at = now
+        # number of requests over the rate limit since the last one within it
         self._consecutive_refusals = 0
-        # created at first use: most connections need one or two
+        # the limits, which are created at first use, since most connections need only one or two
         self._bad_requests: PerMinute | None = None
         self._message_bucket: TokenBucket | None = None
         self._control_bucket: TokenBucket | None = None
@@ -51,10 +52,10 @@ class SessionState:
 
     @property
     def identity(self) -> Identity | None:
-        """Who the connection acts for; None before ``auth``."""
+        """The identity of the connection; None before ``auth``."""
         return self.connection.identity
 
-    # what handlers yield
+    # frames and closing
 
     def error(
         self, code: ErrorCode, message: str, id: Any = None, retry_after_ms: int | None = None
@@ -63,11 +64,11 @@ class SessionState:
         return Send(frames.error(code, message, id, retry_after_ms))
 
     def closing(self, code: CloseCode, retry_after_ms: int | None) -> frames.Frame | None:
-        """Return the last frame, or None if there is none."""
+        """Return the last frame before the close; None to send none."""
         return frames.closing(code, retry_after_ms)
 
     def close(self, code: CloseCode, retry_after_ms: int | None = None) -> Steps:
-        """End the conversation; frames that arrive later are not read."""
+        """Close the connection, and ignore frames from now on."""
         if not self.closed:
             self.closed = True
             yield Close(code, retry_after_ms)
@@ -75,15 +76,16 @@ class SessionState:
     # limits
 
     def is_name_too_long(self, name: str | None) -> bool:
-        """Return whether a name that the client chose exceeds ``name_bytes``."""
+        """Return whether a name from the client exceeds the limit ``name_bytes``."""
         return name is not None and len(name.encode()) > self.limits.name_bytes
 
     def check_rate(
         self, command: commands.Command | None, now: float
     ) -> Generator[Effect, Any, bool]:
-        """Count a request; return whether its rate allows it. None stands for an unread frame.
+        """Count a request, and return whether it is within the rate limit.
 
-        Answers a request that came too fast with an error, and closes after many in a row.
+        If it is not, an error is sent; after many such requests in a row, the connection is
+        closed. ``command`` is None for a frame that was not decoded.
         """
         wait_ms = self._bucket(command).acquire(now)
         if not wait_ms:
@@ -101,7 +103,7 @@ class SessionState:
         return False
 
     def count_bad_request(self, now: float) -> Steps:
-        """Count a malformed request; close after too many within a minute."""
+        """Count a malformed request, and close the connection after too many within a minute."""
         if self._bad_requests is None:
             self._bad_requests = PerMinute(self.limits.bad_requests_per_minute)
         if self._bad_requests.exceeded(now):

@@ -1,4 +1,4 @@
-"""``subscribe`` and ``unsubscribe``."""
+"""The commands for collections: ``subscribe`` and ``unsubscribe``."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ from .effects import (
 )
 from .state import SessionState
 
+# limit for all `subscribe` requests of a connection, which are kept in memory
 MAX_REQUEST_BYTES = 1024 * 1024
-"""Bytes of all ``subscribe`` requests of a connection, which are kept."""
 
 
 def subscribe(session: SessionState, command: Subscribe) -> Steps:
-    """Subscribe to a collection; replaces a subscription of the same name, unless refused."""
+    """Subscribe to a collection, and replace a subscription with the same name.
+
+    If the request is refused, the old subscription continues.
+    """
     connection = session.connection
     permissions_version, serialized = connection.permissions_version, serialize_request(command)
     try:
@@ -45,16 +48,17 @@ def subscribe(session: SessionState, command: Subscribe) -> Steps:
         yield session.error(refusal.code, str(refusal), command.id)
         return
     request = SubscriptionRequest(
-        # interned: most clients use the same names
+        # interned to save memory, since most clients use the same names
         name=intern(command.subscription or command.collection),
         collection=intern(command.collection),
         events=ALL_EVENTS if command.events is None else frozenset(command.events),
         transitions=command.transitions,
         changed=None if command.changed is None else frozenset(command.changed),
         serialized=serialized,
+        stream=intern(grant.stream),
     )
-    stream: StreamRange | None = yield OpenTopic(command.collection)
-    after, outcome = _resume(session, command, stream, query.scope)
+    stream: StreamRange | None = yield OpenTopic(grant.stream)
+    after, outcome = _resume(session, command, grant, stream, query.scope)
     reply = frames.reply(
         "subscribed",
         command.id,
@@ -67,67 +71,71 @@ def subscribe(session: SessionState, command: Subscribe) -> Steps:
     )
     if stream is not None:
         seq = stream.head if after is None else after.seq
-        reply["cursor"] = encode(command.collection, stream.epoch, seq)
+        reply["cursor"] = encode(grant.stream, stream.epoch, seq)
     plan = None
     if after is not None:
         plan = CatchUpPlan(after)
     elif snapshot is not None:
         plan = CatchUpPlan(snapshot=snapshot)
-    # the reply precedes everything that the subscription is sent
+    # the reply comes before all frames of the subscription
     yield Send(reply)
     yield AttachSubscription(Subscription(connection, request, query, permissions_version), plan)
 
 
 def _check_names(session: SessionState, command: Subscribe) -> None:
-    limits, held = session.limits, session.subscriptions
+    limits, subscriptions = session.limits, session.subscriptions
     if session.is_name_too_long(command.collection) or session.is_name_too_long(
         command.subscription
     ):
         message = f"Names may have {limits.name_bytes} bytes at most."
         raise SubscriptionRefused(ErrorCode.LIMIT_EXCEEDED, message)
     name = command.subscription or command.collection
-    if name not in held and len(held) >= limits.subscriptions:
+    if name not in subscriptions and len(subscriptions) >= limits.subscriptions:
         message = f"A connection may have {limits.subscriptions} subscriptions at most."
         raise SubscriptionRefused(ErrorCode.LIMIT_EXCEEDED, message)
 
 
 def _check_size(session: SessionState, command: Subscribe, serialized: bytes) -> None:
     name = command.subscription or command.collection
-    others = (each for each in session.subscriptions.values() if each.name != name)
-    total = len(serialized) + sum(len(each.request.serialized) for each in others)
+    others = [sub for sub in session.subscriptions.values() if sub.name != name]
+    total = len(serialized) + sum(len(sub.request.serialized) for sub in others)
     if total > MAX_REQUEST_BYTES:
-        message = f"What a connection subscribes to may have {MAX_REQUEST_BYTES} bytes in all."
+        message = f"All subscriptions together may have {MAX_REQUEST_BYTES} bytes at most."
         raise SubscriptionRefused(ErrorCode.LIMIT_EXCEEDED, message)
 
 
 def _snapshot_query(
     session: SessionState, command: Subscribe, grant: Grant
 ) -> SnapshotQuery | None:
-    """Return the snapshot that was asked for. Raises `SubscriptionRefused`."""
-    requested, most = command.snapshot, session.limits.snapshot_documents
+    """Return the requested snapshot, or None. Raises `SubscriptionRefused` if not allowed."""
+    requested, max_documents = command.snapshot, session.limits.snapshot_documents
     if isinstance(requested, bool):
-        return SnapshotQuery(most) if requested else None
-    if requested.limit is not None and requested.limit > most:
-        message = f"A snapshot may have {most} documents at most."
+        return SnapshotQuery(max_documents) if requested else None
+    if requested.limit is not None and requested.limit > max_documents:
+        message = f"A snapshot may have {max_documents} documents at most."
         raise SubscriptionRefused(ErrorCode.LIMIT_EXCEEDED, message)
     if requested.order is not None:
         readable = set(grant.fields or ()) | grant.filters
         allowed = sorted(n for n, spec in grant.schema.items() if n in readable and spec.ordered)
         if requested.order.removeprefix("-") not in allowed:
-            message = f"order {requested.order!r} is not possible; allowed are {allowed}."
+            message = f"order {requested.order!r} is not allowed; use one of {allowed}."
             raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
-    return SnapshotQuery(requested.limit or most, requested.order)
+    return SnapshotQuery(requested.limit or max_documents, requested.order)
 
 
 def _resume(
-    session: SessionState, command: Subscribe, stream: StreamRange | None, scope: str
+    session: SessionState,
+    command: Subscribe,
+    grant: Grant,
+    stream: StreamRange | None,
+    scope: str,
 ) -> tuple[Position | None, dict[str, Any]]:
-    """Return the position to replay from, if any, and what the reply says about resuming."""
+    """Return the position to resume from, or None, and the keys of the reply about it."""
     if command.since is None:
         return None, {}
     try:
         after = resume_subscription(
-            command.collection, command.since, command.scope, stream, scope, session.limits
+            grant.stream, command.since, command.scope, stream, scope, session.limits
         )
     except Resync as resync:
         return None, {"resumed": False, "resync": {"reason": resync.reason}}
@@ -135,23 +143,23 @@ def _resume(
 
 
 def unsubscribe(session: SessionState, command: Unsubscribe) -> Steps:
-    """End one subscription by name, or all those to a collection."""
+    """End one subscription by its name, or all subscriptions to a collection."""
     if (command.subscription is None) == (command.collection is None):
         yield session.error(
             ErrorCode.BAD_REQUEST, "Name either a subscription or a collection.", command.id
         )
         return
-    held = session.subscriptions.values()
+    subscriptions = session.subscriptions.values()
     if command.subscription is not None:
-        ending = [s for s in held if s.name == command.subscription]
-        named = {"subscription": command.subscription}
+        selected = [sub for sub in subscriptions if sub.name == command.subscription]
+        names = {"subscription": command.subscription}
     else:
-        ending = [s for s in held if s.collection == command.collection]
-        named = {"collection": str(command.collection)}
-    if not ending:
+        selected = [sub for sub in subscriptions if sub.collection == command.collection]
+        names = {"collection": str(command.collection)}
+    if not selected:
         message = "There is no such subscription on this connection."
         yield session.error(ErrorCode.NOT_SUBSCRIBED, message, command.id)
         return
-    for subscription in ending:
+    for subscription in selected:
         yield DetachSubscription(subscription)
-    yield Send(frames.reply("unsubscribed", command.id, **named))
+    yield Send(frames.reply("unsubscribed", command.id, **names))

@@ -1,1 +1,1 @@
-"""Between processes: the channel layer, its groups, and the broker that publishes to them."""
+"""Messages between processes: the channel layer, its groups, and the broker that publishes."""

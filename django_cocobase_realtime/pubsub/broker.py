@@ -1,14 +1,18 @@
-"""The broker publishes events to the processes that need them, over the channel layer.
+"""The broker, which publishes events to other processes through the channel layer.
 
-Delivery: at most once. A channel layer may lose messages (it drops them at capacity, and Redis
-forgets groups when it restarts); what must not be lost is also in the log.
-Ordering: events that one process publishes to one group arrive in that order, each of them whole.
-Cost: `Broker.publish` appends to an outbox and returns. It never waits for the layer and never
-raises.
+Delivery
+    At most once. A channel layer may lose messages: it drops them if it is full, and Redis forgets
+    groups if it is restarted. Events that must not be lost are also in the log.
+Order
+    Events that one process publishes to one group arrive in this order.
+Cost
+    `Broker.publish` appends to an *outbox* and returns. It does not wait for the channel layer,
+    and never raises an exception.
 
-One sender per process drains the outbox: on the event loop of a hub if the process serves sockets
-(the in-memory layer works in that loop only), otherwise on a daemon thread with a loop and a
-connection of its own. ``async_to_sync`` would open a loop and a connection for each send.
+Each process has one sender, which sends the events of the outbox. If the process has a hub, the
+sender runs in the hub's event loop, because the in-memory layer works in that loop only.
+Otherwise it runs in a daemon thread, with an event loop and a connection that it keeps, whereas
+``async_to_sync`` would open both for each call.
 """
 
 from __future__ import annotations
@@ -51,65 +55,70 @@ from .layer import (
 
 logger = logging.getLogger(__name__)
 
+# events that the outbox can hold if the layer does not answer; then the oldest are dropped
 MAX_OUTBOX_EVENTS = 20_000
-"""Events that may wait while the layer does not answer; then the oldest are dropped."""
+# bytes of payload in one message of the layer
 MAX_MESSAGE_BYTES = 256 * 1024
-"""Bytes of payload in one message of the layer."""
+# seconds that a process waits, before it exits, until its outbox is empty
 EXIT_TIMEOUT = 5.0
-"""Seconds that a process waits for its outbox before it exits."""
+# seconds between two warnings that the layer does not accept events
 WARNING_INTERVAL = 10.0
-"""Seconds between two warnings that the layer does not accept events."""
 
+# returns the function to call when the log of a collection has new events, or None
 ListenerLookup = Callable[[str], "Callable[[], object] | None"]
-"""From a collection to the function to call when its log has new events, None for no listener."""
 
 
 class OutboxEntry(NamedTuple):
-    """An encoded event on its way to a group."""
+    """An encoded event that has not been sent yet."""
 
+    # group of the channel layer to which it is sent
     group: str
     payload: bytes
-    # resolved with whether the layer accepted the event, if the caller waits for it
+    # set if the caller waits; its result is whether the layer accepted the event
     done: Future[bool] | None = None
-    # the hub of this process has delivered the event already
+    # whether this process must not receive the event, because its hub has delivered it already
     to_others: bool = False
 
 
 class Broker:
-    """Publishes events to groups. One per process (`broker`); safe to use from any thread."""
+    """Publishes events to groups. Each process has one, `broker`, which any thread may use."""
 
     def __init__(self) -> None:
         self._reset()
 
     def _reset(self) -> None:
-        # marks this process's own messages
+        # name of this process, by which it recognizes its own messages
         self.origin = uuid.uuid4().hex
-        # events that were not sent
+        # number of events that could not be sent
         self.dropped = 0
+        # events to send, oldest first
         self._outbox: deque[OutboxEntry] = deque()
-        # loops that run a hub, in the order in which they were attached
+        # event loops with a hub, in the order in which they were attached
         self._loops: dict[asyncio.AbstractEventLoop, ListenerLookup] = {}
         self._lock = threading.Lock()
+        # whether the sender runs, or an event loop was requested to start it
         self._draining = False
-        # the loop that was asked to start draining, until it does
+        # the event loop that was requested to start the sender, until it does
         self._drain_request: tuple[asyncio.AbstractEventLoop, object] | None = None
-        # the loop of the daemon thread
+        # the event loop of the daemon thread
         self._thread_loop: asyncio.AbstractEventLoop | None = None
+        # set while the outbox is empty and nothing is being sent
         self._idle = threading.Event()
         self._idle.set()
+        # monotonic time of the last warning about the layer
         self._last_warning_at = 0.0
 
     # publishing
 
     def publish(self, event: Event) -> None:
-        """Send the event to its group, soon. Returns at once and never raises."""
+        """Put an event into the outbox. Does not wait and never raises an exception."""
         try:
             self._enqueue(OutboxEntry(_group_for(event), encode(event)))
         except Exception:
             logger.exception("An event could not be published.")
 
     def publish_to_others(self, event: Event) -> None:
-        """Like `publish`, for an event that the hub of this process has delivered already."""
+        """Publish an event that the hub of this process has delivered already."""
         if len(self._loops) == 1 and is_in_memory(channel_layer()):
             return  # there is no other process
         try:
@@ -118,10 +127,11 @@ class Broker:
             logger.exception("An event could not be published.")
 
     def notify(self, collection: str) -> None:
-        """Announce that a collection's log has new events. Returns at once and never raises.
+        """Announce that the log of a collection has new events.
 
-        If a hub of this process follows the collection, it numbers the events and publishes them;
-        otherwise the notification goes to the processes that follow it.
+        If a hub of this process follows the collection, only this hub is notified: it numbers the
+        events and publishes them. Otherwise the announcement is published to other processes. Does
+        not wait and never raises an exception.
         """
         notified = False
         for loop, get_listener in list(self._loops.items()):
@@ -136,7 +146,7 @@ class Broker:
             self.publish(LogAppended(collection))
 
     async def send(self, event: Event, timeout: float = SEND_TIMEOUT) -> bool:
-        """Like `publish`, but return whether the layer accepted it within ``timeout`` seconds."""
+        """Publish an event; return whether the layer accepted it within ``timeout`` seconds."""
         done: Future[bool] = Future()
         self._enqueue(OutboxEntry(_group_for(event), encode(event), done))
         try:
@@ -156,20 +166,24 @@ class Broker:
     def attach(
         self, loop: asyncio.AbstractEventLoop, get_listener: ListenerLookup | None = None
     ) -> None:
-        """Register a hub's loop: events are sent from it, and it is notified first."""
+        """Register the event loop of a hub, so that the outbox is sent in this loop.
+
+        ``get_listener`` returns the function with which `notify` notifies the hub of new events in
+        the log of a collection, or None if the hub does not follow the collection.
+        """
         with self._lock:
             self._loops[loop] = get_listener or (lambda collection: None)
 
     def detach(
         self, loop: asyncio.AbstractEventLoop, get_listener: ListenerLookup | None = None
     ) -> None:
-        """Remove a hub; no effect if its loop was attached again with another listener."""
+        """Undo `attach`, unless the event loop was attached again with another listener."""
         with self._lock:
             if get_listener is not None and self._loops.get(loop) != get_listener:
                 return
             self._loops.pop(loop, None)
             if self._drain_request is not None and self._drain_request[0] is loop:
-                # the requested drain may never start; one that runs already continues
+                # the sender may never start in this loop; one that already runs continues
                 self._drain_request, self._draining = None, False
         if self._outbox:
             self._request_drain()
@@ -200,7 +214,7 @@ class Broker:
     def _start_drain(self, request: object) -> None:
         with self._lock:
             if self._drain_request is not request:
-                return  # another loop was asked since
+                return  # another event loop was requested since
             self._drain_request = None
         spawn_task(self._drain())
 
@@ -223,13 +237,13 @@ class Broker:
             raise
 
     def _next_batches(self) -> list[list[OutboxEntry]]:
-        """Empty the outbox into one list per message: entries of one group, up to a size."""
+        """Take all events from the outbox, grouped into messages: by group, up to a size."""
         batches: list[list[OutboxEntry]] = []
         open_batches: dict[tuple[str, bool], tuple[list[OutboxEntry], int]] = {}
         while self._outbox:
             entry = self._outbox.popleft()
             if entry.done is not None and entry.done.cancelled():
-                continue  # its sender has timed out and reported a failure
+                continue  # the caller of `send` has timed out and returned False
             key = entry.group, entry.to_others
             entries, size = open_batches.get(key, ([], 0))
             if not entries or size + len(entry.payload) > MAX_MESSAGE_BYTES:
@@ -240,7 +254,7 @@ class Broker:
         return batches
 
     async def _group_send(self, entries: list[OutboxEntry]) -> bool:
-        """Send entries of one group as one message. Return whether the layer accepted it."""
+        """Send entries of one group as one message; return whether the layer accepted it."""
         group, _, _, to_others = entries[0]
         payloads = [entry.payload for entry in entries]
         try:
@@ -248,7 +262,7 @@ class Broker:
             if layer is None:
                 return False
             message = {"type": MESSAGE_TYPE, "events": payloads}
-            if to_others and len(self._loops) == 1:  # otherwise another hub here needs it
+            if to_others and len(self._loops) == 1:  # with several hubs here, the others need it
                 message[ORIGIN] = self.origin
             async with asyncio.timeout(SEND_TIMEOUT):
                 await layer.group_send(group, message)
@@ -267,22 +281,26 @@ class Broker:
                 done.set_result(sent)
 
     def flush(self, timeout: float = EXIT_TIMEOUT) -> bool:
-        """Wait up to ``timeout`` seconds until the outbox is empty. Not for event loops."""
+        """Wait up to ``timeout`` seconds until the outbox is empty; return whether it is.
+
+        Must not be called in an event loop.
+        """
         return self._idle.wait(timeout)
 
 
+# the broker of this process
 broker = Broker()
 os.register_at_fork(after_in_child=broker._reset)
 
 
 def _flush_at_exit() -> None:
-    # no hub's loop runs any more: only the thread can still send
+    # event loops of hubs have ended, so only the daemon thread can still send
     if broker._thread_loop is not None:
         broker.flush()
 
 
-# Must run before the interpreter forbids new work in thread pools, which look up host names.
-# concurrent.futures uses the same hook, and hooks that are registered later run earlier.
+# This must run before the interpreter refuses new work in thread pools, which look up host names.
+# concurrent.futures uses the same hook, and the hooks run in reverse order of registration.
 getattr(threading, "_register_atexit", atexit.register)(_flush_at_exit)
 
 

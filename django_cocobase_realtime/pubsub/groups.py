@@ -1,8 +1,7 @@
-"""The groups of the channel layer that this process is a member of.
+"""The groups of the channel layer that this process has joined.
 
-A group is joined while at least one user in this process needs it (reference counted), and the
-membership is renewed: a flushed or restarted Redis forgets it, and a receiver gets nothing until
-it joins again.
+Users of a group are counted, and it is left after the last one. Memberships are renewed
+regularly, because a Redis that was restarted or emptied has forgotten them.
 """
 
 from __future__ import annotations
@@ -18,54 +17,58 @@ from .layer import LayerChannel
 
 logger = logging.getLogger(__name__)
 
+# seconds between two sweeps, which leave groups, join them again and renew memberships
 SWEEP_INTERVAL = 1.0
-"""Seconds between two looks at groups to leave, to join again or to renew."""
+# seconds after which a membership is renewed
 RENEW_INTERVAL = 30.0
-"""Seconds after which a membership is renewed."""
+# seconds to wait until a group is joined whose events come through the layer only
 JOIN_TIMEOUT = 5.0
-"""Seconds to wait for a group whose events come over the layer only."""
+# seconds to wait until a group is joined whose events are also in the log
 JOIN_TIMEOUT_DURABLE = 0.5
-"""Seconds to wait for a group whose events are also in the log."""
+# seconds before receiving is tried again after an exception: the first delay, and the longest
 RETRY_DELAYS = (0.1, 2.0)
-"""Seconds before receiving is tried again after an error: the first delay and the longest."""
 
 
 class GroupMemberships:
-    """Receives the messages of all groups over one channel. One per event loop.
+    """Joins and leaves groups, and receives their messages. Each hub has one.
 
-    ``on_payload`` is called with each payload, in the order of arrival. Calls of the layer for one
-    group never overlap: they could use two connections to Redis and arrive in the wrong order.
+    All groups share one channel of the layer. Calls of the layer for one group do not overlap,
+    because they could use different connections to Redis and be executed in the wrong order.
     """
 
     def __init__(self, on_payload: Callable[[bytes], None]) -> None:
+        # called with each encoded event, in the order of arrival
         self._on_payload = on_payload
-        # users of each group
+        # number of users by group
         self._reference_counts: Counter[str] = Counter()
-        # groups joined, with the time of the last join or renewal
+        # times of the last join or renewal by group
         self._joined: dict[str, float] = {}
-        # groups whose leave was not confirmed, with its time: the layer may still leave them
+        # times of attempts to leave that failed, by group; the layer may still execute them
         self._uncertain: dict[str, float] = {}
+        # prevents overlapping calls, by group
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        # incremented when the layer failed: joins of an older generation count as lost
+        # incremented when the layer fails, so that joins which began before are not trusted
         self._generation = 0
+        # the channel, while `listen` runs
         self._channel: LayerChannel | None = None
+        # set when the channel is open
         self._listening = asyncio.Event()
 
     def __len__(self) -> int:
-        """Return how many groups are in use or not left yet."""
+        """Return the number of groups that are used or not left yet."""
         return len(self._reference_counts.keys() | self._joined.keys())
 
     async def acquire(self, group: str, timeout: float = JOIN_TIMEOUT) -> None:
-        """Increment the reference count, and join the group if that is necessary.
+        """Increment the reference count of a group, and join it if it is not joined.
 
-        Returns after ``timeout`` seconds even if the layer does not answer; `sweep` keeps trying.
+        Returns after ``timeout`` seconds even if the layer does not answer. `sweep` tries again.
         """
         self._reference_counts[group] += 1
         if group not in self._joined:
             await self._join(group, timeout)
 
     def release(self, group: str) -> None:
-        """Decrement the reference count. Unused groups are left by the next sweep."""
+        """Decrement the reference count. The next sweep leaves the unused groups."""
         self._reference_counts[group] -= 1
 
     def _lock(self, group: str) -> asyncio.Lock:
@@ -83,7 +86,7 @@ class GroupMemberships:
                     generation = self._generation
                     await self._channel.join(group)
         except Exception as error:
-            logger.warning("The channel layer refused to join a group, trying again: %r", error)
+            logger.warning("A group could not be joined; it will be tried again: %r", error)
             return
         if generation == self._generation:
             self._joined[group] = _now()
@@ -102,7 +105,7 @@ class GroupMemberships:
                 logger.debug("A group could not be left; its membership will expire: %r", error)
 
     async def listen(self) -> None:
-        """Receive messages forever; continue when the layer's server is restarted."""
+        """Receive messages forever, also after the layer has failed."""
         delay = RETRY_DELAYS[0]
         while True:
             try:
@@ -110,7 +113,7 @@ class GroupMemberships:
                     self._channel = await LayerChannel.open(broker.origin)
                     self._listening.set()
                     if self._channel is None:
-                        logger.error("No channel layer: other processes cannot be reached.")
+                        logger.error("There is no channel layer; nothing will be received.")
                         return
                 for group in list(self._reference_counts):
                     if self._reference_counts[group] > 0 and group not in self._joined:
@@ -123,10 +126,10 @@ class GroupMemberships:
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                # the layer's server may have lost all memberships: join every group again
+                # the layer may have lost all memberships, so all groups are joined again
                 self._generation += 1
                 self._joined.clear()
-                logger.info("The channel layer failed, receiving again: %r", error)
+                logger.info("The channel layer failed; it will be tried again: %r", error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RETRY_DELAYS[1])
 
@@ -135,7 +138,7 @@ class GroupMemberships:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL)
             for group in list(self._reference_counts):
-                # check the count now: it may have changed while an earlier group was handled
+                # read the count now, since it may have changed while this method waited
                 if self._reference_counts[group] <= 0:
                     await self._leave(group)
                 elif self._channel and self._is_due(group):
@@ -145,12 +148,15 @@ class GroupMemberships:
                     del self._uncertain[group]
 
     def _is_due(self, group: str) -> bool:
-        """Return whether to join or renew now; at every sweep if a late leave may still happen."""
+        """Return whether a group must be joined or renewed in this sweep.
+
+        It is in each sweep if an attempt to leave failed, since that may still be executed.
+        """
         joined_at = self._joined.get(group)
         return joined_at is None or group in self._uncertain or _now() - joined_at >= RENEW_INTERVAL
 
     async def leave_all(self) -> None:
-        """Leave every group; called after `listen` has ended."""
+        """Leave all groups. `listen` must have ended."""
         channel, joined = self._channel, list(self._joined)
         self._channel = None
         self._joined.clear()

@@ -1,4 +1,4 @@
-"""The project's channel layer: how to find it, the names of its groups, and one channel of it."""
+"""Access to the project's channel layer: the layer, names of groups, and a channel."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from ..conf import conf
 
+# `type` of this app's messages in the channel layer
 MESSAGE_TYPE = "realtime.events"
+# key of a message whose value is the process that published it, if that must not receive it
 ORIGIN = "origin"
-"""Key of a message: the process that published it and does not need it."""
+# seconds that one call of the layer may take
 SEND_TIMEOUT = 5.0
-"""Seconds that one call of the layer may take."""
+# the group that every server process joins, for direct messages, disconnections, changed
+# permissions and broadcasts to a whole project
 CONTROL_GROUP = "realtime.control"
-"""The group that every process joins: disconnects, changed permissions, direct messages."""
 
 
 def channel_layer() -> Any:
@@ -30,19 +32,19 @@ def is_in_memory(layer: Any) -> bool:
     return isinstance(layer, InMemoryChannelLayer)
 
 
-# Channels allows ASCII letters, digits, hyphen, underscore and period in the name of a group, and
-# fewer than 100 characters. Names of collections and rooms are any text: groups carry a digest.
+# In names of groups, Channels allows ASCII letters, digits, hyphens, underscores and periods, and
+# fewer than 100 characters. Names of collections and rooms may be any text, so they are hashed.
 
 
 @lru_cache(maxsize=4096)
 def collection_group(collection: str) -> str:
-    """Return the group that receives the changes of a collection."""
+    """Return the name of the group that receives the changes of a collection."""
     return "realtime.collection." + _digest(collection)
 
 
 @lru_cache(maxsize=4096)
 def room_group(project: str, room: str) -> str:
-    """Return the group of a room. Rooms of different projects never share a group."""
+    """Return the name of the group that receives the events of a room, which is in a project."""
     return "realtime.room." + _digest(f"{len(project)}:{project}{room}")
 
 
@@ -51,33 +53,38 @@ def _digest(text: str) -> str:
 
 
 class LayerChannel:
-    """One channel of the layer. All methods raise what the layer raises."""
+    """A channel of the channel layer. All methods raise the exceptions of the layer."""
 
     def __init__(self, layer: Any, channel: str, origin: str) -> None:
         self._layer = layer
+        # name of the channel
         self._channel = channel
+        # process whose messages are ignored if they are marked with `ORIGIN`
         self._origin = origin
 
     @classmethod
     async def open(cls, origin: str = "") -> LayerChannel | None:
-        """Return a new channel that ignores messages from ``origin``; None without a layer."""
+        """Return a new channel, or None if there is no layer.
+
+        Messages that ``origin`` has published for other processes only are ignored.
+        """
         layer = channel_layer()
         if layer is None:
             return None
         return cls(layer, await layer.new_channel(), origin)
 
     async def join(self, group: str) -> None:
-        """Receive what is sent to ``group``; call again to renew the membership."""
+        """Receive the messages to a group from now on; if it is joined, renew the membership."""
         async with asyncio.timeout(SEND_TIMEOUT):
             await self._layer.group_add(group, self._channel)
 
     async def leave(self, group: str) -> None:
-        """Stop receiving what is sent to ``group``."""
+        """Stop receiving the messages to a group."""
         async with asyncio.timeout(SEND_TIMEOUT):
             await self._layer.group_discard(group, self._channel)
 
     async def receive(self) -> list[bytes]:
-        """Wait for the next message; return its payloads in the order of their publication."""
+        """Wait for a message, and return its encoded events in the order of their publication."""
         message = await self._layer.receive(self._channel)
         if message.get("type") != MESSAGE_TYPE or message.get(ORIGIN, "") == self._origin != "":
             return []

@@ -1,1 +1,1 @@
-"""Rooms: who is in them."""
+"""Rooms: the members of each room, broadcasts to them, and the history that a room keeps."""

@@ -1,4 +1,4 @@
-"""Delivers the broadcasts of a room to this process's connections."""
+"""Delivery of broadcasts to the connections of this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .room_frames import RoomFrames
 
 
 def deliver_to_room(room: LocalRoom, event: Broadcast) -> None:
-    """Deliver to all members here; buffer it for those that are still sent older broadcasts."""
+    """Deliver a broadcast to the connections in a room; buffer it for those that get a replay."""
     frames = RoomFrames(event, title=room.title)
     for membership in list(room.memberships.values()):
         if not event.echo and membership.connection.id == event.connection:
@@ -27,7 +27,7 @@ def deliver_to_room(room: LocalRoom, event: Broadcast) -> None:
 
 
 def deliver_to_member(frames: RoomFrames, membership: RoomMembership) -> None:
-    """Deliver to one member, if its dialect has a frame for the event."""
+    """Deliver a broadcast to one connection, if its dialect has a frame for it."""
     connection = membership.connection
     text = frames.text(connection.dialect)
     if text is not None:
@@ -35,7 +35,7 @@ def deliver_to_member(frames: RoomFrames, membership: RoomMembership) -> None:
 
 
 async def backfill(room: LocalRoom) -> None:
-    """Read the broadcasts of a durable room that never arrived, and deliver them."""
+    """Read the broadcasts of a durable room that did not arrive here, and deliver them."""
     while room.position is not None:
         events = await run_in_threadpool(history.read_after, room.key, room.position.seq)
         for event in events:

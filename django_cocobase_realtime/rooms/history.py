@@ -1,7 +1,7 @@
-"""What was said: rooms that keep broadcasts number them and keep the last so many.
+"""The history of rooms: the last broadcasts of each room that keeps them.
 
-Numbers are dense and given under the lock of the room's row, before a broadcast is sent: who has
-seen *n* and is told *n* + 2 reads what is missing here.
+Broadcasts are numbered without gaps, before they are sent. A process that has received the number
+*n* and then receives *n* + 2 has missed one, and reads it from the history.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from ..models import RoomMessage, RoomStream
 from ..presence.base import RoomKey, chunks_by_project
 from ..utils.transactions import database_for, write_transaction
 
-MAX_ATTEMPTS = 50
-PAGE_SIZE = 100
-MAX_BYTES = 4 * 1024 * 1024  # that somebody who joins is told, beyond the first broadcast
-CHUNK_SIZE = 400
+MAX_ATTEMPTS = 50  # to create and lock the row of a stream
+PAGE_SIZE = 100  # broadcasts that are read at a time
+MAX_BYTES = 4 * 1024 * 1024  # of the broadcasts that are sent to a client that joins
+CHUNK_SIZE = 400  # rooms in one statement
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """What a room keeps, as somebody finds it who joins.
+    """The part of a room's history that a client gets when it joins."""
 
-    ``position`` is the last number given, ``events`` what was asked for, in order. ``resync`` says
-    why the room could not go on from where he was, None where it could or was not asked.
-    """
-
+    # position of the last broadcast in the room
     position: Position
+    # broadcasts to send to the client, in order
     events: list[Broadcast] = field(default_factory=list)
+    # why the client cannot resume from its cursor; None if it can, or has sent none
     resync: str | None = None
 
 
 def cursor_of(event: Broadcast) -> str | None:
-    """The broadcast's place in its room; None where the room does not keep it."""
+    """Return the cursor of a broadcast, or None if it is not kept."""
     if event.epoch is None or event.seq is None:
         return None
     return cursor((event.project, event.room), Position(event.epoch, event.seq))
 
 
 def cursor(key: RoomKey, position: Position) -> str:
-    """A place in a room as clients hold it."""
+    """Return the cursor for a position in the history of a room."""
     return encode_cursor(_stream(key), position.epoch, position.seq)
 
 
 def _stream(key: RoomKey) -> str:
+    """Return the name of a room's stream, which is unique among all projects."""
     return f"room {len(key[0])}:{key[0]}{key[1]}"
 
 
 def append(event: Broadcast, kept: int) -> Broadcast:
-    """Number a broadcast and keep it, and of its room the last ``kept``."""
+    """Store a broadcast and return it with its number; keep the last ``kept`` of its room."""
     using = database_for(RoomStream)
     with write_transaction(using):
         stream = _lock(using, (event.project, event.room))
@@ -71,22 +71,27 @@ def append(event: Broadcast, kept: int) -> Broadcast:
 
 
 def _lock(using: str, key: RoomKey) -> RoomStream:
+    """Lock the row of a room's stream, after creating it if necessary, and return it."""
     project, name = key
     streams = RoomStream.objects.using(using)
     for _ in range(MAX_ATTEMPTS):
-        found = streams.select_for_update().filter(project=project, name=name).first()
-        if found is not None:
-            return found
+        stream = streams.select_for_update().filter(project=project, name=name).first()
+        if stream is not None:
+            return stream
         streams.bulk_create([RoomStream(project=project, name=name)], ignore_conflicts=True)
-    raise OperationalError("A room's numbers were taken away all the time.")
+    raise OperationalError("The stream of a room was deleted repeatedly by other processes.")
 
 
 def read_history(key: RoomKey, last: int, since: str | None, kept: int) -> HistoryPage:
-    """The last so many broadcasts, or, where the room can tell, all of them ``since`` a cursor."""
+    """Return all broadcasts after the cursor ``since``, or else the ``last`` broadcasts.
+
+    If the client cannot resume from ``since``, it gets the last broadcasts and the reason.
+    ``kept`` is the number of broadcasts that the room keeps.
+    """
     using = database_for(RoomStream)
     stream = RoomStream.objects.using(using).filter(project=key[0], name=key[1]).first()
     if stream is None:
-        # nothing was ever said: its numbers begin with the first broadcast
+        # the room never had a broadcast; create its stream, so that there is a position
         with write_transaction(using):
             stream = _lock(using, key)
     position = Position(stream.epoch, stream.head)
@@ -94,11 +99,11 @@ def read_history(key: RoomKey, last: int, since: str | None, kept: int) -> Histo
     if since is not None:
         after, reason = _resume(key, since, position, kept)
         if reason is None:
-            events, whole = _read(using, stream, after, stream.head)
+            events, complete = _read(using, stream, after, stream.head)
             if len(events) == stream.head - after:
                 return HistoryPage(position, events)
-            # it kept less for a while, or has more to tell than is good for anybody
-            reason = "retention" if whole else "replay_limit"
+            # the room kept fewer broadcasts for a while, or there are more than MAX_BYTES
+            reason = "retention" if complete else "replay_limit"
     if last <= 0:
         return HistoryPage(position, resync=reason)
     events, _ = _read(using, stream, stream.head - last, stream.head)
@@ -106,6 +111,7 @@ def read_history(key: RoomKey, last: int, since: str | None, kept: int) -> Histo
 
 
 def _resume(key: RoomKey, since: str, head: Position, kept: int) -> tuple[int, str | None]:
+    """Return the number after which a client resumes, or the reason why it cannot."""
     available = StreamRange(head.epoch, head.seq, max(head.seq - kept, 0))
     try:
         return resume_position(_stream(key), since, available).seq, None
@@ -114,25 +120,25 @@ def _resume(key: RoomKey, since: str, head: Position, kept: int) -> tuple[int, s
 
 
 def _read(using: str, stream: RoomStream, after: int, upto: int) -> tuple[list[Broadcast], bool]:
-    """What is kept above ``after``, up to ``upto``, in order; of more than `BYTES` the last.
+    """Return the kept broadcasts with numbers above ``after`` and up to ``upto``, in order.
 
-    And whether that is all of it.
+    Also returns whether these are all; of more than `MAX_BYTES`, only the newest are returned.
     """
     messages = RoomMessage.objects.using(using).filter(stream=stream, seq__gt=after)
     newest = messages.order_by("-seq").values_list("seq", "event")
-    found: list[Broadcast] = []
+    events: list[Broadcast] = []
     size = 0
     while upto > after:
         rows = list(newest.filter(seq__lte=upto)[:PAGE_SIZE])
         for seq, text in rows:
             size += len(text)
-            if found and size > MAX_BYTES:
-                return found[::-1], False
-            found.append(_event(text))
+            if events and size > MAX_BYTES:
+                return events[::-1], False
+            events.append(_event(text))
             upto = seq - 1
         if len(rows) < PAGE_SIZE:
             break
-    return found[::-1], True
+    return events[::-1], True
 
 
 def _event(text: str) -> Broadcast:
@@ -142,19 +148,20 @@ def _event(text: str) -> Broadcast:
 
 
 def read_after(key: RoomKey, after: int) -> list[Broadcast]:
-    """Kept broadcasts above a number, in order, some at a time."""
+    """Return up to `PAGE_SIZE` kept broadcasts with numbers above ``after``, in order."""
     messages = RoomMessage.objects.using(database_for(RoomStream)).filter(
         stream__project=key[0], stream__name=key[1], seq__gt=after
     )
-    return [_event(t) for t in messages.order_by("seq").values_list("event", flat=True)[:PAGE_SIZE]]
+    texts = messages.order_by("seq").values_list("event", flat=True)[:PAGE_SIZE]
+    return [_event(text) for text in texts]
 
 
 def heads(keys: Iterable[RoomKey]) -> dict[RoomKey, Position]:
-    """The last number given in each room."""
+    """Return the position of the last broadcast in each room that has kept one."""
     streams = RoomStream.objects.using(database_for(RoomStream))
-    found: dict[RoomKey, Position] = {}
+    positions: dict[RoomKey, Position] = {}
     for project, names in chunks_by_project(keys, CHUNK_SIZE):
         part = streams.filter(project=project, name__in=names)
         for name, epoch, head in part.values_list("name", "epoch", "head"):
-            found[project, name] = Position(epoch, head)
-    return found
+            positions[project, name] = Position(epoch, head)
+    return positions

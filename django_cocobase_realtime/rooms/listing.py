@@ -1,4 +1,4 @@
-"""The rooms of a project that an identity may see."""
+"""The list of a project's rooms that an identity may see."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from ..pubsub.broker import broker
 def visible_rooms(identity: Identity) -> list[RoomListing]:
     """Return the rooms that an identity may join, with the members that it may see.
 
-    Uses the database. Members whose time is over are removed first.
+    Members whose grace period or lease has ended are removed before. Uses the ORM, so it must not
+    be called in an event loop.
     """
     for change in get_backend().expire():
         broker.publish(change)
@@ -27,5 +28,5 @@ def visible_rooms(identity: Identity) -> list[RoomListing]:
 
 
 def _without_members(listing: RoomListing) -> RoomListing:
-    """Leave the number of participants, but not who they are; the creator is one of them."""
+    """Remove the members and the creator, who is one of them, but not the number of members."""
     return replace(listing, info=replace(listing.info, created_by=""), members=())

@@ -1,7 +1,8 @@
-"""A room as one process knows it: its connections here, and its members everywhere. No I/O.
+"""A room in one process: the connections of this process, and the members in all processes.
 
-The list of members follows the announced changes version by version. If an announcement was lost,
-the list is read again, and the difference is applied.
+The members are updated by announced changes, in the order of their versions. If an announcement
+was lost, the list of members is read again, and the differences are applied. There is no I/O in
+this module.
 """
 
 from __future__ import annotations
@@ -23,25 +24,26 @@ class RoomMembership:
     """One connection in one room."""
 
     connection: Connection
+    # the room
     key: RoomKey
     # what the connection may do in the room
     grant: RoomGrant
-    # its entry in the list of members; None if it joined without presence
+    # its entry in the presence backend; None if it joined without presence
     entry: PresenceEntry | None = None
-    # whether it was sent the list of members, and gets the changes
+    # whether it has got the list of members, and is sent the changes
     live: bool = False
-    # broadcasts that arrived while older ones are being sent; None once it gets all at once
+    # broadcasts to deliver after the replay of older ones; None if there is no replay
     buffered: list[Broadcast] | None = None
 
 
 class ApplyResult(Enum):
-    """What an announced change is to this process."""
+    """The result of applying an event that was announced."""
 
-    # the next one: it was applied
+    # it was the next event
     APPLIED = "applied"
-    # known already
+    # it had been applied already
     DUPLICATE = "duplicate"
-    # at least one before it was lost
+    # an event before it was lost, so that it was not applied
     GAP = "gap"
 
 
@@ -50,18 +52,18 @@ class LocalRoom:
     """A room that at least one connection of this process has joined."""
 
     key: RoomKey
-    # by connection id
+    # connections of this process in the room, by connection id
     memberships: dict[str, RoomMembership] = field(default_factory=dict)
-    # version of ``members``; None until the list was read
+    # version of `members`; None until they were read
     version: int | None = None
     # members in all processes, by id
     members: dict[str, Member] = field(default_factory=dict)
-    # the last broadcast that was delivered here; None if the room is not durable
+    # position of the last broadcast that was delivered here; None if the room is not durable
     position: Position | None = None
     title: str = ""
 
     def apply_presence(self, change: PresenceChange) -> ApplyResult:
-        """Apply an announced change of the members, if it is the next one."""
+        """Apply a change of the members, if its version is the next one."""
         if self.version is None:
             return ApplyResult.GAP
         if change.version <= self.version:
@@ -76,11 +78,11 @@ class LocalRoom:
         return ApplyResult.APPLIED
 
     def reconcile(self, listed: MemberList, since: int | None) -> list[PresenceChange]:
-        """Replace the members by a list that was read. Return the changes, departures first.
+        """Replace the members by a list from the backend; return the changes, departures first.
 
-        ``since`` is the version here when reading began. If changes were applied since, they may
-        be newer than the list, and stay; otherwise a lower version belongs to a room that was
-        closed and opened again.
+        ``since`` is the version of this room when reading began. If changes have been applied since
+        then, an older list is ignored. If not, a list with a lower version belongs to a room that
+        was deleted and opened again.
         """
         if self.version not in (None, since) and listed.version < (self.version or 0):
             return []
@@ -101,7 +103,7 @@ class LocalRoom:
         return PresenceChange(*self.key, event, member, len(self.members), self.version or 0)
 
     def apply_broadcast(self, event: Broadcast) -> ApplyResult:
-        """Move the position to a broadcast of a durable room, if it is the next one."""
+        """Move the position of a durable room to a broadcast, if it is the next one."""
         position = self.position
         if position is None or event.seq is None or event.epoch is None:
             return ApplyResult.APPLIED
@@ -116,32 +118,34 @@ class LocalRoom:
 
 @dataclass(frozen=True, slots=True)
 class JoinRequest:
-    """How a connection wants to join a room."""
+    """The request of a connection to join a room."""
 
+    # name of the room
     room: str
-    # whether it is listed as a member
+    # whether the connection becomes a member
     presence: bool = True
-    # its member's state; None keeps the present one
+    # state of the member; None leaves it unchanged
     state: dict[str, Any] | None = None
-    # number of kept broadcasts to send first
+    # number of kept broadcasts to replay
     history: int = 0
-    # cursor after which to send kept broadcasts, instead of a number
+    # cursor after which to replay all kept broadcasts, if possible
     since: str | None = None
-    # title of a room that is opened by this
+    # title that the room gets if the request opens it
     title: str | None = None
-    # whether to open a room that has no members
+    # whether to open the room if it has no members
     create: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class JoinResult:
-    """A room as the joining connection finds it."""
+    """The state of a room for a connection that has joined it."""
 
+    # number of members
     participants: int
-    # empty if the connection may not see who is there
+    # empty if the connection may not see the members
     members: list[Member]
     title: str
-    # the connection's own entry; None if it joined without presence
+    # the connection's own member; None if it joined without presence
     member: Member | None
-    # kept broadcasts; None if the room keeps none
+    # broadcasts to replay; None if the room keeps none
     history: HistoryPage | None

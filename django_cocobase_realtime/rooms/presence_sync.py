@@ -1,8 +1,9 @@
-"""Keeps the rooms of this process in step with the presence backend.
+"""Synchronization of the rooms of this process with the presence backend.
 
-All calls of the backend go through one thread, in order. A process holds a lease for its entries
-and renews it; if the lease was lost, it enters them again. Changes made here are announced to the
-other processes. An announcement is only a hint: versions show what was lost, and it is read again.
+The process reports to the backend which of its connections enter and leave rooms, and renews its
+lease; if the lease has ended, it enters all connections again. It announces the changes that it
+has made to other processes. If an announcement is lost, a process notices it by the versions of
+rooms, and reads the room again. All calls of the backend are made in one thread, in order.
 """
 
 from __future__ import annotations
@@ -33,20 +34,16 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# seconds between two rounds of `PresenceSync.run`
 TICK_INTERVAL = 1.0
-"""Seconds between two rounds of `PresenceSync.run`."""
+# seconds between two calls of the backend that remove expired members
 EXPIRE_INTERVAL = 2.0
-"""Seconds between two calls of the backend that expire members."""
+# seconds that a hub may take to report departures when it shuts down
 FLUSH_TIMEOUT = 2.0
-"""Seconds that a hub which shuts down takes to report departures."""
 
 
 class PresenceSync:
-    """The presence of this process's connections, and what it knows of others. One per hub.
-
-    ``rooms`` are the rooms that a connection of this process has joined; `RoomManager` maintains
-    them. ``publish`` sends an event to the other processes.
-    """
+    """Keeps the rooms of one hub and the presence backend up to date with each other."""
 
     def __init__(
         self,
@@ -54,30 +51,34 @@ class PresenceSync:
         rooms: Mapping[RoomKey, LocalRoom],
         publish: Callable[[Event], None],
     ) -> None:
-        # this process's name in the backend
+        # name of this process in the backend
         self.server = uuid.uuid4().hex
-        # connections whose departure the backend does not know yet: lost ones, and those that left
+        # lost connections that the backend must still be informed of
         self.pending_disconnects: list[RoomConnection] = []
+        # connections that have left, of which the backend must still be informed
         self.pending_leaves: list[RoomConnection] = []
         self._loop = loop
+        # the rooms that connections of this process have joined; `RoomManager` maintains them
         self._rooms = rooms
+        # publishes an event to the other processes
         self._publish = publish
+        # the thread in which the backend is called; None before the first call
         self._thread: DatabaseThread | None = None
-        # set to start the next round of `run` early
+        # set to begin the next round of `run` early
         self._wake = asyncio.Event()
-        # time of the last call that expired members
+        # time at which expired members were last removed, by the event loop's clock
         self._expired_at = float("-inf")
-        # tasks that read a room again
+        # tasks that read rooms again
         self._refreshing: dict[RoomKey, asyncio.Task[None]] = {}
-        # when to renew the lease
+        # time at which the lease must be renewed, by the event loop's clock
         self._renew_at = float("-inf")
-        # a renewal failed: the lease may have been lost without an answer that says so
+        # whether a renewal failed, so that it is unknown whether the lease has ended
         self._lease_uncertain = False
-        # memberships to enter again after the lease was lost
+        # memberships to enter again after the lease has ended, as keys of a dictionary
         self._to_reenter: dict[RoomMembership, None] = {}
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the backend. Calls are made one after the other, in order."""
+        """Call a method of the backend in its thread. Calls are made one after the other."""
         if self._thread is None:
             self._thread = DatabaseThread(database_for(PresenceRoom))
         return await self._thread.run(function, *args, **kwargs)
@@ -85,10 +86,10 @@ class PresenceSync:
     # the background task
 
     async def run(self) -> None:
-        """Report departures, renew the lease, expire members and find lost changes, forever.
+        """Regularly report departures, renew the lease, expire members, and find lost changes.
 
-        Started when the first connection joins a room. Asks nothing of the backend after the last
-        one has left and every grace period is over.
+        This is started when the first connection joins a room. When the last one has left and all
+        grace periods have ended, the backend is no longer called.
         """
         used_at = self._loop.time()
         while True:
@@ -102,38 +103,38 @@ class PresenceSync:
             if self._rooms or self.pending_disconnects or self.pending_leaves:
                 used_at = now
             elif now - used_at > conf.presence.lease + conf.presence.grace:
-                continue  # every lost connection has expired
+                continue  # all lost connections have expired
             try:
                 await self.flush_departures()
                 await self.renew_if_due()
                 if await self.expire(EXPIRE_INTERVAL):
                     await self.refresh_stale()
             except Exception as error:
-                logger.warning("Presence does not answer, trying again: %r", error)
+                logger.warning("The presence backend failed; it will be tried again: %r", error)
 
     def wake(self) -> None:
-        """Start the next round of `run` now."""
+        """Begin the next round of `run` now."""
         self._wake.set()
 
     async def stop(self) -> None:
-        """Report departures, for a short time, and close the thread.
+        """Report departures, for up to `FLUSH_TIMEOUT` seconds, and end the thread.
 
-        What the backend does not learn now, it learns when the lease expires.
+        Connections that are not reported leave when the lease ends.
         """
         try:
             async with asyncio.timeout(FLUSH_TIMEOUT):
                 await self.flush_departures()
         except Exception as error:
-            logger.warning("Departures could not be reported to presence: %r", error)
+            logger.warning("Departures could not be reported to the presence backend: %r", error)
         if self._thread is not None:
             self._thread.close()
             self._thread = None
-        self._renew_at = float("-inf")  # the next room that is joined renews it first
+        self._renew_at = float("-inf")  # the next join renews the lease first
 
     # the lease
 
     async def renew_if_due(self) -> None:
-        """Renew the lease if it is time. If it was lost, enter all memberships again."""
+        """Renew the lease if it is time. If it had ended, enter all memberships again."""
         if self._loop.time() < self._renew_at:
             return
         lease = conf.presence.lease
@@ -153,7 +154,7 @@ class PresenceSync:
                 await self._reenter(membership)
                 self._to_reenter.pop(membership, None)
         except BaseException:
-            self._renew_at = float("-inf")  # the others in the next round
+            self._renew_at = float("-inf")  # the remaining ones are entered in the next round
             raise
 
     async def _reenter(self, membership: RoomMembership) -> None:
@@ -175,19 +176,22 @@ class PresenceSync:
 
     # departures
 
-    async def leave(self, left: RoomConnection, acting: Connection | None = None) -> None:
-        """Report that a connection left; if that fails, it is reported later."""
+    async def leave(self, departed: RoomConnection, acting: Connection | None = None) -> None:
+        """Report that a connection has left. After an exception, it is reported again later.
+
+        ``acting`` is the connection that caused this, which is not sent the change.
+        """
         try:
-            change = await self.call(get_backend().leave, *left)
+            change = await self.call(get_backend().leave, *departed)
         except BaseException:
-            self.pending_leaves.append(left)
+            self.pending_leaves.append(departed)
             raise
         self.announce([change], acting)
 
     async def flush_departures(self) -> None:
-        """Report lost connections and those that left. Those that fail are kept.
+        """Report the lost connections and those that have left.
 
-        Raises what the backend raises.
+        Raises the exceptions of the backend; connections that were not reported are kept.
         """
         lost, self.pending_disconnects = self.pending_disconnects, []
         if lost:
@@ -197,16 +201,16 @@ class PresenceSync:
                 self.pending_disconnects[:0] = lost
                 raise
         while self.pending_leaves:
-            left = self.pending_leaves[0]
-            change = await self.call(get_backend().leave, *left)
-            if self.pending_leaves and self.pending_leaves[0] == left:
+            departed = self.pending_leaves[0]
+            change = await self.call(get_backend().leave, *departed)
+            if self.pending_leaves and self.pending_leaves[0] == departed:
                 del self.pending_leaves[0]
             self.announce([change])
 
     async def expire(self, max_age: float) -> bool:
-        """Remove members whose time is over, unless that was done ``max_age`` seconds ago or less.
+        """Remove expired members, unless that was done within the last ``max_age`` seconds.
 
-        Returns whether it was done now.
+        Returns whether they were removed now.
         """
         if self._loop.time() - self._expired_at < max_age:
             return False
@@ -219,10 +223,10 @@ class PresenceSync:
     def announce(
         self, changes: Iterable[PresenceChange | None], acting: Connection | None = None
     ) -> None:
-        """Publish changes that were made here, and send them to the connections here.
+        """Publish changes that the backend has returned, and send them to connections here.
 
-        None stands for a call of the backend that changed nothing. The connection ``acting``
-        caused the change, and is not sent it.
+        None, which the backend returns if nothing has changed, is ignored. ``acting`` is the
+        connection that caused the changes, which is not sent them.
         """
         for change in changes:
             if change is not None:
@@ -230,7 +234,7 @@ class PresenceSync:
                 self.receive(change, acting)
 
     def receive(self, change: PresenceChange, acting: Connection | None = None) -> None:
-        """Handle a change that was announced."""
+        """Apply a change that was announced; if an earlier one was lost, read the room again."""
         room = self._rooms.get((change.project, change.room))
         if room is None:
             return
@@ -244,7 +248,8 @@ class PresenceSync:
         self, room: LocalRoom, change: PresenceChange, acting: Connection | None = None
     ) -> None:
         frames = RoomFrames(change, title=room.title)
-        # For the member itself it never left: its own re-entry only updates the participants.
+        # connections of the member itself do not see that it left and joined again, for example
+        # through another connection; they get an update, for the number of participants
         own_frames = frames
         if change.event != "updated":
             own_frames = RoomFrames(replace(change, event="updated"), title=room.title)
@@ -264,14 +269,14 @@ class PresenceSync:
     # reading again
 
     async def refresh(self, room: LocalRoom) -> None:
-        """Read the list of members again, and send what changed."""
+        """Read the members of a room again, and send the changes to connections here."""
         since = room.version
         listed = await self.call(get_backend().list_members, room.key)
         for change in room.reconcile(listed, since):
             self._send_change(room, change)
 
     def schedule_refresh(self, room: LocalRoom) -> None:
-        """Read a room again in a task of its own: a change or broadcast was lost."""
+        """Start a task that reads a room again, because a change or broadcast was lost."""
         if room.key not in self._refreshing:
             self._refreshing[room.key] = self._loop.create_task(self._refresh_and_backfill(room))
 
@@ -280,13 +285,13 @@ class PresenceSync:
             await self.refresh(room)
             await backfill(room)
         except Exception as error:
-            logger.warning("A room could not be read, trying again: %r", error)
+            logger.warning("A room could not be read; it will be tried again: %r", error)
         finally:
             if self._refreshing.get(room.key) is asyncio.current_task():
                 del self._refreshing[room.key]
 
     async def refresh_stale(self) -> None:
-        """Find rooms of which a change or broadcast was lost, and read them again."""
+        """Reload the members of rooms for which a published change or broadcast was lost."""
         versions = await self.call(get_backend().versions, list(self._rooms))
         durable = [key for key, room in self._rooms.items() if room.position is not None]
         heads = await run_in_threadpool(history.heads, durable) if durable else {}
@@ -300,7 +305,7 @@ class PresenceSync:
                 self.schedule_refresh(room)
 
     def cancel_refresh(self, key: RoomKey) -> None:
-        """Stop reading a room that no connection here is in any more."""
+        """Cancel the task that reads a room again, since no connection is in the room any more."""
         task = self._refreshing.pop(key, None)
         if task is not None:
             task.cancel()

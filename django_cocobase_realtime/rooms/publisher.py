@@ -1,4 +1,4 @@
-"""Publishes broadcasts to rooms: once per idempotency key, stored if the room keeps history."""
+"""Publishing of broadcasts to rooms. They are stored if the room has a history."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from ..utils.concurrency import run_in_threadpool, run_shielded
 from ..utils.transactions import database_for, write_transaction
 from . import history
 
+# seconds within which only the first of several broadcasts with the same idempotency key is sent
 IDEMPOTENCY_TTL = 300.0
-"""Seconds within which broadcasts with the same idempotency key are one broadcast."""
 
 
 class PublishResult(Enum):
-    """What happened to a broadcast."""
+    """The result of publishing a broadcast."""
 
     SENT = "sent"
-    # another one with its idempotency key was sent before
+    # not sent, because another one with the same idempotency key was sent before
     DUPLICATE = "duplicate"
-    # the channel layer did not accept it
+    # not sent, because the channel layer did not accept it
     FAILED = "failed"
 
 
 async def publish(
     event: Broadcast, room: Room, *, ephemeral: bool = False, idempotency_key: str | None = None
 ) -> PublishResult:
-    """Send a broadcast to everyone in its room.
+    """Publish a broadcast to everyone in its room.
 
-    Raises what the database raises; then nothing was sent. A stored broadcast counts as sent
-    whatever the channel layer does: clients that join get it, and in a durable room everyone does.
+    A broadcast that was stored counts as sent even if the channel layer does not accept it,
+    because clients that join later get it, and in a durable room all clients do. Raises the
+    exceptions of the database; nothing is sent then.
     """
     if can_publish_directly(room, ephemeral=ephemeral, idempotency_key=idempotency_key):
         return PublishResult.SENT if await broker.send(event) else PublishResult.FAILED
-    # shielded: what was stored is also sent, even if the caller is cancelled
+    # shielded, so that a stored broadcast is also sent if the caller is cancelled
     return await run_shielded(
         _persist_and_publish(event, room, ephemeral=ephemeral, idempotency_key=idempotency_key)
     )
@@ -62,9 +63,9 @@ async def _persist_and_publish(
 def publish_nowait(
     event: Broadcast, room: Room, *, ephemeral: bool = False, idempotency_key: str | None = None
 ) -> None:
-    """Like `publish`, from synchronous code, without waiting for the channel layer.
+    """Publish a broadcast from synchronous code, without waiting for the channel layer.
 
-    Raises what the database raises; then nothing was sent.
+    Raises the exceptions of the database; nothing is sent then.
     """
     if not can_publish_directly(room, ephemeral=ephemeral, idempotency_key=idempotency_key):
         stored = persist(event, room, ephemeral=ephemeral, idempotency_key=idempotency_key)
@@ -75,17 +76,17 @@ def publish_nowait(
 
 
 def can_publish_directly(room: Room, *, ephemeral: bool, idempotency_key: str | None) -> bool:
-    """Return whether a broadcast needs no database before it is sent."""
+    """Return whether a broadcast can be sent without `persist`."""
     return idempotency_key is None and (ephemeral or not room.history_size)
 
 
 def persist(
     event: Broadcast, room: Room, *, ephemeral: bool = False, idempotency_key: str | None = None
 ) -> Broadcast | None:
-    """Acquire the idempotency key and store the broadcast, as far as that is necessary.
+    """Acquire the idempotency key, if there is one, and store the broadcast, if the room does.
 
-    Returns the broadcast with its number, or None if the key is taken. Uses the database. Both
-    steps are one transaction: if storing fails, the broadcast can be tried again.
+    Returns the broadcast, with its number if it was stored, or None if the key was used before. If
+    storing fails, the key is released. Uses the ORM, so it must not be called in an event loop.
     """
     key = None if idempotency_key is None else _key_name(event, idempotency_key)
     if ephemeral or not room.history_size:
@@ -99,17 +100,19 @@ def persist(
             is_acquired = key is not None
             return history.append(event, room.history_size)
     except BaseException:
-        if is_acquired and key is not None:  # a backend outside the database was not rolled back
+        # needed for backends other than the database, which are not rolled back
+        if is_acquired and key is not None:
             with contextlib.suppress(Exception):
                 get_backend().release_key(key)
         raise
 
 
 def release_key(event: Broadcast, idempotency_key: str | None) -> None:
-    """Release the key of a broadcast that could not be sent, so that it can be tried again."""
+    """Release the key of a broadcast that could not be sent, so that it can be sent again."""
     if idempotency_key is not None and event.seq is None:
         get_backend().release_key(_key_name(event, idempotency_key))
 
 
 def _key_name(event: Broadcast, key: str) -> str:
+    """Return the name of a key in the presence backend, which is unique among all rooms."""
     return f"{len(event.project)}:{event.project}{len(event.room)}:{event.room}{key}"

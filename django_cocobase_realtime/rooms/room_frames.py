@@ -1,4 +1,4 @@
-"""An event of a room as frames, encoded once per dialect."""
+"""Encoding of a room's events as frames, once for each dialect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .history import cursor_of
 
 
 class RoomFrames:
-    """The frames of one broadcast, presence change or direct message."""
+    """The frames of one broadcast, presence change or direct message, by dialect."""
 
     __slots__ = ("_event", "_replayed", "_texts", "_title")
 
@@ -21,12 +21,15 @@ class RoomFrames:
         replayed: bool = False,
     ) -> None:
         self._event = event
+        # title of the room
         self._title = title
+        # whether the event is flagged as sent before the client joined
         self._replayed = replayed
+        # encoded frames by dialect
         self._texts: dict[str, str | None] = {}
 
     def text(self, dialect: str) -> str | None:
-        """Return the frame in a dialect; None if the dialect has no frame for such an event."""
+        """Return the frame in a dialect, or None if the dialect has none for such an event."""
         if dialect not in self._texts:
             frame = self._native() if dialect == NATIVE else self._sdk(dialect)
             self._texts[dialect] = None if frame is None else frames.encode(frame)

@@ -1,4 +1,4 @@
-"""Rooms that connections of this process join, leave and broadcast to."""
+"""The rooms of one process: joining, leaving, and the delivery of their events."""
 
 from __future__ import annotations
 
@@ -20,18 +20,15 @@ from .local_room import ApplyResult, JoinRequest, JoinResult, LocalRoom, RoomMem
 from .presence_sync import PresenceSync
 from .room_frames import RoomFrames
 
+# the function that a background task runs
 Work = Callable[[], Coroutine[Any, Any, None]]
 
+# a join removes expired members if this process has not done so for this number of seconds
 MAX_EXPIRE_AGE = 5.0
-"""Seconds after which a join first expires members: perhaps no process has done so."""
 
 
 class RoomManager:
-    """The rooms of this process. One per hub.
-
-    ``publish`` sends an event to the other processes. ``start_task`` runs a function until the hub
-    shuts down.
-    """
+    """The rooms that connections of one hub have joined."""
 
     def __init__(
         self,
@@ -41,33 +38,37 @@ class RoomManager:
         publish: Callable[[Event], None],
         start_task: Callable[[Work], None],
     ) -> None:
-        # rooms that a connection here has joined
+        # rooms that at least one connection has joined
         self.rooms: dict[RoomKey, LocalRoom] = {}
+        # keeps the rooms and the presence backend up to date with each other
         self.presence = PresenceSync(loop, self.rooms, publish)
+        # groups of the channel layer that this process is in
         self._groups = groups
+        # starts a background task, which runs until the hub shuts down
         self._start_task = start_task
+        # whether the background task of `presence` was started
         self._is_running = False
-        # memberships by connection and room name
+        # memberships by connection and name of the room
         self._memberships: dict[Connection, dict[str, RoomMembership]] = {}
 
     # connections
 
     def add_connection(self, connection: Connection) -> Mapping[str, RoomMembership]:
-        """Return the connection's memberships by room name; the mapping stays up to date."""
+        """Return a mapping of a connection's memberships by room, which is kept up to date."""
         return self._memberships.setdefault(connection, {})
 
     def memberships(self, connection: Connection) -> list[RoomMembership]:
-        """Return a connection's memberships."""
+        """Return a list of a connection's memberships."""
         return list(self._memberships.get(connection, {}).values())
 
     def remove_connection(self, connection: Connection, *, lost: bool) -> None:
-        """Remove a connection from all its rooms (see `remove_local`)."""
+        """Remove a connection from all its rooms, see `remove_local`."""
         for room in list(self._memberships.get(connection, ())):
             self.remove_local(connection, room, lost=lost)
         self._memberships.pop(connection, None)
 
     async def stop(self) -> None:
-        """Report who left, before the hub shuts down."""
+        """Report departures and stop, before the hub shuts down."""
         if self._is_running:
             self._is_running = False
             await self.presence.stop()
@@ -77,11 +78,11 @@ class RoomManager:
     async def join(
         self, connection: Connection, request: JoinRequest, grant: RoomGrant
     ) -> JoinResult | None:
-        """Add a connection to a room, or change how it is there.
+        """Add a connection to a room, or change its state or presence if it is in the room.
 
-        Returns None if the room has no members and the request does not open it. Raises what the
-        presence backend raises; then the connection is not in the room. The caller must call
-        `finish_replay` after it has sent the history.
+        Returns None if the room has no members and the request does not open it. Raises the
+        exceptions of the presence backend; the connection is not added then. The caller must send
+        the history in the result, and then call `finish_replay`.
         """
         assert connection.identity is not None
         key = (connection.identity.project, request.room)
@@ -111,11 +112,13 @@ class RoomManager:
                 self.finish_replay(connection, request.room, None)
             raise
         if result is None:
-            membership.live = membership.entry is None  # the backend has nothing to take back
+            # `live` without an entry: `remove_local` then reports no departure to the backend
+            membership.live = membership.entry is None
             self.remove_local(connection, request.room, lost=False)
         return result
 
     async def _enter(self, membership: RoomMembership, request: JoinRequest) -> JoinResult | None:
+        """Enter the room in the backend, and read its members and its history."""
         room, declared = self.rooms[membership.key], membership.grant.room
         title = request.title or declared.get_title(request.room)
         if request.presence:
@@ -140,7 +143,7 @@ class RoomManager:
             )
             if declared.durable and room.position is None:
                 room.position = page.position
-        # nothing may be awaited from here on: changes that follow are sent to the connection
+        # no `await` from here on, so that the connection is sent all changes after this list
         membership.live = True
         entry, members = membership.entry, list(room.members.values())
         return JoinResult(
@@ -154,10 +157,13 @@ class RoomManager:
     async def _enter_listed(
         self, membership: RoomMembership, request: JoinRequest, title: str
     ) -> RoomInfo | None:
+        """Enter the room as a member."""
         connection, presence = membership.connection, self.presence
-        # calls are made in order: an earlier departure is reported before this, or not at all
+        # an earlier departure that is not reported yet must not be reported after this
         here = (membership.key, connection.id)
-        presence.pending_leaves = [left for left in presence.pending_leaves if left != here]
+        presence.pending_leaves = [
+            departed for departed in presence.pending_leaves if departed != here
+        ]
         entry = _entry(membership, request, title, presence.server)
         result = await presence.call(get_backend().enter, entry, create=request.create)
         if result is None:
@@ -167,6 +173,7 @@ class RoomManager:
         return result.info
 
     async def _enter_unlisted(self, membership: RoomMembership) -> RoomInfo | None:
+        """Leave the list of members, if the connection is in it, and read the room."""
         connection = membership.connection
         if membership.entry is not None:
             membership.entry = None
@@ -174,7 +181,7 @@ class RoomManager:
         return await self.presence.call(get_backend().get_room, membership.key)
 
     def finish_replay(self, connection: Connection, room: str, page: HistoryPage | None) -> None:
-        """Deliver the broadcasts buffered while the history was sent, then deliver live."""
+        """Deliver the broadcasts that were buffered during the replay, and then deliver live."""
         membership = self._membership(connection, room)
         if membership is None or membership.buffered is None:
             return
@@ -192,22 +199,22 @@ class RoomManager:
     # leaving
 
     async def leave(self, connection: Connection, room: str) -> None:
-        """Remove a connection from a room, and report it at once.
+        """Remove a connection from a room, and report it to the presence backend.
 
-        Raises what the presence backend raises; the connection has left all the same.
+        Raises the exceptions of the backend. The connection has left even then.
         """
-        left = self.remove_local(connection, room, lost=False)
-        if left is not None and left in self.presence.pending_leaves:
-            self.presence.pending_leaves.remove(left)
-            await self.presence.leave(left)
+        departed = self.remove_local(connection, room, lost=False)
+        if departed is not None and departed in self.presence.pending_leaves:
+            self.presence.pending_leaves.remove(departed)
+            await self.presence.leave(departed)
 
     def remove_local(
         self, connection: Connection, room: str, *, lost: bool
     ) -> RoomConnection | None:
-        """Remove a connection from a room of this process; the backend is told soon.
+        """Remove a connection from a room, and schedule that the presence backend is informed.
 
-        ``lost``: a user's connection that was lost stays in the list of members for a grace
-        period, since it may come back.
+        With ``lost``, a user remains a member for the grace period, because the client may
+        reconnect. Returns the departure that is scheduled, or None.
         """
         membership = self._memberships.get(connection, {}).pop(room, None)
         if membership is None:
@@ -220,14 +227,14 @@ class RoomManager:
         self._groups.release(room_group(*membership.key))
         if membership.entry is None and membership.live:
             return None
-        left = (membership.key, connection.id)
-        # a client without a user comes back as another member: there is nobody to wait for
+        departed = (membership.key, connection.id)
+        # a client without a user becomes another member when it reconnects, so do not wait for it
         entry = membership.entry
         may_return = lost and entry is not None and entry.member != connection.id
         presence = self.presence
-        (presence.pending_disconnects if may_return else presence.pending_leaves).append(left)
+        (presence.pending_disconnects if may_return else presence.pending_leaves).append(departed)
         presence.wake()
-        return left
+        return departed
 
     # in a room
 
@@ -242,7 +249,7 @@ class RoomManager:
         self.presence.announce([change], acting=connection)
 
     def get_title(self, connection: Connection, room: str) -> str:
-        """Return the title of a room that a connection is in."""
+        """Return the title of a room that a connection has joined."""
         membership = self._membership(connection, room)
         return room if membership is None else self.rooms[membership.key].title
 
@@ -252,7 +259,7 @@ class RoomManager:
     # events
 
     def receive(self, event: Broadcast | PresenceChange) -> None:
-        """Handle an event that came over the channel layer."""
+        """Handle an event that arrived through the channel layer."""
         if isinstance(event, PresenceChange):
             self.presence.receive(event)
             return
@@ -269,6 +276,7 @@ class RoomManager:
 def _entry(
     membership: RoomMembership, request: JoinRequest, title: str, server: str
 ) -> PresenceEntry:
+    """Return the entry with which a connection enters a room."""
     connection = membership.connection
     identity = connection.identity
     assert identity is not None

@@ -1,4 +1,4 @@
-"""``{% load realtime %}{% realtime %}``: loads the JavaScript client in a template."""
+"""The template tag ``{% realtime %}``, which loads the JavaScript client."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.utils.safestring import SafeString
 
 register = template.Library()
 
+# static file of the JavaScript client
 SCRIPT = "django_cocobase_realtime/realtime.js"
 
 
@@ -23,12 +24,13 @@ def realtime(
     token: str | None = None,
     nonce: str | None = None,
 ) -> SafeString:
-    """Return a ``<script type="module">`` whose attributes have the URL and the token.
+    """Return a ``<script type="module">`` element that loads the JavaScript client.
 
-    It has no inline script. ``url`` is the prefix given to ``realtime_application``, relative to
-    the site's script prefix, or an absolute path or URL. Without a ``token``, the session of the
-    visitor is used. ``nonce`` defaults to that of Django's CSP (``csp_nonce`` in the context), or
-    of django-csp (on the request).
+    Its attributes pass the URL and the token to the client, so that no inline script is needed.
+    ``url`` is the prefix given to ``realtime_application``, relative to the site's script prefix,
+    or an absolute path or URL. Without a ``token``, the visitor's session is used. ``nonce``
+    defaults to that of Django's CSP (``csp_nonce`` in the context) or of django-csp (on the
+    request).
     """
     if "://" not in url and not url.startswith("/"):
         url = get_script_prefix() + url
@@ -40,7 +42,7 @@ def realtime(
         nonce_value = context.get("csp_nonce")
     if nonce_value is None:
         nonce_value = getattr(context.get("request"), "csp_nonce", None)
-    # a lazy nonce is false until it is converted to a string
+    # django-csp's lazy nonce is false until it is converted to a string
     if nonce_value is not None and str(nonce_value):
         attributes["nonce"] = str(nonce_value)
     pairs = format_html_join("", ' {}="{}"', attributes.items())

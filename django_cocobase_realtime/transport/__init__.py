@@ -1,1 +1,1 @@
-"""One socket: the connection, its bounded writer, and fan-out to many of them."""
+"""Transport of frames: connections, their writers with bounded queues, and fan-out to many."""

@@ -1,4 +1,4 @@
-"""One live WebSocket: who it acts for, and how to write to it and close it."""
+"""The class `Connection`, which represents an open WebSocket."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from ..identity import Identity
 from ..wire.codes import CloseCode
 from .writer import Writer
 
+# dialect of connections that use this app's own protocol, and not that of the SDKs
 NATIVE = "native"
-"""The dialect of connections that speak the protocol of the reference."""
 
 
 class Close(Protocol):
-    """Close a connection, soon."""
+    """A function that begins to close a connection."""
 
     def __call__(self, code: CloseCode, retry_after_ms: int | None = None) -> None:
-        """Return at once; ``retry_after_ms`` is part of the ``closing`` frame."""
+        """Begin to close, without waiting. ``retry_after_ms`` is sent in the ``closing`` frame."""
 
 
 class Connection:
-    """One authenticated (or not yet authenticated) socket.
+    """An open WebSocket: its identity, and how to send to it and close it.
 
-    It knows nothing of subscriptions and rooms: `delivery` and `rooms` keep those by connection.
+    The subscriptions and rooms of a connection are kept by `TopicManager` and `RoomManager`.
     """
 
     __slots__ = (
@@ -38,15 +38,15 @@ class Connection:
     def __init__(self, id: str, writer: Writer, close: Close) -> None:
         # unique among all connections of all processes
         self.id = id
-        # the way out: bounded, never waits
+        # sends frames, without waiting
         self.writer = writer
-        # asks the consumer to close the socket
+        # lets the consumer close the socket
         self.close = close
-        # who the connection acts for; None before ``auth``
+        # the user or app that the connection acts for; None before `auth`
         self.identity: Identity | None = None
-        # incremented whenever what the identity may see may have changed
+        # incremented each time the identity's permissions may have changed
         self.permissions_version = 0
-        # NATIVE, or one of the SDKs' dialects (see wire.sdk_frames)
+        # NATIVE, or one of the dialects in `wire.sdk_frames`
         self.dialect = NATIVE
-        # (user id, name) that an SDK client without a user claims; never verified
+        # id and name that an SDK client without a user claims; not verified
         self.claimed_user: tuple[str, str] | None = None

@@ -1,8 +1,9 @@
-"""Flow control under daphne, whose ``send`` never waits and which reads without a bound.
+"""Flow control for daphne.
 
-The Twisted transport behind ``send`` is found by its attributes. If they are missing (another
-server, a wrapped ``send``, TLS terminated in the process), these functions do nothing, and the
-client's acks are the only flow control (see `writer.AckWindow`).
+daphne's ``send`` does not wait until the client has read, and daphne reads from clients without a
+limit. The functions here find the Twisted transport behind ``send`` by its attributes. If it is
+not found (with another server, a wrapped ``send``, or TLS in the process), they do nothing, and
+only the acks of the client limit what is sent to it (see `writer.AckWindow`).
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+# number of unsent bytes above which daphne's buffer is full, as in uvicorn
 HIGH_WATER_BYTES = 64 * 1024
-"""Bytes in daphne's write buffer above which the socket counts as full (uvicorn's value)."""
 
 
 def get_buffer_probe(send: Any) -> Callable[[], bool] | None:
-    """Return a function that tells whether the server's write buffer is full, if that is known.
+    """Return a function that returns whether the server's buffer is full; None if unknown.
 
-    daphne 4 binds ``send`` to its protocol, whose Twisted transport holds the unsent bytes.
+    In daphne 4, ``send`` is bound to a protocol, whose Twisted transport has the unsent bytes.
     """
     transport: Any = getattr(_protocol(send), "transport", None)
     if not all(hasattr(transport, name) for name in ("dataBuffer", "offset", "_tempDataLen")):
@@ -35,10 +36,10 @@ def get_buffer_probe(send: Any) -> Callable[[], bool] | None:
 
 @contextmanager
 def paused_reading(send: Any) -> Iterator[None]:
-    """Stop reading from the socket while the block waits for something.
+    """Stop reading from the socket while the block waits.
 
-    daphne queues what a client sends without a bound: a client that floods while one of its
-    requests takes a second would fill the memory.
+    daphne queues the messages of a client without a limit. A client that sends many of them while
+    one takes long would fill the memory.
     """
     transport: Any = getattr(_protocol(send), "transport", None)
     if not all(hasattr(transport, name) for name in ("pauseProducing", "resumeProducing")):
@@ -51,7 +52,7 @@ def paused_reading(send: Any) -> Iterator[None]:
         paused = True
         transport.pauseProducing()
 
-    # in the next iteration of the loop: most requests do not wait at all
+    # in the next iteration of the event loop, because most blocks have ended by then
     handle = asyncio.get_running_loop().call_soon(pause)
     try:
         yield
@@ -62,10 +63,10 @@ def paused_reading(send: Any) -> Iterator[None]:
 
 
 def set_close_timeout(send: Any, seconds: float) -> None:
-    """Give a stalled client ``seconds`` to answer a close.
+    """Let the server wait ``seconds`` for the client's answer to a close.
 
-    autobahn, under daphne, drops the socket after one second, so that a close frame behind unread
-    data would never arrive. Other servers are left alone.
+    autobahn, which daphne uses, drops the socket after one second. A client that reads slowly
+    would not receive the close frame, which comes after the unread data.
     """
     protocol = _protocol(send)
     if hasattr(protocol, "closeHandshakeTimeout"):

@@ -1,9 +1,9 @@
-"""One frame to many sockets, and several events in one frame.
+"""Sending of one frame to many sockets, and of several events in one frame.
 
-`fan_out` is the hot loop. One coroutine awaits each server's ``send`` in turn; as long as none of
-them waits, that costs no exception, task or future. When one does wait, it keeps the coroutine as
-a task of its own, and another coroutine continues with the remaining sockets, so a slow client
-delays no other.
+`fan_out` is the most performance-critical function. One coroutine awaits the ``send`` of one
+socket after the other. As long as none of them waits, this needs no exception, task or future. If
+one waits, the coroutine becomes a task for this socket, and another coroutine continues with the
+remaining ones, so that a slow client does not delay others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .writer import Writer
 
 
 def fan_out(writers: list[Writer], text: str, cursor: str | None) -> None:
-    """Send an event to each writer, in order. Never waits, never raises."""
+    """Send an event to each writer, in order, without waiting. Never raises an exception."""
     remaining = iter(writers)
     while True:
         sending: Any = _send_to_each(remaining, text, cursor)
@@ -29,7 +29,7 @@ def fan_out(writers: list[Writer], text: str, cursor: str | None) -> None:
         except Exception:
             _current(writers, remaining).mark_lost()
         else:
-            # when this coroutine resumes, the iterator is exhausted: it only finishes its own send
+            # when this coroutine continues, the iterator is exhausted, so it only ends this send
             _current(writers, remaining).resume_in_task(sending, yielded)
 
 
@@ -47,16 +47,17 @@ async def _send_to_each(remaining: Iterator[Writer], text: str, cursor: str | No
 
 
 class FrameBatcher:
-    """Joins the events of one loop iteration into one frame, for clients that asked for batches.
+    """Joins events of one iteration of the event loop into a frame, for clients that accept that.
 
-    In a burst, most of the cost of a delivery is the frame, the system call and the server's
-    bookkeeping; events of one iteration share them. One per hub.
+    If many events come at once, most of the cost is per frame: a system call, and work of the
+    server. Each hub has one batcher.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        # writers whose batch is flushed at the end of this iteration
         self._scheduled: list[Writer] = []
-        # the last joined events and their frame: many writers have the same events
+        # the events that were joined last and their frame, since many writers have the same events
         self._last: tuple[list[str], str] = ([], "")
 
     def schedule(self, writer: Writer) -> None:
@@ -66,11 +67,11 @@ class FrameBatcher:
             self._loop.call_soon(self._flush)
 
     def join(self, events: list[str]) -> str:
-        """Return one frame that contains these events; a single event is a frame already."""
+        """Return one frame that contains these events. A single event is already a frame."""
         if len(events) == 1:
             return events[0]
         last_events, text = self._last
-        if last_events != events:  # usually the same string objects: compared by identity first
+        if last_events != events:  # fast, because they mostly are the same string objects
             text = frames.join_events(events)
             self._last = (events, text)
         return text

@@ -1,9 +1,8 @@
-"""The way out of one connection: frames in order, in bounded memory, without blocking the caller.
+"""The writer of a connection, which sends frames in order, with a bounded queue.
 
-``push`` is synchronous. As long as the server accepts frames at once, nothing is queued and no
-task exists: the writer steps the server's ``send`` coroutine by hand. Only when ``send`` really
-waits (uvicorn does when the socket's buffer is full) does a task take over, and later frames are
-queued behind it.
+Its method ``push`` is synchronous. The writer runs the coroutine of the ASGI server's ``send``
+itself, without a task. If ``send`` waits, which it does in uvicorn if the socket's buffer is full,
+a task continues the coroutine, and later frames are queued.
 """
 
 from __future__ import annotations
@@ -14,18 +13,19 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from typing import Any, Protocol
 
+# highest number of events in one `events` frame
 MAX_BATCH_EVENTS = 100
-"""Events in one ``events`` frame."""
+# seconds between two checks of whether the server's buffer is still full
 BUFFER_POLL_INTERVAL = 0.005
-"""Seconds between two looks at a full server buffer."""
 
+# the ASGI server's send callable
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+# a frame's text, and whether it is an event that may be joined with others
 QueueEntry = tuple[str, bool]
-"""A frame's text, and whether it is an event that may be joined with others."""
 
 
 class Batcher(Protocol):
-    """Joins several events into one frame; implemented by `fan_out.FrameBatcher`."""
+    """An object that joins events into one frame, which `fan_out.FrameBatcher` implements."""
 
     def schedule(self, writer: Writer) -> None:
         """Call ``writer.flush_batch()`` at the end of this iteration of the event loop."""
@@ -35,26 +35,26 @@ class Batcher(Protocol):
 
 
 class AckWindow:
-    """Counts the events that a client has not acknowledged yet.
+    """The events that a client has not acknowledged yet, of which it may have a limited number.
 
-    It shows what a server's buffers hide: the client, not the socket, is behind.
+    By acks the server notices a slow client even if the frames wait in buffers of the network.
     """
 
     __slots__ = ("_in_flight", "limit")
 
     def __init__(self, limit: int) -> None:
-        # events that may be unacknowledged
+        # number of events that may be unacknowledged
         self.limit = limit
-        # their cursors, oldest first
+        # cursors of the unacknowledged events, oldest first
         self._in_flight: deque[str] = deque()
 
     def record_sent(self, cursor: str) -> bool:
-        """Record a sent event. Return True if more than ``limit`` are unacknowledged now."""
+        """Add a sent event; return True if more than ``limit`` are now unacknowledged."""
         self._in_flight.append(cursor)
         return len(self._in_flight) > self.limit
 
     def ack(self, cursor: str) -> None:
-        """Acknowledge all events up to ``cursor``; ignore a cursor that is not in flight."""
+        """Acknowledge all events up to ``cursor``; ignore the cursor of any other event."""
         if cursor in self._in_flight:
             while self._in_flight.popleft() != cursor:
                 pass
@@ -63,11 +63,9 @@ class AckWindow:
 class Writer:
     """Sends the frames of one connection.
 
-    ``max_bytes`` and ``max_messages`` bound the queue of a client that does not read. When they
-    are exceeded, or the ack window is, the queue is dropped and ``on_overflow`` is called once.
-    ``is_buffer_full`` returns whether the server's own buffer is full, for a server whose ``send``
-    does not wait for it (see `transport.daphne`).
-    Not thread-safe: a writer belongs to its connection's event loop.
+    If the queue or the ack window exceeds its limit, because the client reads too slowly, the
+    queue is emptied and the connection must be closed. Not thread-safe: a writer belongs to the
+    event loop of its connection.
     """
 
     __slots__ = (
@@ -98,41 +96,46 @@ class Writer:
     ) -> None:
         # the ASGI server's send callable
         self.send = send
-        # nothing is sent any more: the socket is gone, or the queue overflowed
+        # whether nothing more can be sent, because the socket is closed or the queue overflowed
         self.closed = False
-        # nothing is accepted any more except a last frame
+        # whether frames are dropped, after `finish`
         self.finished = False
-        # whether `fan_out` may call ``send`` directly instead of ``push_event``
+        # whether `fan_out` may call `send` directly instead of `push_event`
         self.can_send_inline = is_buffer_full is None
+        # returns whether the server's own buffer is full; None for a server whose `send` waits
+        # for its buffer (see `transport.daphne`)
         self._is_buffer_full = is_buffer_full
+        # limit of the queue in characters
         self._max_bytes = max_bytes
+        # limit of the queue in frames
         self._max_messages = max_messages
+        # called once if a limit is exceeded
         self._on_overflow = on_overflow
-        # frames behind a ``send`` that waits; None until first needed
+        # frames that wait for a `send`; None until first needed
         self._queue: deque[QueueEntry] | None = None
         # characters in the queue
         self._bytes = 0
-        # the task that drains the queue, while there is one
+        # the task that sends the queue, if there is one
         self._task: asyncio.Task[None] | None = None
-        # events collected for one frame in this iteration of the loop
+        # events of this iteration of the event loop, which will be one frame
         self._pending_events: list[str] | None = None
-        # set if the client accepts several events in one frame
+        # joins events into frames; set if the client accepts that
         self._batcher: Batcher | None = None
-        # set after the client's first ack
+        # set by the client's first ack
         self._ack_window: AckWindow | None = None
 
     @property
     def queued_bytes(self) -> int:
-        """Length of the queue in characters (bytes, for ASCII)."""
+        """Length of the queue in characters, which for ASCII is the length in bytes."""
         return self._bytes
 
     def enable_batching(self, batcher: Batcher) -> None:
-        """Allow several events in one frame from now on."""
+        """Join several events into one frame from now on."""
         self._batcher = batcher
         self.can_send_inline = False
 
     def ack(self, cursor: str, limit: int) -> None:
-        """Handle an ack; the first one opens an ack window of ``limit`` events."""
+        """Handle an ack of the client. The first one creates the ack window, with this limit."""
         if self._ack_window is None:
             self._ack_window = AckWindow(limit)
             self.can_send_inline = False
@@ -142,7 +145,10 @@ class Writer:
     # accepting frames
 
     def push(self, text: str) -> None:
-        """Send ``text`` now, or queue it. Never waits, never raises; no effect after `finish`."""
+        """Send a frame, or queue it. Does not wait and never raises an exception.
+
+        After `finish`, the frame is dropped.
+        """
         if self.finished:
             return
         if self._pending_events:
@@ -150,7 +156,7 @@ class Writer:
         self._send_or_queue(text)
 
     def push_event(self, text: str, cursor: str | None = None) -> None:
-        """Like `push`, for an event, which may share a frame with others."""
+        """Send or queue an event like `push`, possibly in one frame with other events."""
         if self.finished:
             return
         window = self._ack_window
@@ -169,16 +175,16 @@ class Writer:
             self._batcher.schedule(self)
 
     def flush_batch(self) -> None:
-        """Send the events collected for one frame."""
+        """Send the events of this iteration of the event loop in one frame."""
         events, self._pending_events = self._pending_events, None
         if events and self._batcher is not None:
             self._send_or_queue(self._batcher.join(events))
 
     def finish(self, text: str | None = None) -> None:
-        """Accept nothing more, except ``text`` as the last frame.
+        """Drop all frames from now on, after sending ``text`` as the last one if given.
 
-        Later frames are dropped. Sending any of them would let the client come back with a cursor
-        from behind a gap.
+        If one of several later events were sent, the client would resume after it, and would miss
+        those before it that were dropped.
         """
         self.flush_batch()
         self.finished = True
@@ -207,13 +213,13 @@ class Writer:
         self.resume_in_task(sending, yielded)
 
     def mark_lost(self) -> None:
-        """Give up: the socket is gone. Its disconnect event follows."""
+        """Send nothing more, because the socket is closed. Its disconnect event will follow."""
         self.closed = True
         self.can_send_inline = False
         self._drop()
 
     def resume_in_task(self, sending: Coroutine[Any, Any, None], yielded: Any) -> None:
-        """Continue a ``send`` that has yielded in a task, and queue what follows behind it."""
+        """Let a task continue a ``send`` that waits; queue later frames until it has ended."""
         self._start_draining(_resume(sending, yielded))
 
     def _start_draining(self, first: Awaitable[None]) -> None:
@@ -221,8 +227,8 @@ class Writer:
         self._task = asyncio.get_running_loop().create_task(self._drain(first))
 
     async def _wait_writable(self) -> None:
-        """Wait until the server's buffer is no longer full, if that can be told."""
-        # polled: daphne offers no callback
+        """Wait until the server's buffer is no longer full, if that is known."""
+        # polled, because daphne offers no callback
         while (  # noqa: ASYNC110
             self._is_buffer_full is not None and not self.closed and self._is_buffer_full()
         ):
@@ -248,7 +254,7 @@ class Writer:
         self._bytes = 0
 
     def _next_frame(self, queue: deque[QueueEntry]) -> str:
-        """Return the next frame; with a batcher, events that wait together become one."""
+        """Remove and return the next frame. With a batcher, consecutive events become one."""
         text, is_event = queue.popleft()
         self._bytes -= len(text)
         if not is_event or self._batcher is None:
@@ -280,12 +286,12 @@ class Writer:
     # waiting for the queue
 
     async def wait_drained(self) -> None:
-        """Wait until the queue is empty; for senders that have much to send and can pause."""
+        """Wait until the queue is empty. Called before each of many frames that need not hurry."""
         while self._task is not None:
             await asyncio.wait({self._task})
 
     async def flush(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` seconds until everything is sent. Return whether it is."""
+        """Wait up to ``timeout`` seconds until all frames are sent; return whether they are."""
         self.flush_batch()
         if self._task is None:
             return True
@@ -293,7 +299,7 @@ class Writer:
         return bool(done)
 
     async def stop(self) -> None:
-        """Drop the queue and send nothing more."""
+        """Empty the queue and send nothing more."""
         self.mark_lost()
         task = self._task
         if task is not None:
@@ -303,7 +309,7 @@ class Writer:
 
 @types.coroutine
 def _resume(sending: Coroutine[Any, Any, None], yielded: Any) -> Generator[Any, Any, None]:
-    """Continue a coroutine that was stepped once by hand and yielded ``yielded``."""
+    """Continue a coroutine that was started with ``send(None)`` and has yielded ``yielded``."""
     while True:
         failure: BaseException | None = None
         result: Any = None

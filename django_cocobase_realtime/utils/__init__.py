@@ -1,1 +1,1 @@
-"""Helpers that know nothing of the protocol: transactions, concurrency, limits, small sets."""
+"""General helpers: transactions, threads and tasks, limits, and small sets."""

@@ -1,4 +1,4 @@
-"""Running work outside the current task: in threads, and in tasks that are never lost."""
+"""Helpers that run code in worker threads and in background tasks."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ _pool_lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
 
+# tasks started by `spawn_task` that have not ended
 _running_tasks: set[asyncio.Task[Any]] = set()
 
 
 def _get_pool() -> ThreadPoolExecutor:
-    """Return the pool with ``WORKERS`` threads; a new one if the setting has changed."""
+    """Return the thread pool. It has ``WORKERS`` threads, and is replaced if that changes."""
     global _pool, _pool_size
     size = conf.workers
     with _pool_lock:
@@ -37,10 +38,10 @@ def _get_pool() -> ThreadPoolExecutor:
 
 
 async def run_in_threadpool(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function that may use the ORM in a thread of a pool.
+    """Call a function, which may use the ORM, in a thread of the pool, and return its result.
 
-    Database connections that are too old or broken are closed before and after, as Django does
-    for requests.
+    Before and after the call, database connections that are too old or broken are closed, as
+    Django does before and after requests.
     """
 
     def call() -> T:
@@ -55,14 +56,18 @@ async def run_in_threadpool(function: Callable[P, T], *args: P.args, **kwargs: P
 
 
 class DatabaseThread:
-    """A thread with one database connection that stays open, for a database that is polled."""
+    """A thread that keeps one database connection open, for regular queries."""
 
     def __init__(self, using: str) -> None:
+        # alias of the database
         self._using = using
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"realtime-log-{using}")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function in the thread. After an exception the next call opens a connection."""
+        """Call a function in the thread, and return its result.
+
+        After an exception the connection is closed; the next call opens a new one.
+        """
 
         def call() -> T:
             try:
@@ -74,16 +79,16 @@ class DatabaseThread:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     def close(self) -> None:
-        """Close the connection and end the thread, after the calls that are in progress."""
+        """Close the connection and end the thread, after the calls that were already made."""
         self._thread.submit(lambda: connections[self._using].close())
         self._thread.shutdown(wait=False)
 
 
 def spawn_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Start a task that runs to its end even if the caller drops it.
+    """Start a task that runs to its end even if the caller keeps no reference to it.
 
-    Event loops have only weak references to their tasks, so one that is not stored anywhere may
-    be garbage collected while it runs.
+    Event loops have only weak references to tasks, so a task without another reference may be
+    garbage collected while it runs.
     """
     task = asyncio.get_running_loop().create_task(coroutine)
     _running_tasks.add(task)
@@ -92,5 +97,5 @@ def spawn_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 async def run_shielded(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a coroutine, which runs to its end even if the caller is cancelled."""
+    """Run a coroutine to its end, even if the caller is cancelled, and return its result."""
     return await asyncio.shield(spawn_task(coroutine))

@@ -1,6 +1,6 @@
-"""Rate limits and connection counters, so that one client cannot use up what all need.
+"""Rate limits and connection counters, which keep single clients from overloading the server.
 
-All of them are per process.
+Each process counts for itself.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from ..conf import Rate
 
 
 class TokenBucket:
-    """A rate limit: (tokens per second, burst). Each request takes one token.
+    """A rate limit of requests per second, with a burst of requests that may come at once.
 
-    Times are seconds of a monotonic clock. Not thread-safe.
+    Each request takes a token; tokens are added at the rate, up to the burst. Times are seconds of
+    a monotonic clock. Not thread-safe.
     """
 
     __slots__ = ("_burst", "_per_second", "_tokens", "_updated_at")
@@ -26,7 +27,7 @@ class TokenBucket:
         self._updated_at = time.monotonic() if now is None else now
 
     def acquire(self, now: float) -> int:
-        """Take a token and return 0, or return the milliseconds until there will be one."""
+        """Take a token and return 0; if there is none, return the milliseconds until the next."""
         new_tokens = (now - self._updated_at) * self._per_second
         self._tokens = min(self._burst, self._tokens + new_tokens)
         self._updated_at = now
@@ -37,7 +38,7 @@ class TokenBucket:
 
 
 class PerMinute:
-    """Counts events of the last sixty seconds, up to a bound."""
+    """A limit of events within sixty seconds. Times are seconds of a monotonic clock."""
 
     __slots__ = ("_bound", "_times")
 
@@ -46,41 +47,47 @@ class PerMinute:
         self._times: list[float] = []
 
     def exceeded(self, now: float) -> bool:
-        """Count an event. Return whether there were more than the bound in the last minute."""
-        # keep no more times than are needed to exceed the bound
+        """Count an event, and return whether more than the bound happened in the last minute."""
+        # more times than are needed to exceed the bound are not kept
         recent = [time for time in self._times if now - time < 60]
         self._times = [*recent[-self._bound :], now] if self._bound else [now]
         return len(self._times) > self._bound
 
 
 class CounterKey(IntEnum):
-    """What a counter of connections belongs to."""
+    """The kinds of connection counters."""
 
+    # connections of an IP address
     ADDRESS = 1
+    # connections of an IP address that are not authenticated yet
     UNAUTHENTICATED = 2
+    # connections of a user
     USER = 3
 
 
 class ConnectionCounters:
-    """Counts the live connections of this process, in total and by `CounterKey`."""
+    """Counts the open connections of this process, in total and by `CounterKey`."""
 
     def __init__(self) -> None:
+        # number of connections, which is maintained by their consumers
         self.total = 0
+        # connections by kind of counter and, for example, address; keys without any are removed
         self._counts: dict[tuple[CounterKey, Hashable], int] = {}
 
     def count(self, counter: CounterKey, key: Hashable) -> int:
-        """Return the number of connections of an address, for example."""
+        """Return the number of connections of a key, which is an address or a user."""
         return self._counts.get((counter, key), 0)
 
     def increment(self, counter: CounterKey, key: Hashable) -> None:
-        """Count a connection."""
+        """Add one connection to the count of a key."""
         self._counts[counter, key] = self._counts.get((counter, key), 0) + 1
 
     def decrement(self, counter: CounterKey, key: Hashable) -> None:
-        """Stop counting a connection. A key without connections takes no memory."""
+        """Subtract one connection from the count of a key."""
         count = self._counts.pop((counter, key), 0) - 1
         if count > 0:
             self._counts[counter, key] = count
 
 
+# the counters of this process
 connection_counters = ConnectionCounters()

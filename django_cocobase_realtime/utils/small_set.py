@@ -1,8 +1,9 @@
-"""Sets that take little memory while they have one item.
+"""Sets that take little memory if they have only one item.
 
-A set with one item is the item itself, and one with several is a dictionary, which alone takes
-over two hundred bytes; each subscription is in several such sets. None is the empty set. Items
-must be hashable, so that no item is a dictionary. Items keep their order.
+None is the empty set, a set with one item is that item itself, and a set with several items is a
+dictionary with the items as keys, in the order in which they were added. A dictionary takes over
+two hundred bytes, and each subscription is in several sets that mostly have one item. Items must
+be hashable, so an item is never a dictionary.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ SmallSet: TypeAlias = T | dict[T, None] | None
 
 
 def added(small_set: SmallSet[T], item: T) -> SmallSet[T]:
-    """Return the set with another item. The given set must not be used any more."""
+    """Return the set with an item added. The set that was passed must no longer be used."""
     if small_set is None:
         return item
     if isinstance(small_set, dict):
@@ -26,7 +27,7 @@ def added(small_set: SmallSet[T], item: T) -> SmallSet[T]:
 
 
 def removed(small_set: SmallSet[T], item: T) -> SmallSet[T]:
-    """Return the set without an item, if it has it. The given set must not be used any more."""
+    """Return the set without an item. The set that was passed must no longer be used."""
     if isinstance(small_set, dict):
         small_set.pop(item, None)
         return next(iter(small_set)) if len(small_set) == 1 else small_set
@@ -39,7 +40,7 @@ def add_to(sets: MutableMapping[K, SmallSet[T]], key: K, item: T) -> None:
 
 
 def remove_from(sets: MutableMapping[K, SmallSet[T]], key: K, item: T) -> None:
-    """Remove an item from the set of a key, and the key if its set is empty then."""
+    """Remove an item from the set of a key, and the key if its set becomes empty."""
     remaining = removed(sets[key], item)
     if remaining is None:
         del sets[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,17 +11,17 @@ from django.db import connections, models, router, transaction
 
 
 def database_for(model: type[models.Model], instance: models.Model | None = None) -> str:
-    """Return the alias of the database that a model is written to, as the routers decide."""
+    """Return the alias of the database to which the routers send writes of a model."""
     return router.db_for_write(model, instance=instance) if instance else router.db_for_write(model)
 
 
 @contextmanager
 def write_transaction(using: str, model: type[models.Model] | None = None) -> Iterator[None]:
-    """Open an atomic block that, on SQLite, takes the write lock first.
+    """Open an atomic block that takes the write lock at its beginning on SQLite.
 
-    On SQLite a transaction that reads first and writes later fails at once with "database is
-    locked" if another one has written in between, whatever the busy timeout is. Inside a
-    transaction of the project, the lock is taken through the table of ``model``, if given.
+    A transaction on SQLite that reads before it writes fails with "database is locked" if another
+    one has written in between, and the busy timeout does not apply. If the project has already
+    opened a transaction, the lock is taken by a statement on the table of ``model``, if given.
     """
     connection: Any = connections[using]
     if connection.vendor != "sqlite" or connection.in_atomic_block:
@@ -43,7 +44,7 @@ def write_transaction(using: str, model: type[models.Model] | None = None) -> It
 
 @contextmanager
 def _exiting(atomic: Any) -> Iterator[None]:
-    """Exit an atomic block that was entered already."""
+    """Exit an ``atomic()`` that was entered earlier, when the ``with`` body ends."""
     try:
         yield
     except BaseException as error:
@@ -52,47 +53,124 @@ def _exiting(atomic: Any) -> Iterator[None]:
     atomic.__exit__(None, None, None)
 
 
-def acquire_write_lock(using: str, model: type[models.Model]) -> None:
-    """On SQLite, take the write lock inside an open transaction, by an update of no rows.
+def is_autocommit(using: str) -> bool:
+    """Return whether each statement is a transaction of its own."""
+    connection = connections[using]
+    return not connection.in_atomic_block and connection.get_autocommit()
 
-    Done once per transaction, since the lock is held until its end.
+
+def call_on_commit(using: str, call: Callable[[], object]) -> None:
+    """Call a function after the commit, or at once in autocommit. An exception is logged.
+
+    ``on_commit`` raises if the project manages transactions by hand. There, the function is called
+    when autocommit is switched on again after the commit.
     """
     connection: Any = connections[using]
-    if connection.vendor == "sqlite" and connection.in_atomic_block:
-        lock_hook: CommitHook | None = getattr(connection, "_realtime_lock", None)
-        if lock_hook is not None and lock_hook.is_pending(connection):
+    if connection.in_atomic_block or connection.get_autocommit():
+        connection.on_commit(call, robust=True)
+    else:
+        connection.run_on_commit.append((set(connection.savepoint_ids), call, True))
+
+
+@contextmanager
+def own_statements(using: str) -> Iterator[None]:
+    """Keep statements of this app out of what the project sees of its own.
+
+    They do not appear in ``connection.queries``, and wrappers that the project installed with
+    ``connection.execute_wrapper`` are not called.
+    """
+    connection: Any = connections[using]
+    attributes = connection.__dict__
+    wrappers, connection.execute_wrappers = connection.execute_wrappers, []
+    log, connection.queries_log = connection.queries_log, deque(maxlen=0)
+    make_debug_cursor = attributes.get("make_debug_cursor")
+    connection.make_debug_cursor = connection.make_cursor
+    try:
+        yield
+    finally:
+        connection.execute_wrappers = wrappers
+        connection.queries_log = log
+        if make_debug_cursor is None:
+            del attributes["make_debug_cursor"]
+        else:
+            connection.make_debug_cursor = make_debug_cursor
+
+
+@contextmanager
+def statement_transaction(using: str, *, write_lock: bool) -> Iterator[None]:
+    """Open a transaction around one statement and what belongs to it, in autocommit only.
+
+    The project's own transaction is used if there is one. ``write_lock``: on SQLite, take the
+    write lock before anything is read.
+    """
+    if not is_autocommit(using):
+        yield
+        return
+    connection: Any = connections[using]
+    mode = getattr(connection, "transaction_mode", None)
+    if write_lock and connection.vendor == "sqlite":
+        connection.ensure_connection()
+        connection.transaction_mode = "IMMEDIATE"
+    atomic = transaction.atomic(using=using, savepoint=False)
+    try:
+        with own_statements(using):
+            atomic.__enter__()
+    finally:
+        if hasattr(connection, "transaction_mode"):
+            connection.transaction_mode = mode
+    try:
+        yield
+    except BaseException as error:
+        with own_statements(using):
+            atomic.__exit__(type(error), error, error.__traceback__)
+        raise
+    with own_statements(using):
+        atomic.__exit__(None, None, None)
+
+
+def acquire_write_lock(using: str, model: type[models.Model]) -> None:
+    """Take SQLite's write lock inside an open transaction; do nothing on other databases.
+
+    An UPDATE that matches no row takes the lock. It is executed once per transaction, since the
+    lock is held until the end.
+    """
+    connection: Any = connections[using]
+    if connection.vendor == "sqlite" and not is_autocommit(using):
+        block = connection.atomic_blocks[0] if connection.atomic_blocks else None
+        if block is not None and getattr(connection, "_realtime_lock", None) is block:
             return
-        names = (model._meta.db_table, str(model._meta.pk.column))
+        names = (model._meta.db_table, str(model._meta.pk_fields[0].column))
         table, column = (connection.ops.quote_name(name) for name in names)
-        with connection.cursor() as cursor:
+        with own_statements(using), connection.cursor() as cursor:
             cursor.execute(f"UPDATE {table} SET {column} = {column} WHERE 0")  # noqa: S608
-        connection._realtime_lock = CommitHook()
-        connection._realtime_lock.register(connection)
+        connection._realtime_lock = block
 
 
 class CommitHook:
-    """A commit hook that knows whether it is still registered.
+    """A function that is called on commit, and that knows whether it is still registered.
 
-    Django drops the hooks that were registered in a savepoint when the savepoint is rolled back.
-    Something that must happen once per transaction is registered again in that case.
+    When a savepoint is rolled back, Django drops the hooks that were registered since it was
+    created. A hook that must run once per transaction must then be registered again.
     """
 
-    __slots__ = ("_call", "_index")
+    __slots__ = ("__qualname__", "_call", "_index")
 
     def __init__(self, call: Callable[[], object] | None = None) -> None:
+        # Django logs the name of a hook that raised
+        self.__qualname__ = getattr(call, "__qualname__", type(self).__name__)
         self._call = call
-        # place in the connection's list of hooks when it was registered
+        # index in the connection's list of hooks when it was registered
         self._index = -1
 
     def __call__(self) -> None:
-        """Run the hook; called by Django on commit."""
+        """Call the function. Django does this after the commit."""
         if self._call is not None:
             self._call()
 
     def register(self, connection: Any) -> None:
-        """Have Django run the hook on commit, or at once in autocommit."""
+        """Register the hook for the next commit; outside a transaction it runs immediately."""
         self._index = len(connection.run_on_commit)
-        connection.on_commit(self, robust=True)
+        call_on_commit(connection.alias, self)
 
     def is_pending(self, connection: Any) -> bool:
         """Return whether the hook will run at the connection's next commit."""

@@ -1,1 +1,1 @@
-"""HTTP endpoints: the rooms of a project, publishing to rooms, and health checks."""
+"""HTTP endpoints: list the rooms of a project, publish to rooms, and check the health."""

@@ -1,4 +1,4 @@
-"""What the views share: authentication, and errors as JSON."""
+"""Authentication and error responses, which all views use."""
 
 from __future__ import annotations
 
@@ -21,16 +21,21 @@ View = Callable[[HttpRequest], Coroutine[Any, Any, JsonResponse]]
 
 
 class RequestRefused(Exception):
-    """The request is answered with an error status and a JSON object with a ``detail``."""
+    """Raised to answer a request with an error status and a JSON object with a ``detail``."""
 
     def __init__(self, status: int, detail: str, **more: Any) -> None:
         super().__init__(detail)
+        # HTTP status code
         self.status = status
+        # the JSON object of the response
         self.body = {"detail": detail, **more}
 
 
 def json_errors(view: View) -> View:
-    """Answer `RequestRefused`, and with status 503 a store that is down, as JSON."""
+    """Make a view answer with JSON if it raises `RequestRefused`, or if a store is unavailable.
+
+    The status is 503 if the database, the presence backend or the server of token keys fails.
+    """
 
     @wraps(view)
     async def call(request: HttpRequest) -> JsonResponse:
@@ -46,7 +51,7 @@ def json_errors(view: View) -> View:
 
 
 async def require_identity(request: HttpRequest) -> Identity:
-    """Return the identity of the request's credential. Raises `RequestRefused` if it has none."""
+    """Return the identity of a request. Raises `RequestRefused` without a valid credential."""
     identity = await identify(request)
     if identity is None:
         raise RequestRefused(401, "Send a valid key in X-API-Key, or as a Bearer token.")

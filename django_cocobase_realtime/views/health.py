@@ -14,14 +14,14 @@ from ..pubsub.layer import channel_layer
 @never_cache
 @require_safe
 def health(request: HttpRequest) -> JsonResponse:
-    """Return 200 as long as the process answers."""
+    """Answer with status 200, which shows that the process is running."""
     return JsonResponse({"status": "ok"})
 
 
 @never_cache
 @require_safe
 def ready(request: HttpRequest) -> JsonResponse:
-    """Return 200 if the database answers and there is a channel layer, else 503."""
+    """Answer with 200 if the database answers and a channel layer is configured, else with 503."""
     try:
         with connections["default"].cursor() as cursor:
             cursor.execute("SELECT 1")

@@ -1,4 +1,4 @@
-"""``POST publish``: messages to rooms, sent by a server over HTTP."""
+"""The endpoint ``POST publish``, with which other servers broadcast to rooms."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from .base import RequestRefused, json_errors, require_identity
 @transaction.non_atomic_requests
 @json_errors
 async def publish(request: HttpRequest) -> JsonResponse:
-    """Send messages to rooms of the key's project; 202 with how many were sent.
+    """Broadcast messages to rooms of the key's project; answer with 202 and how many were sent.
 
-    Needs a key that was created with ``--publish``. Messages are sent in their order. A message
-    whose idempotency key was used within the last five minutes is not sent and not counted.
+    The key must have been created with ``--publish``. The messages are sent in order. A message
+    whose idempotency key was used within the last five minutes is neither sent nor counted.
     """
     identity = await require_identity(request)
     if not identity.can_publish:
         raise RequestRefused(
-            403, "This key may not publish; make one with realtime_key create --publish."
+            403, "This key may not publish; create one with realtime_key create --publish."
         )
     try:
         publications = decode(request.body)

@@ -1,4 +1,4 @@
-"""``GET rooms``: the rooms of a project."""
+"""The endpoint ``GET rooms``, which lists the rooms of a project."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .base import json_errors, require_identity
 @transaction.non_atomic_requests
 @json_errors
 async def rooms(request: HttpRequest) -> JsonResponse:
-    """Return the rooms that have members and that the identity may join, with those members.
+    """Return the rooms that have members and that the identity may join, with their members.
 
-    ``?format=list`` returns a bare array.
+    With ``?format=list`` the response is an array instead of an object with ``rooms``.
     """
     identity = await require_identity(request)
     items = [_as_json(listing) for listing in await run_in_threadpool(visible_rooms, identity)]

@@ -1,1 +1,4 @@
-"""Frames of the WebSocket as values and as JSON, and the codes in them. No Django, no I/O."""
+"""Frames of the WebSocket protocol, as values and as JSON, and their error and close codes.
+
+These modules use neither Django nor I/O.
+"""

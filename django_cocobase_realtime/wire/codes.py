@@ -1,4 +1,4 @@
-"""The registry of all error codes and close codes."""
+"""All error codes and close codes of the protocol."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum, IntEnum, StrEnum
 
 
 class ErrorCode(StrEnum):
-    """``code`` of an ``error`` frame. An error does not close the socket."""
+    """The codes of ``error`` frames. An error does not close the connection."""
 
     BAD_REQUEST = "bad_request"
     UNKNOWN_TYPE = "unknown_type"
@@ -24,7 +24,7 @@ class ErrorCode(StrEnum):
 
 
 class Retry(Enum):
-    """When a client should reconnect after a close: not at all, with backoff, or at once."""
+    """When a client should reconnect after a close: not at all, with backoff, or immediately."""
 
     STOP = "stop"
     BACKOFF = "backoff"
@@ -34,7 +34,8 @@ class Retry(Enum):
 class CloseCode(IntEnum):
     """WebSocket close codes, all in the private range 4000-4999 (RFC 6455, section 7.4.2).
 
-    After 41xx the client should reconnect with backoff, after 42xx at once, after 45xx never.
+    After 41xx the client should reconnect with backoff, after 42xx immediately, and after 45xx not
+    at all.
     """
 
     INTERNAL_ERROR = 4100
@@ -56,7 +57,7 @@ class CloseCode(IntEnum):
 
     @property
     def reason(self) -> str:
-        """The sentence in the ``closing`` frame."""
+        """The text that explains the code in the ``closing`` frame."""
         return _REASONS[self]
 
     @property

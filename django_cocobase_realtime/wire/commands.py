@@ -1,6 +1,6 @@
 """Commands: the frames that clients of the native dialect send, as typed values.
 
-`decode` parses the text as bounded JSON (see ``json``) and converts it to one of the classes
+`decode` parses the text as JSON within limits (see ``json``), and converts it to one of the classes
 below. Unknown keys are ignored, so that newer clients work with older servers.
 """
 
@@ -13,55 +13,68 @@ import msgspec
 from .codes import ErrorCode
 from .json import InvalidJson, parse_object
 
+# id of a request, which the client chooses
 Id = Annotated[str, msgspec.Meta(max_length=64)] | int | None
+# name of a collection, room or subscription
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 EventName = Literal["created", "updated", "deleted"]
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type"):
-    """The base of all commands."""
+    """Base class of all commands."""
 
     # repeated in the reply
     id: Id = None
 
 
 class Auth(Message, frozen=True, tag="auth"):
-    """Authenticate; the first message of a connection."""
+    """Authenticate the connection, or renew its credential. Must be the first command."""
 
-    # None if the Django session identifies the user
+    # API key or JWT; None to use the Django session
     token: str | None = None
     # whether the client accepts several events in one frame
     batch: bool = False
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The current documents that a subscriber wants first."""
+    """The documents that a subscription gets before its events."""
 
+    # number of documents; None for the server's limit
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    # name of a field, with "-" in front for descending order
+    # field to sort by, with a leading "-" for descending order; None for the primary key
     order: str | None = None
 
 
 class Subscribe(Message, frozen=True, tag="subscribe", kw_only=True, omit_defaults=True):
-    """Watch a collection."""
+    """Subscribe to the events of a collection."""
 
     collection: Name
-    # name of the subscription; by default that of the collection
+    # name of the subscription; None for that of the collection
     subscription: Name | None = None
+    # filter that documents must match
     filters: dict[str, Any] | None = None
+    # id of the only document to get events of
     document: str | int | None = None
+    # fields of a document's data; None for all readable ones
     fields: list[str] | None = None
+    # events to get; None for all
     events: list[EventName] | None = None
+    # get an update only if one of these fields changed
     changed: list[str] | None = None
+    # whether updates after which a document begins or ceases to match are "entered" and "left"
     transitions: bool = False
+    # cursor from which to resume
     since: str | None = None
+    # scope of the subscription from which the cursor comes
     scope: str | None = None
+    # whether to get the documents that match now, and which of them
     snapshot: bool | Snapshot = False
 
 
 class Unsubscribe(Message, frozen=True, tag="unsubscribe"):
-    """Stop one subscription by its name, or all those of a collection."""
+    """End one subscription by its name, or all subscriptions to a collection."""
 
+    # only one of the two may be set
     collection: Name | None = None
     subscription: Name | None = None
 
@@ -70,12 +83,13 @@ class Join(Message, frozen=True, tag="join", kw_only=True):
     """Join a room."""
 
     room: Name
-    # whether the other members see the client
+    # whether the client is one of the members
     presence: bool = True
+    # the member's state; None leaves it unchanged
     state: dict[str, Any] | None = None
-    # number of earlier broadcasts to receive
+    # number of kept broadcasts to receive
     history: Annotated[int, msgspec.Meta(ge=0)] = 0
-    # cursor after which to receive all earlier broadcasts
+    # cursor after which to receive all kept broadcasts
     since: str | None = None
 
 
@@ -86,36 +100,39 @@ class Leave(Message, frozen=True, tag="leave", kw_only=True):
 
 
 class State(Message, frozen=True, tag="state", kw_only=True):
-    """Set the state that the other members of a room see: typing, away, a position."""
+    """Set the member's state, which the other members of a room see, such as ``typing``."""
 
     room: Name
     state: dict[str, Any]
 
 
 class Broadcast(Message, frozen=True, tag="broadcast", kw_only=True):
-    """Send any JSON to all members of a room that the sender has joined."""
+    """Send a message to all members of a room that the client has joined."""
 
     room: Name
+    # any JSON value
     message: Any
-    # whether the sending connection receives it, too
+    # whether the client receives it, too
     echo: bool = True
-    # whether the room's history leaves it out
+    # whether the message is not kept, even if the room has a history
     ephemeral: bool = False
     # of several broadcasts with the same key, only the first is sent
     idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
 
 
 class Ping(Message, frozen=True, tag="ping"):
-    """Ask for a ``pong``. Allowed before ``auth``, too."""
+    """Request a ``pong``. Allowed before ``auth``."""
 
 
 class Ack(Message, frozen=True, tag="ack", kw_only=True):
-    """Acknowledge all events up to a cursor. Has no reply."""
+    """Acknowledge all events up to a cursor. There is no reply."""
 
     cursor: str
 
 
+# all commands
 Command = Auth | Subscribe | Unsubscribe | Join | Leave | State | Broadcast | Ping | Ack
+# classes by the `type` of their frames
 COMMAND_TYPES = {
     "auth": Auth,
     "subscribe": Subscribe,
@@ -130,7 +147,7 @@ COMMAND_TYPES = {
 
 
 class InvalidCommand(ValueError):
-    """The frame is not a command."""
+    """A frame is not a valid command. The message is for the client."""
 
     def __init__(self, code: ErrorCode, message: str, id: str | int | None = None) -> None:
         super().__init__(message)
@@ -141,7 +158,7 @@ class InvalidCommand(ValueError):
 
 
 def decode(text: str) -> Command:
-    """Return the command in a text frame. Raises `InvalidCommand`."""
+    """Return the command in a text frame. Raises `InvalidCommand` if it is not valid."""
     if text == "ping":  # also allowed as plain text
         return Ping()
     try:
@@ -168,7 +185,7 @@ def decode(text: str) -> Command:
 
 
 def validation_message(error: str) -> str:
-    """Reword a message of msgspec for clients, who do not know Python's types.
+    """Return a message of msgspec with JSON's names of types instead of Python's.
 
     "Expected `str`, got `int` - at `$.room`" becomes "room: Expected string, got integer."
     """
@@ -176,11 +193,12 @@ def validation_message(error: str) -> str:
     path = path.rstrip("`").lstrip(".")
     for python_term, wire_term in _TERMS:
         reason = reason.replace(python_term, wire_term)
-    if reason.startswith("Invalid enum value"):  # there is only one enum
-        reason += f"; there are {', '.join(get_args(EventName))}"
+    if reason.startswith("Invalid enum value"):  # the only one is EventName
+        reason += f"; use {', '.join(get_args(EventName))}"
     return f"{path}: {reason}." if path else f"{reason}."
 
 
+# Python's terms and those of JSON
 _TERMS = (
     ("`str`", "string"),
     ("`int`", "integer"),

@@ -1,6 +1,7 @@
-"""Frames that the server sends in the native dialect, made from plain values.
+"""Functions that return the frames that the server sends in the native dialect.
 
-Source: the examples of the public realtime page, which events match field for field.
+Source: the examples of Cocobase's public documentation of its realtime API, which have the same
+fields.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 from ..events import Member
 from .codes import CloseCode, ErrorCode
 
-PROTOCOL = 1
+PROTOCOL = 1  # version of the protocol
 Frame = dict[str, Any]
 _encoder = msgspec.json.Encoder()
 
@@ -30,7 +31,7 @@ def join_events(events: Sequence[str]) -> str:
 
 
 def reply(type: str, id: str | int | None, **fields: Any) -> Frame:
-    """Return a reply to a request, with the request's ``id`` if it had one."""
+    """Return the reply to a request, with the ``id`` of the request if it has one."""
     frame = {"type": type, **fields}
     if id is not None:
         frame["id"] = id
@@ -40,7 +41,7 @@ def reply(type: str, id: str | int | None, **fields: Any) -> Frame:
 def error(
     code: ErrorCode, message: str, id: str | int | None = None, retry_after_ms: int | None = None
 ) -> Frame:
-    """Return an error. ``message`` is a sentence for the developer of the client."""
+    """Return an error. ``message`` is for the developer of the client."""
     frame = reply("error", id, code=code.value, message=message)
     if retry_after_ms is not None:
         frame["retry_after_ms"] = retry_after_ms
@@ -48,7 +49,10 @@ def error(
 
 
 def closing(code: CloseCode, retry_after_ms: int | None = None) -> Frame:
-    """Return the last frame before a close, since some servers do not send the close reason."""
+    """Return the last frame before a close.
+
+    It repeats the code and the reason, because some ASGI servers do not send the reason.
+    """
     return {
         "type": "closing",
         "code": int(code),
@@ -68,7 +72,8 @@ def authenticated(
 ) -> Frame:
     """Return the reply to ``auth``.
 
-    ``user`` is None for a key without a user. ``heartbeat`` is in seconds.
+    ``user`` has ``id`` and ``name``, and is None for a key without a user. ``heartbeat`` is the
+    number of seconds between the pings that the client should send.
     """
     return reply(
         "authenticated",
@@ -94,10 +99,10 @@ def change(
     cursor: str | None = None,
     replayed: bool = False,
 ) -> Frame:
-    """Return a change of a document.
+    """Return the event for a change of a document.
 
     ``event`` is ``created``, ``updated``, ``deleted``, ``entered`` or ``left``. ``cursor`` is
-    None if the change is not logged. ``replayed`` marks changes from before the subscription.
+    None if the change is not logged. ``replayed`` flags a change that the client has missed.
     """
     frame: Frame = {
         "type": "event",
@@ -116,14 +121,14 @@ def change(
 
 
 def cursor(subscription: str, cursor: str) -> Frame:
-    """Return the position up to which a subscription has received all of its events."""
+    """Return the cursor up to which a subscription has been sent all of its events."""
     return {"type": "cursor", "subscription": subscription, "cursor": cursor}
 
 
 def snapshot(
     subscription: str, documents: Sequence[Mapping[str, Any]], cursor: str | None, *, more: bool
 ) -> Frame:
-    """Return a page of the documents that match now. The last one has ``more`` False."""
+    """Return a page of a snapshot. ``more`` is whether further pages follow."""
     return {
         "type": "snapshot",
         "subscription": subscription,
@@ -142,10 +147,10 @@ def broadcast(
     cursor: str | None = None,
     replayed: bool = False,
 ) -> Frame:
-    """Return a message to a room. ``sender`` is None for the server.
+    """Return the event for a broadcast in a room.
 
-    ``cursor`` is its place in the history of the room, if the room keeps it. ``replayed`` marks
-    messages from before the client joined.
+    ``sender`` is None if Django sent it. ``cursor`` is its position in the room's history, or None
+    if it is not kept. ``replayed`` flags a broadcast that was sent before the client joined.
     """
     frame: Frame = {
         "type": "event",
@@ -163,12 +168,12 @@ def broadcast(
 
 
 def direct(*, message: Any, at: str) -> Frame:
-    """Return a message from the server to all connections of a user."""
+    """Return the event for a message from Django to a user."""
     return {"type": "event", "event": "direct", "message": message, "sender": None, "at": at}
 
 
 def member(member: Member) -> Frame:
-    """Return a member of a room. ``verified`` is False for a name that a client claims."""
+    """Return a member of a room, with ``"verified": false`` if the client claims its name."""
     frame: Frame = {"id": member.id, "name": member.name, "state": member.state}
     if member.claimed is not None:
         frame["verified"] = False
@@ -176,7 +181,10 @@ def member(member: Member) -> Frame:
 
 
 def presence(*, room: str, event: str, member: Mapping[str, Any], participants: int) -> Frame:
-    """Return a change of a room's members: one ``joined``, ``left``, or was ``updated``."""
+    """Return a change of a room's members.
+
+    ``event`` is ``joined``, ``left`` or ``updated``. ``participants`` is the number of members.
+    """
     return {
         "type": "presence",
         "room": room,

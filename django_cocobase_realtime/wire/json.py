@@ -1,7 +1,8 @@
-"""Parsing of untrusted text to a JSON object within bounds.
+"""Parsing of JSON from clients, within limits.
 
-msgspec's own decoder accepts duplicate keys, NUL and integers beyond 2^53, and recurses into deep
-nesting. Therefore frames are parsed here before they are converted to typed values.
+msgspec's decoder accepts duplicate keys, NUL and integers beyond 2^53, and its recursion depends
+on the nesting of the text. Therefore frames are parsed here before msgspec converts them to typed
+values.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import json
 import math
 from typing import Any, NoReturn
 
-MAX_DEPTH = 16  # levels of a frame
-MAX_KEYS = 512  # keys of all objects of a frame
-MAX_INT = 2**53
-MAX_INT_LENGTH = 17  # characters of an integer within the bounds, with its sign
+MAX_DEPTH = 16  # levels of nested objects and arrays in a frame
+MAX_KEYS = 512  # keys of all objects in a frame
+MAX_INT = 2**53  # above which JavaScript's numbers are not exact
+MAX_INT_LENGTH = 17  # characters of MAX_INT with a sign
 
 
 class InvalidJson(ValueError):
-    """The text is not a JSON object within the bounds. The message says what to change."""
+    """A text is not a JSON object within the limits. The message is for the client."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -25,7 +26,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _integer(text: str) -> int:
-    # the length first, since the conversion of many digits takes quadratic time
+    # check the length first, since the time to convert an integer grows with its square
     if len(text) > MAX_INT_LENGTH or not -MAX_INT <= (value := int(text)) <= MAX_INT:
         raise InvalidJson("Integers beyond 2^53 lose digits in JSON; send them as strings.")
     return value
@@ -39,11 +40,12 @@ def _float(text: str) -> float:
 
 
 class _KeyCounter:
-    """Makes the objects of a frame, counts their keys, and refuses duplicate ones."""
+    """Creates the objects of a frame; limits the number of keys, and refuses duplicate ones."""
 
     __slots__ = ("_count", "_limit")
 
     def __init__(self, limit: int) -> None:
+        # keys of all objects so far
         self._count = 0
         self._limit = limit
 
@@ -53,12 +55,12 @@ class _KeyCounter:
             raise InvalidJson(f"A frame may have {self._limit} keys at most.")
         result = dict(pairs)
         if len(result) != len(pairs):
-            raise InvalidJson("An object names the same key twice.")
+            raise InvalidJson("An object has the same key twice.")
         return result
 
 
 def is_valid_text(text: str) -> bool:
-    """Return whether a text has no NUL, which PostgreSQL refuses, and no lone surrogates."""
+    """Return whether PostgreSQL can store a text: it has neither NUL nor lone surrogates."""
     try:
         _check_text(text)
     except InvalidJson:
@@ -76,7 +78,7 @@ def _check_text(text: str) -> None:
 
 
 def _check_tree(root: dict[str, Any]) -> None:
-    """Check the depth and all texts, level by level."""
+    """Check the depth of a frame and all its texts, level by level, without recursion."""
     level: list[Any] = [root]
     for _depth in range(MAX_DEPTH):
         next_level: list[Any] = []
@@ -101,8 +103,8 @@ def _check_tree(root: dict[str, Any]) -> None:
 def parse_object(text: str, max_keys: int = MAX_KEYS) -> dict[str, Any]:
     """Return the JSON object in a text.
 
-    Raises `InvalidJson` if the text is not JSON (RFC 8259), not an object, nested deeper than 16
-    levels, or has more than ``max_keys`` keys, duplicate keys, NUL, lone surrogates, NaN,
+    Raises `InvalidJson` if the text is not JSON (RFC 8259) or not an object, if it has more than
+    16 levels or ``max_keys`` keys, or if it contains duplicate keys, NUL, lone surrogates, NaN,
     Infinity, or integers beyond 2^53.
     """
     try:

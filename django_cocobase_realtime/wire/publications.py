@@ -1,4 +1,4 @@
-"""Publications: the body of a ``POST publish`` request, with one message or several."""
+"""Publications: the messages in the body of a ``POST publish`` request."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import msgspec
 from .commands import Name, validation_message
 from .json import InvalidJson, parse_object
 
-MAX_MESSAGES = 100  # of one request
-MAX_KEYS = 20_000  # keys of all objects of one request
+MAX_MESSAGES = 100  # in one request
+MAX_KEYS = 20_000  # keys of all objects in one request
 
 
 class Publication(msgspec.Struct, frozen=True, kw_only=True):
-    """A message to a room; see `commands.Broadcast`."""
+    """A message to a room. The keys are those of `commands.Broadcast`."""
 
     room: Name
     message: Any
@@ -23,13 +23,14 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InvalidPublication(ValueError):
-    """The body is not a publication. The message says what to change."""
+    """The body of a request is not valid. The message is for the client."""
 
 
 def decode(body: bytes) -> list[Publication]:
-    """Return the messages of a body, ``{"room","message",…}`` or ``{"messages":[…]}``.
+    """Return the messages in the body of a request.
 
-    Raises `InvalidPublication`.
+    The body is one message, ``{"room": …, "message": …}``, or ``{"messages": […]}``. Raises
+    `InvalidPublication` if it is not valid.
     """
     try:
         frame = parse_object(body.decode(), max_keys=MAX_KEYS)
@@ -46,5 +47,5 @@ def decode(body: bytes) -> list[Publication]:
     except msgspec.ValidationError as error:
         raise InvalidPublication(validation_message(str(error))) from None
     if not 0 < len(publications) <= MAX_MESSAGES:
-        raise InvalidPublication(f"messages must be a list of 1 to {MAX_MESSAGES}.")
+        raise InvalidPublication(f"messages must be a list of 1 to {MAX_MESSAGES} messages.")
     return publications

@@ -1,7 +1,7 @@
-"""The dialect of the published Cocobase SDKs: what they send first, and the frames they receive.
+"""Frames of the published Cocobase SDKs: those that they send first, and those they receive.
 
-An SDK opens one socket for each collection and each room that it uses, and one for broadcasts to
-the project. Source: the npm, Go, Flutter and Godot SDKs as they are published.
+An SDK opens a socket for each collection and each room that it uses, and one for broadcasts to the
+whole project. Source: the code of the published npm, Go, Flutter and Godot SDKs.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from .codes import CloseCode
 from .frames import Frame
 from .json import InvalidJson, parse_object
 
-# dialect by kind of socket
+# dialects of the kinds of sockets, see `Connection.dialect`
 COLLECTIONS = "sdk.collections"
 BROADCAST = "sdk.broadcast"
 ROOMS = "sdk.rooms"
-# id and name of senders that are not users
+# id and name of a sender that claims none
 ANONYMOUS = ("anonymous", "Anonymous")
+# id and name that stand for Django as the sender
 SERVER = ("server", "Server")
-# event of a frame by the operation of a change
+# `event` of a frame by the operation of a change
 OPS = {"created": "create", "updated": "update", "deleted": "delete"}
 
 
 class InvalidFrame(ValueError):
-    """The frame is not valid in this dialect. The message says why."""
+    """A frame is not valid in this dialect. The message is for the client."""
 
 
 def parse(text: str) -> Mapping[str, Any]:
-    """Return the JSON object in a frame. Raises `InvalidFrame`."""
+    """Return the JSON object in a text frame. Raises `InvalidFrame` if it is not valid."""
     try:
         return parse_object(text)
     except InvalidJson as error:
@@ -48,9 +49,9 @@ def credential(frame: Mapping[str, Any]) -> str | None:
 
 
 def text_value(frame: Mapping[str, Any], key: str) -> str | None:
-    """Return a value that clients send as text or as a number, or None.
+    """Return a value as text, or None if it is missing or empty. SDKs may also send a number.
 
-    Raises `InvalidFrame` for any other type.
+    Raises `InvalidFrame` if it has another type.
     """
     value = frame.get(key)
     if value is None or isinstance(value, str):
@@ -61,7 +62,7 @@ def text_value(frame: Mapping[str, Any], key: str) -> str | None:
 
 
 def claimed_user(frame: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the user id and the name that a client claims. Raises `InvalidFrame`."""
+    """Return the user id and name that a client claims. Raises `InvalidFrame` if not valid."""
     return text_value(frame, "user_id") or ANONYMOUS[0], text_value(
         frame, "user_name"
     ) or ANONYMOUS[1]
@@ -71,26 +72,28 @@ def claimed_user(frame: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def error(message: str, detail: str | None = None, **more: Any) -> Frame:
-    """Return an error. It has a ``type`` because some SDKs dispatch frames by it."""
+    """Return an error. It has a ``type``, because some SDKs choose a handler by it."""
     frame: Frame = {"type": "error", "error": message, **more}
     if detail is not None:
         frame["error_detail"] = detail
     return frame
 
 
+# the reply to a first frame without a credential
 NO_KEY = error("API key is required")
+# the reply to a first frame with a wrong credential
 BAD_KEY = error("Invalid API key", "Project not found")
 
 
 def closing(code: CloseCode) -> Frame:
-    """Return the error that explains a close, if no other frame did."""
+    """Return the error that is sent before a close, unless another error has explained it."""
     if code is CloseCode.AUTH_TIMEOUT:
         return error("Authentication timeout")
     return error(code.reason)
 
 
 def connected_to_collection(name: str, filters: Mapping[str, Any]) -> Frame:
-    """Return the confirmation that a collection is watched."""
+    """Return the reply that confirms a subscription to a collection."""
     frame: Frame = {"event": "connected", "collection_id": name}
     if filters:
         frame["filters"] = filters
@@ -98,12 +101,12 @@ def connected_to_collection(name: str, filters: Mapping[str, Any]) -> Frame:
 
 
 def connected_to_project(project: str, user_id: str) -> Frame:
-    """Return the confirmation that broadcasts to the project are received."""
+    """Return the reply that confirms a socket for broadcasts to the project."""
     return {"event": "connected", "project_id": project, "user_id": user_id}
 
 
 def joined(room: str, title: str, participants: int, user_id: str) -> Frame:
-    """Return the confirmation that a room was joined."""
+    """Return the reply that confirms that a room was joined."""
     return {
         "event": "joined",
         "room_id": room,
@@ -126,11 +129,11 @@ def change(
     updated_at: str | None = None,
     old: Mapping[str, Any] | None = None,
 ) -> Frame:
-    """Return a change of a document.
+    """Return the event for a change of a document.
 
-    The document is in the frame twice: as ``data`` for most SDKs, and as ``document`` for
-    version 1.6 of the JavaScript SDK. ``op`` is that of the native dialect. ``old`` has the
-    former values of the changed fields.
+    The frame contains the document twice: as ``data`` for most SDKs, and as ``document`` for
+    version 1.6 of the JavaScript SDK. ``op`` is ``created``, ``updated`` or ``deleted``. ``old``
+    has the values of the changed fields before the change.
     """
     shared = {"id": id, "data": data}
     times = {"collection_id": collection, "created_at": created_at, "updated_at": updated_at}
@@ -146,7 +149,10 @@ def change(
 
 
 def broadcast(event: Broadcast, dialect: str, title: str) -> Frame | None:
-    """Return a message to a room or to the project; None if the dialect has no frame for it."""
+    """Return the event for a broadcast, or None if the dialect has no frame for it.
+
+    ``title`` is that of the room.
+    """
     id, name = _sender(event)
     frame = {"type": "message", "user_id": id, "user_name": name, "timestamp": event.at}
     if dialect == ROOMS and not event.is_for_all:
@@ -165,7 +171,10 @@ def _sender(event: Broadcast) -> tuple[str, str]:
 
 
 def presence(event: PresenceChange, dialect: str, title: str) -> Frame | None:
-    """Return a change of a room's members; None if the dialect has no frame for it."""
+    """Return the event for a change of a room's members, or None if the dialect has none.
+
+    ``title`` is that of the room.
+    """
     if dialect != ROOMS or event.event == "updated":
         return None
     return {
@@ -182,5 +191,5 @@ def presence(event: PresenceChange, dialect: str, title: str) -> Frame | None:
 
 
 def displayed_id(member: Member) -> str:
-    """Return the user id to display: that of the user, or the one that a client claims."""
+    """Return the id of a member as SDKs show it, which for a client without a user is claimed."""
     return member.id if member.claimed is None else member.claimed

@@ -7,6 +7,8 @@ from django.db import models
 
 from django_cocobase_realtime.managers import RealtimeManager
 
+from .fields import EncryptedTextField, EnumField, PackedField, Status
+
 
 class Author(models.Model):
     name = models.CharField(max_length=100)
@@ -100,3 +102,24 @@ class Everything(models.Model):
         output_field=models.IntegerField(null=True),
         db_persist=True,
     )
+
+
+class Patient(models.Model):
+    name = models.CharField(max_length=50)
+    diagnosis = EncryptedTextField(null=True)
+    status = EnumField(default=Status.OPEN)
+    packed = PackedField(null=True)
+
+
+class Seat(models.Model):
+    """A row with a key of two fields."""
+
+    pk = models.CompositePrimaryKey("event", "number")
+    event = models.CharField(max_length=50)
+    number = models.IntegerField()
+    holder = models.CharField(max_length=50, blank=True)
+
+
+class LongKey(models.Model):
+    path = models.TextField(primary_key=True)
+    size = models.IntegerField(default=0)

@@ -66,8 +66,8 @@ def measure():
         return result
 
     yield run
-    for each in running:
-        each.stop()
+    for started in running:
+        started.stop()
 
 
 def test_events_in_order_have_no_faults(measure):

@@ -204,8 +204,8 @@ def test_multi_table_row_is_logged_for_each_of_its_models(events):
 
 def test_deserialized_objects_are_logged(events):
     text = serializers.serialize("json", [Author(pk=5, name="A")])
-    for each in serializers.deserialize("json", text):
-        each.save()
+    for deserialized in serializers.deserialize("json", text):
+        deserialized.save()
     assert changes(events) == [("authors", "created", "5")]
     assert last(events).after == {"id": "5", "name": "A"}
 
@@ -232,18 +232,28 @@ def test_changes_of_rolled_back_savepoints_are_not_logged(events):
     assert len({e.transaction for e in events}) == 1
 
 
-def test_failed_save_logs_nothing(events):
+@pytest.fixture
+def refusing_receiver():
     def refuse(**kwargs):
         raise ValueError("no")
 
     post_save.connect(refuse, sender=Author)
-    try:
-        with pytest.raises(ValueError, match="no"):
-            Author.objects.create(name="A")
-    finally:
-        post_save.disconnect(refuse, sender=Author)
+    yield
+    post_save.disconnect(refuse, sender=Author)
+
+
+def test_row_whose_receiver_raises_is_logged_if_it_stays(events, refusing_receiver):
+    with pytest.raises(ValueError, match="no"):
+        Author.objects.create(name="A")
+    assert Author.objects.count() == 1  # Django commits the row before the receivers run
+    assert [(e.op, e.after["name"]) for e in events] == [("created", "A")]
+
+
+def test_row_whose_receiver_raises_is_not_logged_if_it_is_rolled_back(events, refusing_receiver):
+    with pytest.raises(ValueError, match="no"), transaction.atomic():
+        Author.objects.create(name="A")
+    assert not Author.objects.exists()
     assert events == []
-    assert not Author.objects.exists()  # the row and its event are stored in one transaction
 
 
 def test_save_within_post_save_is_logged(events):

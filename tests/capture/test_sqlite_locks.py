@@ -78,8 +78,21 @@ def test_write_at_start_of_transaction_waits_for_other_writer(write):
     assert failures == []
 
 
-def test_saves_in_one_transaction_take_the_lock_once(django_assert_num_queries):
+def test_saves_in_one_transaction_take_the_lock_once():
     posts = [Post.objects.create(title=str(n)) for n in range(3)]
-    with transaction.atomic(), django_assert_num_queries(1 + 3 * 3):
-        for post in posts:
-            post.save()
+    statements = []
+    connection.ensure_connection()
+    connection.connection.set_trace_callback(statements.append)
+    try:
+        with transaction.atomic():
+            for post in posts:
+                post.save()
+    finally:
+        connection.connection.set_trace_callback(None)
+    # the lock once; then each save: the row before, the update, the log
+    assert [s.split(maxsplit=1)[0] for s in statements] == [
+        "BEGIN",
+        "UPDATE",
+        *["SELECT", "UPDATE", "INSERT"] * 3,
+        "COMMIT",
+    ]

@@ -23,7 +23,7 @@ STATIC = ROOT / "django_cocobase_realtime" / "static" / "django_cocobase_realtim
 
 
 class Reports:
-    """What a client reported to its program, in one queue per source (a subscription, a room)."""
+    """The reports of a client to its program, in one queue per source (a subscription, a room)."""
 
     def __init__(self) -> None:
         self._queues: dict[str, asyncio.Queue[dict[str, Any]]] = {}
@@ -202,7 +202,7 @@ class PythonDriver(Driver):
             try:
                 async for event in watch:
                     if event.event == "snapshot":
-                        ids = [each.id for each in event.documents]
+                        ids = [document.id for document in event.documents]
                         self.report(id, "snapshot", ids=ids, truncated=event.truncated)
                     elif event.event == "resync":
                         self.report(id, "resync", reason=event.reason)
@@ -225,7 +225,7 @@ class PythonDriver(Driver):
         self._report_outcome(id, live.ready())
         live.subscribe(
             lambda documents: self.report(
-                id, "documents", documents=[[each.id, each.data] for each in documents]
+                id, "documents", documents=[[document.id, document.data] for document in documents]
             )
         )
 
@@ -252,7 +252,7 @@ class PythonDriver(Driver):
         async def read_presence() -> None:
             with contextlib.suppress(RealtimeError):
                 async for presence in room.presence():
-                    members = [each["id"] for each in room.members]
+                    members = [member["id"] for member in room.members]
                     member_id = presence.member["id"]
                     self.report(id, "presence", event=presence.event, id=member_id, members=members)
 
@@ -268,7 +268,7 @@ class PythonDriver(Driver):
 
     def do_members(self, id: str) -> None:
         room = self._objects[id]
-        members = [dict(each) for each in room.members]
+        members = [dict(member) for member in room.members]
         self.report(id, "members", members=members, participants=room.participants)
 
     def do_leave(self, id: str) -> None:

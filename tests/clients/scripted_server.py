@@ -1,4 +1,4 @@
-"""A WebSocket server that sends only the frames a scenario tells it to send."""
+"""A WebSocket server that sends only the frames that a scenario lets it send."""
 
 from __future__ import annotations
 

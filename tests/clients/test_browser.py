@@ -155,4 +155,4 @@ async def test_client_resumes_after_computer_slept(serve, cookie):
 async def renderers(system):
     """Return the process ids of the browser's pages."""
     info = await system.send("SystemInfo.getProcessInfo")
-    return {each["id"] for each in info["processInfo"] if each["type"] == "renderer"}
+    return {process["id"] for process in info["processInfo"] if process["type"] == "renderer"}

@@ -39,7 +39,7 @@ def test_npm_package_contains_and_exports_the_client(tmp_path):
     packed = json.loads(
         node("npm", "pack", "--json", "--pack-destination", str(tmp_path), cwd=ROOT)
     )[0]
-    names = {each["path"].rsplit("/", 1)[-1] for each in packed["files"]}
+    names = {file["path"].rsplit("/", 1)[-1] for file in packed["files"]}
     assert names == {"realtime.js", "realtime.d.ts", "package.json", "README.md", "LICENSE"}
     home = tmp_path / "node_modules" / "django-cocobase-realtime"
     home.mkdir(parents=True)

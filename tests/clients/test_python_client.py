@@ -153,10 +153,10 @@ async def test_live_changes_are_read_by_iteration(server, caplog):
     changes = posts.changes()
     one = posts.documents[0]
     await connection.send(change_event(request, "created", "2", "c1", n=0))
-    assert [each.id for each in await anext(changes)] == ["2", "1"]
+    assert [document.id for document in await anext(changes)] == ["2", "1"]
     assert posts.documents[1] is one
     await db.close()
-    assert [each async for each in changes] == []
+    assert [document async for document in changes] == []
     assert "A listener failed" in caplog.text
 
 

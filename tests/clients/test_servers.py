@@ -52,7 +52,7 @@ async def test_client_resumes_after_server_restart(serve, api_key, client, kind)
                 assert report["data"]["title"] == title
             shown = [{"title": title} for title in reversed(titles[1:])]
             while [
-                each[1] for each in (await client.wait_for("l", "documents"))["documents"]
+                document[1] for document in (await client.wait_for("l", "documents"))["documents"]
             ] != shown:
                 pass
         await client.expect_nothing("w")
@@ -122,7 +122,7 @@ async def test_room_history_and_presence_over_a_restart(serve, user, client, kin
     rooms = {"ROOMS": {"chat-*": {"history": 5}}}
     server = await asyncio.to_thread(lambda: serve(kind, settings=rooms))
     bob = await sync_to_async(user.__class__.objects.create_user)("bob")
-    token = {each.username: create_jwt(each) for each in (user, bob)}
+    token = {person.username: create_jwt(person) for person in (user, bob)}
     other = PythonDriver(monkeypatch)
     async with client, other:
         for driver, name in ((client, "ada"), (other, "bob")):
@@ -133,7 +133,10 @@ async def test_room_history_and_presence_over_a_restart(serve, user, client, kin
         await client.wait_for("r", "presence", event="joined", id=str(bob.pk))
         await client.do("members", "r")
         report = await client.expect("r", "members", participants=2)
-        assert [each["state"] for each in report["members"]] == [{"mood": "ada"}, {"mood": "bob"}]
+        assert [member["state"] for member in report["members"]] == [
+            {"mood": "ada"},
+            {"mood": "bob"},
+        ]
         await other.do("state", "r", state={"typing": True})
         await client.expect("r", "presence", event="updated", id=str(bob.pk))
         await other.do("broadcast", "r", message="one", tag="1")

@@ -6,9 +6,9 @@ from rest_framework import serializers
 
 from django_cocobase_realtime import Collection
 from django_cocobase_realtime.filters import Row
-from django_cocobase_realtime.identity import Identity
+from django_cocobase_realtime.identity import Identity, is_active, username
 from django_cocobase_realtime.models import ApiKey
-from django_cocobase_realtime.permissions import IsStaff, IsUser
+from django_cocobase_realtime.permissions import DjangoModelPermissions, IsStaff, IsUser
 from tests.app.models import Author, Post
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -185,6 +185,31 @@ def test_is_user_and_is_staff(django_user_model):
     admin = Identity("jwt:default:2", user=staff, user_id=2)
     assert [IsUser().can_subscribe(i, {}) for i in (key, ada, admin)] == [False, True, True]
     assert [IsStaff().can_subscribe(i, {}) for i in (key, ada, admin)] == [False, False, True]
+
+
+class MinimalUser:
+    """A user model with no more than Django requires: a primary key, no field of the admin."""
+
+    pk = 3
+    is_authenticated = True
+
+    def __str__(self):
+        return "minimal"
+
+
+def test_user_model_without_the_fields_of_the_admin_is_refused():
+    minimal = Identity("jwt:default:3", user=MinimalUser(), user_id=3)
+    assert IsUser().can_subscribe(minimal, {})
+    assert not IsStaff().can_subscribe(minimal, {})
+    assert not DjangoModelPermissions().can_subscribe(minimal, {})
+    # as Django's backends have it, who cannot be inactive is active
+    assert is_active(minimal.user)
+    assert username(minimal.user) == "minimal"
+
+
+def test_inactive_staff_is_refused(django_user_model):
+    user = django_user_model(is_staff=True, is_active=False)
+    assert not IsStaff().can_subscribe(Identity("jwt:default:4", user=user, user_id=4), {})
 
 
 @pytest.mark.parametrize(("result", "visible"), [(True, True), (False, False), (None, False)])

@@ -43,8 +43,8 @@ class LimitedProxy:
                 await writer.drain()
         finally:
             copying.cancel()
-            for each in (writer, server_writer):
-                each.transport.abort()
+            for stream in (writer, server_writer):
+                stream.transport.abort()
 
     async def _copy(self, reader, writer):
         with contextlib.suppress(OSError):

@@ -216,7 +216,9 @@ async def test_snapshot_restarted_by_reauthorization_has_no_deleted_document(
         known = {}
         for frame in socket.frames_of_type("snapshot", "event"):
             if frame["type"] == "snapshot":
-                known |= {each["id"]: each["data"]["title"] for each in frame["documents"]}
+                known |= {
+                    document["id"]: document["data"]["title"] for document in frame["documents"]
+                }
             elif frame["event"] == "deleted":
                 known.pop(frame["document"]["id"], None)
             else:

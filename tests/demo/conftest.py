@@ -60,15 +60,24 @@ class Windows:
         self.demo = demo
         self.errors: list[str] = []
 
-    async def open(self, path="", *, beside=None, **options):
-        """Open a page for a new visitor, or for the visitor of the window ``beside``."""
+    async def open(self, path="", *, beside=None, auto_moves=False, **options):
+        """Open a page for a new visitor, or for the visitor of the window ``beside``.
+
+        The server moves a card when a board is opened. Tests share the rows and move cards
+        themselves, so that request is answered here unless ``auto_moves``.
+        """
         context = beside.context if beside else await self.browser.new_context(**options)
         page = await context.new_page()
+        if not auto_moves:
+            await page.route("**/api/auto-moves", lambda route: route.fulfill(json={}))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", self._collect_console_error)
         page.on("request", self._collect_foreign_request)
         await page.goto(self.demo.url + path)
-        await page.locator(".dot[data-state=live]").first.wait_for()
+        if not path.startswith("files/"):  # those pages have no connection
+            await page.locator(".dot[data-state=live]").first.wait_for()
+        if path == "":
+            await page.locator("body[data-ready]").wait_for()
         return page
 
     def _collect_console_error(self, message) -> None:

@@ -9,8 +9,12 @@ DESK = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
 
-def column(page, name):
-    return page.locator(f"[data-column={name}] .cards")
+def column(page, name, viewer="you"):
+    return page.locator(f"#{viewer} [data-column={name}] .cards")
+
+
+def card_button(page, name, viewer="you"):
+    return page.locator(f"#{viewer}").get_by_role("button", name=name)
 
 
 async def test_board_shows_changes_of_other_windows(windows, demo):
@@ -24,16 +28,16 @@ async def test_board_shows_changes_of_other_windows(windows, demo):
     await one.fill("#task-title", "Ring the bell")
     await one.press("#task-title", "Enter")
     await expect(column(two, "todo")).to_contain_text("Ring the bell")
-    await two.get_by_role("button", name="Move right: Ring the bell").click()
+    await card_button(two, "Move right: Ring the bell").click()
     await expect(column(one, "doing")).to_contain_text("Ring the bell")
     await expect(column(one, "todo")).not_to_contain_text("Ring the bell")
     await expect(one.locator("#news")).to_contain_text("Ring the bell: moved to Doing, by")
-    bell = one.get_by_role("button", name="Move right: Ring the bell")
+    bell = card_button(one, "Move right: Ring the bell")
     await bell.focus()
     await one.keyboard.press("ArrowRight")
     await expect(column(two, "done")).to_contain_text("Ring the bell")
     # the focus moves with the card
-    left = one.get_by_role("button", name="Move left: Ring the bell")
+    left = card_button(one, "Move left: Ring the bell")
     await expect(left).to_be_focused()
     await one.keyboard.press("ArrowLeft")
     await expect(column(two, "doing")).to_contain_text("Ring the bell")
@@ -42,52 +46,52 @@ async def test_board_shows_changes_of_other_windows(windows, demo):
     await two.evaluate(
         "document.addEventListener('animationstart', () => document.body.dataset.flashed = 1)"
     )
-    card = one.locator(".card", has_text="Ring the bell")
+    card = one.locator("#you .card", has_text="Ring the bell")
     await expect(column(one, "doing")).to_contain_text("Ring the bell")
     await card.evaluate("card => Promise.all(card.getAnimations().map((each) => each.finished))")
-    await card.drag_to(one.locator("[data-column=todo]"))
+    await card.drag_to(one.locator("#you [data-column=todo]"))
     await expect(column(two, "todo")).to_contain_text("Ring the bell")
     await expect(two.locator("body[data-flashed]")).to_be_visible()
 
     # a filter is another live list that cards enter and leave
     await one.fill("#words", "BELL")
-    await expect(one.locator(".card")).to_have_count(1)
-    await two.get_by_role("button", name="Move right: Ring the bell").click()
+    await expect(one.locator("#you .card")).to_have_count(1)
+    await card_button(two, "Move right: Ring the bell").click()
     await expect(column(one, "doing").locator(".card")).to_have_count(1)
     await two.fill("#task-title", "Another bell")
     await two.press("#task-title", "Enter")
     await expect(column(one, "todo")).to_contain_text("Another bell")
     await one.fill("#words", "")
-    await expect(column(one, "done")).to_contain_text("Paint the small boat")
+    await expect(column(one, "done")).to_contain_text("Update the price list")
     await one.check("#mine")
-    await expect(one.locator(".card")).to_have_count(0)
+    await expect(one.locator("#you .card")).to_have_count(0)
     await one.uncheck("#mine")
-    await one.get_by_role("button", name="Move right: Mend the blue net").click()
+    await card_button(one, "Move right: Review the search page").click()
     await one.check("#mine")
-    await expect(one.locator(".card")).to_have_count(1)
-    await expect(one.locator(".card .who")).to_have_text(me)
-    await two.get_by_role("button", name="Move left: Mend the blue net").click()
-    await expect(one.locator(".card")).to_have_count(0)
+    await expect(one.locator("#you .card")).to_have_count(1)
+    await expect(one.locator("#you .card .who")).to_have_text(me)
+    await card_button(two, "Move left: Review the search page").click()
+    await expect(one.locator("#you .card")).to_have_count(0)
     await one.uncheck("#mine")
 
-    # notices
+    # posts
     await expect(two.locator("#posts li")).to_have_count(2)
     await one.check("#drafts")
     await one.get_by_role("button", name="Publish: Notes for the next meeting").click()
     await expect(two.locator("#posts")).to_contain_text("Notes for the next meeting")
-    await one.get_by_role("button", name="Withdraw: The ferry runs again").click()
-    await expect(two.locator("#posts")).not_to_contain_text("The ferry runs again")
-    await expect(one.locator("#posts .draft")).to_have_text(re.compile("The ferry runs again"))
-    await two.fill("#post-title", "<i>Low</i> tide")
+    await one.get_by_role("button", name="Unpublish: Version 2.4 is released").click()
+    await expect(two.locator("#posts")).not_to_contain_text("Version 2.4 is released")
+    await expect(one.locator("#posts .draft")).to_have_text(re.compile("Version 2.4 is released"))
+    await two.fill("#post-title", "<i>Less</i> noise")
     await two.press("#post-title", "Enter")
-    await expect(one.locator("#posts")).to_contain_text("<i>Low</i> tide")
-    await expect(one.locator("#log")).to_contain_text('"event":"entered"')
+    await expect(one.locator("#posts")).to_contain_text("<i>Less</i> noise")
+    await expect(one.locator("#log")).to_contain_text('"event": "entered"')
 
     # a change by another process
     demo.shell("Task.objects.create(title='From a shell')")
     await expect(column(one, "todo")).to_contain_text("From a shell")
-    await two.get_by_role("button", name="Delete: From a shell").click()
-    await expect(one.locator(".columns")).not_to_contain_text("From a shell")
+    await card_button(two, "Delete: From a shell").click()
+    await expect(one.locator("#you .columns")).not_to_contain_text("From a shell")
 
 
 async def test_board_shows_changes_of_the_admin(windows):
@@ -103,14 +107,22 @@ async def test_board_shows_changes_of_the_admin(windows):
     await admin.fill("#id_password", "admin")
     await admin.press("#id_password", "Enter")
     await admin.get_by_role("link", name="Tasks").first.click()
-    await admin.get_by_role("link", name="Paint the small boat").click()
-    await admin.fill("#id_title", "Paint the large boat")
+    await admin.get_by_role("link", name="Update the price list").click()
+    await admin.fill("#id_title", "Update the long price list")
     await admin.press("#id_title", "Enter")
     for board in (one, two):
-        await expect(column(board, "done")).to_contain_text("Paint the large boat")
+        await expect(column(board, "done")).to_contain_text("Update the long price list")
     await expect(one.locator("[data-me]")).to_have_text("admin")
-    await one.get_by_role("button", name="Move left: Paint the large boat").click()
-    await expect(column(two, "doing")).to_contain_text("Paint the large boat")
+    await card_button(one, "Move left: Update the long price list").click()
+    await expect(column(two, "doing")).to_contain_text("Update the long price list")
+
+    # the second viewer belongs to the new session, too
+    await expect(one.locator("#second .words")).to_have_text("live")
+    second = await one.locator("#second [data-name]").inner_text()
+    await card_button(one, "Move right: Update the long price list", "second").click()
+    for board in (one, two):
+        card = column(board, "done").locator(".card", has_text="Update the long price list")
+        await expect(card.locator(".who")).to_have_text(second)
 
 
 async def test_chat_shows_members_typing_and_messages(windows):
@@ -119,7 +131,7 @@ async def test_chat_shows_members_typing_and_messages(windows):
     one = await windows.open("chat/", viewport=DESK)
     me = await one.locator("[data-me]").inner_text()
     async with one.context.expect_page() as opened:
-        await one.get_by_role("link", name="somebody else").click()
+        await one.get_by_role("link", name="a second visitor").click()
     other = await opened.value
     phone = await windows.open("chat/", viewport=PHONE)
     other_name = await other.locator("[data-me]").inner_text()
@@ -145,30 +157,30 @@ async def test_chat_shows_members_typing_and_messages(windows):
     # messages are shown as text, the own one with its latency
     await one.press("#message", "Enter")
     for page in (other, phone):
-        message = page.locator("#talk li", has_text="Hello <b>everyone</b>!")
+        message = page.locator("#messages li", has_text="Hello <b>everyone</b>!")
         await expect(message.locator(".name")).to_have_text(me)
-    mine = one.locator("#talk li", has_text="Hello <b>everyone</b>!")
-    await expect(mine.locator("small")).to_have_text(re.compile(r"echo \d+ ms"))
+    mine = one.locator("#messages li", has_text="Hello <b>everyone</b>!")
+    await expect(mine.locator("small")).to_have_text(re.compile(r"round trip \d+ ms"))
     await expect(mine).to_have_count(1)
     await other.fill("#message", "Ahoy")
     await other.press("#message", "Enter")
-    await expect(one.locator("#talk li").last).to_contain_text("Ahoy")
+    await expect(one.locator("#messages li").last).to_contain_text("Ahoy")
 
     # a member who joins later receives the history
     late = await windows.open("chat/")
-    await expect(late.locator("#talk li").nth(-2)).to_contain_text("Hello <b>everyone</b>!")
-    await expect(late.locator("#talk li").last).to_contain_text("Ahoy")
+    await expect(late.locator("#messages li").nth(-2)).to_contain_text("Hello <b>everyone</b>!")
+    await expect(late.locator("#messages li").last).to_contain_text("Ahoy")
     await expect(one.locator("#people")).to_have_text("4")
     # a member who leaves is removed after the grace period
     await late.context.close()
     await expect(one.locator("#people")).to_have_text("3", timeout=20_000)
 
 
-async def test_traffic_shows_rate_and_latency(windows):
+async def test_load_shows_rate_and_latency(windows):
     from playwright.async_api import expect
 
-    one = await windows.open("traffic/", viewport=DESK)
-    two = await windows.open("traffic/", viewport=PHONE)
+    one = await windows.open("load/", viewport=DESK)
+    two = await windows.open("load/", viewport=PHONE)
     await one.get_by_role("button", name="10/s").click()
     for page in (one, two):
         await expect(page.get_by_role("button", name="10/s")).to_have_attribute(
@@ -183,8 +195,8 @@ async def test_traffic_shows_rate_and_latency(windows):
             "aria-label", re.compile(r"between \d+ and \d+ milliseconds")
         )
 
-    # the time until a page that is loaded during traffic is live
-    late = await windows.open("traffic/")
+    # the time until a page that is opened during the changes is live
+    late = await windows.open("load/")
     await expect(late.locator("#total")).to_have_text(re.compile(r"[1-9]\d*"))
     marks = "name => performance.getEntriesByName(name)[0].startTime"
     live = await late.evaluate(marks, "live")
@@ -197,15 +209,15 @@ async def test_traffic_shows_rate_and_latency(windows):
     await expect(one.locator("#rate")).to_have_text("0")
 
 
-async def test_outage_loses_no_change(windows):
+async def test_reconnect_loses_no_change(windows):
     from playwright.async_api import expect
 
-    disconnected = await windows.open("plug/", viewport=PHONE)
-    beside = await windows.open("plug/", beside=disconnected)
-    other = await windows.open("plug/", viewport=DESK)
-    await disconnected.get_by_role("button", name="Pull the plug").click()
+    disconnected = await windows.open("reconnect/", viewport=PHONE)
+    beside = await windows.open("reconnect/", beside=disconnected)
+    other = await windows.open("reconnect/", viewport=DESK)
+    await disconnected.get_by_role("button", name="Disconnect me").click()
     for page in (disconnected, beside):
-        await expect(page.locator("#state")).to_have_text(re.compile("lost|connecting"))
+        await expect(page.locator("#state")).to_have_text(re.compile("disconnected|connecting"))
         await expect(page.locator(".squares .made").first).to_be_visible()
     for page in (disconnected, beside, other):
         await expect(page.locator("#verdict")).to_contain_text(
@@ -215,36 +227,36 @@ async def test_outage_loses_no_change(windows):
         await expect(page.locator(".squares .made")).to_have_count(0)
     for page in (disconnected, beside):
         await expect(page.locator("#resumed")).to_have_text("yes")
-        await expect(page.locator("#steps")).to_contain_text("resumed where it was")
+        await expect(page.locator("#steps")).to_contain_text(
+            "resumed after the last received change"
+        )
         assert await page.locator(".squares .late").count() > 20
-    await expect(other.locator("#verdict")).to_contain_text("This window was not cut.")
+    await expect(other.locator("#verdict")).to_contain_text("This page was not disconnected.")
     assert await other.locator(".squares .live").count() == 96
 
 
-async def test_outage_requires_csrf_token_and_post(windows, demo):
-    page = await windows.open("plug/")
-    response = await page.context.request.post(demo.url + "api/plug", data={})
+async def test_reconnect_requires_csrf_token_and_post(windows, demo):
+    page = await windows.open("reconnect/")
+    response = await page.context.request.post(demo.url + "api/reconnect", data={})
     assert response.status == 403
-    response = await page.context.request.get(demo.url + "api/plug")
+    response = await page.context.request.get(demo.url + "api/reconnect")
     assert response.status == 405
 
 
-async def test_identities_show_own_parcels_only(windows):
+async def test_permissions_show_own_parcels_only(windows):
     from playwright.async_api import expect
 
-    one = await windows.open("identities/", viewport=DESK)
-    two = await windows.open("identities/", viewport=PHONE)
+    one = await windows.open("permissions/", viewport=DESK)
+    two = await windows.open("permissions/", viewport=PHONE)
 
     def pane(page, name):
         return page.locator(f"[data-who={name}]")
 
     for page in (one, two):
         await expect(pane(page, "ada").locator(".parcels li")).to_have_text(
-            ["A barrel of tar", "Lamp oil for the lighthouse"]
+            ["Box of books", "Camera lens"]
         )
-        await expect(pane(page, "ben").locator(".parcels li")).to_have_text(
-            ["Charts of the north shore"]
-        )
+        await expect(pane(page, "ben").locator(".parcels li")).to_have_text(["Desk lamp"])
         await expect(pane(page, "dora").locator(".parcels li")).to_have_count(4)
 
     # a new parcel is visible to the dispatcher only
@@ -256,18 +268,22 @@ async def test_identities_show_own_parcels_only(windows):
     # assign it to one courier, then to the other
     await owner.select_option("ada")
     await expect(pane(one, "ada").locator(".parcels")).to_contain_text("Secret letters")
-    await expect(pane(one, "ada").locator(".heard li").first).to_have_text("entered Secret letters")
+    await expect(pane(one, "ada").locator(".received li").first).to_have_text(
+        "entered Secret letters"
+    )
     await owner.select_option("ben")
     await expect(pane(one, "ben").locator(".parcels")).to_contain_text("Secret letters")
     await expect(pane(one, "ada").locator(".parcels")).not_to_contain_text("Secret letters")
-    await expect(pane(one, "ada").locator(".heard li").first).to_have_text(
-        re.compile(r"left parcel \d+, by its number alone")
+    await expect(pane(one, "ada").locator(".received li").first).to_have_text(
+        re.compile(r"left parcel \d+ \(only its id\)")
     )
 
     # deletion is not visible to the other courier
-    shown = await pane(one, "ada").locator(".heard li").all_inner_texts()
+    shown = await pane(one, "ada").locator(".received li").all_inner_texts()
     await one.get_by_role("button", name="Delete: Secret letters").click()
-    await expect(pane(two, "ben").locator(".heard li").first).to_have_text("deleted Secret letters")
+    await expect(pane(two, "ben").locator(".received li").first).to_have_text(
+        "deleted Secret letters"
+    )
     await expect(pane(two, "ben").locator(".parcels")).not_to_contain_text("Secret letters")
     await expect(pane(two, "dora").locator(".parcels li")).to_have_count(4)
-    assert await pane(one, "ada").locator(".heard li").all_inner_texts() == shown
+    assert await pane(one, "ada").locator(".received li").all_inner_texts() == shown

@@ -1,4 +1,4 @@
-"""What one run does: passed to the process that runs the tests through its environment."""
+"""The options of a run, passed to the process that runs the tests through its environment."""
 
 import os
 from dataclasses import asdict, dataclass

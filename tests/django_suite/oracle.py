@@ -5,8 +5,8 @@ table, the rows of the table are read. At the end of the test, before its rollba
 the log has got since then are applied to those rows, in the order of their ids, and the result is
 compared with the rows as they are, value by value.
 
-What the oracle reads itself is not recorded in ``connection.queries``, and the connection's
-wrappers do not see it.
+Queries of the oracle itself are not recorded in ``connection.queries``, and the connection's
+wrappers do not see them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Start:
 
 @dataclass
 class Recording:
-    """What one test wrote."""
+    """The writes of one test."""
 
     # by database and model; None if the rows could not be read
     starts: dict[tuple[str, type[models.Model]], Start | None] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Recording:
 
 @dataclass
 class Finding:
-    """What the oracle found at the end of one test."""
+    """The findings of the oracle at the end of one test."""
 
     # events in the log, including those of the class's ``setUpTestData``
     events: int = 0
@@ -167,8 +167,10 @@ class Oracle:
         key = model._meta.pk
         images = {}
         for row in rows:
-            value = row[key.attname] if key.attname in row else tuple(
-                row[field.attname] for field in model._meta.pk_fields
+            value = (
+                row[key.attname]
+                if key.attname in row
+                else tuple(row[field.attname] for field in model._meta.pk_fields)
             )
             images[codec.document_id(value)] = json.loads(json.dumps(codec.image(row)))
         return images
@@ -213,10 +215,8 @@ class Oracle:
         connection = connections[alias]
         if connection.connection is None or connection.needs_rollback:
             return 0
-        count = 0
         with reading(connection):
-            count = count_events(connection)
-        return count
+            return count_events(connection)
 
     def _is_busy(self) -> bool:
         return getattr(self._state, "busy", False)

@@ -1,4 +1,4 @@
-"""What a run has written down, and how it differs from a run without the app."""
+"""The outcomes of a run, and how they differ from those of a run without the app."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def read_unwatched(section: str) -> set[str]:
 def store_unwatched(section: str, tests: Iterable[str]) -> None:
     """Store the tests that fail without the app."""
     sections = {**_sections(), section: sorted(tests)}
-    lines = ["# Tests that fail without the app. Written by `python -m tests.django_suite --store`."]
+    lines = [
+        "# Tests that fail without the app. Written by `python -m tests.django_suite --store`."
+    ]
     for name in sorted(sections):
         lines += ["", f"[{name}]", *sections[name]]
     UNWATCHED.write_text("\n".join(lines) + "\n")

@@ -25,9 +25,7 @@ if options.database == "postgres":
         for alias in ("default", "other")
     }
 else:
-    DATABASES = {
-        alias: {"ENGINE": "django.db.backends.sqlite3"} for alias in ("default", "other")
-    }
+    DATABASES = {alias: {"ENGINE": "django.db.backends.sqlite3"} for alias in ("default", "other")}
 
 if options.manager:
     managers.replace_default_manager()

@@ -26,8 +26,8 @@ async def server(serve, api_key, request):
 async def flood(url, frame, *first, seconds=10):
     """Send a frame repeatedly. Return the close code, or None if the server did not close."""
     async with websocket_connect(url, proxy=None, close_timeout=1) as socket:
-        for each in first:
-            await socket.send(json.dumps(each))
+        for opening in first:
+            await socket.send(json.dumps(opening))
 
         async def read():
             async for _ in socket:

@@ -217,13 +217,13 @@ def exchange_frames(
                 return
 
     try:
-        for number, each in enumerate(frames):
-            if isinstance(each, str):
-                socket.send(each.encode("utf-8", "replace").decode())
-            elif isinstance(each, bytes):
-                socket.send(each)
-            elif each is not None:
-                socket.send(world.fill_placeholders(json.dumps(each), others))
+        for number, frame in enumerate(frames):
+            if isinstance(frame, str):
+                socket.send(frame.encode("utf-8", "replace").decode())
+            elif isinstance(frame, bytes):
+                socket.send(frame)
+            elif frame is not None:
+                socket.send(world.fill_placeholders(json.dumps(frame), others))
             wait_for_sync(number)
             if number == 2:
                 world.make_changes()
@@ -240,8 +240,8 @@ def names_in(tree):
             yield key
             yield from names_in(value)
     elif isinstance(tree, list):
-        for each in tree:
-            yield from names_in(each)
+        for child in tree:
+            yield from names_in(child)
 
 
 def check_answer(response):

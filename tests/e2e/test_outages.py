@@ -87,7 +87,7 @@ async def wait_until_equal(live, seconds: float = 20) -> None:
     until = time.monotonic() + seconds
     while True:
         expected = await call(current_rows)
-        documents = {each.id: each.data["views"] for each in live.documents}
+        documents = {document.id: document.data["views"] for document in live.documents}
         if documents == expected:
             return
         assert time.monotonic() < until, (documents, expected)

@@ -42,7 +42,7 @@ def test_predicate_database_and_index_agree(db, drawn, given_filters):
             images = {
                 row["id"]: CODEC.image(row) for row in Everything.objects.values(*CODEC.attnames)
             }
-            parsed = [parse(each, SCHEMA) for each in given_filters]
+            parsed = [parse(given, SCHEMA) for given in given_filters]
             index = FilterIndex()
             for number, filter in enumerate(parsed):
                 index.add(number, filter)

@@ -172,31 +172,31 @@ values = st.dictionaries(st.sampled_from(["status", "title", "views"]), st.sampl
 @given(st.lists(values), values, st.sets(st.integers(0, 20)))
 def test_index_finds_exactly_the_matching_filters(filters, image, discarded):
     index = FilterIndex()
-    parsed = {n: parse(each, POSTS) for n, each in enumerate(filters)}
-    for n, each in parsed.items():
-        index.add(n, each)
+    parsed = {n: parse(filter, POSTS) for n, filter in enumerate(filters)}
+    for n, filter in parsed.items():
+        index.add(n, filter)
     for n in discarded:
-        for each in parsed.values():  # other filters than its own are ignored
-            index.discard(n, each)
-    remaining = {n: each for n, each in parsed.items() if n not in discarded}
+        for filter in parsed.values():  # other filters than its own are ignored
+            index.discard(n, filter)
+    remaining = {n: filter for n, filter in parsed.items() if n not in discarded}
     row = Row(image, POSTS)
     matching = list(index.matching(row))
     assert len(matching) == len(set(matching))
-    assert {n for n, each in remaining.items() if each.matches(row)} == set(matching)
+    assert {n for n, filter in remaining.items() if filter.matches(row)} == set(matching)
     assert len(index) == len(remaining)
 
 
 def test_event_checks_few_filters_of_many():
     index = FilterIndex()
     filters = [parse({"status": "published", "owner": n}, POSTS) for n in range(10_000)]
-    for n, each in enumerate(filters):
-        index.add(n, each)
+    for n, filter in enumerate(filters):
+        index.add(n, filter)
     index.add("all", Filter.everything())
     index.add("none", Filter.nothing())
     row = Row({"status": "published", "owner": "77"}, POSTS)
     assert set(index.matching(row)) == {"all", 77}
     assert len(list(index.candidates(row))) <= 3
-    for n, each in enumerate(filters):
-        index.discard(n, each)
+    for n, filter in enumerate(filters):
+        index.discard(n, filter)
     assert list(index.matching(row)) == ["all"]
     assert index._buckets == {}

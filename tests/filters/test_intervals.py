@@ -38,22 +38,22 @@ def test_index_finds_intervals_that_contain_the_value(drawn, value):
 def test_event_checks_only_intervals_near_its_value():
     schema = {"price": FieldSpec("price", Kind.DECIMAL), "at": FieldSpec("at", Kind.DATETIME)}
     index = FilterIndex()
-    asked = {n: {"price": {"gte": n * 10, "lt": n * 10 + 10}} for n in range(10_000)}
-    shuffled = list(asked.items())
+    filters = {n: {"price": {"gte": n * 10, "lt": n * 10 + 10}} for n in range(10_000)}
+    shuffled = list(filters.items())
     random.Random(1).shuffle(shuffled)
     shuffled += [
         ("expensive", {"price_gt": "99990"}),
         ("cheap", {"price_lte": 5}),
         ("late", {"at_gte": "2026-01-01T00:00:00Z", "price_gte": 0}),
     ]
-    parsed = {name: parse(each, schema) for name, each in shuffled}
-    for name, each in parsed.items():
-        index.add(name, each)
+    parsed = {name: parse(filter, schema) for name, filter in shuffled}
+    for name, filter in parsed.items():
+        index.add(name, filter)
     row = Row({"price": "500.50", "at": "2026-06-01T00:00:00+00:00"}, schema)
     assert set(index.matching(row)) == {50, "late"}
     assert len(index.candidates(row)) < 10
-    for name, each in parsed.items():
-        index.discard(name, each)
+    for name, filter in parsed.items():
+        index.discard(name, filter)
     assert index._intervals == {}
 
 
@@ -92,12 +92,12 @@ def test_index_agrees_with_predicate_at_the_bounds(kind):
         parsed += [({operator: low}) for operator in ("gt", "gte", "lt", "lte")]
         for high in values:
             parsed += [{a: low, b: high} for a in ("gt", "gte") for b in ("lt", "lte")]
-    parsed = [parse({"x": each}, schema) for each in parsed if True not in each.values()]
-    for number, each in enumerate(parsed):
-        index.add(number, each)
+    parsed = [parse({"x": filter}, schema) for filter in parsed if True not in filter.values()]
+    for number, filter in enumerate(parsed):
+        index.add(number, filter)
     for value in [*values, None]:
         row = Row({"x": value}, schema)
-        expected = {number for number, each in enumerate(parsed) if each.matches(row)}
+        expected = {number for number, filter in enumerate(parsed) if filter.matches(row)}
         assert set(index.matching(row)) == expected, value
 
 

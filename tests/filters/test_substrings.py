@@ -32,8 +32,8 @@ SCHEMA = {name: FieldSpec(name, Kind.TEXT) for name in ("title", "project")}
 
 def test_event_checks_only_substrings_that_may_occur():
     index = FilterIndex()
-    asked = {n: {"title_icontains": f"Class {n:05}", "project": "default"} for n in range(1000)}
-    asked |= {
+    filters = {n: {"title_icontains": f"Class {n:05}", "project": "default"} for n in range(1000)}
+    filters |= {
         "start": {"title_startswith": "POST", "project": "default"},
         "end": {"title_endswith": "77.", "project": "default"},
         "other end": {"title_endswith": "78.", "project": "default"},
@@ -41,9 +41,9 @@ def test_event_checks_only_substrings_that_may_occur():
         "any": {"title_contains": "", "project": "default"},
         "elsewhere": {"title_contains": "post", "project": "other"},
     }
-    parsed = {name: parse(each, SCHEMA) for name, each in asked.items()}
-    for name, each in parsed.items():
-        index.add(name, each)
+    parsed = {name: parse(filter, SCHEMA) for name, filter in filters.items()}
+    for name, filter in parsed.items():
+        index.add(name, filter)
     assert (
         sum(len(grams) for grams in index._substrings["title",]._trigrams.values()) > MAX_SEARCHED
     )
@@ -51,7 +51,7 @@ def test_event_checks_only_substrings_that_may_occur():
     assert set(index.matching(row)) == {77, "start", "end", "short", "any"}
     assert len(index.candidates(row)) < 40
     assert index.matching(Row({"title": None, "project": "default"}, SCHEMA)) == []
-    for name, each in parsed.items():
-        index.discard(name, each)
+    for name, filter in parsed.items():
+        index.discard(name, filter)
     assert index._substrings == {}
     assert index._buckets == {}

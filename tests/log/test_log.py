@@ -203,7 +203,7 @@ def test_trim_by_number_and_age_raises_the_floor():
 
 
 def test_trim_numbers_events_of_streams_without_subscribers():
-    """Without numbers a client could not detect that events were lost."""
+    """Without numbers, clients would not notice that events were lost."""
     for n in range(10):
         Post.objects.create(title=str(n))
     assert trim("default", max_age=86400, max_events=None) == {}

@@ -260,10 +260,10 @@ def test_rooms_of_projects_and_names_are_separate(backend):
     for number, key in enumerate(keys):
         enter(backend, f"c{number}", "ada", key=key)
     assert all(backend.get_room(key).participants == 1 for key in keys)
-    assert sorted(each.name for each in backend.list_rooms("p")) == sorted(
+    assert sorted(listing.name for listing in backend.list_rooms("p")) == sorted(
         name for project, name in keys if project == "p"
     )
-    assert [each.name for each in backend.list_rooms("P")] == ["1x"]
+    assert [listing.name for listing in backend.list_rooms("P")] == ["1x"]
 
 
 def test_list_rooms_is_ordered_and_complete(backend):

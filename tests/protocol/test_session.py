@@ -23,7 +23,14 @@ from django_cocobase_realtime.wire.codes import CloseCode
 
 ADA = Identity("jwt:default:1", user_id=1, name="ada")
 SCHEMA = {"status": FieldSpec("status", Kind.TEXT)}
-GRANT = Grant(Decision(Filter.everything()), ("title", "status"), frozenset({"status"}), SCHEMA)
+GRANT = Grant(
+    Decision(Filter.everything()),
+    ("title", "status"),
+    frozenset({"status"}),
+    SCHEMA,
+    ("id",),
+    "posts",
+)
 
 
 class SessionRunner:

@@ -1,4 +1,4 @@
-"""Broadcasts during failures of the database, the layer or the sender."""
+"""Broadcasts while databases, layers and clients fail: sent once, or reported as failed."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def failing_append():
-    """Return an ``append`` that loses its database connection after the key was acquired."""
+    """Return an ``append`` that loses its connection, or on SQLite finds the database locked."""
     append = history.append
     locked, release = threading.Event(), threading.Event()
 

@@ -41,8 +41,8 @@ class Sdk:
         """Return the data of the object's next event of this kind; keep the other events."""
         async with asyncio.timeout(timeout):
             while True:
-                for index, each in enumerate(self.events):
-                    if (each["name"], each["kind"]) == (name, kind):
+                for index, event in enumerate(self.events):
+                    if (event["name"], event["kind"]) == (name, kind):
                         return self.events.pop(index).get("data")
                 line = await self.process.stdout.readline()
                 assert line, "Node ended"
@@ -148,7 +148,7 @@ async def test_broadcasts_and_rooms(serve, api_key, version, kind):
         await sdk.do("broadcast", "a", "1", "Ann")
         await sdk.do("broadcast", "b", "2", "Bob")
         async with asyncio.timeout(TIMEOUT):  # the SDK does not report when it is connected
-            while not any(each["name"] == "b" for each in sdk.events):
+            while not any(event["name"] == "b" for event in sdk.events):
                 await sdk.do("send", "a", {"hello": "all"})
                 try:
                     sdk.events.append(

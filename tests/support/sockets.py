@@ -26,7 +26,7 @@ class AsgiSocket:
         self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Take a message of the application: the ``send`` of ASGI."""
+        """Receive a message from the application. This is the ``send`` of ASGI."""
         self.sent.append(message)
         stops = self.stops_reading_at
         if stops is not None and "text" in message and stops(json.loads(message["text"])):

@@ -1,1 +1,1 @@
-"""The index: finds the filters that may match a row without trying all of them."""
+"""An index over filters, which finds those that match a row without evaluating all of them."""

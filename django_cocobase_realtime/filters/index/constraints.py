@@ -1,8 +1,8 @@
-"""Constraints that a filter puts on every row: an interval of a value, or a substring of a text.
+"""Constraints that all rows matching a filter fulfil: an interval of a value, or a substring.
 
-They are read from the filter's root, or from the parts of a conjunction at the root:
-``{"views": {"gte": 10, "lt": 20}, "title_contains": "news"}`` requires ``views`` to be in [10, 20)
-and ``title`` to contain "news".
+For example, ``{"views": {"gte": 10, "lt": 20}, "title_contains": "news"}`` requires ``views`` to
+be in the interval [10, 20), and ``title`` to contain "news". Constraints are read from the
+filter's root, and from the parts of a conjunction at the root.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from .intervals import HIGHEST, LOWEST, is_exact, to_float
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An interval of a value as a float, bounds included."""
+    """An interval in which a value of a row must be, as floats. Both bounds are included."""
 
+    # the value
     ref: Ref
     # may be infinite
     low: float
+    # may be infinite
     high: float
 
 
 def required_interval(node: Node) -> Interval | None:
-    """Return the narrowest interval that every matching row's value is in, or None."""
+    """Return the narrowest interval that contains a value of every matching row, or None."""
     bounds: dict[Ref, tuple[float, float]] = {}
     for part in _conjuncts(node):
         if not isinstance(part, Condition) or (bound := part.operator.bound) is None:
@@ -48,9 +50,10 @@ def required_interval(node: Node) -> Interval | None:
 
 
 def residual(node: Node, interval: Interval) -> Node:
-    """Return what must still be tested of a row whose value is in the required interval.
+    """Return what is left to check of a filter after an index lookup.
 
-    The interval includes the exact bounds of the value, so these are left out.
+    The lookup has shown that the indexed field's value is in ``interval``, so the conditions that
+    say exactly this are left out.
     """
     return all_of(
         part
@@ -63,22 +66,22 @@ def residual(node: Node, interval: Interval) -> Node:
 
 
 def required_substring(node: Node) -> tuple[Ref, str] | None:
-    """Return the longest folded text that every matching row's text contains, or None.
+    """Return the longest text that a value of every matching row must contain, or None.
 
-    The text is returned with the reference to the value that contains it.
+    The text is folded (see `schema.fold`), and returned after a reference to the value.
     """
     substrings = [
         (part.ref, part.operand)
         for part in _conjuncts(node)
         if isinstance(part, Condition)
         and part.operator.substring
-        and isinstance(part.operand, str)  # not so for `contains` on JSON
+        and isinstance(part.operand, str)  # it is not for `contains` on JSON
     ]
     return max(substrings, key=lambda pair: len(pair[1])) if substrings else None
 
 
 def _conjuncts(node: Node) -> Iterable[Node]:
-    """Return the nodes that must all match."""
+    """Return the parts of a conjunction, or the node itself if it is not one."""
     return node.parts if isinstance(node, And) else (node,)
 
 

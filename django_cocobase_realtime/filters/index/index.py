@@ -1,14 +1,15 @@
-"""The index backend: finds the filters that match a row, without testing all the others.
+"""The index, which finds the filters that match a row without evaluating all of them.
 
-Each filter is stored in one of four ways, with the part of it that is still to be tested:
+Each filter is stored in one of four ways, together with the part of it that must still be tested
+for rows that are found:
 
-- under index keys, values of which every matching row has one: ``status = "a"`` is stored under
-  one key, ``status in ("a", "b")`` under two, a conjunction under the keys of its most selective
-  part, a disjunction under the keys of all its parts
+- under index keys, which are values of which every matching row has at least one:
+  ``status = "a"`` is stored under one key, ``status in ("a", "b")`` under two, a conjunction under
+  the keys of its most selective part, a disjunction under the keys of all its parts
 - by an interval of a number, date or datetime (``intervals``)
 - by a substring of a text (``substrings``)
-- if it requires none of these, as a negation does, in a list of filters that every row is tested
-  with
+- if it requires none of these, for example because it is a negation, in a list of filters that
+  are tested for every row
 """
 
 from __future__ import annotations
@@ -30,20 +31,21 @@ from .substrings import SubstringIndex
 
 T = TypeVar("T", bound=Hashable)
 
+# number of filters under a filter's keys above which it is stored by interval or substring instead
 MAX_BUCKET_SIZE = 16
-"""Filters already stored under a filter's keys above which an interval or substring is better."""
 
+# a value in a row, such as (("status",), "published")
 IndexKey = tuple[Ref, Hashable]
-"""A value in a row: ``(("status",), "published")``."""
 
+# conditions with ``in``, of which every matching row fulfils at least one
 Equalities = tuple[Condition, ...]
-"""Conditions with ``in``, of which every matching row fulfils one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trigram:
-    """Up to three characters that occur in every matching row's text."""
+    """Up to three characters that a value of every matching row contains."""
 
+    # the value
     ref: Ref
     text: str
 
@@ -56,29 +58,31 @@ class _Entry(Generic[T]):
     def __init__(self, filter: Filter) -> None:
         self.filter = filter
         self.items: SmallSet[T] = None
-        # what the filter is stored under; None if every row is tested
+        # what the filter is stored under; None if it is tested for every row
         self.position: Equalities | Interval | Trigram | None = None
-        # tests rows that are found at the position, None if they all match; entries with equal
-        # tests mostly share one function
+        # the part that must be tested for rows that are found; None if all of them match. Entries
+        # with equal tests mostly share one function
         self.test: Predicate | None = None
 
 
 class FilterIndex(Generic[T]):
-    """Items by their filter. Items with equal filters are found, and tested, together.
+    """A collection of items, each with a filter, that finds the items whose filter matches a row.
 
-    The cost of `matching` grows with the number of items returned, of distinct fields that filters
-    are stored under, and of distinct filters that every row is tested with.
+    Equal filters are evaluated once. The cost of `matching` grows with the number of items that it
+    returns, of fields in index keys, and of different filters that are tested for every row.
     """
 
     def __init__(self) -> None:
         self._entries: dict[Filter, _Entry[T]] = {}
-        # entries without a position, in order
+        # entries that are tested for every row, as keys of a dictionary, which keeps their order
         self._unindexed: dict[_Entry[T], None] = {}
         # entries by index key
         self._buckets: dict[Ref, dict[Hashable, SmallSet[_Entry[T]]]] = {}
-        # entries in the buckets of a field, counted once per key
+        # number of entries in the buckets of a field, where an entry counts once per key
         self._key_counts: Counter[Ref] = Counter()
+        # entries by interval
         self._intervals: dict[Ref, IntervalIndex[_Entry[T]]] = {}
+        # entries by substring
         self._substrings: dict[Ref, SubstringIndex[_Entry[T]]] = {}
 
     def __len__(self) -> int:
@@ -88,14 +92,14 @@ class FilterIndex(Generic[T]):
         return bool(self._entries)
 
     def add(self, item: T, filter: Filter) -> None:
-        """Add an item with its filter. It may be added with several filters."""
+        """Add an item with its filter. An item may be added with several filters."""
         entry = self._entries.get(filter)
         if entry is None:
             entry = self._entries[filter] = self._insert(filter)
         entry.items = added(entry.items, item)
 
     def discard(self, item: T, filter: Filter) -> None:
-        """Remove an item from a filter, if it is there."""
+        """Remove an item that was added with this filter, if it is there."""
         entry = self._entries.get(filter)
         if entry is None:
             return
@@ -107,14 +111,14 @@ class FilterIndex(Generic[T]):
     def find_equal(self, filter: Filter) -> Filter | None:
         """Return the filter in the index that equals this one, or None.
 
-        To keep one object of many equal ones.
+        Callers use the returned object instead of their own, to save memory.
         """
         entry = self._entries.get(filter)
         return None if entry is None else entry.filter
 
     def matching(self, row: Row) -> list[T]:
         """Return the items whose filter matches the row, each once per filter."""
-        found: list[T] = []
+        matching: list[T] = []
         last_test: Predicate | None = None
         matches = True
         for entry in self._candidates(row):
@@ -124,38 +128,38 @@ class FilterIndex(Generic[T]):
             if matches:
                 items = entry.items
                 if isinstance(items, dict):
-                    found += items
+                    matching += items
                 elif items is not None:
-                    found.append(items)
-        return found
+                    matching.append(items)
+        return matching
 
     def candidates(self, row: Row) -> list[Filter]:
-        """Return the filters that `matching` tests, each once: all that match, and some others."""
+        """Return the filters that may match the row: all that match, and some others."""
         return [entry.filter for entry in self._candidates(row)]
 
     def _candidates(self, row: Row) -> list[_Entry[T]]:
-        found = list(self._unindexed)
+        candidates = list(self._unindexed)
         buckets = [
             bucket
             for ref, by_value in self._buckets.items()
             if (bucket := by_value.get(row.get(ref))) is not None
         ]
         if len(buckets) == 1:
-            found += items(buckets[0])
+            candidates += items(buckets[0])
         elif buckets:  # a disjunction may be in buckets of several fields
-            found += dict.fromkeys(entry for bucket in buckets for entry in items(bucket))
+            candidates += dict.fromkeys(entry for bucket in buckets for entry in items(bucket))
         for ref, intervals in self._intervals.items():
             value = to_float(row.get(ref))
             if value is not None:
-                found += intervals.containing(value)
+                candidates += intervals.containing(value)
         for ref, substrings in self._substrings.items():
             text = row.folded(ref)
             if text is not None:
-                found += substrings.occurring_in(text)
-        return found
+                candidates += substrings.occurring_in(text)
+        return candidates
 
     def _insert(self, filter: Filter) -> _Entry[T]:
-        """Store a filter at the most selective position that it allows, and return its entry."""
+        """Store a filter in the most selective way that it allows, and return its entry."""
         root = filter.root
         entry: _Entry[T] = _Entry(filter)
         equalities, rest = self._find_equalities(root)
@@ -165,7 +169,7 @@ class FilterIndex(Generic[T]):
         ):
             self._insert_under_keys(entry, equalities)
         elif (interval := required_interval(root)) is not None:
-            # preferred to a value that many filters ask for, as that one excludes few filters
+            # preferred to keys that many filters share, which would exclude few of them
             entry.position, rest = interval, residual(root, interval)
             intervals = self._intervals.setdefault(interval.ref, IntervalIndex())
             intervals.add(entry, interval.low, interval.high)
@@ -210,26 +214,26 @@ class FilterIndex(Generic[T]):
                         del self._buckets[ref], self._key_counts[ref]
 
     def _find_equalities(self, node: Node) -> tuple[Equalities | None, Node | None]:
-        """Return a node's equalities, and what is still to be tested of a row that fulfils one.
+        """Return a node's equalities, and the rest of the node for rows that fulfil one of them.
 
-        The equalities are None if the node requires none, and empty if it matches no row. What is
-        to be tested is ALWAYS for nothing, and None for the whole node.
+        The equalities are None if the node does not require any, and empty if it matches no row.
+        The rest is ALWAYS if nothing remains to be tested, and None for the whole node.
         """
         match node:
             case Condition() if node.operator.equality:
                 return (node,), ALWAYS
             case And(parts):
-                choices = [
+                options = [
                     (equalities, part)
                     for part in parts
                     if (equalities := self._find_equalities(part)[0]) is not None
                 ]
-                if not choices:
+                if not options:
                     return None, None
-                equalities, chosen = min(choices, key=lambda choice: self._selectivity(choice[0]))
-                if not isinstance(chosen, Condition):
+                equalities, best = min(options, key=lambda option: self._selectivity(option[0]))
+                if not isinstance(best, Condition):
                     return equalities, None
-                return equalities, all_of(part for part in parts if part is not chosen)
+                return equalities, all_of(part for part in parts if part is not best)
             case Or(parts):
                 joined: Equalities = ()
                 for part in parts:
@@ -245,10 +249,9 @@ class FilterIndex(Generic[T]):
         return length(self._buckets.get(ref, {}).get(value))
 
     def _selectivity(self, equalities: Equalities) -> float:
-        """Estimate the share of rows that fulfil the equalities.
+        """Return an estimate of the share of rows that fulfil one of the equalities.
 
-        Assumes that rows have the values that filters ask for: a value that no filter asked for is
-        rare, one of a few that all filters ask for is not.
+        It is assumed that a value is as frequent in rows as it is in filters.
         """
         return sum(
             (1 + self._bucket_size(key)) / (self._key_counts[key[0]] + MAX_BUCKET_SIZE)
@@ -257,7 +260,7 @@ class FilterIndex(Generic[T]):
 
 
 def _index_keys(equalities: Equalities) -> list[IndexKey]:
-    """Return the keys to store an entry under, each once."""
+    """Return the index keys of an entry, each once."""
     return list(
         dict.fromkeys(
             (condition.ref, value) for condition in equalities for value in condition.operand

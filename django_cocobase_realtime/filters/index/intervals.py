@@ -1,11 +1,11 @@
-"""An index of intervals: finds those that contain a value, without trying all of them.
+"""An index of intervals, which finds those that contain a value without trying all of them.
 
-Intervals are grouped by width, in powers of two, and sorted by their lower bound. So in each
-group only those can contain a value whose lower bound is at most one width below it. Intervals
-that are open at one end have groups of their own.
+Intervals are grouped by width, in powers of two, and each group is sorted by lower bound. In a
+group, an interval can contain a value only if its lower bound is at most one width below it.
+Intervals without an upper or lower bound have groups of their own.
 
 Bounds and values are floats, see `to_float`, and bounds are included. If a bound is exact, see
-`is_exact`, the index decides it as the filter would.
+`is_exact`, the index finds exactly the intervals that contain the value.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-SLACK = 1 + 1e-9  # factor of a width, so that rounding hides no interval that touches the value
+SLACK = 1 + 1e-9  # factor for widths, so that no interval is missed because of rounding
 LOWEST, HIGHEST = -math.inf, math.inf
-MAX_WIDTH = 2.0**1000  # wider intervals count as open at the upper end
+MAX_WIDTH = 2.0**1000  # wider intervals are treated as if they had no upper bound
 
 
 def to_float(value: Any) -> float | None:
-    """Return a float that sorts as the value does, or None if it has none (a text, a boolean).
+    """Return a float that sorts like the value, or None for texts, booleans and other values.
 
-    Different values may have the same float: see `is_exact`. A datetime is its timestamp, a date
-    its ordinal. JSON numbers are given as ``("number", 5)``.
+    Different values may have the same float, see `is_exact`. For a datetime it is the timestamp,
+    and for a date the ordinal. JSON numbers are given as ``("number", 5)``.
     """
     match value:
         case bool() | None:
@@ -48,9 +48,9 @@ def to_float(value: Any) -> float | None:
 
 
 def is_exact(value: Any) -> bool:
-    """Return whether no other value of its kind has the same float.
+    """Return whether `to_float` returns another float for each other value of the same kind.
 
-    Floats can express each integer up to 2^53, and each microsecond of this century.
+    Floats can represent each integer up to 2^53, and each microsecond of this century.
     """
     match value:
         case int() | float():
@@ -68,9 +68,11 @@ def is_exact(value: Any) -> bool:
 class _SortedIntervals(Generic[T]):
     """Items with their intervals, sorted by lower bound."""
 
-    # three parallel lists
+    # lower bounds
     lows: list[float] = field(default_factory=list)
+    # upper bounds, in the order of the lower ones
     highs: list[float] = field(default_factory=list)
+    # items, in the same order
     items: list[T] = field(default_factory=list)
 
     def add(self, item: T, low: float, high: float) -> None:
@@ -86,24 +88,27 @@ class _SortedIntervals(Generic[T]):
         del self.lows[index], self.highs[index], self.items[index]
 
     def containing(self, value: float, max_width: float) -> list[T]:
-        """Return the items whose interval contains the value; none is wider than ``max_width``."""
+        """Return the items whose interval contains the value.
+
+        No interval may be wider than ``max_width``.
+        """
         first = bisect_left(self.lows, value - max_width)
         last = bisect_right(self.lows, value)
-        reachable = zip(self.highs[first:last], self.items[first:last], strict=True)
-        return [item for high, item in reachable if high >= value]
+        candidates = zip(self.highs[first:last], self.items[first:last], strict=True)
+        return [item for high, item in candidates if high >= value]
 
 
 class IntervalIndex(Generic[T]):
     """Items by their interval.
 
-    A lookup costs a binary search per group of widths, and a comparison per interval that starts
+    A lookup costs a binary search per group, and a comparison per interval whose lower bound is
     at most one width below the value.
     """
 
     def __init__(self) -> None:
-        # by the exponent of the width; None for those without an upper bound
+        # by the exponent of the width; under None, intervals without an upper bound
         self._groups: dict[int | None, _SortedIntervals[T]] = {}
-        # without a lower bound: mirrored, so that the upper bound is the lower one
+        # intervals without a lower bound, negated, so that the upper bound becomes the lower one
         self._mirrored: _SortedIntervals[T] = _SortedIntervals()
 
     def __bool__(self) -> bool:
@@ -130,17 +135,17 @@ class IntervalIndex(Generic[T]):
 
     def containing(self, value: float) -> list[T]:
         """Return the items whose interval contains the value."""
-        found = self._mirrored.containing(-value, math.inf) if self._mirrored.lows else []
+        containing = self._mirrored.containing(-value, math.inf) if self._mirrored.lows else []
         for exponent, group in self._groups.items():
             max_width = math.inf
             if exponent is not None:
                 max_width = math.ldexp(1.0, exponent) * SLACK + abs(value) * 1e-12
-            found += group.containing(value, max_width)
-        return found
+            containing += group.containing(value, max_width)
+        return containing
 
 
 def _width_exponent(low: float, high: float) -> int | None:
-    """Return the exponent of the least power of two above the width; None if it is too wide."""
+    """Return the exponent of the smallest power of two above the width, or None if too wide."""
     width = max(high - low, 0.0)
     if not width <= MAX_WIDTH:  # infinite, or not a number
         return None

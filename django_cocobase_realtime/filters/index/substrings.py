@@ -1,8 +1,8 @@
-"""An index of substrings: finds those that may occur in a text, without trying all of them.
+"""An index of substrings, which finds those that may occur in a text without trying all of them.
 
-Each substring is stored under one of its trigrams, the one that the fewest others are stored
-under. A text that does not contain the trigram cannot contain the substring. A text that does
-must still be tested.
+Each substring is stored under one of its trigrams (sequences of three characters), namely that
+under which the fewest others are stored. A text that does not contain the trigram cannot contain
+the substring. A text that does must still be tested.
 """
 
 from __future__ import annotations
@@ -14,30 +14,32 @@ from ...utils.small_set import SmallSet, add_to, items, length, remove_from
 
 T = TypeVar("T", bound=Hashable)
 
-# characters: too many substrings share two, and four tell hardly more of them apart than three
+# characters; two would be shared by too many substrings, and four would distinguish few more
 TRIGRAM_LENGTH = 3
-# characters at the start of a substring whose trigrams are considered
+# number of characters at the start of a substring whose trigrams are considered
 MAX_CONSIDERED = 64
-# trigrams up to which each is searched in the text; beyond, the text's own trigrams are looked up
+# up to this number of trigrams, each is searched in the text; with more, the trigrams of the text
+# are looked up
 MAX_SEARCHED = 200
 
 
 class SubstringIndex(Generic[T]):
     """Items by a substring.
 
-    A lookup costs a hash lookup per character of the text, or a search in the text per trigram if
-    there are few trigrams.
+    A lookup costs a hash lookup per character of the text; if there are few trigrams, it costs a
+    search in the text per trigram.
     """
 
     def __init__(self) -> None:
-        # items by trigram, by its length: a substring of one or two characters has a shorter one
+        # items by the length of the trigram, which is less than three for shorter substrings, and
+        # by the trigram
         self._trigrams: dict[int, dict[str, SmallSet[T]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._trigrams)
 
     def add(self, item: T, substring: str) -> str:
-        """Add an item. Return the trigram that it is stored under, for `discard`."""
+        """Add an item; return the trigram under which it is stored, for `discard`."""
         size = min(TRIGRAM_LENGTH, len(substring))
         by_trigram = self._trigrams.setdefault(size, {})
         trigram = min(
@@ -55,19 +57,16 @@ class SubstringIndex(Generic[T]):
             del self._trigrams[len(trigram)]
 
     def occurring_in(self, text: str) -> list[T]:
-        """Return the items whose substring may occur in the text, each once.
-
-        Includes every item whose substring does occur.
-        """
-        found: list[T] = []
+        """Return all items whose substring occurs in the text, and some others, each once."""
+        candidates: list[T] = []
         for size, by_trigram in self._trigrams.items():
             if len(by_trigram) > MAX_SEARCHED:
                 occurring = by_trigram.keys() & _trigrams(text, size)
             else:
                 occurring = {trigram for trigram in by_trigram if trigram in text}
             for trigram in occurring:
-                found += items(by_trigram[trigram])
-        return found
+                candidates += items(by_trigram[trigram])
+        return candidates
 
 
 def _trigrams(text: str, size: int) -> list[str]:

@@ -26,7 +26,7 @@ class Command(BaseCommand):
         """Add a subcommand for each action."""
         commands = parser.add_subparsers(dest="action", required=True)
         create = commands.add_parser("create", help="Create a key and print it.")
-        create.add_argument("name", help="What the key is for.")
+        create.add_argument("name", help="Purpose of the key.")
         create.add_argument("--project", default="default")
         create.add_argument(
             "--publish", action="store_true", help="Allow the key to publish over HTTP."
@@ -88,7 +88,7 @@ class Command(BaseCommand):
 
 
 def _expiry(options: dict[str, Any]) -> datetime | None:
-    """Return when a new key expires."""
+    """Return the time at which a new key expires, or None. Raises ``CommandError``."""
     if options["expires_in"] is not None and options["expires_at"]:
         raise CommandError("Give either --expires-in or --expires-at.")
     if options["expires_in"] is not None:

@@ -11,9 +11,10 @@ from ...log.retention import rotate_epoch
 
 
 class Command(BaseCommand):
-    """Begins a new epoch of streams.
+    """Gives streams a new epoch, so that clients cannot resume from cursors of the old one.
 
-    A restored database gives numbers to new events that other events had before.
+    This is necessary after a backup was restored, because new events then get numbers that other
+    events had before.
     """
 
     help = "Begin a new epoch of collections' streams, so that clients fetch everything again."
@@ -29,6 +30,6 @@ class Command(BaseCommand):
         except UnknownCollection as error:
             raise CommandError(f"There is no collection {error.args[0]!r}.") from None
         for using in sorted({collection.database for collection in chosen}):
-            names = [collection.name for collection in chosen if collection.database == using]
+            names = [collection.stream for collection in chosen if collection.database == using]
             for name in rotate_epoch(using, names):
                 self.stdout.write(f"{name}: a new epoch")

@@ -14,7 +14,8 @@ from ...log.retention import trim
 class Command(BaseCommand):
     """Trims the log of all collections, for example from cron.
 
-    Servers trim only the collections that they have subscribers of.
+    Server processes do the same in the background, so the command is needed only without them, or
+    to trim further.
     """
 
     help = "Delete changes beyond LOG's MAX_AGE and MAX_EVENTS from the log."

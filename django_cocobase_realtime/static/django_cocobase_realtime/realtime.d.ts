@@ -1,67 +1,79 @@
-/** JSON as it travels. */
+/** Any JSON value. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 export type Data = { [field: string]: any };
 
-/** `id` is a string; `data` holds the readable fields. */
+/** A document of a collection. */
 export interface Document<T = Data> {
+  /** The primary key as a string. */
   readonly id: string;
+  /** The readable fields. */
   readonly data: T;
-  /** In lists: too large to be sent; `data` is empty. */
+  /** In lists: the document is too large to send, and `data` is empty. */
   readonly truncated?: true;
 }
 
 export type EventName = "created" | "updated" | "deleted" | "entered" | "left";
 
-/** A change. `data` is the document's; of one that `left`, and of one too large for an event
- * (`truncated`), there is only the id. */
+/** A change of a document. */
 export interface ChangeEvent<T = Data> {
   readonly type: "event";
   readonly collection: string;
   readonly event: EventName;
+  /** Has only the id if the document has `left`, or is too large (`truncated`). */
   readonly document: Document<T>;
+  /** The same as `document.data`. */
   readonly data: T;
+  /** For updates: the readable fields that changed, if the server tracks them. */
   readonly changed?: string[];
   readonly subscriptions: string[];
+  /** The same for all changes of one database transaction. */
   readonly transaction?: string;
+  /** Position in the collection's stream. */
   readonly cursor?: string;
+  /** The client missed the change, and it was read from the log. */
   readonly replayed?: true;
+  /** The document is too large to send. */
   readonly truncated?: true;
+  /** Time of the change, as ISO 8601. */
   readonly at: string;
 }
 
 export interface Options {
-  /** Default: `/realtime` of the page's own site. http(s) is taken as ws(s). */
+  /** Default: `/realtime` on the site of the page. http(s) is replaced by ws(s). */
   url?: string;
-  /** An API key, a JWT, or a function that gives one: it is asked before each connection, and
-   * before a token expires. Left out, the visitor's Django session counts. */
+  /** An API key, a JWT, or a function that returns one, which is called before each connection and
+   * before a token expires. By default, the visitor's Django session is used. */
   token?: string | null | (() => string | null | undefined | Promise<string | null | undefined>);
-  /** Milliseconds the server may take to let us in, and to answer a ping. Default 8000. */
+  /** Milliseconds that the server may take to authenticate, and to answer a ping. Default 8000. */
   timeout?: number;
-  /** Where there is no global one: `import WebSocket from "ws"`. */
+  /** Needed if there is no global WebSocket: `import WebSocket from "ws"`. */
   WebSocket?: unknown;
 }
 
 export interface SubscriptionOptions {
   filters?: { [key: string]: Json };
-  /** Which fields `data` is to hold. */
+  /** The fields that `data` contains. Default: all readable ones. */
   fields?: string[];
-  /** One document's id. */
+  /** The id of the only document to watch. */
   document?: string;
 }
 
 export interface WatchOptions<T = Data> extends SubscriptionOptions {
   events?: ("created" | "updated" | "deleted")[];
-  /** An update counts only if one of these fields changed. */
+  /** Receive an update only if one of these fields changed. */
   changed?: string[];
-  /** Tell of documents that come into the filter (`entered`) and go out of it (`left`). */
+  /** Receive updates after which a document begins to match as `entered`, and those after which it
+   * no longer matches as `left`. */
   transitions?: boolean;
-  /** What matches now, before the first event; and again after a resync. */
+  /** Receive the matching documents before the first event, and again after a resync. */
   snapshot?: boolean | { limit?: number; order?: string };
-  /** Go on from a place that was kept: an event's cursor, and the scope that `ready` gave. */
+  /** The `cursor` of an event of an earlier watch, to continue after it. */
   since?: string;
+  /** The `scope` in the result of the earlier watch's `ready`. */
   scope?: string;
+  /** `truncated`: there are more documents than the limit. */
   onSnapshot?(documents: Document<T>[], truncated?: boolean): void;
-  /** What was missed can not be told any more: fetch afresh. */
+  /** Called if missed events cannot be delivered any more: fetch the data again. */
   onResync?(
     reason:
       | "epoch_changed"
@@ -83,47 +95,50 @@ export interface Subscribed {
   readonly resumed?: boolean;
 }
 
-/** Ends the watch; made for `useEffect(() => db.watchCollection(...), [])`. */
+/** A function that ends the watch, as `useEffect(() => db.watchCollection(...), [])` needs it. */
 export interface Stop {
   (): void;
-  /** Subscribed, and the snapshot, if one was asked for, is here. */
+  /** Resolves when the server has accepted the subscription and the snapshot, if any, is complete. */
   readonly ready: Promise<Subscribed>;
-  /** Replace some options in one step; refused ones leave the old in force. */
+  /** Replace some options in one step. If the server refuses, the watch keeps the old ones. */
   update(options: Omit<WatchOptions, `on${string}`>): Promise<Subscribed>;
 }
 
-/** A value that tells when it changes: Svelte's store contract, React's useSyncExternalStore. */
+/** A value with subscribers, for Svelte's stores and React's useSyncExternalStore. */
 export interface Store<T> {
-  /** Calls `fn` with the value, now and after each change. Returns what ends that. */
+  /** Call `fn` with the value now and after each change. Returns a function that ends this. */
   subscribe: (fn: (value: T) => void) => () => void;
   getSnapshot: () => T;
 }
 
 export interface LiveOptions<T = Data> extends SubscriptionOptions {
-  /** A field; `-` before it for downwards. Ties by id. */
+  /** The field to sort by, with a leading `-` for descending order. Equal values sort by id. */
   order?: string;
-  /** How many documents there are at most, the first by `order`. */
+  /** The highest number of documents. */
   limit?: number;
-  /** false: for collections with `"track": False`, whose documents are not told to leave. */
+  /** Must be false for collections with `"track": False`. Documents that no longer match then stay
+   * in the list. */
   transitions?: boolean;
-  /** Another order than by the field's value, the same as the server's. */
+  /** Compares two documents, if the server does not sort by the values in `data`. */
   compare?(a: Document<T>, b: Document<T>): number;
   onError?(error: RealtimeError): void;
 }
 
-/** The documents that match, as they are now. The array, and each document in it, is the same
- * object until it changes. */
+/** A list of the matching documents, which is kept up to date. The array, and each document in it,
+ * is the same object until it changes. */
 export interface Live<T = Data> extends Store<readonly Document<T>[]> {
   readonly documents: readonly Document<T>[];
   readonly ready: Promise<Subscribed>;
-  /** Another filter; the old documents stay until the new ones are here. */
+  /** Replace options. The old documents stay until the new ones have arrived. */
   update(options: SubscriptionOptions): Promise<Subscribed>;
   stop(): void;
 }
 
+/** A member of a room. */
 export interface Member {
   readonly id: string;
   readonly name: string;
+  /** The object that the member shares with `setState`. */
   readonly state?: any;
 }
 
@@ -132,7 +147,7 @@ export interface Message<T = any> {
   readonly event: "broadcast";
   readonly room: string;
   readonly message: T;
-  /** null for a bare API key, and for the server. */
+  /** null for Django, and for an API key without a user. */
   readonly sender: { readonly id: string; readonly name: string; readonly verified: boolean } | null;
   readonly cursor?: string;
   readonly replayed?: true;
@@ -153,16 +168,16 @@ export interface Presence {
 }
 
 export interface RoomOptions {
-  /** false: join without being listed. */
+  /** With false, join without becoming one of the members. */
   presence?: boolean;
-  /** How many of the last messages are wanted, where the room keeps them. */
+  /** The number of the last messages to receive, if the room keeps them. */
   history?: number;
-  /** What the others see of us, such as `{ typing: false }`; at most 1 KiB. */
+  /** An object that the other members see, such as `{ typing: false }`; up to 1 KiB. */
   state?: { [key: string]: Json };
   onError?(error: RealtimeError): void;
 }
 
-/** A room, as a store of its members. */
+/** A room that was joined, which is a store of its members. */
 export interface Room<T = any> extends Store<readonly Member[]> {
   readonly name: string;
   readonly members: readonly Member[];
@@ -171,9 +186,10 @@ export interface Room<T = any> extends Store<readonly Member[]> {
   readonly ready: Promise<unknown>;
   on(name: "message", fn: (message: Message<T>) => void): () => void;
   on(name: "presence", fn: (presence: Presence) => void): () => void;
-  /** What was said while we were away is not all kept. */
+  /** Called if messages were missed that the room no longer keeps. */
   on(name: "resync", fn: (reason: string) => void): () => void;
-  /** Sent once, however often the connection is lost meanwhile. Resolves when the server has it. */
+  /** Send a message. Resolves when the server has confirmed it. It is delivered once, even if the
+   * connection is lost meanwhile. */
   broadcast(message: T, options?: { echo?: boolean; ephemeral?: boolean }): Promise<void>;
   setState(state: { [key: string]: Json }): Promise<void>;
   leave(): void;
@@ -181,21 +197,22 @@ export interface Room<T = any> extends Store<readonly Member[]> {
 
 export type Status = "idle" | "connecting" | "live" | "waiting" | "closed";
 
-/** `code` is an error code of the protocol, the number of a close code, or one of `closed`,
- * `not_connected`, `not_refreshed`. */
+/** The server refused a request, or closed the connection and does not allow a new one. */
 export class RealtimeError extends Error {
+  /** An error code of the protocol, a WebSocket close code, or `closed`, `not_connected` or
+   * `not_refreshed`. */
   readonly code: string | number;
-  /** Milliseconds after which it may be tried again. */
+  /** Milliseconds after which the request may succeed. */
   readonly retryAfter?: number | null;
 }
 
-/** Connects at its first use, and stays connected. */
+/** A client, which connects when it is first used, and stays connected. */
 export class Realtime {
   constructor(options?: Options);
   readonly status: Status;
-  /** null for a bare API key. */
+  /** null for an API key without a user. */
   readonly user: { readonly id: string; readonly name: string } | null;
-  /** Milliseconds that the last ping took. */
+  /** Milliseconds that the server took to answer the last ping. */
   readonly latency: number | null;
   watchCollection<T = Data>(
     collection: string,
@@ -203,28 +220,28 @@ export class Realtime {
     options?: WatchOptions<T>,
   ): Stop;
   live<T = Data>(collection: string, options?: LiveOptions<T>): Live<T>;
-  /** Joins the room; the same object while we are in it. */
+  /** Join a room. For a room that is joined already, return the same object. */
   room<T = any>(name: string, options?: RoomOptions): Room<T>;
-  /** Any request of the protocol, and its answer. */
+  /** Send any request of the protocol. Resolves with its reply. */
   request(frame: { type: string; [key: string]: Json }): Promise<any>;
-  /** `delay` in milliseconds, where `waiting`; `code`, where `closed`. */
+  /** `delay` is in milliseconds, for `waiting`; `code` is the close code, for `closed`. */
   on(
     name: "status",
     fn: (change: { status: Status; delay?: number; code?: number }) => void,
   ): () => void;
   on(name: "error", fn: (error: RealtimeError) => void): () => void;
-  /** What the server says to everyone in the project (`room` is "*"), or to this user. */
+  /** Messages from Django to all of the project (`room` is "*"), or to this user. */
   on(name: "message", fn: (message: ServerMessage) => void): () => void;
   on(name: "latency", fn: (milliseconds: number) => void): () => void;
   on(name: "frame", fn: (passed: { direction: "in" | "out"; frame: any }) => void): () => void;
-  /** Connect now, or again after `close` or a final refusal. */
+  /** Connect now. Also needed after `close`, or if the server did not allow a reconnection. */
   connect(): void;
   close(): void;
 }
 
 declare global {
   interface Window {
-    /** Where `{% realtime %}` is on the page. */
+    /** The client of a page with the template tag `{% realtime %}`. */
     realtime?: Realtime;
   }
   interface DocumentEventMap {

@@ -1,6 +1,6 @@
 // The client of django-cocobase-realtime.
 
-const SETTLED = 10000; // ms after which a connection's loss counts as a first one
+const SETTLED = 10000; // ms after which a connection is stable
 const FORGOTTEN = 240000; // ms after which the server may forget a broadcast's key
 
 export class RealtimeError extends Error {
@@ -41,7 +41,7 @@ class Emitter {
   }
 }
 
-// Svelte's contract, and React's.
+// A store for Svelte and React.
 class Store extends Emitter {
   #value = [];
   subscribe = (fn) => {
@@ -56,7 +56,7 @@ class Store extends Emitter {
   }
 }
 
-// A frame may come twice.
+// Return false for a duplicate frame.
 function isNew({ cursor }, holder) {
   if (!cursor) return true;
   if (holder.seen.has(cursor)) return false;
@@ -65,7 +65,7 @@ function isNew({ cursor }, holder) {
   return true;
 }
 
-// Without data: too large to be sent.
+// A document without data was too large.
 const whole = ({ id, data }) => (data ? { id, data } : { id, data: {}, truncated: true });
 
 const byId = (all) => new Map(all.map((each) => [each.id, each]));
@@ -81,15 +81,15 @@ class Subscription {
   active = false; // on this connection
   cursor = null;
   seen = new Set();
-  #next = null; // what is to replace the options
-  #pages = null; // of the snapshot that is arriving
+  #next = null; // options that replace the others
+  #pages = null; // documents of an incomplete snapshot
 
   constructor(db, name, collection, options, sink) {
     Object.assign(this, { db, name, collection, options, sink, ready: deferred() });
   }
 
   start() {
-    if (this.db._subscriptions.get(this.name) !== this) return; // stopped meanwhile
+    if (this.db._subscriptions.get(this.name) !== this) return; // stopped
     const wanted = this.#next ?? this.options;
     const from = !this.#next && this.cursor && { since: this.cursor, scope: this.scope };
     const { name: subscription, collection } = this;
@@ -121,7 +121,7 @@ class Subscription {
     this.#pages = null;
     if (reply.resumed) return this.#done();
     this.seen = new Set();
-    // whoever is cut off within a snapshot begins it anew
+    // an incomplete snapshot starts again
     this.cursor = wanted.snapshot ? null : reply.cursor;
     if (reply.resync) call(this.sink.resync, reply.resync.reason);
     if (wanted.snapshot) this.#pages = [];
@@ -137,7 +137,7 @@ class Subscription {
     const error = this.db._fail(reply, this.sink.error);
     this.ready.done = !this.ready.reject(error);
     if (replacing) {
-      this.#next = null; // the old one stays
+      this.#next = null; // keep the old options
       if (!this.active) this.start();
     } else {
       this.db._subscriptions.delete(this.name);
@@ -179,11 +179,11 @@ function ascending(a, b) {
   return a < b ? -1 : +(a > b);
 }
 
-// With a limit, a window: what sorts behind its end is dropped; a fresh snapshot fills it.
+// With a limit, documents far behind it are dropped, and a new snapshot fills the list.
 class Live extends Store {
   #documents = new Map();
   #limit;
-  #last; // behind it may be documents we do not know
+  #last; // unknown documents may follow it
   #refilling = false;
 
   constructor(db, collection, { order, limit, compare, onError, ...options }) {
@@ -290,13 +290,13 @@ class Room extends Store {
 
   #say(item) {
     const settle = (reply) => {
-      if (reply === CLOSED) return; // and again once we are back
+      if (reply === CLOSED) return; // sent again after a reconnection
       this.#outbox.delete(item);
       if (reply.type === "error") item.reject(new RealtimeError(reply));
       else item.resolve();
     };
     if (Date.now() - item.at < FORGOTTEN) this.db._ask(item.frame, settle);
-    else settle({ ...CLOSED }); // for good
+    else settle({ ...CLOSED }); // a copy: it fails
   }
 
   async setState(state) {
@@ -379,9 +379,9 @@ export class Realtime extends Emitter {
   #asks = new Map();
   #last = 0;
   #attempt = 0;
-  #due = 0; // by a clock that sleep does not stop
-  #hold = 0; // the server wants nobody before
-  #asked = 0; // when, and nothing came since
+  #due = 0; // time of the next connection
+  #hold = 0; // the server refuses earlier ones
+  #asked = 0; // time of an unanswered frame
   #slept;
   #pinged = 0;
   #refresh = 0;
@@ -500,7 +500,7 @@ export class Realtime extends Emitter {
       this.user = hello.user;
       this.connection = hello.connection;
       this.#every = hello.heartbeat * 1000;
-      const left = Date.parse(hello.expires_at) - Date.now(); // NaN: it does not expire
+      const left = Date.parse(hello.expires_at) - Date.now(); // NaN without an expiry
       this.#refresh = typeof this.token === "function" && Date.now() + Math.max(5000, 0.8 * left);
       if (this._live) return;
       this._live = Date.now();
@@ -558,7 +558,7 @@ export class Realtime extends Emitter {
     }
   }
 
-  // Is the line still there?
+  // Check the connection.
   #wake = () => {
     if (this._live) this.#ping();
     else if (this.#due) this.#wait(this.#hold - Date.now());
@@ -567,7 +567,7 @@ export class Realtime extends Emitter {
   #tick() {
     const now = Date.now();
     if (now - this.#ticked > 5000 || (this._live && now < this.#ticked)) {
-      if (!this.#slept) this.#asked &&= now; // once: in hidden tabs all are late
+      if (!this.#slept) this.#asked &&= now; // once: in hidden tabs, all ticks are late
       this.#slept = true;
       this.#wake();
     }
@@ -644,7 +644,7 @@ export class Realtime extends Emitter {
   }
 }
 
-// {% realtime %} says where to connect.
+// {% realtime %} sets the URL.
 const page = globalThis.document?.querySelector("script[data-realtime-url]")?.dataset;
 if (page && !globalThis.realtime) {
   globalThis.realtime = new Realtime({ url: page.realtimeUrl, token: page.realtimeToken });

@@ -4,31 +4,33 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.core.management.base import BaseCommand
 
+from demo_project.board.auto_moves import ASSIGNEE, TITLE
 from demo_project.board.models import Parcel, Post, Task
 from demo_project.board.users import COURIERS, DISPATCHER, DISPATCHERS
 
 TASKS = (
-    ("Draw the map of the harbour", "todo", "Heron"),
-    ("Count the gulls before noon", "todo", "Wren"),
-    ("Mend the blue net", "doing", "Otter"),
-    ("Write to the lighthouse", "doing", "Lynx"),
-    ("Paint the small boat", "done", "Badger"),
+    (TITLE, "todo", ASSIGNEE),
+    ("Check the links in the docs", "todo", "Heron"),
+    ("Write the release notes", "todo", "Wren"),
+    ("Review the search page", "doing", "Otter"),
+    ("Fix the login form", "doing", "Lynx"),
+    ("Update the price list", "done", "Badger"),
 )
 POSTS = (
-    ("The ferry runs again", "published"),
-    ("Fog expected on Thursday", "published"),
+    ("The office is closed on Friday", "published"),
+    ("Version 2.4 is released", "published"),
     ("Notes for the next meeting", "draft"),
 )
 PARCELS = (
-    ("A barrel of tar", "ada"),
-    ("Lamp oil for the lighthouse", "ada"),
-    ("Charts of the north shore", "ben"),
-    ("A box of oranges", None),
+    ("Box of books", "ada"),
+    ("Camera lens", "ada"),
+    ("Desk lamp", "ben"),
+    ("Garden chair", None),
 )
 
 
 class Command(BaseCommand):
-    help = "Fill an empty demo; run again, it changes nothing."
+    help = "Create the demo's users and rows; if they exist, change nothing."
 
     def handle(self, *args: Any, **options: Any) -> None:
         users = get_user_model().objects
@@ -48,4 +50,4 @@ class Command(BaseCommand):
         if not Parcel.objects.exists():
             for title, owner in PARCELS:
                 Parcel.objects.create(title=title, owner=owner and users.get(username=owner))
-        self.stdout.write("The demo is seeded; the admin's name and password are admin.")
+        self.stdout.write("The demo has its data. Admin: name admin, password admin.")

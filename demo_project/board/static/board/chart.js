@@ -1,4 +1,4 @@
-// Two charts of the last minute, a column a second, in SVG of our own.
+// Two charts of the last minute, one column per second, drawn as SVG.
 
 const SECONDS = 60;
 const [WIDTH, HEIGHT] = [600, 200];
@@ -10,7 +10,7 @@ function svg(name, attributes, parent) {
   return made;
 }
 
-// 1, 2 or 5 times a power of ten, not below the value
+// Return 1, 2, 5 or 10 times a power of ten: the smallest that is not below the value.
 export function nice(value) {
   const power = 10 ** Math.floor(Math.log10(Math.max(value, 1)));
   return power * [1, 2, 5, 10].find((each) => each * power >= value);
@@ -69,7 +69,7 @@ export class Bars extends Chart {
       this.bars[second].setAttribute("y", this.y(count));
       this.bars[second].setAttribute("height", HEIGHT - this.y(count));
     });
-    this.svg.setAttribute("aria-label", `Events a second in the last minute, at most ${Math.max(...counts)}`);
+    this.svg.setAttribute("aria-label", `Events per second in the last minute, at most ${Math.max(...counts)}`);
   }
 }
 
@@ -94,15 +94,15 @@ export class Spans extends Chart {
     this.dots.setAttribute("d", dots);
     const known = figures.filter(Boolean).map(([, median]) => median);
     this.svg.setAttribute("aria-label", known.length
-      ? `Median latency a second in the last minute, between ${Math.round(Math.min(...known))} and ${Math.round(Math.max(...known))} milliseconds`
+      ? `Median latency of each second in the last minute, between ${Math.round(Math.min(...known))} and ${Math.round(Math.max(...known))} milliseconds`
       : "No latencies in the last minute");
   }
 }
 
-// Of sorted values.
+// Return a quantile of sorted values.
 export const quantile = (values, part) => values[Math.min(values.length - 1, Math.floor(values.length * part))];
 
-// The last minute's values, second by second, each sorted; the second that has begun is left out.
+// The values of the last minute, grouped by second and sorted. The current second is left out.
 export class Minute {
   #seconds = new Map();
 

@@ -1,39 +1,77 @@
-"""Row images in PostgreSQL's SQL, equal to what `documents.RowCodec` makes of the same row."""
+"""SQL for PostgreSQL that builds row images as `RowCodec` does.
+
+An image is a JSON object with the values of a row's fields.
+"""
 
 from __future__ import annotations
 
+from hashlib import blake2s
 from typing import Any
 
 from django.db import models
 
+from ..declarations.collection import Collection
 from ..declarations.serialization import RowCodec
 
+# largest integer that a JavaScript number represents exactly; larger ones are sent as text
 MAX_SAFE_INTEGER = 2**53 - 1
-_OBJECT_FIELDS = 40  # a function takes 100 arguments at most, a field takes two
+# fields per call of jsonb_build_object: PostgreSQL allows 100 arguments, and a field takes two
+_OBJECT_FIELDS = 40
+
+
+TRIGGER_PREFIX = "cocobase_realtime_"  # of all names of triggers and of their functions
+
+
+def trigger_name(collection: Collection) -> str:
+    """Return the name of the database function that a collection's triggers call."""
+    return TRIGGER_PREFIX + blake2s(collection.stream.encode(), digest_size=8).hexdigest()
 
 
 def quote(name: str) -> str:
-    """An identifier."""
+    """Return a name as an SQL identifier, quoted."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def text(value: str) -> str:
-    """A literal."""
+    """Return a string as an SQL literal, quoted."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def image(codec: RowCodec, row: str) -> str:
-    """An expression for the image, as jsonb, of what is called ``row``."""
+    """Return an SQL expression for the image, as jsonb, of the row that SQL calls ``row``."""
     pairs = [
-        f"{text(name)}, {_value(field, f'{row}.{quote(str(field.column))}')}"
+        f"{text(name)}, {value(field, f'{row}.{quote(str(field.column))}')}"
         for name, field in codec.fields.items()
+        for value in (_raw_value if name in codec.raw_names else _value,)
     ]
     parts = [pairs[i : i + _OBJECT_FIELDS] for i in range(0, len(pairs), _OBJECT_FIELDS)]
     return " || ".join(f"jsonb_build_object({', '.join(part)})" for part in parts)
 
 
+def document_id(codec: RowCodec, row: str) -> str:
+    """Return an expression for the document id, equal to that of `RowCodec.document_id`."""
+    fields = codec.model._meta.pk_fields
+    columns = [f"{row}.{quote(str(field.column))}" for field in fields]
+    if len(fields) == 1:
+        return f"{columns[0]}::text"
+    values = (_value(field, column) for field, column in zip(fields, columns, strict=True))
+    texts = " || ',' || ".join(f"to_json({value})::text" for value in values)
+    return f"'[' || {texts} || ']'"
+
+
+def _raw_value(field: models.Field[Any, Any], column: str) -> str:
+    """Return what the database holds, in the form of ``serialization.encode_raw``."""
+    if not isinstance(field, models.BinaryField):
+        return f"to_jsonb({column})"
+    encoded = f"translate(encode({column}, 'base64'), E'\\n', '')"
+    return f"CASE WHEN {column} IS NOT NULL THEN jsonb_build_object('bytes', {encoded}) END"
+
+
 def _value(field: models.Field[Any, Any], column: str) -> str:
-    """A column's value in wire form, as JSON or as text; null stays null."""
+    """Return an SQL expression for a column's value as clients receive it: JSON, or text.
+
+    SQL's NULL stays NULL.
+    """
     if isinstance(field, models.ForeignKey) or field.primary_key:
         return f"{column}::text"
     output = getattr(field, "output_field", None)
@@ -48,8 +86,8 @@ def _value(field: models.Field[Any, Any], column: str) -> str:
             finite = f"{column}::text NOT IN ('NaN', 'Infinity', '-Infinity')"
             return f"CASE WHEN {finite} THEN to_jsonb({column}) ELSE to_jsonb({special}) END"
         case models.DateTimeField():
-            shown = f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
-            return f"replace({shown}, '.000000', '') || '+00:00'"
+            in_utc = f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
+            return f"replace({in_utc}, '.000000', '') || '+00:00'"
         case models.DateField():
             return f"to_char({column}, 'YYYY-MM-DD')"
         case models.TimeField():
@@ -66,7 +104,7 @@ def _value(field: models.Field[Any, Any], column: str) -> str:
 
 
 def _duration(column: str) -> str:
-    """An interval as ISO 8601, digit by digit as Django writes it."""
+    """Return an SQL expression for an interval, in the ISO 8601 form that Django writes."""
     total = f"(extract(epoch FROM {column}) * 1000000)::bigint"
     size = f"abs({total})"
     day, hour, minute = 86_400_000_000, 3_600_000_000, 60_000_000

@@ -8,22 +8,20 @@ from http.cookies import SimpleCookie
 
 from django.conf import settings
 
-from django_cocobase_realtime.events import DisconnectRequested
-from django_cocobase_realtime.pubsub.broker import broker
-from django_cocobase_realtime.wire.codes import CloseCode
+from django_cocobase_realtime import disconnect
 
 OUTAGE_SECONDS = 2.0
-# session key → monotonic time at which its outage ends, for the sessions of this process
+# session key -> monotonic time at which its outage ends, for the sessions of this process
 _outage_ends: dict[str, float] = {}
 
 
-def start_outage(user_id, session_key):
-    """Close the user's connections with a code that asks clients to reconnect."""
+def start_outage(user, session_key):
+    """Close the user's connections, and refuse the session's new ones for two seconds."""
     now = time.monotonic()
     for key in [key for key, end in _outage_ends.items() if end < now]:
         del _outage_ends[key]
     _outage_ends[session_key] = now + OUTAGE_SECONDS
-    broker.publish(DisconnectRequested(code=int(CloseCode.DRAINING), user=str(user_id)))
+    disconnect(user=user, reconnect=True)
 
 
 class OutageMiddleware:

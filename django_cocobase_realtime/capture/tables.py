@@ -1,0 +1,273 @@
+"""The tables that collections show, and how to read their rows as the database holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.db import connections, models
+from django.db.models import Q, QuerySet
+from django.db.models.sql import Query
+
+from ..declarations.collection import Collection
+from ..declarations.serialization import RowCodec, raw_column
+
+MAX_KEYS = 500
+"""Primary keys in one query."""
+
+Row = dict[str, Any]
+"""Values by attname, as `RowCodec.image` takes them."""
+
+
+class RowReader:
+    """Reads columns of one table from the tuples that ``RETURNING`` or ``SELECT`` gives.
+
+    It applies the converters that the ORM would apply, so that a value is the same as in a query.
+    """
+
+    def __init__(
+        self,
+        fields: Sequence[models.Field[Any, Any]],
+        codec_raw: frozenset[str],
+        model: type[models.Model],
+        using: str,
+    ) -> None:
+        connection = connections[using]
+        quote = connection.ops.quote_name
+        table = model._meta.db_table
+        self.fields = tuple(fields)
+        self.attnames = tuple(str(field.attname) for field in fields)
+        self.columns = tuple(quote(str(field.column)) for field in fields)
+        # names that stay unambiguous in a statement with several tables
+        self.qualified = tuple(f"{quote(table)}.{column}" for column in self.columns)
+        self._connection = connection
+        compiler: Any = Query(model).get_compiler(using)
+        expressions = [raw_column(f.get_col(table), f.name in codec_raw) for f in fields]
+        self._converters: list[tuple[int, Any, Any]] = [
+            (index, convert, expression)
+            for index, (functions, expression) in compiler.get_converters(expressions).items()
+            for convert in functions
+        ]
+
+    def row(self, values: Sequence[Any]) -> Row:
+        """Return the values of one tuple by attname."""
+        if self._converters:
+            converted = list(values)
+            for index, convert, expression in self._converters:
+                # a value that the field refuses, such as a decimal with too many digits, can be
+                # written, so it must not make the write fail; it is logged as it is
+                with suppress(ArithmeticError, TypeError, ValueError, ValidationError):
+                    converted[index] = convert(converted[index], expression, self._connection)
+            values = converted
+        return dict(zip(self.attnames, values, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedTable:
+    """A concrete model and the collections that show its rows.
+
+    The rows of a multi-table child are in several tables: those of the model and of its parents.
+    """
+
+    model: type[models.Model]
+    collections: tuple[Collection, ...]
+    _readers: dict[str, RowReader] = field(default_factory=dict, repr=False)
+    _selects: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def fields(self) -> tuple[models.Field[Any, Any], ...]:
+        """The fields of all images, the primary key first."""
+        named = {name for c in self.collections for name in c.codec.fields}
+        keys = self.model._meta.pk_fields
+        others = [f for f in self.model._meta.concrete_fields if f.name in named and f not in keys]
+        return (*keys, *others)
+
+    @cached_property
+    def raw_names(self) -> frozenset[str]:
+        """Names of the fields whose column value images hold (see `RowCodec.raw_names`)."""
+        return frozenset(name for c in self.collections for name in c.codec.raw_names)
+
+    @cached_property
+    def is_joined(self) -> bool:
+        """Whether the rows are in several tables."""
+        return bool(self.model._meta.parents)
+
+    @cached_property
+    def tracked(self) -> bool:
+        """Whether a collection needs the row as it was before an update."""
+        return any(collection.track for collection in self.collections)
+
+    def codecs(self) -> Iterator[tuple[RowCodec, list[Collection]]]:
+        """Yield each codec with the collections that use it."""
+        groups: dict[tuple[str, ...], tuple[RowCodec, list[Collection]]] = {}
+        for collection in self.collections:
+            names = tuple(collection.codec.fields)
+            groups.setdefault(names, (collection.codec, []))[1].append(collection)
+        yield from groups.values()
+
+    def reader(self, using: str) -> RowReader:
+        """Return the reader of the table's own columns."""
+        reader = self._readers.get(using)
+        if reader is None:
+            reader = RowReader(self.fields, self.raw_names, self.model, using)
+            self._readers[using] = reader
+        return reader
+
+    def key_of(self, row: Row) -> Any:
+        """Return the primary key of a row: a value, or a tuple for a composite key."""
+        values = tuple(row[str(f.attname)] for f in self.model._meta.pk_fields)
+        return values[0] if len(values) == 1 else values
+
+    def row_of(self, instance: models.Model, using: str) -> Row:
+        """Return the row that an instance stands for, which may be deleted already."""
+        connection = connections[using]
+        return {
+            name: f.get_db_prep_save(getattr(instance, name), connection)
+            if f.name in self.raw_names
+            else getattr(instance, name)
+            for f, name in zip(self.fields, self.attnames, strict=True)
+        }
+
+    # reading
+
+    def read_one(self, using: str, key: Any, lock: str = "") -> Row | None:
+        """Return the row with a primary key, by SQL that is compiled once.
+
+        ``lock`` is a suffix such as ``FOR NO KEY UPDATE``. Only for rows in one table.
+        """
+        connection = connections[using]
+        reader = self.reader(using)
+        keys = self.model._meta.pk_fields
+        sql = self._selects.get((using, lock))
+        if sql is None:
+            quote = connection.ops.quote_name
+            where = " AND ".join(f"{quote(str(f.column))} = %s" for f in keys)
+            table = quote(self.model._meta.db_table)
+            sql = f"SELECT {', '.join(reader.columns)} FROM {table} WHERE {where} {lock}"  # noqa: S608
+            self._selects[using, lock] = sql
+        values = key if len(keys) > 1 else (key,)
+        params = [f.get_db_prep_value(v, connection) for f, v in zip(keys, values, strict=True)]
+        with connection.cursor() as cursor:
+            cursor.execute(sql, params)
+            values = cursor.fetchone()
+        return None if values is None else reader.row(values)
+
+    def read(self, using: str, keys: Iterable[Any], *, lock: bool = False) -> dict[Any, Row]:
+        """Return the rows with these primary keys, by key."""
+        rows: dict[Any, Row] = {}
+        remaining = list(keys)
+        for start in range(0, len(remaining), MAX_KEYS):
+            part = remaining[start : start + MAX_KEYS]
+            rows |= self.read_where(using, Q(pk__in=part), lock=lock)
+        return rows
+
+    def read_where(self, using: str, where: Any, *, lock: bool = False) -> dict[Any, Row]:
+        """Return the rows that match a condition, by key and in the order of keys."""
+        queryset: Any = QuerySet(self.model, using=using).filter(where).order_by("pk")
+        if lock and connections[using].features.has_select_for_update:
+            no_key = connections[using].features.has_select_for_no_key_update
+            queryset = queryset.select_for_update(no_key=no_key)
+        names = self.attnames
+        selected = queryset.values_list(
+            *(
+                raw_column(models.F(name), True) if f.name in self.raw_names else name
+                for f, name in zip(self.fields, names, strict=True)
+            )
+        )
+        rows = (dict(zip(names, values, strict=True)) for values in selected)
+        return {self.key_of(row): row for row in rows}
+
+    @cached_property
+    def attnames(self) -> tuple[str, ...]:
+        """Attnames of ``fields``."""
+        return tuple(str(f.attname) for f in self.fields)
+
+    def path_from(self, parent: type[models.Model]) -> str:
+        """Return the lookup from this model's rows to the primary key of a parent's row."""
+        if parent is self.model:
+            return "pk"
+        links = self.model._meta.get_path_to_parent(parent)
+        return "__".join(link.join_field.name for link in links)
+
+
+@dataclass(frozen=True)
+class RelatedTable:
+    """A watched table with a many-to-many field, as seen from the field's through table."""
+
+    table: WatchedTable
+    # name of the many-to-many field
+    field: str
+    # attname of the through model's reference to the watched row
+    source: str
+    # attname of the watched row's field that it refers to
+    target: str
+    # attname and value of the content type, for a through table that several models share
+    content_type: tuple[str, Any] | None = None
+
+
+class WatchedTables:
+    """All watched tables, found by the name of a database table that is written."""
+
+    def __init__(self, tables: Iterable[WatchedTable]) -> None:
+        # tables whose rows show columns of a database table: its own, and multi-table children
+        self._shown: dict[str, list[WatchedTable]] = {}
+        self._related: dict[str, list[RelatedTable]] = {}
+        for table in tables:
+            meta = table.model._meta
+            for model in (table.model, *meta.all_parents):
+                self._shown.setdefault(model._meta.db_table, []).append(table)
+            for m2m in meta.many_to_many:
+                related = _related_table(table, m2m)
+                if related is not None:
+                    through: Any = m2m.remote_field.through
+                    self._related.setdefault(through._meta.db_table, []).append(related)
+
+    def __bool__(self) -> bool:
+        return bool(self._shown)
+
+    def showing(self, model: type[models.Model]) -> list[WatchedTable]:
+        """Return the watched tables whose rows show columns of the model's table."""
+        return self._shown.get(model._meta.db_table, [])
+
+    def related(self, model: type[models.Model]) -> list[RelatedTable]:
+        """Return the watched tables whose many-to-many field uses the model's table."""
+        return self._related.get(model._meta.db_table, [])
+
+
+def _related_table(table: WatchedTable, m2m: Any) -> RelatedTable | None:
+    through = m2m.remote_field.through
+    if isinstance(m2m, models.ManyToManyField):
+        source = through._meta.get_field(m2m.m2m_field_name())
+        if len(source.foreign_related_fields) != 1:
+            return None  # a `ForeignObject` of several columns, which is not supported
+        return RelatedTable(table, m2m.name, source.attname, source.target_field.attname)
+    # a manager of tags, or the like, through a model with a generic foreign key
+    pk = str(table.model._meta.pk.attname)
+    for generic in getattr(through._meta, "private_fields", ()):
+        names = getattr(generic, "ct_field", None), getattr(generic, "fk_field", None)
+        if None not in names:
+            content_type = through._meta.get_field(names[0]).attname
+            return RelatedTable(table, m2m.name, str(names[1]), pk, (content_type, table.model))
+    for candidate in through._meta.concrete_fields:
+        related: Any = candidate.remote_field
+        if related is not None and related.model is table.model:
+            target = related.field.target_field.attname
+            return RelatedTable(table, m2m.name, candidate.attname, target)
+    return None
+
+
+def image_columns_exist(table: WatchedTable, model: type[models.Model]) -> bool:
+    """Return whether a (historical) model has all columns of the table's images."""
+    if model is table.model:
+        return True
+    try:
+        return all(
+            model._meta.get_field(f.name).column == f.column  # type: ignore[union-attr]
+            for f in table.fields
+        )
+    except FieldDoesNotExist:
+        return False

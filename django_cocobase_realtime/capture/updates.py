@@ -1,0 +1,334 @@
+"""Captures UPDATE statements: saves, ``QuerySet.update``, ``bulk_update``, SET_NULL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import wraps
+from typing import Any
+
+from django.core.exceptions import EmptyResultSet
+from django.db import Error as DatabaseFailure
+from django.db import connections, models
+from django.db.models import QuerySet
+from django.db.models.lookups import Exact, IntegerFieldExact
+from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
+
+from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
+from .recorder import Op, is_capture_disabled, record
+from .relations import record_related
+from .tables import MAX_KEYS, Row, WatchedTable
+from .targets import (
+    Rows,
+    WriteTarget,
+    can_return_rows,
+    current_save,
+    find_target,
+    inside_captured_statement,
+    is_written_later,
+    keys_in_parent,
+    keys_query,
+    lock_rows,
+    needed_fields,
+    read_joined,
+    resync,
+    row_reader,
+    run_keys_query,
+    state,
+)
+
+
+def wrap_update(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap ``SQLUpdateCompiler.execute_sql``."""
+
+    @wraps(original)
+    def execute_sql(self: Any, result_type: Any) -> Any:
+        target = _update_target(self)
+        if target is None:
+            return original(self, result_type)
+        if target.own is None or result_type not in (ROW_COUNT, NO_RESULTS):
+            return _update_by_keys(self, target, lambda: original(self, result_type))
+        rows = _update(self, target, ())
+        return 0 if rows is None or result_type == NO_RESULTS else len(rows)
+
+    return execute_sql
+
+
+def wrap_update_returning(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap ``SQLUpdateCompiler.execute_returning_sql`` of Django 6.0 and newer."""
+
+    @wraps(original)
+    def execute_returning_sql(self: Any, returning_fields: Any) -> Any:
+        target = _update_target(self)
+        if target is None:
+            return original(self, returning_fields)
+        if target.own is None:
+            return _update_by_keys(self, target, lambda: original(self, returning_fields))
+        rows = _update(self, target, returning_fields or ())
+        if rows is None:
+            return []
+        if not returning_fields:
+            return [()] * len(rows)
+        columns = [f.get_col(target.model._meta.db_table) for f in returning_fields]
+        result: Any = rows
+        converters = self.get_converters(columns)
+        if converters:
+            result = self.apply_converters(result, converters)
+        return [tuple(row) for row in result]
+
+    return execute_returning_sql
+
+
+def _update_target(compiler: Any) -> WriteTarget | None:
+    query = compiler.query
+    model = query.get_meta().concrete_model
+    target = find_target(model, compiler.using)
+    if not query.related_updates or state.is_inside or is_capture_disabled():
+        return target
+    # fields of a parent are updated, too: by statements that belong to this one
+    tables = list(target.tables) if target is not None and query.values else []
+    related = list(target.related) if target is not None else []
+    for parent in query.related_updates:
+        of_parent = find_target(parent, compiler.using)
+        if of_parent is not None:
+            tables += [table for table in of_parent.tables if table not in tables]
+    return WriteTarget(model, tables, related) if tables or related else None
+
+
+def _update(
+    compiler: Any, target: WriteTarget, returning_fields: Sequence[Any]
+) -> list[Any] | None:
+    """Execute an UPDATE that also returns the columns of images.
+
+    Returns the columns ``returning_fields`` of each updated row; None if no statement was needed.
+    """
+    using, model, table = compiler.using, target.model, target.own
+    assert table is not None
+    connection = compiler.connection
+    key = _single_key(compiler.query, table)
+    plan = None if key is not _NO_KEY else keys_query(compiler.query, model)
+    needed = needed_fields(target)
+    reader = row_reader(target, needed, using)
+    try:
+        sql, params = compiler.as_sql()
+    except EmptyResultSet:
+        return None
+    if not sql:
+        return None
+    can_return = can_return_rows(connection)
+    returns_old = can_return and table.tracked and _returns_old(connection)
+    with statement_transaction(using, write_lock=table.tracked):
+        befores: Rows = {}
+        # without RETURNING, these are also the rows to read again
+        if not returns_old and (table.tracked or not can_return):
+            befores = _rows_before(compiler, target, table, key, plan)
+        if not can_return:
+            return _execute_without_returning(compiler, target, sql, params, befores)
+        quote = connection.ops.quote_name
+        name = quote(model._meta.db_table)
+        columns = [f"{name}.{quote(f.column)}" for f in returning_fields]
+        columns += reader.qualified
+        if returns_old:
+            columns += [f"old.{column}" for column in reader.columns]
+        with connection.cursor() as cursor:
+            cursor.execute(f"{sql} RETURNING {', '.join(columns)}", params)
+            returned = cursor.fetchall()
+        first, last = len(returning_fields), len(returning_fields) + len(reader.columns)
+        afters = [reader.row(values[first:last]) for values in returned]
+        if returns_old:
+            olds = [reader.row(values[last:]) for values in returned]
+            changes = _paired(table, zip(olds, afters, strict=True))
+        else:
+            changes = _matched(compiler.query, table, befores, afters)
+        record(table, using, changes)
+        record_related(target, using, afters)
+        return [values[:first] for values in returned]
+
+
+def _execute_without_returning(
+    compiler: Any, target: WriteTarget, sql: str, params: Any, befores: Rows
+) -> list[Any]:
+    """Execute an UPDATE on a database without RETURNING, and read the rows again."""
+    using, table = compiler.using, target.own
+    assert table is not None
+    with compiler.connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        count = cursor.rowcount
+    with own_statements(using):
+        afters = list(table.read(using, befores).values())
+    record(table, using, _matched(compiler.query, table, befores, afters))
+    if count != len(afters):
+        resync([table], using)  # other rows were updated than those that were read before
+    return [()] * count
+
+
+def _paired(
+    table: WatchedTable, pairs: Iterable[tuple[Row, Row]]
+) -> Iterator[tuple[Row | None, Row | None, Op]]:
+    for before, after in pairs:
+        if table.key_of(before) == table.key_of(after):
+            yield before, after, "updated"
+        else:  # another document: ids do not change
+            yield before, None, "deleted"
+            yield None, after, "created"
+
+
+def _matched(
+    query: Any, table: WatchedTable, befores: Rows, afters: list[Row]
+) -> Iterator[tuple[Row | None, Row | None, Op]]:
+    """Yield rows after an update with the row before; None if it was not read."""
+    keys = {table.key_of(row) for row in afters}
+    moves = any(f in table.model._meta.pk_fields for f, _, _ in query.values)
+    if moves:
+        for key, before in befores.items():
+            if key not in keys:
+                yield before, None, "deleted"
+    for after in afters:
+        key = table.key_of(after)
+        created = moves and key not in befores
+        yield befores.get(key), after, "created" if created else "updated"
+
+
+_NO_KEY = object()
+
+
+def _single_key(query: Any, table: WatchedTable) -> Any:
+    """Return the primary key that a statement is limited to; `_NO_KEY` for other conditions."""
+    children = query.where.children
+    if len(children) != 1 or query.where.negated or len(table.model._meta.pk_fields) != 1:
+        return _NO_KEY
+    lookup = children[0]
+    if type(lookup) not in (Exact, IntegerFieldExact) or hasattr(lookup.rhs, "as_sql"):
+        return _NO_KEY
+    target = getattr(lookup.lhs, "target", None)
+    if target is None or not target.primary_key:
+        return _NO_KEY
+    same_table = target.model._meta.db_table == table.model._meta.db_table
+    return lookup.rhs if same_table else _NO_KEY
+
+
+def _rows_before(
+    compiler: Any, target: WriteTarget, table: WatchedTable, key: Any, plan: Any
+) -> Rows:
+    """Return the rows that a statement will write, as they are now, locked until the end."""
+    using = compiler.using
+    acquire_write_lock(using, target.model)
+    try:
+        with own_statements(using):
+            if key is _NO_KEY:
+                keys = run_keys_query(plan, using)
+                _lock_for_update(target.model, using, keys, compiler.query.values)
+                return table.read(using, keys)
+            row = table.read_one(using, key, _lock_clause(compiler, target, table, key))
+    except DatabaseFailure:
+        raise
+    except Exception:  # the project's own statement raises it in its own words
+        return {}
+    return {} if row is None else {table.key_of(row): row}
+
+
+def _lock_for_update(
+    model: type[models.Model], using: str, keys: list[Any], values: Sequence[Any]
+) -> None:
+    """Lock the rows of one table that an UPDATE will write, as strongly as it will."""
+    if not connections[using].features.has_select_for_no_key_update:
+        lock_rows(model, using, keys)
+        return
+    unique = [(f, value) for f, _, value in values if _is_unique(f)]
+    lock_rows(model, using, keys, no_key=not _may_change(model, using, keys, unique))
+
+
+def _may_change(
+    model: type[models.Model], using: str, keys: list[Any], values: Sequence[tuple[Any, Any]]
+) -> bool:
+    """Return whether an UPDATE gives one of the rows another value than it has."""
+    if not values or not keys:
+        return False
+    if len(keys) > MAX_KEYS:
+        return True
+    queryset: Any = QuerySet(model, using=using).filter(pk__in=keys)
+    others = [queryset.exclude(**{f.name: value}) for f, value in values]
+    return any(other.exists() for other in others)
+
+
+def _lock_clause(compiler: Any, target: WriteTarget, table: WatchedTable, key: Any) -> str:
+    """Return the lock that PostgreSQL's own UPDATE would take.
+
+    ``FOR UPDATE`` only if a unique column changes: it conflicts with foreign keys that refer to
+    the row, and would let two transactions wait for each other that do not without this app.
+    """
+    if compiler.connection.vendor != "postgresql":
+        return ""
+    unique = [(f, value) for f, _, value in compiler.query.values if _is_unique(f)]
+    if not unique:
+        return "FOR NO KEY UPDATE"
+    row = table.read_one(compiler.using, key)
+    values = {} if row is None else row
+    differing = [(f, value) for f, value in unique if value != values.get(str(f.attname))]
+    changes = _may_change(target.model, compiler.using, [key], differing)
+    return "FOR UPDATE" if changes else "FOR NO KEY UPDATE"
+
+
+def _is_unique(field: Any) -> bool:
+    meta = field.model._meta
+    if field.unique:
+        return True
+    groups = [set(names) for names in meta.unique_together]
+    groups += [set(c.fields) for c in meta.total_unique_constraints]
+    return any(field.name in names for names in groups)
+
+
+def _returns_old(connection: Any) -> bool:
+    """Return whether ``RETURNING`` can also return the row before: PostgreSQL 18."""
+    return bool(connection.vendor == "postgresql" and connection.pg_version >= 180000)
+
+
+def _update_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], Any]) -> Any:
+    """Execute an UPDATE of rows that are in several tables; read them before and after."""
+    using, model = compiler.using, target.model
+    plan = keys_query(compiler.query, model)
+    with statement_transaction(using, write_lock=True):
+        befores: dict[WatchedTable, Rows] = {}
+        unread: list[WatchedTable] = []
+        acquire_write_lock(using, model)
+        try:
+            with own_statements(using):
+                keys = run_keys_query(plan, using)
+                _lock_written_tables(compiler.query, model, using, keys)
+                for table in target.tables:
+                    befores[table] = read_joined(table, model, using, keys)
+        except DatabaseFailure:
+            raise
+        except Exception:  # the project's own statement may raise it, in its own words
+            befores, unread = {}, target.tables
+        with inside_captured_statement():  # statements for columns of parents belong to this one
+            result = execute()
+        resync(unread, using)
+        save = current_save(model)
+        for table, rows in befores.items():
+            if (
+                save is not None
+                and not save.raw
+                and table.model._meta.db_table != (model._meta.db_table)
+                and is_written_later(save, table)
+            ):
+                for row in rows.values():
+                    save.pending.setdefault(table, row)
+                continue
+            before = rows
+            if save is not None and table in save.pending:
+                first = save.pending.pop(table)
+                before = {} if first is None else {table.key_of(first): first}
+            with own_statements(using):
+                afters = table.read(using, rows)
+            record(table, using, [(before.get(k), after, "updated") for k, after in afters.items()])
+    return result
+
+
+def _lock_written_tables(
+    query: Any, model: type[models.Model], using: str, keys: list[Any]
+) -> None:
+    """Lock the rows of each table that the statement writes, and of no other."""
+    if query.values:
+        _lock_for_update(model, using, keys, query.values)
+    for parent, values in query.related_updates.items():
+        _lock_for_update(parent, using, keys_in_parent(model, parent, using, keys), values)

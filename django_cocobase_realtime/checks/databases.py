@@ -1,0 +1,116 @@
+"""Checks of the databases: what they support, and which writes to them are not seen."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from django.conf import settings
+from django.core.checks import CheckMessage
+from django.db import connections
+
+from ..conf import conf
+from ..declarations.registry import registry
+from ..models import PresenceRoom
+from ..presence.base import BACKENDS
+from ..utils.transactions import database_for
+from .base import error, info, warning
+
+# packages with a database backend that sets a schema for each tenant
+TENANT_PACKAGES = ("django_tenants", "tenant_schemas")
+
+
+def check_database_vendors() -> Iterator[CheckMessage]:
+    """Check for collections in databases that do not support everything."""
+    names_by_database: dict[str, list[str]] = {}
+    for collection in registry:
+        if connections[collection.database].vendor == "mysql":
+            names_by_database.setdefault(collection.database, []).append(collection.name)
+    for using, names in names_by_database.items():
+        yield warning(
+            17,
+            f"Collections {', '.join(map(repr, names))} are in {using!r}, a "
+            f"{connections[using].display_name} database: collections work there, rooms do not.",
+            "Filters and orders of snapshots follow the collations of that database, and "
+            "conditions on parts of texts and on JSON are refused. PostgreSQL and SQLite support "
+            "everything.",
+        )
+
+
+def check_presence_database() -> Iterator[CheckMessage]:
+    """Check that presence, if it is stored in a database, is in one that supports it."""
+    if conf.problems("PRESENCE") or conf.presence.backend not in ("database", BACKENDS["database"]):
+        return
+    using = database_for(PresenceRoom)
+    if connections[using].vendor == "mysql":
+        yield warning(
+            100,
+            f"Presence is stored in {using!r}, a {connections[using].display_name} database, "
+            "which cannot do this: every request to join a room fails.",
+            "Store it in Redis, in PostgreSQL or in SQLite if you use rooms.",
+        )
+
+
+def check_tenants() -> Iterator[CheckMessage]:
+    """Check that no package gives each tenant a schema of its own."""
+    engines = [str(database.get("ENGINE", "")) for database in settings.DATABASES.values()]
+    routers = [
+        router if isinstance(router, str) else type(router).__name__
+        for router in settings.DATABASE_ROUTERS
+    ]
+    if (
+        any(engine.partition(".")[0] in TENANT_PACKAGES for engine in engines)
+        or any(router.endswith("TenantSyncRouter") for router in routers)
+        or (hasattr(settings, "SHARED_APPS") and hasattr(settings, "TENANT_APPS"))
+    ):
+        yield error(
+            18,
+            "The project keeps each tenant in a schema of its own, which is not supported.",
+            "Clients of one tenant would get changes of another, or none. Keep the tenants in one "
+            "schema, with a column that names the tenant.",
+        )
+
+
+def is_check_command() -> bool:
+    """Return whether ``manage.py check`` is running, and not another command's own checks."""
+    return sys.argv[1:2] == ["check"]
+
+
+def check_unseen_writes() -> Iterator[CheckMessage]:
+    """Name the ways in which rows can change without an event."""
+    labels, unmanaged, changed_by_database = set(), set(), set()
+    for collection in registry:
+        if collection.capture == "triggers":
+            continue
+        meta = collection.concrete_model._meta
+        if meta.managed:
+            labels.add(meta.label)
+        else:
+            unmanaged.add(meta.label)
+        for field in meta.concrete_fields:
+            handler = getattr(field.remote_field, "on_delete", None)
+            if handler is not None and type(handler).__name__ == "DatabaseOnDelete":
+                changed_by_database.add(f"{meta.label}.{field.name}")
+    if changed_by_database:
+        yield warning(
+            81,
+            f"Rows that the database changes through "
+            f"{', '.join(sorted(changed_by_database))} are not sent to clients.",
+            "Use Django's own on_delete, or capture = 'triggers'.",
+        )
+    if labels:
+        yield info(
+            82,
+            f"Changes of {', '.join(sorted(labels))} are seen if the ORM makes them. Raw SQL, "
+            "COPY, triggers of the database and other programs are not seen.",
+            "If rows change in such ways, use capture = 'triggers' on PostgreSQL, or call "
+            "notify_change. Else silence cocobase_realtime.I082.",
+        )
+    if unmanaged:
+        yield info(
+            83,
+            f"{', '.join(sorted(unmanaged))} have tables or views that Django does not manage. "
+            "Changes that other programs make to their rows are not seen.",
+            "Watch the models whose tables a view shows, or call notify_change. "
+            "Else silence cocobase_realtime.I083.",
+        )

@@ -1,0 +1,63 @@
+"""Which fields of a model the images of its rows hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from django.db import models
+
+from ..filters import Filter
+from ..filters.nodes import And, Condition, Node, Not, Or
+from ..permissions import And as BothAllow
+from ..permissions import Not as Inverted
+from ..permissions import Or as EitherAllows
+from ..permissions import Permission
+from .serialization import is_secret_looking
+
+
+def default_names(
+    model: type[models.Model], not_secret: Iterable[str], exclude: Iterable[str]
+) -> tuple[str, ...]:
+    """Return the names of the concrete fields that neither look secret nor are excluded."""
+    allowed, excluded = set(not_secret), set(exclude)
+    return tuple(
+        field.name
+        for field in model._meta.concrete_fields
+        if field.name not in excluded
+        and (field.name in allowed or not is_secret_looking(field.name))
+    )
+
+
+def key_names(model: type[models.Model]) -> tuple[str, ...]:
+    """Return the names of the fields of the primary key."""
+    return tuple(field.name for field in model._meta.pk_fields)
+
+
+def filter_names(filter: Filter) -> frozenset[str]:
+    """Return the names of the fields that a filter looks at."""
+    return frozenset(_node_names(filter.root))
+
+
+def _node_names(node: Node) -> Iterator[str]:
+    match node:
+        case Condition():
+            yield node.ref[0]
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from _node_names(part)
+        case Not(part):
+            yield from _node_names(part)
+
+
+def depends_on_rows(permission: Any) -> bool:
+    """Return whether a permission, or a part of a combination, decides by the values of rows."""
+    match permission:
+        case BothAllow(parts=parts) | EitherAllows(parts=parts):
+            return any(map(depends_on_rows, parts))
+        case Inverted(part=part):
+            return depends_on_rows(part)
+    if getattr(permission, "has_object_permission", None) is not None:
+        return True
+    visible_to = getattr(permission, "visible_to", None)
+    return visible_to is not None and visible_to is not Permission.visible_to

@@ -1,0 +1,99 @@
+"""Changes whose images lack fields, because code with other fields wrote them.
+
+While a new version of a project is deployed, old processes write images without the fields that
+the new version added. A client that resumes afterwards replays such changes, too. A missing field
+is not null: the change is judged by the row as it is now. If the row is gone, and a subscription
+depends on a missing field, the collection's clients fetch everything again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.db import Error as DatabaseFailure
+from msgspec.structs import replace
+
+from ..capture.tables import WatchedTable
+from ..declarations.collection import Collection
+from ..declarations.image_fields import filter_names
+from ..events import Change, Image
+from .query import AuthorizedQuery
+
+logger = logging.getLogger(__name__)
+
+
+def is_complete(collection: Collection, change: Change) -> bool:
+    """Return whether the images of a change have all fields. Both were written by one code."""
+    image = change.before if change.after is None else change.after
+    return image is None or collection.codec.is_complete(image)
+
+
+def missing_names(collection: Collection, change: Change) -> frozenset[str]:
+    """Return the names of the fields that an image of a change lacks."""
+    names = collection.codec.fields.keys()
+    images = (image for image in (change.before, change.after) if image is not None)
+    return frozenset().union(*(names - image.keys() for image in images))
+
+
+def restore(collection: Collection, changes: Sequence[Change]) -> list[Change]:
+    """Return the changes, those with incomplete images by the rows as they are now.
+
+    Deletions, and changes of rows that are gone, are returned as they are. Uses the ORM, with one
+    query for all rows: not for event loops.
+    """
+    codec = collection.codec
+    keys: dict[str, Any] = {
+        change.document_id: codec.key(change.document_id)
+        for change in changes
+        if change.op != "deleted" and not is_complete(collection, change)
+    }
+    if not keys:
+        return list(changes)
+    images = _read_images(collection, [key for key in keys.values() if key is not None])
+    return [
+        _restored(change, images[keys[change.document_id]])
+        if keys.get(change.document_id) in images and not is_complete(collection, change)
+        else change
+        for change in changes
+    ]
+
+
+def _read_images(collection: Collection, keys: list[Any]) -> dict[Any, Image]:
+    table = WatchedTable(collection.concrete_model, (collection,))
+    try:
+        rows = table.read(collection.database, keys)
+        return {key: collection.codec.image(row) for key, row in rows.items()}
+    except DatabaseFailure:
+        raise
+    except Exception:
+        # a value that a field of the project refuses; trying again would not help
+        logger.exception("Rows of collection %r cannot be read.", collection.name)
+        return {}
+
+
+def _restored(change: Change, image: Image) -> Change:
+    if change.op == "deleted":
+        return change
+    # The fields that are missing before the change were not written by it. It is not known which
+    # fields changed: old values are sent to clients only if they are known to have been visible.
+    before = None if change.before is None else {**image, **change.before}
+    return replace(change, before=before, after=image, changed=None)
+
+
+def find_undecidable(
+    collection: Collection, change: Change, queries: Iterable[AuthorizedQuery]
+) -> bool:
+    """Return whether a missing field decides if one of the subscriptions gets a change."""
+    if is_complete(collection, change):
+        return False
+    missing = missing_names(collection, change)
+    deleted = collection.deleted_filter
+    for_all = deleted is not None and not missing.isdisjoint(filter_names(deleted))
+    return any(
+        for_all
+        or query.check is not None  # it may look at any field
+        or not missing.isdisjoint(filter_names(query.filter))
+        for query in queries
+    )

@@ -1,0 +1,17 @@
+"""Fixtures for tests of capture."""
+
+import pytest
+
+
+@pytest.fixture
+def receive():
+    """Connect signal receivers until the end of the test."""
+    connected = []
+
+    def connect(signal, sender, receiver):
+        signal.connect(receiver, sender=sender, weak=False)
+        connected.append((signal, sender, receiver))
+
+    yield connect
+    for signal, sender, receiver in connected:
+        signal.disconnect(receiver, sender=sender)

@@ -1,0 +1,115 @@
+"""Checks of what the databases support, and of the writes that are not seen."""
+
+from types import SimpleNamespace
+
+import pytest
+from django.core.checks import run_checks
+from django.core.management import call_command
+from django.db import connections
+
+from django_cocobase_realtime.checks import check_settings, check_writes
+from django_cocobase_realtime.checks.databases import check_tenants
+from tests.app.models import Post
+
+
+def ids(messages):
+    return [message.id.removeprefix("cocobase_realtime.") for message in messages]
+
+
+@pytest.fixture(autouse=True)
+def _posts(settings):
+    settings.DEBUG = True
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"posts": "app.Post", "items": "app.Item"}}
+
+
+@pytest.fixture
+def _mysql(monkeypatch):
+    """Let the default database look like one of MySQL."""
+    monkeypatch.setattr(connections["default"], "vendor", "mysql")
+    monkeypatch.setattr(connections["default"], "display_name", "MySQL")
+
+
+@pytest.mark.usefixtures("_mysql")
+def test_collections_and_presence_in_mysql_are_reported():
+    messages = check_settings()
+    assert ids(messages) == ["W017", "W100"]
+    assert "'posts', 'items'" in messages[0].msg
+    assert "collections work there, rooms do not" in messages[0].msg
+
+
+@pytest.mark.usefixtures("_mysql")
+@pytest.mark.parametrize(
+    "backend", ["memory", "django_cocobase_realtime.presence.memory.MemoryPresence"]
+)
+def test_presence_outside_of_mysql_is_not_reported(settings, backend):
+    settings.COCOBASE_REALTIME = {"PRESENCE": {"BACKEND": backend}}
+    assert "W100" not in ids(check_settings())
+    path = "django_cocobase_realtime.presence.database.DatabasePresence"
+    settings.COCOBASE_REALTIME = {"PRESENCE": {"BACKEND": path}}
+    assert ids(check_settings()) == ["W100"]
+
+
+class TenantSyncRouter:
+    """Named as the router of ``django_tenants`` is."""
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"DATABASES": {"default": {"ENGINE": "django_tenants.postgresql_backend"}}},
+        {"DATABASES": {"default": {"ENGINE": "tenant_schemas.postgresql_backend"}}},
+        {"DATABASE_ROUTERS": ["django_tenants.routers.TenantSyncRouter"]},
+        {"DATABASE_ROUTERS": [TenantSyncRouter()]},
+        {"SHARED_APPS": ["a"], "TENANT_APPS": ["b"]},
+    ],
+)
+def test_schema_per_tenant_is_refused(monkeypatch, changed):
+    assert list(check_tenants()) == []
+    # not in Django's own settings: that would have it connect to other databases
+    values = {"DATABASES": {}, "DATABASE_ROUTERS": [], **changed}
+    monkeypatch.setattr(
+        "django_cocobase_realtime.checks.databases.settings", SimpleNamespace(**values)
+    )
+    assert ids(check_tenants()) == ["E018"]
+    assert "E018" in ids(check_settings())
+
+
+def test_unseen_writes_are_reported_by_the_check_command_only(monkeypatch):
+    for command in ("runserver", "migrate", "test", "shell"):
+        monkeypatch.setattr("sys.argv", ["manage.py", command, "check"])
+        assert check_writes() == []
+    monkeypatch.setattr("sys.argv", ["manage.py", "check"])
+    (message,) = check_writes()
+    assert ids([message]) == ["I082"]
+    assert "app.Item, app.Post" in message.msg
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_check_command_shows_unseen_writes(monkeypatch, capsys):
+    call_command("check")
+    assert "I082" not in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["manage.py", "check"])
+    call_command("check")
+    assert "cocobase_realtime.I082" in capsys.readouterr().err
+    assert "I082" in ids(m for m in run_checks() if m.id.startswith("cocobase"))
+
+
+def test_models_that_django_does_not_manage_are_reported(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["manage.py", "check"])
+    monkeypatch.setattr(Post._meta, "managed", False)
+    assert ids(check_writes()) == ["I082", "I083"]
+
+
+def test_writes_to_tables_with_triggers_are_not_reported(monkeypatch, settings):
+    monkeypatch.setattr("sys.argv", ["manage.py", "check"])
+    monkeypatch.setattr(connections["default"], "vendor", "postgresql")
+    triggers = {"model": "app.Item", "capture": "triggers"}
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"items": triggers}}
+    assert check_writes() == []
+
+
+def test_mistakes_in_the_setting_hide_the_unseen_writes(monkeypatch, settings):
+    monkeypatch.setattr("sys.argv", ["manage.py", "check"])
+    for wrong in (5, {"COLLECTIONS": 5}, {"COLLECTIONS": {"posts": "app.Nothing"}}):
+        settings.COCOBASE_REALTIME = wrong
+        assert check_writes() == []

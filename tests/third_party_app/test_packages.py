@@ -1,0 +1,266 @@
+"""Fields, managers and models of other packages: the log equals the tables."""
+
+import io
+import json
+import os
+
+import pytest
+from django.apps import apps
+
+if not apps.is_installed("tests.third_party_app"):
+    pytest.skip(
+        "Needs --ds=tests.third_party_app.settings and the packages of the group third-party.",
+        allow_module_level=True,
+    )
+
+from django.core.management import call_command
+from django.db import connection, transaction
+from django.utils import translation
+from djmoney.money import Money
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from django_cocobase_realtime.declarations.registry import registry
+from django_cocobase_realtime.filters import Row, parse
+from django_cocobase_realtime.filters.orm import to_q
+from tests.support.watching import (
+    assert_log_gives_tables,
+    forget_logged,
+    logged,
+    outcome,
+    summary,
+    table_images,
+    watching,
+)
+from tests.third_party_app.models import (
+    Article,
+    Car,
+    Color,
+    Hooked,
+    Node,
+    Product,
+    Recipe,
+    Recorded,
+    Size,
+    Tracked,
+    Translated,
+    Vehicle,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+EXAMPLES = int(os.environ.get("EXAMPLES", "20"))
+
+products = st.fixed_dictionaries(
+    {
+        "price": st.one_of(
+            st.none(),
+            st.builds(
+                Money,
+                st.decimals(-(10**6), 10**6, places=2),
+                st.sampled_from(["EUR", "USD", "JPY"]),
+            ),
+        ),
+        "phone": st.sampled_from(["", "+493012345678", "+12125552368"]),
+        "size": st.sampled_from([None, Size.SMALL, Size.LARGE]),
+        "color": st.sampled_from(list(Color)),
+        "note": st.one_of(st.none(), st.sampled_from(["", "secret", "ä\U0001f600"])),
+        "number": st.one_of(st.none(), st.integers(-5, 5)),
+    }
+)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(products, products)
+def test_event_equals_row_and_filters_for_fields_of_packages(first, second):
+    with watching(Product):
+        forget_logged()
+        Product.objects.all().delete()
+        forget_logged()
+        product = Product.objects.create(**first)
+        for name, value in second.items():
+            setattr(product, name, value)
+        product.save()
+        Product.objects.bulk_create([Product(**second)])
+        Product.objects.filter(pk=product.pk).update(**first)
+        assert_log_gives_tables()
+        assert_filters_agree(registry.get("product"))
+
+
+def assert_filters_agree(collection):
+    """Compare an equality filter in memory with the same filter in the database."""
+    model, schema = collection.concrete_model, collection.schema
+    images = {
+        key: collection.codec.decode(image, "default")
+        for key, image in table_images(collection).items()
+    }
+    left_out = {"note", "number"}  # a query cannot compare encrypted values
+    for image in list(images.values()):
+        for name in set(image) & set(schema) - left_out:
+            if image[name] is None:
+                continue
+            parsed = parse({name: image[name]}, schema)
+            in_memory = {k for k, i in images.items() if parsed.matches(Row(i, schema))}
+            found = model._base_manager.filter(to_q(parsed, model, "default"))
+            assert in_memory == {str(key) for key in found.values_list("pk", flat=True)}, name
+
+
+def test_field_with_members_of_enum_has_their_values():
+    with watching(Product):
+        Product.objects.create(size=Size.SMALL)
+        codec = registry.get("product").codec
+        assert codec.decode(logged()[-1].after, "default")["size"] == 1
+
+
+def test_encrypted_fields_are_logged_as_the_database_holds_them():
+    with watching(Product):
+        Product.objects.create(note="secret", number=41)
+        (change,) = logged()
+        assert "secret" not in json.dumps(change.after)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT note FROM third_party_app_product")
+            assert cursor.fetchone() == (change.after["note"],)
+        decoded = registry.get("product").codec.decode(change.after, "default")
+        assert decoded["note"] == "secret"
+
+
+def test_tags_of_one_model_are_logged_for_rows_of_that_model_only():
+    with watching(Article, Recipe):
+        article = Article.objects.create(title="a")
+        Recipe.objects.bulk_create([Recipe(pk=article.pk, name="r")])
+        forget_logged()
+        article.tags.add("x")
+        article.tags.set(["y"])
+        article.tags.clear()
+        assert {(c, op) for c, op, _ in summary()} == {("article", "updated")}
+        assert_log_gives_tables_after(Article, Recipe)
+
+
+def assert_log_gives_tables_after(*models):
+    for model in models:
+        last = {c.document_id: c.after for c in logged(model._meta.model_name)}
+        images = table_images(registry.get(model._meta.model_name))
+        assert all(images[key] == image for key, image in last.items())
+
+
+def write_tree():
+    root = Node.objects.create(name="root")
+    children = [Node.objects.create(name=str(n), parent=root) for n in range(3)]
+    children[0].refresh_from_db()
+    Node.objects.create(name="leaf", parent=children[0])
+    for child in children:
+        child.refresh_from_db()
+    children[0].move_to(children[2])
+    children[1].refresh_from_db()
+    children[1].delete()
+    with transaction.atomic(), Node.objects.delay_mptt_updates():
+        Node.objects.create(name="late", parent=Node.objects.get(name="root"))
+    Node.objects.rebuild()
+
+
+def test_saved_node_of_tree_is_logged_as_its_row():
+    """The other nodes are moved by raw SQL, which only triggers see."""
+    with watching(Node):
+        root = Node.objects.create(name="root")
+        for name in "abc":
+            root.refresh_from_db()
+            node = Node.objects.create(name=name, parent=root)
+            change = logged()[-1]
+            assert change.after == table_images(registry.get("node"))[str(node.pk)]
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="Triggers need PostgreSQL.")
+def test_tree_is_logged_by_triggers_with_all_moved_nodes():
+    with watching(Node, capture="triggers"):
+        call_command("realtime_triggers", "install", stdout=io.StringIO())
+        try:
+            write_tree()
+            assert_log_gives_tables()
+        finally:
+            call_command("realtime_triggers", "remove", stdout=io.StringIO())
+
+
+def test_polymorphic_rows_are_logged_for_each_table():
+    with watching(Vehicle, Car):
+        car = Car.objects.create(name="c", doors=2)
+        Vehicle.objects.create(name="v")
+        Vehicle.objects.update(name="w")
+        car = Vehicle.objects.get(pk=car.pk)
+        car.doors = 5
+        car.save()
+        Car.objects.update(name="x", doors=3)
+        assert_log_gives_tables()
+        Vehicle.objects.all().delete()
+        assert_log_gives_tables()
+
+
+def test_translated_fields_are_logged_by_column():
+    with watching(Translated):
+        row = Translated.objects.create(title="one")
+        with translation.override("de"):
+            row.title = "eins"
+            row.save()
+            Translated.objects.filter(title="eins").update(title="zwei")
+        change = logged()[-1]
+        assert (change.after["title_en"], change.after["title_de"]) == ("one", "zwei")
+        assert_log_gives_tables()
+
+
+def test_field_tracker_works_as_unwatched():
+    results = []
+    for watched in ((), (Tracked,)):
+        with watching(*watched):
+            Tracked.objects.all().delete()
+            forget_logged()
+            row = Tracked.objects.create()
+            row.a, row.b = 1, 2
+            row.save(update_fields=["a"])
+            result = [row.tracker.has_changed("b"), row.tracker.changed()]
+            row.status = "done"
+            row.save()
+            results.append([*result, row.tracker.changed(), row.tracker.has_changed("b")])
+            assert_log_gives_tables()
+    assert results[0] == results[1]
+    assert results[1][0] is True
+
+
+def test_history_is_written_and_logged():
+    history = Recorded.history.model
+    with watching(Recorded, history):
+        row = Recorded.objects.create(name="a")
+        row.name = "b"
+        row.save()
+        row.delete()
+        assert [h.history_type for h in history.objects.order_by("pk")] == ["+", "~", "-"]
+        assert_log_gives_tables()
+
+
+def test_lifecycle_hooks_that_write_are_logged_in_order():
+    with watching(Hooked):
+        row = Hooked.objects.create(name="a")
+        assert [op for _, op, _ in summary()] == ["created", "updated"]
+        row.refresh_from_db()
+        row.name = "b"
+        row.save()
+        assert (row.changes, logged()[-1].after["changes"]) == (1, 1)
+        assert_log_gives_tables()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"price": Money(10**12, "EUR")},
+        {"phone": "no number"},
+        {"size": "no size"},
+        {"color": "green"},
+        {"number": "x"},
+        {"price": Money(1, "EUR"), "note": "x" * 400},
+    ],
+)
+def test_refused_values_are_refused_as_unwatched(values):
+    outcomes = []
+    for watched in ((), (Product,)):
+        Product.objects.all().delete()
+        with watching(*watched):
+            kind, *detail = outcome(lambda: Product.objects.create(**values) and "created")
+            outcomes.append((kind, detail[0], Product.objects.count()))
+    assert outcomes[0] == outcomes[1]

@@ -1,0 +1,1 @@
+"""Modules that type checkers read, and that nothing imports."""
