@@ -16,7 +16,7 @@ import re
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,18 +161,17 @@ class Oracle:
                 recording.starts[key] = Start(last_event(connection), self._images(model, state))
 
     def _images(self, model: type[models.Model], connection: Any) -> Images:
+        """Return the images of a table's rows as a query returns them."""
         codec = self.collections[model].codec
-        names = {*codec.attnames, *(field.attname for field in model._meta.pk_fields)}
+        keys = model._meta.pk_fields
+        names = {*codec.attnames, *(field.attname for field in keys)}
         rows = models.QuerySet(model, using=connection.alias).order_by().values(*names)
-        key = model._meta.pk
         images = {}
         for row in rows:
-            value = (
-                row[key.attname]
-                if key.attname in row
-                else tuple(row[field.attname] for field in model._meta.pk_fields)
+            key = tuple(row[field.attname] for field in keys)
+            images[codec.document_id(key if len(key) > 1 else key[0])] = json_values(
+                {name: encode(field, row[field.attname]) for name, field in codec.fields.items()}
             )
-            images[codec.document_id(value)] = json.loads(json.dumps(codec.image(row)))
         return images
 
     def _compare(
@@ -186,28 +185,34 @@ class Oracle:
             return
         rows: Images | None = None
         with reading(connection):
-            events = read_events(connection, collection.name, start.last_event)
+            events = read_events(connection, collection.stream, start.last_event)
             rows = self._images(model, connection)
         if rows is None:
             finding.skipped.append(label)
             return
         finding.tables += 1
+        codec = collection.codec
+
+        def decode(text: str | None) -> dict[str, Any] | None:
+            return None if text is None else json_values(codec.decode(json.loads(text), alias))
+
         replayed = dict(start.images)
-        for id, op, document_id, before, after in events:
+        for id, op, document_id, before_text, after_text in events:
+            before, after = decode(before_text), decode(after_text)
             known = replayed.get(document_id)
             if op == "created" and known is not None:
                 finding.broken.append(f"{label}: event {id} creates {document_id}, which exists")
             if op != "created" and known is None:
                 finding.broken.append(f"{label}: event {id}, {op} {document_id}: there is no row")
-            elif before is not None and known != json.loads(before):
+            elif before is not None and known != before:
                 finding.broken.append(
                     f"{label}: event {id}, {op} {document_id}: before "
-                    + "; ".join(differing(known, json.loads(before)))
+                    + "; ".join(differing(before, known))
                 )
-            if op == "deleted":
+            if after is None:
                 replayed.pop(document_id, None)
             else:
-                replayed[document_id] = json.loads(after)
+                replayed[document_id] = after
         differences = list(compare(replayed, rows))
         finding.differences += [f"{label}: {text}" for text in differences[:MAX_DIFFERENCES]]
 
@@ -228,6 +233,27 @@ class Oracle:
             yield
         finally:
             self._state.busy = False
+
+
+def json_values(image: dict[str, Any]) -> dict[str, Any]:
+    """Return an image as it is after it was written as JSON."""
+    return json.loads(json.dumps(image))
+
+
+def encode(field: models.Field[Any, Any], value: Any) -> Any:
+    """Return the JSON value of a field, also of one with a conversion of the project's own."""
+    from django_cocobase_realtime.declarations.serialization import (
+        field_encoder,
+        has_custom_conversion,
+        to_json_value,
+    )
+
+    if not has_custom_conversion(field):
+        return field_encoder(field)(value)
+    for convert in (field_encoder(field), to_json_value):
+        with suppress(Exception):
+            return convert(value)
+    return str(value)
 
 
 def compare(replayed: Images, rows: Images) -> Iterator[str]:
