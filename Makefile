@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sqlite test-postgres test-long lint docs bench build clean matrix
+.PHONY: help demo test test-sqlite test-postgres test-django test-long lint docs bench build clean matrix
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,10 @@ test-postgres: $(VENV)/.test
 test-sqlite: $(VENV)/.test
 	$(BIN)/python -m pytest -q --ds=tests.third_party_app.settings tests/third_party_app
 	$(BIN)/python -m pytest -q -n 3 tests
+
+test-django: $(VENV)/.test ## Django's own ORM tests with every model watched
+	$(BIN)/python -m tests.django_suite
+	$(BIN)/python -m tests.django_suite --database postgres
 
 test-long: $(VENV)/.test ## Capture and the numbering of events on PostgreSQL 16 and 18
 	for version in 16 18; do \
