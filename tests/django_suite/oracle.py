@@ -299,14 +299,16 @@ def reading(connection: Any) -> Iterator[Any]:
     with quiet(connection):
         inside = connection.in_atomic_block or not connection.get_autocommit()
         cursor = connection.cursor()
+        has_savepoint = False
         try:
             if inside:
                 cursor.execute(f"SAVEPOINT {savepoint}")
+                has_savepoint = True
             yield connection
         except DatabaseError:
-            if inside:
+            if has_savepoint:
                 cursor.execute(f"ROLLBACK TO SAVEPOINT {savepoint}")
-        if inside:
+        if has_savepoint:
             cursor.execute(f"RELEASE SAVEPOINT {savepoint}")
         cursor.close()
 
