@@ -157,7 +157,7 @@ class Oracle:
                 continue
             if self.collections[model].database != connection.alias:
                 continue
-            with self._busy(), reading(connection) as state:
+            with self._busy(), suppress(DatabaseError), reading(connection) as state:
                 recording.starts[key] = Start(last_event(connection), self._images(model, state))
 
     def _images(self, model: type[models.Model], connection: Any) -> Images:
@@ -184,7 +184,7 @@ class Oracle:
             finding.skipped.append(label)
             return
         rows: Images | None = None
-        with reading(connection):
+        with suppress(DatabaseError), reading(connection):
             events = read_events(connection, collection.stream, start.last_event)
             rows = self._images(model, connection)
         if rows is None:
@@ -220,8 +220,9 @@ class Oracle:
         connection = connections[alias]
         if connection.connection is None or connection.needs_rollback:
             return 0
-        with reading(connection):
+        with suppress(DatabaseError), reading(connection):
             return count_events(connection)
+        return 0
 
     def _is_busy(self) -> bool:
         return getattr(self._state, "busy", False)
@@ -299,16 +300,15 @@ def reading(connection: Any) -> Iterator[Any]:
     with quiet(connection):
         inside = connection.in_atomic_block or not connection.get_autocommit()
         cursor = connection.cursor()
-        has_savepoint = False
+        if inside:
+            # raises if the test has left a broken transaction on PostgreSQL
+            cursor.execute(f"SAVEPOINT {savepoint}")
         try:
-            if inside:
-                cursor.execute(f"SAVEPOINT {savepoint}")
-                has_savepoint = True
             yield connection
         except DatabaseError:
-            if has_savepoint:
+            if inside:
                 cursor.execute(f"ROLLBACK TO SAVEPOINT {savepoint}")
-        if has_savepoint:
+        if inside:
             cursor.execute(f"RELEASE SAVEPOINT {savepoint}")
         cursor.close()
 
