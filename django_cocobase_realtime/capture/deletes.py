@@ -22,7 +22,6 @@ from .targets import (
     find_target,
     keys_query,
     lock_rows,
-    needed_fields,
     read_joined,
     resync,
     row_reader,
@@ -50,8 +49,7 @@ def wrap_delete(original: Callable[..., Any]) -> Callable[..., Any]:
 def _delete(compiler: Any, target: WriteTarget, result_type: Any) -> Any:
     """Execute a DELETE that also returns the columns of images."""
     using = compiler.using
-    needed = needed_fields(target)
-    reader = row_reader(target, needed, using)
+    reader = row_reader(target, using)
     try:
         sql, params = compiler.as_sql()
     except EmptyResultSet:

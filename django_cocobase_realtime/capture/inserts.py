@@ -13,15 +13,14 @@ from django.db.models.constants import OnConflict
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
 from .recorder import Op, record
 from .relations import record_related
-from .tables import Row, WatchedTable
+from .tables import Row, WatchedTable, key_in
 from .targets import (
     Rows,
     WriteTarget,
+    convert_returned,
     current_save,
     find_target,
     is_written_later,
-    key_in,
-    needed_fields,
     read_joined,
     read_written,
     row_reader,
@@ -49,11 +48,10 @@ def wrap_insert(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _insert(compiler: Any, target: WriteTarget, returning_fields: Any) -> list[Any]:
     """Execute an INSERT that also returns the columns of images."""
-    using, model = compiler.using, target.model
+    using = compiler.using
     requested = list(returning_fields or ())
-    needed = needed_fields(target)
-    reader = row_reader(target, needed, using)
-    compiler.returning_fields = [*requested, *needed]
+    reader = row_reader(target, using)
+    compiler.returning_fields = [*requested, *reader.fields]
     statements = compiler.as_sql()  # calls pre_save, before a transaction of ours is opened
     compiler.returning_fields = returning_fields
     on_conflict = compiler.query.on_conflict
@@ -69,12 +67,7 @@ def _insert(compiler: Any, target: WriteTarget, returning_fields: Any) -> list[A
         _record_inserted(target, using, rows, befores)
     if not requested or on_conflict is OnConflict.IGNORE:
         return []
-    columns = [f.get_col(model._meta.db_table) for f in requested]
-    result: Any = [values[:count] for values in returned]
-    converters = compiler.get_converters(columns)
-    if converters:
-        result = compiler.apply_converters(result, converters)
-    return [tuple(values) for values in result]
+    return convert_returned(compiler, requested, [values[:count] for values in returned])
 
 
 def _insert_without_returning(

@@ -89,7 +89,6 @@ def record(
     The row before an update may be unknown (None). ``changed`` replaces the names of the fields
     that differ.
     """
-    groups = [(codec, collections) for codec, collections in table.codecs()]
     current, at = Transaction.current(using), now()
     logged: list[Change] = []
     for before, after, op in rows:
@@ -100,9 +99,10 @@ def record(
         if row is None:
             continue
         key = table.key_of(row)
-        for codec, collections in groups:
+        for codec, collections in table.codecs:
             old = None if before is None else codec.image(before)
             new = None if after is None else codec.image(after)
+            document_id = codec.document_id(key)
             differing = changed
             if changed is None and op == "updated" and old is not None and new is not None:
                 differing = changed_fields(old, new)
@@ -113,7 +113,7 @@ def record(
                     id=f"{current.id}-{current.count}",
                     collection=collection.stream,
                     op=op,
-                    document_id=codec.document_id(key),
+                    document_id=document_id,
                     transaction=current.id,
                     at=at,
                     before=old if keeps_old else None,

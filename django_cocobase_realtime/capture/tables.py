@@ -101,13 +101,14 @@ class WatchedTable:
         """Whether a collection needs the row as it was before an update."""
         return any(collection.track for collection in self.collections)
 
-    def codecs(self) -> Iterator[tuple[RowCodec, list[Collection]]]:
-        """Yield each codec with the collections that use it."""
+    @cached_property
+    def codecs(self) -> list[tuple[RowCodec, list[Collection]]]:
+        """Each codec with the collections that use it."""
         groups: dict[tuple[str, ...], tuple[RowCodec, list[Collection]]] = {}
         for collection in self.collections:
             names = tuple(collection.codec.fields)
             groups.setdefault(names, (collection.codec, []))[1].append(collection)
-        yield from groups.values()
+        return list(groups.values())
 
     def reader(self, using: str) -> RowReader:
         """Return the reader of the table's own columns."""
@@ -119,8 +120,7 @@ class WatchedTable:
 
     def key_of(self, row: Row) -> Any:
         """Return the primary key of a row: a value, or a tuple for a composite key."""
-        values = tuple(row[str(f.attname)] for f in self.model._meta.pk_fields)
-        return values[0] if len(values) == 1 else values
+        return key_in(self.model, row)
 
     def row_of(self, instance: models.Model, using: str) -> Row:
         """Return the row that an instance stands for, which may be deleted already."""
@@ -156,13 +156,11 @@ class WatchedTable:
             values = cursor.fetchone()
         return None if values is None else reader.row(values)
 
-    def read(self, using: str, keys: Iterable[Any], *, lock: bool = False) -> dict[Any, Row]:
+    def read(self, using: str, keys: Iterable[Any]) -> dict[Any, Row]:
         """Return the rows with these primary keys, by key."""
         rows: dict[Any, Row] = {}
-        remaining = list(keys)
-        for start in range(0, len(remaining), MAX_KEYS):
-            part = remaining[start : start + MAX_KEYS]
-            rows |= self.read_where(using, Q(pk__in=part), lock=lock)
+        for part in in_parts(list(keys)):
+            rows |= self.read_where(using, Q(pk__in=part))
         return rows
 
     def read_where(self, using: str, where: Any, *, lock: bool = False) -> dict[Any, Row]:
@@ -258,6 +256,18 @@ def _related_table(table: WatchedTable, m2m: Any) -> RelatedTable | None:
             target = related.field.target_field.attname
             return RelatedTable(table, m2m.name, candidate.attname, target)
     return None
+
+
+def key_in(model: type[models.Model], row: Row) -> Any:
+    """Return the primary key of a row of the model's table: a value, or a tuple of values."""
+    values = tuple(row[str(f.attname)] for f in model._meta.pk_fields)
+    return values[0] if len(values) == 1 else values
+
+
+def in_parts(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield keys in parts that one query can have."""
+    for start in range(0, len(keys), MAX_KEYS):
+        yield keys[start : start + MAX_KEYS]
 
 
 def image_columns_exist(table: WatchedTable, model: type[models.Model]) -> bool:

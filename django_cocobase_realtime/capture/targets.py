@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,13 +17,13 @@ from ..log.retention import rotate_epoch
 from ..utils.transactions import is_autocommit, own_statements
 from .recorder import is_capture_disabled, log_exists
 from .tables import (
-    MAX_KEYS,
     RelatedTable,
     Row,
     RowReader,
     WatchedTable,
     WatchedTables,
     image_columns_exist,
+    in_parts,
 )
 
 Rows = dict[Any, Row]
@@ -173,19 +173,13 @@ def through_names(target: WriteTarget) -> list[str]:
     return list(names)
 
 
-def row_reader(target: WriteTarget, fields: list[Any], using: str) -> RowReader:
-    """Return the reader of these fields of the written table."""
-    own = target.own
+def row_reader(target: WriteTarget, using: str) -> RowReader:
+    """Return the reader of the fields of the written table that must be returned."""
+    own, fields = target.own, needed_fields(target)
     if own is not None and len(fields) == len(own.fields):
         return own.reader(using)
     raw = frozenset() if own is None else own.raw_names
     return RowReader(fields, raw, target.model, using)
-
-
-def key_in(model: type[models.Model], row: Row) -> Any:
-    """Return the primary key of a row of the model's table."""
-    values = tuple(row[str(f.attname)] for f in model._meta.pk_fields)
-    return values[0] if len(values) == 1 else values
 
 
 def read_written(target: WriteTarget, using: str, keys: list[Any]) -> Iterator[Row]:
@@ -211,7 +205,7 @@ def lock_rows(
         return
     no_key = no_key and features.has_select_for_no_key_update
     with own_statements(using):
-        for part in _parts(keys):
+        for part in in_parts(keys):
             queryset: Any = QuerySet(model, using=using).filter(pk__in=part).order_by("pk")
             list(queryset.select_for_update(no_key=no_key).values_list("pk", flat=True))
 
@@ -226,7 +220,7 @@ def read_joined(
     with own_statements(using):
         if table.model._meta.db_table == written._meta.db_table:
             return table.read(using, keys)
-        for part in _parts(keys):
+        for part in in_parts(keys):
             if parent is not None:
                 rows |= table.read_where(using, Q(**{f"{table.path_from(parent)}__in": part}))
             elif issubclass(written, table.model):
@@ -240,7 +234,7 @@ def read_joined(
 
 
 def keys_in_parent(
-    model: type[models.Model], parent: type[models.Model], using: str, keys: list[Any]
+    model: type[models.Model], parent: type[models.Model], using: str, keys: Sequence[Any]
 ) -> list[Any]:
     """Return the primary keys of the parents' rows that belong to rows of a child's table."""
     links = model._meta.get_path_to_parent(parent)
@@ -249,14 +243,18 @@ def keys_in_parent(
     with own_statements(using):
         return [
             key
-            for part in _parts(keys)
+            for part in in_parts(keys)
             for key in queryset.filter(pk__in=part).values_list(path, flat=True)
         ]
 
 
-def _parts(keys: list[Any]) -> Iterator[list[Any]]:
-    for start in range(0, len(keys), MAX_KEYS):
-        yield keys[start : start + MAX_KEYS]
+def convert_returned(compiler: Any, fields: Sequence[Any], rows: Any) -> list[tuple[Any, ...]]:
+    """Return rows with the columns ``fields``, converted as the statement's caller expects."""
+    converters = compiler.get_converters(
+        [f.get_col(compiler.query.get_meta().db_table) for f in fields]
+    )
+    converted = compiler.apply_converters(rows, converters) if converters else rows
+    return [tuple(values) for values in converted]
 
 
 def keys_query(query: Any, model: type[models.Model]) -> Any:

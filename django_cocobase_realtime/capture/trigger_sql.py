@@ -11,10 +11,8 @@ from typing import Any
 from django.db import models
 
 from ..declarations.collection import Collection
-from ..declarations.serialization import RowCodec
+from ..declarations.serialization import MAX_SAFE_INTEGER, RowCodec
 
-# largest integer that a JavaScript number represents exactly; larger ones are sent as text
-MAX_SAFE_INTEGER = 2**53 - 1
 # fields per call of jsonb_build_object: PostgreSQL allows 100 arguments, and a field takes two
 _OBJECT_FIELDS = 40
 

@@ -14,13 +14,14 @@ from django.db.models.lookups import Exact, IntegerFieldExact
 from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
 
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
-from .recorder import Op, is_capture_disabled, record
+from .recorder import Op, record
 from .relations import record_related
 from .tables import MAX_KEYS, Row, WatchedTable
 from .targets import (
     Rows,
     WriteTarget,
     can_return_rows,
+    convert_returned,
     current_save,
     find_target,
     inside_captured_statement,
@@ -28,12 +29,10 @@ from .targets import (
     keys_in_parent,
     keys_query,
     lock_rows,
-    needed_fields,
     read_joined,
     resync,
     row_reader,
     run_keys_query,
-    state,
 )
 
 
@@ -68,12 +67,7 @@ def wrap_update_returning(original: Callable[..., Any]) -> Callable[..., Any]:
             return []
         if not returning_fields:
             return [()] * len(rows)
-        columns = [f.get_col(target.model._meta.db_table) for f in returning_fields]
-        result: Any = rows
-        converters = self.get_converters(columns)
-        if converters:
-            result = self.apply_converters(result, converters)
-        return [tuple(row) for row in result]
+        return convert_returned(self, returning_fields, rows)
 
     return execute_returning_sql
 
@@ -82,7 +76,7 @@ def _update_target(compiler: Any) -> WriteTarget | None:
     query = compiler.query
     model = query.get_meta().concrete_model
     target = find_target(model, compiler.using)
-    if not query.related_updates or state.is_inside or is_capture_disabled():
+    if not query.related_updates:
         return target
     # fields of a parent are updated, too: by statements that belong to this one
     tables = list(target.tables) if target is not None and query.values else []
@@ -106,8 +100,7 @@ def _update(
     connection = compiler.connection
     key = _single_key(compiler.query, table)
     plan = None if key is not _NO_KEY else keys_query(compiler.query, model)
-    needed = needed_fields(target)
-    reader = row_reader(target, needed, using)
+    reader = row_reader(target, using)
     try:
         sql, params = compiler.as_sql()
     except EmptyResultSet:

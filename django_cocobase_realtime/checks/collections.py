@@ -13,9 +13,8 @@ from django.utils.module_loading import import_string
 from ..capture.trigger_sql import trigger_name
 from ..conf import SETTING, conf
 from ..declarations.collection import Collection
-from ..declarations.image_fields import key_names
+from ..declarations.image_fields import is_secret_looking, key_names
 from ..declarations.registry import registry
-from ..declarations.serialization import is_secret_looking
 from ..models import LogEvent
 from ..permissions import Combination
 from .base import error, warning

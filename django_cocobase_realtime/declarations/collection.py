@@ -27,12 +27,11 @@ from ..identity import Identity
 from ..permissions import And, Visible
 from ..utils.transactions import database_for
 from .authorization import Grant, evaluate_permission
-from .image_fields import default_names, depends_on_rows, filter_names, key_names
+from .image_fields import default_names, depends_on_rows, fields_not_secret, filter_names
 from .serialization import RowCodec, to_json_value
 
 logger = logging.getLogger(__name__)
 
-# with which the names of trigger functions begin
 # the keys that an entry of the COLLECTIONS setting may have
 OPTIONS = (
     "model",
@@ -134,7 +133,7 @@ class Collection:
             filterable = frozenset(
                 name for name in filterable if name.partition(".")[0] in permitted
             )
-        key = key_names(self.concrete_model)
+        key = self.codec.key_names
         return Grant(decision, readable, filterable, self.schema, key, self.stream, self.track)
 
     def _parse_visible(self, visible: Visible) -> Filter:
@@ -239,7 +238,7 @@ class Collection:
     @cached_property
     def _model_schema(self) -> Schema:
         """All fields of the model that do not look secret, also those that images do not hold."""
-        fields = RowCodec(self.concrete_model, self.not_secret).fields
+        fields = fields_not_secret(self.concrete_model, self.not_secret)
         return {name: field_spec(field) for name, field in fields.items()}
 
     @cached_property

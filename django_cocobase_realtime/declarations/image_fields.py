@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,20 +14,40 @@ from ..permissions import And as BothAllow
 from ..permissions import Not as Inverted
 from ..permissions import Or as EitherAllows
 from ..permissions import Permission
-from .serialization import is_secret_looking
+
+# matches the names of fields that look secret
+SECRET_LOOKING = re.compile(
+    r"(?:^|_)(?:password|passwd|pwd|passphrase|secret|token|api_?key|private_?key|access_?key"
+    r"|credentials?|otp|cvv|cvc|ssn|session_?key|salt)s?(?:_|$)"
+)
+
+
+def is_secret_looking(name: str) -> bool:
+    """Return whether a field's name suggests that its value is secret, such as "api_key"."""
+    return SECRET_LOOKING.search(name.lower()) is not None
+
+
+def fields_not_secret(
+    model: type[models.Model], not_secret: Iterable[str]
+) -> dict[str, models.Field[Any, Any]]:
+    """Return the concrete fields by name, without those that look secret.
+
+    ``not_secret`` are names of fields that look secret but are not.
+    """
+    allowed = set(not_secret)
+    return {
+        field.name: field
+        for field in model._meta.concrete_fields
+        if field.name in allowed or not is_secret_looking(field.name)
+    }
 
 
 def default_names(
     model: type[models.Model], not_secret: Iterable[str], exclude: Iterable[str]
 ) -> tuple[str, ...]:
     """Return the names of the concrete fields that neither look secret nor are excluded."""
-    allowed, excluded = set(not_secret), set(exclude)
-    return tuple(
-        field.name
-        for field in model._meta.concrete_fields
-        if field.name not in excluded
-        and (field.name in allowed or not is_secret_looking(field.name))
-    )
+    excluded = set(exclude)
+    return tuple(name for name in fields_not_secret(model, not_secret) if name not in excluded)
 
 
 def key_names(model: type[models.Model]) -> tuple[str, ...]:

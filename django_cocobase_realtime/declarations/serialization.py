@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta
@@ -29,20 +28,11 @@ from django.utils.duration import duration_iso_string
 
 from ..events import Image
 from ..filters.schema import in_utc
+from .image_fields import fields_not_secret, key_names
 
 MAX_SAFE_INTEGER = 2**53 - 1  # JavaScript's Number.MAX_SAFE_INTEGER
-# matches the names of fields that look secret
-SECRET_LOOKING = re.compile(
-    r"(?:^|_)(?:password|passwd|pwd|passphrase|secret|token|api_?key|private_?key|access_?key"
-    r"|credentials?|otp|cvv|cvc|ssn|session_?key|salt)s?(?:_|$)"
-)
 # converts a value of a field to a JSON value
 Encoder = Callable[[Any], Any]
-
-
-def is_secret_looking(name: str) -> bool:
-    """Return whether a field's name suggests that its value is secret, such as "api_key"."""
-    return SECRET_LOOKING.search(name.lower()) is not None
 
 
 def _integer(value: int) -> int | str:
@@ -253,15 +243,14 @@ class RowCodec:
         not_secret: Iterable[str] = (),
         names: Iterable[str] | None = None,
     ) -> None:
-        allowed = set(not_secret)
-        wanted = None if names is None else {*names, *(f.name for f in model._meta.pk_fields)}
         self.model = model
+        self.key_names = key_names(model)
+        wanted = None if names is None else {*names, *self.key_names}
         # fields of an image, by name
         self.fields: dict[str, models.Field[Any, Any]] = {
-            field.name: field
-            for field in model._meta.concrete_fields
-            if (wanted is None or field.name in wanted)
-            and (field.name in allowed or not is_secret_looking(field.name))
+            name: field
+            for name, field in fields_not_secret(model, not_secret).items()
+            if wanted is None or name in wanted
         }
         # not the key: it is in the id of the document, which clients are sent in any case
         self.raw_names = frozenset(

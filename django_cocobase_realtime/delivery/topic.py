@@ -108,9 +108,8 @@ class CollectionTopic:
 
     def dispatch(self, change: Change) -> None:
         """Deliver a change to every subscription that must see it. No database, no waiting."""
-        if not is_complete(self.collection, change) and find_undecidable(
-            self.collection, change, (subscription.query for subscription in self.table)
-        ):
+        queries = (subscription.query for subscription in self.table)
+        if find_undecidable(self.collection, change, queries):
             if self.tailer is not None and change.seq is not None:
                 self.tailer.rotate_epoch()
             else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from django.db import connections, models, router, transaction
@@ -30,27 +31,44 @@ def write_transaction(using: str, model: type[models.Model] | None = None) -> It
                 acquire_write_lock(using, model)
             yield
         return
-    connection.ensure_connection()
-    mode = connection.transaction_mode
-    connection.transaction_mode = "IMMEDIATE"
-    atomic = transaction.atomic(using=using, savepoint=False)
-    try:
-        atomic.__enter__()
-    finally:
-        connection.transaction_mode = mode
-    with _exiting(atomic):
+    with _new_transaction(using, nullcontext, write_lock=True):
         yield
 
 
 @contextmanager
-def _exiting(atomic: Any) -> Iterator[None]:
-    """Exit an ``atomic()`` that was entered earlier, when the ``with`` body ends."""
+def _new_transaction(
+    using: str, around: Callable[[], AbstractContextManager[None]], *, write_lock: bool
+) -> Iterator[None]:
+    """Open a transaction in autocommit; begin and end it within the contexts of ``around``.
+
+    With ``write_lock``, SQLite takes the write lock at the beginning.
+    """
+    atomic = transaction.atomic(using=using, savepoint=False)
+    with _immediate(using) if write_lock else nullcontext(), around():
+        atomic.__enter__()
     try:
         yield
     except BaseException as error:
-        atomic.__exit__(type(error), error, error.__traceback__)
+        with around():
+            atomic.__exit__(type(error), error, error.__traceback__)
         raise
-    atomic.__exit__(None, None, None)
+    with around():
+        atomic.__exit__(None, None, None)
+
+
+@contextmanager
+def _immediate(using: str) -> Iterator[None]:
+    """Let a transaction that begins within the block take SQLite's write lock at once."""
+    connection: Any = connections[using]
+    if connection.vendor != "sqlite":
+        yield
+        return
+    connection.ensure_connection()
+    mode, connection.transaction_mode = connection.transaction_mode, "IMMEDIATE"
+    try:
+        yield
+    finally:
+        connection.transaction_mode = mode
 
 
 def is_autocommit(using: str) -> bool:
@@ -106,26 +124,8 @@ def statement_transaction(using: str, *, write_lock: bool) -> Iterator[None]:
     if not is_autocommit(using):
         yield
         return
-    connection: Any = connections[using]
-    mode = getattr(connection, "transaction_mode", None)
-    if write_lock and connection.vendor == "sqlite":
-        connection.ensure_connection()
-        connection.transaction_mode = "IMMEDIATE"
-    atomic = transaction.atomic(using=using, savepoint=False)
-    try:
-        with own_statements(using):
-            atomic.__enter__()
-    finally:
-        if hasattr(connection, "transaction_mode"):
-            connection.transaction_mode = mode
-    try:
+    with _new_transaction(using, partial(own_statements, using), write_lock=write_lock):
         yield
-    except BaseException as error:
-        with own_statements(using):
-            atomic.__exit__(type(error), error, error.__traceback__)
-        raise
-    with own_statements(using):
-        atomic.__exit__(None, None, None)
 
 
 def acquire_write_lock(using: str, model: type[models.Model]) -> None:

@@ -5,33 +5,11 @@ must give the tables.
 """
 
 import pytest
+from django.apps import apps
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from tests.capture.scripts import SCRIPTS
-from tests.capture_app.models import (
-    Account,
-    Book,
-    Bug,
-    Child,
-    Code,
-    Customer,
-    Group,
-    Membership,
-    NamedMembership,
-    Ordered,
-    Page,
-    Parent,
-    Person,
-    Readable,
-    Reply,
-    Sellable,
-    Stamp,
-    Task,
-    Team,
-    Ticket,
-    UrgentBug,
-)
 from tests.support.watching import (
     assert_log_gives_tables,
     clear_tables,
@@ -41,29 +19,7 @@ from tests.support.watching import (
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-ALL = (
-    Account,
-    Book,
-    Bug,
-    Child,
-    Code,
-    Customer,
-    Group,
-    Membership,
-    NamedMembership,
-    Ordered,
-    Page,
-    Parent,
-    Person,
-    Readable,
-    Reply,
-    Sellable,
-    Stamp,
-    Task,
-    Team,
-    Ticket,
-    UrgentBug,
-)
+ALL = tuple(apps.get_app_config("capture_app").get_models())
 
 
 def run(function, atomic):

@@ -11,11 +11,11 @@ from django.db import models
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from django_cocobase_realtime.declarations.image_fields import is_secret_looking
 from django_cocobase_realtime.declarations.serialization import (
     RowCodec,
     changed_fields,
     field_encoder,
-    is_secret_looking,
 )
 from tests.app.models import Author, Comment, Everything, UuidThing
 

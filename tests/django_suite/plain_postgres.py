@@ -1,6 +1,6 @@
 """Lets Django's tests run on a PostgreSQL server without ICU and without contributed extensions.
 
-The server that the project's tests bring has neither. Tests that need them fail without the app too.
+The server that the project's tests bring has neither. Tests that need them fail unwatched, too.
 """
 
 from typing import Any

@@ -8,6 +8,8 @@ from django.test import override_settings
 
 from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.declarations.serialization import raw_column
+from django_cocobase_realtime.filters import Row, parse
+from django_cocobase_realtime.filters.orm import to_q
 from django_cocobase_realtime.log.append import FIELDS, change_from_row
 from django_cocobase_realtime.models import LogEvent
 
@@ -82,6 +84,22 @@ def assert_log_gives_tables(using="default"):
         for key in {*rows, *images}:
             in_log, in_table = rows.get(key), images.get(key)
             assert in_log == in_table, f"{collection.name} {key}: {in_log} is not {in_table}"
+
+
+def assert_equality_filters_agree(collection, images, names):
+    """Compare filters by the values of fields in memory, on decoded images, and in the database.
+
+    ``images`` are those of all rows of the table, by document id.
+    """
+    model, schema = collection.concrete_model, collection.schema
+    for image in images.values():
+        for name in names:
+            if image[name] is None:
+                continue
+            equal = parse({name: image[name]}, schema)
+            in_memory = {key for key, other in images.items() if equal.matches(Row(other, schema))}
+            in_database = model._base_manager.filter(to_q(equal, model, "default"))
+            assert in_memory == {str(key) for key in in_database.values_list("pk", flat=True)}, name
 
 
 def outcome(script):

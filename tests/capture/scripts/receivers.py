@@ -29,49 +29,35 @@ def with_receiver(signal, sender, receiver, action):
         signal.disconnect(receiver, sender=sender)
 
 
+def refuse(**kwargs):
+    raise ValidationError("no")
+
+
+def create_refused_page_within_atomic():
+    with transaction.atomic():
+        with suppress(ValidationError):
+            Page.objects.create()
+        return Page.objects.count()
+
+
 @script
 def pre_save_error_within_atomic():
-    def refuse(**kwargs):
-        raise ValidationError("no")
-
-    def action():
-        with transaction.atomic():
-            with suppress(ValidationError):
-                Page.objects.create()
-            return Page.objects.count()
-
-    return with_receiver(pre_save, Page, refuse, action)
+    return with_receiver(pre_save, Page, refuse, create_refused_page_within_atomic)
 
 
 @script
 def post_save_error_within_atomic():
-    def refuse(**kwargs):
-        raise ValidationError("no")
-
-    def action():
-        with transaction.atomic():
-            with suppress(ValidationError):
-                Page.objects.create()
-            return Page.objects.count()
-
-    return with_receiver(post_save, Page, refuse, action)
+    return with_receiver(post_save, Page, refuse, create_refused_page_within_atomic)
 
 
 @script
 def pre_save_error_in_autocommit():
-    def refuse(**kwargs):
-        raise ValidationError("no")
-
     return with_receiver(pre_save, Page, refuse, Page.objects.create)
 
 
 @script
 def pre_delete_error():
     page = Page.objects.create()
-
-    def refuse(**kwargs):
-        raise ValidationError("no")
-
     return with_receiver(pre_delete, Page, refuse, page.delete)
 
 
