@@ -75,16 +75,16 @@ def main() -> int:
         else:
             bare, expected = None, report.read_unwatched(section)
         new = watched.failed - expected
-        exceptions = report.read_exceptions("sql_text", arguments.database)
+        exceptions = report.read_exceptions("failure", arguments.database)
         unexpected = new - exceptions.keys()
         also_bare: set[str] = set()
         if unexpected and bare is None:
             also_bare = suite.run("again", "", labels_of(unexpected)).failed & unexpected
         unexpected -= also_bare
 
-    raw_sql = report.read_exceptions("raw_sql", arguments.database)
+    excepted_logs = report.read_exceptions("log", arguments.database)
     differences = watched.found("differences")
-    unlogged = {test: texts for test, texts in differences.items() if test not in raw_sql}
+    unlogged = {test: texts for test, texts in differences.items() if test not in excepted_logs}
     errors = watched.found("error")
     broken = watched.found("broken")
     skipped = watched.found("skipped")
@@ -106,7 +106,7 @@ def main() -> int:
     for label, message in watched.refused.items():
         print(f"refused: {label}: {message}")
     gone = (exceptions.keys() & watched.outcomes.keys()) - watched.failed
-    gone |= (raw_sql.keys() & watched.findings.keys()) - differences.keys()
+    gone |= (excepted_logs.keys() & watched.findings.keys()) - differences.keys()
     for test in sorted(gone):
         print(f"exception that is not needed: {test}")
     for test in sorted(unexpected)[:MAX_PRINTED]:

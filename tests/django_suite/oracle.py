@@ -54,16 +54,6 @@ class Start:
 
 
 @dataclass
-class Recording:
-    """The writes of one test."""
-
-    # by database and model; None if the rows could not be read
-    starts: dict[tuple[str, type[models.Model]], Start | None] = field(default_factory=dict)
-    # the traceback of an exception in the oracle itself
-    error: str = ""
-
-
-@dataclass
 class Finding:
     """The findings of the oracle at the end of one test."""
 
@@ -79,6 +69,15 @@ class Finding:
     broken: list[str] = field(default_factory=list)
     # the traceback of an exception in the oracle itself
     error: str = ""
+
+
+@dataclass
+class Recording:
+    """The writes of one test."""
+
+    # by database and model; None if the rows could not be read
+    starts: dict[tuple[str, type[models.Model]], Start | None] = field(default_factory=dict)
+    finding: Finding = field(default_factory=Finding)
 
 
 class Oracle:
@@ -105,7 +104,7 @@ class Oracle:
                 try:
                     self._before(cursor.db, sql, self._recording)
                 except Exception:
-                    self._recording.error = traceback.format_exc()
+                    self._recording.finding.error = traceback.format_exc()
             return original(cursor, sql, *args, **kwargs)
 
         CursorWrapper._execute_with_wrappers = execute
@@ -116,20 +115,32 @@ class Oracle:
 
     def stop(self, aliases: Iterable[str]) -> Finding:
         """Stop the recording and compare, in the databases that the test may use."""
-        recording, self._recording = self._recording, None
-        finding = Finding()
+        recording = self._recording
         if recording is None:
-            return finding
-        finding.error = recording.error
+            return Finding()
+        self.compare()
+        self._recording = None
+        finding = recording.finding
         with self._busy():
             try:
-                for (alias, model), start in recording.starts.items():
-                    self._compare(alias, model, start, finding)
                 for alias in aliases:
                     finding.events += self._count_events(alias)
             except Exception:
                 finding.error = traceback.format_exc()
         return finding
+
+    def compare(self) -> None:
+        """Compare what was written until now. What is written from now on is compared later."""
+        recording = self._recording
+        if recording is None:
+            return
+        starts, recording.starts = recording.starts, {}
+        with self._busy():
+            try:
+                for (alias, model), start in starts.items():
+                    self._compare(alias, model, start, recording.finding)
+            except Exception:
+                recording.finding.error = traceback.format_exc()
 
     def clear(self, aliases: Iterable[str]) -> None:
         """Empty the log, after a test whose writes are not rolled back."""

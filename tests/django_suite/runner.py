@@ -18,12 +18,14 @@ from django.apps import apps
 from django.conf import settings
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
 from django.test.runner import DiscoverRunner, ParallelTestSuite, RemoteTestResult, RemoteTestRunner
+from django.test.utils import override_settings
 
 from tests.django_suite import queries, watching
 from tests.django_suite.options import from_environment
 from tests.django_suite.oracle import Oracle
 
 options = from_environment()
+TIME_ZONE_SETTINGS = {"USE_TZ", "TIME_ZONE"}
 
 
 def write_record(kind: str, test: str, **values: Any) -> None:
@@ -167,6 +169,18 @@ def observe(oracle: Oracle) -> None:
         set_up_class(cls)
         finish(f"setUpClass ({cls.__module__}.{cls.__qualname__})", cls)
 
+    def compare_before(method: Any) -> Any:
+        @functools.wraps(method)
+        def wrapper(self: Any) -> Any:
+            # what has been written must be read with the time zone that it was written with
+            if TIME_ZONE_SETTINGS & self.options.keys():
+                oracle.compare()
+            return method(self)
+
+        return wrapper
+
+    override_settings.enable = compare_before(override_settings.enable)
+    override_settings.disable = compare_before(override_settings.disable)
     SimpleTestCase._setup_and_call = _setup_and_call
     TransactionTestCase._post_teardown = _post_teardown
     TestCase.setUpClass = classmethod(setUpClass)
