@@ -99,6 +99,8 @@ def find_target(model: type[models.Model], using: str) -> WriteTarget | None:
     tables, related = watched.tables.showing(model), watched.tables.related(model)
     if not tables and not related:
         return None
+    if connections[using].needs_rollback:
+        return None  # the transaction is broken: Django refuses the statement
     if not log_exists(using) and all(c.durable for t in tables for c in t.collections):
         return None
     if not is_autocommit(using):
