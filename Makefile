@@ -52,11 +52,8 @@ test-django: $(VENV)/.test ## Django's own ORM tests with every model watched
 	$(BIN)/python -m tests.django_suite
 	$(BIN)/python -m tests.django_suite --database postgres
 
-test-long: $(VENV)/.test ## Capture and the numbering of events on PostgreSQL 16 and 18
-	for version in 16 18; do \
-		POSTGRES_VERSION=$$version TEST_DATABASE=postgres $(BIN)/python -m pytest -q -n 3 \
-			tests/capture tests/log tests/delivery/test_oracle.py || exit 1; \
-	done
+test-long: $(VENV)/.test ## Longer runs: all of Django's tests, Django 6.1, PostgreSQL 16
+	PYTHON=$(BIN)/python bash tests/support/long.sh $(PART)
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter, migrations
 	$(BIN)/ruff check .
