@@ -15,8 +15,9 @@ import unittest
 from typing import Any
 
 from django.apps import apps
-from django.conf import settings
+from django.conf import UserSettingsHolder, settings
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
+from django.test import utils as test_utils
 from django.test.runner import DiscoverRunner, ParallelTestSuite, RemoteTestResult, RemoteTestRunner
 from django.test.utils import override_settings
 
@@ -169,18 +170,23 @@ def observe(oracle: Oracle) -> None:
         set_up_class(cls)
         finish(f"setUpClass ({cls.__module__}.{cls.__qualname__})", cls)
 
-    def compare_before(method: Any) -> Any:
-        @functools.wraps(method)
-        def wrapper(self: Any) -> Any:
-            # what has been written must be read with the time zone that it was written with
-            if TIME_ZONE_SETTINGS & self.options.keys():
-                oracle.compare()
-            return method(self)
+    # What has been written must be read with the time zone that it was written with. `enable` is
+    # not wrapped, because it warns with a stack level.
+    disable = override_settings.disable
 
-        return wrapper
+    class Holder(UserSettingsHolder):
+        def __init__(self, default_settings: Any) -> None:
+            oracle.compare()
+            super().__init__(default_settings)
 
-    override_settings.enable = compare_before(override_settings.enable)
-    override_settings.disable = compare_before(override_settings.disable)
+    @functools.wraps(disable)
+    def _disable(self: Any) -> None:
+        if TIME_ZONE_SETTINGS & self.options.keys():
+            oracle.compare()
+        disable(self)
+
+    test_utils.UserSettingsHolder = Holder
+    override_settings.disable = _disable
     SimpleTestCase._setup_and_call = _setup_and_call
     TransactionTestCase._post_teardown = _post_teardown
     TestCase.setUpClass = classmethod(setUpClass)

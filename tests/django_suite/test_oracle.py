@@ -36,7 +36,8 @@ def test_no_differences_if_all_writes_are_logged(oracle):
     Page.objects.create(html="c").delete()
     finding = oracle.stop(["default"])
     assert (finding.tables, finding.events) == (1, 6)
-    assert not (finding.differences or finding.broken or finding.error or finding.skipped)
+    assert [finding.differences, finding.broken, finding.skipped] == [[], [], []]
+    assert finding.error == ""
 
 
 def test_write_that_is_not_logged_is_a_difference(oracle):
