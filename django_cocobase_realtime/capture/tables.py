@@ -203,6 +203,8 @@ class RelatedTable:
     source: str
     # attname of the watched row's field that it refers to
     target: str
+    # attnames of all references of the through model that decide what the field contains
+    references: frozenset[str]
     # attname and value of the content type, for a through table that several models share
     content_type: tuple[str, Any] | None = None
 
@@ -242,19 +244,25 @@ def _related_table(table: WatchedTable, m2m: Any) -> RelatedTable | None:
         source = through._meta.get_field(m2m.m2m_field_name())
         if len(source.foreign_related_fields) != 1:
             return None  # a `ForeignObject` of several columns, which is not supported
-        return RelatedTable(table, m2m.name, source.attname, source.target_field.attname)
+        other = through._meta.get_field(m2m.m2m_reverse_field_name())
+        columns = (*source.local_related_fields, *other.local_related_fields)
+        references = frozenset(str(f.attname) for f in columns)
+        target = source.target_field.attname
+        return RelatedTable(table, m2m.name, source.attname, target, references)
     # a manager of tags, or the like, through a model with a generic foreign key
     pk = str(table.model._meta.pk.attname)
+    references = frozenset(str(f.attname) for f in through._meta.concrete_fields if f.is_relation)
     for generic in getattr(through._meta, "private_fields", ()):
         names = getattr(generic, "ct_field", None), getattr(generic, "fk_field", None)
         if None not in names:
-            content_type = through._meta.get_field(names[0]).attname
-            return RelatedTable(table, m2m.name, str(names[1]), pk, (content_type, table.model))
+            content_type, source = through._meta.get_field(names[0]).attname, str(names[1])
+            model = content_type, table.model
+            return RelatedTable(table, m2m.name, source, pk, references | {source}, model)
     for candidate in through._meta.concrete_fields:
         related: Any = candidate.remote_field
         if related is not None and related.model is table.model:
             target = related.field.target_field.attname
-            return RelatedTable(table, m2m.name, candidate.attname, target)
+            return RelatedTable(table, m2m.name, candidate.attname, target, references)
     return None
 
 

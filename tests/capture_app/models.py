@@ -144,3 +144,9 @@ class Ordered(models.Model):
 
     class Meta:
         ordering = ["-rank"]
+
+
+class Leadership(Membership):
+    """A child of a through model."""
+
+    since = models.IntegerField(default=0)
