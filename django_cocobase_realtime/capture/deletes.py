@@ -15,9 +15,8 @@ from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
 from .recorder import record
 from .relations import record_related
-from .tables import WatchedTable
+from .tables import Rows, WatchedTable
 from .targets import (
-    Rows,
     WriteTarget,
     can_return_rows,
     find_target,

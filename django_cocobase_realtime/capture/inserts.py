@@ -13,9 +13,8 @@ from django.db.models.constants import OnConflict
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
 from .recorder import Op, record
 from .relations import record_moved
-from .tables import Row, WatchedTable, key_in
+from .tables import Row, Rows, WatchedTable, key_in
 from .targets import (
-    Rows,
     WriteTarget,
     convert_returned,
     current_save,
@@ -101,12 +100,9 @@ def _record_inserted(
         old = befores.get(table, {})
         if table is own:
             changes: Iterable[tuple[Row | None, Row | None, Op]] = [
-                (
-                    old.get(table.key_of(row)),
-                    row,
-                    "updated" if table.key_of(row) in old else "created",
-                )
+                (old.get(identity), row, "updated" if identity in old else "created")
                 for row in rows
+                for identity in (table.identity_of(row),)
             ]
         else:
             changes = list(_inserted_joined(target, table, using, rows, old))
@@ -125,16 +121,17 @@ def _inserted_joined(
         return
     if not is_own and (save is None or not save.raw):
         # no row of a child can exist before its parent's, which may have been updated
-        for key, row in read_joined(table, table.model, using, list(old)).items():
-            yield old[key], row, "updated"
+        keys = [table.key_of(row) for row in old.values()]
+        for identity, row in read_joined(table, table.model, using, keys).items():
+            yield old[identity], row, "updated"
         return
     if is_own and save is not None and table in save.pending:
         before = save.pending.pop(table)
         if before is not None:
-            old = {table.key_of(before): before}
+            old = {table.identity_of(before): before}
     keys = [key_in(target.model, row) for row in rows]
-    for key, row in read_joined(table, target.model, using, keys).items():
-        yield old.get(key), row, "updated" if key in old else "created"
+    for identity, row in read_joined(table, target.model, using, keys).items():
+        yield old.get(identity), row, "updated" if identity in old else "created"
 
 
 def _existing(compiler: Any, target: WriteTarget) -> tuple[dict[WatchedTable, Rows], Rows]:

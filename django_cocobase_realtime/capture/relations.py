@@ -8,17 +8,17 @@ from django.db.models import Q
 
 from ..utils.transactions import own_statements
 from .recorder import record
-from .tables import RelatedTable, Row, in_parts, key_in
-from .targets import Rows, WriteTarget, reference_names
+from .tables import RelatedTable, Row, Rows, distinct, identify, in_parts, key_in
+from .targets import WriteTarget, reference_names
 
 
 def record_related(target: WriteTarget, using: str, rows: Iterable[Row]) -> None:
     """Record the rows whose many-to-many field changed with rows of its through table."""
     rows = list(rows)
     for related in target.related:
-        keys = dict.fromkeys(row[related.source] for row in rows if _concerns(related, row, using))
+        keys = distinct(row[related.source] for row in rows if _concerns(related, row, using))
         table, changed = related.table, (related.field,)
-        for part in in_parts(list(keys)):
+        for part in in_parts(keys):
             with own_statements(using):
                 related_rows = table.read_where(using, Q(**{f"{related.target}__in": part}))
             record(table, using, [(row, row, "updated") for row in related_rows.values()], changed)
@@ -29,7 +29,7 @@ def record_moved(target: WriteTarget, using: str, befores: Rows, afters: Iterabl
     moved: list[Row] = []
     unmatched = dict(befores)
     for after in afters:
-        before = unmatched.pop(key_in(target.model, after), None)
+        before = unmatched.pop(identify(target.model, key_in(target.model, after)), None)
         if before is None:
             moved.append(after)
         elif any(before[name] != after[name] for name in reference_names(target)):

@@ -21,14 +21,14 @@ from .tables import (
     RelatedTable,
     Row,
     RowReader,
+    Rows,
     WatchedTable,
     WatchedTables,
+    distinct,
+    identified,
     image_columns_exist,
     in_parts,
-    key_in,
 )
-
-Rows = dict[Any, Row]
 
 
 @dataclass(slots=True)
@@ -193,7 +193,7 @@ def row_reader(target: WriteTarget, using: str) -> RowReader:
 
 
 def read_written(target: WriteTarget, using: str, keys: Iterable[Any]) -> Rows:
-    """Return the columns that `needed_fields` names of the rows with these keys, by key."""
+    """Return the columns that `needed_fields` names of the rows with these keys."""
     raw = frozenset() if target.own is None else target.own.raw_names
     columns = {
         str(f.attname): raw_column(models.F(str(f.attname)), True) if f.name in raw else f.attname
@@ -213,12 +213,12 @@ def read_references(target: WriteTarget, using: str, where: Q) -> Rows:
 
 
 def _read_columns(model: type[models.Model], using: str, where: Q, columns: dict[str, Any]) -> Rows:
-    """Return columns of the rows that match a condition, by key; ``columns`` are by attname."""
+    """Return columns of the rows that match a condition; ``columns`` are by attname."""
     queryset: Any = QuerySet(model, using=using).filter(where).order_by()
     with own_statements(using):
         selected = list(queryset.values_list(*columns.values()))
     rows = (dict(zip(columns, values, strict=True)) for values in selected)
-    return {key_in(model, row): row for row in rows}
+    return identified(model, rows)
 
 
 def lock_rows(
@@ -302,4 +302,4 @@ def keys_query(query: Any, model: type[models.Model]) -> Any:
 def run_keys_query(plan: Any, using: str) -> list[Any]:
     """Return the primary keys that a query of `keys_query` finds, each once."""
     rows = plan.get_compiler(using).results_iter(tuple_expected=True)
-    return list(dict.fromkeys(tuple(row) if len(row) > 1 else row[0] for row in rows))
+    return distinct(tuple(row) if len(row) > 1 else row[0] for row in rows)

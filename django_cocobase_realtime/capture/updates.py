@@ -13,12 +13,12 @@ from django.db.models import Q, QuerySet
 from django.db.models.lookups import Exact, IntegerFieldExact
 from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
 
+from ..declarations.serialization import has_custom_key
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
 from .recorder import Op, record
 from .relations import record_moved
-from .tables import MAX_KEYS, Row, WatchedTable, key_in
+from .tables import MAX_KEYS, Row, Rows, WatchedTable, identified, key_in
 from .targets import (
-    Rows,
     WriteTarget,
     can_return_rows,
     convert_returned,
@@ -141,7 +141,7 @@ def _update(
             matched = _matched(compiler.query, table, befores, afters)
             record(table, using, _paired(table, pairs) if returns_old else matched)
         if target.related:
-            befores = {key_in(model, row): row for row in olds} if returns_old else befores
+            befores = identified(model, olds) if returns_old else befores
             record_moved(target, using, befores, afters)
         return [values[:first] for values in returned]
 
@@ -154,7 +154,8 @@ def _execute_without_returning(
     with compiler.connection.cursor() as cursor:
         cursor.execute(sql, params)
         count = cursor.rowcount
-    afters = list(read_written(target, using, befores).values())
+    keys = [key_in(target.model, row) for row in befores.values()]
+    afters = list(read_written(target, using, keys).values())
     if table is not None:
         record(table, using, _matched(compiler.query, table, befores, afters))
     record_moved(target, using, befores, afters)
@@ -168,7 +169,7 @@ def _paired(
     table: WatchedTable, pairs: Iterable[tuple[Row, Row]]
 ) -> Iterator[tuple[Row | None, Row | None, Op]]:
     for before, after in pairs:
-        if table.key_of(before) == table.key_of(after):
+        if table.identity_of(before) == table.identity_of(after):
             yield before, after, "updated"
         else:  # another document: ids do not change
             yield before, None, "deleted"
@@ -179,16 +180,16 @@ def _matched(
     query: Any, table: WatchedTable, befores: Rows, afters: list[Row]
 ) -> Iterator[tuple[Row | None, Row | None, Op]]:
     """Yield rows after an update with the row before; None if it was not read."""
-    keys = {table.key_of(row) for row in afters}
+    identities = {table.identity_of(row) for row in afters}
     moves = any(f in table.model._meta.pk_fields for f, _, _ in query.values)
     if moves:
-        for key, before in befores.items():
-            if key not in keys:
+        for identity, before in befores.items():
+            if identity not in identities:
                 yield before, None, "deleted"
     for after in afters:
-        key = table.key_of(after)
-        created = moves and key not in befores
-        yield befores.get(key), after, "created" if created else "updated"
+        identity = table.identity_of(after)
+        created = moves and identity not in befores
+        yield befores.get(identity), after, "created" if created else "updated"
 
 
 _NO_KEY = object()
@@ -199,6 +200,8 @@ def _single_key(query: Any, model: type[models.Model]) -> Any:
     children = query.where.children
     if len(children) != 1 or query.where.negated or len(model._meta.pk_fields) != 1:
         return _NO_KEY
+    if has_custom_key(model):
+        return _NO_KEY  # the value in the statement was converted for the database already
     lookup = children[0]
     if type(lookup) not in (Exact, IntegerFieldExact) or hasattr(lookup.rhs, "as_sql"):
         return _NO_KEY
@@ -224,7 +227,7 @@ def _rows_before(compiler: Any, target: WriteTarget, key: Any, plan: Any) -> Row
         raise
     except Exception:  # the project's own statement raises it in its own words
         return {}
-    return {} if row is None else {table.key_of(row): row}
+    return {} if row is None else {table.identity_of(row): row}
 
 
 def _lock_for_update(
@@ -321,12 +324,13 @@ def _update_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
             before = rows
             if save is not None and table in save.pending:
                 first = save.pending.pop(table)
-                before = {} if first is None else {table.key_of(first): first}
+                before = {} if first is None else {table.identity_of(first): first}
             with own_statements(using):
-                afters = table.read(using, rows)
+                afters = table.read(using, [table.key_of(row) for row in rows.values()])
             record(table, using, [(before.get(k), after, "updated") for k, after in afters.items()])
         if references:
-            afters = read_references(target, using, Q(pk__in=list(references)))
+            keys = [key_in(model, row) for row in references.values()]
+            afters = read_references(target, using, Q(pk__in=keys))
             record_moved(target, using, references, afters.values())
     return result
 

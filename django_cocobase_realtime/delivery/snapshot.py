@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..capture.tables import WatchedTable
+from ..capture.tables import WatchedTable, identify
 from ..declarations.collection import Collection
 from ..events import Change, now
 from ..filters.orm import ordering, to_q
@@ -51,7 +51,7 @@ def load_documents(
     rows = WatchedTable(collection.concrete_model, (collection,)).read(using, keys)
     documents = []
     for key in keys:
-        row = rows.get(key)
+        row = rows.get(identify(collection.concrete_model, key))
         if row is None:
             continue
         id, stored = codec.document_id(key), codec.image(row)
