@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from django.db.models import QuerySet
 from msgspec.structs import replace
 
 from ..capture.tables import WatchedTable, identify
@@ -35,7 +36,8 @@ def select_keys(
     filter = subscription.query.filter
     if collection.deleted_filter is not None:
         filter &= ~collection.deleted_filter
-    rows = model._base_manager.using(using).filter(to_q(filter, model, using))
+    # managers of the project may replace names of fields, or leave rows out
+    rows: QuerySet[Any] = QuerySet(model, using=using).filter(to_q(filter, model, using))
     by = [] if order is None else [ordering(model, order, using)]
     return list(rows.order_by(*by, "pk").values_list("pk", flat=True)[: limit + 1])
 
