@@ -302,10 +302,10 @@ class RowCodec:
         except Exception:  # a field of the project, which may raise anything
             return None if stored is None else str(stored)
         # instances may have values of another type than the built-in field that it derives from
-        for encode in (self._raw_encoders[name], to_json_value):
+        for encode in (self._raw_encoders[name], to_json_value, str):
             with suppress(Exception):
                 return encode(value)
-        return str(value)
+        return None if stored is None else str(stored)
 
     def _convert(self, field: Any, value: Any, using: str) -> Any:
         """Return the value of an instance for a stored one, converted as in a query."""

@@ -14,9 +14,8 @@ from django.utils import timezone
 
 from ..events import Change
 from ..models import LogEvent
-from ..utils.transactions import CommitHook
+from ..utils.transactions import CommitHook, is_transaction_open
 
-_IDLE = 0  # libpq's transaction status of a connection without a transaction
 MAX_ROWS = 100  # events written by one statement, on databases other than PostgreSQL
 # columns that an appended event sets, in the order of `_values`
 _COLUMNS = (
@@ -86,16 +85,9 @@ class Transaction:
         Called before a statement: if no transaction is open, the statement begins a new one.
         """
         connection: Any = transaction.get_connection(using)
-        driver = connection.connection
-        if driver is None or (connection.in_atomic_block and connection.commit_on_exit):
+        if connection.in_atomic_block and connection.commit_on_exit:
             return  # Django manages the transaction
-        if connection.vendor == "sqlite":
-            is_open = driver.in_transaction
-        elif connection.vendor == "postgresql":
-            is_open = driver.info.transaction_status != _IDLE
-        else:
-            return
-        if not is_open:
+        if connection.vendor in ("sqlite", "postgresql") and not is_transaction_open(connection):
             Transaction.forget(connection)
 
     @staticmethod

@@ -181,7 +181,10 @@ class Oracle:
         for row in rows:
             key = tuple(row[field.attname] for field in keys)
             images[codec.document_id(key if len(key) > 1 else key[0])] = json_values(
-                {name: encode(field, row[field.attname]) for name, field in codec.fields.items()}
+                {
+                    name: encode(field, row[field.attname], connection)
+                    for name, field in codec.fields.items()
+                }
             )
         return images
 
@@ -252,7 +255,7 @@ def json_values(image: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(image))
 
 
-def encode(field: models.Field[Any, Any], value: Any) -> Any:
+def encode(field: models.Field[Any, Any], value: Any, connection: Any) -> Any:
     """Return the JSON value of a field, also of one with a conversion of the project's own."""
     from django_cocobase_realtime.declarations.serialization import (
         field_encoder,
@@ -262,10 +265,10 @@ def encode(field: models.Field[Any, Any], value: Any) -> Any:
 
     if not has_custom_conversion(field):
         return field_encoder(field)(value)
-    for convert in (field_encoder(field), to_json_value):
+    for convert in (field_encoder(field), to_json_value, str):
         with suppress(Exception):
             return convert(value)
-    return str(value)
+    return None if value is None else str(field.get_db_prep_save(value, connection))
 
 
 def compare(replayed: Images, rows: Images) -> Iterator[str]:

@@ -6,6 +6,7 @@ outcome of each test and what the oracle found.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
@@ -174,15 +175,21 @@ def observe(oracle: Oracle) -> None:
     # not wrapped, because it warns with a stack level.
     disable = override_settings.disable
 
+    def compare() -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            oracle.compare()
+
     class Holder(UserSettingsHolder):
         def __init__(self, default_settings: Any) -> None:
-            oracle.compare()
+            compare()
             super().__init__(default_settings)
 
     @functools.wraps(disable)
     def _disable(self: Any) -> None:
         if TIME_ZONE_SETTINGS & self.options.keys():
-            oracle.compare()
+            compare()
         disable(self)
 
     test_utils.UserSettingsHolder = Holder
