@@ -21,10 +21,12 @@ class RealtimeConfig(AppConfig):
         """Register checks, discover declared collections and rooms, connect signals."""
         from . import checks  # noqa: F401 - registers them
         from .auth import signals as revocation
+        from .capture.triggers import migrations
         from .filters import sql
 
         autodiscover_modules("realtime")
         _watch_collections()
+        migrations.connect(self)
         revocation.connect()
         sql.connect()
         setting_changed.connect(_on_setting_changed, dispatch_uid="django_cocobase_realtime")

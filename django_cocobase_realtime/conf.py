@@ -82,6 +82,7 @@ POLL_INTERVAL = Rule(
     f"a number above zero and at most {MAX_REVOCATION_POLL}",
     lambda value: POSITIVE.allows(value) and value <= MAX_REVOCATION_POLL,
 )
+CAPTURE_MODE = Rule("'signals' or 'triggers'", lambda value: value in ("signals", "triggers"))
 RATE = Rule("a pair (per second, burst), both numbers above zero", _is_rate)
 
 
@@ -217,6 +218,11 @@ OPTIONS: dict[str, Option] = {
     ),
     "TRUSTED_PROXIES": Option(
         (), "Addresses or networks whose X-Forwarded-For is trusted.", shape=LIST
+    ),
+    "CAPTURE": Option(
+        "signals",
+        "How changes are captured, 'signals' or 'triggers', unless a collection says otherwise.",
+        bounds=CAPTURE_MODE,
     ),
     "CHANNEL_LAYER": Option("default", "Alias of the channel layer in CHANNEL_LAYERS."),
     "HEARTBEAT": Option(25, "Seconds between the pings of a client.", bounds=POSITIVE),
@@ -359,6 +365,11 @@ class Conf:
     def trusted_proxies(self) -> tuple[str, ...]:
         """Addresses or CIDR networks of proxies that set X-Forwarded-For."""
         return tuple(self._shaped("TRUSTED_PROXIES"))
+
+    @property
+    def capture(self) -> str:
+        """How changes are captured, unless a collection says otherwise."""
+        return str(self._value("CAPTURE"))
 
     @property
     def channel_layer(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from django.db.migrations.operations.base import Operation
 
 from .capture.triggers import install, remove
+from .declarations.capture_mode import TRIGGER_VENDORS
 from .declarations.registry import registry
 
 
@@ -15,7 +16,8 @@ class RealtimeTriggers(Operation):
 
     Write ``operations = [RealtimeTriggers("orders")]`` in a migration that depends on those of
     this app, and on the last one that changed the table. Applied backwards, it removes the
-    triggers. It does nothing on databases other than PostgreSQL.
+    triggers. It does nothing on databases other than PostgreSQL and SQLite. ``migrate`` keeps
+    triggers up to date without it.
     """
 
     reduces_to_sql = True
@@ -46,7 +48,9 @@ class RealtimeTriggers(Operation):
     @staticmethod
     def _applies_to(collection: Any, schema_editor: Any) -> bool:
         connection = schema_editor.connection
-        return bool(connection.vendor == "postgresql" and connection.alias == collection.database)
+        return bool(
+            connection.vendor in TRIGGER_VENDORS and connection.alias == collection.database
+        )
 
     def describe(self) -> str:
         """Return the description that ``migrate`` prints."""

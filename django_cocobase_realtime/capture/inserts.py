@@ -10,10 +10,11 @@ from django.db import connections
 from django.db.models import Q
 from django.db.models.constants import OnConflict
 
+from ..declarations.row_reader import Row
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
 from .recorder import Op, record
 from .relations import record_moved
-from .tables import Row, Rows, WatchedTable, key_in
+from .tables import Rows, WatchedTable, key_in
 from .targets import (
     WriteTarget,
     convert_returned,

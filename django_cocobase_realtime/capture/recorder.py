@@ -16,13 +16,14 @@ from django.db import connections
 from msgspec.structs import replace
 
 from ..declarations.collection import Collection
+from ..declarations.row_reader import Row
 from ..declarations.serialization import changed_fields
 from ..events import Change, now
 from ..log.append import Transaction, append
 from ..models import LogEvent
 from ..pubsub.broker import broker
 from ..utils.transactions import call_on_commit, own_statements
-from .tables import Row, WatchedTable
+from .tables import WatchedTable
 
 Op = Literal["created", "updated", "deleted"]
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from django.db.models import Q
 
+from ..declarations.row_reader import Row
 from ..utils.transactions import own_statements
 from .recorder import record
-from .tables import RelatedTable, Row, Rows, distinct, identify, in_parts, key_in
+from .tables import RelatedTable, Rows, distinct, identify, in_parts, key_in
 from .targets import WriteTarget, reference_names
 
 

@@ -13,6 +13,7 @@ from django.apps import apps
 from django.db import connections, models
 from django.db.models.signals import post_delete, post_save, pre_migrate
 
+from ..declarations.capture_mode import captured_by
 from ..declarations.collection import Collection
 from ..declarations.registry import registry
 from . import writes
@@ -29,11 +30,15 @@ def sync() -> None:
     """Capture the collections that the registry has now; called when the setting changes."""
     by_model: dict[type[models.Model], list[Collection]] = {}
     captured: dict[type[models.Model], list[Collection]] = {}
+    tables: list[WatchedTable] = []
     for collection in registry:
         by_model.setdefault(collection.concrete_model, []).append(collection)
-        if collection.capture != "triggers":
+        if captured_by(collection) == "triggers":
+            # the statements of the ORM are captured while the triggers are not installed
+            tables.append(WatchedTable(collection.concrete_model, (collection,), by_triggers=True))
+        else:
             captured.setdefault(collection.concrete_model, []).append(collection)
-    tables = [WatchedTable(model, tuple(collections)) for model, collections in captured.items()]
+    tables += [WatchedTable(model, tuple(collections)) for model, collections in captured.items()]
     writes.watch(WatchedTables(tables), is_push_receiver)
     pre_migrate.connect(forget_log_tables, dispatch_uid=DISPATCH_UID)
     _connect(by_model)
@@ -70,14 +75,8 @@ def _connect(by_model: dict[type[models.Model], list[Collection]]) -> None:
 def _push(sender: type[models.Model], using: str, **kwargs: Any) -> None:
     """Announce on commit that the collections of the saved or deleted row have new events.
 
-    In autocommit they have been announced when the statement's own transaction was committed,
-    except if triggers log.
+    In autocommit they have been announced when the statement was committed.
     """
-    if is_capture_disabled():
-        return
-    names = [name for name in _collections.get(sender, ()) if _is_unannounced(name, using)]
-    push(using, names)
-
-
-def _is_unannounced(name: str, using: str) -> bool:
-    return connections[using].in_atomic_block or registry.get(name).capture == "triggers"
+    names = _collections.get(sender)
+    if names and connections[using].in_atomic_block and not is_capture_disabled():
+        push(using, names)

@@ -3,69 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models
 from django.db.models import Q, QuerySet
-from django.db.models.sql import Query
 
 from ..declarations.collection import Collection
+from ..declarations.row_reader import Row, RowReader
 from ..declarations.serialization import RowCodec, document_id, has_custom_key, raw_column
 
 MAX_KEYS = 500
 """Primary keys in one query."""
 
-Row = dict[str, Any]
-"""Values by attname, as `RowCodec.image` takes them."""
 Rows = dict[Hashable, Row]
 """Rows of one table by what identifies them, see `identify`."""
-
-
-class RowReader:
-    """Reads columns of one table from the tuples that ``RETURNING`` or ``SELECT`` gives.
-
-    It applies the converters that the ORM would apply, so that a value is the same as in a query.
-    """
-
-    def __init__(
-        self,
-        fields: Sequence[models.Field[Any, Any]],
-        codec_raw: frozenset[str],
-        model: type[models.Model],
-        using: str,
-    ) -> None:
-        connection = connections[using]
-        quote = connection.ops.quote_name
-        table = model._meta.db_table
-        self.fields = tuple(fields)
-        self.attnames = tuple(str(field.attname) for field in fields)
-        self.columns = tuple(quote(str(field.column)) for field in fields)
-        # names that stay unambiguous in a statement with several tables
-        self.qualified = tuple(f"{quote(table)}.{column}" for column in self.columns)
-        self._connection = connection
-        compiler: Any = Query(model).get_compiler(using)
-        expressions = [raw_column(f.get_col(table), f.name in codec_raw) for f in fields]
-        self._converters: list[tuple[int, Any, Any]] = [
-            (index, convert, expression)
-            for index, (functions, expression) in compiler.get_converters(expressions).items()
-            for convert in functions
-        ]
-
-    def row(self, values: Sequence[Any]) -> Row:
-        """Return the values of one tuple by attname."""
-        if self._converters:
-            converted = list(values)
-            for index, convert, expression in self._converters:
-                # a value that the field refuses, such as a decimal with too many digits, can be
-                # written, so it must not make the write fail; it is logged as it is
-                with suppress(ArithmeticError, TypeError, ValueError, ValidationError):
-                    converted[index] = convert(converted[index], expression, self._connection)
-            values = converted
-        return dict(zip(self.attnames, values, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +31,8 @@ class WatchedTable:
 
     model: type[models.Model]
     collections: tuple[Collection, ...]
+    # whether triggers log the collection, if they are installed
+    by_triggers: bool = False
     _readers: dict[str, RowReader] = field(default_factory=dict, repr=False)
     _selects: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
 
@@ -205,6 +161,8 @@ class RelatedTable:
     table: WatchedTable
     # name of the many-to-many field
     field: str
+    # the model of the rows that connect the two sides
+    through: type[models.Model]
     # attname of the through model's reference to the watched row
     source: str
     # attname of the watched row's field that it refers to
@@ -222,15 +180,14 @@ class WatchedTables:
         # tables whose rows show columns of a database table: its own, and multi-table children
         self._shown: dict[str, list[WatchedTable]] = {}
         self._related: dict[str, list[RelatedTable]] = {}
+        self.has_triggers = False
         for table in tables:
+            self.has_triggers = self.has_triggers or table.by_triggers
             meta = table.model._meta
             for model in (table.model, *meta.all_parents):
                 self._shown.setdefault(model._meta.db_table, []).append(table)
-            for m2m in meta.many_to_many:
-                related = _related_table(table, m2m)
-                if related is not None:
-                    through: Any = m2m.remote_field.through
-                    self._related.setdefault(through._meta.db_table, []).append(related)
+            for related in related_tables(table):
+                self._related.setdefault(related.through._meta.db_table, []).append(related)
 
     def __bool__(self) -> bool:
         return bool(self._shown)
@@ -244,6 +201,12 @@ class WatchedTables:
         return self._related.get(model._meta.db_table, [])
 
 
+def related_tables(table: WatchedTable) -> list[RelatedTable]:
+    """Return the many-to-many fields of a watched table, as seen from their through tables."""
+    fields = table.model._meta.many_to_many
+    return [related for m2m in fields if (related := _related_table(table, m2m)) is not None]
+
+
 def _related_table(table: WatchedTable, m2m: Any) -> RelatedTable | None:
     through = m2m.remote_field.through
     if isinstance(m2m, models.ManyToManyField):
@@ -254,7 +217,7 @@ def _related_table(table: WatchedTable, m2m: Any) -> RelatedTable | None:
         columns = (*source.local_related_fields, *other.local_related_fields)
         references = frozenset(str(f.attname) for f in columns)
         target = source.target_field.attname
-        return RelatedTable(table, m2m.name, source.attname, target, references)
+        return RelatedTable(table, m2m.name, through, source.attname, target, references)
     # a manager of tags, or the like, through a model with a generic foreign key
     pk = str(table.model._meta.pk.attname)
     references = frozenset(str(f.attname) for f in through._meta.concrete_fields if f.is_relation)
@@ -263,12 +226,12 @@ def _related_table(table: WatchedTable, m2m: Any) -> RelatedTable | None:
         if None not in names:
             content_type, source = through._meta.get_field(names[0]).attname, str(names[1])
             model = content_type, table.model
-            return RelatedTable(table, m2m.name, source, pk, references | {source}, model)
+            return RelatedTable(table, m2m.name, through, source, pk, references | {source}, model)
     for candidate in through._meta.concrete_fields:
         related: Any = candidate.remote_field
         if related is not None and related.model is table.model:
             target = related.field.target_field.attname
-            return RelatedTable(table, m2m.name, candidate.attname, target, references)
+            return RelatedTable(table, m2m.name, through, candidate.attname, target, references)
     return None
 
 

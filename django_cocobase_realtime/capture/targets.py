@@ -12,6 +12,7 @@ from django.db import connections, models
 from django.db.models import Q, QuerySet
 from django.db.models.sql import Query
 
+from ..declarations.row_reader import Row, RowReader
 from ..declarations.serialization import raw_column
 from ..log.append import Transaction
 from ..log.retention import rotate_epoch
@@ -19,8 +20,6 @@ from ..utils.transactions import is_autocommit, own_statements
 from .recorder import is_capture_disabled, log_exists
 from .tables import (
     RelatedTable,
-    Row,
-    RowReader,
     Rows,
     WatchedTable,
     WatchedTables,
@@ -29,6 +28,7 @@ from .tables import (
     image_columns_exist,
     in_parts,
 )
+from .triggers import logs_by_triggers
 
 
 @dataclass(slots=True)
@@ -114,6 +114,11 @@ def find_target(model: type[models.Model], using: str) -> WriteTarget | None:
     tables, related = watched.tables.showing(model), watched.tables.related(model)
     if not tables and not related:
         return None
+    if watched.tables.has_triggers:
+        tables = [table for table in tables if not _logs_by_triggers(table)]
+        related = [relation for relation in related if not _logs_by_triggers(relation.table)]
+        if not tables and not related:
+            return None
     if connections[using].needs_rollback:
         return None  # the transaction is broken: Django refuses the statement
     if not log_exists(using) and all(c.durable for t in tables for c in t.collections):
@@ -128,6 +133,19 @@ def find_target(model: type[models.Model], using: str) -> WriteTarget | None:
         resync(outdated, using)
         tables = [table for table in tables if table not in outdated]
     return WriteTarget(model, tables, related)
+
+
+def _logs_by_triggers(table: WatchedTable) -> bool:
+    return table.by_triggers and all(map(logs_by_triggers, table.collections))
+
+
+def announced_by(model: type[models.Model]) -> list[str]:
+    """Return the streams that triggers write to if the model's table is written."""
+    if not watched.tables.has_triggers or state.is_inside:
+        return []
+    tables = dict.fromkeys(watched.tables.showing(model))
+    tables |= dict.fromkeys(related.table for related in watched.tables.related(model))
+    return [c.stream for t in tables if _logs_by_triggers(t) for c in t.collections]
 
 
 def _model_of(table: WatchedTable, written: type[models.Model]) -> type[models.Model]:

@@ -13,11 +13,12 @@ from django.db.models import Q, QuerySet
 from django.db.models.lookups import Exact, IntegerFieldExact
 from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
 
+from ..declarations.row_reader import Row
 from ..declarations.serialization import has_custom_key
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
 from .recorder import Op, record
 from .relations import record_moved
-from .tables import MAX_KEYS, Row, Rows, WatchedTable, identified, key_in
+from .tables import MAX_KEYS, Rows, WatchedTable, identified, key_in
 from .targets import (
     WriteTarget,
     can_return_rows,

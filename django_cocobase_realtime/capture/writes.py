@@ -23,13 +23,15 @@ from django.db.models.sql.compiler import SQLDeleteCompiler, SQLInsertCompiler, 
 from ..log.append import Transaction
 from .deletes import wrap_delete, wrap_has_signal_listeners
 from .inserts import wrap_insert
+from .recorder import push
 from .saves import wrap_save_base, wrap_save_table
 from .tables import WatchedTables
-from .targets import watched
+from .targets import announced_by, watched
 from .updates import wrap_update, wrap_update_returning
 
 Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+_COMPILERS = (SQLInsertCompiler, SQLUpdateCompiler, SQLDeleteCompiler)
 _is_installed = False
 
 
@@ -42,6 +44,20 @@ def watch(tables: WatchedTables, is_own_receiver: Callable[[Any], bool]) -> None
     watched.tables = tables
     if tables:
         _install(is_own_receiver)
+
+
+def wrap_announcement(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap the execution of a statement whose changes triggers may log."""
+
+    @wraps(original)
+    def execute(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        streams = announced_by(self.query.get_meta().concrete_model)
+        if streams:
+            push(self.using, streams)
+        return result
+
+    return execute
 
 
 def wrap_end_of_transaction(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,6 +82,8 @@ def _install(is_own_receiver: Callable[[Any], bool]) -> None:
         (SQLUpdateCompiler, "execute_sql", wrap_update),
         (SQLUpdateCompiler, "execute_returning_sql", wrap_update_returning),
         (SQLDeleteCompiler, "execute_sql", wrap_delete),
+        *((compiler, "execute_sql", wrap_announcement) for compiler in _COMPILERS),
+        (SQLUpdateCompiler, "execute_returning_sql", wrap_announcement),
         (models.Model, "save_base", wrap_save_base),
         (models.Model, "_save_table", wrap_save_table),
         (Collector, "_has_signal_listeners", ignoring_own),

@@ -10,8 +10,9 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
-from ..capture.trigger_sql import trigger_name
+from ..capture.triggers import by_triggers, is_installed
 from ..conf import SETTING, conf
+from ..declarations.capture_mode import TRIGGER_VENDORS
 from ..declarations.collection import Collection
 from ..declarations.image_fields import is_secret_looking, key_names
 from ..declarations.registry import registry
@@ -187,7 +188,7 @@ def _check_classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
             yield error(8, f"Collection {name!r}: 'serializer' cannot be called.")
     if collection.durable is True:
         yield from _check_log_tables(name, collection)
-    if collection.capture not in ("signals", "triggers"):
+    if collection.capture not in (None, "signals", "triggers"):
         yield error(4, f"Collection {name!r}: 'capture' must be 'signals' or 'triggers'.")
     elif collection.capture == "triggers":
         yield from _check_triggers(name, collection)
@@ -213,16 +214,10 @@ def _check_log_tables(name: str, collection: Collection) -> Iterator[CheckMessag
 
 def _check_triggers(name: str, collection: Collection) -> Iterator[CheckMessage]:
     vendor = connections[collection.database].vendor
-    if vendor != "postgresql":
+    if vendor not in TRIGGER_VENDORS:
         yield error(
             11,
-            f"Collection {name!r}: 'capture' by triggers needs PostgreSQL, not {vendor}.",
-            "Use 'signals'.",
-        )
-    if collection.concrete_model._meta.parents:
-        yield error(
-            12,
-            f"Collection {name!r}: a multi-table model's rows are in several tables.",
+            f"Collection {name!r}: 'capture' by triggers needs PostgreSQL or SQLite, not {vendor}.",
             "Use 'signals'.",
         )
     if not collection.durable:
@@ -231,19 +226,11 @@ def _check_triggers(name: str, collection: Collection) -> Iterator[CheckMessage]
 
 def check_installed_triggers(databases: Container[str]) -> Iterator[CheckMessage]:
     """Check that the triggers of collections that need them are installed."""
-    for collection in registry:
-        if collection.capture != "triggers" or collection.database not in databases:
-            continue
-        with connections[collection.database].cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid "
-                "WHERE f.proname = %s",
-                [trigger_name(collection)],
-            )
-            (count,) = cursor.fetchone()
-        if not count:
+    for collection in by_triggers():
+        if collection.database in databases and not is_installed(collection):
             yield warning(
                 14,
-                f"Collection {collection.name!r}: its triggers are not installed.",
-                "Run manage.py realtime_triggers install.",
+                f"Collection {collection.name!r}: its triggers are not installed or out of date.",
+                "Run manage.py migrate, or manage.py realtime_triggers install. Until then, "
+                "only changes that the ORM makes are seen.",
             )

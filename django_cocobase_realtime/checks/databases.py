@@ -10,6 +10,7 @@ from django.core.checks import CheckMessage
 from django.db import connections
 
 from ..conf import conf
+from ..declarations.capture_mode import captured_by
 from ..declarations.registry import registry
 from ..models import PresenceRoom
 from ..presence.base import BACKENDS
@@ -80,7 +81,7 @@ def check_unseen_writes() -> Iterator[CheckMessage]:
     """Name the ways in which rows can change without an event."""
     labels, unmanaged, changed_by_database = set(), set(), set()
     for collection in registry:
-        if collection.capture == "triggers":
+        if captured_by(collection) == "triggers":
             continue
         meta = collection.concrete_model._meta
         if meta.managed:
@@ -103,7 +104,7 @@ def check_unseen_writes() -> Iterator[CheckMessage]:
             82,
             f"Changes of {', '.join(sorted(labels))} are seen if the ORM makes them. Raw SQL, "
             "COPY, triggers of the database and other programs are not seen.",
-            "If rows change in such ways, use capture = 'triggers' on PostgreSQL, or call "
+            "If rows change in such ways, use capture = 'triggers', or call "
             "notify_change. Else silence cocobase_realtime.I082.",
         )
     if unmanaged:

@@ -78,9 +78,8 @@ class Collection:
     durable: ClassVar[bool] = True
     # whether a row is read before a save, which costs a query, to know which fields changed
     track: ClassVar[bool] = True
-    # "signals", or "triggers" to have PostgreSQL write the log; these triggers are installed with
-    # ``realtime_triggers install``
-    capture: ClassVar[str] = "signals"
+    # "signals", or "triggers" to have the database write the log; None for the setting ``CAPTURE``
+    capture: ClassVar[str | None] = None
     # name of the field that contains the project to which a row belongs
     project_field: ClassVar[str | None] = None
     # name of the field with the time of creation, for the published SDKs

@@ -282,9 +282,12 @@ class RowCodec:
         """Return the image of a row's values by attname."""
         return {name: encode(values[attname]) for name, attname, encode in self._encoders}
 
+    def partial_image(self, values: Mapping[str, Any]) -> Image:
+        """Return the image of a row of which some values are not known."""
+        return {n: encode(values[a]) for n, a, encode in self._encoders if a in values}
+
     def is_complete(self, image: Image) -> bool:
         """Return whether an image has all fields: code with other fields may have written it."""
-        # the order of the fields is that of `image`, except in images that triggers wrote
         return tuple(image) == self._names or image.keys() >= self.fields.keys()
 
     def decode(self, image: Image, using: str) -> Image:

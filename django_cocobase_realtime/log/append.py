@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -28,25 +27,7 @@ _COLUMNS = (
     "changed",
     "created_at",
 )
-# columns that are read to decode a `Change`, see `change_from_row`
-FIELDS = (
-    "id",
-    "seq",
-    "transaction_id",
-    "collection",
-    "op",
-    "document_id",
-    "before",
-    "after",
-    "changed",
-    "document",
-    "created_at",
-)
-# values of the columns in FIELDS
-Row = tuple[Any, ...]
-
 _encode_json = msgspec.json.Encoder().encode
-_decode_json = msgspec.json.Decoder().decode
 
 
 class Transaction:
@@ -188,26 +169,3 @@ def _values(change: Change, created_at: Any, *, with_id: bool) -> list[Any]:
 def json_text(value: Any) -> str | None:
     """Return a value as JSON, or None for None."""
     return None if value is None else _encode_json(value).decode()
-
-
-def change_from_row(row: Row, *, epoch: str, seq: int) -> Change:
-    """Return the change in a row with the columns ``FIELDS``, with this epoch and number."""
-    id, _, transaction, collection, op, document_id, before, after, changed, document, at = row
-    return Change(
-        id=str(id),
-        collection=collection,
-        op=op,
-        document_id=document_id,
-        transaction=transaction,
-        at=_iso_format(at),
-        before=None if before is None else _decode_json(before),
-        after=None if after is None else _decode_json(after),
-        changed=None if changed is None else tuple(_decode_json(changed)),
-        document=None if document is None else _decode_json(document),
-        epoch=epoch,
-        seq=seq,
-    )
-
-
-def _iso_format(at: datetime) -> str:
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()

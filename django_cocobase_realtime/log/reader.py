@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ..events import Change
 from ..models import LogEvent, Stream
-from .append import FIELDS, change_from_row
 from .cursor import Position
+from .decoding import FIELDS, changes_from_rows
 from .sequencer import has_unsequenced, sequence
 
 PAGE_SIZE = 1000  # events that `fetch_new` reads at a time
@@ -84,10 +84,8 @@ def read_events(
     rows = LogEvent.objects.using(using).filter(collection=collection, seq__gt=after)
     if until is not None:
         rows = rows.filter(seq__lte=until)
-    return [
-        change_from_row(row, epoch=epoch, seq=row[1])
-        for row in rows.order_by("seq").values_list(*FIELDS)[:limit]
-    ]
+    found = list(rows.order_by("seq").values_list(*FIELDS)[:limit])
+    return changes_from_rows(using, found, epoch=epoch, seqs=[row[1] for row in found])
 
 
 def fetch_new(

@@ -23,7 +23,8 @@ from ..declarations.registry import UnknownCollection, registry
 from ..events import Change
 from ..models import LogEvent, Stream
 from ..utils.transactions import write_transaction
-from .append import FIELDS, Row, change_from_row, json_text
+from .append import json_text
+from .decoding import FIELDS, Row, changes_from_rows
 
 BATCH_SIZE = 1000  # events numbered in one transaction
 BACKLOG_BATCH_SIZE = 10_000  # the same, if more than `BATCH_SIZE` events have no number
@@ -76,8 +77,8 @@ def _sequence(using: str, stream: Stream, limit: int) -> SequenceResult:
     Stream.objects.using(using).filter(pk=stream.pk).update(head=head)
     changes: list[Change] | None = None
     if len(rows[0]) > 1:
-        numbered = enumerate(rows, start + 1)
-        changes = [change_from_row(row, epoch=stream.epoch, seq=seq) for seq, row in numbered]
+        seqs = range(start + 1, head + 1)
+        changes = changes_from_rows(using, rows, epoch=stream.epoch, seqs=seqs)
     collection = _serialized_collection(stream.collection)
     if collection is not None:
         if changes is not None:
@@ -166,10 +167,8 @@ def _read_numbered(using: str, stream: Stream, start: int, head: int) -> Iterato
     events = LogEvent.objects.using(using).filter(collection=stream.collection).order_by("seq")
     for after in range(start, head, BATCH_SIZE):
         rows = events.filter(seq__gt=after, seq__lte=min(after + BATCH_SIZE, head))
-        yield [
-            change_from_row(row, epoch=stream.epoch, seq=row[1])
-            for row in rows.values_list(*FIELDS)
-        ]
+        found = list(rows.values_list(*FIELDS))
+        yield changes_from_rows(using, found, epoch=stream.epoch, seqs=[row[1] for row in found])
 
 
 def _store_documents(using: str, collection: Collection, changes: list[Change]) -> list[Change]:

@@ -10,7 +10,7 @@ from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.declarations.serialization import raw_column
 from django_cocobase_realtime.filters import Row, parse
 from django_cocobase_realtime.filters.orm import to_q
-from django_cocobase_realtime.log.append import FIELDS, change_from_row
+from django_cocobase_realtime.log.decoding import FIELDS, changes_from_rows
 from django_cocobase_realtime.models import LogEvent
 
 
@@ -29,7 +29,11 @@ def logged(collection=None, using="default"):
     rows = LogEvent.objects.using(using).order_by("id")
     if collection is not None:
         rows = rows.filter(collection=collection)
-    return [change_from_row(row, epoch="", seq=0) for row in rows.values_list(*FIELDS)]
+    return [
+        change
+        for row in rows.values_list(*FIELDS)
+        for change in changes_from_rows(using, [row], epoch="", seqs=[0])
+    ]
 
 
 def summary(*collections):

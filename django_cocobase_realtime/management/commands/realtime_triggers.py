@@ -7,14 +7,15 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...capture.triggers import by_triggers, install, is_installed, remove
+from ...declarations.capture_mode import captured_by
 from ...declarations.collection import Collection
 from ...declarations.registry import UnknownCollection, registry
 
 
 class Command(BaseCommand):
-    """Manages triggers. Run ``install`` after each migration that changes a watched table."""
+    """Manages triggers, which ``migrate`` also keeps up to date."""
 
-    help = 'Install, remove or show the triggers of collections with capture = "triggers".'
+    help = "Install, remove or show the triggers of collections that are captured by them."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add a subcommand for each action."""
@@ -31,7 +32,7 @@ class Command(BaseCommand):
         """Run the subcommand."""
         collections = self._collections(options["collections"])
         if not collections:
-            self.stdout.write('No collection has capture = "triggers".')
+            self.stdout.write("No collection is captured by triggers.")
         stale = 0
         for collection in collections:
             if options["action"] == "install":
@@ -58,6 +59,6 @@ class Command(BaseCommand):
         except UnknownCollection as error:
             raise CommandError(f"There is no collection {error.args[0]!r}.") from None
         for collection in collections:
-            if collection.capture != "triggers":
+            if captured_by(collection) != "triggers":
                 raise CommandError(f"Collection {collection.name!r} is captured by signals.")
         return collections

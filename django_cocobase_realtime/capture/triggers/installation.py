@@ -1,0 +1,192 @@
+"""Installation of triggers, and what is installed now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from django.db import connections, transaction
+
+from ...declarations.capture_mode import TRIGGER_VENDORS as VENDORS
+from ...declarations.capture_mode import captured_by
+from ...declarations.collection import Collection
+from ...declarations.registry import registry
+from ...models import LogEvent
+from ...utils.transactions import own_statements
+from . import postgres, sqlite
+from .sources import TRIGGER_PREFIX, Source, sources
+
+# names of the installed and current triggers by (alias, database name), once they were looked up
+_current: dict[tuple[str, str], frozenset[str]] = {}
+
+
+def by_triggers(using: str | None = None) -> list[Collection]:
+    """Return the collections that are captured by triggers, in one database or in all."""
+    return [
+        collection
+        for collection in registry
+        if captured_by(collection) == "triggers" and using in (None, collection.database)
+    ]
+
+
+def install(collection: Collection) -> bool:
+    """Create the triggers of a collection, or replace those that are not up to date.
+
+    Returns whether there was anything to do. Raises ``ValueError`` if the app has no triggers for
+    the database, and the exceptions of the database.
+    """
+    using = collection.database
+    vendor = connections[using].vendor
+    if vendor not in VENDORS:
+        raise ValueError(f"Triggers need PostgreSQL or SQLite; {collection.name!r} is in {vendor}.")
+    missing = _missing(using, sources(collection))
+    if missing:
+        statements: list[str] = []
+        for source in missing:
+            statements += _install_sql(using, source)
+        _execute(using, statements)
+    return bool(missing)
+
+
+def remove(collection: Collection) -> bool:
+    """Drop the triggers of a collection; return whether they were installed and up to date."""
+    was_installed = is_installed(collection)
+    using = collection.database
+    if connections[using].vendor in VENDORS:
+        _drop(using, {source.name for source in sources(collection)})
+    return was_installed
+
+
+def is_installed(collection: Collection) -> bool:
+    """Return whether all triggers of a collection exist, are enabled, and are up to date."""
+    using = collection.database
+    return connections[using].vendor in VENDORS and not _missing(using, sources(collection))
+
+
+def is_absent(collection: Collection) -> bool:
+    """Return whether a trigger of a collection does not exist, in whatever form."""
+    wanted = {source.name for source in sources(collection)}
+    return not wanted <= _installed_names(collection.database)
+
+
+def remove_others(using: str, collections: Iterable[Collection]) -> bool:
+    """Drop the app's triggers in a database that belong to other collections than these."""
+    wanted = {source.name for collection in collections for source in sources(collection)}
+    return _drop(using, _installed_names(using) - wanted)
+
+
+def remove_all(using: str, *, but_lasting: bool = False) -> bool:
+    """Drop the app's triggers in a database; return whether there were any.
+
+    With ``but_lasting``, those are kept that a change of the schema cannot harm: on PostgreSQL,
+    those of tables with complete rows.
+    """
+    kept: set[str] = set()
+    if but_lasting and connections[using].vendor == "postgresql":
+        kept = {
+            source.name
+            for collection in by_triggers(using)
+            for source in sources(collection)
+            if source.is_single_table
+        }
+    return _drop(using, _installed_names(using) - kept)
+
+
+def logs_by_triggers(collection: Collection) -> bool:
+    """Return whether the triggers of a collection log its changes, so that nothing else must.
+
+    It is looked up once. While they are not installed, it is looked up for each write.
+    """
+    using = collection.database
+    key = using, str(connections[using].settings_dict["NAME"])
+    names = _source_names(collection)
+    known = _current.get(key)
+    if known is None or not names <= known:
+        with own_statements(using):
+            if not is_installed(collection):
+                return False
+        _current[key] = (known or frozenset()) | names
+    return True
+
+
+@lru_cache(maxsize=1024)
+def _source_names(collection: Collection) -> frozenset[str]:
+    return frozenset(source.name for source in sources(collection))
+
+
+def forget_installed(using: str | None = None) -> None:
+    """Look up again which triggers are installed."""
+    for key in [key for key in _current if using in (None, key[0])]:
+        del _current[key]
+
+
+def _missing(using: str, wanted: list[Source]) -> list[Source]:
+    """Return the sources whose triggers do not exist, are disabled, or are not up to date."""
+    connection = connections[using]
+    if connection.vendor == "sqlite":
+        groups = sqlite.installed(using, TRIGGER_PREFIX)
+        return [
+            source
+            for source in wanted
+            if groups.get(source.name, ("",))[0] != sqlite.digest(source)
+        ]
+    functions = postgres.installed(using)
+    names = postgres.Names(using)
+    missing = []
+    for source in wanted:
+        by_row = postgres.needs_row_triggers(source, using, names)
+        found = functions.get(source.name)
+        current = (
+            found is not None
+            and found[0] == postgres.digest(source, names, by_row=by_row)
+            and found[2] == postgres.trigger_count(source, by_row=by_row)
+        )
+        if not current:
+            missing.append(source)
+    return missing
+
+
+def _install_sql(using: str, source: Source) -> list[str]:
+    if connections[using].vendor == "sqlite":
+        old = sqlite.installed(using, TRIGGER_PREFIX).get(source.name)
+        return [*sqlite.remove_sql(old[1] if old else ()), *sqlite.install_sql(source)]
+    names = postgres.Names(using)
+    by_row = postgres.needs_row_triggers(source, using, names)
+    return postgres.install_sql(source, names, by_row=by_row)
+
+
+def _installed_names(using: str) -> set[str]:
+    if connections[using].vendor == "sqlite":
+        return set(sqlite.installed(using, TRIGGER_PREFIX))
+    return set(postgres.installed(using))
+
+
+def _drop(using: str, names: set[str]) -> bool:
+    """Drop triggers by the names of their sources; return whether there were any."""
+    if connections[using].vendor == "sqlite":
+        groups = sqlite.installed(using, TRIGGER_PREFIX)
+        found = [name for group in names & groups.keys() for name in groups[group][1]]
+        statements = sqlite.remove_sql(sorted(found))
+    else:
+        functions = postgres.installed(using)
+        statements = postgres.remove_sql(sorted(functions[n][1] for n in names & functions.keys()))
+    if statements:
+        _execute(using, statements)
+    return bool(statements)
+
+
+def _execute(using: str, statements: list[str]) -> None:
+    """Execute statements in one transaction, so that there is no half state."""
+    forget_installed(using)
+    connection: Any = connections[using]
+    with transaction.atomic(using=using), connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def log_exists(using: str) -> bool:
+    """Return whether the log's table exists in a database."""
+    connection = connections[using]
+    with own_statements(using), connection.cursor() as cursor:
+        return LogEvent._meta.db_table in connection.introspection.table_names(cursor)

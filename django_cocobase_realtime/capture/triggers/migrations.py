@@ -1,0 +1,75 @@
+"""Keeps triggers up to date when ``migrate`` runs.
+
+SQLite refuses to change a table that a trigger names, and drops triggers with the tables that it
+makes anew. So triggers are dropped before migrations are applied, and created afterwards.
+PostgreSQL's are kept, except those that name columns of several tables. Subscribers of collections
+whose triggers were missing fetch everything again.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.db import DatabaseError, connections
+from django.db.models.signals import post_migrate, pre_migrate
+
+from ...declarations.capture_mode import TRIGGER_VENDORS
+from ...log.retention import rotate_epoch
+from .installation import (
+    by_triggers,
+    forget_installed,
+    install,
+    is_absent,
+    log_exists,
+    remove_all,
+    remove_others,
+)
+
+logger = logging.getLogger(__name__)
+
+DISPATCH_UID = "django_cocobase_realtime.triggers"
+
+
+def connect(app_config: Any) -> None:
+    """Connect the receivers, once per ``migrate``: for the signals that this app sends."""
+    pre_migrate.connect(before_migrate, sender=app_config, dispatch_uid=DISPATCH_UID)
+    post_migrate.connect(after_migrate, sender=app_config, dispatch_uid=DISPATCH_UID)
+
+
+def before_migrate(using: str, plan: Any = None, **kwargs: Any) -> None:
+    """Drop the triggers that would make migrations fail."""
+    forget_installed(using)
+    if plan and connections[using].vendor in TRIGGER_VENDORS:
+        remove_all(using, but_lasting=True)
+
+
+def after_migrate(using: str, plan: Any = None, **kwargs: Any) -> None:
+    """Create the triggers that are missing, and drop those of other collections.
+
+    ``plan`` is None if the tables were only emptied, as after a test.
+    """
+    if plan is None or connections[using].vendor not in TRIGGER_VENDORS or not log_exists(using):
+        return
+    collections = by_triggers(using)
+    remove_others(using, collections)
+    renewed = []
+    for collection in collections:
+        try:
+            absent = is_absent(collection)
+            install(collection)
+        except LookupError:
+            continue  # its table is not there yet
+        except DatabaseError as error:
+            logger.warning(
+                "The triggers of collection %r could not be installed, so changes that the ORM "
+                "does not make are not seen: %s Run manage.py realtime_triggers install with a "
+                "role that may create them.",
+                collection.name,
+                error,
+            )
+            continue
+        if absent:
+            renewed.append(collection.stream)
+    if renewed:
+        rotate_epoch(using, renewed)

@@ -1,0 +1,176 @@
+"""The tables whose triggers log the changes of a collection.
+
+These are the table of the collection's model, the tables of the model's parents in multi-table
+inheritance, and the through tables of its many-to-many fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2s
+from typing import Any
+
+from django.db import models
+
+from ...declarations.collection import Collection
+from ...log.column_images import row_tables
+from ..tables import RelatedTable, WatchedTable, related_tables
+
+TRIGGER_PREFIX = "cocobase_realtime_"
+"""Of all names of triggers and of their functions."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table whose changes are logged for a collection."""
+
+    collection: Collection
+    # the model that has the table
+    model: type[models.Model]
+    # set for a through table
+    related: RelatedTable | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the triggers, without the event for which they are called."""
+        parts = [self.collection.stream, self.model._meta.db_table]
+        if self.related is not None:
+            parts.append(self.related.field)
+        return TRIGGER_PREFIX + blake2s("\0".join(parts).encode(), digest_size=8).hexdigest()
+
+    @cached_property
+    def tables(self) -> list[type[models.Model]]:
+        """The models whose tables hold a row of the collection, its own first."""
+        return row_tables(self.collection.concrete_model)
+
+    @property
+    def is_single_table(self) -> bool:
+        """Whether the table holds complete rows of the collection."""
+        return self.related is None and len(self.tables) == 1
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the table is that of the collection's model, not one of a parent."""
+        return self.related is None and self.model is self.tables[0]
+
+    def columns(self, index: int) -> list[str]:
+        """Return the columns that images hold of the table with this index in ``tables``."""
+        codec, owner = self.collection.codec, self.tables[index]
+        keys = codec.model._meta.pk_fields
+        wanted = {*codec.fields.values(), *keys}
+        return [
+            str(field.column)
+            for field in codec.model._meta.concrete_fields
+            if field in wanted and field.model is owner
+        ]
+
+    def other_columns(self, index: int) -> list[str]:
+        """Return the columns that images do not hold of the table with this index."""
+        owner, wanted = self.tables[index], set(self.columns(index))
+        return [
+            str(field.column)
+            for field in owner._meta.local_concrete_fields
+            if str(field.column) not in wanted
+        ]
+
+    def key_columns(self) -> list[str]:
+        """Return the columns of the primary key in the table."""
+        return [str(field.column) for field in self.model._meta.pk_fields]
+
+
+def sources(collection: Collection) -> list[Source]:
+    """Return all tables whose changes are logged for a collection."""
+    model = collection.concrete_model
+    found = [Source(collection, owner) for owner in row_tables(model)]
+    found += [
+        Source(collection, related.through._meta.concrete_model or related.through, related)
+        for related in related_tables(WatchedTable(model, (collection,)))
+    ]
+    return found
+
+
+def joined_tables(
+    source: Source, row: str | None, name: Callable[[type[models.Model]], str]
+) -> tuple[list[str], str, list[str]]:
+    """Return the SQL that joins the other tables of a row to a written row.
+
+    ``row`` is what SQL calls the written row; None if all tables are joined, for a through table.
+    ``name`` returns the quoted name of a table. Returns what SQL calls the row of each table in
+    ``source.tables``, the FROM clause (empty if no table is joined), and the conditions.
+    """
+    tables = source.tables
+    written = None if row is None else tables.index(source.model)
+    aliases = [f"t{index}" for index in range(len(tables))]
+    if written is not None:
+        assert row is not None
+        aliases[written] = row
+    clauses, conditions = [], []
+    for index, table in enumerate(tables):
+        if index == 0:
+            if written != 0:
+                clauses.append(f"{name(table)} AS {aliases[0]}")
+            continue
+        link = _link(tables, table)
+        holder = aliases[tables.index(link.model)]
+        condition = (
+            f"{holder}.{quote(link.column)} = {aliases[index]}.{quote(link.target_field.column)}"
+        )
+        if index == written:
+            conditions.append(condition)
+        elif clauses:
+            clauses.append(f"LEFT JOIN {name(table)} AS {aliases[index]} ON {condition}")
+        else:
+            clauses.append(
+                f"(SELECT 1) AS one LEFT JOIN {name(table)} AS {aliases[index]} ON {condition}"
+            )
+    return aliases, " ".join(clauses), conditions
+
+
+def _link(tables: list[type[models.Model]], parent: type[models.Model]) -> Any:
+    """Return the field of one of the tables that refers to a row of a parent's table."""
+    links = (child._meta.parents.get(parent) for child in tables)
+    return next(link for link in links if link is not None)
+
+
+def related_field(source: Source) -> models.Field[Any, Any]:
+    """Return the field of the collection's rows to which rows of a through table refer."""
+    assert source.related is not None
+    target = source.related.target
+    fields = source.tables[0]._meta.concrete_fields
+    return next(field for field in fields if field.attname == target)
+
+
+def content_type_condition(
+    related: RelatedTable, name_of: Callable[[type[models.Model]], str]
+) -> list[tuple[str, str]]:
+    """Return attname and SQL value of the content type in a through table that models share."""
+    if related.content_type is None:
+        return []
+    from django.contrib.contenttypes.models import ContentType
+
+    name, model = related.content_type
+    label, model_name = text(model._meta.app_label), text(model._meta.model_name)
+    return [
+        (
+            name,
+            f"(SELECT id FROM {name_of(ContentType)} "
+            f"WHERE app_label = {label} AND model = {model_name})",
+        )
+    ]
+
+
+def column_of(model: type[models.Model], attname: str) -> str:
+    """Return the column of a field, by the field's attname."""
+    return str(next(f.column for f in model._meta.concrete_fields if f.attname == attname))
+
+
+def quote(name: str) -> str:
+    """Return a name as an SQL identifier, quoted."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text(value: str) -> str:
+    """Return a string as an SQL literal, quoted."""
+    return "'" + value.replace("'", "''") + "'"

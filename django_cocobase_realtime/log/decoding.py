@@ -1,0 +1,91 @@
+"""Decoding of rows of the log to changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from ..declarations.registry import UnknownCollection, registry
+from ..declarations.serialization import changed_fields
+from ..events import Change, Image
+from . import column_images
+
+# columns that are read to decode a `Change`
+FIELDS = (
+    "id",
+    "seq",
+    "transaction_id",
+    "collection",
+    "op",
+    "document_id",
+    "before",
+    "after",
+    "changed",
+    "document",
+    "created_at",
+)
+# values of the columns in FIELDS
+Row = tuple[Any, ...]
+
+_decode_json = msgspec.json.Decoder().decode
+
+
+def changes_from_rows(
+    using: str, rows: Sequence[Row], *, epoch: str, seqs: Iterable[int]
+) -> list[Change]:
+    """Return the changes in rows of one collection, with the columns ``FIELDS``.
+
+    They get the epoch, and the numbers ``seqs``. Images that triggers wrote are converted.
+    """
+    texts = [text for row in rows for text in row[6:8] if column_images.is_by_column(text)]
+    converted = _convert(using, rows[0][3], texts) if texts else {}
+    return [
+        _change(row, epoch=epoch, seq=seq, converted=converted)
+        for row, seq in zip(rows, seqs, strict=True)
+    ]
+
+
+def _convert(using: str, stream: str, texts: list[str]) -> dict[str, tuple[str | None, Image]]:
+    try:
+        return column_images.convert(registry.get(stream), using, texts)
+    except UnknownCollection:
+        return {}  # no client can be subscribed
+
+
+def _change(
+    row: Row, *, epoch: str, seq: int, converted: dict[str, tuple[str | None, Image]]
+) -> Change:
+    id, _, transaction, collection, op, document_id, before, after, changed, document, at = row
+    images: list[Image | None] = []
+    for text in (before, after):
+        if column_images.is_by_column(text):
+            key, image = converted.get(text, (None, {}))
+            document_id = key or document_id
+            images.append(image)
+        else:
+            images.append(None if text is None else _decode_json(text))
+    old, new = images
+    names = None if changed is None else tuple(_decode_json(changed))
+    if names is None and op == "updated" and column_images.is_by_column(before) and old and new:
+        names = changed_fields(old, new)
+    return Change(
+        id=str(id),
+        collection=collection,
+        op=op,
+        document_id=document_id,
+        transaction=transaction,
+        at=_iso_format(at),
+        before=old,
+        after=new,
+        changed=names,
+        document=None if document is None else _decode_json(document),
+        epoch=epoch,
+        seq=seq,
+    )
+
+
+def _iso_format(at: datetime) -> str:
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
