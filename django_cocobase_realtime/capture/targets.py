@@ -42,6 +42,8 @@ class TableSave:
     model: type[models.Model] | None = None
     # rows of tables that are written later in the same save, as they were before it
     pending: dict[WatchedTable, Row | None] = field(default_factory=dict)
+    # database tables that were updated, whose rows are locked therefore
+    written: set[str] = field(default_factory=set)
 
 
 class Watched:

@@ -16,6 +16,7 @@ from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
 from ..declarations.row_reader import Row
 from ..declarations.serialization import has_custom_key
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
+from .concurrency import check_on_commit
 from .recorder import Op, record
 from .relations import record_moved
 from .tables import MAX_KEYS, Rows, WatchedTable, identified, key_in
@@ -312,6 +313,11 @@ def _update_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
             result = execute()
         resync(unread, using)
         save = current_save(model)
+        written = {parent._meta.db_table for parent in compiler.query.related_updates}
+        written |= {model._meta.db_table} if compiler.query.values else set()
+        if save is not None:
+            save.written |= written
+            written = save.written
         for table, rows in befores.items():
             if (
                 save is not None
@@ -329,6 +335,7 @@ def _update_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
             with own_statements(using):
                 afters = table.read(using, [table.key_of(row) for row in rows.values()])
             record(table, using, [(before.get(k), after, "updated") for k, after in afters.items()])
+            check_on_commit(table, using, written, before, afters)
         if references:
             keys = [key_in(model, row) for row in references.values()]
             afters = read_references(target, using, Q(pk__in=keys))

@@ -33,7 +33,7 @@ _encode_json = msgspec.json.Encoder().encode
 class Transaction:
     """An open database transaction, with an id and functions that are called after its commit."""
 
-    __slots__ = ("_block", "_hooks", "connection", "count", "id")
+    __slots__ = ("_block", "_hooks", "connection", "count", "id", "last_rows")
 
     def __init__(self, connection: Any, block: object) -> None:
         # on PostgreSQL the database has its own name for it (see `_insert_sql`)
@@ -42,6 +42,8 @@ class Transaction:
         self.connection = connection
         # number of changes that were recorded in the transaction
         self.count = 0
+        # rows in several tables as they were last recorded, by table and identity
+        self.last_rows: dict[Any, Any] = {}
         # the outermost atomic block; None if the project manages transactions by hand
         self._block = block
         # hook by the key of `once_on_commit`

@@ -22,9 +22,8 @@ from pathlib import Path
 
 import django
 
-from tests.django_suite import report
+from tests.django_suite import plain_postgres, report, source
 from tests.django_suite.options import Options
-from tests.django_suite.source import tests_folder
 from tests.support import postgres
 
 MIN_TESTS_WITH_EVENTS = 2000
@@ -58,8 +57,10 @@ def main() -> int:
     section = f"{version} {arguments.database}"
     if arguments.mode == "manager":
         section += " manager"
-    folders = FOLDERS.read_text().split() if arguments.folders == "writing" else []
-    labels = arguments.labels or folders
+    labels = arguments.labels or FOLDERS.read_text().split()
+    if arguments.folders == "all" and not arguments.labels:
+        unsupported = plain_postgres.UNSUPPORTED if arguments.database == "postgres" else ()
+        labels = source.folders(without=unsupported)
     with tempfile.TemporaryDirectory() as temporary:
         suite = Suite(arguments, Path(arguments.records or temporary))
         if arguments.store:
@@ -144,7 +145,7 @@ class Suite:
         folder = self._folder / name
         folder.mkdir(parents=True)
         options = replace(self._options, capture=capture, records=str(folder))
-        runtests = tests_folder() / "runtests.py"
+        runtests = source.tests_folder() / "runtests.py"
         arguments = ["--settings=tests.django_suite.settings", "--noinput"]
         output = folder / "output.txt"
         with output.open("w") as file:
