@@ -15,6 +15,7 @@ from functools import partial
 
 from django.db import OperationalError, connections
 
+from ..declarations.row_reader import Row
 from ..log.append import Transaction
 from ..utils.transactions import (
     call_on_commit,
@@ -23,7 +24,7 @@ from ..utils.transactions import (
     statement_transaction,
 )
 from .recorder import Op, record
-from .tables import Row, Rows, WatchedTable
+from .tables import Rows, WatchedTable
 from .targets import keys_in_parent, lock_rows, resync
 
 # how long to wait for transactions that have locked the rows

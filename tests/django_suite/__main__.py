@@ -38,6 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("labels", nargs="*", help="tests to run, as for runtests.py; instead of folders")
     add("--mode", choices=["signals", "manager", "queries"], default="signals")
+    add("--capture", choices=["signals", "triggers"], default="signals")
     add("--database", choices=["sqlite", "postgres"], default="sqlite")
     add("--folders", choices=["writing", "all"], default="writing")
     add("--parallel", default=str(os.cpu_count() or 1), help="number of processes")
@@ -69,28 +70,29 @@ def main() -> int:
             report.store_unwatched(section, bare.failed | kept)
             print(f"{len(bare.failed)} of {len(bare.outcomes)} tests fail without the app.")
             return 0
-        watched = suite.run("watched", "signals", labels)
+        watched = suite.run("watched", arguments.capture, labels)
         if arguments.bare or arguments.mode == "queries":
             bare = suite.run("bare", "", labels)
             expected = bare.failed
         else:
             bare, expected = None, report.read_unwatched(section)
         new = watched.failed - expected
-        exceptions = report.read_exceptions("failure", arguments.database)
+        exceptions = report.read_exceptions("failure", arguments.database, arguments.capture)
         unexpected = new - exceptions.keys()
         also_bare: set[str] = set()
         if unexpected and bare is None:
             also_bare = suite.run("again", "", labels_of(unexpected)).failed & unexpected
         unexpected -= also_bare
 
-    excepted_logs = report.read_exceptions("log", arguments.database)
+    excepted_logs = report.read_exceptions("log", arguments.database, arguments.capture)
     differences = watched.found("differences")
     unlogged = {test: texts for test, texts in differences.items() if test not in excepted_logs}
     errors = watched.found("error")
     broken = watched.found("broken")
     skipped = watched.found("skipped")
 
-    print(f"\nDjango {django.get_version()} on {section}: {watched.watched} models watched")
+    how = f"{watched.watched} models watched by {arguments.capture}"
+    print(f"\nDjango {django.get_version()} on {section}: {how}")
     outcomes = list(watched.outcomes.values())
     print(f"{len(outcomes):7} tests, {outcomes.count('skipped')} of them skipped")
     print(f"{len(watched.failed):7} failed, {len(expected & watched.outcomes.keys())} unwatched")

@@ -15,7 +15,7 @@ class Options:
     database: str
     # folder for the records of the run
     records: str
-    # "signals", or "" to run without the app
+    # "signals" or "triggers", or "" to run without the app
     capture: str = ""
     # "1" to give every model without an explicit manager one of another class
     manager: str = ""

@@ -199,7 +199,7 @@ class Oracle:
             return
         rows: Images | None = None
         with suppress(DatabaseError), reading(connection):
-            events = read_events(connection, collection.stream, start.last_event)
+            events = read_events(alias, collection.stream, start.last_event)
             rows = self._images(model, connection)
         if rows is None:
             finding.skipped.append(label)
@@ -207,12 +207,13 @@ class Oracle:
         finding.tables += 1
         codec = collection.codec
 
-        def decode(text: str | None) -> dict[str, Any] | None:
-            return None if text is None else json_values(codec.decode(json.loads(text), alias))
+        def decode(image: dict[str, Any] | None) -> dict[str, Any] | None:
+            return None if image is None else json_values(codec.decode(image, alias))
 
         replayed = dict(start.images)
-        for id, op, document_id, before_text, after_text in events:
-            before, after = decode(before_text), decode(after_text)
+        for event in events:
+            id, op, document_id = event.id, event.op, event.document_id
+            before, after = decode(event.before), decode(event.after)
             known = replayed.get(document_id)
             if op == "created" and known is not None:
                 finding.broken.append(f"{label}: event {id} creates {document_id}, which exists")
@@ -347,14 +348,11 @@ def count_events(connection: Any) -> int:
     return count
 
 
-def read_events(connection: Any, collection: str, after: int) -> list[tuple[Any, ...]]:
-    """Return (id, op, document_id, before, after) of a collection's events above an id."""
+def read_events(using: str, collection: str, after: int) -> list[Any]:
+    """Return a collection's events above an id."""
+    from django_cocobase_realtime.log.decoding import FIELDS, changes_from_rows
     from django_cocobase_realtime.models import LogEvent
 
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT id, op, document_id, before, after "
-            f"FROM {LogEvent._meta.db_table} WHERE collection = %s AND id > %s ORDER BY id",
-            [collection, after],
-        )
-        return cursor.fetchall()
+    events = LogEvent.objects.using(using).filter(collection=collection, id__gt=after)
+    rows = list(events.order_by("id").values_list(*FIELDS))
+    return changes_from_rows(using, rows, epoch="", seqs=[0] * len(rows)) if rows else []

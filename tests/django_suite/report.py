@@ -102,13 +102,14 @@ def _sections() -> dict[str, list[str]]:
     return sections
 
 
-def read_exceptions(kind: str, database: str) -> dict[str, str]:
+def read_exceptions(kind: str, database: str, capture: str) -> dict[str, str]:
     """Return the excepted tests of one kind, "failure" or "log", with their reasons."""
     entries = tomllib.loads(EXCEPTIONS.read_text()).get(kind, [])
     return {
         test: entry["reason"]
         for entry in entries
         if database in entry.get("databases", ["sqlite", "postgres"])
+        and capture in entry.get("capture", ["signals", "triggers"])
         for test in entry["tests"]
     }
 

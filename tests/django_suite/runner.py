@@ -127,13 +127,19 @@ class Runner(DiscoverRunner):
             apps.set_installed_apps(settings.INSTALLED_APPS)
         return super().run_tests(*args, **kwargs)
 
+    def setup_databases(self, **kwargs: Any) -> Any:
+        if options.capture == "triggers":
+            self._refused = watching.watch_everything("triggers")  # `migrate` installs them
+        return super().setup_databases(**kwargs)
+
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
         if options.capture:
-            refused = watching.watch_everything()
+            if options.capture == "signals":
+                self._refused = watching.watch_everything("signals")
             oracle = Oracle()
             oracle.install()
             observe(oracle)
-            write_record("watched", "", models=len(oracle.collections), refused=refused)
+            write_record("watched", "", models=len(oracle.collections), refused=self._refused)
         if options.queries:
             count_queries()
         result = super().run_suite(suite, **kwargs)

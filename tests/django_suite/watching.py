@@ -13,8 +13,11 @@ SETTING = "COCOBASE_REALTIME"
 APP_LABEL = "cocobase_realtime"
 
 
-def watch_everything() -> dict[str, Any]:
-    """Watch every concrete managed model. Return the refused ones with the check's message."""
+def watch_everything(capture: str) -> dict[str, Any]:
+    """Watch every concrete managed model, by "signals" or "triggers".
+
+    Return the refused models with the check's message.
+    """
     from django_cocobase_realtime.checks import first_problem
 
     collections: dict[str, Any] = {}
@@ -28,7 +31,7 @@ def watch_everything() -> dict[str, Any]:
             collections[collection_name(model)] = entry
         else:
             refused[label] = f"{problem.id}: {problem.msg}"
-    settings.COCOBASE_REALTIME = value = {"COLLECTIONS": collections}
+    settings.COCOBASE_REALTIME = value = {"COLLECTIONS": collections, "CAPTURE": capture}
     setting_changed.send(sender=None, setting=SETTING, value=value, enter=True)
     return refused
 

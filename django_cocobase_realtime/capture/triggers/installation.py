@@ -30,21 +30,26 @@ def by_triggers(using: str | None = None) -> list[Collection]:
     ]
 
 
-def install(collection: Collection) -> bool:
-    """Create the triggers of a collection, or replace those that are not up to date.
+def install(*collections: Collection) -> bool:
+    """Create the triggers of collections in one database, or replace those that are outdated.
 
     Returns whether there was anything to do. Raises ``ValueError`` if the app has no triggers for
-    the database, and the exceptions of the database.
+    the database, ``LookupError`` if there is no table, and the exceptions of the database; then,
+    nothing was changed.
     """
-    using = collection.database
+    if not collections:
+        return False
+    using = collections[0].database
     vendor = connections[using].vendor
     if vendor not in VENDORS:
-        raise ValueError(f"Triggers need PostgreSQL or SQLite; {collection.name!r} is in {vendor}.")
-    missing = _missing(using, sources(collection))
-    if missing:
-        statements: list[str] = []
-        for source in missing:
-            statements += _install_sql(using, source)
+        raise ValueError(
+            f"Triggers need PostgreSQL or SQLite; {collections[0].name!r} is in {vendor}."
+        )
+    missing = _missing(using, [source for c in collections for source in sources(c)])
+    statements: list[str] = []
+    for source in missing:
+        statements += _install_sql(using, source)
+    if statements:
         _execute(using, statements)
     return bool(missing)
 
@@ -64,15 +69,15 @@ def is_installed(collection: Collection) -> bool:
     return connections[using].vendor in VENDORS and not _missing(using, sources(collection))
 
 
-def is_absent(collection: Collection) -> bool:
-    """Return whether a trigger of a collection does not exist, in whatever form."""
-    wanted = {source.name for source in sources(collection)}
-    return not wanted <= _installed_names(collection.database)
+def absent_names(using: str, collections: Iterable[Collection]) -> set[str]:
+    """Return the names of triggers that do not exist in whatever form."""
+    wanted = {name for collection in collections for name in source_names(collection)}
+    return wanted - _installed_names(using)
 
 
 def remove_others(using: str, collections: Iterable[Collection]) -> bool:
     """Drop the app's triggers in a database that belong to other collections than these."""
-    wanted = {source.name for collection in collections for source in sources(collection)}
+    wanted = {name for collection in collections for name in source_names(collection)}
     return _drop(using, _installed_names(using) - wanted)
 
 
@@ -100,7 +105,7 @@ def logs_by_triggers(collection: Collection) -> bool:
     """
     using = collection.database
     key = using, str(connections[using].settings_dict["NAME"])
-    names = _source_names(collection)
+    names = source_names(collection)
     known = _current.get(key)
     if known is None or not names <= known:
         with own_statements(using):
@@ -110,8 +115,9 @@ def logs_by_triggers(collection: Collection) -> bool:
     return True
 
 
-@lru_cache(maxsize=1024)
-def _source_names(collection: Collection) -> frozenset[str]:
+@lru_cache(maxsize=4096)
+def source_names(collection: Collection) -> frozenset[str]:
+    """Return the names of all sources of a collection."""
     return frozenset(source.name for source in sources(collection))
 
 

@@ -15,15 +15,17 @@ from django.db import DatabaseError, connections
 from django.db.models.signals import post_migrate, pre_migrate
 
 from ...declarations.capture_mode import TRIGGER_VENDORS
+from ...declarations.collection import Collection
 from ...log.retention import rotate_epoch
 from .installation import (
+    absent_names,
     by_triggers,
     forget_installed,
     install,
-    is_absent,
     log_exists,
     remove_all,
     remove_others,
+    source_names,
 )
 
 logger = logging.getLogger(__name__)
@@ -53,23 +55,43 @@ def after_migrate(using: str, plan: Any = None, **kwargs: Any) -> None:
         return
     collections = by_triggers(using)
     remove_others(using, collections)
-    renewed = []
-    for collection in collections:
-        try:
-            absent = is_absent(collection)
-            install(collection)
-        except LookupError:
-            continue  # its table is not there yet
-        except DatabaseError as error:
-            logger.warning(
-                "The triggers of collection %r could not be installed, so changes that the ORM "
-                "does not make are not seen: %s Run manage.py realtime_triggers install with a "
-                "role that may create them.",
-                collection.name,
-                error,
-            )
-            continue
-        if absent:
-            renewed.append(collection.stream)
+    absent = absent_names(using, collections)
+    installed = _install(using, collections)
+    renewed = [c.stream for c in installed if not absent.isdisjoint(source_names(c))]
     if renewed:
         rotate_epoch(using, renewed)
+
+
+def _install(using: str, collections: list[Collection]) -> list[Collection]:
+    """Install triggers, and return the collections for which this was possible."""
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        tables = set(connection.introspection.table_names(cursor))
+    collections = [
+        collection
+        for collection in collections
+        # a name with quotes contains a schema
+        if (table := collection.concrete_model._meta.db_table) in tables or '"' in table
+    ]
+    try:
+        install(*collections)
+    except (DatabaseError, LookupError):
+        return [collection for collection in collections if _can_install(collection)]
+    return collections
+
+
+def _can_install(collection: Collection) -> bool:
+    try:
+        install(collection)
+    except LookupError:
+        return False  # a table is not there yet
+    except DatabaseError as error:
+        logger.warning(
+            "The triggers of collection %r could not be installed, so changes that the ORM does "
+            "not make are not seen: %s Run manage.py realtime_triggers install with a role that "
+            "may create them.",
+            collection.name,
+            error,
+        )
+        return False
+    return True

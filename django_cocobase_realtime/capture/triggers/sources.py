@@ -112,8 +112,8 @@ def joined_tables(
             if written != 0:
                 clauses.append(f"{name(table)} AS {aliases[0]}")
             continue
-        link = _link(tables, table)
-        holder = aliases[tables.index(link.model)]
+        child, link = _link(tables, table)
+        holder = aliases[child]
         condition = (
             f"{holder}.{quote(link.column)} = {aliases[index]}.{quote(link.target_field.column)}"
         )
@@ -128,10 +128,10 @@ def joined_tables(
     return aliases, " ".join(clauses), conditions
 
 
-def _link(tables: list[type[models.Model]], parent: type[models.Model]) -> Any:
-    """Return the field of one of the tables that refers to a row of a parent's table."""
-    links = (child._meta.parents.get(parent) for child in tables)
-    return next(link for link in links if link is not None)
+def _link(tables: list[type[models.Model]], parent: type[models.Model]) -> tuple[int, Any]:
+    """Return the index of a table that refers to a row of a parent's table, and the field."""
+    links = ((index, child._meta.parents.get(parent)) for index, child in enumerate(tables))
+    return next((index, link) for index, link in links if link is not None)
 
 
 def related_field(source: Source) -> models.Field[Any, Any]:

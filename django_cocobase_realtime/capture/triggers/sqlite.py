@@ -90,8 +90,8 @@ def _triggers(source: Source) -> dict[str, str]:
         )
     else:
         # a save writes all tables of a row: those without a change are left out
-        columns = map(quote, source.columns(source.tables.index(source.model)))
-        changed = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in columns) or "0"
+        shown = source.columns(source.tables.index(source.model))
+        changed = " OR ".join(f"OLD.{quote(c)} IS NOT NEW.{quote(c)}" for c in shown) or "0"
         bodies["update"] = f"UPDATE|{changed}", [_event(source, "updated", old="OLD", new="NEW")]
     triggers = {}
     for suffix, (event, statements) in bodies.items():
