@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sqlite test-postgres test-long lint docs bench build clean matrix
+.PHONY: help demo test test-sqlite test-postgres test-django test-long lint docs bench build clean matrix
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,7 +22,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[daphne,uvicorn,postgres,drf]" --group test --group third-party
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[daphne,uvicorn,postgres,drf]" --group test --group third-party --group django-suite
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
@@ -48,11 +48,12 @@ test-sqlite: $(VENV)/.test
 	$(BIN)/python -m pytest -q --ds=tests.third_party_app.settings tests/third_party_app
 	$(BIN)/python -m pytest -q -n 3 tests
 
-test-long: $(VENV)/.test ## Capture and the numbering of events on PostgreSQL 16 and 18
-	for version in 16 18; do \
-		POSTGRES_VERSION=$$version TEST_DATABASE=postgres $(BIN)/python -m pytest -q -n 3 \
-			tests/capture tests/log tests/delivery/test_oracle.py || exit 1; \
-	done
+test-django: $(VENV)/.test ## Django's own ORM tests with every model watched
+	$(BIN)/python -m tests.django_suite
+	$(BIN)/python -m tests.django_suite --database postgres
+
+test-long: $(VENV)/.test ## Longer runs: all of Django's tests, Django 6.1, PostgreSQL 16
+	PYTHON=$(BIN)/python bash tests/support/long.sh $(PART)
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter, migrations
 	$(BIN)/ruff check .

@@ -75,6 +75,7 @@ def _sqlite(name: str) -> dict[str, object]:
 DATABASES = {"default": _sqlite("default"), "other": _sqlite("other")}
 if os.environ.get("TEST_DATABASE") == "postgres":
     DATABASES["default"] = postgres.database_settings()
+    INSTALLED_APPS.append("tests.postgres_app")
 if "REALTIME_TEST_DATABASES" in os.environ:  # in a server: the databases of the running test
     DATABASES = json.loads(os.environ["REALTIME_TEST_DATABASES"])
 

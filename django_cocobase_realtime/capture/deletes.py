@@ -9,20 +9,21 @@ from typing import Any
 from django.core.exceptions import EmptyResultSet
 from django.db import Error as DatabaseFailure
 from django.db import models
+from django.db.models import Q
 from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
 
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
 from .recorder import record
-from .relations import read_through, record_related
-from .tables import Row, WatchedTable
+from .relations import record_related
+from .tables import Rows, WatchedTable
 from .targets import (
-    Rows,
     WriteTarget,
     can_return_rows,
     find_target,
     keys_query,
     lock_rows,
     read_joined,
+    read_references,
     resync,
     row_reader,
     run_keys_query,
@@ -70,7 +71,7 @@ def _delete_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
     plan = keys_query(compiler.query, model)
     with statement_transaction(using, write_lock=True):
         befores: dict[WatchedTable, Rows] = {}
-        related_rows: list[Row] = []
+        references: Rows = {}
         unread: list[WatchedTable] = []
         acquire_write_lock(using, model)
         try:
@@ -81,16 +82,16 @@ def _delete_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
                 for table in target.tables:
                     befores[table] = read_joined(table, model, using, keys)
                 if target.related:
-                    related_rows = read_through(target, using, keys)
+                    references = read_references(target, using, Q(pk__in=keys))
         except DatabaseFailure:
             raise
         except Exception:  # the project's own statement may raise it, in its own words
-            befores, unread = {}, target.tables
+            befores, unread = {}, target.all_tables
         result = execute()
         resync(unread, using)
         for table, rows in befores.items():
             record(table, using, [(row, None, "deleted") for row in rows.values()])
-        record_related(target, using, related_rows)
+        record_related(target, using, references.values())
     return result
 
 

@@ -12,16 +12,16 @@ from django.db.models.constants import OnConflict
 
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
 from .recorder import Op, record
-from .relations import record_related
-from .tables import Row, WatchedTable, key_in
+from .relations import record_moved
+from .tables import Row, Rows, WatchedTable, key_in
 from .targets import (
-    Rows,
     WriteTarget,
     convert_returned,
     current_save,
     find_target,
     is_written_later,
     read_joined,
+    read_references,
     read_written,
     row_reader,
 )
@@ -56,7 +56,7 @@ def _insert(compiler: Any, target: WriteTarget, returning_fields: Any) -> list[A
     compiler.returning_fields = returning_fields
     on_conflict = compiler.query.on_conflict
     with statement_transaction(using, write_lock=on_conflict is not None):
-        befores = _existing(compiler, target) if on_conflict is OnConflict.UPDATE else {}
+        befores, references = _existing(compiler, target)
         returned: list[Any] = []
         with compiler.connection.cursor() as cursor:
             for sql, params in statements:
@@ -64,7 +64,7 @@ def _insert(compiler: Any, target: WriteTarget, returning_fields: Any) -> list[A
                 returned += cursor.fetchall()
         count = len(requested)
         rows = [reader.row(values[count:]) for values in returned]
-        _record_inserted(target, using, rows, befores)
+        _record_inserted(target, using, rows, befores, references)
     if not requested or on_conflict is OnConflict.IGNORE:
         return []
     return convert_returned(compiler, requested, [values[:count] for values in returned])
@@ -76,37 +76,38 @@ def _insert_without_returning(
     using, model = compiler.using, target.model
     update = compiler.query.on_conflict is OnConflict.UPDATE
     with statement_transaction(using, write_lock=update):
-        befores = _existing(compiler, target) if update else {}
+        befores, references = _existing(compiler, target)
         result = original(compiler, returning_fields)
         pk = model._meta.pk
         keys = [obj._get_pk_val(model._meta) for obj in compiler.query.objs]
         if returning_fields and pk in returning_fields and result:
             index = list(returning_fields).index(pk)
             keys = [row[index] for row in result]
-        rows = list(read_written(target, using, [key for key in keys if key is not None]))
-        _record_inserted(target, using, rows, befores)
+        rows = list(read_written(target, using, (key for key in keys if key is not None)).values())
+        _record_inserted(target, using, rows, befores, references)
     return result
 
 
 def _record_inserted(
-    target: WriteTarget, using: str, rows: list[Row], befores: dict[WatchedTable, Rows]
+    target: WriteTarget,
+    using: str,
+    rows: list[Row],
+    befores: dict[WatchedTable, Rows],
+    references: Rows,
 ) -> None:
     own = target.own
     for table in target.tables:
         old = befores.get(table, {})
         if table is own:
             changes: Iterable[tuple[Row | None, Row | None, Op]] = [
-                (
-                    old.get(table.key_of(row)),
-                    row,
-                    "updated" if table.key_of(row) in old else "created",
-                )
+                (old.get(identity), row, "updated" if identity in old else "created")
                 for row in rows
+                for identity in (table.identity_of(row),)
             ]
         else:
             changes = list(_inserted_joined(target, table, using, rows, old))
         record(table, using, changes)
-    record_related(target, using, rows)
+    record_moved(target, using, references, rows)
 
 
 def _inserted_joined(
@@ -119,31 +120,44 @@ def _inserted_joined(
         save.pending.setdefault(table, None)
         return
     if not is_own and (save is None or not save.raw):
-        return  # no row of a child can exist before its parent's
+        # no row of a child can exist before its parent's, which may have been updated
+        keys = [table.key_of(row) for row in old.values()]
+        for identity, row in read_joined(table, table.model, using, keys).items():
+            yield old[identity], row, "updated"
+        return
     if is_own and save is not None and table in save.pending:
         before = save.pending.pop(table)
         if before is not None:
-            old = {table.key_of(before): before}
+            old = {table.identity_of(before): before}
     keys = [key_in(target.model, row) for row in rows]
-    for key, row in read_joined(table, target.model, using, keys).items():
-        yield old.get(key), row, "updated" if key in old else "created"
+    for identity, row in read_joined(table, target.model, using, keys).items():
+        yield old.get(identity), row, "updated" if identity in old else "created"
 
 
-def _existing(compiler: Any, target: WriteTarget) -> dict[WatchedTable, Rows]:
-    """Return the rows that an INSERT ... ON CONFLICT DO UPDATE will update, locked."""
+def _existing(compiler: Any, target: WriteTarget) -> tuple[dict[WatchedTable, Rows], Rows]:
+    """Return the rows that an INSERT ... ON CONFLICT DO UPDATE will update, locked.
+
+    If it is the table of a many-to-many field, their references are returned, too.
+    """
     using, model = compiler.using, target.model
+    if compiler.query.on_conflict is not OnConflict.UPDATE:
+        return {}, {}
     fields: list[Any] = [
         model._meta.get_field(f) if isinstance(f, str) else f for f in compiler.query.unique_fields
     ]
     if not fields:
-        return {}
+        return {}, {}
     acquire_write_lock(using, model)
+    own = [t for t in target.tables if t.model._meta.db_table == model._meta.db_table]
     where = Q(pk__in=[])
     for obj in compiler.query.objs:
         where |= Q(**{f.attname: getattr(obj, f.attname) for f in fields})
     with own_statements(using):
-        return {
-            table: table.read_where(using, where, lock=True)
+        # rows of children are found by the columns that they inherit
+        befores = {
+            table: table.read_where(using, where, lock=table in own)
             for table in target.tables
-            if table.model._meta.db_table == model._meta.db_table
+            if table in own or issubclass(table.model, model)
         }
+        references = read_references(target, using, where) if target.related else {}
+    return befores, references

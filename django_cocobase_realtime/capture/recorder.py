@@ -91,6 +91,7 @@ def record(
     """
     current, at = Transaction.current(using), now()
     logged: list[Change] = []
+    is_locked_in_part = table.is_joined and current.connection.features.has_select_for_update
     for before, after, op in rows:
         if len(logged) >= MAX_CHANGES:
             _log(using, current, logged)
@@ -99,6 +100,8 @@ def record(
         if row is None:
             continue
         key = table.key_of(row)
+        if is_locked_in_part:  # see `concurrency`
+            current.last_rows[table, table.identity_of(row)] = after
         for codec, collections in table.codecs:
             old = None if before is None else codec.image(before)
             new = None if after is None else codec.image(after)

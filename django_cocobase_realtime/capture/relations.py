@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from ..utils.transactions import own_statements
 from .recorder import record
-from .tables import RelatedTable, Row
-from .targets import WriteTarget, through_names
+from .tables import RelatedTable, Row, Rows, distinct, identify, in_parts, key_in
+from .targets import WriteTarget, reference_names
 
 
-def record_related(target: WriteTarget, using: str, rows: list[Row]) -> None:
+def record_related(target: WriteTarget, using: str, rows: Iterable[Row]) -> None:
     """Record the rows whose many-to-many field changed with rows of its through table."""
+    rows = list(rows)
     for related in target.related:
-        keys = dict.fromkeys(row[related.source] for row in rows if _concerns(related, row, using))
-        if not keys:
-            continue
-        table = related.table
-        with own_statements(using):
-            related_rows = table.read_where(using, Q(**{f"{related.target}__in": list(keys)}))
-        changed = (related.field,)
-        record(table, using, [(row, row, "updated") for row in related_rows.values()], changed)
+        keys = distinct(row[related.source] for row in rows if _concerns(related, row, using))
+        table, changed = related.table, (related.field,)
+        for part in in_parts(keys):
+            with own_statements(using):
+                related_rows = table.read_where(using, Q(**{f"{related.target}__in": part}))
+            record(table, using, [(row, row, "updated") for row in related_rows.values()], changed)
+
+
+def record_moved(target: WriteTarget, using: str, befores: Rows, afters: Iterable[Row]) -> None:
+    """Record the rows to which updated rows of a through table referred, or refer now."""
+    moved: list[Row] = []
+    unmatched = dict(befores)
+    for after in afters:
+        before = unmatched.pop(identify(target.model, key_in(target.model, after)), None)
+        if before is None:
+            moved.append(after)
+        elif any(before[name] != after[name] for name in reference_names(target)):
+            moved += before, after
+    record_related(target, using, [*unmatched.values(), *moved])
 
 
 def _concerns(related: RelatedTable, row: Row, using: str) -> bool:
@@ -38,10 +50,3 @@ def _concerns(related: RelatedTable, row: Row, using: str) -> bool:
             model, for_concrete_model=False
         )
     return bool(row.get(name) == content_type.pk)
-
-
-def read_through(target: WriteTarget, using: str, keys: list[Any]) -> list[Row]:
-    """Return the references of rows of a through table, for `record_related`."""
-    names = through_names(target)
-    queryset: Any = QuerySet(target.model, using=using).filter(pk__in=keys)
-    return [dict(zip(names, values, strict=True)) for values in queryset.values_list(*names)]

@@ -13,6 +13,7 @@ from typing import Any
 from django.db import models
 
 from ..utils.transactions import own_statements
+from .concurrency import check_on_commit
 from .recorder import record
 from .targets import TableSave, state, watched
 
@@ -71,4 +72,6 @@ def _record_pending(save: TableSave, using: str) -> None:
             with own_statements(using):
                 afters = table.read(using, [table.key_of(before)])
             record(table, using, [(before, after, "updated") for after in afters.values()])
+            befores = {table.identity_of(before): before}
+            check_on_commit(table, using, save.written, befores, afters)
     save.pending.clear()

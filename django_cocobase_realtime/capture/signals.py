@@ -27,7 +27,6 @@ _collections: dict[type[models.Model], list[str]] = {}
 
 def sync() -> None:
     """Capture the collections that the registry has now; called when the setting changes."""
-    _disconnect()
     by_model: dict[type[models.Model], list[Collection]] = {}
     captured: dict[type[models.Model], list[Collection]] = {}
     for collection in registry:
@@ -46,27 +45,26 @@ def is_push_receiver(receiver: Any) -> bool:
 
 
 def _connect(by_model: dict[type[models.Model], list[Collection]]) -> None:
+    """Connect receivers for the models whose rows collections show, and disconnect others."""
     # by sender: a receiver for all models would keep Django from fast deletions
+    streams: dict[type[models.Model], list[str]] = {}
     for model in apps.get_models(include_auto_created=True):
-        concrete = model._meta.concrete_model
         names = [
             collection.stream
-            for shown, collections in by_model.items()
-            if concrete is not None and (concrete is shown or issubclass(concrete, shown))
-            for collection in collections
+            for shown in (model._meta.concrete_model or model).__mro__
+            for collection in by_model.get(shown, ())
             if collection.durable
         ]
         if names:
-            _collections[model] = names
-            post_save.connect(_push, sender=model, dispatch_uid=DISPATCH_UID)
-            post_delete.connect(_push, sender=model, dispatch_uid=DISPATCH_UID)
-
-
-def _disconnect() -> None:
-    for model in _collections:
-        post_save.disconnect(sender=model, dispatch_uid=DISPATCH_UID)
-        post_delete.disconnect(sender=model, dispatch_uid=DISPATCH_UID)
+            streams[model] = names
+    for model in _collections.keys() - streams.keys():
+        for signal in (post_save, post_delete):
+            signal.disconnect(sender=model, dispatch_uid=DISPATCH_UID)
+    for model in streams.keys() - _collections.keys():
+        for signal in (post_save, post_delete):
+            signal.connect(_push, sender=model, dispatch_uid=DISPATCH_UID)
     _collections.clear()
+    _collections.update(streams)
 
 
 def _push(sender: type[models.Model], using: str, **kwargs: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,13 +14,15 @@ from django.db.models import Q, QuerySet
 from django.db.models.sql import Query
 
 from ..declarations.collection import Collection
-from ..declarations.serialization import RowCodec, raw_column
+from ..declarations.serialization import RowCodec, document_id, has_custom_key, raw_column
 
 MAX_KEYS = 500
 """Primary keys in one query."""
 
 Row = dict[str, Any]
 """Values by attname, as `RowCodec.image` takes them."""
+Rows = dict[Hashable, Row]
+"""Rows of one table by what identifies them, see `identify`."""
 
 
 class RowReader:
@@ -122,6 +124,10 @@ class WatchedTable:
         """Return the primary key of a row: a value, or a tuple for a composite key."""
         return key_in(self.model, row)
 
+    def identity_of(self, row: Row) -> Hashable:
+        """Return what identifies a row, see `identify`."""
+        return identify(self.model, key_in(self.model, row))
+
     def row_of(self, instance: models.Model, using: str) -> Row:
         """Return the row that an instance stands for, which may be deleted already."""
         connection = connections[using]
@@ -156,15 +162,15 @@ class WatchedTable:
             values = cursor.fetchone()
         return None if values is None else reader.row(values)
 
-    def read(self, using: str, keys: Iterable[Any]) -> dict[Any, Row]:
-        """Return the rows with these primary keys, by key."""
-        rows: dict[Any, Row] = {}
+    def read(self, using: str, keys: Iterable[Any]) -> Rows:
+        """Return the rows with these primary keys."""
+        rows: Rows = {}
         for part in in_parts(list(keys)):
             rows |= self.read_where(using, Q(pk__in=part))
         return rows
 
-    def read_where(self, using: str, where: Any, *, lock: bool = False) -> dict[Any, Row]:
-        """Return the rows that match a condition, by key and in the order of keys."""
+    def read_where(self, using: str, where: Any, *, lock: bool = False) -> Rows:
+        """Return the rows that match a condition, in the order of keys."""
         queryset: Any = QuerySet(self.model, using=using).filter(where).order_by("pk")
         if lock and connections[using].features.has_select_for_update:
             no_key = connections[using].features.has_select_for_no_key_update
@@ -177,7 +183,7 @@ class WatchedTable:
             )
         )
         rows = (dict(zip(names, values, strict=True)) for values in selected)
-        return {self.key_of(row): row for row in rows}
+        return {self.identity_of(row): row for row in rows}
 
     @cached_property
     def attnames(self) -> tuple[str, ...]:
@@ -203,6 +209,8 @@ class RelatedTable:
     source: str
     # attname of the watched row's field that it refers to
     target: str
+    # attnames of all references of the through model that decide what the field contains
+    references: frozenset[str]
     # attname and value of the content type, for a through table that several models share
     content_type: tuple[str, Any] | None = None
 
@@ -242,19 +250,25 @@ def _related_table(table: WatchedTable, m2m: Any) -> RelatedTable | None:
         source = through._meta.get_field(m2m.m2m_field_name())
         if len(source.foreign_related_fields) != 1:
             return None  # a `ForeignObject` of several columns, which is not supported
-        return RelatedTable(table, m2m.name, source.attname, source.target_field.attname)
+        other = through._meta.get_field(m2m.m2m_reverse_field_name())
+        columns = (*source.local_related_fields, *other.local_related_fields)
+        references = frozenset(str(f.attname) for f in columns)
+        target = source.target_field.attname
+        return RelatedTable(table, m2m.name, source.attname, target, references)
     # a manager of tags, or the like, through a model with a generic foreign key
     pk = str(table.model._meta.pk.attname)
+    references = frozenset(str(f.attname) for f in through._meta.concrete_fields if f.is_relation)
     for generic in getattr(through._meta, "private_fields", ()):
         names = getattr(generic, "ct_field", None), getattr(generic, "fk_field", None)
         if None not in names:
-            content_type = through._meta.get_field(names[0]).attname
-            return RelatedTable(table, m2m.name, str(names[1]), pk, (content_type, table.model))
+            content_type, source = through._meta.get_field(names[0]).attname, str(names[1])
+            model = content_type, table.model
+            return RelatedTable(table, m2m.name, source, pk, references | {source}, model)
     for candidate in through._meta.concrete_fields:
         related: Any = candidate.remote_field
         if related is not None and related.model is table.model:
             target = related.field.target_field.attname
-            return RelatedTable(table, m2m.name, candidate.attname, target)
+            return RelatedTable(table, m2m.name, candidate.attname, target, references)
     return None
 
 
@@ -262,6 +276,29 @@ def key_in(model: type[models.Model], row: Row) -> Any:
     """Return the primary key of a row of the model's table: a value, or a tuple of values."""
     values = tuple(row[str(f.attname)] for f in model._meta.pk_fields)
     return values[0] if len(values) == 1 else values
+
+
+def identify(model: type[models.Model], key: Any) -> Hashable:
+    """Return what identifies a row with this primary key, to compare it with others.
+
+    It is the key itself. Values of a field of the project may be neither comparable nor hashable:
+    for these it is the id of the document.
+    """
+    return document_id(model, key) if has_custom_key(model) else key
+
+
+def identified(model: type[models.Model], rows: Iterable[Row]) -> Rows:
+    """Return rows of the model's table by what identifies them."""
+    return {identify(model, key_in(model, row)): row for row in rows}
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Return each value once; values that cannot be hashed may be repeated."""
+    values = list(values)
+    try:
+        return list(dict.fromkeys(values))
+    except TypeError:
+        return values
 
 
 def in_parts(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -12,6 +12,7 @@ from django.db import connections, models
 from django.db.models import Q, QuerySet
 from django.db.models.sql import Query
 
+from ..declarations.serialization import raw_column
 from ..log.append import Transaction
 from ..log.retention import rotate_epoch
 from ..utils.transactions import is_autocommit, own_statements
@@ -20,13 +21,14 @@ from .tables import (
     RelatedTable,
     Row,
     RowReader,
+    Rows,
     WatchedTable,
     WatchedTables,
+    distinct,
+    identified,
     image_columns_exist,
     in_parts,
 )
-
-Rows = dict[Any, Row]
 
 
 @dataclass(slots=True)
@@ -40,6 +42,8 @@ class TableSave:
     model: type[models.Model] | None = None
     # rows of tables that are written later in the same save, as they were before it
     pending: dict[WatchedTable, Row | None] = field(default_factory=dict)
+    # database tables that were updated, whose rows are locked therefore
+    written: set[str] = field(default_factory=set)
 
 
 class Watched:
@@ -91,6 +95,19 @@ class WriteTarget:
         table = self.tables[0]
         return table if table.model._meta.db_table == self.model._meta.db_table else None
 
+    @property
+    def is_single(self) -> bool:
+        """Whether the written table has all columns that are needed."""
+        if self.tables:
+            return self.own is not None
+        local = {str(f.attname) for f in self.model._meta.local_concrete_fields}
+        return not self.model._meta.parents and local.issuperset(reference_names(self))
+
+    @property
+    def all_tables(self) -> list[WatchedTable]:
+        """The watched tables, and those whose many-to-many field is concerned."""
+        return [*self.tables, *(related.table for related in self.related)]
+
 
 def find_target(model: type[models.Model], using: str) -> WriteTarget | None:
     """Return what a write concerns; None if it is not captured."""
@@ -99,6 +116,8 @@ def find_target(model: type[models.Model], using: str) -> WriteTarget | None:
     tables, related = watched.tables.showing(model), watched.tables.related(model)
     if not tables and not related:
         return None
+    if connections[using].needs_rollback:
+        return None  # the transaction is broken: Django refuses the statement
     if not log_exists(using) and all(c.durable for t in tables for c in t.collections):
         return None
     if not is_autocommit(using):
@@ -159,18 +178,13 @@ def needed_fields(target: WriteTarget) -> list[Any]:
     if own is None:
         fields |= dict.fromkeys(meta.pk_fields)
     by_attname = {str(f.attname): f for f in meta.local_concrete_fields}
-    fields |= dict.fromkeys(by_attname[n] for n in through_names(target) if n in by_attname)
+    fields |= dict.fromkeys(by_attname[n] for n in reference_names(target) if n in by_attname)
     return list(fields)
 
 
-def through_names(target: WriteTarget) -> list[str]:
-    """Return the attnames that say which rows a row of a through table belongs to."""
-    names: dict[str, None] = {}
-    for related in target.related:
-        names[related.source] = None
-        if related.content_type is not None:
-            names[related.content_type[0]] = None
-    return list(names)
+def reference_names(target: WriteTarget) -> list[str]:
+    """Return the attnames of the references of a through table that are needed."""
+    return sorted({name for related in target.related for name in related.references})
 
 
 def row_reader(target: WriteTarget, using: str) -> RowReader:
@@ -182,14 +196,33 @@ def row_reader(target: WriteTarget, using: str) -> RowReader:
     return RowReader(fields, raw, target.model, using)
 
 
-def read_written(target: WriteTarget, using: str, keys: list[Any]) -> Iterator[Row]:
-    """Yield the columns that `needed_fields` names of rows that were written."""
-    names = [str(f.attname) for f in needed_fields(target)]
+def read_written(target: WriteTarget, using: str, keys: Iterable[Any]) -> Rows:
+    """Return the columns that `needed_fields` names of the rows with these keys."""
+    raw = frozenset() if target.own is None else target.own.raw_names
+    columns = {
+        str(f.attname): raw_column(models.F(str(f.attname)), True) if f.name in raw else f.attname
+        for f in needed_fields(target)
+    }
+    rows: Rows = {}
+    for part in in_parts(list(keys)):
+        rows |= _read_columns(target.model, using, Q(pk__in=part), columns)
+    return rows
+
+
+def read_references(target: WriteTarget, using: str, where: Q) -> Rows:
+    """Return keys and references of the rows of a through table that match a condition."""
+    keys = (str(f.attname) for f in target.model._meta.pk_fields)
+    columns = {name: name for name in (*keys, *reference_names(target))}
+    return _read_columns(target.model, using, where, columns)
+
+
+def _read_columns(model: type[models.Model], using: str, where: Q, columns: dict[str, Any]) -> Rows:
+    """Return columns of the rows that match a condition; ``columns`` are by attname."""
+    queryset: Any = QuerySet(model, using=using).filter(where).order_by()
     with own_statements(using):
-        queryset: Any = QuerySet(target.model, using=using).filter(pk__in=keys)
-        rows = list(queryset.values_list(*names))
-    for values in rows:
-        yield dict(zip(names, values, strict=True))
+        selected = list(queryset.values_list(*columns.values()))
+    rows = (dict(zip(columns, values, strict=True)) for values in selected)
+    return identified(model, rows)
 
 
 def lock_rows(
@@ -273,4 +306,4 @@ def keys_query(query: Any, model: type[models.Model]) -> Any:
 def run_keys_query(plan: Any, using: str) -> list[Any]:
     """Return the primary keys that a query of `keys_query` finds, each once."""
     rows = plan.get_compiler(using).results_iter(tuple_expected=True)
-    return list(dict.fromkeys(tuple(row) if len(row) > 1 else row[0] for row in rows))
+    return distinct(tuple(row) if len(row) > 1 else row[0] for row in rows)

@@ -98,7 +98,42 @@ def _value(field: models.Field[Any, Any], column: str) -> str:
             return f"host({column})"
         case models.DecimalField() | models.UUIDField() | models.CharField() | models.TextField():
             return f"{column}::text"
+    base = getattr(field, "base_field", None)
+    if isinstance(base, models.Field):
+        return _range(base, column) if hasattr(field, "range_type") else _array(base, column)
     return f"to_jsonb({column})"
+
+
+def _array(base: models.Field[Any, Any], column: str) -> str:
+    """Return an SQL expression for an array, whose values are those of the field ``base``."""
+    if hasattr(base, "base_field"):  # several dimensions, which `unnest` would not keep
+        while isinstance(getattr(base, "base_field", None), models.Field):
+            base = base.base_field
+        is_text = _value(base, column) == f"{column}::text"
+        return f"to_jsonb({column}::text[])" if is_text else f"to_jsonb({column})"
+    items = (
+        f"SELECT jsonb_agg({_value(base, 'item')} ORDER BY place) "  # noqa: S608
+        f"FROM unnest({column}) WITH ORDINALITY AS items(item, place)"
+    )
+    return f"CASE WHEN {column} IS NOT NULL THEN coalesce(({items}), '[]'::jsonb) END"
+
+
+def _range(base: models.Field[Any, Any], column: str) -> str:
+    """Return an SQL expression for a range of values of ``base``, as Python's text of it."""
+
+    def bound(name: str) -> str:
+        value = f"{name}({column})"
+        shown = f"{value}::text"
+        if isinstance(base, models.DateTimeField):
+            in_utc = f"to_char({value} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
+            shown = f"replace({in_utc}, '.000000', '') || '+00:00'"
+        return f"coalesce({shown}, 'None')"
+
+    start = f"CASE WHEN lower_inc({column}) THEN '[' ELSE '(' END"
+    end = f"CASE WHEN upper_inc({column}) THEN ']' ELSE ')' END"
+    shown = f"{start} || {bound('lower')} || ', ' || {bound('upper')} || {end}"
+    shown = f"CASE WHEN isempty({column}) THEN 'empty' ELSE {shown} END"
+    return f"CASE WHEN {column} IS NOT NULL THEN {shown} END"
 
 
 def _duration(column: str) -> str:

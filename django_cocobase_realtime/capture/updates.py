@@ -9,16 +9,17 @@ from typing import Any
 from django.core.exceptions import EmptyResultSet
 from django.db import Error as DatabaseFailure
 from django.db import connections, models
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.lookups import Exact, IntegerFieldExact
 from django.db.models.sql.constants import NO_RESULTS, ROW_COUNT
 
+from ..declarations.serialization import has_custom_key
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
+from .concurrency import check_on_commit
 from .recorder import Op, record
-from .relations import record_related
-from .tables import MAX_KEYS, Row, WatchedTable
+from .relations import record_moved
+from .tables import MAX_KEYS, Row, Rows, WatchedTable, identified, key_in
 from .targets import (
-    Rows,
     WriteTarget,
     can_return_rows,
     convert_returned,
@@ -29,7 +30,10 @@ from .targets import (
     keys_in_parent,
     keys_query,
     lock_rows,
+    needed_fields,
     read_joined,
+    read_references,
+    read_written,
     resync,
     row_reader,
     run_keys_query,
@@ -44,7 +48,7 @@ def wrap_update(original: Callable[..., Any]) -> Callable[..., Any]:
         target = _update_target(self)
         if target is None:
             return original(self, result_type)
-        if target.own is None or result_type not in (ROW_COUNT, NO_RESULTS):
+        if not target.is_single or result_type not in (ROW_COUNT, NO_RESULTS):
             return _update_by_keys(self, target, lambda: original(self, result_type))
         rows = _update(self, target, ())
         return 0 if rows is None or result_type == NO_RESULTS else len(rows)
@@ -60,7 +64,7 @@ def wrap_update_returning(original: Callable[..., Any]) -> Callable[..., Any]:
         target = _update_target(self)
         if target is None:
             return original(self, returning_fields)
-        if target.own is None:
+        if not target.is_single:
             return _update_by_keys(self, target, lambda: original(self, returning_fields))
         rows = _update(self, target, returning_fields or ())
         if rows is None:
@@ -76,15 +80,20 @@ def _update_target(compiler: Any) -> WriteTarget | None:
     query = compiler.query
     model = query.get_meta().concrete_model
     target = find_target(model, compiler.using)
-    if not query.related_updates:
-        return target
-    # fields of a parent are updated, too: by statements that belong to this one
+    if target is None and not query.related_updates:
+        return None
+    written = {str(f.attname) for f, _, _ in query.values}
     tables = list(target.tables) if target is not None and query.values else []
     related = list(target.related) if target is not None else []
-    for parent in query.related_updates:
+    # fields of a parent are updated, too: by statements that belong to this one
+    for parent, values in query.related_updates.items():
         of_parent = find_target(parent, compiler.using)
         if of_parent is not None:
+            written |= {str(f.attname) for f, _, _ in values}
             tables += [table for table in of_parent.tables if table not in tables]
+            related += of_parent.related
+    # other columns of a through table do not decide what a many-to-many field contains
+    related = [relation for relation in related if not written.isdisjoint(relation.references)]
     return WriteTarget(model, tables, related) if tables or related else None
 
 
@@ -96,9 +105,9 @@ def _update(
     Returns the columns ``returning_fields`` of each updated row; None if no statement was needed.
     """
     using, model, table = compiler.using, target.model, target.own
-    assert table is not None
     connection = compiler.connection
-    key = _single_key(compiler.query, table)
+    needs_old = bool(target.related) or (table is not None and table.tracked)
+    key = _single_key(compiler.query, model)
     plan = None if key is not _NO_KEY else keys_query(compiler.query, model)
     reader = row_reader(target, using)
     try:
@@ -108,12 +117,12 @@ def _update(
     if not sql:
         return None
     can_return = can_return_rows(connection)
-    returns_old = can_return and table.tracked and _returns_old(connection)
-    with statement_transaction(using, write_lock=table.tracked):
+    returns_old = can_return and needs_old and _returns_old(connection)
+    with statement_transaction(using, write_lock=needs_old):
         befores: Rows = {}
         # without RETURNING, these are also the rows to read again
-        if not returns_old and (table.tracked or not can_return):
-            befores = _rows_before(compiler, target, table, key, plan)
+        if not returns_old and (needs_old or not can_return):
+            befores = _rows_before(compiler, target, key, plan)
         if not can_return:
             return _execute_without_returning(compiler, target, sql, params, befores)
         quote = connection.ops.quote_name
@@ -127,13 +136,14 @@ def _update(
             returned = cursor.fetchall()
         first, last = len(returning_fields), len(returning_fields) + len(reader.columns)
         afters = [reader.row(values[first:last]) for values in returned]
-        if returns_old:
-            olds = [reader.row(values[last:]) for values in returned]
-            changes = _paired(table, zip(olds, afters, strict=True))
-        else:
-            changes = _matched(compiler.query, table, befores, afters)
-        record(table, using, changes)
-        record_related(target, using, afters)
+        olds = [reader.row(values[last:]) for values in returned] if returns_old else []
+        if table is not None:
+            pairs = zip(olds, afters, strict=True)
+            matched = _matched(compiler.query, table, befores, afters)
+            record(table, using, _paired(table, pairs) if returns_old else matched)
+        if target.related:
+            befores = identified(model, olds) if returns_old else befores
+            record_moved(target, using, befores, afters)
         return [values[:first] for values in returned]
 
 
@@ -142,15 +152,17 @@ def _execute_without_returning(
 ) -> list[Any]:
     """Execute an UPDATE on a database without RETURNING, and read the rows again."""
     using, table = compiler.using, target.own
-    assert table is not None
     with compiler.connection.cursor() as cursor:
         cursor.execute(sql, params)
         count = cursor.rowcount
-    with own_statements(using):
-        afters = list(table.read(using, befores).values())
-    record(table, using, _matched(compiler.query, table, befores, afters))
+    keys = [key_in(target.model, row) for row in befores.values()]
+    afters = list(read_written(target, using, keys).values())
+    if table is not None:
+        record(table, using, _matched(compiler.query, table, befores, afters))
+    record_moved(target, using, befores, afters)
     if count != len(afters):
-        resync([table], using)  # other rows were updated than those that were read before
+        # other rows were updated than those that were read before
+        resync(target.all_tables, using)
     return [()] * count
 
 
@@ -158,7 +170,7 @@ def _paired(
     table: WatchedTable, pairs: Iterable[tuple[Row, Row]]
 ) -> Iterator[tuple[Row | None, Row | None, Op]]:
     for before, after in pairs:
-        if table.key_of(before) == table.key_of(after):
+        if table.identity_of(before) == table.identity_of(after):
             yield before, after, "updated"
         else:  # another document: ids do not change
             yield before, None, "deleted"
@@ -169,54 +181,54 @@ def _matched(
     query: Any, table: WatchedTable, befores: Rows, afters: list[Row]
 ) -> Iterator[tuple[Row | None, Row | None, Op]]:
     """Yield rows after an update with the row before; None if it was not read."""
-    keys = {table.key_of(row) for row in afters}
+    identities = {table.identity_of(row) for row in afters}
     moves = any(f in table.model._meta.pk_fields for f, _, _ in query.values)
     if moves:
-        for key, before in befores.items():
-            if key not in keys:
+        for identity, before in befores.items():
+            if identity not in identities:
                 yield before, None, "deleted"
     for after in afters:
-        key = table.key_of(after)
-        created = moves and key not in befores
-        yield befores.get(key), after, "created" if created else "updated"
+        identity = table.identity_of(after)
+        created = moves and identity not in befores
+        yield befores.get(identity), after, "created" if created else "updated"
 
 
 _NO_KEY = object()
 
 
-def _single_key(query: Any, table: WatchedTable) -> Any:
+def _single_key(query: Any, model: type[models.Model]) -> Any:
     """Return the primary key that a statement is limited to; `_NO_KEY` for other conditions."""
     children = query.where.children
-    if len(children) != 1 or query.where.negated or len(table.model._meta.pk_fields) != 1:
+    if len(children) != 1 or query.where.negated or len(model._meta.pk_fields) != 1:
         return _NO_KEY
+    if has_custom_key(model):
+        return _NO_KEY  # the value in the statement was converted for the database already
     lookup = children[0]
     if type(lookup) not in (Exact, IntegerFieldExact) or hasattr(lookup.rhs, "as_sql"):
         return _NO_KEY
     target = getattr(lookup.lhs, "target", None)
     if target is None or not target.primary_key:
         return _NO_KEY
-    same_table = target.model._meta.db_table == table.model._meta.db_table
+    same_table = target.model._meta.db_table == model._meta.db_table
     return lookup.rhs if same_table else _NO_KEY
 
 
-def _rows_before(
-    compiler: Any, target: WriteTarget, table: WatchedTable, key: Any, plan: Any
-) -> Rows:
+def _rows_before(compiler: Any, target: WriteTarget, key: Any, plan: Any) -> Rows:
     """Return the rows that a statement will write, as they are now, locked until the end."""
-    using = compiler.using
+    using, table = compiler.using, target.own
     acquire_write_lock(using, target.model)
     try:
         with own_statements(using):
-            if key is _NO_KEY:
-                keys = run_keys_query(plan, using)
+            if table is None or key is _NO_KEY or len(needed_fields(target)) > len(table.fields):
+                keys = run_keys_query(plan, using) if key is _NO_KEY else [key]
                 _lock_for_update(target.model, using, keys, compiler.query.values)
-                return table.read(using, keys)
+                return read_written(target, using, keys)
             row = table.read_one(using, key, _lock_clause(compiler, target, table, key))
     except DatabaseFailure:
         raise
     except Exception:  # the project's own statement raises it in its own words
         return {}
-    return {} if row is None else {table.key_of(row): row}
+    return {} if row is None else {table.identity_of(row): row}
 
 
 def _lock_for_update(
@@ -281,6 +293,7 @@ def _update_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
     plan = keys_query(compiler.query, model)
     with statement_transaction(using, write_lock=True):
         befores: dict[WatchedTable, Rows] = {}
+        references: Rows = {}
         unread: list[WatchedTable] = []
         acquire_write_lock(using, model)
         try:
@@ -289,14 +302,21 @@ def _update_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
                 _lock_written_tables(compiler.query, model, using, keys)
                 for table in target.tables:
                     befores[table] = read_joined(table, model, using, keys)
+                if target.related:
+                    references = read_references(target, using, Q(pk__in=keys))
         except DatabaseFailure:
             raise
         except Exception:  # the project's own statement may raise it, in its own words
-            befores, unread = {}, target.tables
+            befores, unread = {}, target.all_tables
         with inside_captured_statement():  # statements for columns of parents belong to this one
             result = execute()
         resync(unread, using)
         save = current_save(model)
+        written = {parent._meta.db_table for parent in compiler.query.related_updates}
+        written |= {model._meta.db_table} if compiler.query.values else set()
+        if save is not None:
+            save.written |= written
+            written = save.written
         for table, rows in befores.items():
             if (
                 save is not None
@@ -310,10 +330,15 @@ def _update_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
             before = rows
             if save is not None and table in save.pending:
                 first = save.pending.pop(table)
-                before = {} if first is None else {table.key_of(first): first}
+                before = {} if first is None else {table.identity_of(first): first}
             with own_statements(using):
-                afters = table.read(using, rows)
+                afters = table.read(using, [table.key_of(row) for row in rows.values()])
             record(table, using, [(before.get(k), after, "updated") for k, after in afters.items()])
+            check_on_commit(table, using, written, before, afters)
+        if references:
+            keys = [key_in(model, row) for row in references.values()]
+            afters = read_references(target, using, Q(pk__in=keys))
+            record_moved(target, using, references, afters.values())
     return result
 
 

@@ -157,9 +157,16 @@ def field_encoder(field: models.Field[Any, Any]) -> Encoder:
             return None if value is None else encode_value(value)
         except (ValidationError, TypeError, ValueError, ArithmeticError):
             # not a valid value of the field, yet the database accepted it
-            return str(_without_enum(value))
+            return _text(_without_enum(value))
 
     return encode
+
+
+def _text(value: Any) -> str:
+    """Return a value as text; of an object of the project that has none, its attributes."""
+    with suppress(Exception):
+        return str(value)
+    return repr(getattr(value, "__dict__", type(value)))
 
 
 def has_custom_conversion(field: models.Field[Any, Any]) -> bool:
@@ -295,10 +302,10 @@ class RowCodec:
         except Exception:  # a field of the project, which may raise anything
             return None if stored is None else str(stored)
         # instances may have values of another type than the built-in field that it derives from
-        for encode in (self._raw_encoders[name], to_json_value):
+        for encode in (self._raw_encoders[name], to_json_value, str):
             with suppress(Exception):
                 return encode(value)
-        return str(value)
+        return None if stored is None else str(stored)
 
     def _convert(self, field: Any, value: Any, using: str) -> Any:
         """Return the value of an instance for a stored one, converted as in a query."""
@@ -335,11 +342,7 @@ class RowCodec:
 
     def document_id(self, key: Any) -> str:
         """Return the document id of a primary key; for a composite key, a JSON list of values."""
-        encoders = _key_encoders(self.model)
-        if len(encoders) == 1:
-            return str(encoders[0](key))
-        values = [encode(value) for encode, value in zip(encoders, key, strict=True)]
-        return json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+        return document_id(self.model, key)
 
     def key(self, document_id: str) -> Any | None:
         """Return the primary key with this document id; None if no row can have it."""
@@ -350,6 +353,21 @@ class RowCodec:
         except Exception:  # of a field of the project, too
             return None
         return values[0] if len(fields) == 1 else tuple(values)
+
+
+def document_id(model: type[models.Model], key: Any) -> str:
+    """Return the document id of a primary key; for a composite key, a JSON list of values."""
+    encoders = _key_encoders(model)
+    if len(encoders) == 1:
+        return str(encoders[0](key))
+    values = [encode(value) for encode, value in zip(encoders, key, strict=True)]
+    return json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+
+
+@cache
+def has_custom_key(model: type[models.Model]) -> bool:
+    """Return whether a field outside of Django converts values of the primary key."""
+    return any(has_custom_conversion(field) for field in model._meta.pk_fields)
 
 
 def split_document_id(document_id: str) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from django.db import Error as DatabaseFailure
 from msgspec.structs import replace
 
-from ..capture.tables import WatchedTable
+from ..capture.tables import WatchedTable, identify
 from ..declarations.collection import Collection
 from ..declarations.image_fields import filter_names
 from ..events import Change, Image
@@ -44,27 +44,29 @@ def restore(collection: Collection, changes: Sequence[Change]) -> list[Change]:
     query for all rows: not for event loops.
     """
     codec = collection.codec
-    keys: dict[str, Any] = {
+    keys = {
         change.document_id: codec.key(change.document_id)
         for change in changes
         if change.op != "deleted" and not is_complete(collection, change)
     }
-    if not keys:
-        return list(changes)
-    images = _read_images(collection, [key for key in keys.values() if key is not None])
+    images = _read_images(collection, {id: key for id, key in keys.items() if key is not None})
     return [
-        _restored(change, images[keys[change.document_id]])
-        if keys.get(change.document_id) in images and not is_complete(collection, change)
+        _restored(change, images[change.document_id])
+        if change.document_id in images and not is_complete(collection, change)
         else change
         for change in changes
     ]
 
 
-def _read_images(collection: Collection, keys: list[Any]) -> dict[Any, Image]:
-    table = WatchedTable(collection.concrete_model, (collection,))
+def _read_images(collection: Collection, keys: dict[str, Any]) -> dict[str, Image]:
+    """Return the images of rows as they are now; keys and images are by document id."""
+    if not keys:
+        return {}
+    model, codec = collection.concrete_model, collection.codec
     try:
-        rows = table.read(collection.database, keys)
-        return {key: collection.codec.image(row) for key, row in rows.items()}
+        rows = WatchedTable(model, (collection,)).read(collection.database, list(keys.values()))
+        found = {id: rows.get(identify(model, key)) for id, key in keys.items()}
+        return {id: codec.image(row) for id, row in found.items() if row is not None}
     except DatabaseFailure:
         raise
     except Exception:

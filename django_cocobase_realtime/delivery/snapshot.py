@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from django.db.models import QuerySet
 from msgspec.structs import replace
 
-from ..capture.tables import WatchedTable
+from ..capture.tables import WatchedTable, identify
 from ..declarations.collection import Collection
 from ..events import Change, now
 from ..filters.orm import ordering, to_q
@@ -35,7 +36,8 @@ def select_keys(
     filter = subscription.query.filter
     if collection.deleted_filter is not None:
         filter &= ~collection.deleted_filter
-    rows = model._base_manager.using(using).filter(to_q(filter, model, using))
+    # managers of the project may replace names of fields, or leave rows out
+    rows: QuerySet[Any] = QuerySet(model, using=using).filter(to_q(filter, model, using))
     by = [] if order is None else [ordering(model, order, using)]
     return list(rows.order_by(*by, "pk").values_list("pk", flat=True)[: limit + 1])
 
@@ -51,7 +53,7 @@ def load_documents(
     rows = WatchedTable(collection.concrete_model, (collection,)).read(using, keys)
     documents = []
     for key in keys:
-        row = rows.get(key)
+        row = rows.get(identify(collection.concrete_model, key))
         if row is None:
             continue
         id, stored = codec.document_id(key), codec.image(row)

@@ -14,9 +14,8 @@ from django.utils import timezone
 
 from ..events import Change
 from ..models import LogEvent
-from ..utils.transactions import CommitHook
+from ..utils.transactions import CommitHook, is_transaction_open
 
-_IDLE = 0  # libpq's transaction status of a connection without a transaction
 MAX_ROWS = 100  # events written by one statement, on databases other than PostgreSQL
 # columns that an appended event sets, in the order of `_values`
 _COLUMNS = (
@@ -53,7 +52,7 @@ _decode_json = msgspec.json.Decoder().decode
 class Transaction:
     """An open database transaction, with an id and functions that are called after its commit."""
 
-    __slots__ = ("_block", "_hooks", "connection", "count", "id")
+    __slots__ = ("_block", "_hooks", "connection", "count", "id", "last_rows")
 
     def __init__(self, connection: Any, block: object) -> None:
         # on PostgreSQL the database has its own name for it (see `_insert_sql`)
@@ -62,6 +61,8 @@ class Transaction:
         self.connection = connection
         # number of changes that were recorded in the transaction
         self.count = 0
+        # rows in several tables as they were last recorded, by table and identity
+        self.last_rows: dict[Any, Any] = {}
         # the outermost atomic block; None if the project manages transactions by hand
         self._block = block
         # hook by the key of `once_on_commit`
@@ -86,16 +87,9 @@ class Transaction:
         Called before a statement: if no transaction is open, the statement begins a new one.
         """
         connection: Any = transaction.get_connection(using)
-        driver = connection.connection
-        if driver is None or (connection.in_atomic_block and connection.commit_on_exit):
+        if connection.in_atomic_block and connection.commit_on_exit:
             return  # Django manages the transaction
-        if connection.vendor == "sqlite":
-            is_open = driver.in_transaction
-        elif connection.vendor == "postgresql":
-            is_open = driver.info.transaction_status != _IDLE
-        else:
-            return
-        if not is_open:
+        if connection.vendor in ("sqlite", "postgresql") and not is_transaction_open(connection):
             Transaction.forget(connection)
 
     @staticmethod

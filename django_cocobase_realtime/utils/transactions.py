@@ -10,6 +10,8 @@ from typing import Any
 
 from django.db import connections, models, router, transaction
 
+_IDLE = 0  # libpq's transaction status of a connection without a transaction
+
 
 def database_for(model: type[models.Model], instance: models.Model | None = None) -> str:
     """Return the alias of the database to which the routers send writes of a model."""
@@ -74,7 +76,24 @@ def _immediate(using: str) -> Iterator[None]:
 def is_autocommit(using: str) -> bool:
     """Return whether each statement is a transaction of its own."""
     connection = connections[using]
-    return not connection.in_atomic_block and connection.get_autocommit()
+    return (
+        not connection.in_atomic_block
+        and connection.get_autocommit()
+        # the project may have executed BEGIN itself
+        and not is_transaction_open(connection)
+    )
+
+
+def is_transaction_open(connection: Any) -> bool:
+    """Return whether the driver has an open transaction, on SQLite and PostgreSQL."""
+    driver = connection.connection
+    if driver is None:
+        return False
+    if connection.vendor == "sqlite":
+        return bool(driver.in_transaction)
+    if connection.vendor == "postgresql":
+        return bool(driver.info.transaction_status != _IDLE)
+    return False
 
 
 def call_on_commit(using: str, call: Callable[[], object]) -> None:

@@ -55,3 +55,39 @@ class PackedField(models.BinaryField):
 
     def to_python(self, value):
         return value
+
+
+class Wrapper:
+    """A value that can be compared, but not hashed."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __str__(self):
+        return self.value
+
+    def __eq__(self, other):
+        return self.value == (other.value if isinstance(other, Wrapper) else other)
+
+
+class WrapperField(models.CharField):
+    """Give wrapped text; `get_db_prep_value` alone converts it for the database."""
+
+    def to_python(self, value):
+        return value if isinstance(value, Wrapper) or not value else Wrapper(value)
+
+    def from_db_value(self, value, expression, connection):
+        return self.to_python(value)
+
+    def get_db_prep_save(self, value, connection):
+        return self.get_db_prep_value(value, connection)
+
+    def get_db_prep_value(self, value, connection, prepared=False):
+        return str(value) if isinstance(value, Wrapper) else value
+
+
+class WrapperAutoField(models.BigAutoField):
+    """Give wrapped numbers, whose text cannot be made."""
+
+    def from_db_value(self, value, expression, connection):
+        return None if value is None else Wrapper(value)

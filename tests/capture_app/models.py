@@ -2,6 +2,8 @@
 
 from django.db import models
 
+from tests.app.fields import WrapperAutoField, WrapperField
+
 
 class Parent(models.Model):
     n = models.IntegerField(default=0)
@@ -144,3 +146,33 @@ class Ordered(models.Model):
 
     class Meta:
         ordering = ["-rank"]
+
+
+class Leadership(Membership):
+    """A child of a through model."""
+
+    since = models.IntegerField(default=0)
+
+
+class Wrapped(models.Model):
+    """A primary key whose values cannot be hashed."""
+
+    id = WrapperField(primary_key=True, max_length=20)
+    name = models.CharField(max_length=50, blank=True)
+    labels = models.ManyToManyField(Team, through="WrappedLabel")
+
+
+class WrappedLabel(models.Model):
+    wrapped = models.ForeignKey(Wrapped, models.CASCADE)
+    team = models.ForeignKey(Team, models.CASCADE)
+
+
+class WrappedChild(Wrapped):
+    n = models.IntegerField(default=0)
+
+
+class WrappedNumber(models.Model):
+    """A primary key whose values have no text."""
+
+    id = WrapperAutoField(primary_key=True)
+    name = models.CharField(max_length=50, blank=True)

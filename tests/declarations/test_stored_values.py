@@ -184,3 +184,30 @@ def test_primary_key_is_stored_as_clients_see_it():
     finally:
         del apps.all_models["app"]["keyed"]
         apps.clear_cache()
+
+
+class Nameless:
+    """A value whose text cannot be made."""
+
+    def __str__(self):
+        raise NotImplementedError
+
+
+class NamelessField(models.CharField):
+    def from_db_value(self, value, expression, connection):
+        return Nameless()
+
+
+def test_stored_value_is_sent_if_the_text_of_the_fields_value_cannot_be_made():
+    class Named(models.Model):
+        name = NamelessField(max_length=20)
+
+        class Meta:
+            app_label = "app"
+
+    try:
+        decoded = RowCodec(Named).decode({"id": "1", "name": "stored"}, "default")
+        assert decoded == {"id": "1", "name": "stored"}
+    finally:
+        del apps.all_models["app"]["named"]
+        apps.clear_cache()

@@ -1,1 +1,1 @@
-"""Runs Django's own ORM tests with every model watched; see ``README.md`` in this folder."""
+"""Runs Django's own ORM tests with every model watched, by ``python -m tests.django_suite``."""

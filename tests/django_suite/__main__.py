@@ -22,9 +22,8 @@ from pathlib import Path
 
 import django
 
-from tests.django_suite import report
+from tests.django_suite import plain_postgres, report, source
 from tests.django_suite.options import Options
-from tests.django_suite.source import tests_folder
 from tests.support import postgres
 
 MIN_TESTS_WITH_EVENTS = 2000
@@ -58,8 +57,10 @@ def main() -> int:
     section = f"{version} {arguments.database}"
     if arguments.mode == "manager":
         section += " manager"
-    folders = FOLDERS.read_text().split() if arguments.folders == "writing" else []
-    labels = arguments.labels or folders
+    labels = arguments.labels or FOLDERS.read_text().split()
+    if arguments.folders == "all" and not arguments.labels:
+        unsupported = plain_postgres.UNSUPPORTED if arguments.database == "postgres" else ()
+        labels = source.folders(without=unsupported)
     with tempfile.TemporaryDirectory() as temporary:
         suite = Suite(arguments, Path(arguments.records or temporary))
         if arguments.store:
@@ -75,16 +76,16 @@ def main() -> int:
         else:
             bare, expected = None, report.read_unwatched(section)
         new = watched.failed - expected
-        exceptions = report.read_exceptions("sql_text", arguments.database)
+        exceptions = report.read_exceptions("failure", arguments.database)
         unexpected = new - exceptions.keys()
         also_bare: set[str] = set()
         if unexpected and bare is None:
             also_bare = suite.run("again", "", labels_of(unexpected)).failed & unexpected
         unexpected -= also_bare
 
-    raw_sql = report.read_exceptions("raw_sql", arguments.database)
+    excepted_logs = report.read_exceptions("log", arguments.database)
     differences = watched.found("differences")
-    unlogged = {test: texts for test, texts in differences.items() if test not in raw_sql}
+    unlogged = {test: texts for test, texts in differences.items() if test not in excepted_logs}
     errors = watched.found("error")
     broken = watched.found("broken")
     skipped = watched.found("skipped")
@@ -106,7 +107,7 @@ def main() -> int:
     for label, message in watched.refused.items():
         print(f"refused: {label}: {message}")
     gone = (exceptions.keys() & watched.outcomes.keys()) - watched.failed
-    gone |= (raw_sql.keys() & watched.findings.keys()) - differences.keys()
+    gone |= (excepted_logs.keys() & watched.findings.keys()) - differences.keys()
     for test in sorted(gone):
         print(f"exception that is not needed: {test}")
     for test in sorted(unexpected)[:MAX_PRINTED]:
@@ -144,7 +145,7 @@ class Suite:
         folder = self._folder / name
         folder.mkdir(parents=True)
         options = replace(self._options, capture=capture, records=str(folder))
-        runtests = tests_folder() / "runtests.py"
+        runtests = source.tests_folder() / "runtests.py"
         arguments = ["--settings=tests.django_suite.settings", "--noinput"]
         output = folder / "output.txt"
         with output.open("w") as file:

@@ -16,7 +16,7 @@ import re
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,16 +54,6 @@ class Start:
 
 
 @dataclass
-class Recording:
-    """The writes of one test."""
-
-    # by database and model; None if the rows could not be read
-    starts: dict[tuple[str, type[models.Model]], Start | None] = field(default_factory=dict)
-    # the traceback of an exception in the oracle itself
-    error: str = ""
-
-
-@dataclass
 class Finding:
     """The findings of the oracle at the end of one test."""
 
@@ -79,6 +69,15 @@ class Finding:
     broken: list[str] = field(default_factory=list)
     # the traceback of an exception in the oracle itself
     error: str = ""
+
+
+@dataclass
+class Recording:
+    """The writes of one test."""
+
+    # by database and model; None if the rows could not be read
+    starts: dict[tuple[str, type[models.Model]], Start | None] = field(default_factory=dict)
+    finding: Finding = field(default_factory=Finding)
 
 
 class Oracle:
@@ -105,7 +104,7 @@ class Oracle:
                 try:
                     self._before(cursor.db, sql, self._recording)
                 except Exception:
-                    self._recording.error = traceback.format_exc()
+                    self._recording.finding.error = traceback.format_exc()
             return original(cursor, sql, *args, **kwargs)
 
         CursorWrapper._execute_with_wrappers = execute
@@ -116,20 +115,32 @@ class Oracle:
 
     def stop(self, aliases: Iterable[str]) -> Finding:
         """Stop the recording and compare, in the databases that the test may use."""
-        recording, self._recording = self._recording, None
-        finding = Finding()
+        recording = self._recording
         if recording is None:
-            return finding
-        finding.error = recording.error
+            return Finding()
+        self.compare()
+        self._recording = None
+        finding = recording.finding
         with self._busy():
             try:
-                for (alias, model), start in recording.starts.items():
-                    self._compare(alias, model, start, finding)
                 for alias in aliases:
                     finding.events += self._count_events(alias)
             except Exception:
                 finding.error = traceback.format_exc()
         return finding
+
+    def compare(self) -> None:
+        """Compare what was written until now. What is written from now on is compared later."""
+        recording = self._recording
+        if recording is None:
+            return
+        starts, recording.starts = recording.starts, {}
+        with self._busy():
+            try:
+                for (alias, model), start in starts.items():
+                    self._compare(alias, model, start, recording.finding)
+            except Exception:
+                recording.finding.error = traceback.format_exc()
 
     def clear(self, aliases: Iterable[str]) -> None:
         """Empty the log, after a test whose writes are not rolled back."""
@@ -157,22 +168,24 @@ class Oracle:
                 continue
             if self.collections[model].database != connection.alias:
                 continue
-            with self._busy(), reading(connection) as state:
+            with self._busy(), suppress(DatabaseError), reading(connection) as state:
                 recording.starts[key] = Start(last_event(connection), self._images(model, state))
 
     def _images(self, model: type[models.Model], connection: Any) -> Images:
+        """Return the images of a table's rows as a query returns them."""
         codec = self.collections[model].codec
-        names = {*codec.attnames, *(field.attname for field in model._meta.pk_fields)}
+        keys = model._meta.pk_fields
+        names = {*codec.attnames, *(field.attname for field in keys)}
         rows = models.QuerySet(model, using=connection.alias).order_by().values(*names)
-        key = model._meta.pk
         images = {}
         for row in rows:
-            value = (
-                row[key.attname]
-                if key.attname in row
-                else tuple(row[field.attname] for field in model._meta.pk_fields)
+            key = tuple(row[field.attname] for field in keys)
+            images[codec.document_id(key if len(key) > 1 else key[0])] = json_values(
+                {
+                    name: encode(field, row[field.attname], connection)
+                    for name, field in codec.fields.items()
+                }
             )
-            images[codec.document_id(value)] = json.loads(json.dumps(codec.image(row)))
         return images
 
     def _compare(
@@ -185,29 +198,35 @@ class Oracle:
             finding.skipped.append(label)
             return
         rows: Images | None = None
-        with reading(connection):
-            events = read_events(connection, collection.name, start.last_event)
+        with suppress(DatabaseError), reading(connection):
+            events = read_events(connection, collection.stream, start.last_event)
             rows = self._images(model, connection)
         if rows is None:
             finding.skipped.append(label)
             return
         finding.tables += 1
+        codec = collection.codec
+
+        def decode(text: str | None) -> dict[str, Any] | None:
+            return None if text is None else json_values(codec.decode(json.loads(text), alias))
+
         replayed = dict(start.images)
-        for id, op, document_id, before, after in events:
+        for id, op, document_id, before_text, after_text in events:
+            before, after = decode(before_text), decode(after_text)
             known = replayed.get(document_id)
             if op == "created" and known is not None:
                 finding.broken.append(f"{label}: event {id} creates {document_id}, which exists")
             if op != "created" and known is None:
                 finding.broken.append(f"{label}: event {id}, {op} {document_id}: there is no row")
-            elif before is not None and known != json.loads(before):
+            elif before is not None and known != before:
                 finding.broken.append(
                     f"{label}: event {id}, {op} {document_id}: before "
-                    + "; ".join(differing(known, json.loads(before)))
+                    + "; ".join(differing(before, known))
                 )
-            if op == "deleted":
+            if after is None:
                 replayed.pop(document_id, None)
             else:
-                replayed[document_id] = json.loads(after)
+                replayed[document_id] = after
         differences = list(compare(replayed, rows))
         finding.differences += [f"{label}: {text}" for text in differences[:MAX_DIFFERENCES]]
 
@@ -215,8 +234,9 @@ class Oracle:
         connection = connections[alias]
         if connection.connection is None or connection.needs_rollback:
             return 0
-        with reading(connection):
+        with suppress(DatabaseError), reading(connection):
             return count_events(connection)
+        return 0
 
     def _is_busy(self) -> bool:
         return getattr(self._state, "busy", False)
@@ -228,6 +248,27 @@ class Oracle:
             yield
         finally:
             self._state.busy = False
+
+
+def json_values(image: dict[str, Any]) -> dict[str, Any]:
+    """Return an image as it is after it was written as JSON."""
+    return json.loads(json.dumps(image))
+
+
+def encode(field: models.Field[Any, Any], value: Any, connection: Any) -> Any:
+    """Return the JSON value of a field, also of one with a conversion of the project's own."""
+    from django_cocobase_realtime.declarations.serialization import (
+        field_encoder,
+        has_custom_conversion,
+        to_json_value,
+    )
+
+    if not has_custom_conversion(field):
+        return field_encoder(field)(value)
+    for convert in (field_encoder(field), to_json_value, str):
+        with suppress(Exception):
+            return convert(value)
+    return None if value is None else str(field.get_db_prep_save(value, connection))
 
 
 def compare(replayed: Images, rows: Images) -> Iterator[str]:
@@ -273,9 +314,10 @@ def reading(connection: Any) -> Iterator[Any]:
     with quiet(connection):
         inside = connection.in_atomic_block or not connection.get_autocommit()
         cursor = connection.cursor()
+        if inside:
+            # raises if the test has left a broken transaction on PostgreSQL
+            cursor.execute(f"SAVEPOINT {savepoint}")
         try:
-            if inside:
-                cursor.execute(f"SAVEPOINT {savepoint}")
             yield connection
         except DatabaseError:
             if inside:

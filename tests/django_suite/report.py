@@ -103,7 +103,7 @@ def _sections() -> dict[str, list[str]]:
 
 
 def read_exceptions(kind: str, database: str) -> dict[str, str]:
-    """Return the excepted tests of one kind, "sql_text" or "raw_sql", with their reasons."""
+    """Return the excepted tests of one kind, "failure" or "log", with their reasons."""
     entries = tomllib.loads(EXCEPTIONS.read_text()).get(kind, [])
     return {
         test: entry["reason"]

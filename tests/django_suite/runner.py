@@ -6,6 +6,7 @@ outcome of each test and what the oracle found.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
@@ -15,15 +16,18 @@ import unittest
 from typing import Any
 
 from django.apps import apps
-from django.conf import settings
+from django.conf import UserSettingsHolder, settings
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
+from django.test import utils as test_utils
 from django.test.runner import DiscoverRunner, ParallelTestSuite, RemoteTestResult, RemoteTestRunner
+from django.test.utils import override_settings
 
 from tests.django_suite import queries, watching
 from tests.django_suite.options import from_environment
 from tests.django_suite.oracle import Oracle
 
 options = from_environment()
+TIME_ZONE_SETTINGS = {"USE_TZ", "TIME_ZONE"}
 
 
 def write_record(kind: str, test: str, **values: Any) -> None:
@@ -167,6 +171,29 @@ def observe(oracle: Oracle) -> None:
         set_up_class(cls)
         finish(f"setUpClass ({cls.__module__}.{cls.__qualname__})", cls)
 
+    # What has been written must be read with the time zone that it was written with. `enable` is
+    # not wrapped, because it warns with a stack level.
+    disable = override_settings.disable
+
+    def compare() -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            oracle.compare()
+
+    class Holder(UserSettingsHolder):
+        def __init__(self, default_settings: Any) -> None:
+            compare()
+            super().__init__(default_settings)
+
+    @functools.wraps(disable)
+    def _disable(self: Any) -> None:
+        if TIME_ZONE_SETTINGS & self.options.keys():
+            compare()
+        disable(self)
+
+    test_utils.UserSettingsHolder = Holder
+    override_settings.disable = _disable
     SimpleTestCase._setup_and_call = _setup_and_call
     TransactionTestCase._post_teardown = _post_teardown
     TestCase.setUpClass = classmethod(setUpClass)

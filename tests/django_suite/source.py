@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 import django
@@ -23,6 +24,16 @@ def tests_folder() -> Path:
         with tempfile.TemporaryDirectory(dir=cache) as temporary:
             shutil.move(_download(version, Path(temporary)), folder)
     return folder / "tests"
+
+
+def folders(without: Collection[str]) -> list[str]:
+    """Return the names of all folders with tests, but those that need GIS, or are left out."""
+    left_out = {"import_error_package", "test_runner_apps", "gis_tests", *without}
+    return sorted(
+        folder.name
+        for folder in tests_folder().iterdir()
+        if (folder / "__init__.py").exists() and folder.name not in left_out
+    )
 
 
 def _download(version: str, into: Path) -> Path:

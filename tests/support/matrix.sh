@@ -2,14 +2,10 @@
 # The tests on SQLite, without a browser, on each supported pair of Python and Django whose Python
 # is installed: as python3.12 and so on, or under pyenv.
 set -eu
-find_python() {
-    for candidate in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python "python$1"; do
-        "$candidate" -c "" 2>/dev/null && echo "$candidate" && return
-    done
-}
+. "$(dirname "$0")/find_python.sh"
 for pair in ${PAIRS:-3.11:5.2 3.12:6.0 3.13:6.1}; do
     version=${pair%:*} django=${pair#*:}
-    python=$(find_python "$version" | head -n 1)
+    python=$(find_python "$version")
     if [ -z "$python" ]; then
         echo "Python $version is not installed: left out."
         continue

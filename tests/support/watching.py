@@ -98,7 +98,7 @@ def assert_equality_filters_agree(collection, images, names):
                 continue
             equal = parse({name: image[name]}, schema)
             in_memory = {key for key, other in images.items() if equal.matches(Row(other, schema))}
-            in_database = model._base_manager.filter(to_q(equal, model, "default"))
+            in_database = models.QuerySet(model).filter(to_q(equal, model, "default"))
             assert in_memory == {str(key) for key in in_database.values_list("pk", flat=True)}, name
 
 

@@ -196,6 +196,43 @@ def test_translated_fields_are_logged_by_column():
         assert_log_gives_tables()
 
 
+@pytest.mark.parametrize("language", ["en", "de"])
+async def test_snapshot_filter_and_event_of_translated_fields_agree(
+    realtime, api_key, settings, language
+):
+    """A manager of the package would replace a field's name by that of the language."""
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"translated": "third_party_app.Translated"}}
+    settings.LANGUAGE_CODE = language
+    with translation.override("en"):
+        b, a = [await Translated.objects.acreate(title=title) for title in "ba"]
+        await Translated.objects.filter(pk=b.pk).aupdate(title_de="a")
+        await Translated.objects.filter(pk=a.pk).aupdate(title_de="b")
+    async with realtime(token=api_key) as client:
+        await client.subscribe("translated", filters={"title": "a"}, snapshot=True)
+        (document,) = (await client.receive("snapshot"))["documents"]
+        assert (document["id"], document["data"]["title"]) == (str(a.pk), "a")
+        await Translated.objects.filter(pk=b.pk).aupdate(title_de="x")
+        assert await client.receive_nothing()
+        await Translated.objects.filter(pk=a.pk).aupdate(title_de="y")
+        data = (await client.receive("event"))["document"]["data"]
+        assert data == {"title": "a", "title_en": "a", "title_de": "y"}
+        await client.subscribe("translated", subscription="all", snapshot={"order": "title"})
+        documents = (await client.receive("snapshot"))["documents"]
+        assert [document["data"]["title"] for document in documents] == ["a", "b"]
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_filters_of_translated_fields_agree(language):
+    with watching(Translated):
+        with translation.override("en"):
+            rows = [Translated.objects.create(title=title) for title in ("b", "a")]
+        for row, title in zip(rows, ("a", "b"), strict=True):
+            Translated.objects.filter(pk=row.pk).update(title_de=title)
+        collection = registry.get("translated")
+        with translation.override(language):
+            assert_equality_filters_agree(collection, table_images(collection), collection.schema)
+
+
 def test_field_tracker_works_as_unwatched():
     results = []
     for watched in ((), (Tracked,)):
