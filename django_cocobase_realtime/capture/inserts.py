@@ -13,7 +13,7 @@ from django.db.models.constants import OnConflict
 from ..declarations.row_reader import Row
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
 from .recorder import Op, record
-from .relations import record_moved
+from .relations import record_changed_references
 from .tables import Rows, WatchedTable, key_in
 from .targets import (
     WriteTarget,
@@ -108,7 +108,7 @@ def _record_inserted(
         else:
             changes = list(_inserted_joined(target, table, using, rows, old))
         record(table, using, changes)
-    record_moved(target, using, references, rows)
+    record_changed_references(target, using, references, rows)
 
 
 def _inserted_joined(

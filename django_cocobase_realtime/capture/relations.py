@@ -25,17 +25,19 @@ def record_related(target: WriteTarget, using: str, rows: Iterable[Row]) -> None
             record(table, using, [(row, row, "updated") for row in related_rows.values()], changed)
 
 
-def record_moved(target: WriteTarget, using: str, befores: Rows, afters: Iterable[Row]) -> None:
+def record_changed_references(
+    target: WriteTarget, using: str, befores: Rows, afters: Iterable[Row]
+) -> None:
     """Record the rows to which updated rows of a through table referred, or refer now."""
-    moved: list[Row] = []
+    referred: list[Row] = []
     unmatched = dict(befores)
     for after in afters:
         before = unmatched.pop(identify(target.model, key_in(target.model, after)), None)
         if before is None:
-            moved.append(after)
+            referred.append(after)
         elif any(before[name] != after[name] for name in reference_names(target)):
-            moved += before, after
-    record_related(target, using, [*unmatched.values(), *moved])
+            referred += before, after
+    record_related(target, using, [*unmatched.values(), *referred])
 
 
 def _concerns(related: RelatedTable, row: Row, using: str) -> bool:

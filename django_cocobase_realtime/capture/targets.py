@@ -117,8 +117,8 @@ def find_target(model: type[models.Model], using: str) -> WriteTarget | None:
     if not tables and not related:
         return None
     if watched.tables.has_triggers:
-        tables = [table for table in tables if not _logs_by_triggers(table)]
-        related = [relation for relation in related if not _logs_by_triggers(relation.table)]
+        tables = [table for table in tables if not _logs_by_triggers(table, using)]
+        related = [relation for relation in related if not _logs_by_triggers(relation.table, using)]
         if not tables and not related:
             return None
     if connections[using].needs_rollback:
@@ -137,17 +137,20 @@ def find_target(model: type[models.Model], using: str) -> WriteTarget | None:
     return WriteTarget(model, tables, related)
 
 
-def _logs_by_triggers(table: WatchedTable) -> bool:
-    return table.by_triggers and all(map(logs_by_triggers, table.collections))
+def _logs_by_triggers(table: WatchedTable, using: str) -> bool:
+    return table.by_triggers and all(
+        collection.database == using and logs_by_triggers(collection)
+        for collection in table.collections
+    )
 
 
-def announced_by(model: type[models.Model]) -> list[str]:
+def announced_by(model: type[models.Model], using: str) -> list[str]:
     """Return the streams that triggers write to if the model's table is written."""
     if not watched.tables.has_triggers or state.is_inside:
         return []
     tables = dict.fromkeys(watched.tables.showing(model))
     tables |= dict.fromkeys(related.table for related in watched.tables.related(model))
-    return [c.stream for t in tables if _logs_by_triggers(t) for c in t.collections]
+    return [c.stream for t in tables if _logs_by_triggers(t, using) for c in t.collections]
 
 
 def _model_of(table: WatchedTable, written: type[models.Model]) -> type[models.Model]:

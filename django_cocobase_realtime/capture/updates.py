@@ -18,7 +18,7 @@ from ..declarations.serialization import has_custom_key
 from ..utils.transactions import acquire_write_lock, own_statements, statement_transaction
 from .concurrency import check_on_commit
 from .recorder import Op, record
-from .relations import record_moved
+from .relations import record_changed_references
 from .tables import MAX_KEYS, Rows, WatchedTable, identified, key_in
 from .targets import (
     WriteTarget,
@@ -144,7 +144,7 @@ def _update(
             record(table, using, _paired(table, pairs) if returns_old else matched)
         if target.related:
             befores = identified(model, olds) if returns_old else befores
-            record_moved(target, using, befores, afters)
+            record_changed_references(target, using, befores, afters)
         return [values[:first] for values in returned]
 
 
@@ -160,7 +160,7 @@ def _execute_without_returning(
     afters = list(read_written(target, using, keys).values())
     if table is not None:
         record(table, using, _matched(compiler.query, table, befores, afters))
-    record_moved(target, using, befores, afters)
+    record_changed_references(target, using, befores, afters)
     if count != len(afters):
         # other rows were updated than those that were read before
         resync(target.all_tables, using)
@@ -339,7 +339,7 @@ def _update_by_keys(compiler: Any, target: WriteTarget, execute: Callable[[], An
         if references:
             keys = [key_in(model, row) for row in references.values()]
             afters = read_references(target, using, Q(pk__in=keys))
-            record_moved(target, using, references, afters.values())
+            record_changed_references(target, using, references, afters.values())
     return result
 
 

@@ -52,7 +52,7 @@ def wrap_announcement(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def execute(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
-        streams = announced_by(self.query.get_meta().concrete_model)
+        streams = announced_by(self.query.get_meta().concrete_model, self.using)
         if streams:
             push(self.using, streams)
         return result

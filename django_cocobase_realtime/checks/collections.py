@@ -20,6 +20,8 @@ from ..models import LogEvent
 from ..permissions import Combination
 from .base import error, warning
 
+MAX_NAME = 128  # characters of a name, as in the columns of the log
+
 
 def check_collections() -> list[CheckMessage]:
     """Check the declarations of all collections."""
@@ -77,6 +79,9 @@ def _check_aliases(declared: Mapping[str, Collection]) -> Iterator[CheckMessage]
 
 
 def _check_collection(name: str, collection: Collection) -> Iterator[CheckMessage]:
+    if len(name) > MAX_NAME:
+        yield error(3, f"Collection {name!r}: the name is longer than {MAX_NAME} characters.")
+        return
     if not hasattr(collection, "model"):
         yield error(4, f"Collection {name!r} names no model.", "Set its 'model'.")
         return

@@ -65,8 +65,8 @@ def _read_images(collection: Collection, keys: dict[str, Any]) -> dict[str, Imag
     model, codec = collection.concrete_model, collection.codec
     try:
         rows = WatchedTable(model, (collection,)).read(collection.database, list(keys.values()))
-        found = {id: rows.get(identify(model, key)) for id, key in keys.items()}
-        return {id: codec.image(row) for id, row in found.items() if row is not None}
+        by_id = {id: rows.get(identify(model, key)) for id, key in keys.items()}
+        return {id: codec.image(row) for id, row in by_id.items() if row is not None}
     except DatabaseFailure:
         raise
     except Exception:

@@ -70,11 +70,11 @@ def test_writes_are_logged(options):
     with watching(Wrapped, **options):
         assert outcome(write) == unwatched
         # the order of the rows of one statement is not defined
-        found = sorted((change.op, change.document_id) for change in logged())
+        operations = sorted((change.op, change.document_id) for change in logged())
         if options:  # the row before an update of the key is not known
-            assert found == sorted(change for change in EXPECTED if change != ("deleted", "c"))
+            assert operations == sorted(change for change in EXPECTED if change != ("deleted", "c"))
         else:
-            assert found == sorted(EXPECTED)
+            assert operations == sorted(EXPECTED)
             assert_log_gives_tables()
 
 

@@ -1,4 +1,4 @@
-"""Updates of rows of through tables: the rows that they referred to, and refer to now, are told."""
+"""Updates of rows of through tables update the rows that they referred to, and refer to now."""
 
 import pytest
 from django.db import connection, transaction
@@ -164,7 +164,7 @@ def test_row_whose_key_changes_is_updated():
         assert updated() == [("a", ("named",)), ("b", ("named",))]
 
 
-def test_update_of_other_columns_tells_nothing():
+def test_update_of_other_columns_records_nothing():
     for watched in ((), (Membership,)):
         with watching(Group, *watched):
             rows = Rows()
@@ -176,7 +176,7 @@ def test_update_of_other_columns_tells_nothing():
             Person.objects.all().delete()
 
 
-def test_update_in_a_transaction_that_is_rolled_back_tells_nothing():
+def test_update_in_a_transaction_that_is_rolled_back_records_nothing():
     with watching(Group):
         rows = Rows()
         with pytest.raises(KeyError), transaction.atomic():

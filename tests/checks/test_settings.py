@@ -36,6 +36,7 @@ def collections(**options):
         ({"COLLECTION": {}}, "E002"),
         ({"COLLECTIONS": {7: "app.Post"}}, "E003"),
         ({"COLLECTIONS": {"": "app.Post"}}, "E003"),
+        ({"COLLECTIONS": {"x" * 129: "app.Post"}}, "E003"),
         ({"COLLECTIONS": {"posts": 5}}, "E004"),
         ({"COLLECTIONS": {"posts": {"fields": ["title"]}}}, "E004"),
         (collections(colour="red"), "E004"),

@@ -130,7 +130,7 @@ class Oracle:
         return finding
 
     def compare(self) -> None:
-        """Compare what was written until now. What is written from now on is compared later."""
+        """Compare what was written until now. Later writes are compared later."""
         recording = self._recording
         if recording is None:
             return

@@ -177,8 +177,8 @@ def observe(oracle: Oracle) -> None:
         set_up_class(cls)
         finish(f"setUpClass ({cls.__module__}.{cls.__qualname__})", cls)
 
-    # What has been written must be read with the time zone that it was written with. `enable` is
-    # not wrapped, because it warns with a stack level.
+    # Rows must be read with the time zone that they were written with. `enable` is not wrapped,
+    # because it warns with a stack level.
     disable = override_settings.disable
 
     def compare() -> None:

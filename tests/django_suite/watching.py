@@ -10,6 +10,7 @@ from django.core.signals import setting_changed
 from django.db import models
 
 SETTING = "COCOBASE_REALTIME"
+MAX_NAME = 128  # characters
 APP_LABEL = "cocobase_realtime"
 
 
@@ -38,7 +39,7 @@ def watch_everything(capture: str) -> dict[str, Any]:
 
 def collection_name(model: type[models.Model]) -> str:
     """Return the name of a model's collection."""
-    return re.sub(r"\W", "_", model._meta.label_lower)
+    return re.sub(r"\W", "_", model._meta.label_lower)[:MAX_NAME]
 
 
 def _models() -> Iterator[type[models.Model]]:

@@ -25,6 +25,7 @@ from .sources import (
     content_type_condition,
     joined_tables,
     quote,
+    reference_columns,
     related_field,
     text,
 )
@@ -210,7 +211,7 @@ def _related_body(source: Source, names: Names, by_row: bool) -> str:
     """Return the statements that log the rows to which rows of a through table refer."""
     related = source.related
     assert related is not None
-    references = sorted(quote(column_of(source.model, name)) for name in related.references)
+    references = [quote(column) for column in reference_columns(source)]
     keys = [quote(key) for key in source.key_columns()]
     columns = ", ".join(dict.fromkeys([*keys, *references]))
     referring = quote(column_of(source.model, related.source))

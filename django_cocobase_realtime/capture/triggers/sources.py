@@ -84,10 +84,10 @@ def sources(collection: Collection) -> list[Source]:
     """Return all tables whose changes are logged for a collection."""
     model = collection.concrete_model
     found = [Source(collection, owner) for owner in row_tables(model)]
-    found += [
-        Source(collection, related.through._meta.concrete_model or related.through, related)
-        for related in related_tables(WatchedTable(model, (collection,)))
-    ]
+    for related in related_tables(WatchedTable(model, (collection,))):
+        # the through model may have several tables itself
+        owner = _field(related.through, related.source).model
+        found.append(Source(collection, owner._meta.concrete_model or owner, related))
     return found
 
 
@@ -137,9 +137,7 @@ def _link(tables: list[type[models.Model]], parent: type[models.Model]) -> tuple
 def related_field(source: Source) -> models.Field[Any, Any]:
     """Return the field of the collection's rows to which rows of a through table refer."""
     assert source.related is not None
-    target = source.related.target
-    fields = source.tables[0]._meta.concrete_fields
-    return next(field for field in fields if field.attname == target)
+    return _field(source.tables[0], source.related.target)
 
 
 def content_type_condition(
@@ -163,7 +161,18 @@ def content_type_condition(
 
 def column_of(model: type[models.Model], attname: str) -> str:
     """Return the column of a field, by the field's attname."""
-    return str(next(f.column for f in model._meta.concrete_fields if f.attname == attname))
+    return str(_field(model, attname).column)
+
+
+def reference_columns(source: Source) -> list[str]:
+    """Return the columns of a through table that decide what a many-to-many field contains."""
+    assert source.related is not None
+    fields = source.model._meta.local_concrete_fields
+    return sorted(str(f.column) for f in fields if f.attname in source.related.references)
+
+
+def _field(model: type[models.Model], attname: str) -> models.Field[Any, Any]:
+    return next(field for field in model._meta.concrete_fields if field.attname == attname)
 
 
 def quote(name: str) -> str:

@@ -20,6 +20,7 @@ from .sources import (
     content_type_condition,
     joined_tables,
     quote,
+    reference_columns,
     related_field,
     text,
 )
@@ -73,9 +74,8 @@ def _triggers(source: Source) -> dict[str, str]:
     same_key = " AND ".join(f"OLD.{quote(key)} IS NEW.{quote(key)}" for key in keys)
     bodies: dict[str, tuple[str, list[str]]] = {}
     if source.related is not None:
-        references = sorted(source.related.references)
-        columns = [column_of(source.model, name) for name in references]
-        moved = " OR ".join(f"OLD.{quote(c)} IS NOT NEW.{quote(c)}" for c in columns)
+        columns = map(quote, reference_columns(source))
+        moved = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in columns)
         bodies["insert"] = "INSERT", [_related_event(source, ["NEW"])]
         bodies["delete"] = "DELETE", [_related_event(source, ["OLD"])]
         bodies["update"] = f"UPDATE|{moved}", [_related_event(source, ["OLD", "NEW"])]
