@@ -12,7 +12,6 @@ from ...declarations.capture_mode import TRIGGER_VENDORS as VENDORS
 from ...declarations.capture_mode import captured_by
 from ...declarations.collection import Collection
 from ...declarations.registry import registry
-from ...models import LogEvent
 from ...utils.transactions import own_statements
 from . import postgres, sqlite
 from .sources import TRIGGER_PREFIX, Source, sources
@@ -139,22 +138,33 @@ def _missing(using: str, wanted: list[Source]) -> list[Source]:
         ]
     functions = postgres.installed(using)
     names = postgres.Names(using)
-    missing = []
-    for source in wanted:
+    return [
+        source
+        for source in wanted
+        if not _is_current(source, functions.get(source.name), using, names)
+    ]
+
+
+def _is_current(
+    source: Source, found: tuple[str, str, int] | None, using: str, names: postgres.Names
+) -> bool:
+    """Return whether what is installed on PostgreSQL is what a source needs now."""
+    if found is None:
+        return False
+    digest, _, count = found
+    try:
         by_row = postgres.needs_row_triggers(source, using, names)
-        found = functions.get(source.name)
-        current = (
-            found is not None
-            and found[0] == postgres.digest(source, names, by_row=by_row)
-            and found[2] == postgres.trigger_count(source, by_row=by_row)
-        )
-        if not current:
-            missing.append(source)
-    return missing
+        return digest == postgres.digest(
+            source, names, by_row=by_row
+        ) and count == postgres.trigger_count(source, by_row=by_row)
+    except LookupError:  # there is no table
+        return False
 
 
 def _install_sql(using: str, source: Source) -> list[str]:
     if connections[using].vendor == "sqlite":
+        if not sqlite.has_table(using, source.model):
+            raise LookupError(f"There is no table {source.model._meta.db_table}.")
         old = sqlite.installed(using, TRIGGER_PREFIX).get(source.name)
         return [*sqlite.remove_sql(old[1] if old else ()), *sqlite.install_sql(source)]
     names = postgres.Names(using)
@@ -189,10 +199,3 @@ def _execute(using: str, statements: list[str]) -> None:
     with transaction.atomic(using=using), connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
-
-
-def log_exists(using: str) -> bool:
-    """Return whether the log's table exists in a database."""
-    connection = connections[using]
-    with own_statements(using), connection.cursor() as cursor:
-        return LogEvent._meta.db_table in connection.introspection.table_names(cursor)

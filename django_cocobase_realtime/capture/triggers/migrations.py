@@ -17,12 +17,12 @@ from django.db.models.signals import post_migrate, pre_migrate
 from ...declarations.capture_mode import TRIGGER_VENDORS
 from ...declarations.collection import Collection
 from ...log.retention import rotate_epoch
+from ..recorder import log_exists
 from .installation import (
     absent_names,
     by_triggers,
     forget_installed,
     install,
-    log_exists,
     remove_all,
     remove_others,
     source_names,

@@ -63,6 +63,16 @@ def installed(using: str, prefix: str) -> dict[str, tuple[str, list[str]]]:
     }
 
 
+def has_table(using: str, model: type[models.Model]) -> bool:
+    """Return whether a model's table exists."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = %s",
+            [model._meta.db_table.strip('"')],
+        )
+        return cursor.fetchone() is not None
+
+
 def _digest(statements: Iterable[str]) -> str:
     return blake2s("\n".join(sorted(statements)).encode(), digest_size=16).hexdigest()
 
