@@ -200,22 +200,29 @@ def stalled(result: dict[str, Any]) -> str:
 
 def save_cost(result: dict[str, Any]) -> str:
     """Return the section about the cost of the log for a save."""
-    head = ["database", "", "unwatched µs", "signals", "added µs", "target", "triggers"]
+    head = ["database", "", "unwatched µs"]
+    for mode in ("signals", "triggers"):
+        head += [mode, "added µs", "target"]
     lines = [
         [
             row["database"],
             row["name"],
             format_number(row["unwatched_us"], "{:,.0f}"),
-            format_number(row.get("signals"), "{:.2f}×"),
-            format_number(row.get("added_us"), "{:,.0f}"),
-            row.get("target", ""),
-            format_number(row.get("triggers"), "{:.2f}×"),
+            *(
+                cell
+                for mode in ("signals", "triggers")
+                for cell in (
+                    format_number(row.get(mode), "{:.2f}×"),
+                    format_number(row.get(f"{mode}_added_us"), "{:,.0f}"),
+                    row.get(f"{mode}_target", ""),
+                )
+            ),
         ]
         for row in result["rows"]
     ]
     return (
         "A write without subscribers. The columns “signals” and “triggers” are ratios to the same "
-        "write to a model that is not watched; “added” and “target” are those of signals.\n\n"
+        "write to a model that is not watched, each with the µs that it adds and its target.\n\n"
         + markdown_table(head, lines)
     )
 
