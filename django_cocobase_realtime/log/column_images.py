@@ -154,9 +154,9 @@ def _populate(
             connection.cursor() as cursor,
         ):
             cursor.execute(sql, [document])
-            found = cursor.fetchall()
+            converted = cursor.fetchall()
         names = [str(field.column) for field in reader.fields]
-        for row, columns, values in zip(rows, objects, found, strict=True):
+        for row, columns, values in zip(rows, objects, converted, strict=True):
             if columns is not None:
                 row |= _present(reader, names, columns, reader.row(values))
     return rows

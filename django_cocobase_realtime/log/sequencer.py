@@ -167,8 +167,8 @@ def _read_numbered(using: str, stream: Stream, start: int, head: int) -> Iterato
     events = LogEvent.objects.using(using).filter(collection=stream.collection).order_by("seq")
     for after in range(start, head, BATCH_SIZE):
         rows = events.filter(seq__gt=after, seq__lte=min(after + BATCH_SIZE, head))
-        found = list(rows.values_list(*FIELDS))
-        yield changes_from_rows(using, found, epoch=stream.epoch, seqs=[row[1] for row in found])
+        read = list(rows.values_list(*FIELDS))
+        yield changes_from_rows(using, read, epoch=stream.epoch, seqs=[row[1] for row in read])
 
 
 def _store_documents(using: str, collection: Collection, changes: list[Change]) -> list[Change]:
