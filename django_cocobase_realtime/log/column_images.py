@@ -14,7 +14,7 @@ whose columns the trigger did not know, or whose values the column does not acce
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -33,7 +33,7 @@ _decode = msgspec.json.Decoder(list[dict[str, Any] | None]).decode
 _decode_raw = msgspec.json.Decoder(list[dict[str, msgspec.Raw] | None]).decode
 
 # conversions that Python's driver of SQLite applies by the declared type of a column
-_SQLITE_TYPES = {
+_SQLITE_TYPES: dict[str, Callable[[str], Any]] = {
     "bool": lambda text: text == "1",
     "date": parse_date,
     "datetime": parse_datetime,
@@ -64,7 +64,8 @@ def convert(
     if connections[using].vendor == "postgresql":
         rows = _read_postgres(using, tables, [_decode_raw(text) for text in texts])
     else:
-        rows = [_read_sqlite(using, tables, _decode(text)) for text in texts]
+        columns = [_sqlite_columns(reader, using) for reader in tables]
+        rows = [_read_sqlite(tables, columns, _decode(text)) for text in texts]
     codec = collection.codec
     keys = [str(field.attname) for field in codec.model._meta.pk_fields]
     converted = {}
@@ -93,26 +94,34 @@ def _tables(collection: Collection, using: str) -> list[RowReader]:
     ]
 
 
-def _read_sqlite(using: str, tables: list[RowReader], image: Columns) -> Row:
+def _sqlite_columns(reader: RowReader, using: str) -> dict[str, Callable[[str], Any] | None]:
+    """Return the conversions of the driver by column, None for columns without one."""
+    declared = (str(field.db_type(connections[using])) for field in reader.fields)
+    names = (str(field.column) for field in reader.fields)
+    return {
+        name: _SQLITE_TYPES.get(type_.partition("(")[0].lower())
+        for name, type_ in zip(names, declared, strict=True)
+    }
+
+
+def _read_sqlite(
+    tables: list[RowReader],
+    conversions: list[dict[str, Callable[[str], Any] | None]],
+    image: Columns,
+) -> Row:
     row: Row = {}
-    for reader, columns in zip(tables, image, strict=False):
-        if columns is None:
-            continue
-        names = [str(field.column) for field in reader.fields]
-        values = [
-            _sqlite_value(columns.get(name), field.db_type(connections[using]))
-            for name, field in zip(names, reader.fields, strict=True)
-        ]
-        row |= _present(reader, names, columns, reader.row(values))
+    for reader, conversion, columns in zip(tables, conversions, image, strict=False):
+        if columns is not None:
+            values = [_sqlite_value(columns.get(n), convert) for n, convert in conversion.items()]
+            row |= _present(reader, list(conversion), columns, reader.row(values))
     return row
 
 
-def _sqlite_value(value: Any, declared_type: str | None) -> Any:
-    """Return what Python's driver of SQLite returns for a column of the declared type."""
+def _sqlite_value(value: Any, convert_text: Callable[[str], Any] | None) -> Any:
+    """Return what Python's driver of SQLite returns for a value, with the column's conversion."""
     if isinstance(value, list):
         kind, text = value
         value = float(text) if kind == "r" else bytes.fromhex(text)
-    convert_text = _SQLITE_TYPES.get((declared_type or "").partition("(")[0].lower())
     if value is None or convert_text is None:
         return value
     try:
