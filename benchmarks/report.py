@@ -227,6 +227,24 @@ def save_cost(result: dict[str, Any]) -> str:
     )
 
 
+def read_log(result: dict[str, Any]) -> str:
+    """Return the section about the decoding of logged events."""
+    head = ["database", "", "signals µs", "triggers µs"]
+    lines = [
+        [
+            row["database"],
+            row["name"],
+            *(format_number(row[f"{mode}_us"]) for mode in ("signals", "triggers")),
+        ]
+        for row in result["rows"]
+    ]
+    return (
+        "The time per event in which a server process decodes 1,000 events of the log, without "
+        "the query that reads them. Images that triggers wrote are converted.\n\n"
+        + markdown_table(head, lines)
+    )
+
+
 def processes(result: dict[str, Any]) -> str:
     """Return the section about several server processes."""
     head = ["layer", "server", "processes", "µs CPU per delivery", "× one process"]
@@ -260,6 +278,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "stalled": ("A client that stops reading", stalled),
     "processes": ("Several processes", processes),
     "save_cost": ("What a save costs", save_cost),
+    "read_log": ("What reading the log costs", read_log),
 }
 
 
