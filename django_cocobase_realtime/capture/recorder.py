@@ -142,7 +142,7 @@ def _log(using: str, current: Transaction, changes: Sequence[Change]) -> None:
     for observe in observers:
         for change in changes:
             call_on_commit(using, _observation(observe, change))
-    push(using, dict.fromkeys(change.collection for change in changes))
+    _push(current, dict.fromkeys(change.collection for change in changes))
 
 
 def push(using: str, collections: Iterable[str]) -> None:
@@ -152,7 +152,10 @@ def push(using: str, collections: Iterable[str]) -> None:
         for name in collections:
             broker.notify(name)
         return
-    current = Transaction.current(using)
+    _push(Transaction.current(using), collections)
+
+
+def _push(current: Transaction, collections: Iterable[str]) -> None:
     for name in collections:
         current.once_on_commit(name, partial(broker.notify, name))
 

@@ -77,7 +77,10 @@ def _sequence(using: str, stream: Stream, limit: int) -> SequenceResult:
     if not rows:
         return SequenceResult(stream.epoch, stream.floor, start, start, changes=[])
     head = start + len(rows)
-    _number(using, [row[0] for row in rows], start + 1)
+    # SQLite's triggers do not know the transaction: what is numbered together gets one id
+    transaction = uuid.uuid4().hex
+    rows = [(*row[:2], row[2] or transaction, *row[3:]) if len(row) > 1 else row for row in rows]
+    _number(using, [row[0] for row in rows], start + 1, transaction)
     Stream.objects.using(using).filter(pk=stream.pk).update(head=head)
     changes: list[Change] | None = None
     if len(rows[0]) > 1:
@@ -100,21 +103,23 @@ def _events_to_number(using: str, collection: str, limit: int) -> tuple[list[Row
     """
     waiting = LogEvent.objects.using(using).filter(collection=collection, seq=None).order_by("id")
     rows = list(waiting.values_list(*FIELDS)[: limit + 1])
-    if not all(row[2] for row in rows):
+    transactions = {row[2] for row in rows}
+    if "" in transactions and (len(transactions) > 1 or len(rows) > limit):
         _name_transactions(waiting)
         rows = list(waiting.values_list(*FIELDS)[: limit + 1])
     if len(rows) <= limit:
         return _group_by_transaction([(row[2], row) for row in rows]), False
     # there are many, and the last event of a transaction may come long after the first
-    transactions, more = _oldest_transactions(waiting)
-    ids = waiting.filter(transaction_id__in=transactions).values_list("transaction_id", "id")
+    oldest, more = _oldest_transactions(waiting)
+    ids = waiting.filter(transaction_id__in=oldest).values_list("transaction_id", "id")
     return _group_by_transaction([(transaction, (id,)) for transaction, id in ids]), more
 
 
 def _name_transactions(waiting: QuerySet[LogEvent]) -> None:
     """Give an id to transactions of SQLite's triggers, which do not know it.
 
-    Events get the same id if there are none with another id between them.
+    Events get the same id if there are none with another id between them. If all events are such
+    ones, `_number` does this.
     """
     unnamed, named = waiting.filter(transaction_id=""), waiting.exclude(transaction_id="")
     while (first := unnamed.values_list("id", flat=True).first()) is not None:
@@ -155,8 +160,11 @@ def _oldest_transactions(waiting: QuerySet[LogEvent]) -> tuple[list[str], bool]:
     return transactions, False
 
 
-def _number(using: str, ids: list[int], first: int) -> None:
-    """Assign consecutive numbers to events, in the order of ``ids``, beginning with ``first``."""
+def _number(using: str, ids: list[int], first: int, transaction: str) -> None:
+    """Assign consecutive numbers to events, in the order of ``ids``, beginning with ``first``.
+
+    Events without the id of their transaction get the id ``transaction``.
+    """
     connection = connections[using]
     quote = connection.ops.quote_name
     table = quote(LogEvent._meta.db_table)
@@ -170,8 +178,11 @@ def _number(using: str, ids: list[int], first: int) -> None:
                 [ids, list(numbers)],
             )
         else:
-            sql = f"UPDATE {table} SET seq = %s WHERE id = %s"  # noqa: S608
-            cursor.executemany(sql, list(zip(numbers, ids, strict=True)))
+            cursor.executemany(
+                f"UPDATE {table} SET seq = %s, "  # noqa: S608 - our own table
+                "transaction_id = coalesce(nullif(transaction_id, ''), %s) WHERE id = %s",
+                [(number, transaction, id) for number, id in zip(numbers, ids, strict=True)],
+            )
 
 
 def _serialized_collection(name: str) -> Collection | None:
