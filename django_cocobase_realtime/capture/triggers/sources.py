@@ -23,6 +23,22 @@ TRIGGER_PREFIX = "cocobase_realtime_"
 
 
 @dataclass(frozen=True)
+class Installed:
+    """The triggers of a source as the database has them, in whatever form."""
+
+    # what identifies their form
+    digest: str
+    # names of the table that has them; empty if they do not log: disabled, incomplete or paused
+    tables: frozenset[str]
+    # SQL that drops them
+    removal: list[str]
+    # on PostgreSQL: SQL that lets their function do nothing, without a lock on the table
+    pause: list[str]
+    # on PostgreSQL: whether a trigger is enabled, by quoted names of its table and of itself
+    triggers: dict[tuple[str, str], bool]
+
+
+@dataclass(frozen=True)
 class Source:
     """A table whose changes are logged for a collection."""
 
@@ -32,18 +48,34 @@ class Source:
     # set for a through table
     related: RelatedTable | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """The name of the triggers, without the event for which they are called."""
-        parts = [self.collection.stream, self.model._meta.db_table]
+        """The name of the triggers, without the event for which they are called.
+
+        It stays the same when the table is renamed, and must be the same in all versions of the
+        app: processes know by the name and the table whether triggers log for the collection.
+        """
+        parts = [self.collection.stream]
         if self.related is not None:
             parts.append(self.related.field)
+        elif not self.is_own:
+            parts += ["parent", str(self.tables.index(self.model))]
         return TRIGGER_PREFIX + blake2s("\0".join(parts).encode(), digest_size=8).hexdigest()
 
     @cached_property
     def tables(self) -> list[type[models.Model]]:
         """The models whose tables hold a row of the collection, its own first."""
         return row_tables(self.collection.concrete_model)
+
+    @property
+    def used_models(self) -> list[type[models.Model]]:
+        """The models whose tables the triggers use."""
+        used = [self.model, *self.tables]
+        if self.related is not None and self.related.content_type is not None:
+            from django.contrib.contenttypes.models import ContentType
+
+            used.append(ContentType)
+        return used
 
     @property
     def is_single_table(self) -> bool:

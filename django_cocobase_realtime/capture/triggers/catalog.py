@@ -1,0 +1,73 @@
+"""What a database has of tables and triggers, compared with what its collections need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from django.db import connections, models
+
+from ...declarations.collection import Collection
+from ...models import LogEvent
+from . import postgres, sqlite
+from .sources import Installed, Source, sources
+
+
+def installed(using: str) -> dict[str, Installed]:
+    """Return the installed triggers of the app, by the names of the sources."""
+    if connections[using].vendor == "sqlite":
+        return sqlite.installed(using)
+    return postgres.installed(using)
+
+
+class Catalog:
+    """Tables and triggers of one database, as they were when this object was created."""
+
+    def __init__(self, using: str, collections: Iterable[Collection]) -> None:
+        self.is_sqlite = connections[using].vendor == "sqlite"
+        self.sources = {collection: sources(collection) for collection in collections}
+        self.installed = installed(using)
+        all_sources = [source for group in self.sources.values() for source in group]
+        if self.is_sqlite:
+            self._table_names = sqlite.table_names(using)
+        else:
+            self._names = postgres.Names(using, (m for s in all_sources for m in s.used_models))
+
+    def has_table(self, model: type[models.Model]) -> bool:
+        """Return whether the table of a model exists."""
+        if self.is_sqlite:
+            return model._meta.db_table.strip('"').lower() in self._table_names
+        return model in self._names
+
+    def outdated(self, collection: Collection) -> list[Source]:
+        """Return the sources whose triggers do not exist, are disabled, or are not up to date."""
+        return [s for s in self.sources[collection] if not self._is_current(s)]
+
+    def is_absent(self, source: Source) -> bool:
+        """Return whether the triggers of a source do not log, in whatever form."""
+        return not is_present(source, self.installed)
+
+    def install_sql(self, source: Source) -> list[str]:
+        """Return the statements that create or replace triggers.
+
+        Raises ``LookupError`` if there is no table. Without the log, writes would fail.
+        """
+        for model in (LogEvent, *source.used_models):
+            if not self.has_table(model):
+                raise LookupError(f"There is no table {model._meta.db_table}.")
+        found = self.installed.get(source.name)
+        if self.is_sqlite:
+            return [*(found.removal if found else ()), *sqlite.install_sql(source)]
+        return postgres.install_sql(source, self._names, found)
+
+    def _is_current(self, source: Source) -> bool:
+        found = self.installed.get(source.name)
+        if self.is_sqlite:
+            return found is not None and found.digest == sqlite.digest(source)
+        return postgres.is_current(source, self._names, found)
+
+
+def is_present(source: Source, triggers: Mapping[str, Installed]) -> bool:
+    """Return whether triggers log the changes of a source, in whatever form."""
+    found = triggers.get(source.name)
+    # in names with a schema, the quotes are between it and the table
+    return found is not None and source.model._meta.db_table.strip('"') in found.tables
