@@ -1,4 +1,4 @@
-"""What a database has of tables and triggers, compared with what its collections need."""
+"""The tables and triggers of a database, compared with what its collections need."""
 
 from __future__ import annotations
 
@@ -54,20 +54,21 @@ class Catalog:
         for model in (LogEvent, *source.used_models):
             if not self.has_table(model):
                 raise LookupError(f"There is no table {model._meta.db_table}.")
-        found = self.installed.get(source.name)
+        present = self.installed.get(source.name)
         if self.is_sqlite:
-            return [*(found.removal if found else ()), *sqlite.install_sql(source)]
-        return postgres.install_sql(source, self._names, found)
+            return [*(present.removal if present else ()), *sqlite.install_sql(source)]
+        return postgres.install_sql(source, self._names, present)
 
     def _is_current(self, source: Source) -> bool:
-        found = self.installed.get(source.name)
+        present = self.installed.get(source.name)
         if self.is_sqlite:
-            return found is not None and found.digest == sqlite.digest(source)
-        return postgres.is_current(source, self._names, found)
+            return present is not None and present.digest == sqlite.digest(source)
+        return postgres.is_current(source, self._names, present)
 
 
 def is_present(source: Source, triggers: Mapping[str, Installed]) -> bool:
     """Return whether triggers log the changes of a source, in whatever form."""
-    found = triggers.get(source.name)
+    present = triggers.get(source.name)
     # in names with a schema, the quotes are between it and the table
-    return found is not None and source.model._meta.db_table.strip('"') in found.tables
+    table = source.model._meta.db_table.strip('"')
+    return present is not None and not present.tables.isdisjoint((table, table.lower()))

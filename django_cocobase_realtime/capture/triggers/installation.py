@@ -63,9 +63,9 @@ def install_sql(collection: Collection) -> list[str]:
 
 def removal_sql(collection: Collection) -> list[str]:
     """Return the statements that drop the triggers of a collection."""
-    found = catalog.installed(collection.database)
-    names = [source.name for source in sources(collection) if source.name in found]
-    return [sql for name in names for sql in found[name].removal]
+    triggers = catalog.installed(collection.database)
+    names = [source.name for source in sources(collection) if source.name in triggers]
+    return [sql for name in names for sql in triggers[name].removal]
 
 
 def remove(collection: Collection) -> bool:
@@ -81,16 +81,16 @@ def remove_named(using: str, names: Iterable[str]) -> set[str]:
 
     If this would wait for long on PostgreSQL, their functions do nothing from now on.
     """
-    found = catalog.installed(using)
-    existing = set(names) & found.keys()
+    triggers = catalog.installed(using)
+    existing = set(names) & triggers.keys()
     if not existing:
         return set()
-    pauses = [sql for name in sorted(existing) for sql in found[name].pause]
+    pauses = [sql for name in sorted(existing) for sql in triggers[name].pause]
     if pauses:
         _execute(using, pauses)
     for name in sorted(existing):
         try:
-            _execute(using, found[name].removal)
+            _execute(using, triggers[name].removal)
         except DatabaseError as error:
             if not pauses:
                 raise
@@ -103,9 +103,11 @@ def pause(using: str, names: Iterable[str]) -> set[str]:
 
     On SQLite, they are dropped. Returns the names of the sources that had triggers.
     """
-    found = catalog.installed(using)
-    existing = {name for name in names if name in found and found[name].tables}
-    statements = [sql for name in existing for sql in found[name].pause or found[name].removal]
+    triggers = catalog.installed(using)
+    existing = {name for name in names if name in triggers and triggers[name].tables}
+    statements = [
+        sql for name in existing for sql in triggers[name].pause or triggers[name].removal
+    ]
     if statements:
         _execute(using, statements)
     return existing

@@ -1,7 +1,7 @@
 """Keeps triggers up to date when ``migrate`` runs.
 
 SQLite refuses to change a table that a trigger names, and drops triggers with the tables that it
-makes anew. So triggers are dropped before migrations are applied, and created afterwards.
+remakes. So triggers are dropped before migrations are applied, and created afterwards.
 PostgreSQL's do not name the columns of their table and are kept, except those that name columns of
 several tables, which do nothing meanwhile. Subscribers of collections whose triggers were missing
 fetch everything again.
@@ -73,11 +73,12 @@ def after_migrate(using: str, plan: Any = None, **kwargs: Any) -> None:
     """
     if plan is None or connections[using].vendor not in TRIGGER_VENDORS:
         return
+    paused = _paused.pop(using, set())
     forget_installed(using)
     collections = by_triggers(using) if log_exists(using) else []
     if not collections and not catalog.installed(using):
         return
-    for collection, error in synchronize(using, collections, _paused.pop(using, set())):
+    for collection, error in synchronize(using, collections, paused):
         logger.warning(
             "The triggers of collection %r could not be installed, so changes that the ORM does "
             "not make are not seen: %s Run manage.py realtime_triggers install, with a role that "

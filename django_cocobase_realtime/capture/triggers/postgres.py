@@ -106,7 +106,7 @@ class Names:
         return f"{schema}.{quote(source.name)}"
 
 
-def install_sql(source: Source, names: Names, found: Installed | None) -> list[str]:
+def install_sql(source: Source, names: Names, present: Installed | None) -> list[str]:
     """Return the statements that create or replace the function and triggers of a table.
 
     They belong into one transaction. All names are quoted, and none of them comes from a client.
@@ -115,14 +115,14 @@ def install_sql(source: Source, names: Names, found: Installed | None) -> list[s
     function, table = names.function(source), names(source.model)
     triggers = _triggers(source, names)
     wanted = {(table, quote(name)) for name in triggers}
-    existing = found.triggers if found else {}
+    existing = present.triggers if present else {}
     statements = [
         _function_sql(source, names),
         f"REVOKE ALL ON FUNCTION {function}() FROM PUBLIC",
         *(f"DROP TRIGGER {name} ON {owner}" for owner, name in sorted(existing.keys() - wanted)),
     ]
     # the lock that creates a trigger waits for the transactions that have written without it
-    if found is None or not found.tables or not _are_enabled(wanted, existing):
+    if present is None or not present.tables or not _are_enabled(wanted, existing):
         statements += [
             f"CREATE OR REPLACE TRIGGER {quote(name)} {event.format(table)} "
             f"EXECUTE FUNCTION {function}()"
@@ -131,15 +131,15 @@ def install_sql(source: Source, names: Names, found: Installed | None) -> list[s
     return [*statements, f"COMMENT ON FUNCTION {function}() IS {text(digest(source, names))}"]
 
 
-def is_current(source: Source, names: Names, found: Installed | None) -> bool:
+def is_current(source: Source, names: Names, present: Installed | None) -> bool:
     """Return whether what is installed is what a source needs now."""
-    if found is None or any(model not in names for model in (LogEvent, *source.used_models)):
+    if present is None or any(model not in names for model in (LogEvent, *source.used_models)):
         return False
     wanted = {(names(source.model), quote(name)) for name in _triggers(source, names)}
     return (
-        found.digest == digest(source, names)
-        and found.triggers.keys() == wanted
-        and _are_enabled(wanted, found.triggers)
+        present.digest == digest(source, names)
+        and present.triggers.keys() == wanted
+        and _are_enabled(wanted, present.triggers)
     )
 
 

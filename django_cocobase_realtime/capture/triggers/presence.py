@@ -35,7 +35,7 @@ _NONE: Mapping[str, Installed] = {}
 
 @dataclass(slots=True)
 class _Known:
-    """What was found in one database; ``expires_at`` is a time of `time.monotonic`."""
+    """The triggers of one database; ``expires_at`` is a time of `time.monotonic`."""
 
     triggers: Mapping[str, Installed]
     expires_at: float
@@ -119,8 +119,8 @@ def _notice_missing(
     """Let the subscribers of collections resync whose triggers have disappeared."""
     missing = {
         name
-        for name, found in before.items()
-        if found.tables and (name not in after or not after[name].tables)
+        for name, present in before.items()
+        if present.tables and (name not in after or not after[name].tables)
     }
     streams = _to_resync.setdefault(using, set())
     if missing:
