@@ -42,9 +42,12 @@ class Catalog:
         """Return the sources whose triggers do not exist, are disabled, or are not up to date."""
         return [s for s in self.sources[collection] if not self._is_current(s)]
 
-    def is_absent(self, source: Source) -> bool:
-        """Return whether the triggers of a source do not log, in whatever form."""
-        return not is_present(source, self.installed)
+    def has_gap(self, source: Source) -> bool:
+        """Return whether changes of a source may have been logged wrongly, or not at all."""
+        present = self.installed.get(source.name)
+        if present is None or not is_present(source, self.installed):
+            return True
+        return not self.is_sqlite and postgres.has_other_keys(source, self._names, present)
 
     def install_sql(self, source: Source) -> list[str]:
         """Return the statements that create or replace triggers.

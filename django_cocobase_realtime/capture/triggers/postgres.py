@@ -150,12 +150,24 @@ def _are_enabled(wanted: set[tuple[str, str]], existing: dict[tuple[str, str], b
 def digest(source: Source, names: Names) -> str:
     """Return what identifies the function and triggers of a table in their present form.
 
-    It ends with the number of triggers, so that other versions of the app notice missing ones.
+    It ends with what identifies the columns of the key, and with the number of triggers, by which
+    other versions of the app notice that some are missing.
     """
     triggers = _triggers(source, names)
     parts = [_function_sql(source, names), names(source.model), *triggers.values()]
-    form = blake2s("\n".join(parts).encode(), digest_size=16).hexdigest()
-    return f"{form}/{len(triggers)}"
+    form, keys = (
+        blake2s("\n".join(texts).encode(), digest_size=8).hexdigest()
+        for texts in (parts, source.key_columns())
+    )
+    return f"{form}/{keys}/{len(triggers)}"
+
+
+def has_other_keys(source: Source, names: Names, present: Installed) -> bool:
+    """Return whether what is installed is for other columns of the primary key.
+
+    If one was renamed, updates have been logged as deletions and new rows.
+    """
+    return present.digest.split("/")[1:2] != digest(source, names).split("/")[1:2]
 
 
 def installed(using: str) -> dict[str, Installed]:

@@ -52,7 +52,7 @@ def install_all(using: str, collections: list[Collection], paused: Iterable[str]
         except DatabaseError as error:
             failures.append((collection, error))
             is_changed = False
-        if was_paused or (is_changed and any(map(known.is_absent, sources_))):
+        if was_paused or (is_changed and any(map(known.has_gap, sources_))):
             to_resync.append(collection.stream)
     if to_resync:
         rotate_epoch(using, to_resync)

@@ -1,0 +1,140 @@
+"""Apply migrations that a test makes, and watch the models of their state."""
+
+import sys
+from contextlib import contextmanager
+
+from django.core.management import call_command
+from django.db import connection, connections, migrations
+from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
+
+from django_cocobase_realtime.capture import signals
+from django_cocobase_realtime.capture.triggers import by_triggers, is_installed, remove_named
+from django_cocobase_realtime.capture.triggers.catalog import installed
+from django_cocobase_realtime.declarations.collection import Collection
+from django_cocobase_realtime.declarations.registry import registry
+from django_cocobase_realtime.models import LogEvent, Stream
+
+APP = "migrated_app"
+SOURCE = "from tests.support.migrating import made\n\nMigration = made({name!r})\n"
+
+_operations = {}
+
+
+def made(name):
+    """Return the class of the migration with a name; called by its module."""
+    attributes = {"operations": _operations[name], "dependencies": []}
+    number = int(name)
+    if number > 1:
+        attributes["dependencies"] = [(APP, f"{number - 1:04}")]
+    return type("Migration", (migrations.Migration,), attributes)
+
+
+class Project:
+    """A project whose app has the migrations of a test, one for each operation."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._count = 0
+
+    def add(self, *operations):
+        """Add a migration for each operation."""
+        for operation in operations:
+            self._count += 1
+            name = f"{self._count:04}"
+            _operations[name] = [operation]
+            (self._folder / f"{name}.py").write_text(SOURCE.format(name=name))
+
+    def model(self, name):
+        """Return a model in its last state."""
+        loader = MigrationExecutor(connection).loader
+        return loader.project_state(loader.graph.leaf_nodes()).apps.get_model(APP, name)
+
+    def watch(self, **models):
+        """Declare collections of models in their last state, as the project's new code does."""
+        for name in registry.registered:
+            registry.unregister(name)
+        for name, label in models.items():
+            registry.register(
+                name, type(name, (Collection,), {"model": self.model(label), "capture": "triggers"})
+            )
+        signals.sync()
+
+    def migrate(self, *arguments):
+        """Run the command as a process of the project does."""
+        call_command("migrate", *arguments, verbosity=0)
+
+
+@contextmanager
+def project(folder, settings):
+    """Yield a project without models, and remove what its migrations made afterwards."""
+    package = folder / "made_migrations"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    settings.MIGRATION_MODULES = {APP: package.name}
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {}}
+    sys.path.insert(0, str(folder))
+    try:
+        yield Project(package)
+    finally:
+        sys.path.remove(str(folder))
+        for name in registry.registered:
+            registry.unregister(name)
+        signals.sync()
+        remove_named("default", installed("default"))
+        MigrationRecorder(connection).migration_qs.filter(app=APP).delete()
+        drop_tables()
+        for name in [name for name in sys.modules if name.startswith(package.name)]:
+            del sys.modules[name]
+        _operations.clear()
+
+
+def drop_tables():
+    """Drop the tables of the app, which migrations may have renamed."""
+    with connection.cursor() as cursor:
+        tables = [t for t in connection.introspection.table_names(cursor) if t.startswith(APP)]
+        cascade = "CASCADE" if connection.vendor == "postgresql" else ""
+        if connection.vendor == "sqlite":
+            cursor.execute("PRAGMA foreign_keys = OFF")
+        for table in tables:
+            cursor.execute(f'DROP TABLE "{table}" {cascade}')
+        if connection.vendor == "sqlite":
+            cursor.execute("PRAGMA foreign_keys = ON")
+
+
+def epochs():
+    """Return the epoch of each stream, which exists from now on."""
+    for collection in registry:
+        Stream.objects.get_or_create(collection=collection.stream)
+    return dict(Stream.objects.values_list("collection", "epoch"))
+
+
+def events():
+    """Return (stream, op) of each event in the log, in order."""
+    return list(LogEvent.objects.order_by("id").values_list("collection", "op"))
+
+
+def are_installed():
+    """Return whether the triggers of all collections that need them are up to date."""
+    return all(is_installed(collection) for collection in by_triggers())
+
+
+@contextmanager
+def second_connection():
+    """Yield a cursor of another session in the same database."""
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            yield cursor
+    finally:
+        other.close()
+
+
+def execute(statements, cursor=None):
+    """Execute SQL that the ORM does not see."""
+    if cursor is not None:
+        for statement in statements:
+            cursor.execute(statement)
+        return
+    with connections["default"].cursor() as own_cursor:
+        execute(statements, own_cursor)
