@@ -4,7 +4,7 @@ import sys
 from contextlib import contextmanager
 
 from django.core.management import call_command
-from django.db import connection, connections, migrations
+from django.db import connection, connections, migrations, models
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 
@@ -44,6 +44,13 @@ class Project:
             name = f"{self._count:04}"
             _operations[name] = [operation]
             (self._folder / f"{name}.py").write_text(SOURCE.format(name=name))
+
+    def remove_last(self):
+        """Remove the last migration, which could not be applied."""
+        name = f"{self._count:04}"
+        self._count -= 1
+        del _operations[name], sys.modules[f"{self._folder.name}.{name}"]
+        (self._folder / f"{name}.py").unlink()
 
     def model(self, name):
         """Return a model in its last state."""
@@ -138,3 +145,65 @@ def execute(statements, cursor=None):
         return
     with connections["default"].cursor() as own_cursor:
         execute(statements, own_cursor)
+
+
+# operations and statements
+
+OPS = ["created", "updated", "deleted"]
+
+
+def create(name="Thing", *fields, **options):
+    """Return the operation that creates a model with a name and a number."""
+    defaults = {"name": models.CharField(max_length=50), "number": models.IntegerField(default=1)}
+    columns = {"id": models.BigAutoField(primary_key=True), **defaults, **dict(fields)}
+    return migrations.CreateModel(name, list(columns.items()), options)
+
+
+def field(model, name, field):
+    return migrations.AddField(model, name, field)
+
+
+def alter(model, name, field):
+    return migrations.AlterField(model, name, field)
+
+
+INSERT = "INSERT INTO {table} (name, number) VALUES ('a', 1)"
+UPDATE = "UPDATE {table} SET name = 'b' WHERE name = 'a'"
+DELETE = "DELETE FROM {table} WHERE name = 'b'"
+
+
+def writes(table="migrated_app_thing", insert=INSERT, update=UPDATE, delete=DELETE):
+    return [statement.format(table=table) for statement in (insert, update, delete)]
+
+
+WRITES = writes()
+
+
+class Between:
+    """Writes between operations: by the process that migrates, and by another one."""
+
+    def __init__(self, statements):
+        self.statements = statements
+        self.calls = 0
+        self.count = 0
+
+    @property
+    def operation(self):
+        return migrations.RunPython(self._write)
+
+    def _write(self, apps, schema_editor):
+        self.calls += 1
+        for write in self._writers():
+            write()
+            self.count += 1
+
+    def _writers(self):
+        def elsewhere():
+            with second_connection() as cursor:
+                execute(self.statements, cursor)
+
+        # the migration's own transaction must not lock what the other one writes
+        return [
+            *([elsewhere] if (connection.vendor == "postgresql") else []),
+            lambda: execute(self.statements),
+        ]
