@@ -203,7 +203,5 @@ class Between:
                 execute(self.statements, cursor)
 
         # the migration's own transaction must not lock what the other one writes
-        return [
-            *([elsewhere] if (connection.vendor == "postgresql") else []),
-            lambda: execute(self.statements),
-        ]
+        others = [elsewhere] if connection.vendor == "postgresql" else []
+        return [*others, lambda: execute(self.statements)]
