@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,7 +28,7 @@ from .tables import (
     image_columns_exist,
     in_parts,
 )
-from .triggers import Installed, known_triggers, logs_by_triggers
+from .triggers import Tables, logged_tables, logs_by_triggers
 
 
 @dataclass(slots=True)
@@ -118,13 +118,13 @@ def find_target(model: type[models.Model], using: str) -> WriteTarget | None:
         return None
     if connections[using].needs_rollback:
         return None  # the transaction is broken: Django refuses the statement
-    triggers = known_triggers(using, model)
-    if triggers:
-        tables = [t for table in tables if (t := _without_triggers(table, using, triggers, model))]
+    logged = logged_tables(using, model)
+    if logged:
+        tables = [t for table in tables if (t := _without_triggers(table, using, logged, model))]
         related = [
             replace(relation, table=table)
             for relation in related
-            if (table := _without_triggers(relation.table, using, triggers, model, relation.field))
+            if (table := _without_triggers(relation.table, using, logged, model, relation.field))
         ]
         if not tables and not related:
             return None
@@ -145,7 +145,7 @@ def find_target(model: type[models.Model], using: str) -> WriteTarget | None:
 def _without_triggers(
     table: WatchedTable,
     using: str,
-    triggers: Mapping[str, Installed],
+    logged: Tables,
     written: type[models.Model],
     field: str | None = None,
 ) -> WatchedTable | None:
@@ -155,7 +155,7 @@ def _without_triggers(
             collection
             for collection in table.collections
             if collection.database != using
-            or not logs_by_triggers(collection, triggers, written, field)
+            or not logs_by_triggers(collection, logged, written, field)
         ]
     )
 
@@ -170,14 +170,14 @@ def announced_by(model: type[models.Model], using: str) -> list[str]:
     ]
     if not written:
         return []
-    triggers = known_triggers(using, model)
-    if not triggers:
+    logged = logged_tables(using, model)
+    if not logged:
         return []
     return [
         collection.stream
         for table, field in written
         for collection in table.collections
-        if collection.database == using and logs_by_triggers(collection, triggers, model, field)
+        if collection.database == using and logs_by_triggers(collection, logged, model, field)
     ]
 
 

@@ -3,7 +3,7 @@
 import pytest
 from django.db import connection, models, transaction
 
-from django_cocobase_realtime.capture.triggers import presence, synchronize
+from django_cocobase_realtime.capture.triggers import catalog, presence, synchronize
 from django_cocobase_realtime.capture.triggers.catalog import installed
 from django_cocobase_realtime.capture.triggers.installation import remove_named
 from django_cocobase_realtime.checks import check_database
@@ -168,8 +168,10 @@ def test_triggers_of_a_rolled_back_transaction_are_not_remembered():
 
 def test_triggers_are_looked_up_once_a_second(monkeypatch):
     lookups = []
-    original = presence.installed
-    monkeypatch.setattr(presence, "installed", lambda using: lookups.append(1) or original(using))
+    original = catalog.logged_tables
+    monkeypatch.setattr(
+        catalog, "logged_tables", lambda using: lookups.append(1) or original(using)
+    )
     for capture in ("triggers", "signals"):
         with watching(Item, capture=capture):
             presence.forget_installed("default")

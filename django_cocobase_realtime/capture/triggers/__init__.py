@@ -15,20 +15,20 @@ from .installation import (
     remove_named,
 )
 from .migrations import is_migrating
-from .presence import known_triggers, logs_by_triggers
-from .sources import Installed
+from .presence import logged_tables, logs_by_triggers
+from .sources import Tables
 from .synchronization import install_all, synchronize
 
 __all__ = [
-    "Installed",
+    "Tables",
     "by_triggers",
     "install",
     "install_all",
     "install_sql",
     "is_installed",
     "is_migrating",
-    "known_triggers",
     "left_over",
+    "logged_tables",
     "logs_by_triggers",
     "removal_sql",
     "remove",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from django.db import connections, models
 
 from ...declarations.collection import Collection
 from ...models import LogEvent
 from . import postgres, sqlite
-from .sources import Installed, Source, sources
+from .sources import Installed, Source, Tables, sources
 
 
 def installed(using: str) -> dict[str, Installed]:
@@ -17,6 +17,14 @@ def installed(using: str) -> dict[str, Installed]:
     if connections[using].vendor == "sqlite":
         return sqlite.installed(using)
     return postgres.installed(using)
+
+
+def logged_tables(using: str) -> Tables:
+    """Return the tables whose triggers log, by the names of the sources."""
+    if connections[using].vendor == "sqlite":
+        return sqlite.logged_tables(using)
+    present = postgres.installed(using)
+    return {name: triggers.tables for name, triggers in present.items() if triggers.tables}
 
 
 class Catalog:
@@ -45,7 +53,7 @@ class Catalog:
     def has_gap(self, source: Source) -> bool:
         """Return whether changes of a source may have been logged wrongly, or not at all."""
         present = self.installed.get(source.name)
-        if present is None or not is_present(source, self.installed):
+        if present is None or not is_present(source, {source.name: present.tables}):
             return True
         return not self.is_sqlite and postgres.has_other_keys(source, self._names, present)
 
@@ -54,7 +62,8 @@ class Catalog:
 
         Raises ``LookupError`` if there is no table. Without the log, writes would fail.
         """
-        for model in (LogEvent, *source.used_models):
+        needed: list[type[models.Model]] = [LogEvent, *source.used_models]
+        for model in needed:
             if not self.has_table(model):
                 raise LookupError(f"There is no table {model._meta.db_table}.")
         present = self.installed.get(source.name)
@@ -69,9 +78,9 @@ class Catalog:
         return postgres.is_current(source, self._names, present)
 
 
-def is_present(source: Source, triggers: Mapping[str, Installed]) -> bool:
+def is_present(source: Source, logged: Tables) -> bool:
     """Return whether triggers log the changes of a source, in whatever form."""
-    present = triggers.get(source.name)
+    tables = logged.get(source.name)
     # in names with a schema, the quotes are between it and the table
     table = source.model._meta.db_table.strip('"')
-    return present is not None and not present.tables.isdisjoint((table, table.lower()))
+    return tables is not None and not tables.isdisjoint((table, table.lower()))

@@ -133,7 +133,8 @@ def install_sql(source: Source, names: Names, present: Installed | None) -> list
 
 def is_current(source: Source, names: Names, present: Installed | None) -> bool:
     """Return whether what is installed is what a source needs now."""
-    if present is None or any(model not in names for model in (LogEvent, *source.used_models)):
+    needed: list[type[models.Model]] = [LogEvent, *source.used_models]
+    if present is None or any(model not in names for model in needed):
         return False
     wanted = {(names(source.model), quote(name)) for name in _triggers(source, names)}
     return (
@@ -174,33 +175,36 @@ def installed(using: str) -> dict[str, Installed]:
     """Return what is installed by the names of the sources."""
     with connections[using].cursor() as cursor:
         cursor.execute(
-            "SELECT f.proname, coalesce(obj_description(f.oid, 'pg_proc'), ''), "
-            "quote_ident(n.nspname) || '.' || quote_ident(f.proname), quote_ident(t.tgname), "
-            "t.tgenabled IN ('O', 'A'), s.nspname, c.relname, "
-            "quote_ident(s.nspname) || '.' || quote_ident(c.relname), pg_table_is_visible(c.oid) "
+            "SELECT f.oid, f.proname, coalesce(obj_description(f.oid, 'pg_proc'), ''), "
+            "quote_ident(n.nspname) || '.' || quote_ident(f.proname) "
             "FROM pg_proc f JOIN pg_namespace n ON n.oid = f.pronamespace "
-            "LEFT JOIN (pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
-            "JOIN pg_namespace s ON s.oid = c.relnamespace) "
-            "ON t.tgfoid = f.oid AND t.tgparentid = 0 "
             # all names that begin with the prefix, by the index of the names
             "WHERE f.proname >= %s AND f.proname < %s AND pg_function_is_visible(f.oid)",
             [TRIGGER_PREFIX, TRIGGER_PREFIX[:-1] + chr(ord(TRIGGER_PREFIX[-1]) + 1)],
         )
-        rows = cursor.fetchall()
-    groups: dict[tuple[str, str, str], list[tuple[Any, ...]]] = {}
-    for name, comment, function, *trigger in rows:
-        triggers = groups.setdefault((name, comment, function), [])
-        if trigger[0] is not None:
-            triggers.append(tuple(trigger))
+        functions = cursor.fetchall()
+        triggers: dict[int, list[tuple[Any, ...]]] = {oid: [] for oid, *_ in functions}
+        if triggers:
+            cursor.execute(
+                "SELECT t.tgfoid, quote_ident(t.tgname), t.tgenabled IN ('O', 'A'), s.nspname, "
+                "c.relname, quote_ident(s.nspname) || '.' || quote_ident(c.relname), "
+                "pg_table_is_visible(c.oid) FROM pg_trigger t "
+                "JOIN pg_class c ON c.oid = t.tgrelid "
+                "JOIN pg_namespace s ON s.oid = c.relnamespace "
+                "WHERE t.tgparentid = 0 AND t.tgfoid = ANY(%s::oid[])",
+                [list(triggers)],
+            )
+            for oid, *trigger in cursor.fetchall():
+                triggers[oid].append(tuple(trigger))
     return {
         name: Installed(
             comment,
-            _logged_table(comment, triggers),
+            _logged_table(comment, triggers[oid]),
             [f"DROP FUNCTION IF EXISTS {function}() CASCADE"],
             [_NOTHING.format(function), f"COMMENT ON FUNCTION {function}() IS '{PAUSED}'"],
-            {(table, trigger): enabled for trigger, enabled, _, _, table, _ in triggers},
+            {(table, trigger): enabled for trigger, enabled, _, _, table, _ in triggers[oid]},
         )
-        for (name, comment, function), triggers in groups.items()
+        for oid, name, comment, function in functions
     }
 
 

@@ -11,7 +11,6 @@ meanwhile that nothing logged: subscribers fetch everything again.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -24,20 +23,20 @@ from ...declarations.registry import registry
 from ...log.retention import rotate_epoch
 from ...utils.transactions import acquire_write_lock, call_on_commit, own_statements
 from ..recorder import log_exists
-from .catalog import installed, is_present
-from .sources import Installed, Source, sources
+from . import catalog
+from .sources import Source, Tables, sources
 
 LIFETIME = 1.0
 """Seconds after which a process looks up again which triggers a database has."""
 
-_NONE: Mapping[str, Installed] = {}
+_NONE: Tables = {}
 
 
 @dataclass(slots=True)
 class _Known:
     """The triggers of one database; ``expires_at`` is a time of `time.monotonic`."""
 
-    triggers: Mapping[str, Installed]
+    tables: Tables
     expires_at: float
 
 
@@ -47,8 +46,8 @@ _known: dict[tuple[str, str], _Known] = {}
 _to_resync: dict[str, set[str]] = {}
 
 
-def known_triggers(using: str, written: type[models.Model]) -> Mapping[str, Installed]:
-    """Return the triggers of a database by the names of their sources.
+def logged_tables(using: str, written: type[models.Model]) -> Tables:
+    """Return the tables of a database whose triggers log, as far as this process knows.
 
     Called for the statements that write the table of a model.
     """
@@ -58,21 +57,21 @@ def known_triggers(using: str, written: type[models.Model]) -> Mapping[str, Inst
     key = using, str(connection.settings_dict["NAME"])
     known = _known.get(key)
     if known is not None and known.expires_at > time.monotonic():
-        return known.triggers
+        return known.tables
     # a transaction on SQLite that reads before it writes may fail
     acquire_write_lock(using, written)
     with own_statements(using):
-        triggers = installed(using)
+        tables = catalog.logged_tables(using)
     if known is not None:
-        _notice_missing(using, known.triggers, triggers)
+        _notice_missing(using, known.tables, tables)
     if not _is_changed_in_transaction(connection):
-        _known[key] = _Known(triggers, time.monotonic() + LIFETIME)
-    return triggers
+        _known[key] = _Known(tables, time.monotonic() + LIFETIME)
+    return tables
 
 
 def logs_by_triggers(
     collection: Collection,
-    triggers: Mapping[str, Installed],
+    logged: Tables,
     written: type[models.Model],
     field: str | None = None,
 ) -> bool:
@@ -83,7 +82,7 @@ def logs_by_triggers(
     if not collection.durable:
         return False
     source = _source(collection, written._meta.db_table if field is None else None, field)
-    return source is not None and is_present(source, triggers)
+    return source is not None and catalog.is_present(source, logged)
 
 
 def forget_installed(using: str) -> None:
@@ -113,15 +112,9 @@ def _source(collection: Collection, table: str | None, field: str | None) -> Sou
     return None
 
 
-def _notice_missing(
-    using: str, before: Mapping[str, Installed], after: Mapping[str, Installed]
-) -> None:
+def _notice_missing(using: str, before: Tables, after: Tables) -> None:
     """Let the subscribers of collections resync whose triggers have disappeared."""
-    missing = {
-        name
-        for name, present in before.items()
-        if present.tables and (name not in after or not after[name].tables)
-    }
+    missing = before.keys() - after.keys()
     streams = _to_resync.setdefault(using, set())
     if missing:
         streams.update(

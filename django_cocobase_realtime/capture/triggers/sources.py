@@ -6,7 +6,7 @@ inheritance, and the through tables of its many-to-many fields.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2s
@@ -20,6 +20,11 @@ from ..tables import RelatedTable, WatchedTable, related_tables
 
 TRIGGER_PREFIX = "cocobase_realtime_"
 """Of all names of triggers and of their functions."""
+NAME_LENGTH = len(TRIGGER_PREFIX) + 16
+"""Characters of the name of a source."""
+
+Tables = Mapping[str, frozenset[str]]
+"""Names of the tables whose triggers log, by the names of the sources."""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from django.db import connections, models
 
 from ...models import LogEvent
 from .sources import (
+    NAME_LENGTH,
     TRIGGER_PREFIX,
     Installed,
     Source,
+    Tables,
     column_of,
     content_type_condition,
     joined_tables,
@@ -64,6 +66,18 @@ def installed(using: str) -> dict[str, Installed]:
         )
         for group, triggers in groups.items()
     }
+
+
+def logged_tables(using: str) -> Tables:
+    """Return the tables whose triggers log, by the names of the sources."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            # without the SQL of the triggers, which is long
+            "SELECT DISTINCT substr(name, 1, %s), lower(tbl_name) FROM sqlite_master "
+            "WHERE type = 'trigger' AND name GLOB %s",
+            [NAME_LENGTH, f"{TRIGGER_PREFIX}*"],
+        )
+        return {name: frozenset([table]) for name, table in cursor.fetchall()}
 
 
 def table_names(using: str) -> set[str]:
