@@ -66,21 +66,22 @@ def test_write_is_logged_once_if_the_settings_say_signals():
 
 def test_write_is_logged_once_by_triggers_of_another_version(settings):
     """They have other columns, and stay until the new version migrates."""
-    with watching(Item, Post, capture="triggers"):
-        collections = {**settings.COCOBASE_REALTIME["COLLECTIONS"]}
-        collections["item"] = {**collections["item"], "fields": ["name"]}
-        collections["post"] = {**collections["post"], "fields": ["title"]}
-        settings.COCOBASE_REALTIME = {"COLLECTIONS": collections}
-        assert not are_installed()
-        Item.objects.create(name="a")
-        Post.objects.create(title="p").tags.add(Tag.objects.create(name="t"))
-        assert [op for _, op in events()] == ["created", "created", "updated"]
-        first = epochs()
-        install()
-        assert are_installed()
-        assert epochs() == first  # nothing was missed
-        Item.objects.create(name="b")
-        assert len(events()) == 4
+    settings.COCOBASE_REALTIME = {
+        "COLLECTIONS": {
+            "item": {"model": "app.Item", "capture": "triggers", "fields": ["name"]},
+            "post": {"model": "app.Post", "capture": "triggers", "fields": ["title"]},
+        }
+    }
+    assert not are_installed()
+    Item.objects.create(name="a")
+    Post.objects.create(title="p").tags.add(Tag.objects.create(name="t"))
+    assert [op for _, op in events()] == ["created", "created", "updated"]
+    first = epochs()
+    install()
+    assert are_installed()
+    assert epochs() == first  # nothing was missed
+    Item.objects.create(name="b")
+    assert len(events()) == 4
 
 
 def test_collections_of_one_table_are_distinguished(settings):

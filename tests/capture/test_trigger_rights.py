@@ -1,6 +1,7 @@
 """PostgreSQL: roles without rights, and tables that other transactions have locked."""
 
 import threading
+import uuid
 from contextlib import contextmanager
 
 import pytest
@@ -51,16 +52,17 @@ if connection.vendor == "postgresql":
     @pytest.fixture
     def role():
         """Create a role that may write all tables, and create nothing."""
+        name = f"writer_{uuid.uuid4().hex[:8]}"  # other tests use the same server
         execute(
             [
-                "CREATE ROLE writer",
-                "GRANT USAGE ON SCHEMA public TO writer",
-                "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO writer",
-                "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO writer",
+                f"CREATE ROLE {name}",
+                f"GRANT USAGE ON SCHEMA public TO {name}",
+                f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}",
+                f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {name}",
             ]
         )
-        yield "writer"
-        execute(["DROP OWNED BY writer CASCADE", "DROP ROLE writer"])
+        yield name
+        execute([f"DROP OWNED BY {name} CASCADE", f"DROP ROLE {name}"])
 
     def test_role_that_may_not_create_functions(role, caplog):
         first = epochs()
@@ -76,8 +78,8 @@ if connection.vendor == "postgresql":
             assert events() == [("item", "created")]
             migrate()
         assert epochs() == first
-        execute(["GRANT CREATE ON SCHEMA public TO writer"])
-        execute(["GRANT TRIGGER ON ALL TABLES IN SCHEMA public TO writer"])
+        execute([f"GRANT CREATE ON SCHEMA public TO {role}"])
+        execute([f"GRANT TRIGGER ON ALL TABLES IN SCHEMA public TO {role}"])
         with acting_as(role):
             install()
         assert are_installed()
@@ -86,8 +88,8 @@ if connection.vendor == "postgresql":
         assert len(events()) == 3
 
     def test_role_without_rights_on_one_of_two_tables_creates_nothing(role):
-        execute(["GRANT CREATE ON SCHEMA public TO writer"])
-        execute(["GRANT TRIGGER ON app_post, app_item TO writer"])
+        execute([f"GRANT CREATE ON SCHEMA public TO {role}"])
+        execute([f"GRANT TRIGGER ON app_post, app_item TO {role}"])
         with acting_as(role):
             with pytest.raises(CommandError, match=r"post: permission denied for .*app_post_tags"):
                 install()
@@ -99,8 +101,11 @@ if connection.vendor == "postgresql":
     @pytest.mark.parametrize("table", ["cocobase_realtime_logevent", "app_item"])
     def test_role_that_may_not_write_the_log_stops_no_writer(role, table):
         """The function runs with its rights: every write would fail."""
-        execute(["GRANT CREATE ON SCHEMA public TO writer", "GRANT TRIGGER ON app_item TO writer"])
-        execute([f"REVOKE INSERT, SELECT ON {table} FROM writer"])
+        execute([f"GRANT CREATE ON SCHEMA public TO {role}"])
+        execute([f"GRANT TRIGGER ON app_item TO {role}"])
+            [f"GRANT CREATE ON SCHEMA public TO {role}", f"GRANT TRIGGER ON app_item TO {role}"]
+        )
+        execute([f"REVOKE INSERT, SELECT ON {table} FROM {role}"])
         with acting_as(role), pytest.raises(CommandError, match=f'no rights on "?{table}'):
             install("item")
         assert installed("default") == {}

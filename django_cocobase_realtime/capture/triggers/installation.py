@@ -81,8 +81,9 @@ def remove_named(using: str, names: Iterable[str]) -> set[str]:
 
     If this would wait for long on PostgreSQL, their functions do nothing from now on.
     """
-    triggers = catalog.installed(using)
-    existing = set(names) & triggers.keys()
+    wanted = set(names)
+    triggers = catalog.installed(using) if wanted else {}
+    existing = wanted & triggers.keys()
     if not existing:
         return set()
     pauses = [sql for name in sorted(existing) for sql in triggers[name].pause]
