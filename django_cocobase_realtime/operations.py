@@ -6,8 +6,9 @@ from typing import Any
 
 from django.db.migrations.operations.base import Operation
 
-from .capture.triggers import install, remove
+from .capture.triggers import install_all, install_sql, is_migrating, removal_sql, remove
 from .declarations.capture_mode import TRIGGER_VENDORS
+from .declarations.collection import Collection
 from .declarations.registry import registry
 
 
@@ -16,8 +17,10 @@ class RealtimeTriggers(Operation):
 
     Write ``operations = [RealtimeTriggers("orders")]`` in a migration that depends on those of
     this app, and on the last one that changed the table. Applied backwards, it removes the
-    triggers. It does nothing on databases other than PostgreSQL and SQLite. ``migrate`` keeps
-    triggers up to date without it.
+    triggers. It does nothing on databases other than PostgreSQL and SQLite.
+
+    ``migrate`` keeps triggers up to date without it, after it has applied all migrations. So the
+    operation itself does something only if migrations are applied in another way.
     """
 
     reduces_to_sql = True
@@ -33,24 +36,41 @@ class RealtimeTriggers(Operation):
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
     ) -> None:
         """Install the triggers."""
-        collection = registry.get(self.collection)
-        if self._applies_to(collection, schema_editor):
-            install(collection)
+        collection = self._collection_in(schema_editor.connection)
+        if collection is None:
+            return
+        if schema_editor.collect_sql:
+            self._collect(schema_editor, install_sql, collection)
+            return
+        for _, error in install_all(collection.database, [collection]):
+            raise error
 
     def database_backwards(
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
     ) -> None:
         """Remove the triggers."""
-        collection = registry.get(self.collection)
-        if self._applies_to(collection, schema_editor):
-            remove(collection)
+        collection = self._collection_in(schema_editor.connection)
+        if collection is None:
+            return
+        if schema_editor.collect_sql:
+            self._collect(schema_editor, removal_sql, collection)
+            return
+        remove(collection)
 
-    @staticmethod
-    def _applies_to(collection: Any, schema_editor: Any) -> bool:
-        connection = schema_editor.connection
-        return bool(
-            connection.vendor in TRIGGER_VENDORS and connection.alias == collection.database
-        )
+    def _collection_in(self, connection: Any) -> Collection | None:
+        """Return the collection if there is something to do in a database."""
+        if connection.vendor not in TRIGGER_VENDORS or is_migrating(connection.alias):
+            return None
+        collection = registry.get(self.collection)
+        return collection if collection.database == connection.alias else None
+
+    def _collect(self, schema_editor: Any, statements_of: Any, collection: Collection) -> None:
+        """Add statements to what ``sqlmigrate`` prints."""
+        try:
+            for statement in statements_of(collection):
+                schema_editor.execute(statement, params=None)
+        except LookupError as error:
+            schema_editor.collected_sql.append(f"-- Run realtime_triggers install later: {error}")
 
     def describe(self) -> str:
         """Return the description that ``migrate`` prints."""

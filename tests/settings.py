@@ -37,6 +37,7 @@ INSTALLED_APPS = [
     "django_cocobase_realtime",
     "tests.app",
     "tests.capture_app",
+    "tests.migrated_app",
 ]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",

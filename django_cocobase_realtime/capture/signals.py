@@ -13,7 +13,6 @@ from django.apps import apps
 from django.db import connections, models
 from django.db.models.signals import post_delete, post_save, pre_migrate
 
-from ..declarations.capture_mode import captured_by
 from ..declarations.collection import Collection
 from ..declarations.registry import registry
 from . import writes
@@ -29,16 +28,10 @@ _collections: dict[type[models.Model], list[str]] = {}
 def sync() -> None:
     """Capture the collections that the registry has now; called when the setting changes."""
     by_model: dict[type[models.Model], list[Collection]] = {}
-    captured: dict[type[models.Model], list[Collection]] = {}
-    tables: list[WatchedTable] = []
     for collection in registry:
         by_model.setdefault(collection.concrete_model, []).append(collection)
-        if captured_by(collection) == "triggers":
-            # the statements of the ORM are captured while the triggers are not installed
-            tables.append(WatchedTable(collection.concrete_model, (collection,), by_triggers=True))
-        else:
-            captured.setdefault(collection.concrete_model, []).append(collection)
-    tables += [WatchedTable(model, tuple(collections)) for model, collections in captured.items()]
+    # statements are captured for all of them, as long as triggers do not log a collection
+    tables = [WatchedTable(model, tuple(collections)) for model, collections in by_model.items()]
     writes.watch(WatchedTables(tables), is_push_receiver)
     pre_migrate.connect(forget_log_tables, dispatch_uid=DISPATCH_UID)
     _connect(by_model)

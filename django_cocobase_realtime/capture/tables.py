@@ -31,10 +31,9 @@ class WatchedTable:
 
     model: type[models.Model]
     collections: tuple[Collection, ...]
-    # whether triggers log the collection, if they are installed
-    by_triggers: bool = False
     _readers: dict[str, RowReader] = field(default_factory=dict, repr=False)
     _selects: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
+    _limited: dict[tuple[Collection, ...], WatchedTable] = field(default_factory=dict, repr=False)
 
     @cached_property
     def fields(self) -> tuple[models.Field[Any, Any], ...]:
@@ -67,6 +66,18 @@ class WatchedTable:
             names = tuple(collection.codec.fields)
             groups.setdefault(names, (collection.codec, []))[1].append(collection)
         return list(groups.values())
+
+    def limited_to(self, collections: Sequence[Collection]) -> WatchedTable | None:
+        """Return the table as it is watched for some of its collections; None for none of them.
+
+        It is the same object for the same collections.
+        """
+        if len(collections) == len(self.collections):
+            return self
+        key = tuple(collections)
+        if key and key not in self._limited:
+            self._limited[key] = WatchedTable(self.model, key)
+        return self._limited.get(key)
 
     def reader(self, using: str) -> RowReader:
         """Return the reader of the table's own columns."""
@@ -180,9 +191,7 @@ class WatchedTables:
         # tables whose rows show columns of a database table: its own, and multi-table children
         self._shown: dict[str, list[WatchedTable]] = {}
         self._related: dict[str, list[RelatedTable]] = {}
-        self.has_triggers = False
         for table in tables:
-            self.has_triggers = self.has_triggers or table.by_triggers
             meta = table.model._meta
             for model in (table.model, *meta.all_parents):
                 self._shown.setdefault(model._meta.db_table, []).append(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db import connections, models
@@ -28,7 +28,7 @@ from .tables import (
     image_columns_exist,
     in_parts,
 )
-from .triggers import logs_by_triggers
+from .triggers import Tables, logged_tables, logs_by_triggers
 
 
 @dataclass(slots=True)
@@ -116,13 +116,18 @@ def find_target(model: type[models.Model], using: str) -> WriteTarget | None:
     tables, related = watched.tables.showing(model), watched.tables.related(model)
     if not tables and not related:
         return None
-    if watched.tables.has_triggers:
-        tables = [table for table in tables if not _logs_by_triggers(table, using)]
-        related = [relation for relation in related if not _logs_by_triggers(relation.table, using)]
-        if not tables and not related:
-            return None
     if connections[using].needs_rollback:
         return None  # the transaction is broken: Django refuses the statement
+    logged = logged_tables(using, model)
+    if logged:
+        tables = [t for table in tables if (t := _without_triggers(table, using, logged, model))]
+        related = [
+            replace(relation, table=table)
+            for relation in related
+            if (table := _without_triggers(relation.table, using, logged, model, relation.field))
+        ]
+        if not tables and not related:
+            return None
     if not log_exists(using) and all(c.durable for t in tables for c in t.collections):
         return None
     if not is_autocommit(using):
@@ -137,20 +142,43 @@ def find_target(model: type[models.Model], using: str) -> WriteTarget | None:
     return WriteTarget(model, tables, related)
 
 
-def _logs_by_triggers(table: WatchedTable, using: str) -> bool:
-    return table.by_triggers and all(
-        collection.database == using and logs_by_triggers(collection)
-        for collection in table.collections
+def _without_triggers(
+    table: WatchedTable,
+    using: str,
+    logged: Tables,
+    written: type[models.Model],
+    field: str | None = None,
+) -> WatchedTable | None:
+    """Return a watched table with the collections that no trigger logs; None if there is none."""
+    return table.limited_to(
+        [
+            collection
+            for collection in table.collections
+            if collection.database != using
+            or not logs_by_triggers(collection, logged, written, field)
+        ]
     )
 
 
 def announced_by(model: type[models.Model], using: str) -> list[str]:
     """Return the streams that triggers write to if the model's table is written."""
-    if not watched.tables.has_triggers or state.is_inside:
+    if not watched.tables or state.is_inside:
         return []
-    tables = dict.fromkeys(watched.tables.showing(model))
-    tables |= dict.fromkeys(related.table for related in watched.tables.related(model))
-    return [c.stream for t in tables if _logs_by_triggers(t, using) for c in t.collections]
+    written: list[tuple[WatchedTable, str | None]] = [
+        *((table, None) for table in watched.tables.showing(model)),
+        *((related.table, related.field) for related in watched.tables.related(model)),
+    ]
+    if not written:
+        return []
+    logged = logged_tables(using, model)
+    if not logged:
+        return []
+    return [
+        collection.stream
+        for table, field in written
+        for collection in table.collections
+        if collection.database == using and logs_by_triggers(collection, logged, model, field)
+    ]
 
 
 def _model_of(table: WatchedTable, written: type[models.Model]) -> type[models.Model]:

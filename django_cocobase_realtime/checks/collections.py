@@ -10,7 +10,7 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
-from ..capture.triggers import by_triggers, is_installed
+from ..capture.triggers import by_triggers, is_installed, left_over
 from ..conf import SETTING, conf
 from ..declarations.capture_mode import TRIGGER_VENDORS
 from ..declarations.collection import Collection
@@ -230,7 +230,7 @@ def _check_triggers(name: str, collection: Collection) -> Iterator[CheckMessage]
 
 
 def check_installed_triggers(databases: Container[str]) -> Iterator[CheckMessage]:
-    """Check that the triggers of collections that need them are installed."""
+    """Check that the triggers of collections that need them are installed, and no others."""
     for collection in by_triggers():
         if collection.database in databases and not is_installed(collection):
             yield warning(
@@ -238,4 +238,13 @@ def check_installed_triggers(databases: Container[str]) -> Iterator[CheckMessage
                 f"Collection {collection.name!r}: its triggers are not installed or out of date.",
                 "Run manage.py migrate, or manage.py realtime_triggers install. Until then, "
                 "only changes that the ORM makes are seen.",
+            )
+    for using in databases:
+        if left_over(using):
+            yield warning(
+                14,
+                f"Database {using!r} has triggers of collections that are captured by signals, or "
+                "that do not exist.",
+                "Run manage.py migrate, or manage.py realtime_triggers remove. Until then, these "
+                "triggers write the log.",
             )

@@ -1,23 +1,30 @@
-"""Installation of triggers, and what is installed now."""
+"""Installation and removal of triggers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import lru_cache
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import DatabaseError, ProgrammingError, connections, transaction
 
-from ...declarations.capture_mode import TRIGGER_VENDORS as VENDORS
-from ...declarations.capture_mode import captured_by
+from ...declarations.capture_mode import TRIGGER_VENDORS, captured_by
 from ...declarations.collection import Collection
 from ...declarations.registry import registry
-from ...utils.transactions import own_statements
-from . import postgres, sqlite
-from .sources import TRIGGER_PREFIX, Source, sources
+from ...models import LogEvent
+from . import catalog
+from .catalog import Catalog
+from .presence import forget_installed
+from .sources import Source, sources
 
-# names of the installed and current triggers by (alias, database name), once they were looked up
-_current: dict[tuple[str, str], frozenset[str]] = {}
+logger = logging.getLogger(__name__)
+
+LOCK_TIMEOUT = "3s"
+"""How long PostgreSQL waits for other transactions on a table, unless the session limits it.
+
+All writers of the table wait meanwhile.
+"""
 
 
 def by_triggers(using: str | None = None) -> list[Collection]:
@@ -29,173 +36,143 @@ def by_triggers(using: str | None = None) -> list[Collection]:
     ]
 
 
-def install(*collections: Collection) -> bool:
-    """Create the triggers of collections in one database, or replace those that are outdated.
+def install(collection: Collection, known: Catalog | None = None) -> bool:
+    """Create the triggers of a collection, or replace those that are outdated, in one transaction.
 
     Returns whether there was anything to do. Raises ``ValueError`` if the app has no triggers for
     the database, ``LookupError`` if there is no table, and the exceptions of the database; then,
     nothing was changed.
     """
-    if not collections:
-        return False
-    using = collections[0].database
+    using = collection.database
     vendor = connections[using].vendor
-    if vendor not in VENDORS:
-        raise ValueError(
-            f"Triggers need PostgreSQL or SQLite; {collections[0].name!r} is in {vendor}."
-        )
-    missing = _missing(using, [source for c in collections for source in sources(c)])
-    statements: list[str] = []
-    for source in missing:
-        statements += _install_sql(using, source)
+    if vendor not in TRIGGER_VENDORS:
+        raise ValueError(f"Triggers need PostgreSQL or SQLite; {collection.name!r} is in {vendor}.")
+    known = known or Catalog(using, [collection])
+    outdated = known.outdated(collection)
+    statements = [sql for source in outdated for sql in known.install_sql(source)]
     if statements:
-        _execute(using, statements)
-    return bool(missing)
+        _execute(using, statements, outdated)
+    return bool(statements)
+
+
+def install_sql(collection: Collection) -> list[str]:
+    """Return the statements that `install` would execute. Raises ``LookupError`` likewise."""
+    known = Catalog(collection.database, [collection])
+    return [sql for source in known.outdated(collection) for sql in known.install_sql(source)]
+
+
+def removal_sql(collection: Collection) -> list[str]:
+    """Return the statements that drop the triggers of a collection."""
+    triggers = catalog.installed(collection.database)
+    names = [source.name for source in sources(collection) if source.name in triggers]
+    return [sql for name in names for sql in triggers[name].removal]
 
 
 def remove(collection: Collection) -> bool:
-    """Drop the triggers of a collection; return whether they were installed and up to date."""
-    was_installed = is_installed(collection)
+    """Drop the triggers of a collection; return whether there were any."""
     using = collection.database
-    if connections[using].vendor in VENDORS:
-        _drop(using, {source.name for source in sources(collection)})
-    return was_installed
+    if connections[using].vendor not in TRIGGER_VENDORS:
+        return False
+    return bool(remove_named(using, {source.name for source in sources(collection)}))
+
+
+def remove_named(using: str, names: Iterable[str]) -> set[str]:
+    """Drop triggers by the names of their sources; return those that there were.
+
+    If this would wait for long on PostgreSQL, their functions do nothing from now on.
+    """
+    wanted = set(names)
+    triggers = catalog.installed(using) if wanted else {}
+    existing = wanted & triggers.keys()
+    if not existing:
+        return set()
+    pauses = [sql for name in sorted(existing) for sql in triggers[name].pause]
+    if pauses:
+        _execute(using, pauses)
+    for name in sorted(existing):
+        try:
+            _execute(using, triggers[name].removal)
+        except DatabaseError as error:
+            if not pauses:
+                raise
+            logger.warning("Disabled triggers could not be dropped, and do nothing: %s", error)
+    return existing
+
+
+def pause(using: str, names: Iterable[str]) -> set[str]:
+    """Let triggers do nothing until they are installed again, without waiting for other writers.
+
+    On SQLite, they are dropped. Returns the names of the sources that had triggers.
+    """
+    triggers = catalog.installed(using)
+    existing = {name for name in names if name in triggers and triggers[name].tables}
+    statements = [
+        sql for name in existing for sql in triggers[name].pause or triggers[name].removal
+    ]
+    if statements:
+        _execute(using, statements)
+    return existing
 
 
 def is_installed(collection: Collection) -> bool:
     """Return whether all triggers of a collection exist, are enabled, and are up to date."""
     using = collection.database
-    return connections[using].vendor in VENDORS and not _missing(using, sources(collection))
-
-
-def absent_names(using: str, collections: Iterable[Collection]) -> set[str]:
-    """Return the names of triggers that do not exist in whatever form."""
-    wanted = {name for collection in collections for name in source_names(collection)}
-    return wanted - _installed_names(using)
-
-
-def remove_others(using: str, collections: Iterable[Collection]) -> bool:
-    """Drop the app's triggers in a database that belong to other collections than these."""
-    wanted = {name for collection in collections for name in source_names(collection)}
-    return _drop(using, _installed_names(using) - wanted)
-
-
-def remove_all(using: str, *, but_lasting: bool = False) -> bool:
-    """Drop the app's triggers in a database; return whether there were any.
-
-    With ``but_lasting``, those are kept that a change of the schema cannot harm: on PostgreSQL,
-    those of tables with complete rows.
-    """
-    kept: set[str] = set()
-    if but_lasting and connections[using].vendor == "postgresql":
-        kept = {
-            source.name
-            for collection in by_triggers(using)
-            for source in sources(collection)
-            if source.is_single_table
-        }
-    return _drop(using, _installed_names(using) - kept)
-
-
-def logs_by_triggers(collection: Collection) -> bool:
-    """Return whether the triggers of a collection log its changes, so that nothing else must.
-
-    It is looked up once. While they are not installed, it is looked up for each write.
-    """
-    using = collection.database
-    key = using, str(connections[using].settings_dict["NAME"])
-    names = source_names(collection)
-    known = _current.get(key)
-    if known is None or not names <= known:
-        with own_statements(using):
-            if not is_installed(collection):
-                return False
-        _current[key] = (known or frozenset()) | names
-    return True
-
-
-@lru_cache(maxsize=4096)
-def source_names(collection: Collection) -> frozenset[str]:
-    """Return the names of all sources of a collection."""
-    return frozenset(source.name for source in sources(collection))
-
-
-def forget_installed(using: str | None = None) -> None:
-    """Look up again which triggers are installed."""
-    for key in [key for key in _current if using in (None, key[0])]:
-        del _current[key]
-
-
-def _missing(using: str, wanted: list[Source]) -> list[Source]:
-    """Return the sources whose triggers do not exist, are disabled, or are not up to date."""
-    connection = connections[using]
-    if connection.vendor == "sqlite":
-        groups = sqlite.installed(using, TRIGGER_PREFIX)
-        return [
-            source
-            for source in wanted
-            if groups.get(source.name, ("",))[0] != sqlite.digest(source)
-        ]
-    functions = postgres.installed(using)
-    names = postgres.Names(using)
-    return [
-        source
-        for source in wanted
-        if not _is_current(source, functions.get(source.name), using, names)
-    ]
-
-
-def _is_current(
-    source: Source, found: tuple[str, str, int] | None, using: str, names: postgres.Names
-) -> bool:
-    """Return whether what is installed on PostgreSQL is what a source needs now."""
-    if found is None:
+    if connections[using].vendor not in TRIGGER_VENDORS:
         return False
-    digest, _, count = found
-    try:
-        by_row = postgres.needs_row_triggers(source, using, names)
-        return digest == postgres.digest(
-            source, names, by_row=by_row
-        ) and count == postgres.trigger_count(source, by_row=by_row)
-    except LookupError:  # there is no table
-        return False
+    return not Catalog(using, [collection]).outdated(collection)
 
 
-def _install_sql(using: str, source: Source) -> list[str]:
-    if connections[using].vendor == "sqlite":
-        if not sqlite.has_table(using, source.model):
-            raise LookupError(f"There is no table {source.model._meta.db_table}.")
-        old = sqlite.installed(using, TRIGGER_PREFIX).get(source.name)
-        return [*sqlite.remove_sql(old[1] if old else ()), *sqlite.install_sql(source)]
-    names = postgres.Names(using)
-    by_row = postgres.needs_row_triggers(source, using, names)
-    return postgres.install_sql(source, names, by_row=by_row)
+def left_over(using: str, wanted: Iterable[str] | None = None) -> set[str]:
+    """Return the names of sources whose triggers exist, though no collection needs them."""
+    if connections[using].vendor not in TRIGGER_VENDORS:
+        return set()
+    if wanted is None:
+        wanted = {source.name for c in by_triggers(using) for source in sources(c)}
+    return catalog.installed(using).keys() - set(wanted)
 
 
-def _installed_names(using: str) -> set[str]:
-    if connections[using].vendor == "sqlite":
-        return set(sqlite.installed(using, TRIGGER_PREFIX))
-    return set(postgres.installed(using))
-
-
-def _drop(using: str, names: set[str]) -> bool:
-    """Drop triggers by the names of their sources; return whether there were any."""
-    if connections[using].vendor == "sqlite":
-        groups = sqlite.installed(using, TRIGGER_PREFIX)
-        found = [name for group in names & groups.keys() for name in groups[group][1]]
-        statements = sqlite.remove_sql(sorted(found))
-    else:
-        functions = postgres.installed(using)
-        statements = postgres.remove_sql(sorted(functions[n][1] for n in names & functions.keys()))
-    if statements:
-        _execute(using, statements)
-    return bool(statements)
-
-
-def _execute(using: str, statements: list[str]) -> None:
+def _execute(using: str, statements: Iterable[str], created: Iterable[Source] = ()) -> None:
     """Execute statements in one transaction, so that there is no half state."""
-    forget_installed(using)
     connection: Any = connections[using]
+    forget_installed(using)
     with transaction.atomic(using=using), connection.cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement)
+        if connection.vendor == "sqlite":
+            for statement in statements:
+                cursor.execute(statement)
+        else:
+            _check_rights(cursor, connection, created)
+            with _lock_timeout(cursor):
+                cursor.execute(";\n".join(statements))
+    forget_installed(using)
+
+
+def _check_rights(cursor: Any, connection: Any, created: Iterable[Source]) -> None:
+    """Raise if writes would fail later, since functions run with the rights of this role."""
+    tables = {model._meta.db_table for source in created for model in source.used_models}
+    if not tables:
+        return
+    quote_name = connection.ops.quote_name
+    cursor.execute(
+        "SELECT name FROM unnest(%s::text[], %s::text[]) AS t(name, right_needed) "
+        "WHERE NOT has_table_privilege(name, right_needed)",
+        [
+            [quote_name(LogEvent._meta.db_table), *map(quote_name, tables)],
+            ["INSERT", *("SELECT" for _ in tables)],
+        ],
+    )
+    missing = sorted(name for (name,) in cursor.fetchall())
+    if missing:
+        raise ProgrammingError(f"The role has no rights on {', '.join(missing)}.")
+
+
+@contextmanager
+def _lock_timeout(cursor: Any) -> Iterator[None]:
+    """Limit the wait for locks within the block, unless the session has a limit."""
+    cursor.execute(
+        "SELECT set_config('lock_timeout', %s, true) WHERE current_setting('lock_timeout') = '0'",
+        [LOCK_TIMEOUT],
+    )
+    is_limited = cursor.fetchone() is not None
+    yield
+    if is_limited:  # after an error, the transaction is rolled back
+        cursor.execute("SELECT set_config('lock_timeout', '0', true)")

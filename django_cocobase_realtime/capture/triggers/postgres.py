@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2s
+from typing import Any
 
 from django.db import connections, models
 
 from ...models import LogEvent
 from .sources import (
     TRIGGER_PREFIX,
+    Installed,
     Source,
     column_of,
     content_type_condition,
@@ -45,29 +47,58 @@ _UPDATE = {
 }
 _DELETE = {"0_{}_delete": "AFTER DELETE ON {} REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT"}
 
+PAUSED = "paused"
+"""Comment of a function that does nothing for the time being."""
+_NOTHING = (
+    "CREATE OR REPLACE FUNCTION {}() RETURNS trigger AS "
+    f"$body$BEGIN RETURN NULL; END$body$ LANGUAGE plpgsql {_SETTINGS}"
+)
+# stands for the table that has the trigger, whose name may change
+_TABLE = "\x00"
+
 
 class Names:
     """The quoted names of tables with their schemas, as the connection finds them."""
 
-    def __init__(self, using: str) -> None:
-        self._using = using
-        self._known: dict[type[models.Model], str] = {}
+    def __init__(self, using: str, models_: Iterable[type[models.Model]]) -> None:
+        # by name in the models: the quoted name, and whether there must be triggers for each row
+        self._tables: dict[str, tuple[str, bool]] = {}
+        quote_name = connections[using].ops.quote_name
+        wanted = {LogEvent._meta.db_table, *(model._meta.db_table for model in models_)}
+        with connections[using].cursor() as cursor:
+            cursor.execute(
+                # bits of tgtype: 1 is FOR EACH ROW, 2 is BEFORE, 64 is INSTEAD OF
+                "SELECT w.name, quote_ident(n.nspname) || '.' || quote_ident(c.relname), "
+                "c.relkind = 'p' OR EXISTS ("
+                "SELECT FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid "
+                "WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgtype & 1 = 1 "
+                "AND t.tgtype & 66 = 0 AND NOT starts_with(f.proname, %s)) "
+                "FROM unnest(%s::text[], %s::text[]) AS w(name, quoted) "
+                "JOIN pg_class c ON c.oid = to_regclass(w.quoted) "
+                "JOIN pg_namespace n ON n.oid = c.relnamespace",
+                [TRIGGER_PREFIX, list(wanted), [quote_name(name) for name in wanted]],
+            )
+            for name, quoted, by_row in cursor.fetchall():
+                self._tables[name] = quoted, by_row
+
+    def __contains__(self, model: type[models.Model]) -> bool:
+        return model._meta.db_table in self._tables
 
     def __call__(self, model: type[models.Model]) -> str:
         """Return the name of a model's table. Raises ``LookupError`` if there is none."""
-        if model not in self._known:
-            connection = connections[self._using]
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT quote_ident(n.nspname), quote_ident(c.relname) FROM pg_class c "
-                    "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)",
-                    [connection.ops.quote_name(model._meta.db_table)],
-                )
-                row = cursor.fetchone()
-            if row is None:
-                raise LookupError(f"There is no table {model._meta.db_table}.")
-            self._known[model] = ".".join(row)
-        return self._known[model]
+        try:
+            return self._tables[model._meta.db_table][0]
+        except KeyError:
+            raise LookupError(f"There is no table {model._meta.db_table}.") from None
+
+    def needs_row_triggers(self, model: type[models.Model]) -> bool:
+        """Return whether the triggers of a model's table must run for each row.
+
+        A partitioned table needs it, since programs may write to its partitions directly. So does
+        a table with row triggers of the project, which may write to the row again: a trigger that
+        runs after the statement would log the outer write after the inner one.
+        """
+        return self._tables[model._meta.db_table][1]
 
     def function(self, source: Source) -> str:
         """Return the name of a source's function, in the schema of the log."""
@@ -75,80 +106,120 @@ class Names:
         return f"{schema}.{quote(source.name)}"
 
 
-def install_sql(source: Source, names: Names, *, by_row: bool) -> list[str]:
+def install_sql(source: Source, names: Names, present: Installed | None) -> list[str]:
     """Return the statements that create or replace the function and triggers of a table.
 
     They belong into one transaction. All names are quoted, and none of them comes from a client.
+    Triggers that are as they should be are not touched, which would take a lock on the table.
     """
     function, table = names.function(source), names(source.model)
-    triggers = _triggers(source, by_row)
-    unwanted = _triggers(source, not by_row).keys() - triggers.keys()
-    return [
-        _function_sql(source, names, by_row),
+    triggers = _triggers(source, names)
+    wanted = {(table, quote(name)) for name in triggers}
+    existing = present.triggers if present else {}
+    statements = [
+        _function_sql(source, names),
         f"REVOKE ALL ON FUNCTION {function}() FROM PUBLIC",
-        *(f"DROP TRIGGER IF EXISTS {quote(name)} ON {table}" for name in sorted(unwanted)),
-        *(
+        *(f"DROP TRIGGER {name} ON {owner}" for owner, name in sorted(existing.keys() - wanted)),
+    ]
+    # the lock that creates a trigger waits for the transactions that have written without it
+    if present is None or not present.tables or not _are_enabled(wanted, existing):
+        statements += [
             f"CREATE OR REPLACE TRIGGER {quote(name)} {event.format(table)} "
             f"EXECUTE FUNCTION {function}()"
             for name, event in triggers.items()
-        ),
-        f"COMMENT ON FUNCTION {function}() IS {text(digest(source, names, by_row=by_row))}",
-    ]
+        ]
+    return [*statements, f"COMMENT ON FUNCTION {function}() IS {text(digest(source, names))}"]
 
 
-def remove_sql(functions: Iterable[str]) -> list[str]:
-    """Return the statements that drop functions, whose names are quoted, and their triggers."""
-    return [f"DROP FUNCTION IF EXISTS {function}() CASCADE" for function in functions]
+def is_current(source: Source, names: Names, present: Installed | None) -> bool:
+    """Return whether what is installed is what a source needs now."""
+    needed: list[type[models.Model]] = [LogEvent, *source.used_models]
+    if present is None or any(model not in names for model in needed):
+        return False
+    wanted = {(names(source.model), quote(name)) for name in _triggers(source, names)}
+    return (
+        present.digest == digest(source, names)
+        and present.triggers.keys() == wanted
+        and _are_enabled(wanted, present.triggers)
+    )
 
 
-def digest(source: Source, names: Names, *, by_row: bool) -> str:
-    """Return what identifies the function and triggers of a table in their present form."""
-    parts = [_function_sql(source, names, by_row), names(source.model)]
-    parts += _triggers(source, by_row).values()
-    return blake2s("\n".join(parts).encode(), digest_size=16).hexdigest()
+def _are_enabled(wanted: set[tuple[str, str]], existing: dict[tuple[str, str], bool]) -> bool:
+    return all(existing.get(trigger) for trigger in wanted)
 
 
-def installed(using: str) -> dict[str, tuple[str, str, int]]:
-    """Return digest, quoted name and number of enabled triggers of each function, by its name."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(
-            "SELECT f.proname, coalesce(obj_description(f.oid, 'pg_proc'), ''), "
-            "quote_ident(n.nspname) || '.' || quote_ident(f.proname), "
-            "(SELECT count(*) FROM pg_trigger t WHERE t.tgfoid = f.oid AND t.tgparentid = 0 "
-            "AND t.tgenabled IN ('O', 'A')) "
-            "FROM pg_proc f JOIN pg_namespace n ON n.oid = f.pronamespace "
-            "WHERE starts_with(f.proname, %s)",
-            [TRIGGER_PREFIX],
-        )
-        return {name: (found, quoted, count) for name, found, quoted, count in cursor.fetchall()}
+def digest(source: Source, names: Names) -> str:
+    """Return what identifies the function and triggers of a table in their present form.
 
-
-def trigger_count(source: Source, *, by_row: bool) -> int:
-    """Return how many triggers a table needs."""
-    return len(_triggers(source, by_row))
-
-
-def needs_row_triggers(source: Source, using: str, names: Names) -> bool:
-    """Return whether the triggers must run for each row.
-
-    A partitioned table needs it, since programs may write to its partitions directly. So does a
-    table with row triggers of the project, which may write to the row again: a trigger that runs
-    after the statement would log the outer write after the inner one.
+    It ends with what identifies the columns of the key, and with the number of triggers, by which
+    other versions of the app notice that some are missing.
     """
+    triggers = _triggers(source, names)
+    parts = [_function_sql(source, names), names(source.model), *triggers.values()]
+    form, keys = (
+        blake2s("\n".join(texts).encode(), digest_size=8).hexdigest()
+        for texts in (parts, source.key_columns())
+    )
+    return f"{form}/{keys}/{len(triggers)}"
+
+
+def has_other_keys(source: Source, names: Names, present: Installed) -> bool:
+    """Return whether what is installed is for other columns of the primary key.
+
+    If one was renamed, updates have been logged as deletions and new rows.
+    """
+    return present.digest.split("/")[1:2] != digest(source, names).split("/")[1:2]
+
+
+def installed(using: str) -> dict[str, Installed]:
+    """Return what is installed by the names of the sources."""
     with connections[using].cursor() as cursor:
         cursor.execute(
-            # bits of tgtype: 1 is FOR EACH ROW, 2 is BEFORE, 64 is INSTEAD OF
-            "SELECT relkind = 'p' OR EXISTS ("
-            "SELECT FROM pg_trigger t JOIN pg_proc f ON f.oid = t.tgfoid WHERE t.tgrelid = c.oid "
-            "AND NOT t.tgisinternal AND t.tgtype & 1 = 1 AND t.tgtype & 66 = 0 "
-            "AND NOT starts_with(f.proname, %s)) FROM pg_class c WHERE c.oid = to_regclass(%s)",
-            [TRIGGER_PREFIX, names(source.model)],
+            "SELECT f.oid, f.proname, coalesce(obj_description(f.oid, 'pg_proc'), ''), "
+            "quote_ident(n.nspname) || '.' || quote_ident(f.proname) "
+            "FROM pg_proc f JOIN pg_namespace n ON n.oid = f.pronamespace "
+            # all names that begin with the prefix, by the index of the names
+            "WHERE f.proname >= %s AND f.proname < %s AND pg_function_is_visible(f.oid)",
+            [TRIGGER_PREFIX, TRIGGER_PREFIX[:-1] + chr(ord(TRIGGER_PREFIX[-1]) + 1)],
         )
-        row = cursor.fetchone()
-    return bool(row and row[0])
+        functions = cursor.fetchall()
+        triggers: dict[int, list[tuple[Any, ...]]] = {oid: [] for oid, *_ in functions}
+        if triggers:
+            cursor.execute(
+                "SELECT t.tgfoid, quote_ident(t.tgname), t.tgenabled IN ('O', 'A'), s.nspname, "
+                "c.relname, quote_ident(s.nspname) || '.' || quote_ident(c.relname), "
+                "pg_table_is_visible(c.oid) FROM pg_trigger t "
+                "JOIN pg_class c ON c.oid = t.tgrelid "
+                "JOIN pg_namespace s ON s.oid = c.relnamespace "
+                "WHERE t.tgparentid = 0 AND t.tgfoid = ANY(%s::oid[])",
+                [list(triggers)],
+            )
+            for oid, *trigger in cursor.fetchall():
+                triggers[oid].append(tuple(trigger))
+    return {
+        name: Installed(
+            comment,
+            _logged_table(comment, triggers[oid]),
+            [f"DROP FUNCTION IF EXISTS {function}() CASCADE"],
+            [_NOTHING.format(function), f"COMMENT ON FUNCTION {function}() IS '{PAUSED}'"],
+            {(table, trigger): enabled for trigger, enabled, _, _, table, _ in triggers[oid]},
+        )
+        for oid, name, comment, function in functions
+    }
 
 
-def _triggers(source: Source, by_row: bool) -> dict[str, str]:
+def _logged_table(comment: str, triggers: list[tuple[Any, ...]]) -> frozenset[str]:
+    """Return the names that models may have for the only table with all triggers."""
+    count = comment.rpartition("/")[2]
+    tables = {(schema, name, visible) for _, on, schema, name, _, visible in triggers if on}
+    enabled = sum(on for _, on, *_ in triggers)
+    if comment == PAUSED or str(enabled) != count or len(tables) != 1:
+        return frozenset()
+    ((schema, name, visible),) = tables
+    return frozenset({f'{schema}"."{name}', *([name] if visible else ())})
+
+
+def _triggers(source: Source, names: Names) -> dict[str, str]:
     """Return the events of the triggers, by the names of the triggers."""
     if source.related is None and not source.is_own:
         events = "UPDATE"
@@ -159,12 +230,13 @@ def _triggers(source: Source, by_row: bool) -> dict[str, str]:
     row_triggers = {"0_{}": f"AFTER {events} ON {{}} FOR EACH ROW"}
     if by_statement.keys() >= _TRUNCATE.keys():
         row_triggers |= _TRUNCATE
-    chosen = row_triggers if by_row else by_statement
+    chosen = row_triggers if names.needs_row_triggers(source.model) else by_statement
     return {name.format(source.name): event for name, event in chosen.items()}
 
 
-def _function_sql(source: Source, names: Names, by_row: bool) -> str:
+def _function_sql(source: Source, names: Names) -> str:
     body = _related_body if source.related is not None else _body
+    by_row = names.needs_row_triggers(source.model)
     return (
         f"CREATE OR REPLACE FUNCTION {names.function(source)}() RETURNS trigger AS $body$\n"
         f"BEGIN\n{body(source, names, by_row)}\n    RETURN NULL;\nEND\n"
@@ -195,7 +267,7 @@ def _body(source: Source, names: Names, by_row: bool) -> str:
     created = _insert(
         source, names, "'created', coalesce(n.id, ''), NULL, n.image, NULL", f"({new}) AS n"
     )
-    whole = _images(source, names, names(source.model))
+    truncated = _insert(source, names, deleted, f"({_images(source, names, _TABLE)}) AS o")
     return f"""    IF TG_OP = 'INSERT' THEN
         {created}
     ELSIF TG_OP = 'UPDATE' THEN
@@ -203,7 +275,7 @@ def _body(source: Source, names: Names, by_row: bool) -> str:
     ELSIF TG_OP = 'DELETE' THEN
         {_insert(source, names, deleted, f"({old}) AS o")}
     ELSE
-        {_insert(source, names, deleted, f"({whole}) AS o")}
+        {_on_own_table(truncated)}
     END IF;"""
 
 
@@ -252,8 +324,14 @@ def _related_body(source: Source, names: Names, by_row: bool) -> str:
     ELSIF TG_OP = 'DELETE' THEN
         {log(olds)}
     ELSE
-        {log(names(source.model))}
+        {_on_own_table(log(_TABLE))}
     END IF;"""
+
+
+def _on_own_table(statement: str) -> str:
+    """Return a statement that has the table's present name instead of ``_TABLE``."""
+    table = " || quote_ident(TG_TABLE_SCHEMA) || '.' || quote_ident(TG_TABLE_NAME) || "
+    return f"EXECUTE {table.join(map(text, statement.split(_TABLE)))};"
 
 
 def _insert(source: Source, names: Names, values: str, rows: str) -> str:

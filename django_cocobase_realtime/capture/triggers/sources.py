@@ -6,7 +6,7 @@ inheritance, and the through tables of its many-to-many fields.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2s
@@ -20,6 +20,27 @@ from ..tables import RelatedTable, WatchedTable, related_tables
 
 TRIGGER_PREFIX = "cocobase_realtime_"
 """Of all names of triggers and of their functions."""
+NAME_LENGTH = len(TRIGGER_PREFIX) + 16
+"""Characters of the name of a source."""
+
+Tables = Mapping[str, frozenset[str]]
+"""Names of the tables whose triggers log, by the names of the sources."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The triggers of a source as the database has them, in whatever form."""
+
+    # what identifies their form
+    digest: str
+    # names of the table that has them; empty if they do not log: disabled, incomplete or paused
+    tables: frozenset[str]
+    # SQL that drops them
+    removal: list[str]
+    # on PostgreSQL: SQL that lets their function do nothing, without a lock on the table
+    pause: list[str]
+    # on PostgreSQL: whether a trigger is enabled, by quoted names of its table and of itself
+    triggers: dict[tuple[str, str], bool]
 
 
 @dataclass(frozen=True)
@@ -32,18 +53,34 @@ class Source:
     # set for a through table
     related: RelatedTable | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """The name of the triggers, without the event for which they are called."""
-        parts = [self.collection.stream, self.model._meta.db_table]
+        """The name of the triggers, without the event for which they are called.
+
+        It stays the same when the table is renamed, and must be the same in all versions of the
+        app: processes know by the name and the table whether triggers log for the collection.
+        """
+        parts = [self.collection.stream]
         if self.related is not None:
             parts.append(self.related.field)
+        elif not self.is_own:
+            parts += ["parent", str(self.tables.index(self.model))]
         return TRIGGER_PREFIX + blake2s("\0".join(parts).encode(), digest_size=8).hexdigest()
 
     @cached_property
     def tables(self) -> list[type[models.Model]]:
         """The models whose tables hold a row of the collection, its own first."""
         return row_tables(self.collection.concrete_model)
+
+    @property
+    def used_models(self) -> list[type[models.Model]]:
+        """The models whose tables the triggers use."""
+        used = [self.model, *self.tables]
+        if self.related is not None and self.related.content_type is not None:
+            from django.contrib.contenttypes.models import ContentType
+
+            used.append(ContentType)
+        return used
 
     @property
     def is_single_table(self) -> bool:
@@ -83,12 +120,12 @@ class Source:
 def sources(collection: Collection) -> list[Source]:
     """Return all tables whose changes are logged for a collection."""
     model = collection.concrete_model
-    found = [Source(collection, owner) for owner in row_tables(model)]
+    result = [Source(collection, owner) for owner in row_tables(model)]
     for related in related_tables(WatchedTable(model, (collection,))):
         # the through model may have several tables itself
         owner = _field(related.through, related.source).model
-        found.append(Source(collection, owner._meta.concrete_model or owner, related))
-    return found
+        result.append(Source(collection, owner._meta.concrete_model or owner, related))
+    return result
 
 
 def joined_tables(

@@ -15,7 +15,11 @@ from django.db import connections, models
 
 from ...models import LogEvent
 from .sources import (
+    NAME_LENGTH,
+    TRIGGER_PREFIX,
+    Installed,
     Source,
+    Tables,
     column_of,
     content_type_condition,
     joined_tables,
@@ -35,42 +39,52 @@ def install_sql(source: Source) -> list[str]:
     return list(_triggers(source).values())
 
 
-def remove_sql(names: Iterable[str]) -> list[str]:
-    """Return the statements that drop triggers."""
-    return [f"DROP TRIGGER IF EXISTS {quote(name)}" for name in names]
-
-
 def digest(source: Source) -> str:
     """Return what identifies the triggers of a table in their present form."""
     return _digest(_triggers(source).values())
 
 
-def installed(using: str, prefix: str) -> dict[str, tuple[str, list[str]]]:
-    """Return the digest and the triggers of each installed group, by the name of the group."""
+def installed(using: str) -> dict[str, Installed]:
+    """Return what is installed by the names of the sources."""
     with connections[using].cursor() as cursor:
         cursor.execute(
-            "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE %s "
-            "ORDER BY rowid",
-            [f"{prefix}%"],
+            "SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'trigger' "
+            "AND name GLOB %s ORDER BY name",
+            [f"{TRIGGER_PREFIX}*"],
         )
         rows = cursor.fetchall()
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for name, sql in rows:
-        groups.setdefault(name.rpartition("_")[0], []).append((name, sql))
+    groups: dict[str, list[tuple[str, str, str]]] = {}
+    for name, table, sql in rows:
+        groups.setdefault(name.rpartition("_")[0], []).append((name, table, sql))
     return {
-        group: (_digest(sql for _, sql in triggers), [name for name, _ in triggers])
+        group: Installed(
+            _digest(sql for _, _, sql in triggers),
+            frozenset(table.lower() for _, table, _ in triggers),
+            [f"DROP TRIGGER IF EXISTS {quote(name)}" for name, _, _ in triggers],
+            [],
+            {},
+        )
         for group, triggers in groups.items()
     }
 
 
-def has_table(using: str, model: type[models.Model]) -> bool:
-    """Return whether a model's table exists."""
+def logged_tables(using: str) -> Tables:
+    """Return the tables whose triggers log, by the names of the sources."""
     with connections[using].cursor() as cursor:
         cursor.execute(
-            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = %s",
-            [model._meta.db_table.strip('"')],
+            # without the SQL of the triggers, which is long
+            "SELECT DISTINCT substr(name, 1, %s), lower(tbl_name) FROM sqlite_master "
+            "WHERE type = 'trigger' AND name GLOB %s",
+            [NAME_LENGTH, f"{TRIGGER_PREFIX}*"],
         )
-        return cursor.fetchone() is not None
+        return {name: frozenset([table]) for name, table in cursor.fetchall()}
+
+
+def table_names(using: str) -> set[str]:
+    """Return the names of all tables, in lower case."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT lower(name) FROM sqlite_master WHERE type = 'table'")
+        return {name for (name,) in cursor.fetchall()}
 
 
 def _digest(statements: Iterable[str]) -> str:

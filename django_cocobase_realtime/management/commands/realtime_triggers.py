@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 
-from ...capture.triggers import by_triggers, install, is_installed, remove
-from ...declarations.capture_mode import captured_by
+from ...capture.triggers import (
+    by_triggers,
+    install_all,
+    is_installed,
+    left_over,
+    remove,
+    remove_named,
+    synchronize,
+)
+from ...declarations.capture_mode import TRIGGER_VENDORS, captured_by
 from ...declarations.collection import Collection
 from ...declarations.registry import UnknownCollection, registry
 
@@ -21,44 +30,91 @@ class Command(BaseCommand):
         """Add a subcommand for each action."""
         commands = parser.add_subparsers(dest="action", required=True)
         for action, action_help in (
-            ("install", "Create or replace triggers."),
-            ("remove", "Drop triggers."),
+            ("install", "Create or replace triggers; without names, also drop needless ones."),
+            ("remove", "Drop triggers; without names, all that this app has created."),
             ("status", "Show which are installed and up to date; exit with 1 if one is not."),
         ):
             command = commands.add_parser(action, help=action_help)
             command.add_argument("collections", nargs="*", help="Default: all collections.")
+            command.add_argument("--database", help="Only collections in this database.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the subcommand."""
-        collections = self._collections(options["collections"])
+        names, database = options["collections"], options["database"]
+        if database is not None and database not in connections:
+            raise CommandError(f"There is no database {database!r}.")
+        collections = self._collections(names, database)
+        databases = [] if names else _databases(database)
         if not collections:
             self.stdout.write("No collection is captured by triggers.")
-        stale = 0
-        for collection in collections:
-            if options["action"] == "install":
-                try:
-                    install(collection)
-                except ValueError as error:
-                    raise CommandError(str(error)) from None
-                state = "installed"
-            elif options["action"] == "remove":
-                state = "removed" if remove(collection) else "not there"
-            else:
-                current = is_installed(collection)
-                stale += not current
-                state = "installed" if current else "missing or out of date"
-            self.stdout.write(f"{collection.name}: {state}")
-        if stale:
-            raise CommandError("Run realtime_triggers install.", returncode=1)
-
-    def _collections(self, names: list[str]) -> list[Collection]:
-        if not names:
-            return by_triggers()
         try:
-            collections = [registry.get(name) for name in names]
-        except UnknownCollection as error:
-            raise CommandError(f"There is no collection {error.args[0]!r}.") from None
+            getattr(self, f"_{options['action']}")(collections, databases)
+        except DatabaseError as error:
+            raise CommandError(str(error).strip()) from error
+
+    def _install(self, collections: list[Collection], databases: list[str]) -> None:
+        groups: dict[str, list[Collection]] = {using: [] for using in databases}
         for collection in collections:
             if captured_by(collection) != "triggers":
                 raise CommandError(f"Collection {collection.name!r} is captured by signals.")
-        return collections
+            vendor = connections[collection.database].vendor
+            if vendor not in TRIGGER_VENDORS:
+                raise CommandError(
+                    f"Triggers need PostgreSQL or SQLite; {collection.name!r} is in {vendor}."
+                )
+            groups.setdefault(collection.database, []).append(collection)
+        refused = []
+        for using, group in groups.items():
+            failures = dict((synchronize if databases else install_all)(using, group))
+            for collection in group:
+                if collection in failures:
+                    refused.append(f"{collection.name}: {str(failures[collection]).strip()}")
+                elif is_installed(collection):
+                    self.stdout.write(f"{collection.name}: installed")
+                else:
+                    refused.append(f"{collection.name}: there is no table, or no log")
+        if refused:
+            raise CommandError("\n".join(refused))
+
+    def _remove(self, collections: list[Collection], databases: list[str]) -> None:
+        for collection in collections:
+            was_installed = remove(collection)
+            self.stdout.write(f"{collection.name}: {'removed' if was_installed else 'not there'}")
+        for using in databases:
+            if remove_named(using, left_over(using)):
+                self.stdout.write(f"other collections in {using}: removed")
+
+    def _status(self, collections: list[Collection], databases: list[str]) -> None:
+        problems = False
+        for collection in collections:
+            is_wanted = captured_by(collection) == "triggers"
+            is_current = is_installed(collection)
+            state = "installed" if is_current else "missing or out of date"
+            if not is_wanted:
+                state += ", but captured by signals"
+            problems = problems or not (is_wanted and is_current)
+            self.stdout.write(f"{collection.name}: {state}")
+        for using in databases:
+            if left_over(using):
+                problems = True
+                self.stdout.write(f"other collections in {using}: installed, but not needed")
+        if problems:
+            raise CommandError("Run realtime_triggers install.", returncode=1)
+
+    def _collections(self, names: list[str], database: str | None) -> list[Collection]:
+        try:
+            collections = [registry.get(name) for name in names] if names else by_triggers()
+        except UnknownCollection as error:
+            raise CommandError(f"There is no collection {error.args[0]!r}.") from None
+        wrong = [c.name for c in collections if names and database not in (None, c.database)]
+        if wrong:
+            raise CommandError(f"Not in database {database!r}: {', '.join(wrong)}.")
+        return [c for c in collections if database in (None, c.database)]
+
+
+def _databases(database: str | None) -> list[str]:
+    """Return the databases that may have triggers of collections that are not declared any more."""
+    if database is not None:
+        return [database]
+    aliases = dict.fromkeys([DEFAULT_DB_ALIAS, *(c.database for c in registry)])
+    return [alias for alias in aliases if connections[alias].vendor in TRIGGER_VENDORS]

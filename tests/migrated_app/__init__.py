@@ -1,0 +1,1 @@
+"""An app without models of its own, whose migrations tests make (`tests.support.migrating`)."""
