@@ -115,8 +115,12 @@ def _sqlite_value(value: Any, declared_type: str | None) -> Any:
     convert_text = _SQLITE_TYPES.get((declared_type or "").partition("(")[0].lower())
     if value is None or convert_text is None:
         return value
+    if value in ("", b""):
+        return None  # the driver's converters are not called
     try:
-        return convert_text(value.decode() if isinstance(value, bytes) else str(value))
+        return convert_text(
+            value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+        )
     except ValueError:
         return value
 
