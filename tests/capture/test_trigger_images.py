@@ -190,7 +190,7 @@ def test_values_of_any_type_in_a_column_of_sqlite(both, column):
         forget_logged()
         if value == "NULL" and not Everything._meta.get_field(column).null:
             continue
-        execute(f"UPDATE app_everything SET \"{column}\" = {value}")
+        execute(f'UPDATE app_everything SET "{column}" = {value}')
         (change,) = logged("triggers")
         assert change.op == "updated"
         assert set(change.after) == set(collection.codec.fields)

@@ -25,7 +25,13 @@ from tests.capture_app.models import (
     Wrapped,
     WrappedChild,
 )
-from tests.support.triggers import execute, installed_triggers, is_postgres, watching_by_triggers
+from tests.support.triggers import (
+    created_tables,
+    execute,
+    is_postgres,
+    watching_by_triggers,
+    watching_by_triggers_of,
+)
 from tests.support.watching import (
     assert_log_gives_tables,
     forget_logged,
@@ -46,7 +52,7 @@ def test_writes_to_each_table_of_a_row_are_logged(watched):
         diner = Diner.objects.create(name="a", stars=1)
         execute("UPDATE app_place SET name = 'b'")
         execute("UPDATE app_restaurant SET stars = 2")
-        execute(f'UPDATE app_diner SET neon = {"true" if is_postgres() else 1}')
+        execute(f"UPDATE app_diner SET neon = {'true' if is_postgres() else 1}")
         diner.name, diner.stars, diner.neon = "c", 3, False
         diner.save()
         for model in watched:
@@ -88,9 +94,7 @@ def test_row_whose_parents_row_is_missing_is_logged():
     with watching_by_triggers(Restaurant):
         with transaction.atomic():
             place = Place.objects.create(name="a")
-            execute(
-                "INSERT INTO app_restaurant (place_ptr_id, stars) VALUES (%s, 3)", [place.pk]
-            )
+            execute("INSERT INTO app_restaurant (place_ptr_id, stars) VALUES (%s, 3)", [place.pk])
         Restaurant.objects.all().delete()
         forget_logged()
         if is_postgres():
@@ -280,7 +284,7 @@ def test_many_to_many_field_of_rows_in_several_tables():
             class Meta:
                 app_label = "capture_app"
 
-        with tables(Label, Crate, Box), watching_by_triggers_of(crate=Crate, box=Box):
+        with created_tables(Label, Crate, Box), watching_by_triggers_of(crate=Crate, box=Box):
             box = Box.objects.create(name="b")
             tag = Label.objects.create(name="t")
             forget_logged()
@@ -301,44 +305,6 @@ def test_many_to_many_field_of_rows_in_several_tables():
 
 
 # keys and columns
-
-
-class tables:
-    """Create the tables of models for the duration of a block."""
-
-    def __init__(self, *created):
-        self.created = created
-
-    def __enter__(self):
-        with connection.schema_editor() as editor:
-            for model in self.created:
-                editor.create_model(model)
-
-    def __exit__(self, *exception):
-        with connection.schema_editor() as editor:
-            for model in reversed(self.created):
-                editor.delete_model(model)
-
-
-class watching_by_triggers_of:
-    """Watch models that are not in the registry of apps, by triggers."""
-
-    def __init__(self, **watched):
-        from django.test import override_settings
-
-        entries = {
-            name: {"model": model, "capture": "triggers"} for name, model in watched.items()
-        }
-        self.settings = override_settings(COCOBASE_REALTIME={"COLLECTIONS": entries})
-        self.triggers = installed_triggers()
-
-    def __enter__(self):
-        self.settings.__enter__()
-        self.triggers.__enter__()
-
-    def __exit__(self, *exception):
-        self.triggers.__exit__(*exception)
-        self.settings.__exit__(*exception)
 
 
 def test_composite_keys():
@@ -389,7 +355,7 @@ def test_binary_keys():
             class Meta:
                 app_label = "capture_app"
 
-        with tables(Digest), watching_by_triggers_of(digest=Digest):
+        with created_tables(Digest), watching_by_triggers_of(digest=Digest):
             Digest.objects.create(digest=b"\x00\xff", name="a")
             Digest.objects.update(name="b")
             execute("DELETE FROM capture_app_digest")
@@ -410,11 +376,11 @@ def test_wide_tables_and_unusual_names_of_columns():
             for n, column in enumerate(columns)
         }
         meta = type("Meta", (), {"app_label": "capture_app"})
-        Wide = type("Wide", (models.Model,), {**fields, "Meta": meta, "__module__": __name__})
-        with tables(Wide), watching_by_triggers_of(wide=Wide):
-            Wide.objects.create()
-            Wide.objects.update(f399=7, odd0="w")
-            Wide.objects.all().delete()
+        wide = type("Wide", (models.Model,), {**fields, "Meta": meta, "__module__": __name__})
+        with created_tables(wide), watching_by_triggers_of(wide=wide):
+            wide.objects.create()
+            wide.objects.update(f399=7, odd0="w")
+            wide.objects.all().delete()
             created, updated, deleted = logged()
             expected = {"id": created.document_id}
             expected |= {name: field.default for name, field in fields.items()}

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connections
+from django.test import override_settings
 
 from django_cocobase_realtime.capture.triggers import by_triggers, install
 from django_cocobase_realtime.capture.triggers.installation import remove_all
@@ -17,6 +18,30 @@ def watching_by_triggers(*watched_models, **options):
     """Watch these models by triggers; collections are named as by `watching`."""
     with watching(*watched_models, capture="triggers", **options), installed_triggers():
         yield
+
+
+@contextmanager
+def watching_by_triggers_of(**watched_models):
+    """Watch models by triggers that are not in the registry of apps, as collections of a name."""
+    collections = {
+        name: {"model": model, "capture": "triggers"} for name, model in watched_models.items()
+    }
+    with override_settings(COCOBASE_REALTIME={"COLLECTIONS": collections}), installed_triggers():
+        yield
+
+
+@contextmanager
+def created_tables(*models, using="default"):
+    """Create the tables of models for the duration of the block."""
+    with connections[using].schema_editor() as editor:
+        for model in models:
+            editor.create_model(model)
+    try:
+        yield
+    finally:
+        with connections[using].schema_editor() as editor:
+            for model in reversed(models):
+                editor.delete_model(model)
 
 
 @contextmanager
