@@ -144,12 +144,15 @@ def _log(using: str, current: Transaction, changes: Sequence[Change]) -> None:
     for observe in observers:
         for change in changes:
             call_on_commit(using, _observation(observe, change))
-    push(using, dict.fromkeys(change.collection for change in changes))
+    _push(current, dict.fromkeys(change.collection for change in changes))
 
 
 def push(using: str, collections: Iterable[str]) -> None:
     """Announce on commit, once per transaction, that these collections have new events."""
-    current = Transaction.current(using)
+    _push(Transaction.current(using), collections)
+
+
+def _push(current: Transaction, collections: Iterable[str]) -> None:
     for name in collections:
         current.once_on_commit(name, partial(broker.notify, name))
 

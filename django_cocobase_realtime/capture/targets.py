@@ -210,7 +210,10 @@ def reference_names(target: WriteTarget) -> list[str]:
 
 def row_reader(target: WriteTarget, using: str) -> RowReader:
     """Return the reader of the fields of the written table that must be returned."""
-    own, fields = target.own, needed_fields(target)
+    own = target.own
+    if own is not None and not target.related:
+        return own.reader(using)
+    fields = needed_fields(target)
     if own is not None and len(fields) == len(own.fields):
         return own.reader(using)
     raw = frozenset() if own is None else own.raw_names

@@ -14,7 +14,9 @@ whose columns the trigger did not know, or whose values the column does not acce
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -28,12 +30,14 @@ from ..utils.transactions import own_statements
 
 # an image of a trigger: values by column for each table
 Columns = Sequence[dict[str, Any] | None]
+# the same with values that are not decoded yet
+RawColumns = Sequence[dict[str, msgspec.Raw] | None]
 
 _decode = msgspec.json.Decoder(list[dict[str, Any] | None]).decode
 _decode_raw = msgspec.json.Decoder(list[dict[str, msgspec.Raw] | None]).decode
 
 # conversions that Python's driver of SQLite applies by the declared type of a column
-_SQLITE_TYPES = {
+_SQLITE_CONVERTERS: dict[str, Callable[[str], Any]] = {
     "bool": lambda text: text == "1",
     "date": parse_date,
     "datetime": parse_datetime,
@@ -64,7 +68,7 @@ def convert(
     if connections[using].vendor == "postgresql":
         rows = _read_postgres(using, tables, [_decode_raw(text) for text in texts])
     else:
-        rows = [_read_sqlite(using, tables, _decode(text)) for text in texts]
+        rows = [_read_sqlite(tables, _decode(text)) for text in texts]
     codec = collection.codec
     keys = [str(field.attname) for field in codec.model._meta.pk_fields]
     converted = {}
@@ -77,42 +81,64 @@ def convert(
     return converted
 
 
-def _tables(collection: Collection, using: str) -> list[RowReader]:
-    """Return what reads the columns of each table of the collection's rows."""
-    codec = collection.codec
+@dataclass(frozen=True)
+class _Table:
+    """Reads the columns of one table of the rows of a collection."""
+
+    reader: RowReader
+    # names of the columns, in the order of the reader's fields
+    columns: tuple[str, ...]
+    # conversions that Python's driver of SQLite applies to them
+    sqlite_converters: tuple[Callable[[str], Any] | None, ...]
+
+    def present(self, image: dict[str, Any], row: Row) -> Row:
+        """Return the values of the columns that an image has."""
+        if all(name in image for name in self.columns):
+            return row
+        return {
+            attname: row[attname]
+            for attname, name in zip(self.reader.attnames, self.columns, strict=True)
+            if name in image
+        }
+
+
+@lru_cache(maxsize=256)
+def _tables(collection: Collection, using: str) -> list[_Table]:
+    """Return what reads the columns of each table of a collection's rows."""
+    codec, connection = collection.codec, connections[using]
     model = codec.model
     wanted = {*codec.fields.values(), *model._meta.pk_fields}
-    return [
-        RowReader(
-            [f for f in model._meta.concrete_fields if f in wanted and f.model is owner],
-            codec.raw_names,
-            owner,
-            using,
+    tables = []
+    for owner in row_tables(model):
+        fields = [f for f in model._meta.concrete_fields if f in wanted and f.model is owner]
+        types = [(field.db_type(connection) or "").partition("(")[0] for field in fields]
+        tables.append(
+            _Table(
+                RowReader(fields, codec.raw_names, owner, using),
+                tuple(str(field.column) for field in fields),
+                tuple(_SQLITE_CONVERTERS.get(type.lower()) for type in types),
+            )
         )
-        for owner in row_tables(model)
-    ]
+    return tables
 
 
-def _read_sqlite(using: str, tables: list[RowReader], image: Columns) -> Row:
+def _read_sqlite(tables: list[_Table], image: Columns) -> Row:
     row: Row = {}
-    for reader, columns in zip(tables, image, strict=False):
-        if columns is None:
-            continue
-        names = [str(field.column) for field in reader.fields]
-        values = [
-            _sqlite_value(columns.get(name), field.db_type(connections[using]))
-            for name, field in zip(names, reader.fields, strict=True)
-        ]
-        row |= _present(reader, names, columns, reader.row(values))
+    for table, columns in zip(tables, image, strict=False):
+        if columns is not None:
+            values = [
+                _sqlite_value(columns.get(name), convert)
+                for name, convert in zip(table.columns, table.sqlite_converters, strict=True)
+            ]
+            row |= table.present(columns, table.reader.row(values))
     return row
 
 
-def _sqlite_value(value: Any, declared_type: str | None) -> Any:
-    """Return what Python's driver of SQLite returns for a column of the declared type."""
+def _sqlite_value(value: Any, convert_text: Callable[[str], Any] | None) -> Any:
+    """Return what Python's driver of SQLite returns for a value in an image."""
     if isinstance(value, list):
         kind, text = value
         value = float(text) if kind == "r" else bytes.fromhex(text)
-    convert_text = _SQLITE_TYPES.get((declared_type or "").partition("(")[0].lower())
     if value is None or convert_text is None:
         return value
     if value in ("", b""):
@@ -125,9 +151,7 @@ def _sqlite_value(value: Any, declared_type: str | None) -> Any:
         return value
 
 
-def _read_postgres(
-    using: str, tables: list[RowReader], images: Sequence[Sequence[dict[str, msgspec.Raw] | None]]
-) -> list[Row]:
+def _read_postgres(using: str, tables: list[_Table], images: Sequence[RawColumns]) -> list[Row]:
     """Let PostgreSQL convert all images at once; one by one if it refuses a value."""
     try:
         return _populate(using, tables, images)
@@ -137,19 +161,17 @@ def _read_postgres(
     return [row for image in images for row in _read_postgres(using, tables, [image])]
 
 
-def _populate(
-    using: str, tables: list[RowReader], images: Sequence[Sequence[dict[str, msgspec.Raw] | None]]
-) -> list[Row]:
+def _populate(using: str, tables: list[_Table], images: Sequence[RawColumns]) -> list[Row]:
     rows: list[Row] = [{} for _ in images]
     connection = connections[using]
     # within a transaction, an error must not break it
     in_transaction = connection.in_atomic_block
-    for index, reader in enumerate(tables):
+    for index, table in enumerate(tables):
         objects = [image[index] if index < len(image) else None for image in images]
-        table = connection.ops.quote_name(reader.model._meta.db_table)
+        name = connection.ops.quote_name(table.reader.model._meta.db_table)
         sql = (
-            f"SELECT {', '.join(reader.columns)} "  # noqa: S608 - names of the project's table
-            f"FROM jsonb_populate_recordset(NULL::{table}, %s::jsonb)"
+            f"SELECT {', '.join(table.reader.columns)} "  # noqa: S608 - names of the project's table
+            f"FROM jsonb_populate_recordset(NULL::{name}, %s::jsonb)"
         )
         document = msgspec.json.encode([columns or {} for columns in objects]).decode()
         with (
@@ -159,19 +181,7 @@ def _populate(
         ):
             cursor.execute(sql, [document])
             found = cursor.fetchall()
-        names = [str(field.column) for field in reader.fields]
         for row, columns, values in zip(rows, objects, found, strict=True):
             if columns is not None:
-                row |= _present(reader, names, columns, reader.row(values))
+                row |= table.present(columns, table.reader.row(values))
     return rows
-
-
-def _present(reader: RowReader, names: list[str], columns: dict[str, Any], row: Row) -> Row:
-    """Return the values of the columns that the image has."""
-    if len(columns) >= len(names) and all(name in columns for name in names):
-        return row
-    return {
-        attname: row[attname]
-        for attname, name in zip(reader.attnames, names, strict=True)
-        if name in columns
-    }

@@ -11,6 +11,7 @@ changes of a row keep their order.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -73,7 +74,10 @@ def _sequence(using: str, stream: Stream, limit: int) -> SequenceResult:
     if not rows:
         return SequenceResult(stream.epoch, stream.floor, start, start, changes=[])
     head = start + len(rows)
-    _number(using, [row[0] for row in rows], start + 1)
+    # SQLite's triggers do not know the transaction: what is numbered together gets one id
+    transaction = uuid.uuid4().hex
+    rows = [(*row[:2], row[2] or transaction, *row[3:]) if len(row) > 1 else row for row in rows]
+    _number(using, [row[0] for row in rows], start + 1, transaction)
     Stream.objects.using(using).filter(pk=stream.pk).update(head=head)
     changes: list[Change] | None = None
     if len(rows[0]) > 1:
@@ -134,8 +138,11 @@ def _oldest_transactions(waiting: QuerySet[LogEvent]) -> tuple[list[str], bool]:
     return transactions, False
 
 
-def _number(using: str, ids: list[int], first: int) -> None:
-    """Assign consecutive numbers to events, in the order of ``ids``, beginning with ``first``."""
+def _number(using: str, ids: list[int], first: int, transaction: str) -> None:
+    """Assign consecutive numbers to events, in the order of ``ids``, beginning with ``first``.
+
+    Events without the id of their transaction get the id ``transaction``.
+    """
     connection = connections[using]
     quote = connection.ops.quote_name
     table = quote(LogEvent._meta.db_table)
@@ -149,8 +156,11 @@ def _number(using: str, ids: list[int], first: int) -> None:
                 [ids, list(numbers)],
             )
         else:
-            sql = f"UPDATE {table} SET seq = %s WHERE id = %s"  # noqa: S608
-            cursor.executemany(sql, list(zip(numbers, ids, strict=True)))
+            cursor.executemany(
+                f"UPDATE {table} SET seq = %s, "  # noqa: S608 - our own table
+                "transaction_id = coalesce(nullif(transaction_id, ''), %s) WHERE id = %s",
+                [(number, transaction, id) for number, id in zip(numbers, ids, strict=True)],
+            )
 
 
 def _serialized_collection(name: str) -> Collection | None:
