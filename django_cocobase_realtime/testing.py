@@ -19,7 +19,6 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
     asynccontextmanager,
@@ -31,19 +30,15 @@ from typing import Any, cast
 import msgpack
 from channels.layers import InMemoryChannelLayer
 from channels.testing import WebsocketCommunicator
-from django.db import DatabaseError, connections
-from django.db.models import Max, Q
+from django.db import connections
 from msgspec.structs import replace
 
-from .capture.recorder import log_exists, observers, statement_observers, uncommitted_observers
-from .capture.triggers import by_triggers
+from .capture.recorder import observers, statement_observers, uncommitted_observers
+from .capture.triggers.observation import TriggerLog
 from .declarations.registry import UnknownCollection, registry
 from .events import Change, Event, LogAppended
-from .log.decoding import FIELDS, changes_from_rows
-from .models import LogEvent
 from .pubsub.broker import broker
 from .routing import realtime_application
-from .utils.transactions import own_statements
 
 TIMEOUT = 5.0  # seconds to wait for a frame or for the connection
 
@@ -170,9 +165,9 @@ class CapturedEvents(list[Event]):
             "capture_events(). Or use TransactionTestCase, or transaction=True."
         )
 
-    def remove_change(self, change: Event) -> None:
+    def remove_change(self, change: Change) -> None:
         """Remove a change of a transaction that was rolled back."""
-        kept = [event for event in list.__iter__(self) if event is not change]
+        kept = [event for event in list.__iter__(self) if getattr(event, "id", None) != change.id]
         list.__setitem__(self, slice(None), kept)
 
     def _check(self) -> None:
@@ -218,7 +213,9 @@ def capture_events() -> Iterator[CapturedEvents]:
     transaction is rolled back: the list is read from the log.
     """
     events = CapturedEvents()
-    read_log = _TriggerLog(events).read
+    read_log = TriggerLog(
+        lambda change: events.append(_as_clients_see(change)), events.remove_change
+    ).read
     recorded: list[Change] = []
     hooks_before = _commit_hooks()
     publish, send = broker.publish, broker.send
@@ -266,87 +263,6 @@ def _as_clients_see(event: Event) -> Event:
             collection = registry.get(event.collection)
             return replace(collection.decode(event), collection=collection.name)
     return event
-
-
-class _TriggerLog:
-    """Adds the changes to a list that triggers have logged since this object was created."""
-
-    def __init__(self, events: CapturedEvents) -> None:
-        self._events = events
-        # changes in the list by database and id in the log
-        self._changes: dict[str, dict[int, Event]] = {}
-        # streams of collections that are captured by triggers, by database
-        self._streams: dict[str, list[str]] = {}
-        for collection in by_triggers():
-            self._streams.setdefault(collection.database, []).append(collection.stream)
-        # connection with which changes were read first, on the thread that wrote them
-        self._writers: dict[str, Any] = {}
-        # id of the last row of the log before the block, by database
-        self._starts: dict[str, int] = {}
-        if self._streams:
-            _outside_of_event_loop(self._find_starts)
-
-    def read(self, using: str | None = None) -> None:
-        """Add what is new in the log of one database, or of all, and remove what is gone."""
-        if self._starts:
-            _outside_of_event_loop(lambda: self._read_each(using))
-
-    def _is_gone(self, using: str) -> bool:
-        """Return whether changes that cannot be read are rolled back.
-
-        Another thread does not see those of a transaction that is open.
-        """
-        writer, current = self._writers.setdefault(using, connections[using]), connections[using]
-        return writer is current or not writer.in_atomic_block
-
-    def _find_starts(self) -> None:
-        for using in self._streams:
-            # tests without a database, or with another one
-            with suppress(RuntimeError, AssertionError):
-                if log_exists(using):
-                    with own_statements(using):
-                        rows = LogEvent.objects.using(using).order_by()
-                        self._starts[using] = rows.aggregate(last=Max("id"))["last"] or 0
-
-    def _read_each(self, using: str | None) -> None:
-        for database in self._starts if using is None else self._starts.keys() & {using}:
-            # a broken transaction cannot be read
-            with suppress(DatabaseError), own_statements(database):
-                self._read(database)
-
-    def _read(self, using: str) -> None:
-        changes = self._changes.setdefault(using, {})
-        # what the ORM's statements logged, for lack of triggers, is added by the observers
-        by_trigger = Q(before__startswith="[") | Q(after__startswith="[")
-        rows = LogEvent.objects.using(using).filter(
-            by_trigger, id__gt=self._starts[using], collection__in=self._streams[using]
-        )
-        rows_by_id = {row[0]: row for row in rows.order_by("id").values_list(*FIELDS)}
-        if self._is_gone(using):
-            for id in changes.keys() - rows_by_id.keys():
-                self._events.remove_change(changes.pop(id))
-        for id in sorted(rows_by_id.keys() - changes.keys()):
-            (change,) = changes_from_rows(using, [rows_by_id[id]], epoch="", seqs=[0])
-            changes[id] = _as_clients_see(replace(change, epoch=None, seq=None))
-            self._events.append(changes[id])
-
-
-def _outside_of_event_loop(call: Callable[[], None]) -> None:
-    """Call a function that uses the database; in an event loop, on a thread of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        call()
-        return
-
-    def call_and_close() -> None:
-        try:
-            call()
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(1) as executor:
-        executor.submit(call_and_close).result()
 
 
 def _commit_hooks() -> list[Any]:

@@ -148,7 +148,7 @@ def field_encoder(field: models.Field[Any, Any]) -> Encoder:
         encode_value = lambda value: str(encode_key(value))  # noqa: E731
     to_python: Callable[[Any], Any] = field.to_python
     if isinstance(field, models.FileField | models.JSONField | models.BinaryField):
-        to_python = _unchanged
+        to_python = lambda value: value  # noqa: E731
 
     def encode(value: Any) -> Any:
         if value is None:
@@ -161,10 +161,6 @@ def field_encoder(field: models.Field[Any, Any]) -> Encoder:
             return _text(_without_enum(value))
 
     return encode
-
-
-def _unchanged(value: Any) -> Any:
-    return value
 
 
 def _text(value: Any) -> str:

@@ -182,7 +182,7 @@ SQLITE_COLUMNS = ["big", "boolean", "char", "decimal", "float", "integer", "text
 @pytest.mark.skipif(is_postgres(), reason="PostgreSQL's columns have one type.")
 @pytest.mark.parametrize("column", SQLITE_COLUMNS)
 def test_values_of_any_type_in_a_column_of_sqlite(both, column):
-    """What the ORM can read is logged as it reads it; what it cannot read is logged, too."""
+    """A value is logged as the ORM reads it, and also if the ORM cannot read it."""
     both(Everything)
     collection = registry.get("triggers")
     for value in SQLITE_VALUES:
