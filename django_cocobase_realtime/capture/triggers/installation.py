@@ -146,17 +146,18 @@ def _missing(using: str, wanted: list[Source]) -> list[Source]:
 
 
 def _is_current(
-    source: Source, found: tuple[str, str, int] | None, using: str, names: postgres.Names
+    source: Source, current: postgres.Installed | None, using: str, names: postgres.Names
 ) -> bool:
     """Return whether what is installed on PostgreSQL is what a source needs now."""
-    if found is None:
+    if current is None:
         return False
-    digest, _, count = found
     try:
         by_row = postgres.needs_row_triggers(source, using, names)
-        return digest == postgres.digest(
-            source, names, by_row=by_row
-        ) and count == postgres.trigger_count(source, by_row=by_row)
+        table, count = names(source.model), postgres.trigger_count(source, by_row=by_row)
+        return (
+            current.digest == postgres.digest(source, names, by_row=by_row)
+            and current.tables == [table] * count
+        )
     except LookupError:  # there is no table
         return False
 
@@ -169,7 +170,12 @@ def _install_sql(using: str, source: Source) -> list[str]:
         return [*sqlite.remove_sql(old[1] if old else ()), *sqlite.install_sql(source)]
     names = postgres.Names(using)
     by_row = postgres.needs_row_triggers(source, using, names)
-    return postgres.install_sql(source, names, by_row=by_row)
+    statements = postgres.install_sql(source, names, by_row=by_row)
+    current = postgres.installed(using).get(source.name)
+    if current is not None and not {*current.tables} <= {names(source.model)}:
+        # the table was renamed, and there is another one in its place
+        return [*postgres.remove_sql([current.function]), *statements]
+    return statements
 
 
 def _installed_names(using: str) -> set[str]:
@@ -186,7 +192,9 @@ def _drop(using: str, names: set[str]) -> bool:
         statements = sqlite.remove_sql(sorted(found))
     else:
         functions = postgres.installed(using)
-        statements = postgres.remove_sql(sorted(functions[n][1] for n in names & functions.keys()))
+        statements = postgres.remove_sql(
+            sorted(functions[name].function for name in names & functions.keys())
+        )
     if statements:
         _execute(using, statements)
     return bool(statements)

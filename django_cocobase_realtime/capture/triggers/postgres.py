@@ -13,6 +13,7 @@ settings, since a session's own would change where names lead and how values loo
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from hashlib import blake2s
 
 from django.db import connections, models
@@ -44,6 +45,18 @@ _UPDATE = {
     "FOR EACH STATEMENT"
 }
 _DELETE = {"0_{}_delete": "AFTER DELETE ON {} REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT"}
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A function of triggers that exists."""
+
+    # identifies its form, see `digest`
+    digest: str
+    # its quoted name, with the schema
+    function: str
+    # the quoted name of the table of each enabled trigger that calls it
+    tables: list[str]
 
 
 class Names:
@@ -108,19 +121,20 @@ def digest(source: Source, names: Names, *, by_row: bool) -> str:
     return blake2s("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def installed(using: str) -> dict[str, tuple[str, str, int]]:
-    """Return digest, quoted name and number of enabled triggers of each function, by its name."""
+def installed(using: str) -> dict[str, Installed]:
+    """Return the installed functions and their triggers, by name of the function."""
     with connections[using].cursor() as cursor:
         cursor.execute(
             "SELECT f.proname, coalesce(obj_description(f.oid, 'pg_proc'), ''), "
-            "quote_ident(n.nspname) || '.' || quote_ident(f.proname), "
-            "(SELECT count(*) FROM pg_trigger t WHERE t.tgfoid = f.oid AND t.tgparentid = 0 "
-            "AND t.tgenabled IN ('O', 'A')) "
+            "quote_ident(n.nspname) || '.' || quote_ident(f.proname), ARRAY("
+            "SELECT quote_ident(s.nspname) || '.' || quote_ident(c.relname) FROM pg_trigger t "
+            "JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace s ON s.oid = c.relnamespace "
+            "WHERE t.tgfoid = f.oid AND t.tgparentid = 0 AND t.tgenabled IN ('O', 'A')) "
             "FROM pg_proc f JOIN pg_namespace n ON n.oid = f.pronamespace "
             "WHERE starts_with(f.proname, %s)",
             [TRIGGER_PREFIX],
         )
-        return {name: (found, quoted, count) for name, found, quoted, count in cursor.fetchall()}
+        return {name: Installed(*values) for name, *values in cursor.fetchall()}
 
 
 def trigger_count(source: Source, *, by_row: bool) -> int:
