@@ -14,13 +14,14 @@ whose columns the trigger did not know, or whose values the column does not acce
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import msgspec
-from django.db import DatabaseError, connections, models, transaction
+from django.db import InterfaceError, OperationalError, connections, models, transaction
 from django.utils.dateparse import parse_date, parse_datetime, parse_time
 
 from ..declarations.collection import Collection
@@ -28,6 +29,10 @@ from ..declarations.row_reader import Row, RowReader
 from ..events import Image
 from ..utils.transactions import own_statements
 
+logger = logging.getLogger(__name__)
+
+# class of PostgreSQL's error codes for what exceeds a limit; Django counts it as a lost connection
+_TOO_COMPLEX = "54"
 # an image of a trigger: values by column for each table
 Columns = Sequence[dict[str, Any] | None]
 # the same with values that are not decoded yet
@@ -56,29 +61,50 @@ def row_tables(model: type[models.Model]) -> list[type[models.Model]]:
     return [model, *(parent for parent in model._meta.all_parents if not parent._meta.proxy)]
 
 
-def convert(
-    collection: Collection, using: str, texts: Iterable[str]
-) -> dict[str, tuple[str | None, Image]]:
+# document id and image
+Converted = tuple[str | None, Image]
+
+
+def convert(collection: Collection, using: str, texts: Iterable[str]) -> dict[str, Converted]:
     """Return the document id and the image for each image of a trigger.
 
-    The document id is None if the image lacks a column of the primary key.
+    The document id is None if the image lacks a column of the primary key. An image that cannot be
+    converted is empty. Raises ``OperationalError`` and ``InterfaceError``, as without a connection.
     """
     texts = list(dict.fromkeys(texts))
+    return dict(zip(texts, _convert(collection, using, texts), strict=True))
+
+
+def _convert(collection: Collection, using: str, texts: Sequence[str]) -> list[Converted]:
+    """Convert all images at once; if one of them is refused, convert the others without it."""
     tables = _tables(collection, using)
-    if connections[using].vendor == "postgresql":
-        rows = _read_postgres(using, tables, [_decode_raw(text) for text in texts])
-    else:
-        rows = [_read_sqlite(tables, _decode(text)) for text in texts]
+    try:
+        if connections[using].vendor == "postgresql":
+            rows = _read_postgres(using, tables, [_decode_raw(text) for text in texts])
+        else:
+            rows = [_read_sqlite(tables, _decode(text)) for text in texts]
+        return [_converted(collection, row) for row in rows]
+    except (OperationalError, InterfaceError) as error:
+        if not str(getattr(error.__cause__, "sqlstate", "")).startswith(_TOO_COMPLEX):
+            raise
+        refused: Exception = error
+    except Exception as error:  # of the database, or of a field of the project
+        refused = error
+    if len(texts) == 1:
+        logger.warning("A row of collection %r cannot be read: %s", collection.name, refused)
+        return [(None, {})]
+    half = len(texts) // 2
+    parts = texts[:half], texts[half:]
+    return [pair for part in parts for pair in _convert(collection, using, part)]
+
+
+def _converted(collection: Collection, row: Row) -> Converted:
     codec = collection.codec
-    keys = [str(field.attname) for field in codec.model._meta.pk_fields]
-    converted = {}
-    for text, row in zip(texts, rows, strict=True):
-        document_id = None
-        if all(row.get(name) is not None for name in keys):
-            values = tuple(row[name] for name in keys)
-            document_id = codec.document_id(values if len(values) > 1 else values[0])
-        converted[text] = document_id, codec.partial_image(row)
-    return converted
+    document_id = None
+    keys = [row.get(str(field.attname)) for field in codec.model._meta.pk_fields]
+    if None not in keys:
+        document_id = codec.document_id(tuple(keys) if len(keys) > 1 else keys[0])
+    return document_id, codec.partial_image(row)
 
 
 @dataclass(frozen=True)
@@ -152,16 +178,7 @@ def _sqlite_value(value: Any, convert_text: Callable[[str], Any] | None) -> Any:
 
 
 def _read_postgres(using: str, tables: list[_Table], images: Sequence[RawColumns]) -> list[Row]:
-    """Let PostgreSQL convert all images at once; one by one if it refuses a value."""
-    try:
-        return _populate(using, tables, images)
-    except DatabaseError:
-        if len(images) == 1:
-            return [{}]
-    return [row for image in images for row in _read_postgres(using, tables, [image])]
-
-
-def _populate(using: str, tables: list[_Table], images: Sequence[RawColumns]) -> list[Row]:
+    """Let PostgreSQL convert images."""
     rows: list[Row] = [{} for _ in images]
     connection = connections[using]
     # within a transaction, an error must not break it

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from django.db import connection, models
+from django.db import connection, connections, models
 
 if connection.vendor != "postgresql":
     pytest.skip("SQLite has neither roles nor schemas.", allow_module_level=True)
@@ -206,7 +206,7 @@ def test_reader_with_another_time_zone_reads_the_same_images(monkeypatch):
     def reconnect():
         connection.close()
         for name in ("timezone", "timezone_name"):
-            connection.__dict__.pop(name, None)
+            connections["default"].__dict__.pop(name, None)
 
     Everything.objects.create(moment="2026-07-02T10:00:00Z", date="2026-01-02", float=0.1)
     (expected,) = logged("everything")
@@ -286,7 +286,8 @@ def test_writes_to_partitions_are_logged():
     """Statements on a partition do not call the triggers for statements of the table."""
     execute("ALTER TABLE app_item RENAME TO app_item_kept")
     execute(
-        "CREATE TABLE app_item (id bigint, name varchar(50), size integer) PARTITION BY RANGE (size)"
+        "CREATE TABLE app_item (id bigint, name varchar(50), size integer) "
+        "PARTITION BY RANGE (size)"
     )
     try:
         execute("CREATE TABLE low PARTITION OF app_item FOR VALUES FROM (0) TO (10)")
