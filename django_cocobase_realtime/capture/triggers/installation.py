@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from django.db import connections, transaction
@@ -12,7 +12,7 @@ from ...declarations.capture_mode import TRIGGER_VENDORS as VENDORS
 from ...declarations.capture_mode import captured_by
 from ...declarations.collection import Collection
 from ...declarations.registry import registry
-from ...utils.transactions import own_statements
+from ...utils.transactions import call_on_commit, own_statements
 from . import postgres, sqlite
 from .sources import TRIGGER_PREFIX, Source, sources
 
@@ -110,7 +110,8 @@ def logs_by_triggers(collection: Collection) -> bool:
         with own_statements(using):
             if not is_installed(collection):
                 return False
-        _current[key] = (known or frozenset()) | names
+        if not _changed_in_transaction(using):
+            _current[key] = (known or frozenset()) | names
     return True
 
 
@@ -124,6 +125,13 @@ def forget_installed(using: str | None = None) -> None:
     """Look up again which triggers are installed."""
     for key in [key for key in _current if using in (None, key[0])]:
         del _current[key]
+
+
+def _changed_in_transaction(using: str) -> bool:
+    """Return whether triggers were created or dropped in the open transaction."""
+    connection: Any = connections[using]
+    changed_in = getattr(connection, "_realtime_triggers_changed_in", None)
+    return bool(connection.atomic_blocks) and connection.atomic_blocks[0] is changed_in
 
 
 def _missing(using: str, wanted: list[Source]) -> list[Source]:
@@ -205,5 +213,8 @@ def _execute(using: str, statements: list[str]) -> None:
     forget_installed(using)
     connection: Any = connections[using]
     with transaction.atomic(using=using), connection.cursor() as cursor:
+        connection._realtime_triggers_changed_in = connection.atomic_blocks[0]
+        # other threads see the change when it is committed
+        call_on_commit(using, partial(forget_installed, using))
         for statement in statements:
             cursor.execute(statement)
