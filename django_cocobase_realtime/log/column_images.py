@@ -33,13 +33,11 @@ logger = logging.getLogger(__name__)
 
 # class of PostgreSQL's error codes for what exceeds a limit; Django counts it as a lost connection
 _TOO_COMPLEX = "54"
-# an image of a trigger: values by column for each table
+# an image of a trigger: values by column for each table; PostgreSQL decodes them itself
 Columns = Sequence[dict[str, Any] | None]
-# the same with values that are not decoded yet
-RawColumns = Sequence[dict[str, msgspec.Raw] | None]
 
-_decode = msgspec.json.Decoder(list[dict[str, Any] | None]).decode
-_decode_raw = msgspec.json.Decoder(list[dict[str, msgspec.Raw] | None]).decode
+_decode_sqlite = msgspec.json.Decoder(list[dict[str, Any] | None]).decode
+_decode_postgres = msgspec.json.Decoder(list[dict[str, msgspec.Raw] | None]).decode
 
 # conversions that Python's driver of SQLite applies by the declared type of a column
 _SQLITE_CONVERTERS: dict[str, Callable[[str], Any]] = {
@@ -68,41 +66,68 @@ Converted = tuple[str | None, Image]
 def convert(collection: Collection, using: str, texts: Iterable[str]) -> dict[str, Converted]:
     """Return the document id and the image for each image of a trigger.
 
-    The document id is None if the image lacks a column of the primary key. An image that cannot be
-    converted is empty. Raises ``OperationalError`` and ``InterfaceError``, as without a connection.
+    The document id is None if the image lacks a column of the primary key. Values that cannot be
+    converted are left out. Raises ``OperationalError`` and ``InterfaceError``, as for a lost
+    connection.
     """
     texts = list(dict.fromkeys(texts))
     return dict(zip(texts, _convert(collection, using, texts), strict=True))
 
 
 def _convert(collection: Collection, using: str, texts: Sequence[str]) -> list[Converted]:
-    """Convert all images at once; if one of them is refused, convert the others without it."""
+    """Convert all images at once; if a value is refused, find the image that has it."""
     tables = _tables(collection, using)
     try:
-        if connections[using].vendor == "postgresql":
-            rows = _read_postgres(using, tables, [_decode_raw(text) for text in texts])
-        else:
-            rows = [_read_sqlite(tables, _decode(text)) for text in texts]
+        rows = _read(using, tables, [_decode(using, text) for text in texts])
         return [_converted(collection, row) for row in rows]
-    except (OperationalError, InterfaceError) as error:
-        if not str(getattr(error.__cause__, "sqlstate", "")).startswith(_TOO_COMPLEX):
-            raise
-        refused: Exception = error
-    except Exception as error:  # of the database, or of a field of the project
-        refused = error
+    except Exception as error:
+        _raise_if_passing(error)
     if len(texts) == 1:
-        logger.warning("A row of collection %r cannot be read: %s", collection.name, refused)
-        return [(None, {})]
+        return [_convert_by_column(collection, using, texts[0])]
     half = len(texts) // 2
     parts = texts[:half], texts[half:]
     return [pair for part in parts for pair in _convert(collection, using, part)]
+
+
+def _convert_by_column(collection: Collection, using: str, text: str) -> Converted:
+    """Convert the values of an image one by one, and leave out those that are refused."""
+    row: Row = {}
+    try:
+        image = _decode(using, text)
+    except (ValueError, RecursionError):
+        image = []
+    for table, columns in zip(_tables(collection, using), image, strict=False):
+        for index, name in enumerate(table.columns):
+            if columns is None or name not in columns:
+                continue
+            try:
+                (one,) = _read(using, [table.with_column(index)], [[{name: columns[name]}]])
+                collection.codec.partial_image(one)
+                row |= one
+            except Exception as error:
+                _raise_if_passing(error)
+                logger.warning(
+                    "A value of column %r of collection %r cannot be read: %s",
+                    name,
+                    collection.name,
+                    error,
+                )
+    return _converted(collection, row)
+
+
+def _raise_if_passing(error: Exception) -> None:
+    """Raise an exception again that does not come from a value, as for a lost connection."""
+    if isinstance(error, OperationalError | InterfaceError):
+        state = str(getattr(error.__cause__, "sqlstate", None))
+        if not state.startswith(_TOO_COMPLEX):
+            raise error
 
 
 def _converted(collection: Collection, row: Row) -> Converted:
     codec = collection.codec
     document_id = None
     keys = [row.get(str(field.attname)) for field in codec.model._meta.pk_fields]
-    if None not in keys:
+    if all(key is not None for key in keys):
         document_id = codec.document_id(tuple(keys) if len(keys) > 1 else keys[0])
     return document_id, codec.partial_image(row)
 
@@ -127,6 +152,14 @@ class _Table:
             if name in image
         }
 
+    def with_column(self, index: int) -> _Table:
+        """Return what reads one of the columns."""
+        return _Table(
+            self.reader.with_field(index),
+            self.columns[index : index + 1],
+            self.sqlite_converters[index : index + 1],
+        )
+
 
 @lru_cache(maxsize=256)
 def _tables(collection: Collection, using: str) -> list[_Table]:
@@ -146,6 +179,18 @@ def _tables(collection: Collection, using: str) -> list[_Table]:
             )
         )
     return tables
+
+
+def _decode(using: str, text: str) -> Columns:
+    is_postgres = connections[using].vendor == "postgresql"
+    return _decode_postgres(text) if is_postgres else _decode_sqlite(text)
+
+
+def _read(using: str, tables: list[_Table], images: Sequence[Columns]) -> list[Row]:
+    """Return the rows of images, with the values that a query of the ORM returns."""
+    if connections[using].vendor == "postgresql":
+        return _read_postgres(using, tables, images)
+    return [_read_sqlite(tables, image) for image in images]
 
 
 def _read_sqlite(tables: list[_Table], image: Columns) -> Row:
@@ -177,7 +222,7 @@ def _sqlite_value(value: Any, convert_text: Callable[[str], Any] | None) -> Any:
         return value
 
 
-def _read_postgres(using: str, tables: list[_Table], images: Sequence[RawColumns]) -> list[Row]:
+def _read_postgres(using: str, tables: list[_Table], images: Sequence[Columns]) -> list[Row]:
     """Let PostgreSQL convert images."""
     rows: list[Row] = [{} for _ in images]
     connection = connections[using]
