@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "stalled": [],
     "processes": [],
     "save_cost": [],
+    "read_log": [],
 }
 TIMEOUT_SECONDS = 600  # for one benchmark
 

@@ -94,6 +94,8 @@ if os.environ.get("REDIS_URL"):
 
 # parcels and the rooms are declared in board/realtime.py
 COCOBASE_REALTIME = {
+    # triggers of the database write the log, so that changes by other programs are seen
+    "CAPTURE": "triggers",
     "COLLECTIONS": {
         "posts": "board.Post",
         "tasks": {

@@ -10,7 +10,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
-from . import sources, users
+from . import sources, sql_commands, users
 from .auto_moves import TITLE as AUTO_CARD
 from .models import Task
 from .reconnect import OUTAGE_SECONDS
@@ -20,6 +20,8 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+
+SHELL_COMMAND = ".venv/bin/python manage.py shell -c \"Task.objects.create(title='From a shell')\""
 
 
 def page(view):
@@ -48,7 +50,14 @@ def page(view):
 @page
 def board(request):
     second = users.get_second_guest(request).get_username()
-    return "board", {"columns": Task.COLUMNS, "second": second, "auto_card": AUTO_CARD}
+    return "board", {
+        "columns": Task.COLUMNS,
+        "second": second,
+        "auto_card": AUTO_CARD,
+        "shell_command": SHELL_COMMAND,
+        "sql_card": sql_commands.CARD,
+        "sql_commands": sql_commands.list_commands(),
+    }
 
 
 @page

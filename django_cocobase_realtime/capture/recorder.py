@@ -149,6 +149,11 @@ def _log(using: str, current: Transaction, changes: Sequence[Change]) -> None:
 
 def push(using: str, collections: Iterable[str]) -> None:
     """Announce on commit, once per transaction, that these collections have new events."""
+    connection = connections[using]
+    if not connection.in_atomic_block and connection.get_autocommit():
+        for name in collections:
+            broker.notify(name)
+        return
     _push(Transaction.current(using), collections)
 
 

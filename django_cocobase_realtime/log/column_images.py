@@ -242,8 +242,8 @@ def _read_postgres(using: str, tables: list[_Table], images: Sequence[Columns]) 
             connection.cursor() as cursor,
         ):
             cursor.execute(sql, [document])
-            found = cursor.fetchall()
-        for row, columns, values in zip(rows, objects, found, strict=True):
+            converted = cursor.fetchall()
+        for row, columns, values in zip(rows, objects, converted, strict=True):
             if columns is not None:
                 row |= table.present(columns, table.reader.row(values))
     return rows

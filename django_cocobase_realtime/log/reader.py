@@ -84,8 +84,8 @@ def read_events(
     rows = LogEvent.objects.using(using).filter(collection=collection, seq__gt=after)
     if until is not None:
         rows = rows.filter(seq__lte=until)
-    found = list(rows.order_by("seq").values_list(*FIELDS)[:limit])
-    return changes_from_rows(using, found, epoch=epoch, seqs=[row[1] for row in found])
+    events = list(rows.order_by("seq").values_list(*FIELDS)[:limit])
+    return changes_from_rows(using, events, epoch=epoch, seqs=[event[1] for event in events])
 
 
 def fetch_new(

@@ -7,6 +7,9 @@ events up to *n*.
 Transactions are numbered one after the other, in the order of their last events. If two
 transactions change the same row, the second one waits until the first has committed, so the
 changes of a row keep their order.
+
+SQLite's triggers do not know the transaction. Its transactions write one after the other, so the
+order of their events is that of the commits, and all that are found together get one id.
 """
 
 from __future__ import annotations
@@ -100,12 +103,31 @@ def _events_to_number(using: str, collection: str, limit: int) -> tuple[list[Row
     """
     waiting = LogEvent.objects.using(using).filter(collection=collection, seq=None).order_by("id")
     rows = list(waiting.values_list(*FIELDS)[: limit + 1])
+    transactions = {row[2] for row in rows}
+    if "" in transactions and (len(transactions) > 1 or len(rows) > limit):
+        _name_transactions(waiting)
+        rows = list(waiting.values_list(*FIELDS)[: limit + 1])
     if len(rows) <= limit:
         return _group_by_transaction([(row[2], row) for row in rows]), False
     # there are many, and the last event of a transaction may come long after the first
-    transactions, more = _oldest_transactions(waiting)
-    ids = waiting.filter(transaction_id__in=transactions).values_list("transaction_id", "id")
+    oldest, more = _oldest_transactions(waiting)
+    ids = waiting.filter(transaction_id__in=oldest).values_list("transaction_id", "id")
     return _group_by_transaction([(transaction, (id,)) for transaction, id in ids]), more
+
+
+def _name_transactions(waiting: QuerySet[LogEvent]) -> None:
+    """Give an id to transactions of SQLite's triggers, which do not know it.
+
+    Events get the same id if there are none with another id between them. If all events are such
+    ones, `_number` does this.
+    """
+    unnamed, named = waiting.filter(transaction_id=""), waiting.exclude(transaction_id="")
+    while (first := unnamed.values_list("id", flat=True).first()) is not None:
+        run = unnamed
+        following = named.filter(id__gt=first).values_list("id", flat=True).first()
+        if following is not None:
+            run = run.filter(id__lt=following)
+        run.order_by().update(transaction_id=uuid.uuid4().hex)
 
 
 def _group_by_transaction(rows: list[tuple[str, Row]]) -> list[Row]:
@@ -177,8 +199,8 @@ def _read_numbered(using: str, stream: Stream, start: int, head: int) -> Iterato
     events = LogEvent.objects.using(using).filter(collection=stream.collection).order_by("seq")
     for after in range(start, head, BATCH_SIZE):
         rows = events.filter(seq__gt=after, seq__lte=min(after + BATCH_SIZE, head))
-        found = list(rows.values_list(*FIELDS))
-        yield changes_from_rows(using, found, epoch=stream.epoch, seqs=[row[1] for row in found])
+        read = list(rows.values_list(*FIELDS))
+        yield changes_from_rows(using, read, epoch=stream.epoch, seqs=[row[1] for row in read])
 
 
 def _store_documents(using: str, collection: Collection, changes: list[Change]) -> list[Change]:

@@ -16,9 +16,10 @@ PICTURES = os.environ.get("DEMO_PICTURES")
 
 class Demo(Server):
     def __init__(self, folder: Path) -> None:
+        self.database = folder / "demo.sqlite3"
         env = {
             "DJANGO_SETTINGS_MODULE": "demo_project.settings",
-            "DATABASE_URL": f"sqlite:///{folder}/demo.sqlite3",
+            "DATABASE_URL": f"sqlite:///{self.database}",
             "PYTHONUNBUFFERED": "1",
         }
         manage = [sys.executable, "manage.py"]

@@ -140,6 +140,7 @@ class Runner(DiscoverRunner):
             oracle.install()
             observe(oracle)
             write_record("watched", "", models=len(oracle.collections), refused=self._refused)
+        watching.find_references_in_tables()
         if options.queries:
             count_queries()
         result = super().run_suite(suite, **kwargs)

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from typing import Any
 
 from django.apps import apps
 from django.conf import settings
 from django.core.signals import setting_changed
-from django.db import models
+from django.db import connections, models
 
 SETTING = "COCOBASE_REALTIME"
 MAX_NAME = 128  # characters
@@ -35,6 +36,31 @@ def watch_everything(capture: str) -> dict[str, Any]:
     settings.COCOBASE_REALTIME = value = {"COLLECTIONS": collections, "CAPTURE": capture}
     setting_changed.send(sender=None, setting=SETTING, value=value, enter=True)
     return refused
+
+
+def find_references_in_tables() -> None:
+    """Let SQLite's connections look for references to a table in tables only, not in triggers.
+
+    Flushing looks at all of ``sqlite_master`` for each table, with a function of Django's. With the
+    triggers of a thousand models this takes minutes.
+    """
+    for connection in connections.all():
+        if connection.vendor == "sqlite":
+            operations: Any = connection.ops
+            operations._references_graph = lru_cache(maxsize=None)(
+                partial(_references_graph, connection)
+            )
+
+
+def _references_graph(connection: Any, table: str) -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "WITH tables AS (SELECT %s name UNION SELECT sqlite_master.name FROM sqlite_master "
+            "JOIN tables ON (type = 'table' AND sql REGEXP %s || tables.name || %s)) "
+            "SELECT name FROM tables",
+            (table, r"(?i)\s+references\s+(\"|\')?", r"(\"|\')?\s*\("),
+        )
+        return [name for (name,) in cursor.fetchall()]
 
 
 def collection_name(model: type[models.Model]) -> str:

@@ -1,7 +1,9 @@
 // The first page: the cards as two visitors see them, and a list of posts.
 import { Realtime } from "../django_cocobase_realtime/realtime.js";
 import { CardBoard } from "./card_board.js";
-import { $, button, db, element, fetchToken, onSubmit, post, reducedMotion, showStatus } from "./common.js";
+import { $, announce, button, db, element, fetchToken, onSubmit, post, reducedMotion, showStatus } from "./common.js";
+
+const COPIED_MS = 2000; // how long a button shows that its command was copied
 
 // The second visitor has a client of its own, with its own WebSocket, identified by a token.
 const second = new Realtime({ url: "/realtime", token: () => fetchToken("/token/guest") });
@@ -27,6 +29,22 @@ Promise.all(boards.map(({ ready }) => ready)).then(() => {
 });
 onSubmit("add-task", (title) => post("tasks", { title }));
 $("auto-moves").addEventListener("click", () => post("auto-moves"));
+
+// commands for a terminal
+
+async function copyCommand({ currentTarget: copy }) {
+  const code = copy.parentElement.querySelector("code");
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+    copy.textContent = "Copied";
+    announce("The command is copied.");
+    setTimeout(() => (copy.textContent = "Copy"), COPIED_MS);
+  } catch {
+    // the browser does not allow it: select the text, so that the visitor can copy it
+    getSelection().selectAllChildren(code);
+  }
+}
+for (const copy of document.querySelectorAll(".copy")) copy.addEventListener("click", copyCommand);
 
 // posts
 
