@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import secrets
 import string
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -162,6 +163,32 @@ class Stream(models.Model):
         return f"{self.collection} ({self.floor}, {self.head}]"
 
 
+class LoggedText(models.TextField):  # type: ignore[type-arg]
+    """Text that SQLite's triggers copy from other columns, and that may not be valid UTF-8.
+
+    SQLite stores whatever bytes a program writes. Python's driver refuses to read them as text.
+    """
+
+    def deconstruct(self) -> tuple[str, str, Sequence[Any], dict[str, Any]]:
+        """Return the arguments of a text field: there is no difference for migrations."""
+        name, _, args, options = super().deconstruct()
+        return name, "django.db.models.TextField", args, options
+
+    def select_format(self, compiler: Any, sql: str, params: Any) -> tuple[str, Any]:
+        """Select bytes on SQLite."""
+        if compiler.connection.vendor == "sqlite":
+            return f"CAST({sql} AS BLOB)", params
+        return super().select_format(compiler, sql, params)
+
+    def get_db_converters(self, connection: Any) -> list[Any]:
+        """Decode bytes that SQLite returns."""
+        return [_decoded] if connection.vendor == "sqlite" else []
+
+
+def _decoded(value: bytes | None, expression: Any, connection: Any) -> str | None:
+    return None if value is None else str(value, "utf-8", "replace")
+
+
 class LogEvent(models.Model):
     """A logged change, inserted in the transaction that changed the row.
 
@@ -175,9 +202,9 @@ class LogEvent(models.Model):
     seq = models.BigIntegerField(null=True)
     transaction_id = models.CharField(max_length=32)
     op = models.CharField(max_length=7)
-    document_id = models.TextField()
-    before = models.TextField(null=True)
-    after = models.TextField(null=True)
+    document_id = LoggedText()
+    before = LoggedText(null=True)
+    after = LoggedText(null=True)
     changed = models.TextField(null=True)
     document = models.TextField(null=True)
     created_at = models.DateTimeField(default=timezone.now)

@@ -33,7 +33,8 @@ from channels.testing import WebsocketCommunicator
 from django.db import connections
 from msgspec.structs import replace
 
-from .capture.recorder import observers, uncommitted_observers
+from .capture.recorder import observers, statement_observers, uncommitted_observers
+from .capture.triggers.observation import TriggerLog
 from .declarations.registry import UnknownCollection, registry
 from .events import Change, Event, LogAppended
 from .pubsub.broker import broker
@@ -146,6 +147,12 @@ class CapturedEvents(list[Event]):
 
     # why the list is empty; None if it may be
     _problem: str | None = None
+    # adds the changes that triggers logged; None after the block
+    _read_log: Callable[[], None] | None = None
+
+    def read_log_by(self, read: Callable[[], None] | None) -> None:
+        """Call ``read`` whenever the list is read."""
+        self._read_log = read
 
     def expect_commit(self, count: int) -> None:
         """Raise from now on if the list is read while it is empty. ``count``: recorded changes."""
@@ -158,7 +165,14 @@ class CapturedEvents(list[Event]):
             "capture_events(). Or use TransactionTestCase, or transaction=True."
         )
 
+    def remove_change(self, change: Change) -> None:
+        """Remove a change of a transaction that was rolled back."""
+        kept = [event for event in list.__iter__(self) if getattr(event, "id", None) != change.id]
+        list.__setitem__(self, slice(None), kept)
+
     def _check(self) -> None:
+        if self._read_log is not None:
+            self._read_log()
         if self._problem is not None and not list.__len__(self):
             raise RuntimeError(self._problem)
 
@@ -194,18 +208,21 @@ def capture_events() -> Iterator[CapturedEvents]:
     A change is in the list once its transaction is committed. No client needs to be subscribed.
     In a ``TestCase``, which commits nothing, use ``captureOnCommitCallbacks(execute=True)`` inside
     of it; without that, reading the empty list raises ``RuntimeError``.
+
+    Changes that triggers log are in the list as soon as they are written, and are removed if their
+    transaction is rolled back: the list is read from the log.
     """
     events = CapturedEvents()
+    read_log = TriggerLog(
+        lambda change: events.append(_as_clients_see(change)), events.remove_change
+    ).read
     recorded: list[Change] = []
     hooks_before = _commit_hooks()
     publish, send = broker.publish, broker.send
 
     def add(event: Event) -> None:
-        if isinstance(event, Change):
-            with suppress(UnknownCollection):
-                collection = registry.get(event.collection)
-                event = replace(collection.decode(event), collection=collection.name)
-        events.append(event)
+        read_log()
+        events.append(_as_clients_see(event))
 
     def collect_and_publish(event: Event) -> None:
         # a numbered change was collected when it was committed
@@ -214,23 +231,38 @@ def capture_events() -> Iterator[CapturedEvents]:
         publish(event)
 
     async def collect_and_send(event: Event, *args: Any) -> bool:
+        read_log()
         events.append(event)
         return await send(event, *args)
 
     note = recorded.append
     observers.append(add)
     uncommitted_observers.append(note)
+    statement_observers.append(read_log)
+    events.read_log_by(read_log)
     broker.publish = collect_and_publish  # type: ignore[method-assign]
     broker.send = collect_and_send  # type: ignore[assignment]
     try:
         yield events
     finally:
+        read_log()
+        events.read_log_by(None)
         _remove(observers, add)
         _remove(uncommitted_observers, note)
+        _remove(statement_observers, read_log)
         del broker.publish, broker.send
         # hooks that were registered in a savepoint are gone if it was rolled back
         if any(hook not in hooks_before for hook in _commit_hooks()):
             events.expect_commit(len(recorded))
+
+
+def _as_clients_see(event: Event) -> Event:
+    """Return a change with values and with the name of the collection as clients get them."""
+    if isinstance(event, Change):
+        with suppress(UnknownCollection):
+            collection = registry.get(event.collection)
+            return replace(collection.decode(event), collection=collection.name)
+    return event
 
 
 def _commit_hooks() -> list[Any]:

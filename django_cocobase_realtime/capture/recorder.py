@@ -34,6 +34,8 @@ observers: list[Callable[[Change], object]] = []
 """Called with each logged change once it is committed; for `testing.capture_events`."""
 uncommitted_observers: list[Callable[[Change], object]] = []
 """Called with each change when it is recorded; likewise."""
+statement_observers: list[Callable[[str], object]] = []
+"""Called with the database after a statement whose changes triggers log; likewise."""
 
 _disabled: ContextVar[bool] = ContextVar("realtime_capture_disabled", default=False)
 # (alias, database name) -> whether the log's table exists

@@ -23,7 +23,7 @@ from django.db.models.sql.compiler import SQLDeleteCompiler, SQLInsertCompiler, 
 from ..log.append import Transaction
 from .deletes import wrap_delete, wrap_has_signal_listeners
 from .inserts import wrap_insert
-from .recorder import push
+from .recorder import push, statement_observers
 from .saves import wrap_save_base, wrap_save_table
 from .tables import WatchedTables
 from .targets import announced_by, watched
@@ -55,6 +55,8 @@ def wrap_announcement(original: Callable[..., Any]) -> Callable[..., Any]:
         streams = announced_by(self.query.get_meta().concrete_model, self.using)
         if streams:
             push(self.using, streams)
+            for observe in statement_observers:
+                observe(self.using)
         return result
 
     return execute

@@ -38,6 +38,7 @@ class RowReader:
         self.columns = tuple(quote(str(field.column)) for field in fields)
         # names that stay unambiguous in a statement with several tables
         self.qualified = tuple(f"{quote(table)}.{column}" for column in self.columns)
+        self._raw_names = codec_raw
         self._connection = connection
         compiler: Any = Query(model).get_compiler(using)
         expressions = [raw_column(f.get_col(table), f.name in codec_raw) for f in fields]
@@ -46,6 +47,11 @@ class RowReader:
             for index, (functions, expression) in compiler.get_converters(expressions).items()
             for convert in functions
         ]
+
+    def with_field(self, index: int) -> RowReader:
+        """Return the reader of one of the columns."""
+        field = self.fields[index]
+        return RowReader([field], self._raw_names, self.model, self._connection.alias)
 
     def row(self, values: Sequence[Any]) -> Row:
         """Return the values of one tuple by attname."""

@@ -50,7 +50,8 @@ def _datetime(value: datetime) -> str:
 
 
 def _binary(value: Any) -> str:
-    return base64.b64encode(bytes(value)).decode()
+    # not bytes(value), which makes zeros of a number
+    return base64.b64encode(memoryview(value)).decode()
 
 
 def _json(encoder: type[json.JSONEncoder]) -> Encoder:
@@ -145,9 +146,9 @@ def field_encoder(field: models.Field[Any, Any]) -> Encoder:
     if field.primary_key:
         encode_key = encode_value
         encode_value = lambda value: str(encode_key(value))  # noqa: E731
-    to_python = field.to_python
+    to_python: Callable[[Any], Any] = field.to_python
     if isinstance(field, models.FileField | models.JSONField | models.BinaryField):
-        return lambda value: None if value is None else encode_value(value)
+        to_python = lambda value: value  # noqa: E731
 
     def encode(value: Any) -> Any:
         if value is None:
@@ -155,7 +156,7 @@ def field_encoder(field: models.Field[Any, Any]) -> Encoder:
         try:
             value = _without_enum(to_python(value))
             return None if value is None else encode_value(value)
-        except (ValidationError, TypeError, ValueError, ArithmeticError):
+        except (ValidationError, TypeError, ValueError, ArithmeticError, RecursionError):
             # not a valid value of the field, yet the database accepted it
             return _text(_without_enum(value))
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from django.db import Error as DatabaseFailure
+from django.db import InterfaceError, OperationalError
 from msgspec.structs import replace
 
 from ..capture.tables import WatchedTable, identify
@@ -67,12 +67,21 @@ def _read_images(collection: Collection, keys: dict[str, Any]) -> dict[str, Imag
         rows = WatchedTable(model, (collection,)).read(collection.database, list(keys.values()))
         by_id = {id: rows.get(identify(model, key)) for id, key in keys.items()}
         return {id: codec.image(row) for id, row in by_id.items() if row is not None}
-    except DatabaseFailure:
-        raise
-    except Exception:
-        # a value that a field of the project refuses; trying again would not help
-        logger.exception("Rows of collection %r cannot be read.", collection.name)
-        return {}
+    except (OperationalError, InterfaceError) as error:
+        # the first is also raised for text in SQLite that is not valid UTF-8
+        if "decode" not in str(error):
+            raise
+        refused: Exception = error
+    except Exception as error:
+        # a value that the driver or a field of the project refuses; trying again would not help
+        refused = error
+    if len(keys) > 1:
+        images: dict[str, Image] = {}
+        for id, key in keys.items():
+            images |= _read_images(collection, {id: key})
+        return images
+    logger.error("A row of collection %r cannot be read.", collection.name, exc_info=refused)
+    return {}
 
 
 def _restored(change: Change, image: Image) -> Change:

@@ -14,13 +14,14 @@ whose columns the trigger did not know, or whose values the column does not acce
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import msgspec
-from django.db import DatabaseError, connections, models, transaction
+from django.db import InterfaceError, OperationalError, connections, models, transaction
 from django.utils.dateparse import parse_date, parse_datetime, parse_time
 
 from ..declarations.collection import Collection
@@ -28,13 +29,15 @@ from ..declarations.row_reader import Row, RowReader
 from ..events import Image
 from ..utils.transactions import own_statements
 
-# an image of a trigger: values by column for each table
-Columns = Sequence[dict[str, Any] | None]
-# the same with values that are not decoded yet
-RawColumns = Sequence[dict[str, msgspec.Raw] | None]
+logger = logging.getLogger(__name__)
 
-_decode = msgspec.json.Decoder(list[dict[str, Any] | None]).decode
-_decode_raw = msgspec.json.Decoder(list[dict[str, msgspec.Raw] | None]).decode
+# class of PostgreSQL's error codes for what exceeds a limit; Django counts it as a lost connection
+_TOO_COMPLEX = "54"
+# an image of a trigger: values by column for each table; PostgreSQL decodes them itself
+Columns = Sequence[dict[str, Any] | None]
+
+_decode_sqlite = msgspec.json.Decoder(list[dict[str, Any] | None]).decode
+_decode_postgres = msgspec.json.Decoder(list[dict[str, msgspec.Raw] | None]).decode
 
 # conversions that Python's driver of SQLite applies by the declared type of a column
 _SQLITE_CONVERTERS: dict[str, Callable[[str], Any]] = {
@@ -56,29 +59,77 @@ def row_tables(model: type[models.Model]) -> list[type[models.Model]]:
     return [model, *(parent for parent in model._meta.all_parents if not parent._meta.proxy)]
 
 
-def convert(
-    collection: Collection, using: str, texts: Iterable[str]
-) -> dict[str, tuple[str | None, Image]]:
+# document id and image
+Converted = tuple[str | None, Image]
+
+
+def convert(collection: Collection, using: str, texts: Iterable[str]) -> dict[str, Converted]:
     """Return the document id and the image for each image of a trigger.
 
-    The document id is None if the image lacks a column of the primary key.
+    The document id is None if the image lacks a column of the primary key. Values that cannot be
+    converted are left out. Raises ``OperationalError`` and ``InterfaceError``, as for a lost
+    connection.
     """
     texts = list(dict.fromkeys(texts))
+    return dict(zip(texts, _convert(collection, using, texts), strict=True))
+
+
+def _convert(collection: Collection, using: str, texts: Sequence[str]) -> list[Converted]:
+    """Convert all images at once; if a value is refused, find the image that has it."""
     tables = _tables(collection, using)
-    if connections[using].vendor == "postgresql":
-        rows = _read_postgres(using, tables, [_decode_raw(text) for text in texts])
-    else:
-        rows = [_read_sqlite(tables, _decode(text)) for text in texts]
+    try:
+        rows = _read(using, tables, [_decode(using, text) for text in texts])
+        return [_converted(collection, row) for row in rows]
+    except Exception as error:
+        _raise_if_passing(error)
+    if len(texts) == 1:
+        return [_convert_by_column(collection, using, texts[0])]
+    half = len(texts) // 2
+    parts = texts[:half], texts[half:]
+    return [pair for part in parts for pair in _convert(collection, using, part)]
+
+
+def _convert_by_column(collection: Collection, using: str, text: str) -> Converted:
+    """Convert the values of an image one by one, and leave out those that are refused."""
+    row: Row = {}
+    try:
+        image = _decode(using, text)
+    except (ValueError, RecursionError):
+        image = []
+    for table, columns in zip(_tables(collection, using), image, strict=False):
+        for index, name in enumerate(table.columns):
+            if columns is None or name not in columns:
+                continue
+            try:
+                (one,) = _read(using, [table.with_column(index)], [[{name: columns[name]}]])
+                collection.codec.partial_image(one)
+                row |= one
+            except Exception as error:
+                _raise_if_passing(error)
+                logger.warning(
+                    "A value of column %r of collection %r cannot be read: %s",
+                    name,
+                    collection.name,
+                    error,
+                )
+    return _converted(collection, row)
+
+
+def _raise_if_passing(error: Exception) -> None:
+    """Raise an exception again that does not come from a value, as for a lost connection."""
+    if isinstance(error, OperationalError | InterfaceError):
+        state = str(getattr(error.__cause__, "sqlstate", None))
+        if not state.startswith(_TOO_COMPLEX):
+            raise error
+
+
+def _converted(collection: Collection, row: Row) -> Converted:
     codec = collection.codec
-    keys = [str(field.attname) for field in codec.model._meta.pk_fields]
-    converted = {}
-    for text, row in zip(texts, rows, strict=True):
-        document_id = None
-        if all(row.get(name) is not None for name in keys):
-            values = tuple(row[name] for name in keys)
-            document_id = codec.document_id(values if len(values) > 1 else values[0])
-        converted[text] = document_id, codec.partial_image(row)
-    return converted
+    document_id = None
+    keys = [row.get(str(field.attname)) for field in codec.model._meta.pk_fields]
+    if all(key is not None for key in keys):
+        document_id = codec.document_id(tuple(keys) if len(keys) > 1 else keys[0])
+    return document_id, codec.partial_image(row)
 
 
 @dataclass(frozen=True)
@@ -101,6 +152,14 @@ class _Table:
             if name in image
         }
 
+    def with_column(self, index: int) -> _Table:
+        """Return what reads one of the columns."""
+        return _Table(
+            self.reader.with_field(index),
+            self.columns[index : index + 1],
+            self.sqlite_converters[index : index + 1],
+        )
+
 
 @lru_cache(maxsize=256)
 def _tables(collection: Collection, using: str) -> list[_Table]:
@@ -122,6 +181,18 @@ def _tables(collection: Collection, using: str) -> list[_Table]:
     return tables
 
 
+def _decode(using: str, text: str) -> Columns:
+    is_postgres = connections[using].vendor == "postgresql"
+    return _decode_postgres(text) if is_postgres else _decode_sqlite(text)
+
+
+def _read(using: str, tables: list[_Table], images: Sequence[Columns]) -> list[Row]:
+    """Return the rows of images, with the values that a query of the ORM returns."""
+    if connections[using].vendor == "postgresql":
+        return _read_postgres(using, tables, images)
+    return [_read_sqlite(tables, image) for image in images]
+
+
 def _read_sqlite(tables: list[_Table], image: Columns) -> Row:
     row: Row = {}
     for table, columns in zip(tables, image, strict=False):
@@ -141,23 +212,18 @@ def _sqlite_value(value: Any, convert_text: Callable[[str], Any] | None) -> Any:
         value = float(text) if kind == "r" else bytes.fromhex(text)
     if value is None or convert_text is None:
         return value
+    if value in ("", b""):
+        return None  # the driver's converters are not called
     try:
-        return convert_text(value.decode() if isinstance(value, bytes) else str(value))
+        return convert_text(
+            value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+        )
     except ValueError:
         return value
 
 
-def _read_postgres(using: str, tables: list[_Table], images: Sequence[RawColumns]) -> list[Row]:
-    """Let PostgreSQL convert all images at once; one by one if it refuses a value."""
-    try:
-        return _populate(using, tables, images)
-    except DatabaseError:
-        if len(images) == 1:
-            return [{}]
-    return [row for image in images for row in _read_postgres(using, tables, [image])]
-
-
-def _populate(using: str, tables: list[_Table], images: Sequence[RawColumns]) -> list[Row]:
+def _read_postgres(using: str, tables: list[_Table], images: Sequence[Columns]) -> list[Row]:
+    """Let PostgreSQL convert images."""
     rows: list[Row] = [{} for _ in images]
     connection = connections[using]
     # within a transaction, an error must not break it

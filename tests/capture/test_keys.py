@@ -4,7 +4,7 @@ import json
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import connections, transaction
+from django.db import transaction
 
 from django_cocobase_realtime import notify_change
 from django_cocobase_realtime.capture.triggers import install, remove
@@ -15,7 +15,6 @@ from tests.app.models import LongKey, Seat
 from tests.support.log import read_all
 
 pytestmark = pytest.mark.django_db(transaction=True)
-POSTGRES = connections["default"].vendor == "postgresql"
 
 
 class EvenSeats(Permission):
@@ -81,16 +80,14 @@ async def test_snapshot_of_many_rows_with_composite_keys(realtime, api_key, sett
         assert sum(len(page["documents"]) for page in pages) == 450
 
 
-if POSTGRES:
-
-    def test_triggers_give_composite_keys_the_same_ids(settings):
-        seats(settings, capture="triggers")
-        install(registry.get("seats"))
-        try:
-            write()
-        finally:
-            remove(registry.get("seats"))
-        assert [(event.op, event.document_id) for event in read_all("seats")] == EXPECTED
+def test_triggers_give_composite_keys_the_same_ids(settings):
+    seats(settings, capture="triggers")
+    install(registry.get("seats"))
+    try:
+        write()
+    finally:
+        remove(registry.get("seats"))
+    assert [(event.op, event.document_id) for event in read_all("seats")] == EXPECTED
 
 
 def test_notified_change_of_row_with_composite_key_is_logged(settings):

@@ -29,11 +29,19 @@ def logged(collection=None, using="default"):
     rows = LogEvent.objects.using(using).order_by("id")
     if collection is not None:
         rows = rows.filter(collection=collection)
-    return [
-        change
-        for row in rows.values_list(*FIELDS)
-        for change in changes_from_rows(using, [row], epoch="", seqs=[0])
-    ]
+    by_collection = {}
+    for row in rows.values_list(*FIELDS):
+        by_collection.setdefault(row[FIELDS.index("collection")], []).append(row)
+    changes = {
+        row[0]: change
+        for group in by_collection.values()
+        for row, change in zip(
+            group,
+            changes_from_rows(using, group, epoch="", seqs=[0] * len(group)),
+            strict=True,
+        )
+    }
+    return [changes[id] for id in sorted(changes)]
 
 
 def summary(*collections):

@@ -1,6 +1,5 @@
 """Fields, managers and models of other packages: the log equals the tables."""
 
-import io
 import json
 import os
 
@@ -13,7 +12,6 @@ if not apps.is_installed("tests.third_party_app"):
         allow_module_level=True,
     )
 
-from django.core.management import call_command
 from django.db import connection, transaction
 from django.utils import translation
 from djmoney.money import Money
@@ -21,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_cocobase_realtime.declarations.registry import registry
+from tests.support.triggers import watching_by_triggers
 from tests.support.watching import (
     assert_equality_filters_agree,
     assert_log_gives_tables,
@@ -68,10 +67,15 @@ products = st.fixed_dictionaries(
 )
 
 
+@pytest.fixture(params=[watching, watching_by_triggers], ids=["signals", "triggers"])
+def watch(request):
+    return request.param
+
+
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(products, products)
-def test_event_equals_row_and_filters_for_fields_of_packages(first, second):
-    with watching(Product):
+def test_event_equals_row_and_filters_for_fields_of_packages(watch, first, second):
+    with watch(Product):
         forget_logged()
         Product.objects.all().delete()
         forget_logged()
@@ -95,15 +99,15 @@ def assert_filters_agree(collection):
     assert_equality_filters_agree(collection, images, collection.schema.keys() - left_out)
 
 
-def test_field_with_members_of_enum_has_their_values():
-    with watching(Product):
+def test_field_with_members_of_enum_has_their_values(watch):
+    with watch(Product):
         Product.objects.create(size=Size.SMALL)
         codec = registry.get("product").codec
         assert codec.decode(logged()[-1].after, "default")["size"] == 1
 
 
-def test_encrypted_fields_are_logged_as_the_database_holds_them():
-    with watching(Product):
+def test_encrypted_fields_are_logged_as_the_database_holds_them(watch):
+    with watch(Product):
         Product.objects.create(note="secret", number=41)
         (change,) = logged()
         assert "secret" not in json.dumps(change.after)
@@ -114,8 +118,8 @@ def test_encrypted_fields_are_logged_as_the_database_holds_them():
         assert decoded["note"] == "secret"
 
 
-def test_tags_of_one_model_are_logged_for_rows_of_that_model_only():
-    with watching(Article, Recipe):
+def test_tags_of_one_model_are_logged_for_rows_of_that_model_only(watch):
+    with watch(Article, Recipe):
         article = Article.objects.create(title="a")
         Recipe.objects.bulk_create([Recipe(pk=article.pk, name="r")])
         forget_logged()
@@ -159,19 +163,14 @@ def test_saved_node_of_tree_is_logged_as_its_row():
             assert change.after == table_images(registry.get("node"))[str(node.pk)]
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="Triggers need PostgreSQL.")
 def test_tree_is_logged_by_triggers_with_all_moved_nodes():
-    with watching(Node, capture="triggers"):
-        call_command("realtime_triggers", "install", stdout=io.StringIO())
-        try:
-            write_tree()
-            assert_log_gives_tables()
-        finally:
-            call_command("realtime_triggers", "remove", stdout=io.StringIO())
+    with watching_by_triggers(Node):
+        write_tree()
+        assert_log_gives_tables()
 
 
-def test_polymorphic_rows_are_logged_for_each_table():
-    with watching(Vehicle, Car):
+def test_polymorphic_rows_are_logged_for_each_table(watch):
+    with watch(Vehicle, Car):
         car = Car.objects.create(name="c", doors=2)
         Vehicle.objects.create(name="v")
         Vehicle.objects.update(name="w")
@@ -184,8 +183,8 @@ def test_polymorphic_rows_are_logged_for_each_table():
         assert_log_gives_tables()
 
 
-def test_translated_fields_are_logged_by_column():
-    with watching(Translated):
+def test_translated_fields_are_logged_by_column(watch):
+    with watch(Translated):
         row = Translated.objects.create(title="one")
         with translation.override("de"):
             row.title = "eins"
