@@ -8,8 +8,8 @@ from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
 
-from django_cocobase_realtime.capture.triggers import by_triggers, install
-from django_cocobase_realtime.capture.triggers.installation import remove_all
+from django_cocobase_realtime.capture.triggers import by_triggers, catalog, install
+from django_cocobase_realtime.capture.triggers.installation import remove_named
 from tests.support.watching import watching
 
 
@@ -48,10 +48,11 @@ def created_tables(*models, using="default"):
 def installed_triggers(using="default"):
     """Install the triggers of all collections in a database that are captured by them."""
     try:
-        install(*by_triggers(using))
+        for collection in by_triggers(using):
+            install(collection)
         yield
     finally:
-        remove_all(using)
+        remove_named(using, catalog.installed(using))
 
 
 def run_command(*args):
