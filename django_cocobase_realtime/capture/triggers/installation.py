@@ -196,8 +196,8 @@ def _drop(using: str, names: set[str]) -> bool:
     """Drop triggers by the names of their sources; return whether there were any."""
     if connections[using].vendor == "sqlite":
         groups = sqlite.installed(using, TRIGGER_PREFIX)
-        found = [name for group in names & groups.keys() for name in groups[group][1]]
-        statements = sqlite.remove_sql(sorted(found))
+        triggers = [name for group in names & groups.keys() for name in groups[group][1]]
+        statements = sqlite.remove_sql(sorted(triggers))
     else:
         functions = postgres.installed(using)
         statements = postgres.remove_sql(

@@ -1,7 +1,7 @@
 """Keeps triggers up to date when ``migrate`` runs.
 
 SQLite refuses to change a table that a trigger names, and drops triggers with the tables that it
-makes anew. So triggers are dropped before migrations are applied, and created afterwards.
+makes again. So triggers are dropped before migrations are applied, and created afterwards.
 PostgreSQL's are kept, except those that name columns of several tables. Subscribers of collections
 whose triggers were missing fetch everything again.
 """

@@ -83,12 +83,12 @@ class Source:
 def sources(collection: Collection) -> list[Source]:
     """Return all tables whose changes are logged for a collection."""
     model = collection.concrete_model
-    found = [Source(collection, owner) for owner in row_tables(model)]
+    tables = [Source(collection, owner) for owner in row_tables(model)]
     for related in related_tables(WatchedTable(model, (collection,))):
         # the through model may have several tables itself
         owner = _field(related.through, related.source).model
-        found.append(Source(collection, owner._meta.concrete_model or owner, related))
-    return found
+        tables.append(Source(collection, owner._meta.concrete_model or owner, related))
+    return tables
 
 
 def joined_tables(
