@@ -48,9 +48,9 @@ OPERATIONS = ["created", "updated", "updated", "updated", "deleted"]
 
 
 def operations(collection=None):
-    found = [(change.collection, change.op) for change in logged(collection)]
+    names = [change.op for change in logged(collection)]
     forget_logged()
-    return [op for _, op in found]
+    return names
 
 
 def logged_by():

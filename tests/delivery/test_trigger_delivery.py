@@ -1,4 +1,4 @@
-"""What connected clients receive of changes that triggers log."""
+"""Connected clients receive the changes that triggers log."""
 
 import sqlite3
 import time

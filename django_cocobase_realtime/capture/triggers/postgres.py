@@ -316,11 +316,11 @@ def _related_body(source: Source, names: Names, by_row: bool) -> str:
         return _insert(source, names, values, f"({selected} OFFSET 0) AS n")
 
     old, new = (f"SELECT {columns} FROM {rows} AS x" for rows in (olds, news))
-    moved = f"(({old} EXCEPT {new}) UNION ({new} EXCEPT {old}))"
+    reassigned = f"(({old} EXCEPT {new}) UNION ({new} EXCEPT {old}))"
     return f"""    IF TG_OP = 'INSERT' THEN
         {log(news)}
     ELSIF TG_OP = 'UPDATE' THEN
-        {log(moved)}
+        {log(reassigned)}
     ELSIF TG_OP = 'DELETE' THEN
         {log(olds)}
     ELSE

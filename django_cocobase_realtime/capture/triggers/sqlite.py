@@ -99,10 +99,10 @@ def _triggers(source: Source) -> dict[str, str]:
     bodies: dict[str, tuple[str, list[str]]] = {}
     if source.related is not None:
         columns = map(quote, reference_columns(source))
-        moved = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in columns)
+        reassigned = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in columns)
         bodies["insert"] = "INSERT", [_related_event(source, ["NEW"])]
         bodies["delete"] = "DELETE", [_related_event(source, ["OLD"])]
-        bodies["update"] = f"UPDATE|{moved}", [_related_event(source, ["OLD", "NEW"])]
+        bodies["update"] = f"UPDATE|{reassigned}", [_related_event(source, ["OLD", "NEW"])]
     elif source.is_own:
         bodies["insert"] = "INSERT", [_event(source, "created", new="NEW")]
         bodies["delete"] = "DELETE", [_event(source, "deleted", old="OLD")]
