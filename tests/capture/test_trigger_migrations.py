@@ -173,7 +173,7 @@ def test_parents_of_multi_table_models(project):
 
 
 def test_data_migrations(project):
-    """What they write by the ORM or by SQL is logged once, or subscribers resync."""
+    """Their writes by the ORM and by SQL are logged once, or subscribers resync."""
     migrated(project, create(), things="Thing")
 
     def fill(apps, schema_editor):

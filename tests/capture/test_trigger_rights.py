@@ -103,8 +103,6 @@ if connection.vendor == "postgresql":
         """The function runs with its rights: every write would fail."""
         execute([f"GRANT CREATE ON SCHEMA public TO {role}"])
         execute([f"GRANT TRIGGER ON app_item TO {role}"])
-            [f"GRANT CREATE ON SCHEMA public TO {role}", f"GRANT TRIGGER ON app_item TO {role}"]
-        )
         execute([f"REVOKE INSERT, SELECT ON {table} FROM {role}"])
         with acting_as(role), pytest.raises(CommandError, match=f'no rights on "?{table}'):
             install("item")
