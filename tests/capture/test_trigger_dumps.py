@@ -101,7 +101,7 @@ if is_postgres():
         assert is_installed(registry.get("item"))
         connection.close()
         monkeypatch.setitem(connection.settings_dict, "NAME", copy)
-        forget_installed()
+        forget_installed("default")
         try:
             assert is_installed(registry.get("item"))
             Item.objects.create(name="b")
@@ -222,7 +222,7 @@ else:
         execute("VACUUM INTO %s", [copy])
         connection.close()
         monkeypatch.setitem(connection.settings_dict, "NAME", copy)
-        forget_installed()
+        forget_installed("default")
         try:
             assert is_installed(registry.get("item"))
             Item.objects.create(name="b")

@@ -4,7 +4,7 @@ import pytest
 from django.db import connections, transaction
 
 from django_cocobase_realtime.capture.triggers import is_installed
-from django_cocobase_realtime.capture.triggers.installation import forget_installed, remove_all
+from django_cocobase_realtime.capture.triggers.presence import forget_installed
 from django_cocobase_realtime.declarations.capture_mode import captured_by
 from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.models import LogEvent
@@ -14,6 +14,7 @@ from tests.support.triggers import (
     execute,
     installed_triggers,
     is_postgres,
+    remove_all,
     run_command,
     watching_by_triggers,
 )
@@ -128,7 +129,7 @@ def test_half_of_the_triggers_counts_as_missing():
             else "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'app_place'"
         )[0][0]
         execute(f'DROP TRIGGER "{name}"' + (" ON app_place" if is_postgres() else ""))
-        forget_installed()
+        forget_installed("default")
         assert not is_installed(registry.get("restaurant"))
         run_command("install")
         assert is_installed(registry.get("restaurant"))

@@ -13,7 +13,7 @@ from django.db.utils import ProgrammingError
 from django.test.utils import isolate_apps
 
 from django_cocobase_realtime.capture.triggers import is_installed
-from django_cocobase_realtime.capture.triggers.installation import source_names
+from django_cocobase_realtime.capture.triggers.sources import sources
 from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.models import LogEvent
 from tests.app.models import Everything, Item
@@ -39,7 +39,7 @@ def _items(transactional_db):
 
 def functions():
     """Return the names of our functions of the collection's triggers."""
-    return sorted(source_names(registry.get("item")))
+    return sorted(source.name for source in sources(registry.get("item")))
 
 
 @pytest.fixture

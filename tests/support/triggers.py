@@ -52,7 +52,12 @@ def installed_triggers(using="default"):
             install(collection)
         yield
     finally:
-        remove_named(using, catalog.installed(using))
+        remove_all(using)
+
+
+def remove_all(using="default"):
+    """Drop all triggers of the app in a database."""
+    remove_named(using, catalog.installed(using))
 
 
 def run_command(*args):
