@@ -44,7 +44,7 @@ def test_install_status_and_remove(items):
     assert check_database(databases=["default"]) == []
     assert run_command("remove") == "item: removed\n"
     assert trigger_names() == []
-    assert run_command("remove") == "item: removed\n"
+    assert run_command("remove") == "item: not there\n"
 
 
 def test_triggers_of_a_collection_that_changed_are_out_of_date(items):
@@ -52,7 +52,7 @@ def test_triggers_of_a_collection_that_changed_are_out_of_date(items):
     with watching(Item, fields=["name"], **TRIGGERS):
         with pytest.raises(CommandError):
             run_command("status")
-        assert run_command("remove") == "item: not there\n"
+        assert run_command("remove") == "item: removed\n"
     assert trigger_names() == []
 
 
