@@ -50,6 +50,7 @@ part "capture on PostgreSQL 18" capture_on_postgres 18
 for database in sqlite postgres; do
     suite=("$python" -m tests.django_suite --database "$database")
     part "django, all folders, $database" "${suite[@]}" --folders all --bare
+    part "django, by triggers, $database" "${suite[@]}" --capture triggers
     part "django, another manager, $database" "${suite[@]}" --mode manager
     part "django, number of queries, $database" "${suite[@]}" --mode queries
     part "django 6.1, all folders, $database" newest_django "$database"
