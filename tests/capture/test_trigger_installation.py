@@ -212,12 +212,12 @@ def test_clone_of_a_test_database_has_the_triggers(watched):
 def close_other_connections():
     """Close those of threads of earlier tests, with which PostgreSQL copies no database."""
     if POSTGRES:
-        execute(
-            [
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        with connection.cursor() as cursor:
+            cursor.execute(
+                # waits up to a second for each to end
+                "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            ]
-        )
+            )
     else:
         execute(["PRAGMA wal_checkpoint(TRUNCATE)"])  # Django copies the main file alone
 
