@@ -4,6 +4,8 @@ It imports this module before the models of its tests, so what must be replaced 
 defined is replaced here.
 """
 
+import django
+
 from tests.django_suite import managers, plain_postgres, queries
 from tests.django_suite.options import from_environment
 from tests.support import postgres
@@ -12,7 +14,8 @@ options = from_environment()
 
 SECRET_KEY = "django_tests_secret_key"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+if django.VERSION < (6, 0):  # as in the settings of Django's tests
+    DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 USE_TZ = False
 TEST_RUNNER = "tests.django_suite.runner.Runner"
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
