@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import uuid
+from functools import partial
 
 import pytest
 from django.apps import apps
@@ -193,7 +195,11 @@ def test_read_only_database_does_not_stop_migrate(watched, caplog):
 # databases that are made of others
 
 
-def test_clone_of_a_test_database_has_the_triggers(watched):
+def test_clone_of_a_test_database_has_the_triggers(watched, monkeypatch):
+    # by another process: closing the file here would drop SQLite's locks in this process, and
+    # another program could then remove the write-ahead log that is in use
+    copy_file = partial(subprocess.run, check=True)
+    monkeypatch.setattr(shutil, "copy", lambda source, target: copy_file(["cp", source, target]))
     migrate()
     close_other_connections()
     connection.creation.clone_test_db("77", verbosity=0)
