@@ -13,6 +13,12 @@ from tests.app.models import Message
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+@pytest.fixture(autouse=True)
+def _empty_log(transactional_db):
+    """Remove what triggers logged when the tables of an earlier test were flushed."""
+    LogEvent.objects.all().delete()
+
+
 @contextmanager
 def receiving(signal, receiver):
     signal.connect(receiver, sender=Message)
