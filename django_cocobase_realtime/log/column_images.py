@@ -26,6 +26,7 @@ from django.utils.dateparse import parse_date, parse_datetime, parse_time
 
 from ..declarations.collection import Collection
 from ..declarations.row_reader import Row, RowReader
+from ..declarations.serialization import RowCodec
 from ..events import Image
 from ..utils.transactions import own_statements
 
@@ -57,6 +58,13 @@ def is_by_column(text: str | None) -> bool:
 def row_tables(model: type[models.Model]) -> list[type[models.Model]]:
     """Return the models whose tables hold a row of ``model``: itself, then its parents."""
     return [model, *(parent for parent in model._meta.all_parents if not parent._meta.proxy)]
+
+
+def table_fields(codec: RowCodec, owner: type[models.Model]) -> list[models.Field[Any, Any]]:
+    """Return the fields of images, and of the key, whose columns are in the table of ``owner``."""
+    wanted = {*codec.fields.values(), *codec.model._meta.pk_fields}
+    fields = codec.model._meta.concrete_fields
+    return [field for field in fields if field in wanted and field.model is owner]
 
 
 # document id and image
@@ -165,11 +173,9 @@ class _Table:
 def _tables(collection: Collection, using: str) -> list[_Table]:
     """Return what reads the columns of each table of a collection's rows."""
     codec, connection = collection.codec, connections[using]
-    model = codec.model
-    wanted = {*codec.fields.values(), *model._meta.pk_fields}
     tables = []
-    for owner in row_tables(model):
-        fields = [f for f in model._meta.concrete_fields if f in wanted and f.model is owner]
+    for owner in row_tables(codec.model):
+        fields = table_fields(codec, owner)
         types = [(field.db_type(connection) or "").partition("(")[0] for field in fields]
         tables.append(
             _Table(

@@ -15,7 +15,7 @@ from typing import Any
 from django.db import models
 
 from ...declarations.collection import Collection
-from ...log.column_images import row_tables
+from ...log.column_images import row_tables, table_fields
 from ..tables import RelatedTable, WatchedTable, related_tables
 
 TRIGGER_PREFIX = "cocobase_realtime_"
@@ -94,14 +94,8 @@ class Source:
 
     def columns(self, index: int) -> list[str]:
         """Return the columns that images hold of the table with this index in ``tables``."""
-        codec, owner = self.collection.codec, self.tables[index]
-        keys = codec.model._meta.pk_fields
-        wanted = {*codec.fields.values(), *keys}
-        return [
-            str(field.column)
-            for field in codec.model._meta.concrete_fields
-            if field in wanted and field.model is owner
-        ]
+        fields = table_fields(self.collection.codec, self.tables[index])
+        return [str(field.column) for field in fields]
 
     def other_columns(self, index: int) -> list[str]:
         """Return the columns that images do not hold of the table with this index."""
