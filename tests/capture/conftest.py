@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.support import migrating
+
 
 @pytest.fixture
 def receive():
@@ -15,3 +17,10 @@ def receive():
     yield connect
     for signal, sender, receiver in connected:
         signal.disconnect(receiver, sender=sender)
+
+
+@pytest.fixture
+def project(tmp_path, settings):
+    """A project whose migrations a test writes and applies."""
+    with migrating.project(tmp_path, settings) as project:
+        yield project

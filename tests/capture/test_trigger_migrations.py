@@ -24,12 +24,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 POSTGRES = connection.vendor == "postgresql"
 
 
-@pytest.fixture
-def project(tmp_path, settings):
-    with migrating.project(tmp_path, settings) as project:
-        yield project
-
-
 def migrated(project, *operations, between=(), **watched):
     """Apply operations, with writes after each of them; return whether subscribers must resync."""
     first, written = epochs(), Between(between)

@@ -28,12 +28,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 POSTGRES = connection.vendor == "postgresql"
 
 
-@pytest.fixture
-def project(tmp_path, settings):
-    with migrating.project(tmp_path, settings) as project:
-        yield project
-
-
 def inserting(columns, values):
     """Return the writes to a table with other columns."""
     return writes(insert=f"INSERT INTO {{table}} ({columns}) VALUES ({values})")
