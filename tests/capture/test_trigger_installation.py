@@ -3,11 +3,9 @@
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import uuid
-from functools import partial
 
 import pytest
 from django.apps import apps
@@ -195,40 +193,6 @@ def test_read_only_database_does_not_stop_migrate(watched, caplog):
 # databases that are made of others
 
 
-@pytest.mark.skipif(POSTGRES, reason="To copy it, connections of other threads must be ended.")
-def test_clone_of_a_test_database_has_the_triggers(watched, monkeypatch):
-    # by another process: closing the file here would drop SQLite's locks in this process, and
-    # another program could then remove the write-ahead log that is in use
-    copy_file = partial(subprocess.run, check=True)
-    monkeypatch.setattr(shutil, "copy", lambda source, target: copy_file(["cp", source, target]))
-    migrate()
-    close_other_connections()
-    connection.creation.clone_test_db("77", verbosity=0)
-    clone = connection.creation.get_test_db_clone_settings("77")
-    copy = connection.copy()
-    copy.settings_dict = {**connection.settings_dict, **clone}
-    try:
-        with copy.cursor() as cursor:
-            execute(INSERT, cursor)
-            cursor.execute("SELECT op FROM cocobase_realtime_logevent")
-            assert cursor.fetchall() == [("created",)]
-    finally:
-        copy.close()  # the server is temporary; to drop a database, it would wait for the disk
-
-
-def close_other_connections():
-    """Close those of threads of earlier tests, with which PostgreSQL copies no database."""
-    if POSTGRES:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                # waits up to a second for each to end
-                "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-    else:
-        execute(["PRAGMA wal_checkpoint(TRUNCATE)"])  # Django copies the main file alone
-
-
 FRESH = """
 import django
 from django.core.management import call_command
@@ -241,10 +205,31 @@ with connection.cursor() as cursor:
     cursor.execute("SELECT collection, op FROM cocobase_realtime_logevent")
     print(cursor.fetchall())
 """
+# what the parallel test runner of Django does for each of its processes
+CLONE = """
+import django
+from django.core.management import call_command
+from django.db import connection
+django.setup()
+call_command("migrate", verbosity=0)
+connection.close()  # PostgreSQL copies no database that is in use
+connection.creation.clone_test_db("77", verbosity=0)
+copy = connection.copy()
+copy.settings_dict = {
+    **connection.settings_dict,
+    **connection.creation.get_test_db_clone_settings("77"),
+}
+with copy.cursor() as cursor:
+    cursor.execute("INSERT INTO app_item (name, size) VALUES ('raw', 1)")
+    cursor.execute("SELECT collection, op FROM cocobase_realtime_logevent")
+    print(cursor.fetchall())
+copy.close()
+"""
 
 
-def test_first_migrate_of_a_project(tmp_path):
-    """All tables, and the log, are created by the same command as the triggers."""
+@pytest.fixture
+def run_in_new_database(tmp_path):
+    """Return a function that runs a script in a database without tables, and returns its output."""
     name = f"fresh_{uuid.uuid4().hex[:8]}" if POSTGRES else str(tmp_path / "db.sqlite3")
     entry = {k: v for k, v in connection.settings_dict.items() if k in ("ENGINE", "HOST", "USER")}
     databases = {"default": {**entry, "PORT": str(connection.settings_dict["PORT"]), "NAME": name}}
@@ -256,17 +241,31 @@ def test_first_migrate_of_a_project(tmp_path):
     }
     if POSTGRES:
         execute([f"CREATE DATABASE {name}"])
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FRESH],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.stderr == ""
-    assert "items: installed\n" in result.stdout
-    assert "restaurants: installed\n" in result.stdout
-    assert result.stdout.endswith("[('items', 'created')]\n")
+
+    def run_script(script):
+        result = subprocess.run(
+            [sys.executable, "-W", "error", "-c", script],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.stderr == ""
+        return result.stdout
+
+    return run_script
+
+
+def test_first_migrate_of_a_project(run_in_new_database):
+    """All tables, and the log, are created by the same command as the triggers."""
+    output = run_in_new_database(FRESH)
+    assert "items: installed\n" in output
+    assert "restaurants: installed\n" in output
+    assert output.endswith("[('items', 'created')]\n")
+
+
+def test_clone_of_a_test_database_has_the_triggers(run_in_new_database):
+    assert run_in_new_database(CLONE) == "[('items', 'created')]\n"
 
 
 # the command
