@@ -151,7 +151,7 @@ class AsgiServer(Server):
 
     def is_ready(self) -> bool:
         with contextlib.suppress(OSError):
-            return self.get("/realtime/health") == {"status": "ok"}
+            return self.get("/realtime/ready") == {"status": "ok"}
         return False
 
     def get(self, path: str) -> Any:
