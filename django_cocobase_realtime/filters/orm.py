@@ -38,7 +38,7 @@ from .operators import (
     Bound,
     Operator,
 )
-from .schema import EARLIEST, LATEST, FieldSpec, Kind
+from .schema import EARLIEST, INT64, LATEST, FieldSpec, Kind
 from .sql import (
     Host,
     JsonbCondition,
@@ -73,8 +73,6 @@ _KINDS: tuple[tuple[type[Any], Kind], ...] = (
     (models.GenericIPAddressField, Kind.ADDRESS),
     (models.JSONField, Kind.JSON),
 )
-# integers that databases can store
-_INT64 = range(-(2**63), 2**63)
 # a condition that no row matches
 _NO_ROW = Q(pk__in=[])
 # calculates without rounding: with more digits than a coerced decimal can have
@@ -201,7 +199,7 @@ class _Column:
                     return self._compares_beyond(bound, above=operand > 0)
                 if floor != operand:  # the operand is between two values of the column
                     lookup, operand = ("lte" if bound.upper else "gt"), floor
-            case Kind.INTEGER if operand not in _INT64:
+            case Kind.INTEGER if operand not in INT64:
                 return self._compares_beyond(bound, above=operand > 0)
             case Kind.DATETIME:
                 stored = self._to_stored(operand)
@@ -266,7 +264,7 @@ class _Column:
         """Return the values that the column can store, in the form that the ORM needs."""
         match self.kind:
             case Kind.INTEGER:
-                return [value for value in values if value in _INT64]
+                return [value for value in values if value in INT64]
             case Kind.DECIMAL:
                 return [value for value in values if _floor(self._target_field(), value) == value]
             case Kind.DATETIME:

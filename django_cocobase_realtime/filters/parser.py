@@ -194,7 +194,8 @@ class _Parser:
 
     def _parse_values(self, spec: FieldSpec, value: Any, key: str) -> Values:
         values = self._parse_list(value, key)
-        return values_of([self._coerce(spec, item, key) for item in values if item is not None])
+        coerced = [self._coerce(spec, item, key) for item in values if item is not None]
+        return values_of(spec.compares_as, coerced)
 
     def _parse_pair(
         self, operator: Operator | Shorthand, spec: FieldSpec, value: Any, key: str
@@ -253,8 +254,9 @@ def _with_article(kind: Kind) -> str:
 
 _BOOLEAN = FieldSpec("", Kind.BOOLEAN)
 
-# kinds of which equal values are interchangeable, unlike Decimal("1") and Decimal("1.0")
-_SHARED_KINDS = frozenset({Kind.TEXT, Kind.INTEGER, Kind.BOOLEAN, Kind.UUID})
+# kinds of which equal values are interchangeable, unlike Decimal("1") and Decimal("1.0"), and of
+# which a client cannot choose many values with one hash, unlike UUIDs
+_SHARED_KINDS = frozenset({Kind.TEXT, Kind.INTEGER, Kind.BOOLEAN})
 
 # returns the same object for equal conditions with one value, which many filters may have
 _shared_condition = lru_cache(maxsize=1024)(Condition)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
-from .schema import FieldSpec, Kind, Ref, Schema, coerce, fold
+from .schema import FieldSpec, Kind, Ref, Schema, coerce, fold, key_of
 
 
 class Row:
@@ -14,15 +14,19 @@ class Row:
     Each value is converted once, for all filters that are evaluated on the row.
     """
 
-    __slots__ = ("_folded", "_image", "_schema", "_values")
+    __slots__ = ("_folded", "_image", "_keys", "_members", "_schema", "_values")
 
     def __init__(self, image: Mapping[str, Any], schema: Schema) -> None:
         self._image = image
         self._schema = schema
         # results of `get`
         self._values: dict[Ref, Any] = {}
+        # results of `key`
+        self._keys: dict[Ref, Hashable] = {}
         # results of `folded`
         self._folded: dict[Ref, str | None] = {}
+        # results of `members`, None until it is used
+        self._members: dict[Ref, frozenset[Hashable] | None] | None = None
 
     def get(self, ref: Ref) -> Any:
         """Return the value in the form in which it is compared.
@@ -36,6 +40,31 @@ class Row:
         except KeyError:
             value = self._values[ref] = self._read(ref)
             return value
+
+    def key(self, ref: Ref) -> Hashable:
+        """Return the key of the value in sets and dictionaries (see `key_of`), or None.
+
+        It is None if `get` returns None.
+        """
+        try:
+            return self._keys[ref]
+        except KeyError:
+            value = self.get(ref)
+            key = None if value is None else key_of(self._spec(ref).compares_as, value)
+            self._keys[ref] = key
+            return key
+
+    def members(self, ref: Ref) -> frozenset[Hashable] | None:
+        """Return the keys of the scalars in a JSON array, or None if it is not an array."""
+        if self._members is None:
+            self._members = {}
+        try:
+            return self._members[ref]
+        except KeyError:
+            value = self.raw(ref)
+            members = frozenset(_json_keys(value)) if isinstance(value, list) else None
+            self._members[ref] = members
+            return members
 
     def raw(self, ref: Ref) -> Any:
         """Return the value as it is in the image, or None if it is null or missing."""
@@ -62,13 +91,24 @@ class Row:
             return None
         try:
             return coerce(self._spec(ref), raw)
-        except (ValueError, TypeError, OverflowError):
+        except Exception:  # for example of a value that a field of the project wrote
             return None
 
     def _spec(self, ref: Ref) -> FieldSpec:
-        spec = self._schema[ref[0]]
-        return spec if len(ref) == 1 else FieldSpec(spec.name, Kind.JSON)
+        return self._schema[ref[0]] if len(ref) == 1 else _JSON
 
+
+def _json_keys(values: Iterable[Any]) -> Iterator[Hashable]:
+    """Yield the keys of the scalars among values in JSON."""
+    for value in values:
+        if value is not None and not isinstance(value, list | dict):
+            try:
+                yield key_of(Kind.JSON, coerce(_JSON, value))
+            except (ValueError, OverflowError):  # not a finite number
+                continue
+
+
+_JSON = FieldSpec("", Kind.JSON)
 
 # returns whether a row matches; never raises an exception
 Predicate = Callable[[Row], bool]

@@ -13,9 +13,8 @@ import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import MINYEAR, UTC, date, datetime, time, tzinfo
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from enum import Enum
-from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 from uuid import UUID
@@ -87,6 +86,10 @@ Schema = Mapping[str, FieldSpec]
 EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 MAX_DECIMAL_DIGITS = 400  # before the decimal point, and after it
+# the integers that databases can store
+INT64 = range(-(2**63), 2**63)
+# calculates without rounding: with more digits than a coerced decimal can have
+_EXACT = Context(prec=1000)
 # matches texts that are converted to integers
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 
@@ -107,19 +110,28 @@ def coerce(spec: FieldSpec, value: Any) -> Hashable:
     return _COERCE[spec.compares_as](value, spec)
 
 
+def key_of(kind: Kind, value: Any) -> Hashable:
+    """Return the key of a coerced value in sets and dictionaries; equal values have equal keys.
+
+    Python hashes numbers and UUIDs without a secret, modulo 2^61 - 1. A client could choose many
+    values of one hash, for example multiples of that number, with which each access to a set or
+    dictionary would take as long as a search in a list. Hashes of texts are not predictable.
+    """
+    to_key = _KEYS.get(kind)
+    return value if to_key is None else to_key(value)
+
+
 def fold(text: str) -> str:
     """Return a text without its case, by the simple lower-case mapping of each character.
 
     Unlike ``str.lower``, it does not depend on neighbouring characters (as for the Greek final
     sigma). Databases do not look at these either, and all backends of a filter must agree.
     """
-    return text.lower() if text.isascii() else "".join(map(_fold_character, text))
-
-
-@lru_cache(maxsize=4096)
-def _fold_character(character: str) -> str:
-    lower = character.lower()
-    return lower if len(lower) == 1 else lower[0]
+    if not text.isascii():
+        # the characters of which ``str.lower`` returns more than one, or another one at word ends
+        text = text.replace("\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}", "i")
+        text = text.replace("\N{GREEK CAPITAL LETTER SIGMA}", "\N{GREEK SMALL LETTER SIGMA}")
+    return text.lower()
 
 
 def _text(value: Any, spec: FieldSpec) -> str:
@@ -250,4 +262,37 @@ _COERCE: dict[Kind, Callable[[Any, FieldSpec], Hashable]] = {
     Kind.ADDRESS: _address,
     Kind.JSON: _json,
     Kind.OPAQUE: _opaque,
+}
+
+
+# keys of values, see `key_of`
+
+
+def _number_key(value: float) -> str:
+    """Return a text that is the same for an integer and an equal float."""
+    # in hexadecimal, because the time for decimal digits grows with the square of their number
+    return hex(int(value)) if value == value // 1 else value.hex()
+
+
+def _float_key(value: float) -> str:
+    return (value + 0.0).hex()  # the sum turns -0.0 into 0.0
+
+
+def _decimal_key(value: Decimal) -> str:
+    return str(_EXACT.normalize(value)) if value else "0"
+
+
+def _json_key(value: tuple[str, Any]) -> tuple[str, Any]:
+    json_type, inner = value
+    return (json_type, _number_key(inner)) if json_type == "number" else value
+
+
+# functions that return a key, for the kinds whose hashes are predictable
+_KEYS: dict[Kind, Callable[[Any], Hashable]] = {
+    Kind.INTEGER: str,
+    Kind.DECIMAL: _decimal_key,
+    Kind.FLOAT: _float_key,
+    Kind.DATETIME: datetime.isoformat,
+    Kind.UUID: lambda value: value.hex,
+    Kind.JSON: _json_key,
 }
