@@ -18,7 +18,7 @@ from operator import ge, gt, le, lt
 from typing import Any, Literal
 
 from .row import Predicate, Row
-from .schema import Kind, Ref, key_of
+from .schema import Kind, Ref, key_of, number_key
 
 # The kinds of values that operators take from a client, with the operand that the parser makes:
 #
@@ -171,12 +171,14 @@ def _contains(ref: Ref, kind: Kind, operand: Any) -> Predicate:
 
 def _contains_in_json(ref: Ref, member: tuple[str, Any], folded: str | None) -> Predicate:
     """Return a test for JSON: an array must have the member, or a text contain the folded text."""
-    key = key_of(Kind.JSON, member)
+    json_type, sought = member
+    if json_type == "number":
+        sought = number_key(sought)
 
     def contains(row: Row) -> bool:
-        members = row.members(ref)
+        members = row.members(ref, json_type)
         if members is not None:
-            return key in members
+            return sought in members
         text = row.folded(ref)
         return folded is not None and text is not None and folded in text
 

@@ -89,15 +89,22 @@ def field_spec(field: models.Field[Any, Any]) -> FieldSpec:
         target = field.target_field
         while isinstance(target, models.ForeignKey):
             target = target.target_field
-        return FieldSpec(field.name, Kind.KEY, _kind(target), zone, field.primary_key)
+        length = _max_length(target)
+        return FieldSpec(field.name, Kind.KEY, _kind(target), zone, field.primary_key, length)
     if field.primary_key:
-        return FieldSpec(field.name, Kind.KEY, _kind(field), zone, True)
-    return FieldSpec(field.name, _kind(field), zone=zone)
+        return FieldSpec(field.name, Kind.KEY, _kind(field), zone, True, _max_length(field))
+    return FieldSpec(field.name, _kind(field), zone=zone, max_length=_max_length(field))
 
 
 def _kind(field: models.Field[Any, Any]) -> Kind:
     field = _value_field(field)
     return next((kind for cls, kind in _KINDS if isinstance(field, cls)), Kind.OPAQUE)
+
+
+def _max_length(field: Any) -> int | None:
+    """Return the maximal number of characters of a text; None if the database has no limit."""
+    length: int | None = getattr(_value_field(field), "max_length", None)
+    return None if isinstance(field, models.TextField) else length
 
 
 def _value_field(field: Any) -> Any:

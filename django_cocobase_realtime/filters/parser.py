@@ -22,7 +22,7 @@ from .filter import Filter
 from .keys import FieldNames
 from .nodes import NEVER, Condition, Node, Values, all_of, any_of, negate, values_of
 from .operators import OPERATORS, Operator, Shorthand
-from .schema import FieldSpec, InvalidFilter, Kind, Ref, Schema, coerce, fold
+from .schema import INT64, FieldSpec, InvalidFilter, Kind, Ref, Schema, coerce, fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class _Parser:
             )
         match operator.operand:
             case "value":
-                return self._coerce(spec, value, key)
+                return self._coerce_equal(spec, value, key)
             case "ordered_value":
                 return self._parse_ordered(operator, spec, value, key)
             case "text_or_member" if kind is Kind.JSON:
@@ -194,7 +194,7 @@ class _Parser:
 
     def _parse_values(self, spec: FieldSpec, value: Any, key: str) -> Values:
         values = self._parse_list(value, key)
-        coerced = [self._coerce(spec, item, key) for item in values if item is not None]
+        coerced = [self._coerce_equal(spec, item, key) for item in values if item is not None]
         return values_of(spec.compares_as, coerced)
 
     def _parse_pair(
@@ -232,6 +232,14 @@ class _Parser:
         operand = self._coerce(spec, value, key)
         if spec.compares_as is Kind.JSON and operand[0] == "boolean":
             raise InvalidFilter(f"{key!r}: {operator.name} is for numbers and texts.")
+        return operand
+
+    def _coerce_equal(self, spec: FieldSpec, value: Any, key: str) -> Any:
+        """Return a value to compare for equality; a client's must be one that a row can hold."""
+        operand = self._coerce(spec, value, key)
+        is_integer = self._limits is not None and spec.compares_as is Kind.INTEGER
+        if is_integer and operand not in INT64:
+            raise InvalidFilter(f"{key!r} must be an integer of 64 bits at most.")
         return operand
 
     def _coerce(self, spec: FieldSpec, value: Any, key: str) -> Any:

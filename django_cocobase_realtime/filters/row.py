@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from math import isfinite
 from typing import Any
 
-from .schema import FieldSpec, Kind, Ref, Schema, coerce, fold, key_of
+from .schema import FieldSpec, Kind, Ref, Schema, coerce, fold, key_of, number_key
 
 
 class Row:
@@ -25,8 +26,8 @@ class Row:
         self._keys: dict[Ref, Hashable] = {}
         # results of `folded`
         self._folded: dict[Ref, str | None] = {}
-        # results of `members`, None until it is used
-        self._members: dict[Ref, frozenset[Hashable] | None] | None = None
+        # results of `members`
+        self._members: dict[tuple[Ref, str], frozenset[Hashable] | None] = {}
 
     def get(self, ref: Ref) -> Any:
         """Return the value in the form in which it is compared.
@@ -54,16 +55,17 @@ class Row:
             self._keys[ref] = key
             return key
 
-    def members(self, ref: Ref) -> frozenset[Hashable] | None:
-        """Return the keys of the scalars in a JSON array, or None if it is not an array."""
-        if self._members is None:
-            self._members = {}
+    def members(self, ref: Ref, json_type: str) -> frozenset[Hashable] | None:
+        """Return the members of one type in a JSON array, or None if the value is no array.
+
+        Texts and booleans are returned as they are, and numbers as keys, see `number_key`.
+        """
         try:
-            return self._members[ref]
+            return self._members[ref, json_type]
         except KeyError:
             value = self.raw(ref)
-            members = frozenset(_json_keys(value)) if isinstance(value, list) else None
-            self._members[ref] = members
+            members = _members(value, json_type) if isinstance(value, list) else None
+            self._members[ref, json_type] = members
             return members
 
     def raw(self, ref: Ref) -> Any:
@@ -98,14 +100,16 @@ class Row:
         return self._schema[ref[0]] if len(ref) == 1 else _JSON
 
 
-def _json_keys(values: Iterable[Any]) -> Iterator[Hashable]:
-    """Yield the keys of the scalars among values in JSON."""
-    for value in values:
-        if value is not None and not isinstance(value, list | dict):
-            try:
-                yield key_of(Kind.JSON, coerce(_JSON, value))
-            except (ValueError, OverflowError):  # not a finite number
-                continue
+def _members(values: list[Any], json_type: str) -> frozenset[Hashable]:
+    # in one expression per type, because an array may be long
+    match json_type:
+        case "text":
+            return frozenset([value for value in values if type(value) is str])
+        case "boolean":
+            return frozenset([value for value in values if type(value) is bool])
+    integers = frozenset([number_key(value) for value in values if type(value) is int])
+    floats = [value for value in values if type(value) is float and isfinite(value)]
+    return integers.union(map(number_key, floats)) if floats else integers
 
 
 _JSON = FieldSpec("", Kind.JSON)

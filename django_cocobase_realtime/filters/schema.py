@@ -60,6 +60,8 @@ class FieldSpec:
     zone: tzinfo = field(default=UTC, compare=False)
     # whether this is the primary key
     primary_key: bool = False
+    # maximal number of characters of a text; None for no limit
+    max_length: int | None = field(default=None, compare=False)
     # reference to the field's value; all conditions on the field share this object
     ref: Ref = field(init=False, repr=False, compare=False)
 
@@ -119,6 +121,12 @@ def key_of(kind: Kind, value: Any) -> Hashable:
     """
     to_key = _KEYS.get(kind)
     return value if to_key is None else to_key(value)
+
+
+def number_key(value: float) -> str:
+    """Return the key of a finite number in JSON, which is equal for 1 and 1.0; see `key_of`."""
+    # in hexadecimal, because the time for decimal digits grows with the square of their number
+    return hex(int(value)) if value == value // 1 else value.hex()
 
 
 def fold(text: str) -> str:
@@ -268,12 +276,6 @@ _COERCE: dict[Kind, Callable[[Any, FieldSpec], Hashable]] = {
 # keys of values, see `key_of`
 
 
-def _number_key(value: float) -> str:
-    """Return a text that is the same for an integer and an equal float."""
-    # in hexadecimal, because the time for decimal digits grows with the square of their number
-    return hex(int(value)) if value == value // 1 else value.hex()
-
-
 def _float_key(value: float) -> str:
     return (value + 0.0).hex()  # the sum turns -0.0 into 0.0
 
@@ -284,7 +286,7 @@ def _decimal_key(value: Decimal) -> str:
 
 def _json_key(value: tuple[str, Any]) -> tuple[str, Any]:
     json_type, inner = value
-    return (json_type, _number_key(inner)) if json_type == "number" else value
+    return (json_type, number_key(inner)) if json_type == "number" else value
 
 
 # functions that return a key, for the kinds whose hashes are predictable
