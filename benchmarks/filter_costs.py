@@ -168,9 +168,9 @@ def measure(
     table.find_recipients(change)  # compiles what is compiled at first use
     best = float("inf")
     for _ in islice(iter(int, 1), 5):
-        started = time.perf_counter()
+        started = time.thread_time()
         table.find_recipients(change)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.thread_time() - started)
     return count, best
 
 

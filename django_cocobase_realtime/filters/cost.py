@@ -45,8 +45,9 @@ def _condition_cost(condition: Condition, schema: Schema) -> float:
     if condition.operator is CONTAINS:
         # an operand for JSON is a pair of a member of an array and of a text, or None
         sought = condition.operand[1] if is_json else condition.operand
-        length = schema[ref[0]].max_length
-        cost += _search_cost(sought or "", ASSUMED_LENGTH if length is None else length)
+        if sought:
+            length = schema[ref[0]].max_length
+            cost += _search_cost(sought, ASSUMED_LENGTH if length is None else length)
     return cost
 
 

@@ -18,7 +18,7 @@ from operator import ge, gt, le, lt
 from typing import Any, Literal
 
 from .row import Predicate, Row
-from .schema import Kind, Ref, key_of, number_key
+from .schema import KEYS, Kind, Ref, key_of, number_key
 
 # The kinds of values that operators take from a client, with the operand that the parser makes:
 #
@@ -123,6 +123,8 @@ def _is_not_in(ref: Ref, kind: Kind, values: Collection[Hashable]) -> Predicate:
     if len(values) == 1:
         (only,) = values
         return lambda row: (value := row.get(ref)) is not None and value != only
+    if kind not in KEYS:  # the values are their own keys, and `row.get` takes less time
+        return lambda row: (value := row.get(ref)) is not None and value not in keys
     return lambda row: (key := row.key(ref)) is not None and key not in keys
 
 

@@ -47,13 +47,14 @@ class Row:
 
         It is None if `get` returns None.
         """
-        try:
-            return self._keys[ref]
-        except KeyError:
-            value = self.get(ref)
+        key = self._keys.get(ref, _UNREAD)
+        if key is _UNREAD:
+            value = self._values.get(ref, _UNREAD)
+            if value is _UNREAD:
+                value = self._values[ref] = self._read(ref)
             key = None if value is None else key_of(self._spec(ref).compares_as, value)
             self._keys[ref] = key
-            return key
+        return key
 
     def members(self, ref: Ref, json_type: str) -> frozenset[Hashable] | None:
         """Return the members of one type in a JSON array, or None if the value is no array.
@@ -88,11 +89,9 @@ class Row:
             return text
 
     def _read(self, ref: Ref) -> Hashable | None:
-        raw = self.raw(ref)
-        if raw is None:
-            return None
         try:
-            return coerce(self._spec(ref), raw)
+            raw = self.raw(ref)
+            return None if raw is None else coerce(self._spec(ref), raw)
         except Exception:  # for example of a value that a field of the project wrote
             return None
 
@@ -107,12 +106,15 @@ def _members(values: list[Any], json_type: str) -> frozenset[Hashable]:
             return frozenset([value for value in values if type(value) is str])
         case "boolean":
             return frozenset([value for value in values if type(value) is bool])
-    integers = frozenset([number_key(value) for value in values if type(value) is int])
+    # `hex` is `number_key` for integers
+    integers = frozenset(map(hex, [value for value in values if type(value) is int]))
     floats = [value for value in values if type(value) is float and isfinite(value)]
     return integers.union(map(number_key, floats)) if floats else integers
 
 
 _JSON = FieldSpec("", Kind.JSON)
+# for values that are not cached yet
+_UNREAD: Any = object()
 
 # returns whether a row matches; never raises an exception
 Predicate = Callable[[Row], bool]

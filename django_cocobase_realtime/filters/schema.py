@@ -65,18 +65,17 @@ class FieldSpec:
     # reference to the field's value; all conditions on the field share this object
     ref: Ref = field(init=False, repr=False, compare=False)
 
+    # the kind as which values are compared: for `Kind.KEY`, the kind of the key's values
+    compares_as: Kind = field(init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "ref", (self.name,))
+        object.__setattr__(self, "compares_as", self.key if self.kind is Kind.KEY else self.kind)
 
     @property
     def ordered(self) -> bool:
         """Whether rows can be sorted by this field."""
         return self.compares_as not in (Kind.JSON, Kind.OPAQUE)
-
-    @property
-    def compares_as(self) -> Kind:
-        """The kind as which values are compared: for `Kind.KEY`, the kind of the key's values."""
-        return self.key if self.kind is Kind.KEY else self.kind
 
 
 # the fields of a collection by name
@@ -119,7 +118,7 @@ def key_of(kind: Kind, value: Any) -> Hashable:
     values of one hash, for example multiples of that number, with which each access to a set or
     dictionary would take as long as a search in a list. Hashes of texts are not predictable.
     """
-    to_key = _KEYS.get(kind)
+    to_key = KEYS.get(kind)
     return value if to_key is None else to_key(value)
 
 
@@ -245,7 +244,7 @@ def _json(value: Any, spec: FieldSpec) -> Hashable:
     # with the type, so that neither true nor "1" equals 1
     if isinstance(value, bool):
         return ("boolean", value)
-    if isinstance(value, int | float) and math.isfinite(value):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return ("number", value)
     if isinstance(value, str):
         return ("text", value)
@@ -290,7 +289,7 @@ def _json_key(value: tuple[str, Any]) -> tuple[str, Any]:
 
 
 # functions that return a key, for the kinds whose hashes are predictable
-_KEYS: dict[Kind, Callable[[Any], Hashable]] = {
+KEYS: dict[Kind, Callable[[Any], Hashable]] = {
     Kind.INTEGER: str,
     Kind.DECIMAL: _decimal_key,
     Kind.FLOAT: _float_key,
