@@ -1,4 +1,4 @@
-"""What the worst filters of one connection cost per event, in milliseconds of the event loop.
+"""The cost per event of the worst filters of one connection, in milliseconds of CPU time.
 
     python -m benchmarks.filter_costs
     python -m benchmarks.filter_costs --connections 20 --limit 0     # without the limit of costs

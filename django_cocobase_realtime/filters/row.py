@@ -47,7 +47,7 @@ class Row:
 
         It is None if `get` returns None.
         """
-        key = self._keys.get(ref, _UNREAD)
+        key: Hashable = self._keys.get(ref, _UNREAD)
         if key is _UNREAD:
             value = self._values.get(ref, _UNREAD)
             if value is _UNREAD:
@@ -116,5 +116,5 @@ _JSON = FieldSpec("", Kind.JSON)
 # for values that are not cached yet
 _UNREAD: Any = object()
 
-# returns whether a row matches; never raises an exception
+# returns whether a row matches
 Predicate = Callable[[Row], bool]

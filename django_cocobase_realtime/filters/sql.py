@@ -281,13 +281,10 @@ class JsonMatches(Func):
 
 def _dump_condition(condition: Condition) -> str:
     """Return a condition on JSON as text, for the parameter of ``realtime_json``."""
-    parts = [condition.ref, condition.operator.name, condition.operand]
-    return json.dumps(parts, default=lambda values: {"set": sorted(values, key=repr)})
+    return json.dumps([condition.ref, condition.operator.name, condition.operand])
 
 
 def _load_operand(dumped: Any) -> Any:
-    if isinstance(dumped, dict):
-        return frozenset(map(_load_operand, dumped["set"]))
     return tuple(map(_load_operand, dumped)) if isinstance(dumped, list) else dumped
 
 

@@ -189,7 +189,7 @@ class FilterIndex(Generic[T]):
         else:
             self._unindexed[entry] = None
         if rest is None:
-            entry.test = filter.matches
+            entry.test = compile_node(root)
         elif rest != ALWAYS:
             entry.test = compile_node(rest)
         return entry
