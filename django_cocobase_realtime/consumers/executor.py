@@ -63,6 +63,12 @@ async def _authorize_collection(
     return grant
 
 
+async def _reserve_filter_cost(
+    hub: Hub, connection: Connection, effect: do.ReserveFilterCost
+) -> bool:
+    return hub.topics.reserve_filter_cost(connection, effect.filter)
+
+
 async def _open_topic(hub: Hub, connection: Connection, effect: do.OpenTopic) -> Any:
     return await hub.topics.open(effect.collection)
 
@@ -145,6 +151,7 @@ async def _unless_unavailable(call: Coroutine[Any, Any, Any]) -> Any:
 _HANDLERS: dict[type, Callable[[Hub, Connection, Any], Coroutine[Any, Any, Any]]] = {
     do.Reauthorize: _reauthorize,
     do.AuthorizeCollection: _authorize_collection,
+    do.ReserveFilterCost: _reserve_filter_cost,
     do.OpenTopic: _open_topic,
     do.AttachSubscription: _attach,
     do.DetachSubscription: _detach,

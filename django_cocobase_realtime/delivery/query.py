@@ -18,7 +18,7 @@ from ..conf import Limits
 from ..declarations.authorization import Grant, RowCheck
 from ..declarations.registry import UnknownCollection, registry
 from ..declarations.serialization import split_document_id
-from ..filters import Filter, FilterLimits, InvalidFilter, parse
+from ..filters import Filter, FilterLimits, InvalidFilter, estimate_cost, parse
 from ..identity import Identity
 from ..wire.codes import ErrorCode
 from ..wire.commands import Subscribe
@@ -42,6 +42,8 @@ class AuthorizedQuery:
     scope: str = ""
     # a row permission, which decides about each row that the filter matches
     check: RowCheck | None = None
+    # estimated microseconds that the client's filter costs per event
+    cost: float = 0.0
 
 
 class SubscriptionRefused(Exception):
@@ -61,7 +63,11 @@ def authorize_query(
     Raises `SubscriptionRefused` if the request is not valid, or asks for more than is granted.
     """
     decision = grant.decision
-    filter = _filter(limits, command, grant) & decision.visible
+    requested = _filter(limits, command, grant)
+    filter = requested & decision.visible
+    # the row before the change and that after it are tested
+    rows = 2 if command.transitions or decision.check is not None else 1
+    cost = estimate_cost(requested, grant.schema) * rows
     fields = _projection(grant, command.fields)
     _check_changes(command, grant)
     scope = _scope(
@@ -75,7 +81,7 @@ def authorize_query(
             None if identity is None else (identity.project, identity.user_key),
         )
     )
-    return AuthorizedQuery(filter, fields, scope, decision.check)
+    return AuthorizedQuery(filter, fields, scope, decision.check, cost)
 
 
 def serialize_request(command: Subscribe) -> bytes:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from ..conf import conf
 from ..declarations.registry import registry
 from ..events import Change, Event
 from ..log.cursor import Position
@@ -19,6 +20,7 @@ from ..transport.connection import Connection
 from ..utils.concurrency import DatabaseThread
 from ..wire.codes import CloseCode
 from . import catchup
+from .filter_costs import NewFilter, exceeds_limit
 from .subscription import CatchUp, CatchUpPlan, Subscription
 from .topic import CollectionTopic
 
@@ -42,6 +44,8 @@ class TopicManager:
         self._threads: dict[str, DatabaseThread] = {}
         # subscriptions by connection and name
         self._subscriptions: dict[Connection, dict[str, Subscription]] = {}
+        # costs of the filters of subscriptions that are being opened
+        self._pending_costs: dict[Connection, float] = {}
 
     # subscriptions
 
@@ -52,6 +56,14 @@ class TopicManager:
     def subscriptions(self, connection: Connection) -> list[Subscription]:
         """Return a list of a connection's subscriptions."""
         return list(self._subscriptions.get(connection, {}).values())
+
+    def reserve_filter_cost(self, connection: Connection, new: NewFilter) -> bool:
+        """Return whether a new filter is within the limit, and count it until `attach`."""
+        limits = conf.limits
+        if exceeds_limit(limits, connection, new, self._subscriptions, self._pending_costs):
+            return False
+        self._pending_costs[connection] = new.query.cost
+        return True
 
     async def open(self, name: str) -> StreamRange | None:
         """Follow a stream, and catch up with everything that was committed before the call.
@@ -98,6 +110,7 @@ class TopicManager:
         It is live immediately, or after ``plan`` has been carried out. With ``start=False`` it is
         suspended until `resume`, because its permissions must be evaluated again.
         """
+        self._pending_costs.pop(subscription.connection, None)
         by_name = self._subscriptions.setdefault(subscription.connection, {})
         replaced = by_name.get(subscription.name)
         by_name[subscription.name] = subscription
@@ -127,6 +140,7 @@ class TopicManager:
 
     def remove_connection(self, connection: Connection) -> None:
         """Remove all subscriptions of a connection."""
+        self._pending_costs.pop(connection, None)
         for subscription in list(self._subscriptions.pop(connection, {}).values()):
             self._forget(subscription)
 

@@ -4,6 +4,7 @@ A filter is parsed once, and can then be evaluated on a row in Python, in the da
 index over many filters. Only the modules ``orm`` and ``sql`` use Django.
 """
 
+from .cost import estimate_cost
 from .filter import Filter
 from .index.index import FilterIndex
 from .parser import FilterLimits, parse
@@ -20,6 +21,7 @@ __all__ = [
     "Ref",
     "Row",
     "Schema",
+    "estimate_cost",
     "fold",
     "parse",
 ]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 from .nodes import ALWAYS, NEVER, Node, all_of, any_of, negate
 from .predicate import compile_node
-from .row import Predicate
+from .row import Predicate, Row
+
+logger = logging.getLogger(__name__)
 
 
 class Filter:
@@ -24,12 +28,12 @@ class Filter:
 
     @property
     def matches(self) -> Predicate:
-        """A function that returns whether a row matches.
+        """A function that returns whether a row matches. It raises no exception.
 
         It is compiled at the first access, because most filters in an index do not need it.
         """
         if self._predicate is None:
-            self._predicate = compile_node(self.root)
+            self._predicate = _without_exceptions(compile_node(self.root))
         return self._predicate
 
     @classmethod
@@ -66,3 +70,16 @@ class Filter:
 
     def __repr__(self) -> str:
         return f"<Filter {self._canonical}>"
+
+
+def _without_exceptions(test: Predicate) -> Predicate:
+    """Return a test that no row matches if evaluating it raises an exception."""
+
+    def matches(row: Row) -> bool:
+        try:
+            return test(row)
+        except Exception:
+            logger.exception("A filter could not be evaluated; it does not match.")
+            return False
+
+    return matches

@@ -8,27 +8,24 @@ over many filters (``index``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from .operators import IN, Operator
-from .schema import Kind, Ref
+from .schema import Kind, Ref, key_of
 
-# the operand of ``in``. A single value is in a tuple, which takes a quarter of a set's memory
-Values = tuple[Hashable] | frozenset[Hashable]
-
-
-def values_of(values: Collection[Hashable]) -> Values:
-    """Return values as an operand of ``in``, without duplicates and independent of their order."""
-    distinct = frozenset(values)
-    if len(distinct) == 1:
-        (only,) = distinct
-        return (only,)
-    return distinct
+# the operand of ``in``: different values in any order. Not a set, see `key_of`
+Values = tuple[Hashable, ...]
 
 
-@dataclass(frozen=True, slots=True)
+def values_of(kind: Kind, values: Iterable[Hashable]) -> Values:
+    """Return values of a kind as an operand of ``in``, without duplicates."""
+    return tuple({key_of(kind, value): value for value in values}.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Condition:
     """A comparison of one value in a row with an operand."""
 
@@ -45,6 +42,14 @@ class Condition:
         listed = self.operator.operand == "values"
         operand = sorted(map(repr, self.operand)) if listed else repr(self.operand)
         return f"{'.'.join(map(repr, self.ref))} {self.operator.name} {operand}"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Condition):
+            return NotImplemented
+        return self.kind is other.kind and self.text() == other.text()
+
+    def __hash__(self) -> int:
+        return hash(self.text())  # not of the operand, whose hash clients can predict
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,44 +94,59 @@ NEVER = Or()
 
 def all_of(nodes: Iterable[Node]) -> Node:
     """Return the conjunction of nodes. For several ``in`` on one field, intersect the values."""
-    return _join(nodes, And, NEVER, frozenset.intersection)
+    return _join(nodes, And, NEVER)
 
 
 def any_of(nodes: Iterable[Node]) -> Node:
     """Return the disjunction of nodes. For several ``in`` on one field, unite the values."""
-    return _join(nodes, Or, ALWAYS, frozenset.union)
+    return _join(nodes, Or, ALWAYS)
 
 
-def _join(
-    nodes: Iterable[Node],
-    joined_type: type[And | Or],
-    dominant: Node,
-    merge: Callable[[frozenset[Any], frozenset[Any]], frozenset[Any]],
-) -> Node:
+def _join(nodes: Iterable[Node], joined_type: type[And | Or], dominant: Node) -> Node:
     """Join nodes to one of ``joined_type``.
 
     ``dominant`` is the node that makes the result the same whatever the other parts are: NEVER for
-    And, ALWAYS for Or. ``merge`` combines the values of two ``in`` on the same field.
+    And, ALWAYS for Or.
     """
     others: dict[Node, None] = {}
-    equalities: dict[Ref, Condition] = {}
+    equalities: dict[Ref, list[Condition]] = {}
     for node in nodes:
         for part in node.parts if isinstance(node, joined_type) else (node,):
             if isinstance(part, Condition) and part.operator is IN:
-                earlier = equalities.get(part.ref)
-                if earlier is not None:
-                    values = merge(frozenset(earlier.operand), frozenset(part.operand))
-                    part = Condition(part.ref, part.kind, IN, values_of(values))
                 if part.operand:
-                    equalities[part.ref] = part
+                    equalities.setdefault(part.ref, []).append(part)
                     continue
                 part = NEVER
             if part == dominant:
                 return dominant
             if part != NEVER:  # in And, NEVER is dominant; in Or, it adds no rows
                 others[part] = None
-    parts = [*equalities.values(), *others]
+    merge = _intersection if joined_type is And else _union
+    merged = [
+        conditions[0] if len(conditions) == 1 else merge(conditions)
+        for conditions in equalities.values()
+    ]
+    if not all(condition.operand for condition in merged):
+        return NEVER  # no value is in all lists
+    parts = [*merged, *others]
     return parts[0] if len(parts) == 1 else joined_type(tuple(parts))
+
+
+def _union(conditions: list[Condition]) -> Condition:
+    """Return one ``in`` with the values of several on the same field."""
+    ref, kind = conditions[0].ref, conditions[0].kind
+    values = chain.from_iterable(condition.operand for condition in conditions)
+    return Condition(ref, kind, IN, values_of(kind, values))
+
+
+def _intersection(conditions: list[Condition]) -> Condition:
+    """Return one ``in`` with the values that several on the same field have in common."""
+    first, *rest = conditions
+    values = {key_of(first.kind, value): value for value in first.operand}
+    for condition in rest:
+        keys = {key_of(first.kind, value) for value in condition.operand}
+        values = {key: value for key, value in values.items() if key in keys}
+    return Condition(first.ref, first.kind, IN, tuple(values.values()))
 
 
 def negate(node: Node) -> Node:

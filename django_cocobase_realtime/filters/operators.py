@@ -18,7 +18,7 @@ from operator import ge, gt, le, lt
 from typing import Any, Literal
 
 from .row import Predicate, Row
-from .schema import Kind, Ref
+from .schema import KEYS, Kind, Ref, key_of, number_key
 
 # The kinds of values that operators take from a client, with the operand that the parser makes:
 #
@@ -111,14 +111,21 @@ def _is_in(ref: Ref, kind: Kind, values: Collection[Hashable]) -> Predicate:
     if len(values) == 1:
         (only,) = values
         return lambda row: row.get(ref) == only
-    return lambda row: row.get(ref) in values
+    keys = frozenset(key_of(kind, value) for value in values)
+    return lambda row: row.key(ref) in keys
 
 
 def _is_not_in(ref: Ref, kind: Kind, values: Collection[Hashable]) -> Predicate:
+    keys = frozenset(key_of(kind, value) for value in values)
     if kind is Kind.JSON:
-        # `row.get` returns None for arrays and objects; they differ from all values that are given
-        return lambda row: row.raw(ref) is not None and row.get(ref) not in values
-    return lambda row: (value := row.get(ref)) is not None and value not in values
+        # `row.key` returns None for arrays and objects; they differ from all values that are given
+        return lambda row: row.raw(ref) is not None and row.key(ref) not in keys
+    if len(values) == 1:
+        (only,) = values
+        return lambda row: (value := row.get(ref)) is not None and value != only
+    if kind not in KEYS:  # the values are their own keys, and `row.get` takes less time
+        return lambda row: (value := row.get(ref)) is not None and value not in keys
+    return lambda row: (key := row.key(ref)) is not None and key not in keys
 
 
 def _is_greater(ref: Ref, kind: Kind, bound: Any) -> Predicate:
@@ -166,28 +173,18 @@ def _contains(ref: Ref, kind: Kind, operand: Any) -> Predicate:
 
 def _contains_in_json(ref: Ref, member: tuple[str, Any], folded: str | None) -> Predicate:
     """Return a test for JSON: an array must have the member, or a text contain the folded text."""
+    json_type, sought = member
+    if json_type == "number":
+        sought = number_key(sought)
 
     def contains(row: Row) -> bool:
-        value = row.raw(ref)
-        if isinstance(value, list):
-            return any(_is_json_scalar(element, member) for element in value)
+        members = row.members(ref, json_type)
+        if members is not None:
+            return sought in members
         text = row.folded(ref)
         return folded is not None and text is not None and folded in text
 
     return contains
-
-
-def _is_json_scalar(value: Any, tagged: tuple[str, Any]) -> bool:
-    """Return whether a JSON value has the type and value of the tagged one; true is not 1."""
-    expected_type, expected = tagged
-    match value:
-        case bool():
-            return expected_type == "boolean" and value == expected
-        case int() | float():
-            return expected_type == "number" and value == expected
-        case str():
-            return expected_type == "text" and value == expected
-    return False
 
 
 def _starts_with(ref: Ref, kind: Kind, operand: str) -> Predicate:

@@ -38,12 +38,12 @@ from .operators import (
     Bound,
     Operator,
 )
-from .schema import EARLIEST, LATEST, FieldSpec, Kind
+from .schema import EARLIEST, INT64, LATEST, FieldSpec, Kind
 from .sql import (
     Host,
     JsonbCondition,
     JsonMatches,
-    TextEquals,
+    TextIsIn,
     TextMatches,
     TextSearch,
     contains,
@@ -73,8 +73,7 @@ _KINDS: tuple[tuple[type[Any], Kind], ...] = (
     (models.GenericIPAddressField, Kind.ADDRESS),
     (models.JSONField, Kind.JSON),
 )
-# integers that databases can store
-_INT64 = range(-(2**63), 2**63)
+MAX_CHAIN = 200  # conditions that are joined without brackets
 # a condition that no row matches
 _NO_ROW = Q(pk__in=[])
 # calculates without rounding: with more digits than a coerced decimal can have
@@ -91,15 +90,22 @@ def field_spec(field: models.Field[Any, Any]) -> FieldSpec:
         target = field.target_field
         while isinstance(target, models.ForeignKey):
             target = target.target_field
-        return FieldSpec(field.name, Kind.KEY, _kind(target), zone, field.primary_key)
+        length = _max_length(target)
+        return FieldSpec(field.name, Kind.KEY, _kind(target), zone, field.primary_key, length)
     if field.primary_key:
-        return FieldSpec(field.name, Kind.KEY, _kind(field), zone, True)
-    return FieldSpec(field.name, _kind(field), zone=zone)
+        return FieldSpec(field.name, Kind.KEY, _kind(field), zone, True, _max_length(field))
+    return FieldSpec(field.name, _kind(field), zone=zone, max_length=_max_length(field))
 
 
 def _kind(field: models.Field[Any, Any]) -> Kind:
     field = _value_field(field)
     return next((kind for cls, kind in _KINDS if isinstance(field, cls)), Kind.OPAQUE)
+
+
+def _max_length(field: Any) -> int | None:
+    """Return the maximal number of characters of a text; None if the database has no limit."""
+    length: int | None = getattr(_value_field(field), "max_length", None)
+    return None if isinstance(field, models.TextField) else length
 
 
 def _value_field(field: Any) -> Any:
@@ -140,20 +146,37 @@ def _code_point_collation(using: str) -> str:
 def _node_q(node: Node, model: type[models.Model], using: str) -> Q:
     match node:
         case And(parts):
-            return reduce(and_, (_node_q(part, model, using) for part in parts), Q())
+            return _chain(and_, [_node_q(part, model, using) for part in parts])
         case Or(()):
             return _NO_ROW
         case Or(parts):
-            return reduce(or_, (_node_q(part, model, using) for part in parts))
+            return _chain(or_, [_node_q(part, model, using) for part in parts])
         case Not(part):
             # not SQL's NOT, with which a row does not match if the part is unknown because of NULL
-            matches = When(_node_q(part, model, using), then=Value(False))
-            return Q(Case(matches, default=Value(True), output_field=BooleanField()))
+            return _case(_node_q(part, model, using), matches=False)
     column = _Column(model, node.ref[0], node.kind, using)
     operator_sql = SQL[node.operator]
     if node.kind is Kind.JSON:
         return Q(JsonMatches(F(column.name), node, operator_sql.jsonb))
     return operator_sql.column(column, node)
+
+
+def _chain(join: Callable[[Q, Q], Q], parts: list[Q]) -> Q:
+    """Return the parts, joined by AND or OR.
+
+    SQLite refuses expressions of more than 1,000 levels, and a chain has as many as parts.
+    """
+    while len(parts) > MAX_CHAIN:
+        chains = [parts[n : n + MAX_CHAIN] for n in range(0, len(parts), MAX_CHAIN)]
+        # in CASE, because Django would join the chains to one again
+        parts = [_case(reduce(join, chain), matches=True) for chain in chains]
+    return reduce(join, parts, Q())
+
+
+def _case(condition: Q, *, matches: bool) -> Q:
+    """Return a condition that is ``matches`` if the given one is true, and its opposite if not."""
+    when = When(condition, then=Value(matches))
+    return Q(Case(when, default=Value(not matches), output_field=BooleanField()))
 
 
 class _Column:
@@ -201,7 +224,7 @@ class _Column:
                     return self._compares_beyond(bound, above=operand > 0)
                 if floor != operand:  # the operand is between two values of the column
                     lookup, operand = ("lte" if bound.upper else "gt"), floor
-            case Kind.INTEGER if operand not in _INT64:
+            case Kind.INTEGER if operand not in INT64:
                 return self._compares_beyond(bound, above=operand > 0)
             case Kind.DATETIME:
                 stored = self._to_stored(operand)
@@ -236,7 +259,7 @@ class _Column:
         inet = self.kind is Kind.ADDRESS and self.postgresql
         collated = self.kind is Kind.TEXT and getattr(self._target_field(), "db_collation", None)
         if inet or collated:
-            return reduce(or_, (Q(TextEquals(self.as_text(), value)) for value in values))
+            return Q(TextIsIn(self.as_text(), values))
         return self._lookup("in", values)
 
     def _has_value(self, *, exclude_nan: bool = False) -> Q:
@@ -266,7 +289,7 @@ class _Column:
         """Return the values that the column can store, in the form that the ORM needs."""
         match self.kind:
             case Kind.INTEGER:
-                return [value for value in values if value in _INT64]
+                return [value for value in values if value in INT64]
             case Kind.DECIMAL:
                 return [value for value in values if _floor(self._target_field(), value) == value]
             case Kind.DATETIME:

@@ -22,7 +22,7 @@ from .filter import Filter
 from .keys import FieldNames
 from .nodes import NEVER, Condition, Node, Values, all_of, any_of, negate, values_of
 from .operators import OPERATORS, Operator, Shorthand
-from .schema import FieldSpec, InvalidFilter, Kind, Ref, Schema, coerce, fold
+from .schema import INT64, FieldSpec, InvalidFilter, Kind, Ref, Schema, coerce, fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class _Parser:
             )
         match operator.operand:
             case "value":
-                return self._coerce(spec, value, key)
+                return self._coerce_equal(spec, value, key)
             case "ordered_value":
                 return self._parse_ordered(operator, spec, value, key)
             case "text_or_member" if kind is Kind.JSON:
@@ -194,7 +194,8 @@ class _Parser:
 
     def _parse_values(self, spec: FieldSpec, value: Any, key: str) -> Values:
         values = self._parse_list(value, key)
-        return values_of([self._coerce(spec, item, key) for item in values if item is not None])
+        coerced = [self._coerce_equal(spec, item, key) for item in values if item is not None]
+        return values_of(spec.compares_as, coerced)
 
     def _parse_pair(
         self, operator: Operator | Shorthand, spec: FieldSpec, value: Any, key: str
@@ -233,6 +234,14 @@ class _Parser:
             raise InvalidFilter(f"{key!r}: {operator.name} is for numbers and texts.")
         return operand
 
+    def _coerce_equal(self, spec: FieldSpec, value: Any, key: str) -> Any:
+        """Return a value to compare for equality; a client's must be one that a row can hold."""
+        operand = self._coerce(spec, value, key)
+        is_integer = self._limits is not None and spec.compares_as is Kind.INTEGER
+        if is_integer and operand not in INT64:
+            raise InvalidFilter(f"{key!r} must be an integer of 64 bits at most.")
+        return operand
+
     def _coerce(self, spec: FieldSpec, value: Any, key: str) -> Any:
         if self._trusted:
             value = getattr(value, "pk", value)  # of a model instance
@@ -253,8 +262,9 @@ def _with_article(kind: Kind) -> str:
 
 _BOOLEAN = FieldSpec("", Kind.BOOLEAN)
 
-# kinds of which equal values are interchangeable, unlike Decimal("1") and Decimal("1.0")
-_SHARED_KINDS = frozenset({Kind.TEXT, Kind.INTEGER, Kind.BOOLEAN, Kind.UUID})
+# kinds of which equal values are interchangeable, unlike Decimal("1") and Decimal("1.0"), and of
+# which a client cannot choose many values with one hash, unlike UUIDs
+_SHARED_KINDS = frozenset({Kind.TEXT, Kind.INTEGER, Kind.BOOLEAN})
 
 # returns the same object for equal conditions with one value, which many filters may have
 _shared_condition = lru_cache(maxsize=1024)(Condition)

@@ -8,13 +8,32 @@ from .nodes import And, Condition, Node, Not, Or
 from .operators import IN
 from .row import Predicate, Row
 
+# bounds for nodes whose functions are cached
+MAX_CACHED_PARTS = 4  # parts of a node, and values of a condition
+MAX_CACHED_LENGTH = 256  # characters of the canonical text of a condition
 
-@lru_cache(maxsize=1024)
+
 def compile_node(node: Node) -> Predicate:
     """Return a function that returns whether a row matches the node.
 
     Equal nodes mostly get the same function, so that a caller can call it once for several nodes.
     """
+    return _cached(node) if _is_small(node) else _compile(node)
+
+
+def _is_small(node: Node) -> bool:
+    """Return whether a node is worth being kept in the cache, and takes little memory there."""
+    match node:
+        case Condition():
+            if isinstance(node.operand, tuple) and len(node.operand) > MAX_CACHED_PARTS:
+                return False
+            return len(node.text()) <= MAX_CACHED_LENGTH
+        case Not(part):
+            return _is_small(part)
+    return len(node.parts) <= MAX_CACHED_PARTS and all(map(_is_small, node.parts))
+
+
+def _compile(node: Node) -> Predicate:
     match node:
         case Condition():
             return node.operator.compile(node.ref, node.kind, node.operand)
@@ -57,3 +76,6 @@ def _any(tests: list[Predicate]) -> Predicate:
         return False
 
     return any_matches
+
+
+_cached = lru_cache(maxsize=1024)(_compile)

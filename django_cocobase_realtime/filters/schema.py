@@ -13,9 +13,8 @@ import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import MINYEAR, UTC, date, datetime, time, tzinfo
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from enum import Enum
-from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 from uuid import UUID
@@ -61,21 +60,22 @@ class FieldSpec:
     zone: tzinfo = field(default=UTC, compare=False)
     # whether this is the primary key
     primary_key: bool = False
+    # maximal number of characters of a text; None for no limit
+    max_length: int | None = field(default=None, compare=False)
     # reference to the field's value; all conditions on the field share this object
     ref: Ref = field(init=False, repr=False, compare=False)
 
+    # the kind as which values are compared: for `Kind.KEY`, the kind of the key's values
+    compares_as: Kind = field(init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "ref", (self.name,))
+        object.__setattr__(self, "compares_as", self.key if self.kind is Kind.KEY else self.kind)
 
     @property
     def ordered(self) -> bool:
         """Whether rows can be sorted by this field."""
         return self.compares_as not in (Kind.JSON, Kind.OPAQUE)
-
-    @property
-    def compares_as(self) -> Kind:
-        """The kind as which values are compared: for `Kind.KEY`, the kind of the key's values."""
-        return self.key if self.kind is Kind.KEY else self.kind
 
 
 # the fields of a collection by name
@@ -87,6 +87,10 @@ Schema = Mapping[str, FieldSpec]
 EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 MAX_DECIMAL_DIGITS = 400  # before the decimal point, and after it
+# the integers that databases can store
+INT64 = range(-(2**63), 2**63)
+# calculates without rounding: with more digits than a coerced decimal can have
+_EXACT = Context(prec=1000)
 # matches texts that are converted to integers
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 
@@ -107,19 +111,34 @@ def coerce(spec: FieldSpec, value: Any) -> Hashable:
     return _COERCE[spec.compares_as](value, spec)
 
 
+def key_of(kind: Kind, value: Any) -> Hashable:
+    """Return the key of a coerced value in sets and dictionaries; equal values have equal keys.
+
+    Python hashes numbers and UUIDs without a secret, modulo 2^61 - 1. A client could choose many
+    values of one hash, for example multiples of that number, with which each access to a set or
+    dictionary would take as long as a search in a list. Hashes of texts are not predictable.
+    """
+    to_key = KEYS.get(kind)
+    return value if to_key is None else to_key(value)
+
+
+def number_key(value: float) -> str:
+    """Return the key of a finite number in JSON, which is equal for 1 and 1.0; see `key_of`."""
+    # in hexadecimal, because the time for decimal digits grows with the square of their number
+    return hex(int(value)) if value == value // 1 else value.hex()
+
+
 def fold(text: str) -> str:
     """Return a text without its case, by the simple lower-case mapping of each character.
 
     Unlike ``str.lower``, it does not depend on neighbouring characters (as for the Greek final
     sigma). Databases do not look at these either, and all backends of a filter must agree.
     """
-    return text.lower() if text.isascii() else "".join(map(_fold_character, text))
-
-
-@lru_cache(maxsize=4096)
-def _fold_character(character: str) -> str:
-    lower = character.lower()
-    return lower if len(lower) == 1 else lower[0]
+    if not text.isascii():
+        # the characters of which ``str.lower`` returns more than one, or another one at word ends
+        text = text.replace("\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}", "i")
+        text = text.replace("\N{GREEK CAPITAL LETTER SIGMA}", "\N{GREEK SMALL LETTER SIGMA}")
+    return text.lower()
 
 
 def _text(value: Any, spec: FieldSpec) -> str:
@@ -225,7 +244,7 @@ def _json(value: Any, spec: FieldSpec) -> Hashable:
     # with the type, so that neither true nor "1" equals 1
     if isinstance(value, bool):
         return ("boolean", value)
-    if isinstance(value, int | float) and math.isfinite(value):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return ("number", value)
     if isinstance(value, str):
         return ("text", value)
@@ -250,4 +269,31 @@ _COERCE: dict[Kind, Callable[[Any, FieldSpec], Hashable]] = {
     Kind.ADDRESS: _address,
     Kind.JSON: _json,
     Kind.OPAQUE: _opaque,
+}
+
+
+# keys of values, see `key_of`
+
+
+def _float_key(value: float) -> str:
+    return (value + 0.0).hex()  # the sum turns -0.0 into 0.0
+
+
+def _decimal_key(value: Decimal) -> str:
+    return str(_EXACT.normalize(value)) if value else "0"
+
+
+def _json_key(value: tuple[str, Any]) -> tuple[str, Any]:
+    json_type, inner = value
+    return (json_type, number_key(inner)) if json_type == "number" else value
+
+
+# functions that return a key, for the kinds whose hashes are predictable
+KEYS: dict[Kind, Callable[[Any], Hashable]] = {
+    Kind.INTEGER: str,
+    Kind.DECIMAL: _decimal_key,
+    Kind.FLOAT: _float_key,
+    Kind.DATETIME: datetime.isoformat,
+    Kind.UUID: lambda value: value.hex,
+    Kind.JSON: _json_key,
 }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..declarations.room import Room, RoomGrant
+from ..delivery.filter_costs import NewFilter
 from ..delivery.subscription import CatchUpPlan, Subscription
 from ..events import Broadcast
 from ..rooms.history import HistoryPage
@@ -92,6 +93,13 @@ class AuthorizeCollection:
 
     collection: str
     filters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveFilterCost:
+    """Count the cost of a filter. Result: whether it is within the limit ``filter_cost``."""
+
+    filter: NewFilter
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +209,7 @@ Effect = (
     | ScheduleExpiry
     | Reauthorize
     | AuthorizeCollection
+    | ReserveFilterCost
     | OpenTopic
     | AttachSubscription
     | DetachSubscription

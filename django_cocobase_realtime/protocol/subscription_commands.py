@@ -6,6 +6,7 @@ from sys import intern
 from typing import Any
 
 from ..declarations.authorization import Grant
+from ..delivery.filter_costs import NewFilter
 from ..delivery.query import ALL_EVENTS, SubscriptionRefused, authorize_query, serialize_request
 from ..delivery.subscription import CatchUpPlan, SnapshotQuery, Subscription, SubscriptionRequest
 from ..log.cursor import Position, encode
@@ -19,6 +20,7 @@ from .effects import (
     AuthorizeCollection,
     DetachSubscription,
     OpenTopic,
+    ReserveFilterCost,
     Send,
     Steps,
 )
@@ -44,6 +46,10 @@ def subscribe(session: SessionState, command: Subscribe) -> Steps:
             raise SubscriptionRefused(ErrorCode.UNKNOWN_COLLECTION, message)
         query = authorize_query(session.limits, command, grant, session.identity)
         snapshot = _snapshot_query(session, command, grant)
+        filter = NewFilter(command.subscription or command.collection, grant.stream, query)
+        is_affordable: bool = yield ReserveFilterCost(filter)
+        if not is_affordable:
+            raise SubscriptionRefused(ErrorCode.LIMIT_EXCEEDED, _cost_message(session, query.cost))
     except SubscriptionRefused as refusal:
         yield session.error(refusal.code, str(refusal), command.id)
         return
@@ -80,6 +86,13 @@ def subscribe(session: SessionState, command: Subscribe) -> Steps:
     # the reply comes before all frames of the subscription
     yield Send(reply)
     yield AttachSubscription(Subscription(connection, request, query, permissions_version), plan)
+
+
+def _cost_message(session: SessionState, cost: float) -> str:
+    return (
+        f"This filter costs about {cost:.0f} µs per event; all filters of a user may cost "
+        f"{session.limits.filter_cost:g} µs together. Above all, contains on long texts costs."
+    )
 
 
 def _check_names(session: SessionState, command: Subscribe) -> None:

@@ -46,6 +46,7 @@ class SessionRunner:
             **results,
         }
         self.results.setdefault(effects.OpenTopic, StreamRange("e1", 10, 5))
+        self.results.setdefault(effects.ReserveFilterCost, True)
         self.results.setdefault(effects.AuthorizeRoom, RoomGrant(Room()))
         self.results.setdefault(
             effects.JoinRoom, JoinResult(1, [Member("1", "ada")], "r", None, None)
@@ -192,13 +193,14 @@ def test_subscribe_authorizes_and_attaches(runner):
     )
     assert [type(e) for e in yielded] == [
         effects.AuthorizeCollection,
+        effects.ReserveFilterCost,
         effects.OpenTopic,
         effects.Send,
         effects.AttachSubscription,
     ]
-    assert yielded[3].subscription.query.fields == ("title", "status")
-    assert yielded[3].plan is None
-    frame = yielded[2].frame
+    assert yielded[4].subscription.query.fields == ("title", "status")
+    assert yielded[4].plan is None
+    frame = yielded[3].frame
     assert (frame["type"], frame["id"], frame["durable"]) == ("subscribed", "x", True)
     assert frame["cursor"] == encode("posts", "e1", 10)
     assert "resumed" not in frame

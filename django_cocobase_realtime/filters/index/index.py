@@ -14,6 +14,7 @@ for rows that are found:
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -24,17 +25,19 @@ from ..filter import Filter
 from ..nodes import ALWAYS, And, Condition, Node, Or, all_of
 from ..predicate import compile_node
 from ..row import Predicate, Row
-from ..schema import Ref
+from ..schema import Ref, key_of
 from .constraints import Interval, required_interval, required_substring, residual
 from .intervals import IntervalIndex, to_float
 from .substrings import SubstringIndex
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=Hashable)
 
 # number of filters under a filter's keys above which it is stored by interval or substring instead
 MAX_BUCKET_SIZE = 16
 
-# a value in a row, such as (("status",), "published")
+# the key of a value in a row, such as (("status",), "published")
 IndexKey = tuple[Ref, Hashable]
 
 # conditions with ``in``, of which every matching row fulfils at least one
@@ -124,7 +127,11 @@ class FilterIndex(Generic[T]):
         for entry in self._candidates(row):
             if entry.test is not last_test:  # adjacent entries mostly share their test
                 last_test = entry.test
-                matches = last_test is None or last_test(row)
+                try:
+                    matches = last_test is None or last_test(row)
+                except Exception:  # the other filters must still be evaluated
+                    logger.exception("A filter could not be evaluated; it does not match.")
+                    matches = False
             if matches:
                 items = entry.items
                 if isinstance(items, dict):
@@ -141,8 +148,8 @@ class FilterIndex(Generic[T]):
         candidates = list(self._unindexed)
         buckets = [
             bucket
-            for ref, by_value in self._buckets.items()
-            if (bucket := by_value.get(row.get(ref))) is not None
+            for ref, by_key in self._buckets.items()
+            if (bucket := by_key.get(row.key(ref))) is not None
         ]
         if len(buckets) == 1:
             candidates += items(buckets[0])
@@ -182,7 +189,7 @@ class FilterIndex(Generic[T]):
         else:
             self._unindexed[entry] = None
         if rest is None:
-            entry.test = filter.matches
+            entry.test = compile_node(root)
         elif rest != ALWAYS:
             entry.test = compile_node(rest)
         return entry
@@ -263,6 +270,8 @@ def _index_keys(equalities: Equalities) -> list[IndexKey]:
     """Return the index keys of an entry, each once."""
     return list(
         dict.fromkeys(
-            (condition.ref, value) for condition in equalities for value in condition.operand
+            (condition.ref, key_of(condition.kind, value))
+            for condition in equalities
+            for value in condition.operand
         )
     )
