@@ -31,6 +31,11 @@ async def identify(request: HttpRequest) -> Identity | None:
     return await authenticate_throttled(token, scope, client_ip(scope))
 
 
+def request_address(request: HttpRequest) -> str:
+    """Return the IP address of the client that sent a request."""
+    return client_ip(_scope(request))
+
+
 def _scope(request: HttpRequest) -> Scope:
     """Return an ASGI scope with the items that authenticators need, also for a WSGI request."""
     forwarded = request.META.get("HTTP_X_FORWARDED_FOR")

@@ -10,11 +10,13 @@ import hashlib
 import secrets
 import time
 from collections import OrderedDict, deque
+from collections.abc import Hashable
 
 from ..conf import Limits, conf
 from ..identity import Identity
 from ..types import Scope
-from ..utils.concurrency import run_in_threadpool
+from ..utils.concurrency import run_authentication
+from ..utils.fair_queue import Owner
 from .backends import authenticate
 
 WINDOW_SECONDS = 60.0  # for which a failure counts
@@ -76,12 +78,16 @@ class AuthThrottle:
 auth_throttle = AuthThrottle()
 
 
-async def authenticate_throttled(token: str | None, scope: Scope, address: str) -> Identity | None:
+async def authenticate_throttled(
+    token: str | None, scope: Scope, address: str, connection: Hashable = None
+) -> Identity | None:
     """Return the identity that a token proves, or None.
 
-    If authentication from ``address`` failed often, wait first, whatever the result.
+    If authentication from ``address`` failed often, wait first, whatever the result. No thread is
+    occupied during that time.
 
-    ``scope`` is the ASGI scope of the handshake or request. Raises ``AuthenticationUnavailable``
+    ``scope`` is the ASGI scope of the handshake or request; ``connection`` is the id of the
+    connection, or None for HTTP. Raises ``AuthenticationUnavailable``
     if the token could not be validated.
     """
     now = time.monotonic()
@@ -90,7 +96,7 @@ async def authenticate_throttled(token: str | None, scope: Scope, address: str) 
         await asyncio.sleep(delay)
     if token is not None and auth_throttle.is_known_bad(token, now):
         return None
-    identity = await run_in_threadpool(authenticate, token, scope)
+    identity = await run_authentication(Owner(address, connection), authenticate, token, scope)
     if identity is None:
         auth_throttle.record_failure(address, token, now)
     return identity

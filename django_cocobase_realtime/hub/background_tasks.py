@@ -19,7 +19,8 @@ from ..log.cursor import encode as encode_cursor
 from ..log.reader import streams_behind
 from ..log.retention import trim as trim_log
 from ..transport.connection import NATIVE, Connection
-from ..utils.concurrency import run_in_threadpool
+from ..utils.concurrency import run_in_threadpool, set_owner
+from ..utils.fair_queue import SERVER
 from ..wire import frames
 from ..wire.codes import CloseCode
 from .reauthorization import Reauthorizer, find_changed_grants
@@ -39,6 +40,7 @@ CredentialKey = tuple[str, tuple[tuple[str, str], ...]]
 
 async def run_forever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a background task, restarting it after an exception so that it never dies silently."""
+    set_owner(SERVER)  # not the client whose connection started the hub
     while True:
         try:
             await work()

@@ -11,9 +11,11 @@ from django.db import Error as DatabaseFailure
 from django.http import HttpRequest, JsonResponse
 
 from ..auth.backends import AuthenticationUnavailable
-from ..auth.http import identify
+from ..auth.http import identify, request_address
 from ..identity import Identity
 from ..presence.base import PresenceUnavailable
+from ..utils.concurrency import set_owner
+from ..utils.fair_queue import Owner
 
 logger = logging.getLogger(__name__)
 
@@ -55,4 +57,5 @@ async def require_identity(request: HttpRequest) -> Identity:
     identity = await identify(request)
     if identity is None:
         raise RequestRefused(401, "Send a valid key in X-API-Key, or as a Bearer token.")
+    set_owner(Owner(identity.account(request_address(request)), "http"))
     return identity
