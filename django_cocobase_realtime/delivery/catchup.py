@@ -97,7 +97,7 @@ async def _run(
 ) -> None:
     """Carry out a plan. After a failure, close the connection, so that its client reconnects."""
     connection = subscription.connection
-    set_owner(connection.owner, subscription.stream)
+    set_owner(connection.owner.background(), subscription.stream)
     try:
         tailer = topic.tailer
         if tailer is None:

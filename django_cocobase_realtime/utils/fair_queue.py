@@ -31,6 +31,10 @@ class Owner(NamedTuple):
     account: Hashable
     connection: Hashable = None
 
+    def background(self) -> Owner:
+        """Return the owner of work that must not delay the requests of the same connection."""
+        return Owner(self.account, (self.connection, "background"))
+
 
 # owner of the calls that are made for no client
 SERVER = Owner("server")
