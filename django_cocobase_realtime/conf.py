@@ -162,6 +162,9 @@ class LogSettings:
     max_events: int | None = _key(
         1_000_000, "Events kept per collection; None for no limit.", POSITIVE_OR_NONE
     )
+    room_max_age: float | None = _key(
+        2_592_000, "Seconds that the history of an unused room is kept.", POSITIVE_OR_NONE
+    )
     poll: float = _key(1.0, "Seconds between polls for events that were not announced.", POSITIVE)
 
 

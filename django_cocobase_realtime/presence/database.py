@@ -66,6 +66,11 @@ class DatabasePresence(PresenceBackend):
         pass
 
     @property
+    def is_supported(self) -> bool:
+        """Whether the database can store presence."""
+        return connections[self.using].vendor != "mysql"
+
+    @property
     def using(self) -> str:
         """The alias of the database, which the project's routers decide."""
         return database_for(PresenceRoom)
