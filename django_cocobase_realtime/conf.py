@@ -125,6 +125,7 @@ class Limits:
     )
     subscribe_rate: tuple[float, int] = _limit((5, 100), "Subscribe requests.", RATE)
     broadcast_rate: tuple[float, int] = _limit((10, 20), "Broadcast requests.", RATE)
+    http_rate: tuple[float, int] = _limit((50, 200), "HTTP requests, per address and user.", RATE)
     bad_requests_per_minute: int = _limit(5, "Malformed requests.")
     failed_auths_per_minute: int = _limit(10, "Failed authentications, per address.")
     connections_per_user: int = _limit(20, "Connections, per user and project in a process.")
@@ -163,6 +164,9 @@ class LogSettings:
     )
     max_events: int | None = _key(
         1_000_000, "Events kept per collection; None for no limit.", POSITIVE_OR_NONE
+    )
+    room_max_age: float | None = _key(
+        2_592_000, "Seconds that the history of an unused room is kept.", POSITIVE_OR_NONE
     )
     poll: float = _key(1.0, "Seconds between polls for events that were not announced.", POSITIVE)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -46,6 +46,12 @@ class Identity:
     def user_key(self) -> str | None:
         """``user_id`` as text, as clients receive it; None for an app."""
         return None if self.user_id is None else str(self.user_id)
+
+    def account(self, address: str) -> Hashable:
+        """Return what shares a limit: a user, or an app's clients with the same IP address."""
+        if self.user_key is None:
+            return "credential", self.credential, address
+        return "user", self.project, self.user_key
 
     def same_subject(self, other: Identity) -> bool:
         """Return whether both identities are the same user, or the same key, in one project."""

@@ -9,8 +9,8 @@ from django.http import HttpRequest
 
 from ..identity import Identity
 from ..types import Scope
+from . import throttling
 from .client_ip import client_ip
-from .throttling import authenticate_throttled
 
 
 def credential(request: HttpRequest) -> str | None:
@@ -22,13 +22,28 @@ def credential(request: HttpRequest) -> str | None:
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
+class TooManyAttempts(Exception):
+    """Authentication from an address failed often, and many of its requests wait already."""
+
+
 async def identify(request: HttpRequest) -> Identity | None:
-    """Return the identity of a request, or None if it has no valid credential."""
+    """Return the identity of a request, or None if it has no valid credential.
+
+    Raises `TooManyAttempts`.
+    """
     token = credential(request)
     if token is None:
         return None
     scope = _scope(request)
-    return await authenticate_throttled(token, scope, client_ip(scope))
+    address = client_ip(scope)
+    if throttling.auth_throttle.has_many_delayed(address):
+        raise TooManyAttempts(address)
+    return await throttling.authenticate_throttled(token, scope, address)
+
+
+def request_address(request: HttpRequest) -> str:
+    """Return the IP address of the client that sent a request."""
+    return client_ip(_scope(request))
 
 
 def _scope(request: HttpRequest) -> Scope:

@@ -9,12 +9,14 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
+from collections.abc import Hashable
 
 from ..conf import Limits, conf
 from ..identity import Identity
 from ..types import Scope
-from ..utils.concurrency import run_in_threadpool
+from ..utils.concurrency import run_authentication
+from ..utils.fair_queue import Owner
 from .backends import authenticate
 
 WINDOW_SECONDS = 60.0  # for which a failure counts
@@ -22,6 +24,7 @@ THROTTLE_DELAY = 1.0  # seconds by which an answer to an address over its limit 
 MAX_ADDRESSES = 10_000  # that are remembered
 MAX_CREDENTIALS = 10_000  # that are remembered
 MAX_FAILURES_PER_ADDRESS = 1000  # whose times are remembered
+MAX_DELAYED_PER_ADDRESS = 10  # HTTP requests whose answers may be delayed at the same time
 
 
 class AuthThrottle:
@@ -38,6 +41,8 @@ class AuthThrottle:
         # time of the failure by the keyed hash of a credential
         self._bad_credentials: OrderedDict[bytes, float] = OrderedDict()
         self._hash_key = secrets.token_bytes(32)
+        # number of delayed answers by address
+        self._delayed: Counter[str] = Counter()
 
     def delay(self, address: str, now: float, limits: Limits | None = None) -> float:
         """Return for how many seconds the answer to an address must be delayed now."""
@@ -48,6 +53,20 @@ class AuthThrottle:
             times.popleft()
         limit = (limits or conf.limits).failed_auths_per_minute
         return THROTTLE_DELAY if len(times) >= limit else 0.0
+
+    async def wait(self, address: str, seconds: float) -> None:
+        """Delay the answer to an address. No thread is occupied during that time."""
+        self._delayed[address] += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._delayed[address] -= 1
+            if not self._delayed[address]:
+                del self._delayed[address]
+
+    def has_many_delayed(self, address: str) -> bool:
+        """Return whether many answers to an address are being delayed."""
+        return self._delayed[address] >= MAX_DELAYED_PER_ADDRESS
 
     def is_known_bad(self, token: str, now: float) -> bool:
         """Return whether the same token failed within the last minute."""
@@ -76,21 +95,24 @@ class AuthThrottle:
 auth_throttle = AuthThrottle()
 
 
-async def authenticate_throttled(token: str | None, scope: Scope, address: str) -> Identity | None:
+async def authenticate_throttled(
+    token: str | None, scope: Scope, address: str, connection: Hashable = None
+) -> Identity | None:
     """Return the identity that a token proves, or None.
 
     If authentication from ``address`` failed often, wait first, whatever the result.
 
-    ``scope`` is the ASGI scope of the handshake or request. Raises ``AuthenticationUnavailable``
+    ``scope`` is the ASGI scope of the handshake or request; ``connection`` is the id of the
+    connection, or None for HTTP. Raises ``AuthenticationUnavailable``
     if the token could not be validated.
     """
     now = time.monotonic()
     delay = auth_throttle.delay(address, now)
     if delay:
-        await asyncio.sleep(delay)
+        await auth_throttle.wait(address, delay)
     if token is not None and auth_throttle.is_known_bad(token, now):
         return None
-    identity = await run_in_threadpool(authenticate, token, scope)
+    identity = await run_authentication(Owner(address, connection), authenticate, token, scope)
     if identity is None:
         auth_throttle.record_failure(address, token, now)
     return identity

@@ -29,6 +29,8 @@ from ..protocol import effects as do
 from ..transport.connection import Connection
 from ..transport.daphne import get_buffer_probe, paused_reading, set_close_timeout
 from ..transport.writer import Writer
+from ..utils.concurrency import set_owner
+from ..utils.fair_queue import Owner
 from ..utils.limits import CounterKey, connection_counters
 from ..wire import frames
 from ..wire.codes import CloseCode, Retry
@@ -128,6 +130,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             is_buffer_full=get_buffer_probe(self.base_send),
         )
         connection = Connection(uuid.uuid4().hex, writer, self.close_soon)
+        connection.owner = Owner(("address", self._address), connection.id)
         self.session = self.make_session(connection, limits)
         counters = connection_counters
         if (
@@ -202,7 +205,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             case do.Close(code, retry_after_ms):
                 return await self._close(code, retry_after_ms)
             case do.Authenticate(token):
-                return await authenticate_throttled(token, self.scope, self._address)
+                return await authenticate_throttled(
+                    token, self.scope, self._address, connection.owner.connection
+                )
             case do.AdmitConnection():
                 return await self._admit()
         assert self._hub is not None
@@ -235,6 +240,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         # the hub is started only now, since a connection that is refused does not need it
         hub = self._hub = Hub.current()
         connection = self.session.connection
+        connection.owner = Owner(identity.account(self._address), connection.id)
+        set_owner(connection.owner)
         await hub.open(connection)
         return do.Admission(
             hub.topics.add_connection(connection), hub.rooms.add_connection(connection)

@@ -21,7 +21,7 @@ from ..rooms import publisher
 from ..rooms.publisher import PublishResult
 from ..rooms.room_frames import RoomFrames
 from ..transport.connection import Connection
-from ..utils.concurrency import run_in_threadpool
+from ..utils.concurrency import run_for_subject
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ async def _authorize_collection(
         return collection.grant(identity, effect.filters)
 
     # the thread is also used for an unknown collection, so that it takes as long as a forbidden one
-    grant = await run_in_threadpool(evaluate)
+    grant = await run_for_subject(_stream(effect.collection), evaluate)
     if grant is None:
         await asyncio.sleep(REFUSAL_STEP - (time.monotonic() - started_at) % REFUSAL_STEP)
     return grant
@@ -67,6 +67,14 @@ async def _reserve_filter_cost(
     hub: Hub, connection: Connection, effect: do.ReserveFilterCost
 ) -> bool:
     return hub.topics.reserve_filter_cost(connection, effect.filter)
+
+
+def _stream(collection: str) -> str:
+    """Return the stream of a collection, which may be called by a former name."""
+    try:
+        return registry.get(collection).stream
+    except UnknownCollection:
+        return collection
 
 
 async def _open_topic(hub: Hub, connection: Connection, effect: do.OpenTopic) -> Any:
@@ -95,7 +103,7 @@ async def _authorize_room(
             return None
         if not room.has_custom_permission:
             return room.grant(identity, effect.room)
-        grant = await run_in_threadpool(room.grant, identity, effect.room)
+        grant = await run_for_subject(room, room.grant, identity, effect.room)
         if connection.permissions_version == version:
             return grant
 

@@ -24,7 +24,7 @@ from ..log.cursor import encode as encode_cursor
 from ..log.reader import read_events
 from ..log.retention import rotate_epoch
 from ..transport.connection import NATIVE
-from ..utils.concurrency import run_in_threadpool
+from ..utils.concurrency import run_in_threadpool, set_owner
 from ..wire import frames
 from ..wire.codes import CloseCode
 from . import snapshot
@@ -97,6 +97,7 @@ async def _run(
 ) -> None:
     """Carry out a plan. After a failure, close the connection, so that its client reconnects."""
     connection = subscription.connection
+    set_owner(connection.owner.background(), subscription.stream)
     try:
         tailer = topic.tailer
         if tailer is None:

@@ -23,7 +23,8 @@ from ..declarations.authorization import RowCheck
 from ..declarations.collection import Collection
 from ..events import Change, Image
 from ..filters import Row
-from ..utils.concurrency import run_in_threadpool
+from ..utils.concurrency import run_in_threadpool, set_owner
+from ..utils.fair_queue import Owner
 from ..wire.codes import CloseCode
 from .subscription import Delivery, Subscription
 
@@ -89,6 +90,7 @@ class RowPermissionQueue:
             self._task = None
 
     async def _run(self) -> None:
+        set_owner(Owner(self._collection.stream), self._collection.stream)
         try:
             while self._queue:
                 change, versions = self._queue[0]

@@ -15,7 +15,8 @@ from ..events import Change, Event
 from ..log.cursor import Position
 from ..transport.connection import Connection
 from ..transport.fan_out import fan_out
-from ..utils.concurrency import DatabaseThread, run_in_threadpool
+from ..utils.concurrency import DatabaseThread, run_in_threadpool, set_owner
+from ..utils.fair_queue import Owner
 from ..wire.codes import CloseCode
 from .event_frames import ChangeFrames
 from .incomplete_images import find_undecidable, is_complete, restore
@@ -87,6 +88,7 @@ class CollectionTopic:
 
     async def _restore(self) -> None:
         """Dispatch changes in order, those with incomplete images by the rows as they are."""
+        set_owner(Owner(self.collection.stream), self.collection.stream)
         try:
             while self._unrestored:
                 changes = list(self._unrestored)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
@@ -18,8 +19,10 @@ from ..identity import Identity
 from ..log.cursor import encode as encode_cursor
 from ..log.reader import streams_behind
 from ..log.retention import trim as trim_log
+from ..rooms import retention
 from ..transport.connection import NATIVE, Connection
-from ..utils.concurrency import run_in_threadpool
+from ..utils.concurrency import run_in_threadpool, set_owner
+from ..utils.fair_queue import SERVER
 from ..wire import frames
 from ..wire.codes import CloseCode
 from .reauthorization import Reauthorizer, find_changed_grants
@@ -28,8 +31,10 @@ logger = logging.getLogger(__name__)
 
 # seconds after which a background task is restarted that ended with an exception
 RESTART_DELAY = 1.0
-# average seconds between two trims of the log
+# average seconds between two trims of the log and of presence
 TRIM_INTERVAL = 60.0
+# seconds between two trims of the history of rooms, for which all of them are read
+TRIM_HISTORY_INTERVAL = 3600.0
 # seconds after which a subscription without events is sent its cursor
 CURSOR_INTERVAL = 30.0
 
@@ -39,6 +44,7 @@ CredentialKey = tuple[str, tuple[tuple[str, str], ...]]
 
 async def run_forever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a background task, restarting it after an exception so that it never dies silently."""
+    set_owner(SERVER)  # not the client whose connection started the hub
     while True:
         try:
             await work()
@@ -67,7 +73,7 @@ async def poll_log(topics: TopicManager) -> None:
 
 
 async def trim_logs() -> None:
-    """Regularly trim the logs of all collections, including those that are not followed.
+    """Regularly trim the logs of all collections, including those that are not followed, and rooms.
 
     Every process does this, at random times.
     """
@@ -82,6 +88,29 @@ async def trim_logs() -> None:
                 await run_in_threadpool(trim)
             except Exception as error:
                 logger.warning("The log could not be trimmed: %r", error)
+        try:
+            await run_in_threadpool(retention.expire_presence)
+            if _history_trim.is_due():
+                await run_in_threadpool(retention.trim_history, settings.room_max_age)
+                _history_trim.done()
+        except Exception as error:
+            logger.warning("Rooms could not be trimmed: %r", error)
+
+
+class _HistoryTrim:
+    """When this process last trimmed the history of rooms."""
+
+    def __init__(self) -> None:
+        self._at = float("-inf")
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._at > TRIM_HISTORY_INTERVAL
+
+    def done(self) -> None:
+        self._at = time.monotonic()
+
+
+_history_trim = _HistoryTrim()
 
 
 async def send_cursor_heartbeats(topics: TopicManager) -> None:

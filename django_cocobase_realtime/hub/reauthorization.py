@@ -24,7 +24,7 @@ from ..identity import Identity
 from ..rooms.local_room import RoomMembership
 from ..rooms.room_manager import RoomManager
 from ..transport.connection import Connection
-from ..utils.concurrency import run_in_threadpool
+from ..utils.concurrency import run_in_threadpool, set_owner
 from ..wire.codes import CloseCode
 
 logger = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ class Reauthorizer:
         )
 
     async def _run(self, connection: Connection) -> None:
+        set_owner(connection.owner)
         try:
             await self._reauthorize(connection)
         except Exception:

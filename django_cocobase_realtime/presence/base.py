@@ -183,8 +183,14 @@ class PresenceBackend(ABC):
         """
 
     @abstractmethod
-    def list_rooms(self, project: str) -> list[RoomListing]:
-        """Return the rooms of a project that have members, ordered by name."""
+    def list_rooms(
+        self, project: str, after: str = "", offset: int = 0, limit: int | None = None
+    ) -> list[RoomListing]:
+        """Return the rooms of a project that have members, ordered by name.
+
+        Of the rooms whose names come after ``after``, the first ``offset`` are skipped, and then
+        up to ``limit`` are returned.
+        """
 
     @abstractmethod
     def acquire_key(self, name: str, seconds: float) -> bool:

@@ -66,6 +66,11 @@ class DatabasePresence(PresenceBackend):
         pass
 
     @property
+    def is_supported(self) -> bool:
+        """Whether the database can store presence."""
+        return connections[self.using].vendor != "mysql"
+
+    @property
     def using(self) -> str:
         """The alias of the database, which the project's routers decide."""
         return database_for(PresenceRoom)
@@ -284,15 +289,18 @@ class DatabasePresence(PresenceBackend):
             claims.delete()
         return departures
 
-    def list_rooms(self, project: str) -> list[RoomListing]:
-        rooms = PresenceRoom.objects.using(self.using).filter(project=project)
+    def list_rooms(
+        self, project: str, after: str = "", offset: int = 0, limit: int | None = None
+    ) -> list[RoomListing]:
+        rooms = PresenceRoom.objects.using(self.using).filter(project=project, name__gt=after)
+        end = None if limit is None else offset + limit
         return [
             RoomListing(
                 room.name,
                 _info(room),
                 [_member(row) for row in sorted(room.members.all(), key=lambda row: row.pk)],
             )
-            for room in rooms.order_by("name").prefetch_related("members")
+            for room in rooms.order_by("name").prefetch_related("members")[offset:end]
         ]
 
     def acquire_key(self, name: str, seconds: float) -> bool:

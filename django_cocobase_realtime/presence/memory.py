@@ -173,12 +173,15 @@ class MemoryPresence(PresenceBackend):
                     del self._keys[name]
         return departures
 
-    def list_rooms(self, project: str) -> list[RoomListing]:
+    def list_rooms(
+        self, project: str, after: str = "", offset: int = 0, limit: int | None = None
+    ) -> list[RoomListing]:
         with self._lock:
+            names = sorted(key[1] for key in self._rooms if key[0] == project and key[1] > after)
+            end = None if limit is None else offset + limit
+            rooms = [(name, self._rooms[project, name]) for name in names[offset:end]]
             return [
-                RoomListing(key[1], room.info(), list(room.members.values()))
-                for key, room in sorted(self._rooms.items())
-                if key[0] == project
+                RoomListing(name, room.info(), list(room.members.values())) for name, room in rooms
             ]
 
     def acquire_key(self, name: str, seconds: float) -> bool:

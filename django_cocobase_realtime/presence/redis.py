@@ -114,15 +114,17 @@ class RedisPresence(PresenceBackend):
     def expire(self) -> list[PresenceChange]:
         return [_change(change) for change in self._run("expire")]
 
-    def list_rooms(self, project: str) -> list[RoomListing]:
-        return sorted(
-            (
-                RoomListing(name, _info(info), _members(members))
-                for name, info, members in self._run("list_rooms", project)
-                if info
-            ),
-            key=lambda listing: listing.name,
+    def list_rooms(
+        self, project: str, after: str = "", offset: int = 0, limit: int | None = None
+    ) -> list[RoomListing]:
+        rooms = self._run(
+            "list_rooms", project, _id((project, after)), offset, -1 if limit is None else limit
         )
+        return [
+            RoomListing(name, _info(info), _members(members))
+            for name, info, members in rooms
+            if info
+        ]
 
     def acquire_key(self, name: str, seconds: float) -> bool:
         with _redis_errors():

@@ -22,7 +22,8 @@ from ..events import Event, PresenceChange
 from ..models import PresenceRoom
 from ..presence.base import RoomConnection, RoomKey, get_backend
 from ..transport.connection import Connection
-from ..utils.concurrency import DatabaseThread, run_in_threadpool
+from ..utils.concurrency import DatabaseThread, run_in_threadpool, set_owner
+from ..utils.fair_queue import SERVER
 from ..utils.transactions import database_for
 from . import history
 from .broadcasts import backfill
@@ -281,6 +282,7 @@ class PresenceSync:
             self._refreshing[room.key] = self._loop.create_task(self._refresh_and_backfill(room))
 
     async def _refresh_and_backfill(self, room: LocalRoom) -> None:
+        set_owner(SERVER)
         try:
             await self.refresh(room)
             await backfill(room)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..identity import Identity
+from ..utils.fair_queue import SERVER, Owner
 from ..wire.codes import CloseCode
 from .writer import Writer
 
@@ -31,6 +32,7 @@ class Connection:
         "dialect",
         "id",
         "identity",
+        "owner",
         "permissions_version",
         "writer",
     )
@@ -44,6 +46,8 @@ class Connection:
         self.close = close
         # the user or app that the connection acts for; None before `auth`
         self.identity: Identity | None = None
+        # for whom worker threads work, if they work for this connection
+        self.owner: Owner = SERVER
         # incremented each time the identity's permissions may have changed
         self.permissions_version = 0
         # NATIVE, or one of the dialects in `wire.sdk_frames`

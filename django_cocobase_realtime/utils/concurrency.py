@@ -4,55 +4,98 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from django.db import close_old_connections, connections
 
 from ..conf import conf
+from .fair_queue import SERVER, Owner
+from .workers import FairWorkers
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_pool_lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
+# threads that authentication has at least, whatever `WORKERS` is
+MIN_AUTHENTICATION_WORKERS = 2
+
+# the client for which this task or thread works
+_owner: contextvars.ContextVar[Owner] = contextvars.ContextVar("realtime_owner", default=SERVER)
+# what its calls are about
+_subject: contextvars.ContextVar[Hashable] = contextvars.ContextVar(
+    "realtime_subject", default=None
+)
 
 # tasks started by `spawn_task` that have not ended
 _running_tasks: set[asyncio.Task[Any]] = set()
 
+_workers = FairWorkers("worker", lambda: conf.workers)
+_authentication_workers = FairWorkers(
+    "authentication", lambda: max(MIN_AUTHENTICATION_WORKERS, conf.workers // 2)
+)
 
-def _get_pool() -> ThreadPoolExecutor:
-    """Return the thread pool. It has ``WORKERS`` threads, and is replaced if that changes."""
-    global _pool, _pool_size
-    size = conf.workers
-    with _pool_lock:
-        if _pool is None or _pool_size != size:
-            if _pool is not None:
-                _pool.shutdown(wait=False)
-            _pool = ThreadPoolExecutor(size, thread_name_prefix="realtime-worker")
-            _pool_size = size
-        return _pool
+
+def set_owner(owner: Owner, subject: Hashable = None) -> None:
+    """Let the calls of the running task, and of tasks that it starts, count for an owner.
+
+    Without an owner they count for the server itself. Tasks that serve many clients call this
+    with `SERVER`, because a task inherits the owner of the task that started it. ``subject`` is
+    that of `run_for_subject`.
+    """
+    _owner.set(owner)
+    _subject.set(subject)
 
 
 async def run_in_threadpool(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function, which may use the ORM, in a thread of the pool, and return its result.
+    """Call a function, which may use the ORM, in a worker thread, and return its result.
+
+    The time counts for the owner of the task, see `set_owner`. If the task is cancelled before
+    the call begins, the call is not made. Raises `WorkersOverloaded` if too many calls of the
+    owner wait.
 
     Before and after the call, database connections that are too old or broken are closed, as
     Django does before and after requests.
     """
+    return await _run(_workers, _owner.get(), _subject.get(), partial(function, *args, **kwargs))
 
+
+async def run_for_subject(
+    subject: Hashable, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Do the same as `run_in_threadpool` for one subject: a stream or a declaration of rooms.
+
+    Calls for one subject never occupy more than half of the threads, so that slow code of one
+    collection does not delay others.
+    """
+    return await _run(_workers, _owner.get(), subject, partial(function, *args, **kwargs))
+
+
+async def run_authentication(
+    owner: Owner, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Do the same as `run_in_threadpool`, in threads that do nothing but authenticate clients."""
+    return await _run(_authentication_workers, owner, None, partial(function, *args, **kwargs))
+
+
+async def _run(
+    workers: FairWorkers, owner: Owner, subject: Hashable, function: Callable[[], T]
+) -> T:
     def call() -> T:
         close_old_connections()
         try:
-            return function(*args, **kwargs)
+            return function()
         finally:
             close_old_connections()
 
-    context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(_get_pool(), context.run, call)
+    job = workers.submit(partial(contextvars.copy_context().run, call), owner, subject)
+    try:
+        result: T = await asyncio.wrap_future(job.future)
+    except asyncio.CancelledError:
+        workers.discard(job)
+        raise
+    return result
 
 
 class DatabaseThread:

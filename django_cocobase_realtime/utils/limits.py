@@ -5,11 +5,16 @@ Each process counts for itself.
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Hashable
 from enum import IntEnum
 
 from ..conf import Rate
+
+# keys of a `KeyedRate` that are remembered
+MAX_KEYS = 10_000
 
 
 class TokenBucket:
@@ -35,6 +40,25 @@ class TokenBucket:
             self._tokens -= 1
             return 0
         return max(1, int((1 - self._tokens) / self._per_second * 1000) + 1)
+
+
+class KeyedRate:
+    """A rate limit for each key, for example for each address. Thread-safe."""
+
+    def __init__(self) -> None:
+        # the key that was used last is at the end
+        self._buckets: OrderedDict[Hashable, tuple[Rate, TokenBucket]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def acquire(self, key: Hashable, rate: Rate, now: float) -> int:
+        """Take a token of a key, as `TokenBucket.acquire` does."""
+        with self._lock:
+            used = self._buckets.pop(key, None)
+            bucket = used[1] if used is not None and used[0] == rate else TokenBucket(rate, now)
+            self._buckets[key] = (rate, bucket)
+            if len(self._buckets) > MAX_KEYS:
+                self._buckets.popitem(last=False)
+            return bucket.acquire(now)
 
 
 class PerMinute:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+import math
+import time
+from collections.abc import Callable, Coroutine, Hashable
 from functools import wraps
 from typing import Any
 
@@ -11,11 +13,22 @@ from django.db import Error as DatabaseFailure
 from django.http import HttpRequest, JsonResponse
 
 from ..auth.backends import AuthenticationUnavailable
-from ..auth.http import identify
+from ..auth.http import TooManyAttempts, identify, request_address
+from ..conf import conf
 from ..identity import Identity
 from ..presence.base import PresenceUnavailable
+from ..utils.concurrency import set_owner
+from ..utils.fair_queue import Owner
+from ..utils.limits import KeyedRate
 
 logger = logging.getLogger(__name__)
+
+# milliseconds after which an address may try again whose authentication failed often
+RETRY_AFTER_FAILURES_MS = 1000
+_TOO_MANY = "Too many requests; try again after Retry-After."
+
+# the requests to this process by address, and by user or key
+_rates = KeyedRate()
 
 View = Callable[[HttpRequest], Coroutine[Any, Any, JsonResponse]]
 
@@ -23,10 +36,16 @@ View = Callable[[HttpRequest], Coroutine[Any, Any, JsonResponse]]
 class RequestRefused(Exception):
     """Raised to answer a request with an error status and a JSON object with a ``detail``."""
 
-    def __init__(self, status: int, detail: str, **more: Any) -> None:
+    def __init__(
+        self, status: int, detail: str, *, retry_after_ms: int | None = None, **more: Any
+    ) -> None:
         super().__init__(detail)
         # HTTP status code
         self.status = status
+        # HTTP headers; `Retry-After` is in seconds
+        self.headers = {}
+        if retry_after_ms is not None:
+            self.headers["Retry-After"] = str(math.ceil(retry_after_ms / 1000))
         # the JSON object of the response
         self.body = {"detail": detail, **more}
 
@@ -42,7 +61,7 @@ def json_errors(view: View) -> View:
         try:
             return await view(request)
         except RequestRefused as refused:
-            return JsonResponse(refused.body, status=refused.status)
+            return JsonResponse(refused.body, status=refused.status, headers=refused.headers)
         except (DatabaseFailure, AuthenticationUnavailable, PresenceUnavailable) as error:
             logger.warning("A request could not be answered: %r", error)
             return JsonResponse({"detail": "Unavailable; try again."}, status=503)
@@ -51,8 +70,26 @@ def json_errors(view: View) -> View:
 
 
 async def require_identity(request: HttpRequest) -> Identity:
-    """Return the identity of a request. Raises `RequestRefused` without a valid credential."""
-    identity = await identify(request)
+    """Return the identity of a request.
+
+    Raises `RequestRefused` without a valid credential, and if the address, the user or the key
+    sends too many requests.
+    """
+    address = request_address(request)
+    _check_rate(("address", address))
+    try:
+        identity = await identify(request)
+    except TooManyAttempts:
+        raise RequestRefused(429, _TOO_MANY, retry_after_ms=RETRY_AFTER_FAILURES_MS) from None
     if identity is None:
         raise RequestRefused(401, "Send a valid key in X-API-Key, or as a Bearer token.")
+    account = identity.account(address)
+    _check_rate(account)
+    set_owner(Owner(account, "http"))
     return identity
+
+
+def _check_rate(key: Hashable) -> None:
+    wait_ms = _rates.acquire(key, conf.limits.http_rate, time.monotonic())
+    if wait_ms:
+        raise RequestRefused(429, _TOO_MANY, retry_after_ms=wait_ms)

@@ -11,9 +11,12 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET
 
 from ..presence.base import RoomListing
-from ..rooms.listing import visible_rooms
+from ..rooms.listing import ListPosition, list_visible_rooms
 from ..utils.concurrency import run_in_threadpool
-from .base import json_errors, require_identity
+from .base import RequestRefused, json_errors, require_identity
+
+DEFAULT_LIMIT = 100  # rooms on a page
+MAX_LIMIT = 1000  # that a client may ask for
 
 
 @csrf_exempt
@@ -24,13 +27,35 @@ from .base import json_errors, require_identity
 async def rooms(request: HttpRequest) -> JsonResponse:
     """Return the rooms that have members and that the identity may join, with their members.
 
-    With ``?format=list`` the response is an array instead of an object with ``rooms``.
+    ``next`` is the value of ``after`` with which the next page begins, or null. With
+    ``?format=list`` the response is an array, which has no ``next``, instead of an object with
+    ``rooms``.
     """
     identity = await require_identity(request)
-    items = [_as_json(listing) for listing in await run_in_threadpool(visible_rooms, identity)]
-    if request.GET.get("format") == "list":
+    is_array = request.GET.get("format") == "list"
+    limit = _limit(request, MAX_LIMIT if is_array else DEFAULT_LIMIT)
+    page = await run_in_threadpool(list_visible_rooms, identity, limit, _position(request))
+    items = [_as_json(listing) for listing in page.rooms]
+    if is_array:
         return JsonResponse(items, safe=False)
-    return JsonResponse({"rooms": items, "total": len(items)})
+    following = None if page.next is None else str(page.next)
+    return JsonResponse({"rooms": items, "total": len(items), "next": following})
+
+
+def _limit(request: HttpRequest, default: int) -> int:
+    text = request.GET.get("limit", str(default))
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if not 1 <= limit <= MAX_LIMIT:
+        raise RequestRefused(400, f"limit: 1 to {MAX_LIMIT}.")
+    return limit
+
+
+def _position(request: HttpRequest) -> ListPosition:
+    text = request.GET.get("after")
+    try:
+        return ListPosition() if text is None else ListPosition.parse(text)
+    except ValueError:
+        raise RequestRefused(400, "after: send the value of next.") from None
 
 
 def _as_json(listing: RoomListing) -> dict[str, Any]:

@@ -280,6 +280,25 @@ def test_list_rooms_is_ordered_and_complete(backend):
     assert [m.name for m in second.members] == ["ADA", "BOB"]
 
 
+def test_list_rooms_returns_pages(backend):
+    names = ["a", "b", "ba", "c", "ü", "😀"]
+    for number, name in enumerate(names):
+        enter(backend, f"c{number}", "ada", key=("p", name))
+        enter(backend, f"d{number}", "ada", key=("other", name))
+
+    def page(*args):
+        return [listing.name for listing in backend.list_rooms("p", *args)]
+
+    everything = page()  # in an order that may depend on the database
+    assert sorted(everything) == sorted(names)
+    assert page("", 0, 2) == everything[:2]
+    assert page(everything[1], 0, 2) == everything[2:4]
+    assert page(everything[1], 1, 2) == everything[3:5]
+    assert page(everything[1], 3) == everything[5:]
+    assert page(everything[-1]) == []
+    assert [m.id for m in backend.list_rooms("p", everything[0], 0, 1)[0].members] == ["ada"]
+
+
 def test_idempotency_key_is_acquired_once_until_it_expires(backend):
     assert backend.acquire_key("k" * 500, 60)
     assert not backend.acquire_key("k" * 500, 60)

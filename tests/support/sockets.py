@@ -59,7 +59,9 @@ class AsgiSocket:
 
 
 @asynccontextmanager
-async def open_socket(*, token: str | None = None, user: Any = None) -> AsyncIterator[AsgiSocket]:
+async def open_socket(
+    *, token: str | None = None, user: Any = None, address: str = "127.0.0.1"
+) -> AsyncIterator[AsgiSocket]:
     """Open an authenticated connection."""
     socket = AsgiSocket()
     headers: list[Any] = []
@@ -67,7 +69,7 @@ async def open_socket(*, token: str | None = None, user: Any = None) -> AsyncIte
     if user is not None:
         headers = [(b"origin", b"http://testserver"), (b"host", b"testserver")]
         scope["user"] = user
-    scope |= {"query_string": b"", "client": ("127.0.0.1", 1), "headers": headers}
+    scope |= {"query_string": b"", "client": (address, 1), "headers": headers}
     task = asyncio.create_task(realtime_application()(scope, socket.incoming.get, socket.send))
     await socket.incoming.put({"type": "websocket.connect"})
     await socket.send_frame(type="auth", **({} if token is None else {"token": token}))
