@@ -6,24 +6,22 @@ Only the algorithms of the ``JWT`` setting are accepted, whatever a token names 
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import partial
 from sys import intern
 from types import MappingProxyType
 from typing import Any
 
 import jwt
-from jwt import PyJWK, PyJWKClient
 
 from ..conf import JwtSettings, conf
 from ..identity import DEFAULT_PROJECT, EMPTY, Identity, username
 from ..types import Scope
 from ..wire.json import is_valid_text
-from .backends import AuthenticationUnavailable
+from .backends import NotYetValid
 from .base import Authenticator
+from .jwks import key_set
 from .users import active_user, find_invalid_users, session_auth_hash
 
 logger = logging.getLogger(__name__)
@@ -32,16 +30,13 @@ KIND = "jwt"  # prefix of the credentials of these identities
 MAX_PROJECT_LENGTH = 128  # characters, as in the tables of rooms
 MAX_SUBJECT_LENGTH = 255  # characters
 MAX_NAME_LENGTH = 255  # characters
-JWKS_LIFETIME = 300  # seconds that fetched keys are cached
-JWKS_TIMEOUT = 5  # seconds that a fetch of the keys may take
-JWKS_MIN_FETCH_INTERVAL = 10.0  # seconds between a fetch that did not help and the next one
 
 
 class JwtAuthenticator(Authenticator):
     """Accepts tokens that the ``JWT`` setting can verify.
 
     If the keys cannot be fetched from their server, it is unknown whether a token is valid.
-    `AuthenticationUnavailable` is then raised, and the client reconnects later.
+    ``AuthenticationUnavailable`` is then raised, and the client reconnects later.
     """
 
     kind = KIND
@@ -56,6 +51,8 @@ class JwtAuthenticator(Authenticator):
             return None
         try:
             claims = _verify(token, settings)
+        except jwt.ImmatureSignatureError as error:  # the clocks may differ by some seconds
+            raise NotYetValid("The token is not valid yet.") from error
         except jwt.PyJWTError as error:
             logger.debug("A token was refused: %s", type(error).__name__)
             return None
@@ -70,7 +67,8 @@ class JwtAuthenticator(Authenticator):
         ):
             return None
         try:
-            expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
+            # with the tolerance, since a connection that expires at once would be opened again
+            expires_at = datetime.fromtimestamp(int(claims["exp"]) + settings.leeway, UTC)
         except (ValueError, OverflowError, OSError):
             return None  # too large for a date, for example
         user = None
@@ -111,10 +109,20 @@ def _display_name(name: Any, subject: str | int) -> str:
 
 
 def _verify(token: str, settings: JwtSettings) -> dict[str, Any]:
-    """Return the claims of a token. Raises ``jwt.PyJWTError`` if it is not valid."""
-    key: Any = settings.key
-    if settings.jwks_url:
-        key = _keys(settings.jwks_url).find(token)
+    """Return the claims of a token.
+
+    Raises ``jwt.PyJWTError`` if it is not valid, and the exceptions of `jwks.KeySet.decode`. The
+    signature is verified first, so that nothing is known about a forged token.
+    """
+    decode = partial(_decode, token, settings)
+    return (
+        key_set(settings.jwks_url).decode(token, decode)
+        if settings.jwks_url
+        else decode(settings.key)
+    )
+
+
+def _decode(token: str, settings: JwtSettings, key: Any) -> dict[str, Any]:
     claims: dict[str, Any] = jwt.decode(
         token,
         key,
@@ -129,60 +137,3 @@ def _verify(token: str, settings: JwtSettings) -> dict[str, Any]:
         },
     )
     return claims
-
-
-class _KeySet:
-    """The keys that a URL provides (RFC 7517), cached.
-
-    A token with an unknown key id makes it fetch the keys again, but at most once in
-    `JWKS_MIN_FETCH_INTERVAL`, so that invented key ids do not cause a request each.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._client = PyJWKClient(
-            url, cache_jwk_set=True, lifespan=JWKS_LIFETIME, timeout=JWKS_TIMEOUT
-        )
-        self._lock = threading.Lock()
-        # monotonic time of the last fetch that failed or did not contain the wanted key
-        self._last_failed_fetch = -JWKS_MIN_FETCH_INTERVAL
-        # whether the last fetch failed
-        self._is_unavailable = False
-
-    def find(self, token: str) -> Any:
-        """Return the key that a token names as the one that signed it.
-
-        Raises ``jwt.PyJWTError`` if it is unknown, and ``AuthenticationUnavailable`` if the keys
-        cannot be fetched.
-        """
-        kid = jwt.get_unverified_header(token).get("kid")
-        key = self._find_in(self._client.get_signing_keys, kid)
-        if key is None:  # the keys were rotated, or the key id is invented
-            key = self._find_in(partial(self._client.get_signing_keys, refresh=True), kid)
-        if key is None:
-            self._last_failed_fetch = time.monotonic()
-            raise jwt.InvalidKeyError("There is no key with this id.")
-        return key
-
-    def _find_in(self, fetch: Callable[[], list[PyJWK]], kid: Any) -> Any:
-        """Return the key with this id among those that ``fetch`` returns, or None."""
-        with self._lock:
-            cache = self._client.jwk_set_cache
-            cached = fetch == self._client.get_signing_keys and cache and cache.get() is not None
-            if not cached and time.monotonic() - self._last_failed_fetch < JWKS_MIN_FETCH_INTERVAL:
-                # a fetch a moment ago failed, or did not contain the key
-                if self._is_unavailable:
-                    raise AuthenticationUnavailable(self._client.uri)
-                return None
-            try:
-                keys = fetch()
-            except jwt.PyJWTError as error:
-                self._last_failed_fetch, self._is_unavailable = time.monotonic(), True
-                logger.warning("The keys that verify tokens could not be fetched: %r", error)
-                raise AuthenticationUnavailable(self._client.uri) from error
-            self._is_unavailable = False
-        return next((key for key in keys if kid is None or key.key_id == kid), None)
-
-
-@lru_cache(maxsize=8)
-def _keys(url: str) -> _KeySet:
-    return _KeySet(url)

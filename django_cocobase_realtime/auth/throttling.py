@@ -15,7 +15,7 @@ from ..conf import Limits, conf
 from ..identity import Identity
 from ..types import Scope
 from ..utils.concurrency import run_in_threadpool
-from .backends import authenticate
+from .backends import AuthenticationPostponed, NotYetValid, authenticate
 
 WINDOW_SECONDS = 60.0  # for which a failure counts
 THROTTLE_DELAY = 1.0  # seconds by which an answer to an address over its limit is delayed
@@ -90,7 +90,14 @@ async def authenticate_throttled(token: str | None, scope: Scope, address: str) 
         await asyncio.sleep(delay)
     if token is not None and auth_throttle.is_known_bad(token, now):
         return None
-    identity = await run_in_threadpool(authenticate, token, scope)
+    try:
+        identity = await run_in_threadpool(authenticate, token, scope)
+    except NotYetValid:
+        auth_throttle.record_failure(address, None, now)
+        return None
+    except AuthenticationPostponed:
+        auth_throttle.record_failure(address, None, now)
+        raise
     if identity is None:
         auth_throttle.record_failure(address, token, now)
     return identity
