@@ -13,6 +13,7 @@ from ..conf import conf
 from ..identity import Identity
 from ..types import Scope
 from .base import Authenticator
+from .members import with_member_name
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ def authenticate(token: str | None, scope: Scope) -> Identity | None:
     for path in conf.authenticators:
         try:
             identity = _load(path).authenticate(token, scope)
+            if identity is not None and scope.get("type") != "http":
+                identity = with_member_name(identity)
         except AuthenticationUnavailable as error:
             # the token may be one of another authenticator
             undecided = error

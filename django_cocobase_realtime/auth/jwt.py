@@ -16,7 +16,7 @@ from typing import Any
 import jwt
 
 from ..conf import JwtSettings, conf
-from ..identity import DEFAULT_PROJECT, EMPTY, Identity, username
+from ..identity import DEFAULT_PROJECT, EMPTY, Identity, display_name, public_name
 from ..types import Scope
 from ..wire.json import is_valid_text
 from .backends import NotYetValid
@@ -28,8 +28,7 @@ logger = logging.getLogger(__name__)
 
 KIND = "jwt"  # prefix of the credentials of these identities
 MAX_PROJECT_LENGTH = 128  # characters, as in the tables of rooms
-MAX_SUBJECT_LENGTH = 255  # characters
-MAX_NAME_LENGTH = 255  # characters
+MAX_SUBJECT_LENGTH = 250  # characters; with the prefix, it is the id of members of rooms
 
 
 class JwtAuthenticator(Authenticator):
@@ -44,7 +43,8 @@ class JwtAuthenticator(Authenticator):
     def authenticate(self, token: str | None, scope: Scope) -> Identity | None:
         """Return the identity of the token's subject, or None if the token is not valid.
 
-        With ``USER_LOOKUP`` the subject must be an active Django user.
+        With ``USER_LOOKUP`` the subject must be an active Django user. Without it, the identity has
+        no user, even if there is one with this primary key.
         """
         settings = conf.jwt
         if settings is None or token is None or token.count(".") != 2:
@@ -76,16 +76,18 @@ class JwtAuthenticator(Authenticator):
             user = active_user(settings.user_lookup, subject)
             if user is None:
                 return None
-        name = claims.get("name")
         return Identity(
             credential=f"{KIND}:{project}:{subject}",
             user=user,
-            user_id=subject if user is None else user.pk,
-            name=username(user) if user is not None else _display_name(name, subject),
+            user_id=None if user is None else user.pk,
+            name=public_name(claims.get("name"), subject, default="User")
+            if user is None
+            else display_name(user),
             project=project,
             claims=MappingProxyType({intern(name): value for name, value in claims.items()}),
             expires_at=expires_at,
             private=EMPTY if user is None else session_auth_hash(user),
+            subject=None if user is not None else str(subject),
         )
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
@@ -99,13 +101,6 @@ class JwtAuthenticator(Authenticator):
 def _is_storable(text: str, length: int) -> bool:
     """Return whether every database can store a text."""
     return len(text) <= length and is_valid_text(text)
-
-
-def _display_name(name: Any, subject: str | int) -> str:
-    """Return the name in a token, without characters that databases refuse, or the subject."""
-    text = name if isinstance(name, str) else ""
-    text = text.replace("\0", "").encode(errors="replace").decode()[:MAX_NAME_LENGTH]
-    return text or str(subject)
 
 
 def _verify(token: str, settings: JwtSettings) -> dict[str, Any]:

@@ -171,7 +171,8 @@ def test_token_with_other_claims_or_without_user_lookup(ada, settings):
     assert authenticate(token, {}).project == "t"
     configure_jwt(settings, USER_LOOKUP=None)
     identity = authenticate(jwt.encode(claims("external-7", name="Bob"), KEY), {})
-    assert (identity.user, identity.user_id, identity.name) == (None, "external-7", "Bob")
+    assert (identity.user, identity.user_id, identity.name) == (None, None, "Bob")
+    assert (identity.subject, identity.user_key) == ("external-7", "jwt:external-7")
 
 
 def test_token_is_rejected_without_jwt_setting(ada, settings):

@@ -18,6 +18,10 @@ class WithoutMethods:
     pass
 
 
+async def asynchronous(identity):
+    return {"name": "x"}
+
+
 not_callable = 5
 LIMITS = "LIMITS"
 MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
@@ -92,6 +96,10 @@ def collections(**options):
         ({"JWT": {"KEY": "short"}}, "W033"),
         ({"AUTHENTICATORS": "a.b.C"}, "E040"),
         ({"AUTHENTICATORS": ["nowhere.Nothing"]}, "E040"),
+        ({"MEMBER": 5}, "E041"),
+        ({"MEMBER": "nowhere.nothing"}, "E041"),
+        ({"MEMBER": f"{__name__}.not_callable"}, "E041"),
+        ({"MEMBER": f"{__name__}.asynchronous"}, "E041"),
         ({"CHANNEL_LAYER": "nothing"}, "E050"),
         ({"HEARTBEAT": 0}, "E060"),
         ({"REVOCATION_POLL": 60}, "E060"),
