@@ -9,8 +9,6 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from django.utils.functional import Promise
-
 # project of keys, tokens and rooms for which no other one was named
 DEFAULT_PROJECT = "default"
 EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -87,7 +85,7 @@ def is_active(user: Any) -> bool:
 
 def clean_name(name: Any) -> str:
     """Return a name as text that every database can store, or "" if it is not a text."""
-    text = str(name) if isinstance(name, str | Promise) else ""
+    text = name if isinstance(name, str) else ""
     return text.replace("\0", "").encode(errors="replace").decode().strip()[:MAX_NAME_LENGTH]
 
 

@@ -39,7 +39,7 @@ class DjangoSessionAuthenticator(Authenticator):
         """Return the identity of the logged-in user, or None if there is no active one."""
         if token is not None or not scope.get("realtime_origin_checked"):
             return None
-        user = scope.get("user")
+        user: Any = scope.get("user")
         key = _session_key(scope)
         # other objects, such as anonymous users and those that stand for a token, are no users
         if is_django_user(user):

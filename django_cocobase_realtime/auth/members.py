@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from django.db import InterfaceError, OperationalError
+from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 
 from ..conf import conf
@@ -52,7 +53,8 @@ def _name_in(member: Any) -> str | None:
     unknown = sorted(map(str, set(member) - set(KEYS)))
     if unknown:
         raise ValueError(f"The keys {unknown} are not supported; use the state of the member.")
-    name = clean_name(member["name"])
+    name = member["name"]
+    name = clean_name(str(name) if isinstance(name, Promise) else name)
     if not name:
         raise ValueError("The name must be a text that is not empty.")
     return name

@@ -64,6 +64,7 @@ def collections(**options):
         (collections(soft_delete={"nothing": True}), "E006"),
         (collections(soft_delete={"status_contains": 5}), "E006"),
         (collections(soft_delete=[1]), "E004"),
+        (collections(soft_delete={"owner": None}), "E004"),
         ({"COLLECTIONS": {"a": {"model": "app.Author", "fields": ["password"]}}}, "E007"),
         ({"COLLECTIONS": {"a": {"model": "app.Author", "filters": ["password"]}}}, "E007"),
         (
