@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from datetime import UTC, datetime
 from functools import lru_cache
 
 from django.db import InterfaceError, OperationalError
@@ -81,12 +82,20 @@ def authenticate(token: str | None, scope: Scope) -> Identity | None:
             logger.error("Authenticator %s failed: %s", path, type(error).__name__)
             continue
         if identity is not None:
-            return identity
+            return None if _is_expired(identity) else identity
     if undecided is not None:
         raise undecided
     if not_yet_valid is not None:
         raise not_yet_valid
     return None
+
+
+def _is_expired(identity: Identity) -> bool:
+    """Return whether a credential has expired, although its authenticator accepted it.
+
+    The connection would be closed at once, and its client would come back immediately.
+    """
+    return identity.expires_at is not None and identity.expires_at <= datetime.now(UTC)
 
 
 def find_revoked(identities: Collection[Identity]) -> set[str]:

@@ -85,7 +85,8 @@ def same_user(one: Any, other: Any) -> bool:
 def refresh_user(user: Any) -> Any:
     """Return the user from the database, without cached permissions, or None if not active.
 
-    What an authenticator of the project uses in place of a Django user is returned as it is.
+    An object that is not an instance of the user model is returned as it is: an authenticator of
+    the project may use one.
     """
     if not is_django_user(user):
         return user

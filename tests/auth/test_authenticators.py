@@ -18,6 +18,7 @@ from django_cocobase_realtime.auth.backends import (
     authenticate,
     find_revoked,
 )
+from django_cocobase_realtime.identity import Identity
 from django_cocobase_realtime.models import ApiKey
 from tests.support.key_server import KeyServer, private_key
 
@@ -277,6 +278,8 @@ class CustomAuthenticator:
     def authenticate(self, token, scope):
         if token == "down":
             raise OperationalError("gone")
+        if token == "expired":
+            return Identity("custom:1", expires_at=datetime.now(UTC) - timedelta(seconds=1))
         if token == "bug":
             raise RuntimeError(f"secret {token}")
 
@@ -290,6 +293,7 @@ def test_authenticators_are_tried_in_order(settings, caplog, ada):
         "JWT": {"KEY": KEY},
     }
     assert authenticate(jwt.encode(claims(ada.pk), KEY), {}).user == ada
+    assert authenticate("expired", {}) is None
     assert authenticate("bug", {}) is None
     assert "bug" not in caplog.text
     assert "Custom" in caplog.text
