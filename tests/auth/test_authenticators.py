@@ -275,7 +275,7 @@ def test_user_in_scope_is_accepted_only_with_checked_origin(ada):
 class CustomAuthenticator:
     kind = "custom"
 
-    def authenticate(self, token, scope):
+    def authenticate(self, token, scope):  # noqa: RET503
         if token == "down":
             raise OperationalError("gone")
         if token == "expired":
