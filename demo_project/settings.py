@@ -110,6 +110,7 @@ COCOBASE_REALTIME = {
         },
     },
     "JWT": {"KEY": SECRET_KEY},
+    "MEMBER": "demo_project.board.users.member",
     # seconds after which a member who closed the window is reported as gone
     "PRESENCE": {"GRACE": 3},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
@@ -25,6 +26,7 @@ class ApiKeyAdmin(ModelAdmin):
     search_fields = ("name", "prefix", "project")
     raw_id_fields = ("user",)
     readonly_fields = ("prefix", "created_at", "last_used_at", "revoked_at")
+    list_select_related = ("user",)
     actions = ("revoke",)
 
     @admin.display(description="state")
@@ -47,9 +49,15 @@ class ApiKeyAdmin(ModelAdmin):
         obj.__dict__.update(key.__dict__)
         messages.warning(request, f"Copy the key now, it is not shown again: {text}")
 
-    @admin.action(description="Revoke selected API keys")
+    @admin.action(description="Revoke selected API keys", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        """Revoke the selected keys. Their connections are closed within seconds."""
-        for key in queryset:
+        """Revoke the selected keys, for staff who may change them.
+
+        The connections of the keys are closed within seconds.
+        """
+        keys = list(queryset)
+        if not all(self.has_change_permission(request, key) for key in keys):
+            raise PermissionDenied
+        for key in keys:
             key.revoke()
         messages.success(request, "The keys were revoked.")

@@ -14,7 +14,7 @@ from .declarations.registry import registry, room_registry
 from .declarations.room import Room
 from .declarations.serialization import to_json_value
 from .events import Broadcast, DirectMessage, DisconnectRequested, now
-from .identity import DEFAULT_PROJECT
+from .identity import DEFAULT_PROJECT, Identity, user_key
 from .pubsub.broker import broker
 from .rooms import publisher
 from .rooms.publisher import PublishResult
@@ -84,7 +84,9 @@ async def abroadcast(
 def send_to_user(
     user: Any, message: Any, *, project: str = DEFAULT_PROJECT, using: str | None = None
 ) -> None:
-    """Send ``message`` to all connections of a user (instance or id), in rooms or not.
+    """Send ``message`` to all connections of a user, in rooms or not.
+
+    ``user`` is an instance or its primary key, or an `Identity` or its ``user_key``.
 
     It is sent after the commit and delivered at most once, like `broadcast`. Nothing is kept for a
     user who is not connected.
@@ -124,7 +126,7 @@ def notify_change(
 
 
 def permissions_changed(user: Any = None, *, using: str | None = None) -> None:
-    """Evaluate the permissions of a user (instance or id) again; of all users with None.
+    """Evaluate the permissions of a user (as in `send_to_user`) again; of all users with None.
 
     Changes of groups, permissions and staff status are noticed without this function. Call it if
     a permission depends on something else. It takes effect after the commit, in every process.
@@ -134,8 +136,7 @@ def permissions_changed(user: Any = None, *, using: str | None = None) -> None:
     if user is None:
         announce_permissions_changed(None, using)
     else:
-        pk = user.pk if isinstance(user, models.Model) else user
-        announce_permissions_changed([pk], using)
+        announce_permissions_changed([_user_key(user)], using)
 
 
 def disconnect(
@@ -145,7 +146,7 @@ def disconnect(
     project: str | None = None,
     reconnect: bool = False,
 ) -> None:
-    """Close the connections of a user (instance or id) or of an API key (its prefix).
+    """Close the connections of a user (as in `send_to_user`) or of an API key (its prefix).
 
     They are closed in every process, immediately and without waiting for a commit. The close code
     is 4500, after which clients do not reconnect, or with ``reconnect`` 4200, after which they do.
@@ -184,4 +185,11 @@ def _json(message: Any) -> Any:
 
 
 def _user_key(user: Any) -> str:
-    return str(user.pk if isinstance(user, models.Model) else user)
+    """Return `Identity.user_key` of a user, who is named as `send_to_user` describes."""
+    if isinstance(user, models.Model):
+        return user_key(user.pk)
+    if isinstance(user, Identity):
+        if user.user_key is None:
+            raise TypeError("The identity is an app, not a user.")
+        return user.user_key
+    return user if isinstance(user, str) else user_key(user)

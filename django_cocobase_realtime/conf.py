@@ -72,6 +72,7 @@ DICTIONARY_OR_NONE = Rule(
 )
 LIST = Rule("a list, not a string", lambda value: not isinstance(value, str))
 STRING = Rule("a string", lambda value: isinstance(value, str))
+STRING_OR_NONE = Rule("a string or None", lambda value: value is None or isinstance(value, str))
 SECONDS = Rule("a number of seconds", _is_number)
 POSITIVE = Rule("a number above zero", lambda value: _is_number(value) and value > 0)
 POSITIVE_OR_NONE = Rule(
@@ -220,6 +221,7 @@ OPTIONS: dict[str, Option] = {
     "AUTHENTICATORS": Option(
         DEFAULT_AUTHENTICATORS, "Dotted paths, tried in this order.", shape=LIST
     ),
+    "MEMBER": Option(None, "Function that returns the name of a member.", bounds=STRING_OR_NONE),
     "ALLOWED_ORIGINS": Option(
         None, "Origins that may connect; None for ALLOWED_HOSTS.", shape=LIST
     ),
@@ -273,11 +275,9 @@ class Conf:
         value = getattr(django_settings, SETTING, None)
         if value is None:
             return {}
-        if isinstance(value, dict):
+        if isinstance(value, dict | Mapping):
             return value
-        if not isinstance(value, Mapping):
-            raise ImproperlyConfigured(f"{SETTING} must be a dictionary.")
-        return value
+        raise ImproperlyConfigured(f"{SETTING} must be a dictionary.")
 
     def problems(self, name: str) -> list[Problem]:
         """Return the mistakes in the value of a key of the setting."""
@@ -361,6 +361,11 @@ class Conf:
     def authenticators(self) -> tuple[str, ...]:
         """Dotted paths of authenticators, in the order in which they are tried."""
         return tuple(self._shaped("AUTHENTICATORS"))
+
+    @property
+    def member(self) -> str | None:
+        """Dotted path of the function that returns the name of a member; None for the default."""
+        return None if (path := self._value("MEMBER")) is None else str(path)
 
     @property
     def allowed_origins(self) -> tuple[str, ...] | None:

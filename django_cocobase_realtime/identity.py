@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +12,9 @@ from typing import Any
 # project of keys, tokens and rooms for which no other one was named
 DEFAULT_PROJECT = "default"
 EMPTY: Mapping[str, Any] = MappingProxyType({})
+MAX_NAME_LENGTH = 255  # characters of a displayed name
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +26,9 @@ class Identity:
     credential: str
     # Django user, or None
     user: Any = None
-    # primary key of the user, or the subject of a JWT without a Django user; None for an app
+    # primary key of the Django user, or None
     user_id: Any = None
-    # displayed name
+    # name that other clients see
     name: str = ""
     # namespace of rooms and connections, for example a tenant
     project: str = DEFAULT_PROJECT
@@ -36,6 +40,9 @@ class Identity:
     can_publish: bool = False
     # values that the authenticator needs to revalidate the credential; never sent anywhere
     private: Mapping[str, str] = field(default_factory=lambda: EMPTY, hash=False, repr=False)
+    # for a person who is not a Django user: what the credential calls the person, for example the
+    # subject of a JWT; None for Django users and apps
+    subject: str | None = None
 
     @property
     def is_authenticated(self) -> bool:
@@ -44,8 +51,16 @@ class Identity:
 
     @property
     def user_key(self) -> str | None:
-        """``user_id`` as text, as clients receive it; None for an app."""
-        return None if self.user_id is None else str(self.user_id)
+        """The id that clients receive, and by which users are compared; None for an app.
+
+        For a Django user it is the primary key as text. For a subject it begins with the kind of
+        the credential, for example ``jwt:1``, which is never the id of a Django user.
+        """
+        if self.user_id is not None:
+            return user_key(self.user_id)
+        if self.subject is None:
+            return None
+        return f"{self.credential.partition(':')[0]}:{self.subject}"
 
     def account(self, address: str) -> Hashable:
         """Return what shares a limit: a user, or an app's clients with the same IP address."""
@@ -57,7 +72,16 @@ class Identity:
         """Return whether both identities are the same user, or the same key, in one project."""
         if self.project != other.project or self.user_key != other.user_key:
             return False
-        return self.user_id is not None or self.credential == other.credential
+        return self.user_key is not None or self.credential == other.credential
+
+
+def user_key(user_id: Any) -> str:
+    """Return the primary key of a Django user as text, as in `Identity.user_key`.
+
+    A key that contains a colon gets another one in front, so that it differs from all subjects.
+    """
+    text = str(user_id)
+    return f":{text}" if ":" in text else text
 
 
 def is_active(user: Any) -> bool:
@@ -65,7 +89,33 @@ def is_active(user: Any) -> bool:
     return bool(getattr(user, "is_active", True))
 
 
-def username(user: Any) -> str:
-    """Return the name that a user logs in by, or the text of a user that has none."""
-    get_username = getattr(user, "get_username", None)
-    return str(user if get_username is None else get_username())
+def clean_name(name: Any) -> str:
+    """Return a name as text that every database can store, or "" if it is not a text."""
+    text = name if isinstance(name, str) else ""
+    return text.replace("\0", "").encode(errors="replace").decode().strip()[:MAX_NAME_LENGTH]
+
+
+def public_name(*names: Any, default: str) -> str:
+    """Return the first name that may be shown to others: not empty, and not an e-mail address."""
+    for name in names:
+        text = clean_name(name)
+        if text and "@" not in text:
+            return text
+    return default
+
+
+def display_name(user: Any) -> str:
+    """Return the name of a Django user that other clients see.
+
+    It is the short name, the full name or the username, but never an e-mail address: in many
+    projects users log in by their address. A user model need not have these methods; without
+    ``get_username``, the text of the user is used.
+    """
+    names = []
+    for name in ("get_short_name", "get_full_name", "get_username"):
+        method = getattr(user, name, user.__str__ if name == "get_username" else str)
+        try:
+            names.append(method())
+        except Exception:
+            logger.exception("%s of user %s failed.", name, user.pk)
+    return public_name(*names, default=f"User {user.pk}")

@@ -13,7 +13,7 @@ OwnOrders)``, ``~IsGuest``.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from .identity import Identity, is_active
 
@@ -125,10 +125,10 @@ class IsAuthenticated(Permission):
 
 
 class IsUser(Permission):
-    """Allows identities with a user. Refuses API keys without one."""
+    """Allows identities with a Django user. Refuses API keys and tokens without one."""
 
     def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
-        """Return whether the credential belongs to a user."""
+        """Return whether the credential belongs to a Django user."""
         return identity.user_id is not None
 
 
@@ -164,15 +164,18 @@ class DjangoModelPermissions(Permission):
         )
 
 
-def owned_by(field: str) -> type[Permission]:
+def owned_by(field: str, *, by: Literal["user_id", "subject"] = "user_id") -> type[Permission]:
     """Return a permission class that allows the rows whose ``field`` is the identity's user.
 
-    API keys without a user see no rows.
+    With ``by="subject"``, the field is compared with the subject of tokens without a Django user.
+    Identities without a user, or without a subject, see no rows.
     """
+    if by not in ("user_id", "subject"):
+        raise ValueError(f"by must be 'user_id' or 'subject', not {by!r}.")
 
     class Owned(Permission):
         def visible_to(self, identity: Identity) -> Visible:
-            return {field: identity.user_id}
+            return {field: getattr(identity, by)}
 
     Owned.__name__ = Owned.__qualname__ = f"owned_by({field!r})"
     return Owned

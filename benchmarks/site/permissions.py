@@ -18,4 +18,4 @@ class Own:
 
     def visible_to(self, identity: Any) -> dict[str, Any]:
         """Return a filter with one equality, with a different value for each user."""
-        return {"owner": identity.user_id}
+        return {"owner": identity.subject}

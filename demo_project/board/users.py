@@ -41,6 +41,11 @@ def get_second_guest(request):
     return guest
 
 
+def member(identity):
+    """Return the name that other visitors see, by which the pages recognize their own user."""
+    return {"name": identity.user.get_username()} if identity.user else None
+
+
 def create_token(user):
     """Create a JSON Web Token that identifies the user for ten minutes."""
     claims = {"sub": str(user.pk), "exp": datetime.now(UTC) + TOKEN_LIFETIME}

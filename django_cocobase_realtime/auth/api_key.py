@@ -12,7 +12,7 @@ from datetime import timedelta
 from django.db import DatabaseError
 from django.utils import timezone
 
-from ..identity import Identity, username
+from ..identity import Identity, display_name, public_name
 from ..models import ApiKey
 from ..types import Scope
 from .base import Authenticator
@@ -47,7 +47,9 @@ class ApiKeyAuthenticator(Authenticator):
             credential=key_credential(key.prefix),
             user=key.user,
             user_id=None if key.user is None else key.user.pk,
-            name=key.name if key.user is None else username(key.user),
+            name=public_name(key.name, default="App")
+            if key.user is None
+            else display_name(key.user),
             project=key.project,
             expires_at=key.expires_at,
             can_publish=key.can_publish,

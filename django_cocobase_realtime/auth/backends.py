@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from datetime import UTC, datetime
 from functools import lru_cache
 
 from django.db import InterfaceError, OperationalError
@@ -13,6 +14,7 @@ from ..conf import conf
 from ..identity import Identity
 from ..types import Scope
 from .base import Authenticator
+from .members import with_member_name
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,22 @@ class AuthenticationUnavailable(Exception):
     """
 
 
+class AuthenticationPostponed(AuthenticationUnavailable):
+    """The credential was not validated, because such requests are limited.
+
+    The client is asked to reconnect later. It counts as a failure of the client's address.
+    """
+
+
+class NotYetValid(Exception):
+    """The credential is refused now, but may be accepted in a moment.
+
+    Examples are a token whose key is not published yet, and one that is not valid before a time.
+    The client gets the same answer as for any other invalid credential, but the credential is not
+    remembered as a wrong one. A project's own authenticators may raise it.
+    """
+
+
 @lru_cache(maxsize=32)
 def _load(path: str) -> Authenticator:
     """Return an instance of the authenticator class with this dotted path."""
@@ -36,16 +54,27 @@ def _load(path: str) -> Authenticator:
 def authenticate(token: str | None, scope: Scope) -> Identity | None:
     """Return the identity of the first authenticator that accepts the token, or None.
 
-    Raises `AuthenticationUnavailable` if an authenticator raises it or the database fails. Other
-    exceptions of an authenticator are logged, without the token, and the next one is tried.
+    If no authenticator accepts it, but one of them could not decide, raises
+    `AuthenticationUnavailable`. The same happens if the database fails. If one of them raises
+    `NotYetValid`, this is raised. Other exceptions of an authenticator are logged, without the
+    token, and the next one is tried.
     """
+    undecided: AuthenticationUnavailable | None = None
+    not_yet_valid: NotYetValid | None = None
     if token is not None and (not 0 < len(token) <= MAX_TOKEN_LENGTH or not token.isprintable()):
         return None
     for path in conf.authenticators:
         try:
             identity = _load(path).authenticate(token, scope)
-        except AuthenticationUnavailable:
-            raise
+            if identity is not None and scope.get("type") != "http":
+                identity = with_member_name(identity)
+        except AuthenticationUnavailable as error:
+            # the token may be one of another authenticator
+            undecided = error
+            continue
+        except NotYetValid as error:
+            not_yet_valid = error
+            continue
         except (OperationalError, InterfaceError) as error:
             raise AuthenticationUnavailable(path) from error
         except Exception as error:
@@ -53,8 +82,20 @@ def authenticate(token: str | None, scope: Scope) -> Identity | None:
             logger.error("Authenticator %s failed: %s", path, type(error).__name__)
             continue
         if identity is not None:
-            return identity
+            return None if _is_expired(identity) else identity
+    if undecided is not None:
+        raise undecided
+    if not_yet_valid is not None:
+        raise not_yet_valid
     return None
+
+
+def _is_expired(identity: Identity) -> bool:
+    """Return whether a credential has expired, although its authenticator accepted it.
+
+    The connection would be closed at once, and its client would come back immediately.
+    """
+    return identity.expires_at is not None and identity.expires_at <= datetime.now(UTC)
 
 
 def find_revoked(identities: Collection[Identity]) -> set[str]:

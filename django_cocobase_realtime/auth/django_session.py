@@ -12,10 +12,15 @@ from django.conf import settings
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.http import parse_cookie
 
-from ..identity import Identity, is_active, username
+from ..identity import Identity, display_name, is_active
 from ..types import Scope
 from .base import Authenticator
-from .users import find_invalid_users, matches_session_hash, session_auth_hash
+from .users import (
+    find_invalid_users,
+    is_django_user,
+    matches_session_hash,
+    session_auth_hash,
+)
 
 KIND = "session"  # prefix of the credentials of these identities
 
@@ -34,9 +39,10 @@ class DjangoSessionAuthenticator(Authenticator):
         """Return the identity of the logged-in user, or None if there is no active one."""
         if token is not None or not scope.get("realtime_origin_checked"):
             return None
-        user = scope.get("user")
+        user: Any = scope.get("user")
         key = _session_key(scope)
-        if user is not None and user.is_authenticated:
+        # other objects, such as anonymous users and those that stand for a token, are no users
+        if is_django_user(user):
             if not is_active(user):
                 return None
             if key is None:  # the user comes from a middleware that does not use sessions
@@ -81,7 +87,7 @@ def _identity(
         credential=credential,
         user=user,
         user_id=user.pk,
-        name=username(user),
+        name=display_name(user),
         expires_at=expires_at,
         private={**session_auth_hash(user), **(private or {})},
     )

@@ -17,7 +17,7 @@ from django.db import transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
 
 from ..events import DisconnectRequested, Event, PermissionsChanged
-from ..identity import is_active
+from ..identity import is_active, user_key
 from ..models import ApiKey
 from ..pubsub.broker import broker
 from ..wire.codes import CloseCode
@@ -49,13 +49,13 @@ def connect() -> None:
             m2m_changed.connect(_group_m2m_changed, sender=through, dispatch_uid=DISPATCH_UID)
 
 
-def announce_permissions_changed(users: Iterable[Any] | None, using: str | None = None) -> None:
+def announce_permissions_changed(users: Iterable[str] | None, using: str | None = None) -> None:
     """Publish, after the commit, that the permissions of users may have changed.
 
-    ``users`` are primary keys; None stands for all users. Each process then evaluates their
-    permissions again.
+    ``users`` are as in `Identity.user_key`; None stands for all users. Each process then evaluates
+    their permissions again.
     """
-    keys = None if users is None else tuple(str(user) for user in users)
+    keys = None if users is None else tuple(users)
     if keys == ():
         return
     if keys is not None and len(keys) > MAX_NAMED_USERS:
@@ -91,9 +91,9 @@ def _user_saved(
     if created:
         return
     if not is_active(instance):
-        _disconnect(using, user=str(instance.pk))
+        _disconnect(using, user=user_key(instance.pk))
     if not (update_fields and _are_time_fields(instance, update_fields)):
-        announce_permissions_changed([instance.pk], using)
+        announce_permissions_changed([user_key(instance.pk)], using)
 
 
 def _are_time_fields(instance: Any, names: frozenset[str]) -> bool:
@@ -105,7 +105,7 @@ def _are_time_fields(instance: Any, names: frozenset[str]) -> bool:
 
 
 def _user_deleted(instance: Any, using: str, **kwargs: Any) -> None:
-    _disconnect(using, user=str(instance.pk))
+    _disconnect(using, user=user_key(instance.pk))
 
 
 def _logged_out(request: Any, **kwargs: Any) -> None:
@@ -119,9 +119,10 @@ def _user_m2m_changed(
 ) -> None:
     # with `reverse`, `instance` is a group or permission, and `pk_set` contains users
     if action in ("post_add", "post_remove"):
-        announce_permissions_changed(pk_set or () if reverse else [instance.pk], using)
+        pks = pk_set or () if reverse else [instance.pk]
+        announce_permissions_changed(map(user_key, pks), using)
     elif action == "post_clear":
-        announce_permissions_changed(None if reverse else [instance.pk], using)
+        announce_permissions_changed(None if reverse else [user_key(instance.pk)], using)
 
 
 def _group_m2m_changed(
@@ -136,9 +137,9 @@ def _group_deleted(instance: Any, using: str, **kwargs: Any) -> None:
     announce_permissions_changed(_members(instance), using)
 
 
-def _members(group: Any) -> list[Any]:
-    """Return the primary keys of a group's users, at most one more than `MAX_NAMED_USERS`.
+def _members(group: Any) -> list[str]:
+    """Return the keys of a group's users, at most one more than `MAX_NAMED_USERS`.
 
     With more than that number, the caller announces a change for all users.
     """
-    return group_members(group, limit=MAX_NAMED_USERS + 1)
+    return [user_key(pk) for pk in group_members(group, limit=MAX_NAMED_USERS + 1)]

@@ -17,7 +17,7 @@ from ..identity import Identity
 from ..types import Scope
 from ..utils.concurrency import run_authentication
 from ..utils.fair_queue import Owner
-from .backends import authenticate
+from .backends import AuthenticationPostponed, NotYetValid, authenticate
 
 WINDOW_SECONDS = 60.0  # for which a failure counts
 THROTTLE_DELAY = 1.0  # seconds by which an answer to an address over its limit is delayed
@@ -112,7 +112,14 @@ async def authenticate_throttled(
         await auth_throttle.wait(address, delay)
     if token is not None and auth_throttle.is_known_bad(token, now):
         return None
-    identity = await run_authentication(Owner(address, connection), authenticate, token, scope)
+    try:
+        identity = await run_authentication(Owner(address, connection), authenticate, token, scope)
+    except NotYetValid:
+        auth_throttle.record_failure(address, None, now)
+        return None
+    except AuthenticationPostponed:
+        auth_throttle.record_failure(address, None, now)
+        raise
     if identity is None:
         auth_throttle.record_failure(address, token, now)
     return identity

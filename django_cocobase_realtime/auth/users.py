@@ -16,6 +16,11 @@ from ..identity import Identity, is_active
 Fingerprint = tuple[Any, ...]
 
 
+def is_django_user(user: Any) -> bool:
+    """Return whether an object is an instance of the user model, or a lazy one."""
+    return isinstance(user, get_user_model())
+
+
 def active_user(lookup: str, value: Any) -> Any:
     """Return the active user whose ``lookup`` field has this value, or None."""
     users = get_user_model()._default_manager
@@ -40,7 +45,7 @@ def find_invalid_users(identities: Collection[Identity]) -> set[str]:
 
     Passwords are compared for identities with a `session_auth_hash`. Makes one query.
     """
-    with_user = [identity for identity in identities if identity.user is not None]
+    with_user = [identity for identity in identities if is_django_user(identity.user)]
     if not with_user:
         return set()
     users = get_user_model()._default_manager
@@ -71,12 +76,20 @@ def matches_session_hash(user: Any, known_hash: str) -> bool:
 
 def same_user(one: Any, other: Any) -> bool:
     """Return whether two copies of a user have the same values, except for times."""
+    if not is_django_user(one) or not is_django_user(other):
+        return bool(one == other)
     fields = (f for f in one.__class__._meta.concrete_fields if not is_time_field(f))
     return all(getattr(one, f.attname) == getattr(other, f.attname) for f in fields)
 
 
 def refresh_user(user: Any) -> Any:
-    """Return the user from the database, without cached permissions, or None if not active."""
+    """Return the user from the database, without cached permissions, or None if not active.
+
+    An object that is not an instance of the user model is returned as it is: an authenticator of
+    the project may use one.
+    """
+    if not is_django_user(user):
+        return user
     model = user.__class__  # type() would be another class for the lazy user of Channels
     fresh = model._default_manager.filter(pk=user.pk).first()
     return fresh if fresh is not None and is_active(fresh) else None
@@ -96,7 +109,7 @@ def permission_fingerprints(identities: Collection[Identity]) -> dict[Any, Finge
     Makes four queries: for users, groups, permissions of groups, and permissions of users.
     """
     user_model = get_user_model()
-    pks = {identity.user.pk for identity in identities if isinstance(identity.user, user_model)}
+    pks = {identity.user.pk for identity in identities if is_django_user(identity.user)}
     if not pks:
         return {}
     flags = [name for name in ("is_staff", "is_superuser") if _has_column(user_model, name)]

@@ -23,7 +23,14 @@ from .databases import (
 )
 from .environment import check_channel_layer, check_daphne, check_runserver
 from .rooms import check_presence, check_rooms
-from .settings import check_authenticators, check_jwt, check_limits, check_log, check_single_values
+from .settings import (
+    check_authenticators,
+    check_jwt,
+    check_limits,
+    check_log,
+    check_member,
+    check_single_values,
+)
 
 
 def first_problem() -> CheckMessage | None:
@@ -51,6 +58,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
         check_log,
         check_jwt,
         check_authenticators,
+        check_member,
         check_channel_layer,
         check_runserver,
         check_single_values,

@@ -16,6 +16,7 @@ from ..declarations.capture_mode import TRIGGER_VENDORS
 from ..declarations.collection import Collection
 from ..declarations.image_fields import is_secret_looking, key_names
 from ..declarations.registry import registry
+from ..filters import Filter
 from ..models import LogEvent
 from ..permissions import Combination
 from .base import error, warning
@@ -160,7 +161,12 @@ def _check_soft_delete(name: str, collection: Collection) -> Iterator[CheckMessa
             raise ImproperlyConfigured(
                 f"Collection {name!r}: 'soft_delete' {rule!r} is not a field."
             )
-        assert collection.deleted_filter is not None
+        if collection.deleted_filter == Filter.nothing():
+            yield error(
+                4,
+                f"Collection {name!r}: 'soft_delete' matches no row.",
+                "To compare with null, use 'isnull'.",
+            )
     except ImproperlyConfigured as problem:
         fields = sorted(field.name for field in collection.concrete_model._meta.concrete_fields)
         yield error(6, str(problem), f"Its fields are {fields}.")

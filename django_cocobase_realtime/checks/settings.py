@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from inspect import iscoroutinefunction
 
 from django.core.checks import CheckMessage
 from django.utils.module_loading import import_string
@@ -10,6 +11,7 @@ from django.utils.module_loading import import_string
 from ..conf import conf
 from .base import error, warning
 
+_MEMBER_HINT = "It is the dotted path of a synchronous function of an identity."
 MIN_KEY_LENGTH = 32  # characters of a shared secret
 
 
@@ -71,6 +73,25 @@ def check_authenticators() -> Iterator[CheckMessage]:
             import_string(path)
         except ImportError as problem:
             yield error(40, f"Authenticator {path!r} cannot be imported.", str(problem))
+
+
+def check_member() -> Iterator[CheckMessage]:
+    """Check that the function that returns names can be imported and called."""
+    problems = conf.problems("MEMBER")
+    for problem in problems:
+        yield error(41, problem.message, _MEMBER_HINT)
+    path = conf.member
+    if problems or path is None:
+        return
+    try:
+        function = import_string(path)
+    except Exception as problem:  # whatever the module raises
+        yield error(41, f"The function {path!r} of MEMBER cannot be imported.", str(problem))
+        return
+    if not callable(function):
+        yield error(41, f"{path!r}, which MEMBER names, is not callable.", _MEMBER_HINT)
+    elif iscoroutinefunction(function):
+        yield error(41, f"The function {path!r} of MEMBER is asynchronous.", _MEMBER_HINT)
 
 
 def check_single_values() -> Iterator[CheckMessage]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,11 @@ from ..filters import Filter, Row, Schema
 from ..identity import Identity
 from ..permissions import And, Not, Or, Permission, Visible
 
-# returns whether a row may be seen. The row is passed twice: in the form that filters are evaluated
-# on, and as an instance. The function may use the ORM
-RowCheck = Callable[[Row, models.Model], bool]
+# returns whether a row may be seen; None if that is unknown, because of a None in a filter or as a
+# result of `has_object_permission`: neither the check nor its negation then shows the row. The row
+# is passed twice: in the form that filters are evaluated on, and as an instance. The function may
+# use the ORM
+RowCheck = Callable[[Row, models.Model], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Decision:
 
     def sees(self, row: Row, instance: models.Model) -> bool:
         """Return whether a row is visible."""
-        return self.visible.matches(row) and (self.check is None or self.check(row, instance))
+        return self.visible.matches(row) and (self.check is None or bool(self.check(row, instance)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,9 @@ def evaluate_permission(
     has_object_permission = getattr(instance, "has_object_permission", None)
     if has_object_permission is not None:
 
-        def check(row: Row, row_instance: models.Model) -> bool:
-            return bool(has_object_permission(identity, row_instance))
+        def check(row: Row, row_instance: models.Model) -> bool | None:
+            result = has_object_permission(identity, row_instance)
+            return None if result is None else bool(result)
 
     visible = parse(_call(instance, "visible_to", identity))
     return Decision(visible, None if fields is None else frozenset(fields), check)
@@ -116,7 +119,8 @@ def _and(decisions: list[Decision | None]) -> Decision | None:
     first, second = allowed
     check: RowCheck | None = None
     if first.check is not None or second.check is not None:
-        check = lambda row, instance: all(d.sees(row, instance) for d in allowed)  # noqa: E731
+        checks = list(map(_full_check, allowed))
+        check = lambda row, instance: _all(allows(row, instance) for allows in checks)  # noqa: E731
     return Decision(first.visible & second.visible, _common_fields(allowed), check)
 
 
@@ -127,7 +131,8 @@ def _or(decisions: list[Decision | None]) -> Decision | None:
     first, second = allowed
     check: RowCheck | None = None
     if first.check is not None or second.check is not None:
-        check = lambda row, instance: any(d.sees(row, instance) for d in allowed)  # noqa: E731
+        checks = list(map(_full_check, allowed))
+        check = lambda row, instance: _any(allows(row, instance) for allows in checks)  # noqa: E731
     return Decision(first.visible | second.visible, _common_fields(allowed), check)
 
 
@@ -138,9 +143,44 @@ def _not(decision: Decision | None) -> Decision | None:
         return None
     if decision.check is None:
         return Decision(~decision.visible)
+    full_check = _full_check(decision)
     return Decision(
-        Filter.everything(), None, lambda row, instance: not decision.sees(row, instance)
+        Filter.everything(), None, lambda row, instance: _negate(full_check(row, instance))
     )
+
+
+def _full_check(decision: Decision) -> RowCheck:
+    """Return a check that combines the filter and the check of a decision."""
+    visible, hidden, check = decision.visible, ~decision.visible, decision.check
+
+    def full_check(row: Row, instance: models.Model) -> bool | None:
+        if hidden.matches(row):
+            return False
+        is_visible = True if visible.matches(row) else None
+        return is_visible if check is None else _all((is_visible, check(row, instance)))
+
+    return full_check
+
+
+# logic with three values, of which None is "unknown"
+
+
+def _all(values: Iterable[bool | None]) -> bool | None:
+    is_known = True
+    for value in values:
+        if value is None:
+            is_known = False
+        elif not value:
+            return False
+    return True if is_known else None
+
+
+def _any(values: Iterable[bool | None]) -> bool | None:
+    return _negate(_all(_negate(value) for value in values))
+
+
+def _negate(value: bool | None) -> bool | None:
+    return None if value is None else not value
 
 
 def _common_fields(decisions: list[Decision]) -> frozenset[str] | None:

@@ -140,7 +140,7 @@ class Collection:
         if visible is True:
             return Filter.everything()
         if visible is None or visible is False:
-            return Filter.nothing()
+            return Filter.unknown() if visible is None else Filter.nothing()
         if isinstance(visible, Mapping):
             return self._parse_visible_filter(visible)
         raise TypeError(
@@ -257,7 +257,7 @@ class Collection:
         if isinstance(rule, str):
             is_flag = self.schema[rule].kind is Kind.BOOLEAN
             rule = {rule: True} if is_flag else {rule: {"isnull": False}}
-        return self.parse_trusted_filter(rule)
+        return Filter(self.parse_trusted_filter(rule).root)
 
     def is_deleted(self, image: Image) -> bool:
         """Return whether a row with this decoded image counts as deleted."""

@@ -195,7 +195,7 @@ class _RowState:
     def _check(self, check: RowCheck) -> bool:
         stats.evaluated += 1
         try:
-            return check(self._row, self._instance)
+            return bool(check(self._row, self._instance))
         except DatabaseFailure:
             raise  # the connection is closed, and the client resumes from the log
         except Exception:

@@ -7,6 +7,7 @@ import logging
 from .nodes import ALWAYS, NEVER, Node, all_of, any_of, negate
 from .predicate import compile_node
 from .row import Predicate, Row
+from .unknown import UNKNOWN, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -17,12 +18,14 @@ class Filter:
     Filters are immutable and hashable. They are equal if their `canonical` texts are equal.
     """
 
-    __slots__ = ("_canonical", "_predicate", "root")
+    __slots__ = ("_canonical", "_predicate", "_source", "root")
 
     def __init__(self, root: Node = ALWAYS) -> None:
-        # root of the tree
-        self.root = root
-        self._canonical = root.text()
+        # root of the tree as it was parsed or combined, with conditions whose value is None
+        self._source = root
+        # root of the tree that is evaluated, without them
+        self.root = resolve(root)
+        self._canonical = self.root.text()
         # the function of `matches`, None until it is used
         self._predicate: Predicate | None = None
 
@@ -46,21 +49,29 @@ class Filter:
         """Return a filter that matches no row."""
         return cls(NEVER)
 
+    @classmethod
+    def unknown(cls) -> Filter:
+        """Return a filter that matches no row, and whose negation matches none either."""
+        return cls(UNKNOWN)
+
     def canonical(self) -> str:
         """Return the canonical text, which is the same for equal filters on all servers."""
         return self._canonical
 
     def __and__(self, other: Filter) -> Filter:
         """Return a filter for the rows that both filters match."""
-        return Filter(all_of((self.root, other.root)))
+        return Filter(all_of((self._source, other._source)))
 
     def __or__(self, other: Filter) -> Filter:
         """Return a filter for the rows that either filter matches."""
-        return Filter(any_of((self.root, other.root)))
+        return Filter(any_of((self._source, other._source)))
 
     def __invert__(self) -> Filter:
-        """Return a filter for the rows that this one does not match."""
-        return Filter(negate(self.root))
+        """Return a filter for the rows that this one does not match.
+
+        Rows about which a condition with None would decide are in neither filter.
+        """
+        return Filter(negate(self._source))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Filter) and self._canonical == other._canonical

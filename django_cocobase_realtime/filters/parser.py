@@ -16,13 +16,15 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from types import NoneType
 from typing import Any, assert_never
 
 from .filter import Filter
 from .keys import FieldNames
-from .nodes import NEVER, Condition, Node, Values, all_of, any_of, negate, values_of
-from .operators import OPERATORS, Operator, Shorthand
+from .nodes import Condition, Node, Values, all_of, any_of, negate, values_of
+from .operators import IN, NOT_IN, OPERATORS, Operator, Shorthand
 from .schema import INT64, FieldSpec, InvalidFilter, Kind, Ref, Schema, coerce, fold
+from .unknown import UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,8 @@ def parse(
     ``allowed`` are the fields (and paths into JSON fields) that this client may use, None for the
     whole schema. ``trusted`` is for the project's own code: a model instance is taken as its
     primary key, a member of an enumeration as its value, any iterable as a list, and a condition
-    whose value is None matches nothing instead of being refused. ``aliases`` are further names of
-    fields.
+    whose value is None matches nothing, negated or not, instead of being refused (see
+    ``unknown``). ``aliases`` are further names of fields.
 
     Raises `InvalidFilter`, with a message that names the key and what is allowed.
     """
@@ -138,9 +140,19 @@ class _Parser:
         if kind is Kind.OPAQUE and kind not in operator.kinds:
             usable = ", ".join(name for name, entry in OPERATORS.items() if kind in entry.kinds)
             raise InvalidFilter(f"{key!r} holds {_with_article(kind)}; use only {usable}.")
+        if self._trusted:
+            value = _plain(value)
+            if value is None:
+                return (UNKNOWN,)
+            if operator in (IN, NOT_IN) and not isinstance(value, str):
+                values = self._parse_list(value, key)
+                value = [item for item in values if item is not None]
+                if len(value) < len(values):
+                    inside = Condition(ref, kind, IN, self._parse_values(spec, value, key))
+                    return (_with_unknown_value(inside, operator),)
         operand = self._parse_operand(operator, spec, value, key)
         if operand is None:
-            return (NEVER,)
+            return (UNKNOWN,)
         shared = operator.operand == "value" and kind in _SHARED_KINDS
         make = _shared_condition if shared else Condition
         return [make(ref, kind, *expanded) for expanded in operator.expand(operand)]
@@ -194,7 +206,7 @@ class _Parser:
 
     def _parse_values(self, spec: FieldSpec, value: Any, key: str) -> Values:
         values = self._parse_list(value, key)
-        coerced = [self._coerce_equal(spec, item, key) for item in values if item is not None]
+        coerced = [self._coerce_equal(spec, item, key) for item in values]
         return values_of(spec.compares_as, coerced)
 
     def _parse_pair(
@@ -203,26 +215,24 @@ class _Parser:
         values = self._parse_list(value, key)
         if len(values) != 2:
             raise InvalidFilter(f"{key!r}: {operator.name} takes a list of two values.")
-        if None in values:
+        if any(bound is None for bound in values):
             return None
         low, high = (self._parse_ordered(operator, spec, bound, key) for bound in values)
         return low, high
 
     def _parse_list(self, value: Any, key: str) -> list[Any]:
         """Return the values of a list, which can contain None only in a trusted filter."""
-        if value is None and self._trusted:
-            return []
         if isinstance(value, str):
             values: list[Any] = [part.strip() for part in value.split(",")]
         elif isinstance(value, list | tuple) or (
             self._trusted and hasattr(value, "__iter__") and not isinstance(value, Mapping)
         ):
-            values = list(value)
+            values = list(map(_plain, value)) if self._trusted else list(value)
         else:
             raise InvalidFilter(f"{key!r} must be a list, or a text with commas.")
         if self._limits is not None and len(values) > self._limits.values:
             raise InvalidFilter(f"{key!r} may have {self._limits.values} values at most.")
-        if None in values:
+        if any(item is None for item in values):
             self._check_null(key)
         return values
 
@@ -243,9 +253,6 @@ class _Parser:
         return operand
 
     def _coerce(self, spec: FieldSpec, value: Any, key: str) -> Any:
-        if self._trusted:
-            value = getattr(value, "pk", value)  # of a model instance
-            value = value.value if isinstance(value, Enum) else value
         try:
             return coerce(spec, value)
         except (ValueError, TypeError, OverflowError):
@@ -254,6 +261,27 @@ class _Parser:
     def _check_null(self, key: str) -> None:
         if not self._trusted:
             raise InvalidFilter(f"{key!r}: null equals nothing; use isnull.")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of the project's code: a key for a model instance, None for a lazy None.
+
+    The key of an anonymous user, or of an instance that was not saved, is None.
+    """
+    value = getattr(value, "pk", value)
+    value = value.value if isinstance(value, Enum) else value
+    return None if isinstance(value, NoneType) else value
+
+
+def _with_unknown_value(inside: Condition, operator: Operator | Shorthand) -> Node:
+    """Return the node for ``in`` or ``notin`` with values of which one is None.
+
+    ``inside`` is the condition that a value is one of the others. As in SQL, it is known of these
+    values that they are in the list, but of no other value that it is not.
+    """
+    if operator is IN:
+        return any_of((inside, UNKNOWN))
+    return all_of((negate(inside), UNKNOWN)) if inside.operand else UNKNOWN
 
 
 def _with_article(kind: Kind) -> str:

@@ -1,31 +1,37 @@
 """The authenticators: API keys, JSON Web Tokens and Django sessions, valid and invalid."""
 
-import json
-import threading
 import time
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.backends.db import SessionStore
 from django.db import OperationalError
 from django.utils import timezone
-from jwt.algorithms import RSAAlgorithm
 
-from django_cocobase_realtime.auth import jwt as jwt_module
+from django_cocobase_realtime.auth import jwks
 from django_cocobase_realtime.auth.backends import (
+    AuthenticationPostponed,
     AuthenticationUnavailable,
+    NotYetValid,
     authenticate,
     find_revoked,
 )
+from django_cocobase_realtime.identity import Identity
 from django_cocobase_realtime.models import ApiKey
+from tests.support.key_server import KeyServer, private_key
 
 pytestmark = pytest.mark.django_db
 KEY = "a-shared-secret-of-more-than-32-bytes!"
 JWT = "django_cocobase_realtime.auth.jwt.JwtAuthenticator"
+
+
+@pytest.fixture
+def key_server(settings):
+    with KeyServer() as server:
+        settings.COCOBASE_REALTIME = {"JWT": {"JWKS_URL": server.url, "ALGORITHMS": ["RS256"]}}
+        yield server
 
 
 @pytest.fixture
@@ -129,7 +135,6 @@ def test_token_identifies_an_active_user(ada):
         lambda pk: jwt.encode({"sub": str(pk)}, KEY),  # no exp
         lambda pk: jwt.encode(claims(pk, exp=datetime.now(UTC) - timedelta(1)), KEY),
         lambda pk: jwt.encode(claims(pk, exp=10**18), KEY),
-        lambda pk: jwt.encode(claims(pk, nbf=datetime.now(UTC) + timedelta(1)), KEY),
         lambda pk: jwt.encode(claims(pk), KEY + "!"),
         lambda pk: jwt.encode(claims(pk), None, "none"),
         lambda pk: jwt.encode(claims(pk), KEY * 2, "HS512"),
@@ -147,6 +152,12 @@ def test_invalid_token_is_rejected(ada, token):
     assert authenticate(token(ada.pk), {}) is None
 
 
+@pytest.mark.parametrize("claim", ["nbf", "iat"])
+def test_token_that_is_not_valid_yet_is_rejected(ada, claim):
+    with pytest.raises(NotYetValid):
+        authenticate(jwt.encode(claims(ada.pk, **{claim: time.time() + 60}), KEY), {})
+
+
 def test_token_with_wrong_audience_or_issuer_is_rejected(ada, settings):
     configure_jwt(settings, AUDIENCE="us", ISSUER="them")
     assert authenticate(jwt.encode(claims(ada.pk, aud="us", iss="them"), KEY), {}) is not None
@@ -161,7 +172,8 @@ def test_token_with_other_claims_or_without_user_lookup(ada, settings):
     assert authenticate(token, {}).project == "t"
     configure_jwt(settings, USER_LOOKUP=None)
     identity = authenticate(jwt.encode(claims("external-7", name="Bob"), KEY), {})
-    assert (identity.user, identity.user_id, identity.name) == (None, "external-7", "Bob")
+    assert (identity.user, identity.user_id, identity.name) == (None, None, "Bob")
+    assert (identity.subject, identity.user_key) == ("external-7", "jwt:external-7")
 
 
 def test_token_is_rejected_without_jwt_setting(ada, settings):
@@ -169,77 +181,39 @@ def test_token_is_rejected_without_jwt_setting(ada, settings):
     assert authenticate(jwt.encode(claims(ada.pk), KEY), {}) is None
 
 
-@pytest.fixture
-def jwks():
-    """Serve public keys over HTTP and count the requests."""
-    keys = {"one": rsa.generate_private_key(public_exponent=65537, key_size=2048)}
-
-    class Handler(BaseHTTPRequestHandler):
-        requests = 0
-        unavailable = False
-
-        def do_GET(self):
-            Handler.requests += 1
-            if Handler.unavailable:
-                self.send_error(503)
-                return
-            public = [
-                {**RSAAlgorithm.to_jwk(k.public_key(), as_dict=True), "kid": kid, "use": "sig"}
-                for kid, k in keys.items()
-            ]
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps({"keys": public}).encode())
-
-        def log_message(self, *args):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield keys, Handler, f"http://127.0.0.1:{server.server_port}/keys"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_keys_from_url_are_cached_and_refetched_when_rotated(ada, settings, jwks):
-    keys, handler, url = jwks
-    settings.COCOBASE_REALTIME = {"JWT": {"JWKS_URL": url, "ALGORITHMS": ["RS256"]}}
-
+def test_keys_from_url_are_cached_and_refetched_when_rotated(ada, settings, key_server):
     def sign(kid, key=None):
-        return jwt.encode(claims(ada.pk), key or keys[kid], "RS256", {"kid": kid})
+        return key_server.sign(ada.pk, kid, key)
 
     assert authenticate(sign("one"), {}).user == ada
     assert authenticate(sign("one"), {}).user == ada
-    assert handler.requests == 1  # cached
-    keys["two"] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    assert key_server.requests == 1  # cached
+    key_server.keys["two"] = private_key()
     assert authenticate(sign("two"), {}).user == ada  # rotated: fetched again
-    assert handler.requests == 2
+    assert key_server.requests == 2
     for n in range(20):  # tokens with unknown key ids do not cause a request each
-        assert authenticate(sign(f"made-up-{n}", keys["one"]), {}) is None
-    assert handler.requests == 3
-    assert authenticate(sign("one", keys["two"]), {}) is None
+        with pytest.raises(AuthenticationPostponed):
+            authenticate(sign(f"made-up-{n}", key_server.keys["one"]), {})
+    assert key_server.requests == 2
+    assert authenticate(sign("one", key_server.keys["two"]), {}) is None
     # a public key must not be accepted as a shared secret
     forged = jwt.encode(claims(ada.pk), "x" * 40, "HS256", {"kid": "one"})
     assert authenticate(forged, {}) is None
 
 
-def test_unavailable_key_server_is_a_temporary_failure(ada, settings, jwks, monkeypatch):
-    keys, handler, url = jwks
-    settings.COCOBASE_REALTIME = {"JWT": {"JWKS_URL": url, "ALGORITHMS": ["RS256"]}}
-    monkeypatch.setattr(jwt_module, "JWKS_MIN_FETCH_INTERVAL", 2)
-    token = jwt.encode(claims(ada.pk), keys["one"], "RS256", {"kid": "one"})
-    handler.unavailable = True
+def test_unavailable_key_server_is_a_temporary_failure(ada, key_server, monkeypatch):
+    monkeypatch.setattr(jwks, "RETRY_INTERVAL", 2)
+    token = key_server.sign(ada.pk)
+    key_server.status = 503
     for _ in range(3):  # also until the next request is allowed
         with pytest.raises(AuthenticationUnavailable):
             authenticate(token, {})
-    assert handler.requests == 1
-    handler.unavailable = False
+    assert key_server.requests == 1
+    key_server.status = 200
     time.sleep(2.1)
     assert authenticate(token, {}).user == ada
-    handler.unavailable = True
-    rotated = jwt.encode(claims(ada.pk), keys["one"], "RS256", {"kid": "two"})
+    key_server.status = 503
+    rotated = key_server.sign(ada.pk, "two", key_server.keys["one"])
     with pytest.raises(AuthenticationUnavailable):
         authenticate(rotated, {})
     assert authenticate(token, {}).user == ada  # known keys stay valid
@@ -301,9 +275,11 @@ def test_user_in_scope_is_accepted_only_with_checked_origin(ada):
 class CustomAuthenticator:
     kind = "custom"
 
-    def authenticate(self, token, scope):
+    def authenticate(self, token, scope):  # noqa: RET503
         if token == "down":
             raise OperationalError("gone")
+        if token == "expired":
+            return Identity("custom:1", expires_at=datetime.now(UTC) - timedelta(seconds=1))
         if token == "bug":
             raise RuntimeError(f"secret {token}")
 
@@ -317,6 +293,7 @@ def test_authenticators_are_tried_in_order(settings, caplog, ada):
         "JWT": {"KEY": KEY},
     }
     assert authenticate(jwt.encode(claims(ada.pk), KEY), {}).user == ada
+    assert authenticate("expired", {}) is None
     assert authenticate("bug", {}) is None
     assert "bug" not in caplog.text
     assert "Custom" in caplog.text

@@ -18,6 +18,10 @@ class WithoutMethods:
     pass
 
 
+async def asynchronous(identity):
+    return {"name": "x"}
+
+
 not_callable = 5
 LIMITS = "LIMITS"
 MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
@@ -60,6 +64,7 @@ def collections(**options):
         (collections(soft_delete={"nothing": True}), "E006"),
         (collections(soft_delete={"status_contains": 5}), "E006"),
         (collections(soft_delete=[1]), "E004"),
+        (collections(soft_delete={"owner": None}), "E004"),
         ({"COLLECTIONS": {"a": {"model": "app.Author", "fields": ["password"]}}}, "E007"),
         ({"COLLECTIONS": {"a": {"model": "app.Author", "filters": ["password"]}}}, "E007"),
         (
@@ -92,6 +97,10 @@ def collections(**options):
         ({"JWT": {"KEY": "short"}}, "W033"),
         ({"AUTHENTICATORS": "a.b.C"}, "E040"),
         ({"AUTHENTICATORS": ["nowhere.Nothing"]}, "E040"),
+        ({"MEMBER": 5}, "E041"),
+        ({"MEMBER": "nowhere.nothing"}, "E041"),
+        ({"MEMBER": f"{__name__}.not_callable"}, "E041"),
+        ({"MEMBER": f"{__name__}.asynchronous"}, "E041"),
         ({"CHANNEL_LAYER": "nothing"}, "E050"),
         ({"HEARTBEAT": 0}, "E060"),
         ({"REVOCATION_POLL": 60}, "E060"),

@@ -41,7 +41,7 @@ def test_only_named_fields_are_held():
         fields=["title"],
         filters=["meta.tags", "status"],
         project_field="project",
-        soft_delete={"views": {"lt": 0}, "$not": {"owner": None}},
+        soft_delete={"$or": [{"views": {"lt": 0}}, {"owner": None}]},
     )
     times = {"created_at", "updated_at"}
     assert names == {"id", "title", "meta", "status", "project", "views", *times}

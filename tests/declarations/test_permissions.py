@@ -6,7 +6,7 @@ from rest_framework import serializers
 
 from django_cocobase_realtime import Collection
 from django_cocobase_realtime.filters import Row
-from django_cocobase_realtime.identity import Identity, is_active, username
+from django_cocobase_realtime.identity import Identity, display_name, is_active
 from django_cocobase_realtime.models import ApiKey
 from django_cocobase_realtime.permissions import DjangoModelPermissions, IsStaff, IsUser
 from tests.app.models import Author, Post
@@ -204,7 +204,7 @@ def test_user_model_without_the_fields_of_the_admin_is_refused():
     assert not DjangoModelPermissions().can_subscribe(minimal, {})
     # as Django's backends have it, who cannot be inactive is active
     assert is_active(minimal.user)
-    assert username(minimal.user) == "minimal"
+    assert display_name(minimal.user) == "minimal"
 
 
 def test_inactive_staff_is_refused(django_user_model):

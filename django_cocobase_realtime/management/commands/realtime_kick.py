@@ -21,7 +21,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options that select connections."""
         target = parser.add_mutually_exclusive_group(required=True)
-        target.add_argument("--user", help="A username, or a user's id.")
+        target.add_argument("--user", help="A username, a user's id, or jwt:SUBJECT.")
         target.add_argument("--key", metavar="PREFIX", help="An API key's prefix.")
         parser.add_argument("--project", help="Only connections of this project.")
 
@@ -39,14 +39,14 @@ class Command(BaseCommand):
                 raise CommandError(f"There is no key with prefix {prefix!r}.")
             disconnect(key=prefix, project=options["project"])
         else:
-            disconnect(user=_user_id(options["user"]), project=options["project"])
+            disconnect(user=_find_user(options["user"]), project=options["project"])
         if not broker.flush():
             raise CommandError("The channel layer does not answer.")
         self.stdout.write("The request was published.")
 
 
-def _user_id(text: str) -> str:
-    """Return the id of a user by username, or the text itself, which may be a token's subject."""
+def _find_user(text: str) -> Any:
+    """Return a user by username, or the text itself, which may be a user's id or a subject."""
     users = get_user_model()
     user = users._default_manager.filter(**{users.USERNAME_FIELD: text}).first()
-    return text if user is None else str(user.pk)
+    return text if user is None else user
