@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,8 @@ from ..identity import Identity
 from ..permissions import And, Not, Or, Permission, Visible
 
 # returns whether a row may be seen. The row is passed twice: in the form that filters are evaluated
-# on, and as an instance. The function may use the ORM
+# on, and as an instance. The function may use the ORM. Checks are equal only if they always return
+# the same
 RowCheck = Callable[[Row, models.Model], bool]
 
 
@@ -37,6 +38,67 @@ class Decision:
     def sees(self, row: Row, instance: models.Model) -> bool:
         """Return whether a row is visible."""
         return self.visible.matches(row) and (self.check is None or self.check(row, instance))
+
+
+class ObjectCheck:
+    """Calls ``has_object_permission`` of one permission for one identity."""
+
+    __slots__ = ("identity", "permission")
+
+    def __init__(self, permission: Any, identity: Identity) -> None:
+        # an instance of its own, because ``can_subscribe`` may have stored the client's filters
+        self.permission = permission
+        self.identity = identity
+
+    def __call__(self, row: Row, instance: models.Model) -> bool:
+        """Return what the permission returns."""
+        return bool(self.permission.has_object_permission(self.identity, instance))
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both checks decide in the same way: by the same object and state.
+
+        Two identities may be equal although their users were read at different times.
+        """
+        return (
+            isinstance(other, ObjectCheck)
+            and self.identity is other.identity
+            and type(self.permission) is type(other.permission)
+            and _same_state(self.permission, other.permission)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # the state may change
+
+
+def _same_state(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    try:
+        return bool(vars(one) == vars(other))
+    except Exception:  # without ``__dict__``, or values of the project that cannot be compared
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class CombinedCheck:
+    """Decides by several decisions, which ``combine`` (`all` or `any`) joins."""
+
+    combine: Callable[[Iterable[bool]], bool]
+    decisions: tuple[Decision, ...]
+
+    def __call__(self, row: Row, instance: models.Model) -> bool:
+        """Return whether all of the decisions, or any, show the row."""
+        return self.combine(decision.sees(row, instance) for decision in self.decisions)
+
+
+@dataclass(frozen=True, slots=True)
+class InvertedCheck:
+    """Allows the rows that a decision does not show."""
+
+    decision: Decision
+
+    def __call__(self, row: Row, instance: models.Model) -> bool:
+        """Return whether the decision does not show the row."""
+        return not self.decision.sees(row, instance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +155,8 @@ def evaluate_permission(
         return None
     fields = _call(instance, "fields_for", identity)
     check: RowCheck | None = None
-    has_object_permission = getattr(instance, "has_object_permission", None)
-    if has_object_permission is not None:
-
-        def check(row: Row, row_instance: models.Model) -> bool:
-            return bool(has_object_permission(identity, row_instance))
-
+    if getattr(instance, "has_object_permission", None) is not None:
+        check = ObjectCheck(instance, identity)
     visible = parse(_call(instance, "visible_to", identity))
     return Decision(visible, None if fields is None else frozenset(fields), check)
 
@@ -116,7 +174,7 @@ def _and(decisions: list[Decision | None]) -> Decision | None:
     first, second = allowed
     check: RowCheck | None = None
     if first.check is not None or second.check is not None:
-        check = lambda row, instance: all(d.sees(row, instance) for d in allowed)  # noqa: E731
+        check = CombinedCheck(all, tuple(allowed))
     return Decision(first.visible & second.visible, _common_fields(allowed), check)
 
 
@@ -127,7 +185,7 @@ def _or(decisions: list[Decision | None]) -> Decision | None:
     first, second = allowed
     check: RowCheck | None = None
     if first.check is not None or second.check is not None:
-        check = lambda row, instance: any(d.sees(row, instance) for d in allowed)  # noqa: E731
+        check = CombinedCheck(any, tuple(allowed))
     return Decision(first.visible | second.visible, _common_fields(allowed), check)
 
 
@@ -138,9 +196,7 @@ def _not(decision: Decision | None) -> Decision | None:
         return None
     if decision.check is None:
         return Decision(~decision.visible)
-    return Decision(
-        Filter.everything(), None, lambda row, instance: not decision.sees(row, instance)
-    )
+    return Decision(Filter.everything(), None, InvertedCheck(decision))
 
 
 def _common_fields(decisions: list[Decision]) -> frozenset[str] | None:

@@ -40,8 +40,19 @@ class AuthorizedQuery:
     fields: tuple[str, ...] | None
     # hash of everything that decides what is visible; a cursor is valid with one scope only
     scope: str = ""
-    # a row permission, which decides about each row that the filter matches
+    # a row permission, which decides about each row that ``permitted`` matches
     check: RowCheck | None = None
+    # the filter of the permission alone; None without a row permission, or if it is ``filter``
+    permitted: Filter | None = None
+
+    @property
+    def candidates(self) -> Filter:
+        """The filter for the rows that the row permission is asked about.
+
+        The client's filter is not part of it. Otherwise the client could measure whether the
+        permission was asked about a hidden row, and thereby learn which filters the row matches.
+        """
+        return self.filter if self.permitted is None else self.permitted
 
 
 class SubscriptionRefused(Exception):
@@ -75,13 +86,20 @@ def authorize_query(
             None if identity is None else (identity.project, identity.user_key),
         )
     )
-    return AuthorizedQuery(filter, fields, scope, decision.check)
+    permitted = None if decision.check is None else decision.visible
+    return AuthorizedQuery(filter, fields, scope, decision.check, permitted)
 
 
 def serialize_request(command: Subscribe) -> bytes:
     """Return a request as bytes, for `rebuild_query`; they take a fifth of the objects' memory."""
     request = replace(command, id=None, subscription=None, since=None, scope=None, snapshot=False)
     return _encode(request)
+
+
+def requested_document(request: bytes) -> str | None:
+    """Return the id of the only document that a serialized request is about, or None."""
+    document = _decode(request).document if request else None
+    return None if document is None else str(document)
 
 
 def rebuild_query(limits: Limits, request: bytes, identity: Identity) -> AuthorizedQuery | None:

@@ -70,6 +70,18 @@ class FewViews(Permission):
         return post.views < 10
 
 
+class SlowOwn(Permission):
+    """Show the own rows. Each check takes 2 ms, and is recorded by the row's title."""
+
+    SECONDS = 0.002
+    checked = []
+
+    def has_object_permission(self, identity, post):
+        self.checked.append(post.title)
+        time.sleep(self.SECONDS)
+        return post.owner_id == identity.user_id
+
+
 OwnOrPublished = OwnPosts | Published
 AdminOrOwn = IsAdminUser | (IsUser & OwnPosts)
 NotMine = ~OwnPosts
