@@ -22,6 +22,7 @@ from .databases import (
     is_check_command,
 )
 from .environment import check_channel_layer, check_daphne, check_runserver
+from .permissions import check_moments
 from .rooms import check_presence, check_rooms
 from .settings import check_authenticators, check_jwt, check_limits, check_log, check_single_values
 
@@ -46,6 +47,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
     messages += check_collections()
     if not messages:
         messages += check_database_vendors()
+        messages += check_moments()
     for check in (
         check_limits,
         check_log,

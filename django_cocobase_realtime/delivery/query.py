@@ -5,6 +5,8 @@ The query of a subscription is made when it starts, and again when permissions m
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import dataclass
 from hashlib import blake2s, sha256
 from typing import Any
@@ -22,9 +24,15 @@ from ..filters import Filter, FilterLimits, InvalidFilter, parse
 from ..identity import Identity
 from ..wire.codes import ErrorCode
 from ..wire.commands import Subscribe
+from .moments import differ_by_time, has_moments
+
+logger = logging.getLogger(__name__)
 
 # events that a subscription gets by default
 ALL_EVENTS = frozenset({"created", "updated", "deleted"})
+
+# collections for which `allow_the_same` has logged a warning
+_warned: set[str] = set()
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Subscribe).decode
@@ -44,6 +52,8 @@ class AuthorizedQuery:
     check: RowCheck | None = None
     # the filter of the permission alone; None without a row permission, or if it is ``filter``
     permitted: Filter | None = None
+    # Unix time at which it was made; 0 if the filter of the permission contains no times
+    made_at: float = 0.0
 
     @property
     def candidates(self) -> Filter:
@@ -87,7 +97,33 @@ def authorize_query(
         )
     )
     permitted = None if decision.check is None else decision.visible
-    return AuthorizedQuery(filter, fields, scope, decision.check, permitted)
+    now = time.time()
+    made_at = now if has_moments(decision.visible.root, now) else 0.0
+    return AuthorizedQuery(filter, fields, scope, decision.check, permitted, made_at)
+
+
+def allow_the_same(old: AuthorizedQuery, new: AuthorizedQuery, collection: str) -> bool:
+    """Return whether two queries, made for one request at different times, allow the same.
+
+    That the permission compares with the current time makes no difference.
+    """
+    if old.scope == new.scope:
+        return True
+    if not (old.made_at and new.made_at) or old.fields != new.fields:
+        return False
+    elapsed = new.made_at - old.made_at
+    if not differ_by_time(old.filter.root, new.filter.root, elapsed, new.made_at):
+        return False
+    if collection not in _warned:
+        _warned.add(collection)
+        logger.warning(
+            "visible_to of collection %r (permission %r) compares with the current time. The time "
+            "stays that of the moment when a subscription started, and no event is sent when a row "
+            "becomes visible because time passes. Compare times in has_object_permission.",
+            collection,
+            registry.get(collection).permission,
+        )
+    return True
 
 
 def serialize_request(command: Subscribe) -> bytes:

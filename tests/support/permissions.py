@@ -1,8 +1,10 @@
 """Permissions that tests name by their paths in settings."""
 
 import time
+from datetime import timedelta
 
 from django.db.models import F
+from django.utils import timezone
 
 from django_cocobase_realtime import permissions_changed
 from django_cocobase_realtime.permissions import (
@@ -68,6 +70,26 @@ class ChangesWhileChecked(Permission):
 class FewViews(Permission):
     def has_object_permission(self, identity, post):
         return post.views < 10
+
+
+class CreatedRecently(Permission):
+    """Compare with the current time, and with what `permissions_changed` announces."""
+
+    status = "draft"
+    precision = {"microsecond": 0}
+
+    def visible_to(self, identity):
+        now = timezone.now()
+        return {
+            "status": self.status,
+            "created_at": {"gte": (now - timedelta(days=1)).replace(**self.precision), "lte": now},
+            "$not": {
+                "$or": [
+                    {"created_at": {"lt": str(now - timedelta(days=30))}},
+                    {"meta.until": {"in": [now.isoformat(), now.timestamp()]}},
+                ]
+            },
+        }
 
 
 class SlowOwn(Permission):
