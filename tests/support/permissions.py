@@ -3,6 +3,7 @@
 import time
 from datetime import timedelta
 
+from django.db import DataError
 from django.db.models import F
 from django.utils import timezone
 
@@ -90,6 +91,25 @@ class CreatedRecently(Permission):
                 ]
             },
         }
+
+
+class ReadsEverything(Permission):
+    """Look at every field of the row."""
+
+    def has_object_permission(self, identity, instance):
+        return all(
+            str(getattr(instance, field.attname)) is not None
+            for field in instance._meta.concrete_fields
+        )
+
+
+class RefusedByDatabase(Permission):
+    """Run a query that the database refuses for rows with the title "bad"."""
+
+    def has_object_permission(self, identity, post):
+        if post.title == "bad":
+            raise DataError("integer out of range")
+        return True
 
 
 class SlowOwn(Permission):
