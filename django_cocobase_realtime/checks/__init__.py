@@ -21,7 +21,12 @@ from .databases import (
     check_unseen_writes,
     is_check_command,
 )
-from .environment import check_channel_layer, check_daphne, check_runserver
+from .environment import (
+    check_channel_layer,
+    check_daphne,
+    check_message_sizes,
+    check_runserver,
+)
 from .permissions import check_moments
 from .rooms import check_presence, check_rooms
 from .settings import check_authenticators, check_jwt, check_limits, check_log, check_single_values
@@ -57,6 +62,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
         check_runserver,
         check_single_values,
         check_daphne,
+        check_message_sizes,
         check_rooms,
         check_presence,
         check_presence_database,
