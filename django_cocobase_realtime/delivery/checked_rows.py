@@ -31,7 +31,7 @@ PAGE_SIZE = 200
 STEP = 0.05
 
 # the primary key of a row, and the value to sort by
-_Found = tuple[Any, Any]
+_ShownRow = tuple[Any, Any]
 
 
 async def select_shown_keys(
@@ -44,18 +44,20 @@ async def select_shown_keys(
     """
     started_at, limit = time.monotonic(), conf.limits.snapshot_documents
     keys = await run_in_threadpool(_candidates, collection, subscription, limit + 1)
-    found: list[_Found] = []
+    shown_rows: list[_ShownRow] = []
     for start in range(0, min(len(keys), limit), PAGE_SIZE):
         part = keys[start : min(start + PAGE_SIZE, limit)]
-        found += await run_in_threadpool(_find_shown, collection, subscription, part, query.order)
+        shown_rows += await run_in_threadpool(
+            _find_shown, collection, subscription, part, query.order
+        )
     if requested_document(subscription.request.serialized) is not None:
         await asyncio.sleep(STEP - (time.monotonic() - started_at) % STEP)
     if query.order is not None:
         # nulls are lowest; equal values stay in the order of their keys
         descending = query.order.startswith("-")
-        found.sort(key=lambda row: (row[1] is not None, row[1]), reverse=descending)
-    shown = [key for key, _ in found]
-    return shown[: query.limit], len(keys) > limit or len(shown) > query.limit
+        shown_rows.sort(key=lambda row: (row[1] is not None, row[1]), reverse=descending)
+    is_cut = len(keys) > limit or len(shown_rows) > query.limit
+    return [key for key, _ in shown_rows[: query.limit]], is_cut
 
 
 def _candidates(collection: Collection, subscription: Subscription, limit: int) -> list[Any]:
@@ -74,17 +76,17 @@ def _candidates(collection: Collection, subscription: Subscription, limit: int) 
 
 def _find_shown(
     collection: Collection, subscription: Subscription, keys: Sequence[Any], order: str | None
-) -> list[_Found]:
+) -> list[_ShownRow]:
     """Return those of the rows that the subscription may see, and that its filter matches."""
     model, codec, using = collection.concrete_model, collection.codec, collection.database
     ref = None if order is None else collection.schema[order.removeprefix("-")].ref
     rows = WatchedTable(model, (collection,)).read(using, keys)
-    found: list[_Found] = []
+    shown_rows: list[_ShownRow] = []
     for key in keys:
         row = rows.get(identify(model, key))
         if row is None:
             continue
         image = codec.decode(codec.image(row), using)
         if is_visible(collection, subscription, image) and not collection.is_deleted(image):
-            found.append((key, None if ref is None else collection.row(image).get(ref)))
-    return found
+            shown_rows.append((key, None if ref is None else collection.row(image).get(ref)))
+    return shown_rows

@@ -5,8 +5,8 @@ changes wait in a bounded queue: if there are more than `MAX_BACKLOG`, the conne
 are closed with a code after which clients reconnect later, and resume from the log at their own
 pace. `stats` measures what the permissions cost.
 
-The time that a permission takes must not tell a client what a hidden row contains. Therefore a
-permission is asked about all rows that the filter of the permission matches, and the client's
+The time that a permission takes must not reveal what a hidden row contains. Therefore a permission
+is asked about all rows that the filter of the permission matches, and the client's
 filter is evaluated only on rows that the permission has allowed.
 """
 

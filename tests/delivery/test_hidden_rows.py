@@ -178,7 +178,7 @@ async def test_snapshot_sorts_and_limits_checked_rows_like_others(realtime, user
 
 @pytest.mark.parametrize("durable", [True, False])
 async def test_event_takes_as_long_whatever_the_filter(realtime, user, eve, posts, durable):
-    """Another change follows in the same transaction, which tells the client the time."""
+    """Another change follows in the same transaction, by which the client can measure the time."""
     posts(durable=durable)
     mine = await make_rows(user, eve)
     secret = [post async for post in Post.objects.filter(owner=eve)]

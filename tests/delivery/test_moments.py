@@ -10,14 +10,12 @@ from asgiref.sync import sync_to_async
 from django.utils import timezone
 
 from django_cocobase_realtime import permissions_changed
-from django_cocobase_realtime.checks import check_settings
 from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.delivery import query
 from django_cocobase_realtime.delivery.moments import differ_by_time
-from django_cocobase_realtime.permissions import IsUser, Permission
 from tests.app.models import Post
 from tests.support.frames import receive_title
-from tests.support.permissions import CreatedRecently, Published
+from tests.support.permissions import CreatedRecently
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW = time.time()
@@ -127,50 +125,3 @@ def at(seconds):
 def test_filters_that_differ_by_the_passed_time(settings, old, new, expected):
     settings.COCOBASE_REALTIME = {"COLLECTIONS": {"posts": "app.Post"}}
     assert differ_by_time(parse(old), parse(new), 60.0, NOW + 60) is expected
-
-
-# the system check
-
-
-class Scheduled(Permission):
-    def visible_to(self, identity):
-        return {"created_at": {"lte": timezone.now()}}
-
-
-class Nested(Permission):
-    def visible_to(self, identity):
-        return {key: [f() for f in (lambda: datetime.today(),)] for key in ("created_at",)}
-
-
-class Numbered(Permission):
-    def visible_to(self, identity):
-        return {"meta.until_gt": time.time()}
-
-
-class NamedTime(Permission):
-    def visible_to(self, identity):
-        return {"meta.until_gt": identity.user.time}
-
-
-CanRead = IsUser & (Published | ~Scheduled)
-
-
-@pytest.mark.parametrize(
-    ("permission", "named"),
-    [
-        ("Scheduled", "Scheduled.visible_to calls now"),
-        ("Nested", "Nested.visible_to calls today"),
-        ("Numbered", "Numbered.visible_to calls time"),
-        ("CanRead", "Scheduled.visible_to calls now"),
-        ("NamedTime", None),
-        ("Published", None),
-    ],
-)
-def test_permission_that_looks_at_the_clock_is_reported(settings, permission, named):
-    settings.DEBUG = True
-    settings.COCOBASE_REALTIME = {
-        "COLLECTIONS": {"posts": {"model": "app.Post", "permission": f"{__name__}.{permission}"}}
-    }
-    messages = check_settings()
-    assert [m.id for m in messages] == ([] if named is None else ["cocobase_realtime.W055"])
-    assert all(named in m.msg and "'posts'" in m.msg for m in messages)
