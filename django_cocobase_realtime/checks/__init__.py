@@ -21,7 +21,13 @@ from .databases import (
     check_unseen_writes,
     is_check_command,
 )
-from .environment import check_channel_layer, check_daphne, check_runserver
+from .environment import (
+    check_channel_layer,
+    check_daphne,
+    check_message_sizes,
+    check_runserver,
+)
+from .permissions import check_moments
 from .rooms import check_presence, check_rooms
 from .settings import (
     check_authenticators,
@@ -53,6 +59,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
     messages += check_collections()
     if not messages:
         messages += check_database_vendors()
+        messages += check_moments()
     for check in (
         check_limits,
         check_log,
@@ -63,6 +70,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
         check_runserver,
         check_single_values,
         check_daphne,
+        check_message_sizes,
         check_rooms,
         check_presence,
         check_presence_database,

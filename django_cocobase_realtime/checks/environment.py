@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -12,10 +13,13 @@ from django.core.checks import CheckMessage
 from django.core.management import get_commands
 
 from ..conf import conf
+from ..transport.input_limits import is_bounded, max_message_bytes
 from .base import error, warning
 
 CORE_LAYER = "channels_redis.core.RedisChannelLayer"
 DAPHNE_MINIMUM = (4, 2, 3)  # first version without a known security hole
+# texts that uvicorn takes for True in environment variables
+TRUE_TEXTS = ("1", "true", "t", "yes", "y", "on")
 # apps whose runserver command does not serve WebSockets
 WSGI_RUNSERVERS = ("django.core", "django.contrib.staticfiles")
 
@@ -57,6 +61,31 @@ def check_runserver() -> Iterator[CheckMessage]:
             54,
             "This runserver is a WSGI server, which serves no WebSockets.",
             "Put 'daphne' first in INSTALLED_APPS and set ASGI_APPLICATION, or run uvicorn.",
+        )
+
+
+def check_message_sizes() -> Iterator[CheckMessage]:
+    """Check that no setting lets servers accept WebSocket messages of any size.
+
+    Options on the command line cannot be seen here; the server process logs a warning.
+    """
+    if conf.problems("LIMITS"):
+        return
+    environ, sizes = os.environ, {}
+    for name in ("DAPHNE_WEBSOCKET_MAX_MESSAGE_SIZE", "DAPHNE_WEBSOCKET_MAX_FRAME_SIZE"):
+        sizes[name] = getattr(settings, name, 1)
+    if environ.get("UVICORN_WS_MAX_SIZE", "").isdigit():
+        sizes["UVICORN_WS_MAX_SIZE"] = int(environ["UVICORN_WS_MAX_SIZE"])
+    problems = [
+        f"{name} should be at most {max_message_bytes()}, and not 0."
+        for name, size in sizes.items()
+        if not is_bounded(size)
+    ]
+    if environ.get("UVICORN_WS_PER_MESSAGE_DEFLATE", "false").lower() in TRUE_TEXTS:
+        problems.append("UVICORN_WS_PER_MESSAGE_DEFLATE should be false.")
+    for problem in problems:
+        yield warning(
+            56, f"Clients without a credential can fill the memory of the server: {problem}"
         )
 
 

@@ -28,6 +28,7 @@ from ..protocol import Session
 from ..protocol import effects as do
 from ..transport.connection import Connection
 from ..transport.daphne import get_buffer_probe, paused_reading, set_close_timeout
+from ..transport.input_limits import warn_if_unbounded
 from ..transport.writer import Writer
 from ..utils.concurrency import set_owner
 from ..utils.fair_queue import Owner
@@ -121,6 +122,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     async def connect(self) -> None:
         """Accept the connection; close it if this process or its address has too many."""
         await self.accept()
+        warn_if_unbounded(self.base_send)
         limits = conf.limits
         writer = Writer(
             self.base_send,

@@ -16,7 +16,7 @@ from ..permissions import And, Not, Or, Permission, Visible
 # returns whether a row may be seen; None if that is unknown, because of a None in a filter or as a
 # result of `has_object_permission`: neither the check nor its negation then shows the row. The row
 # is passed twice: in the form that filters are evaluated on, and as an instance. The function may
-# use the ORM
+# use the ORM. Checks are equal only if they always return the same
 RowCheck = Callable[[Row, models.Model], bool | None]
 
 
@@ -39,6 +39,91 @@ class Decision:
     def sees(self, row: Row, instance: models.Model) -> bool:
         """Return whether a row is visible."""
         return self.visible.matches(row) and (self.check is None or bool(self.check(row, instance)))
+
+
+class ObjectCheck:
+    """Calls ``has_object_permission`` of one permission for one identity."""
+
+    __slots__ = ("identity", "permission")
+
+    def __init__(self, permission: Any, identity: Identity) -> None:
+        # an instance of its own, because ``can_subscribe`` may have stored the client's filters
+        self.permission = permission
+        self.identity = identity
+
+    def __call__(self, row: Row, instance: models.Model) -> bool | None:
+        """Return what the permission returns."""
+        result = self.permission.has_object_permission(self.identity, instance)
+        return None if result is None else bool(result)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both checks decide in the same way: by the same object and state.
+
+        Two identities may be equal although their users were read at different times.
+        """
+        return (
+            isinstance(other, ObjectCheck)
+            and self.identity is other.identity
+            and type(self.permission) is type(other.permission)
+            and _same_state(self.permission, other.permission)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # the state may change
+
+
+def _same_state(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    try:
+        return bool(vars(one) == vars(other))
+    except Exception:  # without ``__dict__``, or values of the project that cannot be compared
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionCheck:
+    """Decides by the filter and the check of a decision."""
+
+    # rows that the filter of the decision shows
+    visible: Filter
+    # rows that it hides; because of a None in a filter, a row may be in neither
+    hidden: Filter
+    check: RowCheck | None
+
+    @classmethod
+    def of(cls, decision: Decision) -> DecisionCheck:
+        """Return the check of a decision."""
+        return cls(decision.visible, ~decision.visible, decision.check)
+
+    def __call__(self, row: Row, instance: models.Model) -> bool | None:
+        """Return whether the decision shows the row."""
+        if self.hidden.matches(row):
+            return False
+        is_visible = True if self.visible.matches(row) else None
+        return is_visible if self.check is None else _all((is_visible, self.check(row, instance)))
+
+
+@dataclass(frozen=True, slots=True)
+class CombinedCheck:
+    """Decides by several checks, which ``combine`` joins."""
+
+    combine: Callable[[Iterable[bool | None]], bool | None]
+    checks: tuple[DecisionCheck, ...]
+
+    def __call__(self, row: Row, instance: models.Model) -> bool | None:
+        """Return whether the checks together show the row."""
+        return self.combine(check(row, instance) for check in self.checks)
+
+
+@dataclass(frozen=True, slots=True)
+class InvertedCheck:
+    """Allows the rows that another check does not show."""
+
+    check: DecisionCheck
+
+    def __call__(self, row: Row, instance: models.Model) -> bool | None:
+        """Return whether the check does not show the row."""
+        return _negate(self.check(row, instance))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +180,8 @@ def evaluate_permission(
         return None
     fields = _call(instance, "fields_for", identity)
     check: RowCheck | None = None
-    has_object_permission = getattr(instance, "has_object_permission", None)
-    if has_object_permission is not None:
-
-        def check(row: Row, row_instance: models.Model) -> bool | None:
-            result = has_object_permission(identity, row_instance)
-            return None if result is None else bool(result)
-
+    if getattr(instance, "has_object_permission", None) is not None:
+        check = ObjectCheck(instance, identity)
     visible = parse(_call(instance, "visible_to", identity))
     return Decision(visible, None if fields is None else frozenset(fields), check)
 
@@ -119,8 +199,7 @@ def _and(decisions: list[Decision | None]) -> Decision | None:
     first, second = allowed
     check: RowCheck | None = None
     if first.check is not None or second.check is not None:
-        checks = list(map(_full_check, allowed))
-        check = lambda row, instance: _all(allows(row, instance) for allows in checks)  # noqa: E731
+        check = CombinedCheck(_all, tuple(map(DecisionCheck.of, allowed)))
     return Decision(first.visible & second.visible, _common_fields(allowed), check)
 
 
@@ -131,8 +210,7 @@ def _or(decisions: list[Decision | None]) -> Decision | None:
     first, second = allowed
     check: RowCheck | None = None
     if first.check is not None or second.check is not None:
-        checks = list(map(_full_check, allowed))
-        check = lambda row, instance: _any(allows(row, instance) for allows in checks)  # noqa: E731
+        check = CombinedCheck(_any, tuple(map(DecisionCheck.of, allowed)))
     return Decision(first.visible | second.visible, _common_fields(allowed), check)
 
 
@@ -143,23 +221,7 @@ def _not(decision: Decision | None) -> Decision | None:
         return None
     if decision.check is None:
         return Decision(~decision.visible)
-    full_check = _full_check(decision)
-    return Decision(
-        Filter.everything(), None, lambda row, instance: _negate(full_check(row, instance))
-    )
-
-
-def _full_check(decision: Decision) -> RowCheck:
-    """Return a check that combines the filter and the check of a decision."""
-    visible, hidden, check = decision.visible, ~decision.visible, decision.check
-
-    def full_check(row: Row, instance: models.Model) -> bool | None:
-        if hidden.matches(row):
-            return False
-        is_visible = True if visible.matches(row) else None
-        return is_visible if check is None else _all((is_visible, check(row, instance)))
-
-    return full_check
+    return Decision(Filter.everything(), None, InvertedCheck(DecisionCheck.of(decision)))
 
 
 # logic with three values, of which None is "unknown"

@@ -29,6 +29,7 @@ from django.utils.duration import duration_iso_string
 from ..events import Image
 from ..filters.schema import in_utc
 from .image_fields import fields_not_secret, key_names
+from .instance_values import field_value
 
 MAX_SAFE_INTEGER = 2**53 - 1  # JavaScript's Number.MAX_SAFE_INTEGER
 # converts a value of a field to a JSON value
@@ -337,7 +338,7 @@ class RowCodec:
                 if name in self.raw_names and not decoded:
                     value = self._convert(field, value, using)
                 elif value is not None:
-                    value = field.to_python(value)
+                    value = field_value(field, value)
             except Exception:  # noqa: S112 - the field was changed after the image was made
                 continue
             names.append(str(field.attname))

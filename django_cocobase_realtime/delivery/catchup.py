@@ -28,6 +28,7 @@ from ..utils.concurrency import run_in_threadpool, set_owner
 from ..wire import frames
 from ..wire.codes import CloseCode
 from . import snapshot
+from .checked_rows import select_shown_keys
 from .event_frames import ChangeFrames
 from .incomplete_images import find_undecidable, restore
 from .row_permissions import evaluate
@@ -214,18 +215,19 @@ async def _send_snapshot(
 ) -> None:
     """Send the documents that match now, in pages. ``cursor`` is the position before them."""
     writer = subscription.connection.writer
-    # a row permission may hide some of the rows, so more than the limit are read
-    is_checked = subscription.query.check is not None
-    limit = conf.limits.snapshot_documents if is_checked else query.limit
-    keys = await run_in_threadpool(
-        snapshot.select_keys, collection, subscription, query.order, limit
-    )
-    remaining, unread = query.limit, keys[:limit]
+    if subscription.query.check is None:
+        keys = await run_in_threadpool(
+            snapshot.select_keys, collection, subscription, query.order, query.limit
+        )
+        is_cut = len(keys) > query.limit
+    else:
+        keys, is_cut = await select_shown_keys(collection, subscription, query)
+    remaining, unread = query.limit, keys[: query.limit]
     ready: list[Document] = []
     more = True
     while more:
         # a page is sent when it is full and a further document is known, so that neither the
-        # number of pages nor `more` reveals that there are rows which a permission hides
+        # number of pages nor `more` reveals rows that a permission has hidden in the meantime
         size = min(snapshot.PAGE_SIZE, remaining)
         while unread and len(ready) <= size:
             part, unread = unread[: snapshot.PAGE_SIZE], unread[snapshot.PAGE_SIZE :]
@@ -235,7 +237,7 @@ async def _send_snapshot(
         documents, ready = ready[:size], ready[size:]
         remaining -= len(documents)
         more = bool(ready) and remaining > 0
-        truncated = bool(ready) or len(keys) > limit
+        truncated = bool(ready) or is_cut
         for page, has_next in _split(documents, conf.limits.event_bytes):
             frame = frames.snapshot(subscription.name, page, cursor, more=more or has_next)
             if truncated and not frame["more"]:

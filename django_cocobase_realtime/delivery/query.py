@@ -5,6 +5,8 @@ The query of a subscription is made when it starts, and again when permissions m
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import dataclass
 from hashlib import blake2s, sha256
 from typing import Any
@@ -22,9 +24,15 @@ from ..filters import Filter, FilterLimits, InvalidFilter, estimate_cost, parse
 from ..identity import Identity
 from ..wire.codes import ErrorCode
 from ..wire.commands import Subscribe
+from .moments import differ_by_time, has_moments
+
+logger = logging.getLogger(__name__)
 
 # events that a subscription gets by default
 ALL_EVENTS = frozenset({"created", "updated", "deleted"})
+
+# collections for which `allow_the_same` has logged a warning
+_warned: set[str] = set()
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Subscribe).decode
@@ -40,10 +48,23 @@ class AuthorizedQuery:
     fields: tuple[str, ...] | None
     # hash of everything that decides what is visible; a cursor is valid with one scope only
     scope: str = ""
-    # a row permission, which decides about each row that the filter matches
+    # a row permission, which decides about each row that ``permitted`` matches
     check: RowCheck | None = None
+    # the filter of the permission alone; None without a row permission, or if it is ``filter``
+    permitted: Filter | None = None
+    # Unix time at which it was made; 0 if the filter of the permission contains no times
+    made_at: float = 0.0
     # estimated microseconds that the client's filter costs per event
     cost: float = 0.0
+
+    @property
+    def candidates(self) -> Filter:
+        """The filter for the rows that the row permission is asked about.
+
+        The client's filter is not part of it. Otherwise the client could measure whether the
+        permission was asked about a hidden row, and thereby learn which filters the row matches.
+        """
+        return self.filter if self.permitted is None else self.permitted
 
 
 class SubscriptionRefused(Exception):
@@ -81,13 +102,46 @@ def authorize_query(
             None if identity is None else (identity.project, identity.user_key),
         )
     )
-    return AuthorizedQuery(filter, fields, scope, decision.check, cost)
+    permitted = None if decision.check is None else decision.visible
+    now = time.time()
+    made_at = now if has_moments(decision.visible.root, now) else 0.0
+    return AuthorizedQuery(filter, fields, scope, decision.check, permitted, made_at, cost)
+
+
+def allow_the_same(old: AuthorizedQuery, new: AuthorizedQuery, collection: str) -> bool:
+    """Return whether two queries, made for one request at different times, allow the same.
+
+    That the permission compares with the current time makes no difference.
+    """
+    if old.scope == new.scope:
+        return True
+    if not (old.made_at and new.made_at) or old.fields != new.fields:
+        return False
+    elapsed = new.made_at - old.made_at
+    if not differ_by_time(old.filter.root, new.filter.root, elapsed, new.made_at):
+        return False
+    if collection not in _warned:
+        _warned.add(collection)
+        logger.warning(
+            "visible_to of collection %r (permission %r) compares with the current time. The time "
+            "stays that of the moment when a subscription started, and no event is sent when a row "
+            "becomes visible because time passes. Compare times in has_object_permission.",
+            collection,
+            registry.get(collection).permission,
+        )
+    return True
 
 
 def serialize_request(command: Subscribe) -> bytes:
     """Return a request as bytes, for `rebuild_query`; they take a fifth of the objects' memory."""
     request = replace(command, id=None, subscription=None, since=None, scope=None, snapshot=False)
     return _encode(request)
+
+
+def requested_document(request: bytes) -> str | None:
+    """Return the id of the only document that a serialized request is about, or None."""
+    document = _decode(request).document if request else None
+    return None if document is None else str(document)
 
 
 def rebuild_query(limits: Limits, request: bytes, identity: Identity) -> AuthorizedQuery | None:

@@ -37,7 +37,7 @@ class SubscriptionTable:
         self._plain: FilterIndex[SubscriptionCohort] = FilterIndex()
         # cohorts whose subscriptions request transitions, by filter
         self._transitions: FilterIndex[SubscriptionCohort] = FilterIndex()
-        # cohorts with row permissions, by filter
+        # cohorts with row permissions, by the filter of the permission
         self._row_checked: FilterIndex[SubscriptionCohort] = FilterIndex()
         # all cohorts, by what their subscriptions have in common
         self._cohorts: dict[tuple[Filter, FrameSpec, DeliveryMode], SubscriptionCohort] = {}
@@ -58,6 +58,9 @@ class SubscriptionTable:
         if equal is not None:  # use one object for equal filters, to save memory
             subscription.query = replace(query, filter=equal)
         if query.check is not None:
+            permitted = self._row_checked.find_equal(query.candidates)
+            if permitted is not None:
+                subscription.query = replace(subscription.query, permitted=permitted)
             self._add_to_cohort(subscription, _ROW_CHECKED)
             return
         add_to(self._by_connection, connection, subscription)
@@ -88,7 +91,9 @@ class SubscriptionTable:
             self._add_to_cohort(only, _mode_of_only(only))
 
     def _add_to_cohort(self, subscription: Subscription, mode: DeliveryMode) -> None:
-        filter, frame_spec = subscription.query.filter, subscription.frame_spec
+        query, frame_spec = subscription.query, subscription.frame_spec
+        # the client's filter must not decide which rows a row permission is asked about
+        filter = query.candidates if mode is _ROW_CHECKED else query.filter
         frame_spec = self._frame_specs.setdefault(frame_spec, frame_spec)
         key = (filter, frame_spec, mode)
         cohort = self._cohorts.get(key)
@@ -143,7 +148,7 @@ class SubscriptionTable:
         return recipients, single
 
     def find_row_checked(self, change: Change) -> list[Subscription]:
-        """Return subscriptions with row permissions whose filter matches the old or new row."""
+        """Return the subscriptions whose row permission must be asked about the old or new row."""
         if not self._row_checked:
             return []
         cohorts: dict[SubscriptionCohort, None] = {}

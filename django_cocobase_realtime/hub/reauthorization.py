@@ -17,7 +17,7 @@ from django.db import Error as DatabaseFailure
 from ..auth.users import refresh_user, same_user
 from ..conf import conf
 from ..declarations.room import RoomGrant
-from ..delivery.query import AuthorizedQuery, rebuild_query
+from ..delivery.query import AuthorizedQuery, allow_the_same, rebuild_query
 from ..delivery.subscription import Subscription
 from ..delivery.topics import TopicManager
 from ..identity import Identity
@@ -187,7 +187,7 @@ def _are_unchanged(
     room_grants: list[tuple[RoomMembership, RoomGrant | None]],
 ) -> bool:
     return all(
-        query is not None and query.scope == subscription.query.scope
+        query is not None and allow_the_same(subscription.query, query, subscription.collection)
         for subscription, query in queries
     ) and all(membership.grant == grant for membership, grant in room_grants)
 

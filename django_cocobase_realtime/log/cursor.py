@@ -1,6 +1,8 @@
 """Encoding of positions in a stream as cursors, which are strings that clients store.
 
-An event has the same cursor on every server, so that clients can recognize duplicates.
+An event has the same cursor on every server, so that clients can recognize duplicates. Cursors are
+authenticated with the secret key: a client can continue only from positions that a server has
+named, and not from one before it was allowed to see anything.
 """
 
 from __future__ import annotations
@@ -8,10 +10,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2s
+from hashlib import blake2s, sha256
 
-# a hash of the stream's name, the epoch, and the sequence number
-_CURSOR = re.compile(r"([0-9a-f]{8})\.([0-9a-f]{1,16})\.(0|[1-9][0-9]{0,18})", re.ASCII)
+from django.conf import settings
+from django.utils.crypto import constant_time_compare
+from django.utils.encoding import force_bytes
+
+# Bytes of the authentication code. Requests are limited to a few per second, so guessing one would
+# take far longer than positions are kept
+_CODE_BYTES = 6
+# the authentication code, the epoch, and the sequence number
+_CURSOR = re.compile(r"([0-9a-f]{12})\.([0-9a-f]{1,16})\.(0|[1-9][0-9]{0,18})", re.ASCII)
 
 
 class InvalidCursor(ValueError):
@@ -28,20 +37,31 @@ class Position:
 
 def encode(stream: str, epoch: str, seq: int) -> str:
     """Return the cursor for a position in a stream. A collection's stream has its name."""
-    return f"{_digest(stream)}.{epoch}.{seq}"
+    return f"{_code(stream, epoch, seq)}.{epoch}.{seq}"
 
 
 def decode(stream: str, cursor: str) -> Position:
     """Return the position in a cursor.
 
-    Raises `InvalidCursor` if it is malformed, or a cursor of another stream.
+    Raises `InvalidCursor` if it is malformed, a cursor of another stream, or not made by `encode`
+    with the same secret key.
     """
     match = _CURSOR.fullmatch(cursor)
-    if match is None or match[1] != _digest(stream):
+    if match is None:
         raise InvalidCursor(cursor)
-    return Position(match[2], int(match[3]))
+    code, epoch, seq = match[1], match[2], int(match[3])
+    if not constant_time_compare(code, _code(stream, epoch, seq)):
+        raise InvalidCursor(cursor)
+    return Position(epoch, seq)
 
 
-@lru_cache(maxsize=1024)
-def _digest(stream: str) -> str:
-    return blake2s(stream.encode(), digest_size=4).hexdigest()
+def _code(stream: str, epoch: str, seq: int) -> str:
+    """Return the authentication code of a position."""
+    key = _key(settings.SECRET_KEY)
+    position = f"{epoch}.{seq}.{stream}".encode()
+    return blake2s(position, digest_size=_CODE_BYTES, key=key, person=b"cursor").hexdigest()
+
+
+@lru_cache(maxsize=4)
+def _key(secret: str | bytes) -> bytes:
+    return sha256(force_bytes(secret)).digest()

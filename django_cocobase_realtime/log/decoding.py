@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,8 @@ from ..declarations.registry import UnknownCollection, registry
 from ..declarations.serialization import changed_fields
 from ..events import Change, Image
 from . import column_images
+
+logger = logging.getLogger(__name__)
 
 # columns that are read to decode a `Change`
 FIELDS = (
@@ -66,9 +69,9 @@ def _change(
             document_id = key or document_id
             images.append(image)
         else:
-            images.append(None if text is None else _decode_json(text))
+            images.append(None if text is None else _decode_object(text, id))
     old, new = images
-    names = None if changed is None else tuple(_decode_json(changed))
+    names = None if changed is None else _decode_names(changed, id)
     if names is None and op == "updated" and column_images.is_by_column(before) and old and new:
         names = changed_fields(old, new)
     return Change(
@@ -81,10 +84,38 @@ def _change(
         before=old,
         after=new,
         changed=names,
-        document=None if document is None else _decode_json(document),
+        document=None if document is None else _decode_object(document, id),
         epoch=epoch,
         seq=seq,
     )
+
+
+def _decode_object(text: str, id: Any) -> dict[str, Any]:
+    """Return a JSON object; if it is none, an empty one.
+
+    An empty image lacks all fields, so that the event is judged by the row as it is now.
+    """
+    value = _decode(text, id)
+    return value if isinstance(value, dict) else {}
+
+
+def _decode_names(text: str, id: Any) -> tuple[str, ...] | None:
+    """Return a list of names; if it is none, None, which stands for unknown names."""
+    value = _decode(text, id)
+    is_valid = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return tuple(value) if is_valid else None
+
+
+def _decode(text: str, id: Any) -> Any:
+    """Return a JSON value, or None if something else has damaged the log.
+
+    An exception would keep all clients of the collection from everything that follows.
+    """
+    try:
+        return _decode_json(text)
+    except (ValueError, RecursionError) as error:
+        logger.error("Event %s of the log is damaged: %s", id, error)
+        return None
 
 
 def _iso_format(at: datetime) -> str:

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.db import connection, models
 
@@ -25,6 +26,7 @@ from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.filters import Row, parse
 from django_cocobase_realtime.filters.orm import to_q
 from tests.postgres_app.models import Arrays, Ranges, Store
+from tests.support.triggers import installed_triggers
 from tests.support.watching import (
     assert_log_gives_tables,
     forget_logged,
@@ -149,6 +151,10 @@ def assert_snapshot_and_filters_agree(collection):
         for row in models.QuerySet(model).values(*codec.attnames)
     }
     assert last == snapshot == table_images(collection)
+    for stored in models.QuerySet(model):
+        # what has_object_permission gets, without another query
+        instance = codec.to_instance(model, last[str(stored.pk)], "default")
+        assert vars(instance) | {"_state": None} == vars(stored) | {"_state": None}
     for name in codec.fields:
         for is_null in (True, False):
             filter = parse({f"{name}_isnull": is_null}, schema)
@@ -173,3 +179,37 @@ def test_ranges(capture, drawn):
 @given(st.tuples(stores, stores))
 def test_store(capture, drawn):
     write_and_compare(Store, capture, drawn)
+
+
+@pytest.mark.parametrize(
+    ("model", "values"),
+    [
+        (Ranges, {"integers": NumericRange(1, 5), "moments": DateTimeTZRange(None, None, "()")}),
+        (Arrays, {"dates": [date(2026, 1, 2)], "decimal_matrix": [[Decimal("1.50")]]}),
+    ],
+)
+async def test_row_permission_reads_values_of_deleted_rows(
+    realtime, api_key, settings, capture, model, values
+):
+    """The row is gone, so they can be in the image alone."""
+    collection = {
+        "model": model,
+        "capture": capture,
+        "permission": "tests.support.permissions.ReadsEverything",
+    }
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"rows": collection}, "LOG": {"POLL": 0.2}}
+    triggers = installed_triggers()
+    await sync_to_async(triggers.__enter__)()
+    try:
+        async with realtime(token=api_key) as client:
+            cursor = (await client.subscribe("rows"))["cursor"]
+            row = await model.objects.acreate(**values)
+            assert (await client.receive("event"))["event"] == "created"
+            await row.adelete()
+            assert (await client.receive("event"))["event"] == "deleted"
+        async with realtime(token=api_key) as client:
+            await client.subscribe("rows", since=cursor)
+            received = [await client.receive("event") for _ in range(2)]
+            assert [event["event"] for event in received] == ["created", "deleted"]
+    finally:
+        await sync_to_async(triggers.__exit__)(None, None, None)

@@ -145,6 +145,32 @@ def test_in_memory_layer_and_missing_apps_are_reported(settings, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "is_reported"),
+    [
+        ("UVICORN_WS_PER_MESSAGE_DEFLATE", "true", True),
+        ("UVICORN_WS_PER_MESSAGE_DEFLATE", "False", False),
+        ("UVICORN_WS_MAX_SIZE", "16777216", True),
+        ("UVICORN_WS_MAX_SIZE", "65536", False),
+        ("DAPHNE_WEBSOCKET_MAX_MESSAGE_SIZE", 0, True),
+        ("DAPHNE_WEBSOCKET_MAX_MESSAGE_SIZE", 1024 * 1024, False),
+        ("DAPHNE_WEBSOCKET_MAX_FRAME_SIZE", None, True),
+    ],
+)
+def test_settings_that_accept_any_message_are_reported(
+    settings, monkeypatch, name, value, is_reported
+):
+    settings.COCOBASE_REALTIME = {}
+    settings.DEBUG = True
+    if name.startswith("UVICORN"):
+        monkeypatch.setenv(name, value)
+    else:
+        setattr(settings, name, value)
+    messages = check_settings()
+    assert [m.id for m in messages] == ["cocobase_realtime.W056"] * is_reported
+    assert all(name in m.msg for m in messages)
+
+
+@pytest.mark.parametrize(
     ("argv", "app", "ids"),
     [
         (["manage.py", "runserver"], "django.contrib.staticfiles", ["W054"]),

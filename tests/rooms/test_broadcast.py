@@ -5,7 +5,9 @@ import time
 from asgiref.sync import sync_to_async
 
 from django_cocobase_realtime import abroadcast, broadcast, send_to_user
+from django_cocobase_realtime.log.cursor import Position
 from django_cocobase_realtime.models import ApiKey, RoomMessage
+from django_cocobase_realtime.rooms.history import cursor
 from tests.support.rooms import configure
 
 
@@ -64,11 +66,12 @@ async def test_history_is_sent_on_join_and_resumed_from_cursor(realtime, user, b
                 4,
                 "from the server",
             ]
+            room = ("default", "chat-1")
             for since, reason in [
                 (start, "retention"),
                 ("nonsense", "invalid_cursor"),
-                (events[3]["cursor"].rpartition(".")[0] + ".999", "ahead_of_head"),
-                (start.replace(start.split(".")[1], "abcdef01"), "epoch_changed"),
+                (cursor(room, Position(start.split(".")[1], 999)), "ahead_of_head"),
+                (cursor(room, Position("abcdef01", 1)), "epoch_changed"),
             ]:
                 reply = await ada.join("chat-1", since=since, history=1)
                 assert (reply["resumed"], reply["resync"]) == (False, {"reason": reason})

@@ -1,8 +1,11 @@
 """Permissions that tests name by their paths in settings."""
 
 import time
+from datetime import timedelta
 
+from django.db import DataError
 from django.db.models import F
+from django.utils import timezone
 
 from django_cocobase_realtime import permissions_changed
 from django_cocobase_realtime.permissions import (
@@ -68,6 +71,57 @@ class ChangesWhileChecked(Permission):
 class FewViews(Permission):
     def has_object_permission(self, identity, post):
         return post.views < 10
+
+
+class CreatedRecently(Permission):
+    """Compare with the current time, and with what `permissions_changed` announces."""
+
+    status = "draft"
+    precision = {"microsecond": 0}
+
+    def visible_to(self, identity):
+        now = timezone.now()
+        return {
+            "status": self.status,
+            "created_at": {"gte": (now - timedelta(days=1)).replace(**self.precision), "lte": now},
+            "$not": {
+                "$or": [
+                    {"created_at": {"lt": str(now - timedelta(days=30))}},
+                    {"meta.until": {"in": [now.isoformat(), now.timestamp()]}},
+                ]
+            },
+        }
+
+
+class ReadsEverything(Permission):
+    """Look at every field of the row."""
+
+    def has_object_permission(self, identity, instance):
+        return all(
+            str(getattr(instance, field.attname)) is not None
+            for field in instance._meta.concrete_fields
+        )
+
+
+class RefusedByDatabase(Permission):
+    """Run a query that the database refuses for rows with the title "bad"."""
+
+    def has_object_permission(self, identity, post):
+        if post.title == "bad":
+            raise DataError("integer out of range")
+        return True
+
+
+class SlowOwn(Permission):
+    """Show the own rows. Each check takes 2 ms, and is recorded by the row's title."""
+
+    SECONDS = 0.002
+    checked = []
+
+    def has_object_permission(self, identity, post):
+        self.checked.append(post.title)
+        time.sleep(self.SECONDS)
+        return post.owner_id == identity.user_id
 
 
 OwnOrPublished = OwnPosts | Published

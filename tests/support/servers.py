@@ -140,7 +140,8 @@ class AsgiServer(Server):
             "daphne": ["daphne", "-b", "127.0.0.1", "-p", "{port}", "tests.asgi:application"],
             "uvicorn": [
                 *("uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--lifespan", "off"),
-                *("--ws", "websockets-sansio", "tests.asgi:application"),
+                *("--ws", "websockets-sansio", "--ws-max-size", "1048576"),
+                *("--ws-per-message-deflate", "false", "tests.asgi:application"),
             ],
         }
         super().__init__([sys.executable, "-m", *commands[kind]], env)

@@ -1,0 +1,92 @@
+"""Selection of the rows of a snapshot that a row permission shows.
+
+The time that a snapshot takes, and its flags, must not depend on what hidden rows contain. So the
+permission is asked about the rows that its own filter matches, in the order of their keys and up
+to a fixed number of them. The client's filter, order and limit are applied only to those that it
+shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from django.db.models import QuerySet
+
+from ..capture.tables import WatchedTable, identify
+from ..conf import conf
+from ..declarations.collection import Collection
+from ..filters.orm import to_q
+from ..utils.concurrency import run_in_threadpool
+from .query import requested_document
+from .row_permissions import is_visible
+from .subscription import SnapshotQuery, Subscription
+
+# rows that are read and checked at a time
+PAGE_SIZE = 200
+# seconds; a snapshot of one document takes a multiple of it, so that clients cannot infer from the
+# time whether a hidden document exists
+STEP = 0.05
+
+# the primary key of a row, and the value to sort by
+_ShownRow = tuple[Any, Any]
+
+
+async def select_shown_keys(
+    collection: Collection, subscription: Subscription, query: SnapshotQuery
+) -> tuple[list[Any], bool]:
+    """Return the primary keys of the rows for a snapshot, and whether it lacks some rows.
+
+    At most ``limits.snapshot_documents`` rows are checked. If there are more, rows may be lacking,
+    whatever the client asked for.
+    """
+    started_at, limit = time.monotonic(), conf.limits.snapshot_documents
+    keys = await run_in_threadpool(_candidates, collection, subscription, limit + 1)
+    shown_rows: list[_ShownRow] = []
+    for start in range(0, min(len(keys), limit), PAGE_SIZE):
+        part = keys[start : min(start + PAGE_SIZE, limit)]
+        shown_rows += await run_in_threadpool(
+            _find_shown, collection, subscription, part, query.order
+        )
+    if requested_document(subscription.request.serialized) is not None:
+        await asyncio.sleep(STEP - (time.monotonic() - started_at) % STEP)
+    if query.order is not None:
+        # nulls are lowest; equal values stay in the order of their keys
+        descending = query.order.startswith("-")
+        shown_rows.sort(key=lambda row: (row[1] is not None, row[1]), reverse=descending)
+    is_cut = len(keys) > limit or len(shown_rows) > query.limit
+    return [key for key, _ in shown_rows[: query.limit]], is_cut
+
+
+def _candidates(collection: Collection, subscription: Subscription, limit: int) -> list[Any]:
+    """Return the primary keys of the first rows that the row permission may show."""
+    model, using = collection.concrete_model, collection.database
+    filter = subscription.query.candidates
+    if collection.deleted_filter is not None:
+        filter &= ~collection.deleted_filter
+    rows: QuerySet[Any] = QuerySet(model, using=using).filter(to_q(filter, model, using))
+    document = requested_document(subscription.request.serialized)
+    if document is not None:
+        key = collection.codec.key(document)
+        rows = rows.none() if key is None else rows.filter(pk=key)
+    return list(rows.order_by("pk").values_list("pk", flat=True)[:limit])
+
+
+def _find_shown(
+    collection: Collection, subscription: Subscription, keys: Sequence[Any], order: str | None
+) -> list[_ShownRow]:
+    """Return those of the rows that the subscription may see, and that its filter matches."""
+    model, codec, using = collection.concrete_model, collection.codec, collection.database
+    ref = None if order is None else collection.schema[order.removeprefix("-")].ref
+    rows = WatchedTable(model, (collection,)).read(using, keys)
+    shown_rows: list[_ShownRow] = []
+    for key in keys:
+        row = rows.get(identify(model, key))
+        if row is None:
+            continue
+        image = codec.decode(codec.image(row), using)
+        if is_visible(collection, subscription, image) and not collection.is_deleted(image):
+            shown_rows.append((key, None if ref is None else collection.row(image).get(ref)))
+    return shown_rows
