@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import models
 
-from ..filters import Filter, Row, Schema
+from ..filters import ClientFilters, Filter, Row, Schema
 from ..identity import Identity
 from ..permissions import And, Not, Or, Permission, Visible
+from ..utils.project_code import calling, synchronous
 
 # returns whether a row may be seen. The row is passed twice: in the form that filters are evaluated
 # on, and as an instance. The function may use the ORM
@@ -65,7 +66,7 @@ Parse = Callable[[Visible], Filter]
 def evaluate_permission(
     permission: Any,
     identity: Identity,
-    filters: Mapping[str, Any],
+    filters: ClientFilters,
     parse: Parse,
     collection: Any = None,
 ) -> Decision | None:
@@ -73,7 +74,7 @@ def evaluate_permission(
 
     ``permission`` is a class, an instance or a combination. ``filters`` are those of the client.
     ``parse`` converts return values of ``visible_to``. If the permission has an attribute
-    ``collection``, it is set to that argument.
+    ``collection``, it is set to that argument. Raises `ProjectCodeFailed` if a method raises.
     """
     match permission:
         case And(parts=parts):
@@ -86,27 +87,47 @@ def evaluate_permission(
             )
         case Not(part=part):
             return _not(evaluate_permission(part, identity, filters, parse, collection))
-    instance = permission() if isinstance(permission, type) else copy(permission)
-    if hasattr(instance, "collection"):
-        instance.collection = collection
-    if not _call(instance, "can_subscribe", identity, filters):
-        return None
-    fields = _call(instance, "fields_for", identity)
+    return _evaluate(permission, identity, filters, parse, collection)
+
+
+def _evaluate(
+    permission: Any, identity: Identity, filters: ClientFilters, parse: Parse, collection: Any
+) -> Decision | None:
+    """Return the decision of a single permission, which is no combination of several."""
+    cls = permission if isinstance(permission, type) else type(permission)
+    subject, credential = f"collection {getattr(collection, 'name', '')!r}", identity.credential
+
+    def calling_method(name: str) -> calling:
+        return calling(subject, f"{cls.__name__}.{name}", credential)
+
+    with calling_method("__init__"):
+        instance = permission() if isinstance(permission, type) else copy(permission)
+        if hasattr(instance, "collection"):
+            instance.collection = collection
+    with calling_method("can_subscribe"):
+        if not _call(instance, "can_subscribe", identity, filters):
+            return None
+    with calling_method("fields_for"):
+        names = _call(instance, "fields_for", identity)
+        fields = None if names is None else frozenset(names)
     check: RowCheck | None = None
     has_object_permission = getattr(instance, "has_object_permission", None)
     if has_object_permission is not None:
 
         def check(row: Row, row_instance: models.Model) -> bool:
-            return bool(has_object_permission(identity, row_instance))
+            # an exception, and not False, which a negated permission would make True
+            with calling_method("has_object_permission"):
+                return bool(synchronous(has_object_permission(identity, row_instance)))
 
-    visible = parse(_call(instance, "visible_to", identity))
-    return Decision(visible, None if fields is None else frozenset(fields), check)
+    with calling_method("visible_to"):
+        visible = parse(_call(instance, "visible_to", identity))
+    return Decision(visible, fields, check)
 
 
 def _call(permission: Any, method_name: str, *args: Any) -> Any:
     """Call a method of a permission; if it is missing, call that of `Permission`."""
     method = getattr(permission, method_name, None) or getattr(Permission(), method_name)
-    return method(*args)
+    return synchronous(method(*args))
 
 
 def _and(decisions: list[Decision | None]) -> Decision | None:
