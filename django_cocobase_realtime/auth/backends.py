@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from functools import lru_cache
 
-from django.db import InterfaceError, OperationalError
 from django.utils.module_loading import import_string
 
 from ..conf import conf
 from ..identity import Identity
 from ..types import Scope
+from ..utils.project_code import ProjectCodeFailed, is_unavailable, synchronous
 from .base import Authenticator
-
-logger = logging.getLogger(__name__)
 
 MAX_TOKEN_LENGTH = 4096  # characters; longer tokens are refused without calling an authenticator
 
@@ -36,34 +33,57 @@ def _load(path: str) -> Authenticator:
 def authenticate(token: str | None, scope: Scope) -> Identity | None:
     """Return the identity of the first authenticator that accepts the token, or None.
 
-    Raises `AuthenticationUnavailable` if an authenticator raises it or the database fails. Other
-    exceptions of an authenticator are logged, without the token, and the next one is tried.
+    Raises `AuthenticationUnavailable` if an authenticator raises it or the database fails. After
+    another exception of an authenticator the next one is tried. If none accepts the token, raises
+    `ProjectCodeFailed`, since it is not known whether the token is valid.
     """
     if token is not None and (not 0 < len(token) <= MAX_TOKEN_LENGTH or not token.isprintable()):
         return None
+    failure: ProjectCodeFailed | None = None
     for path in conf.authenticators:
         try:
-            identity = _load(path).authenticate(token, scope)
+            identity: Identity | None = synchronous(_load(path).authenticate(token, scope))
         except AuthenticationUnavailable:
             raise
-        except (OperationalError, InterfaceError) as error:
-            raise AuthenticationUnavailable(path) from error
         except Exception as error:
-            # only the type, because the exception's message may contain the token
-            logger.error("Authenticator %s failed: %s", path, type(error).__name__)
+            if is_unavailable(error):
+                raise AuthenticationUnavailable(path) from error
+            if failure is not None:
+                failure.log()  # the last one is logged by the caller, or below
+            failure = _failure(path, "authenticate", error)
             continue
         if identity is not None:
+            if failure is not None:
+                failure.log()
             return identity
+    if failure is not None:
+        raise failure
     return None
 
 
+def _failure(path: str, method: str, error: Exception) -> ProjectCodeFailed:
+    # the exception's message may contain the token
+    failure = ProjectCodeFailed(f"authenticator {path}", method, secret=True)
+    failure.__cause__ = error
+    return failure
+
+
 def find_revoked(identities: Collection[Identity]) -> set[str]:
-    """Return the credentials that are no longer valid. Each authenticator checks its own."""
+    """Return the credentials that are no longer valid. Each authenticator checks its own.
+
+    An authenticator that raises does not prevent the others. Raises the exceptions of a database
+    that does not answer.
+    """
     revoked: set[str] = set()
     for path in conf.authenticators:
         authenticator = _load(path)
         prefix = f"{authenticator.kind}:"
         own = [identity for identity in identities if identity.credential.startswith(prefix)]
-        if own:
-            revoked |= authenticator.revoked(own)
+        try:
+            if own:
+                revoked |= synchronous(authenticator.revoked(own))
+        except Exception as error:
+            if isinstance(error, AuthenticationUnavailable) or is_unavailable(error):
+                raise
+            _failure(path, "revoked", error).log_once()
     return revoked

@@ -15,6 +15,7 @@ from ..conf import Limits, conf
 from ..identity import Identity
 from ..types import Scope
 from ..utils.concurrency import run_in_threadpool
+from ..utils.project_code import ProjectCodeFailed
 from .backends import authenticate
 
 WINDOW_SECONDS = 60.0  # for which a failure counts
@@ -82,7 +83,7 @@ async def authenticate_throttled(token: str | None, scope: Scope, address: str) 
     If authentication from ``address`` failed often, wait first, whatever the result.
 
     ``scope`` is the ASGI scope of the handshake or request. Raises ``AuthenticationUnavailable``
-    if the token could not be validated.
+    if the token could not be validated, and `ProjectCodeFailed` if an authenticator failed.
     """
     now = time.monotonic()
     delay = auth_throttle.delay(address, now)
@@ -90,7 +91,12 @@ async def authenticate_throttled(token: str | None, scope: Scope, address: str) 
         await asyncio.sleep(delay)
     if token is not None and auth_throttle.is_known_bad(token, now):
         return None
-    identity = await run_in_threadpool(authenticate, token, scope)
+    try:
+        identity = await run_in_threadpool(authenticate, token, scope)
+    except ProjectCodeFailed:
+        # counted for the address, since clients may be able to cause it; the token may be valid
+        auth_throttle.record_failure(address, None, now)
+        raise
     if identity is None:
         auth_throttle.record_failure(address, token, now)
     return identity

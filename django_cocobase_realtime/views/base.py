@@ -14,6 +14,7 @@ from ..auth.backends import AuthenticationUnavailable
 from ..auth.http import identify
 from ..identity import Identity
 from ..presence.base import PresenceUnavailable
+from ..utils.project_code import ProjectCodeFailed
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class RequestRefused(Exception):
 def json_errors(view: View) -> View:
     """Make a view answer with JSON if it raises `RequestRefused`, or if a store is unavailable.
 
-    The status is 503 if the database, the presence backend or the server of token keys fails.
+    The status is 503 if the database, the presence backend or the server of token keys fails, and
+    500 if code of the project raises, for example an authenticator.
     """
 
     @wraps(view)
@@ -43,6 +45,9 @@ def json_errors(view: View) -> View:
             return await view(request)
         except RequestRefused as refused:
             return JsonResponse(refused.body, status=refused.status)
+        except ProjectCodeFailed as failure:
+            failure.log()
+            return JsonResponse({"detail": "An error in the server's code."}, status=500)
         except (DatabaseFailure, AuthenticationUnavailable, PresenceUnavailable) as error:
             logger.warning("A request could not be answered: %r", error)
             return JsonResponse({"detail": "Unavailable; try again."}, status=503)

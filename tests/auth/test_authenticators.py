@@ -22,6 +22,7 @@ from django_cocobase_realtime.auth.backends import (
     find_revoked,
 )
 from django_cocobase_realtime.models import ApiKey
+from django_cocobase_realtime.utils.project_code import ProjectCodeFailed
 
 pytestmark = pytest.mark.django_db
 KEY = "a-shared-secret-of-more-than-32-bytes!"
@@ -317,7 +318,9 @@ def test_authenticators_are_tried_in_order(settings, caplog, ada):
         "JWT": {"KEY": KEY},
     }
     assert authenticate(jwt.encode(claims(ada.pk), KEY), {}).user == ada
-    assert authenticate("bug", {}) is None
+    with pytest.raises(ProjectCodeFailed) as failed:
+        authenticate("bug", {})  # the JWT authenticator does not accept it either
+    failed.value.log()
     assert "bug" not in caplog.text
     assert "Custom" in caplog.text
     with pytest.raises(AuthenticationUnavailable):
