@@ -8,10 +8,13 @@ from ..declarations.registry import room_registry
 from ..identity import Identity
 from ..presence.base import RoomListing, get_backend
 from ..pubsub.broker import broker
+from ..utils.project_code import ProjectCodeFailed
 
 
 def visible_rooms(identity: Identity) -> list[RoomListing]:
     """Return the rooms that an identity may join, with the members that it may see.
+
+    Leaves out rooms whose permission raises an exception.
 
     Members whose grace period or lease has ended are removed before. Uses the ORM, so it must not
     be called in an event loop.
@@ -21,7 +24,11 @@ def visible_rooms(identity: Identity) -> list[RoomListing]:
     listings = []
     for listing in get_backend().list_rooms(identity.project):
         room = room_registry.find(listing.name)
-        grant = None if room is None else room.grant(identity, listing.name)
+        try:
+            grant = None if room is None else room.grant(identity, listing.name)
+        except ProjectCodeFailed as failure:
+            failure.log_once()
+            continue
         if grant is not None:
             listings.append(listing if grant.can_see_members else _without_members(listing))
     return listings
