@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import Error as DatabaseFailure
 from django.db import models
 
 from ..declarations.authorization import RowCheck
@@ -24,6 +23,7 @@ from ..declarations.collection import Collection
 from ..events import Change, Image
 from ..filters import Row
 from ..utils.concurrency import run_in_threadpool
+from ..utils.project_code import ProjectCodeFailed
 from ..wire.codes import CloseCode
 from .subscription import Delivery, Subscription
 
@@ -194,11 +194,9 @@ class _RowState:
         stats.evaluated += 1
         try:
             return check(self._row, self._instance)
-        except DatabaseFailure:
-            raise  # the connection is closed, and the client resumes from the log
-        except Exception:
-            logger.exception("has_object_permission failed; the row is treated as not visible.")
-            return False
+        except ProjectCodeFailed as failure:
+            failure.log_once()
+            return False  # the row is treated as not visible
 
 
 def is_visible(collection: Collection, subscription: Subscription, image: Image) -> bool:
