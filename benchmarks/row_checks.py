@@ -51,7 +51,7 @@ async def measure(permission: type, subscribers: int, events: int) -> float:
     cls = type("Items", (Collection,), {"model": Item, "permission": permission, "name": "items"})
     collection = cls()
     collection.__dict__["name"] = "items"
-    topic = CollectionTopic(collection, lambda: None)
+    topic = CollectionTopic(collection, lambda: None, lambda subscription: None)
     frames = 0
 
     def push(text: str) -> None:

@@ -6,7 +6,9 @@ with msgpack, which has no decimals, UUIDs or datetimes either.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -17,6 +19,10 @@ from .identity import Identity
 PROJECT_ROOM = "*"
 # a row as JSON values by field name, without the fields that look secret
 Image = dict[str, Any]
+
+
+# `Change.document` if the serializer raised an exception; clients are sent `"error": true` instead
+FAILED_DOCUMENT: Mapping[str, Any] = MappingProxyType({"$serializer_failed": True})
 
 
 class Change(msgspec.Struct, frozen=True, tag="change", omit_defaults=True):
@@ -39,12 +45,17 @@ class Change(msgspec.Struct, frozen=True, tag="change", omit_defaults=True):
     after: Image | None = None
     # names of the fields whose values differ; None if that is unknown
     changed: tuple[str, ...] | None = None
-    # the document's data, if the collection has a serializer
+    # the document's data, if the collection has a serializer; `FAILED_DOCUMENT` if it raised
     document: dict[str, Any] | None = None
     # epoch of the collection's stream, and the place of the change in it; None for a change that
     # is not logged, or not numbered yet
     epoch: str | None = None
     seq: int | None = None
+
+    @property
+    def has_failed_document(self) -> bool:
+        """Whether the serializer raised, so that the data of the document is not known."""
+        return self.document == FAILED_DOCUMENT
 
 
 class LogAppended(msgspec.Struct, frozen=True, tag="bell"):

@@ -2,9 +2,10 @@
 
 A permission has the methods of `Permission`, or some of them; a method that is missing does not
 restrict anything. A collection names its permission in the ``permission`` option. The methods are
-synchronous and may use the ORM. They run in a thread pool when a subscription starts, and again
-when permissions change, but not for each event. Only ``has_object_permission``, which a
-permission may have in addition, runs for each row, which is slower.
+synchronous and may use the ORM. If one raises, the subscription is refused. They run in a thread
+pool when a subscription starts, and again when permissions change, but not for each event. Only
+``has_object_permission``, which a permission may have in addition, runs for each row, which is
+slower.
 
 Permissions are combined like those of Django REST framework: ``IsAuthenticated & (IsAdminUser |
 OwnOrders)``, ``~IsGuest``.
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
+from .filters import ClientFilters
 from .identity import Identity, is_active
 
 # which rows are visible: True for all, a filter for those that match it, False or None for none
@@ -93,10 +95,12 @@ class Not(Combination):
 class Permission(metaclass=Combinable):
     """Base class of permissions. It allows every identity to watch every row."""
 
-    def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
-        """Return whether the identity may subscribe, with these filters as the client sent them.
+    def can_subscribe(self, identity: Identity, filters: ClientFilters) -> bool:
+        """Return whether the identity may subscribe with this filter of the client.
 
-        With False, the client gets the same answer as for an unknown collection.
+        ``filters.only("ticket")`` is the only value that the field has in all rows which match,
+        or None. ``filters`` itself is a dictionary, in the form in which the client sent it. With
+        False, the client gets the same answer as for an unknown collection.
         """
         return identity.is_authenticated
 
@@ -127,7 +131,7 @@ class IsAuthenticated(Permission):
 class IsUser(Permission):
     """Allows identities with a Django user. Refuses API keys and tokens without one."""
 
-    def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
+    def can_subscribe(self, identity: Identity, filters: ClientFilters) -> bool:
         """Return whether the credential belongs to a Django user."""
         return identity.user_id is not None
 
@@ -135,7 +139,7 @@ class IsUser(Permission):
 class IsAdminUser(Permission):
     """Allows active Django users with ``is_staff``."""
 
-    def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
+    def can_subscribe(self, identity: Identity, filters: ClientFilters) -> bool:
         """Return whether the user is an active member of the staff."""
         user = identity.user
         # a user model may do without the field, and then has no staff
@@ -152,7 +156,7 @@ class DjangoModelPermissions(Permission):
     # the collection whose permission is evaluated, which sets this attribute
     collection: Any = None
 
-    def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
+    def can_subscribe(self, identity: Identity, filters: ClientFilters) -> bool:
         """Return whether the user has one of the permissions. Keys without a user have none."""
         user = identity.user
         if user is None or not is_active(user) or not hasattr(user, "has_perm"):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from django.db import InterfaceError, OperationalError
 from django.utils.module_loading import import_string
 
 from ..conf import conf
 from ..identity import Identity
 from ..types import Scope
+from ..utils.project_code import ProjectCodeFailed, is_unavailable, synchronous
 from .base import Authenticator
 from .members import with_member_name
-
-logger = logging.getLogger(__name__)
 
 MAX_TOKEN_LENGTH = 4096  # characters; longer tokens are refused without calling an authenticator
 
@@ -54,18 +51,18 @@ def _load(path: str) -> Authenticator:
 def authenticate(token: str | None, scope: Scope) -> Identity | None:
     """Return the identity of the first authenticator that accepts the token, or None.
 
-    If no authenticator accepts it, but one of them could not decide, raises
-    `AuthenticationUnavailable`. The same happens if the database fails. If one of them raises
-    `NotYetValid`, this is raised. Other exceptions of an authenticator are logged, without the
-    token, and the next one is tried.
+    Raises, if none accepts it: `AuthenticationUnavailable` if one of them could not decide, or the
+    database fails; `ProjectCodeFailed` after another exception, since it is not known whether the
+    token is valid; and `NotYetValid` if one of them raises it.
     """
     undecided: AuthenticationUnavailable | None = None
     not_yet_valid: NotYetValid | None = None
     if token is not None and (not 0 < len(token) <= MAX_TOKEN_LENGTH or not token.isprintable()):
         return None
+    failure: ProjectCodeFailed | None = None
     for path in conf.authenticators:
         try:
-            identity = _load(path).authenticate(token, scope)
+            identity: Identity | None = synchronous(_load(path).authenticate(token, scope))
             if identity is not None and scope.get("type") != "http":
                 identity = with_member_name(identity)
         except AuthenticationUnavailable as error:
@@ -75,19 +72,33 @@ def authenticate(token: str | None, scope: Scope) -> Identity | None:
         except NotYetValid as error:
             not_yet_valid = error
             continue
-        except (OperationalError, InterfaceError) as error:
-            raise AuthenticationUnavailable(path) from error
         except Exception as error:
-            # only the type, because the exception's message may contain the token
-            logger.error("Authenticator %s failed: %s", path, type(error).__name__)
+            if is_unavailable(error):
+                raise AuthenticationUnavailable(path) from error
+            if failure is not None:
+                failure.log()  # the last one is logged by the caller, or below
+            failure = _failure(path, "authenticate", error)
             continue
         if identity is not None:
+            if failure is not None:
+                failure.log()
             return None if _is_expired(identity) else identity
     if undecided is not None:
+        if failure is not None:
+            failure.log()
         raise undecided
+    if failure is not None:
+        raise failure
     if not_yet_valid is not None:
         raise not_yet_valid
     return None
+
+
+def _failure(path: str, method: str, error: Exception) -> ProjectCodeFailed:
+    # the exception's message may contain the token
+    failure = ProjectCodeFailed(f"authenticator {path}", method, secret=True)
+    failure.__cause__ = error
+    return failure
 
 
 def _is_expired(identity: Identity) -> bool:
@@ -99,12 +110,21 @@ def _is_expired(identity: Identity) -> bool:
 
 
 def find_revoked(identities: Collection[Identity]) -> set[str]:
-    """Return the credentials that are no longer valid. Each authenticator checks its own."""
+    """Return the credentials that are no longer valid. Each authenticator checks its own.
+
+    An authenticator that raises does not prevent the others. Raises the exceptions of a database
+    that does not answer.
+    """
     revoked: set[str] = set()
     for path in conf.authenticators:
         authenticator = _load(path)
         prefix = f"{authenticator.kind}:"
         own = [identity for identity in identities if identity.credential.startswith(prefix)]
-        if own:
-            revoked |= authenticator.revoked(own)
+        try:
+            if own:
+                revoked |= synchronous(authenticator.revoked(own))
+        except Exception as error:
+            if isinstance(error, AuthenticationUnavailable) or is_unavailable(error):
+                raise
+            _failure(path, "revoked", error).log_once()
     return revoked

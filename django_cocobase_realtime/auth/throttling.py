@@ -17,6 +17,7 @@ from ..identity import Identity
 from ..types import Scope
 from ..utils.concurrency import run_authentication
 from ..utils.fair_queue import Owner
+from ..utils.project_code import ProjectCodeFailed
 from .backends import AuthenticationPostponed, NotYetValid, authenticate
 
 WINDOW_SECONDS = 60.0  # for which a failure counts
@@ -103,8 +104,8 @@ async def authenticate_throttled(
     If authentication from ``address`` failed often, wait first, whatever the result.
 
     ``scope`` is the ASGI scope of the handshake or request; ``connection`` is the id of the
-    connection, or None for HTTP. Raises ``AuthenticationUnavailable``
-    if the token could not be validated.
+    connection, or None for HTTP. Raises ``AuthenticationUnavailable`` if the token could not be
+    validated, and `ProjectCodeFailed` if an authenticator failed.
     """
     now = time.monotonic()
     delay = auth_throttle.delay(address, now)
@@ -117,7 +118,8 @@ async def authenticate_throttled(
     except NotYetValid:
         auth_throttle.record_failure(address, None, now)
         return None
-    except AuthenticationPostponed:
+    except (AuthenticationPostponed, ProjectCodeFailed):
+        # counted for the address, since clients may be able to cause it; the token may be valid
         auth_throttle.record_failure(address, None, now)
         raise
     if identity is None:

@@ -18,6 +18,30 @@ UNAVAILABLE_DELAY = 5.0
 # highest exponent; 0.5 * 2**10 is far above MAX_DELAY
 MAX_ATTEMPT = 10
 
+# seconds after which a request is repeated that failed in the server's code, without the random
+# part; each further failure doubles it
+FIRST_REPETITION = 1.0
+# the longest such delay
+LONGEST_REPETITION = 64.0
+
+
+class Repetition:
+    """Counts how often the server's code failed for one request, and computes the next delay."""
+
+    def __init__(self) -> None:
+        # failures since the last success
+        self._failures = 0
+
+    def reset(self) -> None:
+        """Begin again with the shortest delay, after a success."""
+        self._failures = 0
+
+    def next_delay(self, retry_after_ms: int | None) -> float:
+        """Return the seconds to wait after a failure, not less than the server asked for."""
+        delay = min(LONGEST_REPETITION, FIRST_REPETITION * 2.0**self._failures)
+        self._failures = min(self._failures + 1, MAX_ATTEMPT)
+        return max(delay * (1 + random.random()), (retry_after_ms or 0) / 1000)  # noqa: S311
+
 
 class Backoff:
     """Counts lost connections and computes the delay before the next one."""
@@ -38,7 +62,7 @@ class Backoff:
         """
         if connected_for > STABLE_AFTER:
             self._attempt = 0
-        if 4500 <= code < 5000:
+        if 4500 <= code < 5000 and code != CloseCode.CONNECTION_LIMIT:
             return None
         requested = (retry_after_ms or 0) / 1000
         if code == CloseCode.DRAINING:

@@ -203,6 +203,7 @@ class Realtime:
             _without_none(options),
             buffer,
             self._stop_collected,
+            self._report_error,
         )
         self._watches.add(watch)
         return watch

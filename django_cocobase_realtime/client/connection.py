@@ -18,6 +18,7 @@ except ImportError as missing:
         'The client needs websockets: pip install "django-cocobase-realtime[client]"'
     ) from missing
 
+from ..wire.codes import CloseCode
 from .backoff import Backoff
 from .errors import RealtimeError, logger
 from .interfaces import Frame
@@ -82,6 +83,8 @@ class Connection:
         self._outgoing: asyncio.Queue[Frame] = asyncio.Queue()
         # time at which the token must be renewed, in seconds since 1970
         self._renew_at: float | None = None
+        # whether the current socket is closed because authentication failed in the server's code
+        self._abandoned = False
         # the task that renews it; asyncio has only a weak reference to it
         self._renewal: asyncio.Task[None] | None = None
         # handles frames; has the state that continues on the next socket
@@ -91,6 +94,7 @@ class Connection:
                 delay, callback
             ),
             on_authenticated=self._handle_authenticated,
+            on_auth_failure=self._handle_auth_failure,
             on_error=on_error,
             timeout=timeout,
             clock=now,
@@ -142,6 +146,7 @@ class Connection:
         async with connect(self._url, **self._options) as socket:
             self._outgoing = asyncio.Queue()
             self._renew_at = None
+            self._abandoned = False
             tasks = [
                 asyncio.create_task(self._write_frames(socket)),
                 asyncio.create_task(self._keepalive(socket)),
@@ -151,6 +156,8 @@ class Connection:
                 with contextlib.suppress(ConnectionClosed):
                     async for text in socket:
                         self.protocol.handle_frame(json.loads(text))
+                        if self._abandoned:
+                            break
             finally:
                 for task in tasks:
                     task.cancel()
@@ -189,6 +196,15 @@ class Connection:
         if token is None or isinstance(token, str):
             return token
         return await token
+
+    def _handle_auth_failure(self, error: RealtimeError) -> None:
+        """Renew the token later; if there is no connection yet, try again on another one."""
+        if self.protocol.connected:
+            self._renew_at = now() + MIN_RENEWAL_DELAY
+        else:
+            frame = {"code": CloseCode.INTERNAL_ERROR, "retry_after_ms": error.retry_after_ms}
+            self.protocol.closing = frame
+            self._abandoned = True
 
     def _handle_authenticated(self, reply: Frame, renewed: bool) -> None:
         expires_at = reply.get("expires_at")

@@ -28,6 +28,11 @@ class RealtimeError(Exception):
         """Return the exception for an ``error`` frame."""
         return cls(frame["code"], frame.get("message", ""), frame.get("retry_after_ms"))
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether the server's code failed, so that the same request may succeed later."""
+        return self.code == "internal_error"
+
     def __str__(self) -> str:
         return f"{self.args[0]} ({self.code})"
 

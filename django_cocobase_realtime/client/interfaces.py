@@ -42,3 +42,6 @@ class SubscriptionListener(Protocol):
         With ``final`` the subscription has ended. Otherwise only new options were refused, and it
         continues with the old ones.
         """
+
+    def on_failure(self, error: RealtimeError) -> None:
+        """Handle an error in the server's code, after which the subscription is requested again."""

@@ -168,6 +168,12 @@ class Live:
             self._refresh()
             self._changes.end(error)
 
+    def on_failure(self, error: RealtimeError) -> None:
+        """Let `ready` raise the error. The documents stay, and are updated after a success."""
+        self._ready.fail(error)
+        self._ready = Ready()
+        self._on_error(error)
+
     # internal
 
     def _sort(self) -> list[Document]:

@@ -17,12 +17,15 @@ class Document:
     data: Mapping[str, Any]
     # whether the document was too large to send; its data is empty then
     truncated: bool = False
+    # whether the server's serializer failed; its data is empty then
+    error: bool = False
 
     @classmethod
     def from_frame(cls, document: Mapping[str, Any]) -> Document:
         """Return the document in an ``event`` or ``snapshot`` frame."""
         data = document.get("data")
-        return cls(document["id"], {} if data is None else data, data is None)
+        error = document.get("error", False)
+        return cls(document["id"], {} if data is None else data, data is None and not error, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class Event:
     documents: tuple[Document, ...] = ()
     # for "resync": why events were lost
     reason: str | None = None
+    # whether the server's serializer failed, so that the data is missing
+    error: bool = False
 
     @classmethod
     def from_frame(cls, frame: Mapping[str, Any]) -> Event:
@@ -71,6 +76,7 @@ class Event:
             frame.get("transaction"),
             frame.get("replayed", False),
             frame.get("truncated", False),
+            error=document.get("error", False),
         )
 
 

@@ -39,6 +39,7 @@ class ClientProtocol:
         send: Callable[[Frame], None],
         call_later: CallLater,
         on_authenticated: Callable[[Frame, bool], None],
+        on_auth_failure: Callable[[RealtimeError], None],
         on_error: Callable[[RealtimeError], None],
         timeout: float,
         clock: Callable[[], float] = time.time,
@@ -55,6 +56,8 @@ class ClientProtocol:
         self.closing: Frame | None = None
         # called with each `authenticated` frame, and whether it answers the renewal of a token
         self._on_authenticated = on_authenticated
+        # called if the server's code failed, so that it is not known whether the token is valid
+        self._on_auth_failure = on_auth_failure
         # called with errors that belong to no request
         self._on_error = on_error
         # seconds that the server may take to answer
@@ -239,7 +242,16 @@ class ClientProtocol:
             case "closing":
                 self.closing = frame
             case "error":
-                self._on_error(RealtimeError.from_frame(frame))
+                self._handle_error(frame)
+
+    def _handle_error(self, frame: Frame) -> None:
+        """Handle an error that replies to no request."""
+        if subscription := self.subscriptions.get(frame.get("subscription", "")):
+            subscription.handle_failure(frame)
+        elif room := self.rooms.get(frame.get("room", "")):
+            room.handle_failure(frame)
+        else:
+            self._on_error(RealtimeError.from_frame(frame))
 
     def _handle_event(self, frame: Frame) -> None:
         for name in frame.get("subscriptions", ()):
@@ -253,8 +265,11 @@ class ClientProtocol:
     def _handle_authenticated(self, reply: Frame) -> None:
         if reply["type"] == "error":
             # after a refusal of the first `auth`, the server closes with a code that is reported
-            if self.connected:
-                self._on_error(RealtimeError.from_frame(reply))
+            error = RealtimeError.from_frame(reply)
+            if self.connected or error.is_failure:
+                self._on_error(error)
+            if error.is_failure:
+                self._on_auth_failure(error)
             return
         self.user = reply.get("user")
         self._channel.connection_id = reply.get("connection")

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+from .backoff import Repetition
 from .cursors import CursorTracker
 from .errors import RealtimeError, call_safely, ensure_json
 from .interfaces import Frame
@@ -84,6 +85,8 @@ class Room:
         self._ended = False
         # position in the room's history
         self._position = CursorTracker()
+        # delays of further requests to join after the server's code failed
+        self._repetition = Repetition()
         # broadcasts that are not confirmed, oldest first, as keys of a dictionary
         self._outbox: dict[PendingBroadcast, None] = {}
         # done when the room is joined
@@ -204,6 +207,16 @@ class Room:
         """Handle the loss of the connection; `join` is called on the next one."""
         self._joined = False
 
+    def handle_failure(self, frame: Frame) -> None:
+        """Handle that the server's code failed: report it, and join again later."""
+        self._joined = False
+        error = RealtimeError.from_frame(frame)
+        delay = self._repetition.next_delay(error.retry_after_ms)
+        self._channel.call_later_if_connected(delay, self.join)
+        self._ready.fail(error)
+        self._ready = Ready()
+        self._on_error(error)
+
     def handle_broadcast(self, frame: Frame) -> None:
         """Handle a ``broadcast`` event."""
         if self._position.advance(frame):
@@ -239,6 +252,8 @@ class Room:
             return
         if reply["type"] != "error":
             self._handle_joined(reply)
+        elif RealtimeError.from_frame(reply).is_failure:
+            self.handle_failure(reply)
         elif reply.get("retry_after_ms") is not None:
             self._channel.call_later_if_connected(reply["retry_after_ms"] / 1000, self.join)
         else:
@@ -249,6 +264,7 @@ class Room:
 
     def _handle_joined(self, reply: Frame) -> None:
         self._joined = True
+        self._repetition.reset()
         self.title = reply.get("title", self.name)
         if not reply.get("resumed"):
             self._position.cursor = reply.get("cursor")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .backoff import Repetition
 from .cursors import CursorTracker
 from .errors import RealtimeError, ensure_json
 from .interfaces import Frame, SubscriptionListener
@@ -41,6 +42,8 @@ class Subscription:
         # options that were requested to replace them, and are not accepted or refused yet
         self._new_options: dict[str, Any] | None = None
         self._position = CursorTracker()
+        # delays of further requests after the server's code failed
+        self._repetition = Repetition()
         # documents of a snapshot whose pages have not all arrived; None if there is no such
         self._snapshot: list[Frame] | None = None
 
@@ -107,6 +110,11 @@ class Subscription:
         """Handle the loss of the connection; `start` is called on the next one."""
         self.active = False
 
+    def handle_failure(self, frame: Frame) -> None:
+        """Handle an ``error`` with which the server has ended the subscription."""
+        self.active = False
+        self._handle_refusal(frame, self._options)
+
     def handle_frame(self, frame: Frame) -> None:
         """Handle an ``event``, ``snapshot`` or ``cursor`` frame of this subscription."""
         if self.paused or not self.active:
@@ -129,6 +137,7 @@ class Subscription:
 
     def _handle_subscribed(self, reply: Frame, options: dict[str, Any]) -> None:
         self.active = not self.paused
+        self._repetition.reset()
         self._options = options
         self.scope = reply.get("scope")
         if self._new_options is options:
@@ -153,6 +162,12 @@ class Subscription:
             return
         if self._new_options is not None and self._new_options is not options:
             return  # newer options have been requested since
+        error = RealtimeError.from_frame(reply)
+        if error.is_failure and self._new_options is None:
+            delay = self._repetition.next_delay(error.retry_after_ms)
+            self._channel.call_later_if_connected(delay, self.start)
+            self._listener.on_failure(error)
+            return
         if reply.get("retry_after_ms") is not None:
             self._channel.call_later_if_connected(reply["retry_after_ms"] / 1000, self.start)
             return
@@ -164,7 +179,7 @@ class Subscription:
             self._new_options = None
             if not self.active:
                 self.start()
-        self._listener.on_error(RealtimeError.from_frame(reply), final=final)
+        self._listener.on_error(error, final=final)
 
     def _report_ready(self) -> None:
         if self._new_options is None:

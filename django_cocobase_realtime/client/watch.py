@@ -24,9 +24,13 @@ class EventBuffer:
     watch which the program no longer uses is garbage collected.
     """
 
-    def __init__(self, collection: str, limit: int) -> None:
+    def __init__(
+        self, collection: str, limit: int, on_failure: Callable[[RealtimeError], None]
+    ) -> None:
         # name of the collection
         self._collection = collection
+        # called with errors in the server's code, after which the subscription is requested again
+        self._on_failure = on_failure
         # number of events with which the buffer is full
         self._limit = limit
         # unread events
@@ -99,6 +103,12 @@ class EventBuffer:
         if final:
             self._events.end(error)
 
+    def on_failure(self, error: RealtimeError) -> None:
+        """Let `wait_ready` raise the error. Events continue after a success."""
+        self._ready.fail(error)
+        self._ready = Ready()
+        self._on_failure(error)
+
     def _unpause(self) -> None:
         if self._subscription is not None and self._subscription.paused:
             self._subscription.unpause()
@@ -122,8 +132,9 @@ class Watch:
         options: Mapping[str, Any],
         buffer: int,
         on_collected: Callable[[Subscription], None],
+        on_failure: Callable[[RealtimeError], None],
     ) -> None:
-        self._buffer = EventBuffer(collection, buffer)
+        self._buffer = EventBuffer(collection, buffer, on_failure)
         self._subscription = subscribe(collection, options, self._buffer)
         self._buffer.control(self._subscription)
         # stops the subscription when the watch is garbage collected

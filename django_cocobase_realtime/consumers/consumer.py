@@ -16,7 +16,6 @@ from typing import Any
 
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
-from django.db import InterfaceError, OperationalError
 
 from ..auth.backends import AuthenticationUnavailable
 from ..auth.client_ip import client_ip
@@ -27,15 +26,18 @@ from ..identity import Identity
 from ..protocol import Session
 from ..protocol import effects as do
 from ..transport.connection import Connection
-from ..transport.daphne import get_buffer_probe, paused_reading, set_close_timeout
+from ..transport.daphne import get_buffer_probe, set_close_timeout
 from ..transport.input_limits import warn_if_unbounded
 from ..transport.writer import Writer
 from ..utils.concurrency import set_owner
 from ..utils.fair_queue import Owner
 from ..utils.limits import CounterKey, connection_counters
+from ..utils.project_code import DATABASE_UNAVAILABLE, ProjectCodeFailed
 from ..wire import frames
 from ..wire.codes import CloseCode, Retry
 from . import executor
+from .connection_refusals import connection_refusals
+from .message_reader import MessageReader
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ CLOSE_TIMEOUT = 60.0
 RETRY_OVERLOADED_MS = 5000
 # `retry_after_ms` that is sent if the database does not answer
 RETRY_UNAVAILABLE_MS = 5000
+# seconds that the server may take to check a credential, after which the client comes back later
+AUTHENTICATION_TIMEOUT = 30.0
 # longest timer in seconds; event loops do not accept arbitrarily long ones
 MAX_TIMER_SECONDS = 86400.0
 
@@ -72,7 +76,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._address: str = client_ip(scope)
         # counters that include this connection
         self._counted: list[tuple[CounterKey, Any]] = []
-        # closes the connection if it does not authenticate in time
+        # closes the connection if the client sends no `auth` in time
         self._auth_timer: asyncio.TimerHandle | None = None
         # closes the connection when its credential expires
         self._expiry_timer: asyncio.TimerHandle | None = None
@@ -84,6 +88,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._closing: asyncio.Task[None] | None = None
         # the task that runs this method
         self._main = asyncio.current_task()
+        # reads the messages of the ASGI server
+        self._reader = MessageReader(receive, send, self._reset_idle_timer)
         # whether the socket did not accept a close within CLOSE_TIMEOUT
         self._abandoned = False
         # whether the connection is counted among those of this process
@@ -93,7 +99,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         try:
             # Channels' own loop would need two more tasks, to listen to a channel as well
             while True:
-                await self.dispatch(await receive())
+                await self.dispatch(await self._reader.next())
         except StopConsumer:
             pass
         except asyncio.CancelledError:
@@ -110,7 +116,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         """
         match message["type"]:
             case "websocket.receive":
-                await self.websocket_receive(message)
+                await self._reader.handle(self.websocket_receive(message))
             case "websocket.connect":
                 await self.websocket_connect(message)
             case "websocket.disconnect":
@@ -147,7 +153,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._admitted = True
         self._increment(CounterKey.ADDRESS, self._address)
         self._increment(CounterKey.UNAUTHENTICATED, self._address)
-        self._auth_timer = self._start_timer(limits.auth_timeout, self.session.auth_timeout)
+        self._start_auth_timer()
         self._reset_idle_timer()
 
     def make_session(self, connection: Connection, limits: Limits) -> Session:
@@ -164,9 +170,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         """Pass a frame to the session, and carry out the effects that it yields."""
         self._reset_idle_timer()
         try:
-            with paused_reading(self.base_send):
-                await self._run(self.session.receive(text_data, time.monotonic()))
-        except (OperationalError, InterfaceError, AuthenticationUnavailable) as error:
+            await self._run(self.session.receive(text_data, time.monotonic()))
+        except (*DATABASE_UNAVAILABLE, AuthenticationUnavailable) as error:
             logger.warning("The database is unavailable: %r", error.__cause__ or error)
             self.close_soon(CloseCode.UNAVAILABLE, RETRY_UNAVAILABLE_MS)
         except Exception:
@@ -189,11 +194,21 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     # effects
 
     async def _run(self, steps: do.Steps) -> None:
-        """Carry out effects, and pass each result back to the session, until there are no more."""
+        """Carry out effects, and pass each result back to the session, until there are no more.
+
+        If code of the project raised, this is logged, and the exception is passed instead.
+        """
         result: Any = None
+        failure: ProjectCodeFailed | None = None
         try:
             while True:
-                result = await self._execute(steps.send(result))
+                effect = steps.send(result) if failure is None else steps.throw(failure)
+                result = failure = None
+                try:
+                    result = await self._execute(effect)
+                except ProjectCodeFailed as error:
+                    error.log()
+                    failure = error
         except StopIteration:
             return
 
@@ -207,9 +222,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             case do.Close(code, retry_after_ms):
                 return await self._close(code, retry_after_ms)
             case do.Authenticate(token):
-                return await authenticate_throttled(
-                    token, self.scope, self._address, connection.owner.connection
-                )
+                return await self._authenticate(token)
             case do.AdmitConnection():
                 return await self._admit()
         assert self._hub is not None
@@ -227,17 +240,37 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         assert self.session.identity is not None
         return self.session.identity
 
-    async def _admit(self) -> do.Admission | None:
-        """Add the authenticated connection to the hub; return None if its user has too many."""
-        self._decrement(CounterKey.UNAUTHENTICATED, self._address)
+    async def _authenticate(self, token: str | None) -> Identity | None:
+        """Return the identity that a token proves, or None.
+
+        Raises `AuthenticationUnavailable` after AUTHENTICATION_TIMEOUT. The client's time limit
+        does not apply while the server works; if an authenticator failed, it begins again.
+        """
         _cancel(self._auth_timer)
         self._auth_timer = None
+        try:
+            async with asyncio.timeout(AUTHENTICATION_TIMEOUT):
+                return await authenticate_throttled(
+                    token, self.scope, self._address, self.session.connection.owner.connection
+                )
+        except TimeoutError as error:
+            raise AuthenticationUnavailable("The credential could not be checked.") from error
+        except ProjectCodeFailed:
+            if self.session.identity is None and self._closing is None:
+                self._start_auth_timer()
+            raise
+
+    async def _admit(self) -> do.Admission | do.TooManyConnections:
+        """Add the authenticated connection to the hub, unless its user has too many."""
+        self._decrement(CounterKey.UNAUTHENTICATED, self._address)
         identity = self._identity
         if identity.user_key is not None:
             user = (identity.project, identity.user_key)
             limit = self.session.limits.connections_per_user
             if connection_counters.count(CounterKey.USER, user) >= limit:
-                return None
+                delay_ms = connection_refusals.next_delay_ms(user, time.monotonic())
+                return do.TooManyConnections(delay_ms)
+            connection_refusals.forget(user)
             self._increment(CounterKey.USER, user)
         # the hub is started only now, since a connection that is refused does not need it
         hub = self._hub = Hub.current()
@@ -273,8 +306,13 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self.close_soon(CloseCode.SLOW_CONSUMER)
 
     def _start_closing(self, steps: do.Steps) -> None:
-        if self._closing is None:
-            self._closing = asyncio.get_running_loop().create_task(self._run(steps))
+        if self._closing is not None:
+            return
+        # at once, so that the session ignores the frames that the client has sent already
+        effect = next(steps, None)
+        if effect is not None:
+            self._reader.cancel_request()
+            self._closing = asyncio.get_running_loop().create_task(self._execute(effect))
 
     async def _close(self, code: CloseCode, retry_after_ms: int | None) -> None:
         """Send the ``closing`` frame, remove the connection from the hub, and close the socket."""
@@ -313,9 +351,15 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     def _on_timer(self, make_steps: Callable[[], do.Steps]) -> None:
         self._start_closing(make_steps())
 
+    def _start_auth_timer(self) -> None:
+        seconds = self.session.limits.auth_timeout
+        self._auth_timer = self._start_timer(seconds, self.session.auth_timeout)
+
     def _reset_idle_timer(self) -> None:
+        if not self._admitted:
+            return
         seconds = self.session.limits.idle_timeout
-        if seconds is not None and self._admitted:
+        if seconds is not None:
             _cancel(self._idle_timer)
             self._idle_timer = self._start_timer(seconds, self.session.idle)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import models
 
-from ..filters import Filter, Row, Schema
+from ..filters import ClientFilters, Filter, Row, Schema
 from ..identity import Identity
 from ..permissions import And, Not, Or, Permission, Visible
+from ..utils.project_code import calling, synchronous
 
 # returns whether a row may be seen; None if that is unknown, because of a None in a filter or as a
 # result of `has_object_permission`: neither the check nor its negation then shows the row. The row
@@ -44,17 +45,25 @@ class Decision:
 class ObjectCheck:
     """Calls ``has_object_permission`` of one permission for one identity."""
 
-    __slots__ = ("identity", "permission")
+    __slots__ = ("identity", "permission", "subject")
 
-    def __init__(self, permission: Any, identity: Identity) -> None:
+    def __init__(self, permission: Any, identity: Identity, subject: str) -> None:
         # an instance of its own, because ``can_subscribe`` may have stored the client's filters
         self.permission = permission
         self.identity = identity
+        # the collection, for log messages
+        self.subject = subject
 
     def __call__(self, row: Row, instance: models.Model) -> bool | None:
-        """Return what the permission returns."""
-        result = self.permission.has_object_permission(self.identity, instance)
-        return None if result is None else bool(result)
+        """Return what the permission returns. Raises `ProjectCodeFailed` if it raises.
+
+        It does not return False then, which a negated permission would make True.
+        """
+        permission, identity = self.permission, self.identity
+        method = f"{type(permission).__name__}.has_object_permission"
+        with calling(self.subject, method, identity.credential):
+            result = synchronous(permission.has_object_permission(identity, instance))
+            return None if result is None else bool(result)
 
     def __eq__(self, other: object) -> bool:
         """Return whether both checks decide in the same way: by the same object and state.
@@ -152,7 +161,7 @@ Parse = Callable[[Visible], Filter]
 def evaluate_permission(
     permission: Any,
     identity: Identity,
-    filters: Mapping[str, Any],
+    filters: ClientFilters,
     parse: Parse,
     collection: Any = None,
 ) -> Decision | None:
@@ -160,7 +169,7 @@ def evaluate_permission(
 
     ``permission`` is a class, an instance or a combination. ``filters`` are those of the client.
     ``parse`` converts return values of ``visible_to``. If the permission has an attribute
-    ``collection``, it is set to that argument.
+    ``collection``, it is set to that argument. Raises `ProjectCodeFailed` if a method raises.
     """
     match permission:
         case And(parts=parts):
@@ -173,23 +182,41 @@ def evaluate_permission(
             )
         case Not(part=part):
             return _not(evaluate_permission(part, identity, filters, parse, collection))
-    instance = permission() if isinstance(permission, type) else copy(permission)
-    if hasattr(instance, "collection"):
-        instance.collection = collection
-    if not _call(instance, "can_subscribe", identity, filters):
-        return None
-    fields = _call(instance, "fields_for", identity)
+    return _evaluate(permission, identity, filters, parse, collection)
+
+
+def _evaluate(
+    permission: Any, identity: Identity, filters: ClientFilters, parse: Parse, collection: Any
+) -> Decision | None:
+    """Return the decision of a single permission, which is no combination of several."""
+    cls = permission if isinstance(permission, type) else type(permission)
+    subject, credential = f"collection {getattr(collection, 'name', '')!r}", identity.credential
+
+    def calling_method(name: str) -> calling:
+        return calling(subject, f"{cls.__name__}.{name}", credential)
+
+    with calling_method("__init__"):
+        instance = permission() if isinstance(permission, type) else copy(permission)
+        if hasattr(instance, "collection"):
+            instance.collection = collection
+    with calling_method("can_subscribe"):
+        if not _call(instance, "can_subscribe", identity, filters):
+            return None
+    with calling_method("fields_for"):
+        names = _call(instance, "fields_for", identity)
+        fields = None if names is None else frozenset(names)
     check: RowCheck | None = None
     if getattr(instance, "has_object_permission", None) is not None:
-        check = ObjectCheck(instance, identity)
-    visible = parse(_call(instance, "visible_to", identity))
-    return Decision(visible, None if fields is None else frozenset(fields), check)
+        check = ObjectCheck(instance, identity, subject)
+    with calling_method("visible_to"):
+        visible = parse(_call(instance, "visible_to", identity))
+    return Decision(visible, fields, check)
 
 
 def _call(permission: Any, method_name: str, *args: Any) -> Any:
     """Call a method of a permission; if it is missing, call that of `Permission`."""
     method = getattr(permission, method_name, None) or getattr(Permission(), method_name)
-    return method(*args)
+    return synchronous(method(*args))
 
 
 def _and(decisions: list[Decision | None]) -> Decision | None:

@@ -8,7 +8,6 @@ and what an identity may see (`Collection.grant`).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -21,16 +20,16 @@ from django.utils.module_loading import import_string
 from msgspec.structs import replace as replace_fields
 
 from ..events import Change, Image
-from ..filters import Filter, InvalidFilter, Kind, Row, Schema, parse
+from ..filters import ClientFilters, Filter, InvalidFilter, Kind, Row, Schema, parse
 from ..filters.orm import field_spec
 from ..identity import Identity
 from ..permissions import And, Visible
+from ..utils.project_code import calling
 from ..utils.transactions import database_for
 from .authorization import Grant, evaluate_permission
+from .documents import Serializer, serialize_safely
 from .image_fields import default_names, depends_on_rows, fields_not_secret, filter_names
-from .serialization import RowCodec, to_json_value
-
-logger = logging.getLogger(__name__)
+from .serialization import RowCodec
 
 # the keys that an entry of the COLLECTIONS setting may have
 OPTIONS = (
@@ -100,7 +99,7 @@ class Collection:
 
     # what an identity may see
 
-    def can_subscribe(self, identity: Identity, filters: Mapping[str, Any]) -> bool:
+    def can_subscribe(self, identity: Identity, filters: ClientFilters) -> bool:
         """Return whether the identity may subscribe; see `permissions.Permission`."""
         return identity.is_authenticated
 
@@ -115,8 +114,13 @@ class Collection:
     def grant(self, identity: Identity, filters: Mapping[str, Any]) -> Grant | None:
         """Return what the identity may see, or None if it may not subscribe.
 
-        Evaluates permissions, which may use the ORM, so it must not be called in an event loop.
+        Raises `ProjectCodeFailed` if the project's code raises. Evaluates permissions, which may
+        use the ORM, so it must not be called in an event loop.
         """
+        with calling(f"collection {self.name!r}", "permission", identity.credential):
+            return self._grant(identity, ClientFilters(filters, self.schema, self._field_aliases))
+
+    def _grant(self, identity: Identity, filters: ClientFilters) -> Grant | None:
         permission = self if self.permission is None else And(self._permission, self)
         decision = evaluate_permission(permission, identity, filters, self._parse_visible, self)
         if decision is None:
@@ -340,14 +344,14 @@ class Collection:
         return import_string(permission) if isinstance(permission, str) else permission
 
     @cached_property
-    def _serializer(self) -> Callable[..., Any] | None:
+    def _serializer(self) -> Serializer | None:
         # read from the class, because a function would be bound to the instance
         declared = type(self).__dict__.get("serializer", type(self).serializer)
         if isinstance(declared, staticmethod):
             declared = declared.__func__
         if isinstance(declared, str):
             declared = import_string(declared)
-        serializer: Callable[..., Any] | None = declared
+        serializer: Serializer | None = declared
         return serializer
 
     @property
@@ -369,27 +373,14 @@ class Collection:
 
         The change is taken as it is stored, not decoded. The row is taken as it is after the
         change, or as it was before if it is deleted now, or counts as deleted. Returns None if
-        the collection has no serializer. An exception of the serializer is logged and leaves the
-        document empty, so that the project's save does not fail.
+        the collection has no serializer, and `FAILED_DOCUMENT` if the serializer raises.
         """
-        if self._serializer is None:
+        serializer = self._serializer
+        if serializer is None:
             return None
         decoded = self.decode(change, using).after
         image = change.after
         if decoded is None or (change.before is not None and self.is_deleted(decoded)):
             image = change.before
-        try:
-            return self.serialize(self.codec.to_instance(self.model_class, image or {}, using))
-        except Exception:
-            logger.exception("The serializer of collection %r failed.", self.name)
-            return {}
-
-    def serialize(self, instance: models.Model) -> dict[str, Any] | None:
-        """Return the serializer's data for an instance, as JSON values; None without serializer."""
-        serializer = self._serializer
-        if serializer is None:
-            return None
-        serialized = serializer(instance)
-        # a serializer of Django REST framework is an object with the attribute ``data``
-        document: dict[str, Any] = to_json_value(getattr(serialized, "data", serialized))
-        return document
+        instance = self.codec.to_instance(self.model_class, image or {}, using)
+        return serialize_safely(serializer, instance, collection=self.name, using=using)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from django.utils.module_loading import import_string
 
 from ..identity import Identity
+from ..utils.project_code import calling, synchronous
 
 # the keys that an entry of the ROOMS setting may have
 OPTIONS = ("permission", "history", "durable", "title")
@@ -70,7 +71,7 @@ class Room:
 
     def _call_permission(self, method_name: str, identity: Identity, room: str) -> Any:
         method = getattr(self._permission, method_name, None)
-        return identity.is_authenticated if method is None else method(identity, room)
+        return identity.is_authenticated if method is None else synchronous(method(identity, room))
 
     @cached_property
     def _permission(self) -> Any:
@@ -95,14 +96,29 @@ class Room:
     def grant(self, identity: Identity, room: str) -> RoomGrant | None:
         """Return what the identity may do in a room, or None if it may not join.
 
-        Must not be called in an event loop if `has_custom_permission` is True.
+        Raises `ProjectCodeFailed` if a method raises. Must not be called in an event loop if
+        `has_custom_permission` is True.
         """
-        if not self.can_join(identity, room):
+        if not self._ask("can_join", identity, room):
             return None
         return RoomGrant(
-            self, self.can_broadcast(identity, room), self.can_see_members(identity, room)
+            self,
+            self._ask("can_broadcast", identity, room),
+            self._ask("can_see_members", identity, room),
         )
+
+    def _ask(self, method_name: str, identity: Identity, room: str) -> bool:
+        """Return the answer of one of the methods that the project may write."""
+        if not self.has_custom_permission:
+            return bool(getattr(self, method_name)(identity, room))
+        with calling(f"room {room!r}", method_name, identity.credential):
+            return bool(synchronous(getattr(self, method_name)(identity, room)))
 
     def get_title(self, room: str) -> str:
         """Return the title of a room."""
         return self.title or room
+
+    def title_of(self, room: str) -> str:
+        """Return the title of a room. Raises `ProjectCodeFailed` if `get_title` raises."""
+        with calling(f"room {room!r}", "get_title"):
+            return str(synchronous(self.get_title(room)))

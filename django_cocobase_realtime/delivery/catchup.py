@@ -13,8 +13,6 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from django.db import Error as DatabaseFailure
-
 from ..conf import conf
 from ..declarations.collection import Collection
 from ..declarations.soft_delete import apply_soft_delete
@@ -25,6 +23,7 @@ from ..log.reader import read_events
 from ..log.retention import rotate_epoch
 from ..transport.connection import NATIVE
 from ..utils.concurrency import run_in_threadpool, set_owner
+from ..utils.project_code import DATABASE_UNAVAILABLE
 from ..wire import frames
 from ..wire.codes import CloseCode
 from . import snapshot
@@ -96,7 +95,11 @@ def resume(subscription: Subscription, topic: CollectionTopic) -> None:
 async def _run(
     subscription: Subscription, catchup: CatchUp, topic: CollectionTopic, plan: CatchUpPlan
 ) -> None:
-    """Carry out a plan. After a failure, close the connection, so that its client reconnects."""
+    """Carry out a plan.
+
+    If the database does not answer, close the connection, so that its client reconnects. After
+    another failure, which might happen each time, end only this subscription.
+    """
     connection = subscription.connection
     set_owner(connection.owner.background(), subscription.stream)
     try:
@@ -115,12 +118,17 @@ async def _run(
             go_live(subscription, topic)
         else:
             connection.close(CloseCode.POSITION_LOST)
-    except DatabaseFailure as error:
+    except DATABASE_UNAVAILABLE as error:
         logger.warning("A subscription could not be started: %r", error)
         connection.close(CloseCode.UNAVAILABLE)
     except Exception:
-        logger.exception("A subscription could not be started.")
-        connection.close(CloseCode.INTERNAL_ERROR)
+        logger.exception(
+            "Subscription %r to collection %r could not be started for %s.",
+            subscription.name,
+            topic.collection.name,
+            None if connection.identity is None else connection.identity.credential,
+        )
+        topic.end_with_error(subscription)
 
 
 # replay

@@ -82,12 +82,12 @@ class ChangeFrames:
         names: tuple[str, ...],
     ) -> frames.Frame:
         change = self._change
-        document: dict[str, Any] = {"id": change.document_id}
-        changed = None
-        if event != "left":  # otherwise the client may not see the row after the change
-            data = document["data"] = data_of(change, fields)
-            if change.changed is not None and event in ("updated", "entered"):
-                changed = tuple(name for name in change.changed if name in (fields or data))
+        # after "left", the client may not see the row
+        left = event == "left"
+        document = {"id": change.document_id} if left else document_of(change, fields)
+        data, changed = document.get("data"), None
+        if data is not None and change.changed is not None and event in ("updated", "entered"):
+            changed = tuple(name for name in change.changed if name in (fields or data))
         return frames.change(
             collection=collection,
             event=event,
@@ -115,7 +115,7 @@ class ChangeFrames:
     def _encode_sdk(self, name: str, fields: tuple[str, ...] | None, *, with_old: bool) -> str:
         change = self._change
         collection = registry.get(change.collection)
-        data = data_of(change, fields)
+        data = {} if change.has_failed_document else data_of(change, fields)
         image = (change.before if change.op == "deleted" else change.after) or {}
         created_at, updated_at = (
             _time(collection, field, image, data) for field in collection.time_fields
@@ -131,6 +131,7 @@ class ChangeFrames:
             created_at=created_at,
             updated_at=updated_at,
             old=old,
+            failed=change.has_failed_document,
         )
         text = frames.encode(frame)
         if len(text.encode()) <= self._max_bytes:
@@ -175,6 +176,16 @@ def cursor_of(change: Change) -> str | None:
     if change.epoch is None or change.seq is None:
         return None
     return encode_cursor(change.collection, change.epoch, change.seq)
+
+
+def document_of(change: Change, fields: tuple[str, ...] | None) -> dict[str, Any]:
+    """Return the document as clients are sent it: ``id`` and ``data``.
+
+    If the serializer raised, it has ``"error": true`` instead of ``data``.
+    """
+    if change.has_failed_document:
+        return {"id": change.document_id, "error": True}
+    return {"id": change.document_id, "data": data_of(change, fields)}
 
 
 def data_of(change: Change, fields: tuple[str, ...] | None) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from ..filters import Row
 from ..identity import Identity
 from ..utils.concurrency import run_in_threadpool, set_owner
 from ..utils.fair_queue import Owner
+from ..utils.project_code import ProjectCodeFailed
 from ..wire.codes import CloseCode
 from .subscription import Delivery, Subscription
 
@@ -223,11 +224,9 @@ class _RowState:
         stats.evaluated += 1
         try:
             return bool(check(self._row, instance))
-        except (OperationalError, InterfaceError):
-            raise  # the connection is closed, and the client resumes from the log
-        except Exception:
-            logger.exception("has_object_permission failed; the row is treated as not visible.")
-            return False
+        except ProjectCodeFailed as failure:
+            failure.log_once()
+            return False  # the row is treated as not visible
 
 
 def is_visible(collection: Collection, subscription: Subscription, image: Image) -> bool:

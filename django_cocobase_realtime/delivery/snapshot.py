@@ -15,7 +15,7 @@ from ..capture.tables import WatchedTable, identify
 from ..declarations.collection import Collection
 from ..events import Change, now
 from ..filters.orm import ordering, to_q
-from .event_frames import data_of
+from .event_frames import document_of
 from .row_permissions import is_visible
 from .subscription import Subscription
 
@@ -64,5 +64,5 @@ def load_documents(
         document = collection.make_document(replace(change, after=stored), using)
         if document is not None:
             change = Change("", "", "created", id, "", "", document=document)
-        documents.append({"id": id, "data": data_of(change, subscription.query.fields)})
+        documents.append(document_of(change, subscription.query.fields))
     return documents

@@ -31,7 +31,12 @@ logger = logging.getLogger(__name__)
 class CollectionTopic:
     """The subscriptions of this process to one collection. Belongs to one event loop."""
 
-    def __init__(self, collection: Collection, on_position_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        on_position_lost: Callable[[], None],
+        end_with_error: Callable[[Subscription], None],
+    ) -> None:
         self.collection = collection
         # the live subscriptions
         self.table = SubscriptionTable(collection.schema)
@@ -39,6 +44,8 @@ class CollectionTopic:
         self.tailer: LogTailer | None = None
         # called if the log no longer contains the next events, so that they cannot be delivered
         self._on_position_lost = on_position_lost
+        # ends a subscription that cannot continue
+        self.end_with_error = end_with_error
         # changes that wait for row permissions
         self._row_permissions = RowPermissionQueue(collection, self._deliver_row_checked)
         # changes without a log, the first of which has incomplete images; and what prepares them

@@ -16,13 +16,17 @@ from ..log.cursor import Position
 from ..log.reader import StreamRange
 from ..pubsub.groups import JOIN_TIMEOUT, JOIN_TIMEOUT_DURABLE, GroupMemberships
 from ..pubsub.layer import collection_group
-from ..transport.connection import Connection
+from ..transport.connection import NATIVE, Connection
 from ..utils.concurrency import DatabaseThread
-from ..wire.codes import CloseCode
+from ..wire import frames, sdk_frames
+from ..wire.codes import CloseCode, ErrorCode
 from . import catchup
 from .filter_costs import NewFilter, exceeds_limit
 from .subscription import CatchUp, CatchUpPlan, Subscription
 from .topic import CollectionTopic
+
+# message of the error with which a subscription ends
+ENDED = "The subscription ended, because of an error in the server's code; subscribe again later."
 
 
 class TopicManager:
@@ -78,7 +82,8 @@ class TopicManager:
             topic = self.topics.get(name)
             if topic is None:
                 on_lost = partial(self._close_subscribers, name)
-                topic = self.topics[name] = CollectionTopic(collection, on_lost)
+                topic = CollectionTopic(collection, on_lost, self.end_with_error)
+                self.topics[name] = topic
             timeout = JOIN_TIMEOUT_DURABLE if collection.durable else JOIN_TIMEOUT
             await self._groups.acquire(collection_group(name), timeout)
             if not collection.durable:
@@ -131,6 +136,18 @@ class TopicManager:
         if by_name.get(subscription.name) is subscription:
             del by_name[subscription.name]
         self._forget(subscription)
+
+    def end_with_error(self, subscription: Subscription) -> None:
+        """Remove a subscription that cannot continue, and report this to its client."""
+        if not subscription.is_attached:
+            return
+        self.detach(subscription)
+        connection = subscription.connection
+        if connection.dialect == NATIVE:
+            frame = frames.error(ErrorCode.INTERNAL_ERROR, ENDED, subscription=subscription.name)
+        else:
+            frame = sdk_frames.error(ENDED)
+        connection.writer.push(frames.encode(frame))
 
     def _forget(self, subscription: Subscription) -> None:
         subscription.is_attached = False

@@ -4,6 +4,7 @@ A filter is parsed once, and can then be evaluated on a row in Python, in the da
 index over many filters. Only the modules ``orm`` and ``sql`` use Django.
 """
 
+from .client_filters import ClientFilters
 from .cost import estimate_cost
 from .filter import Filter
 from .index.index import FilterIndex
@@ -12,6 +13,7 @@ from .row import Row
 from .schema import FieldSpec, InvalidFilter, Kind, Ref, Schema, fold
 
 __all__ = [
+    "ClientFilters",
     "FieldSpec",
     "Filter",
     "FilterIndex",

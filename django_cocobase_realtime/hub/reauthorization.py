@@ -2,15 +2,18 @@
 
 The connection's subscriptions are suspended immediately. If all permissions are still the same,
 the subscriptions continue where they were stopped, so that no event is lost. Otherwise the
-connection is closed with code 4201, and its client reconnects and fetches everything again.
+connection is closed with code 4201, and its client reconnects and fetches everything again. If a
+permission raises an exception, only the subscription or room that it is for ends, with an error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 from django.db import Error as DatabaseFailure
 
@@ -25,9 +28,12 @@ from ..rooms.local_room import RoomMembership
 from ..rooms.room_manager import RoomManager
 from ..transport.connection import Connection
 from ..utils.concurrency import run_in_threadpool, set_owner
+from ..utils.project_code import ProjectCodeFailed
 from ..wire.codes import CloseCode
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,9 +56,9 @@ class FreshGrants:
     # the identity, with its user as it is in the database now; None if the user no longer exists
     identity: Identity | None
     # for each subscription, its query; None if it would be refused
-    queries: list[AuthorizedQuery | None]
+    queries: list[AuthorizedQuery | ProjectCodeFailed | None]
     # for each membership, its grant; None if joining would be refused
-    room_grants: list[RoomGrant | None]
+    room_grants: list[RoomGrant | ProjectCodeFailed | None]
 
 
 class Reauthorizer:
@@ -123,10 +129,6 @@ class Reauthorizer:
                 logger.warning("Permissions could not be evaluated: %r", error)
                 connection.close(CloseCode.UNAVAILABLE)
                 return
-            except Exception:
-                logger.exception("A permission failed.")
-                connection.close(CloseCode.INTERNAL_ERROR)
-                return
             if fresh.identity is None:
                 connection.close(CloseCode.BAD_CREDENTIAL)
                 return
@@ -144,18 +146,29 @@ class Reauthorizer:
             if membership in still_joined
         ]
         queries = list(zip(snapshot.subscriptions, fresh.queries, strict=True))
-        if not _are_unchanged(queries, room_grants):
+        for subscription, query in queries:
+            if isinstance(query, ProjectCodeFailed):
+                query.log()
+                self._topics.end_with_error(subscription)
+        for membership, grant in room_grants:
+            if isinstance(grant, ProjectCodeFailed):
+                grant.log()
+                self._rooms.end_with_error(membership)
+        if not _are_unchanged(
+            [pair for pair in queries if not isinstance(pair[1], ProjectCodeFailed)],
+            [pair for pair in room_grants if not isinstance(pair[1], ProjectCodeFailed)],
+        ):
             connection.close(CloseCode.PERMISSIONS_CHANGED)
             return
         for subscription, query in queries:
-            assert query is not None
-            subscription.query = query
-            subscription.permissions_version = snapshot.permissions_version
-            self._topics.resume(subscription)
+            if isinstance(query, AuthorizedQuery):
+                subscription.query = query
+                subscription.permissions_version = snapshot.permissions_version
+                self._topics.resume(subscription)
 
 
 def find_changed_grants(snapshots: Iterable[GrantSnapshot]) -> list[Connection]:
-    """Return the connections for which permissions are different now.
+    """Return the connections for which permissions are different now, or cannot be evaluated.
 
     `maintenance` calls this for new connections. Their permissions may have changed after they
     were evaluated, but before the user's fingerprint was read for the first time, so that the
@@ -166,12 +179,7 @@ def find_changed_grants(snapshots: Iterable[GrantSnapshot]) -> list[Connection]:
 
 
 def _is_unchanged(snapshot: GrantSnapshot) -> bool:
-    try:
-        fresh = _evaluate_again(snapshot)
-    except DatabaseFailure:
-        raise
-    except Exception:
-        return False  # the connection is then reauthorized, which logs the exception
+    fresh = _evaluate_again(snapshot)
     return (
         fresh.identity is not None
         and same_user(fresh.identity.user, snapshot.identity.user)
@@ -183,11 +191,12 @@ def _is_unchanged(snapshot: GrantSnapshot) -> bool:
 
 
 def _are_unchanged(
-    queries: list[tuple[Subscription, AuthorizedQuery | None]],
-    room_grants: list[tuple[RoomMembership, RoomGrant | None]],
+    queries: list[tuple[Subscription, AuthorizedQuery | ProjectCodeFailed | None]],
+    room_grants: list[tuple[RoomMembership, RoomGrant | ProjectCodeFailed | None]],
 ) -> bool:
     return all(
-        query is not None and allow_the_same(subscription.query, query, subscription.collection)
+        isinstance(query, AuthorizedQuery)
+        and allow_the_same(subscription.query, query, subscription.collection)
         for subscription, query in queries
     ) and all(membership.grant == grant for membership, grant in room_grants)
 
@@ -207,11 +216,20 @@ def _evaluate_again(snapshot: GrantSnapshot) -> FreshGrants:
     return FreshGrants(
         identity,
         [
-            rebuild_query(limits, subscription.request.serialized, identity)
+            _result_or_failure(
+                partial(rebuild_query, limits, subscription.request.serialized, identity)
+            )
             for subscription in snapshot.subscriptions
         ],
         [
-            membership.grant.room.grant(identity, membership.key[1])
+            _result_or_failure(partial(membership.grant.room.grant, identity, membership.key[1]))
             for membership in snapshot.memberships
         ],
     )
+
+
+def _result_or_failure(evaluate: Callable[[], T]) -> T | ProjectCodeFailed:
+    try:
+        return evaluate()
+    except ProjectCodeFailed as failure:
+        return failure

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..identity import Identity
+from ..utils.project_code import ProjectCodeFailed
 from ..wire import frames
 from ..wire.codes import CloseCode, ErrorCode
 from ..wire.commands import Auth
@@ -17,9 +18,12 @@ from .effects import (
     ScheduleExpiry,
     Send,
     Steps,
+    TooManyConnections,
 )
 from .state import SessionState
 
+# `retry_after_ms` that is sent if an authenticator raised an exception
+RETRY_MS = 5000
 # claims that differ between tokens of the same user, and that no permission depends on
 _PER_TOKEN_CLAIMS = frozenset({"exp", "iat", "nbf", "jti"})
 
@@ -27,10 +31,16 @@ _PER_TOKEN_CLAIMS = frozenset({"exp", "iat", "nbf", "jti"})
 def auth(session: SessionState, command: Auth) -> Steps:
     """Authenticate the connection.
 
-    If the first attempt fails, the connection is closed. If a refresh fails, it continues with the
-    old credential.
+    If the first credential is not valid, the connection is closed. If that of a refresh is not
+    valid, it continues with the old one. If an authenticator failed, the client may try again.
     """
-    identity: Identity | None = yield Authenticate(command.token)
+    try:
+        identity: Identity | None = yield Authenticate(command.token)
+    except ProjectCodeFailed:
+        session.has_auth_failed = True
+        message = "The credential could not be checked; send auth again after retry_after_ms."
+        yield session.error(ErrorCode.INTERNAL_ERROR, message, command.id, RETRY_MS)
+        return
     current = session.identity
     if identity is None:
         yield session.error(
@@ -53,9 +63,9 @@ def auth(session: SessionState, command: Auth) -> Steps:
         return
     session.connection.identity = identity
     if current is None:
-        admission: Admission | None = yield AdmitConnection()
-        if admission is None:
-            yield from session.close(CloseCode.CONNECTION_LIMIT)
+        admission: Admission | TooManyConnections = yield AdmitConnection()
+        if isinstance(admission, TooManyConnections):
+            yield from session.close(CloseCode.CONNECTION_LIMIT, admission.retry_after_ms)
             return
         session.subscriptions, session.rooms = admission.subscriptions, admission.rooms
     if command.batch:

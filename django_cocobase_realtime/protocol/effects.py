@@ -1,7 +1,8 @@
 """Effects: the actions that a session requests from the consumer.
 
 Methods of a session are generators. They yield effects one by one; the consumer carries each out
-and sends its result into the generator, which then continues.
+and sends its result into the generator, which then continues. If the project's code raised in
+it, the consumer throws `ProjectCodeFailed` into the generator, which then refuses the request.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Authenticate:
-    """Find the identity that a token proves. Result: an ``Identity``, or None."""
+    """Find the identity that a token proves. Result: an ``Identity``, or None.
+
+    Raises `ProjectCodeFailed` if no authenticator accepts the token and one of them raised.
+    """
 
     # None to authenticate by the session of a logged-in visitor
     token: str | None
@@ -49,7 +53,7 @@ class Authenticate:
 class AdmitConnection:
     """Add the authenticated connection to the hub.
 
-    Result: an `Admission`, or None if its user has too many connections.
+    Result: an `Admission`, or `TooManyConnections`.
     """
 
 
@@ -61,6 +65,14 @@ class Admission:
     subscriptions: Mapping[str, Subscription]
     # by name of the room
     rooms: Mapping[str, RoomMembership]
+
+
+@dataclass(frozen=True, slots=True)
+class TooManyConnections:
+    """The user of a connection has too many connections to this process."""
+
+    # when to try again
+    retry_after_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +98,7 @@ class Reauthorize:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizeCollection:
-    """Evaluate the permission of a collection.
+    """Evaluate the permission of a collection. May raise `ProjectCodeFailed`.
 
     Result: a ``Grant``, or None if the permission refuses or there is no such collection.
     """
@@ -136,7 +148,7 @@ class DetachSubscription:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizeRoom:
-    """Evaluate the permission of a room.
+    """Evaluate the permission of a room. May raise `ProjectCodeFailed`.
 
     Result: a ``RoomGrant``, or None if the connection may not join.
     """
@@ -146,7 +158,7 @@ class AuthorizeRoom:
 
 @dataclass(frozen=True, slots=True)
 class JoinRoom:
-    """Join a room.
+    """Join a room. May raise `ProjectCodeFailed`; the connection is not added then.
 
     Result: a ``JoinResult``; None if the room has no members and the request does not open it;
     False if the presence backend does not answer.

@@ -15,6 +15,7 @@ from ..declarations.room import RoomGrant
 from ..events import PROJECT_ROOM
 from ..rooms.local_room import JoinRequest, JoinResult
 from ..transport.connection import Connection
+from ..utils.project_code import ProjectCodeFailed
 from ..wire import commands, frames, sdk_frames
 from ..wire.codes import CloseCode, ErrorCode
 from ..wire.json import is_valid_text
@@ -47,6 +48,8 @@ class SdkSession(Session):
         self._error_sent = False
         # whether the first frame was accepted, so that later ones are messages
         self._is_open = False
+        # whether the project's code raised for it, so that the client may send it again
+        self._has_failed = False
 
     def closing(self, code: CloseCode, retry_after_ms: int | None) -> frames.Frame | None:
         """Return the last frame, or None if an error has already explained the close."""
@@ -109,6 +112,8 @@ class SdkSession(Session):
 
     def _handle_first(self, frame: Mapping[str, Any]) -> Steps:
         token = sdk_frames.credential(frame)
+        if token is None and self.has_auth_failed:
+            return  # sent right behind a first frame that could not be checked
         if token is None:
             yield from self._refuse(sdk_frames.NO_KEY, CloseCode.BAD_CREDENTIAL)
             return
@@ -128,30 +133,51 @@ class SdkSession(Session):
             message = f"Names may have {self.limits.name_bytes} bytes at most."
             yield from self._refuse(sdk_frames.error(message), CloseCode.FORBIDDEN)
             return
-        yield from self._without_replies(auth_commands.auth(self, commands.Auth(token=token)))
+        auth = auth_commands.auth(self, commands.Auth(token=token))
+        yield from self._replace_replies(auth, self._explain_close)
+        self._error_sent = False
         if self.identity is None or self.closed:
             return
-        self._error_sent, self._is_open = False, True
+        self._is_open, self._has_failed = True, False
         user_key = self.identity.user_key
         if user_key is None:
             self.connection.claimed_user = id, name
         handler = _FIRST_FRAME_HANDLERS[self.connection.dialect]
-        yield from handler(self, frame, id if user_key is None else user_key)
+        try:
+            yield from handler(self, frame, id if user_key is None else user_key)
+        except ProjectCodeFailed:
+            # not closed: an SDK would connect again after a second, without end
+            self._has_failed = True
+            yield self.failed()
 
-    def _without_replies(self, steps: Steps) -> Steps:
-        """Carry out a command without sending its replies, except errors, to the SDK."""
+    def _replace_replies(
+        self, steps: Steps, replace: Callable[[frames.Frame], frames.Frame | None]
+    ) -> Steps:
+        """Carry out a command, and send what ``replace`` returns for each reply, if not None."""
         result: Any = None
+        failure: ProjectCodeFailed | None = None
         while True:
             try:
-                effect = steps.send(result)
+                effect = steps.send(result) if failure is None else steps.throw(failure)
             except StopIteration:
                 return
+            result = failure = None
             if isinstance(effect, Send):
-                if "error" not in effect.frame:
-                    result = None
+                frame = replace(effect.frame)
+                if frame is None:
                     continue
-                self._error_sent = True
-            result = yield effect
+                effect = Send(frame)
+            try:
+                result = yield effect
+            except ProjectCodeFailed as error:
+                failure = error
+
+    def _explain_close(self, reply: frames.Frame) -> frames.Frame | None:
+        """Return a reply to ``auth`` only if it is an error, which then explains the close."""
+        if "error" not in reply:
+            return None
+        self._error_sent = True
+        return reply
 
     def _open_collection(self, frame: Mapping[str, Any], user_id: str) -> Steps:
         filters = frame.get("filters") or {}
@@ -163,18 +189,13 @@ class SdkSession(Session):
             return
         command = commands.Subscribe(collection=self.name, filters=filters)
         refused = False
-        steps = subscription_commands.subscribe(self, command)
-        result: Any = None
-        while True:
-            try:
-                effect = steps.send(result)
-            except StopIteration:
-                break
-            if isinstance(effect, Send):
-                refused = "error" in effect.frame
-                if not refused:
-                    effect = Send(sdk_frames.connected_to_collection(self.name, filters))
-            result = yield effect
+
+        def replace(reply: frames.Frame) -> frames.Frame:
+            nonlocal refused
+            refused = "error" in reply
+            return reply if refused else sdk_frames.connected_to_collection(self.name, filters)
+
+        yield from self._replace_replies(subscription_commands.subscribe(self, command), replace)
         if refused:
             self._error_sent = True
             yield from self.close(CloseCode.FORBIDDEN)
@@ -221,6 +242,8 @@ class SdkSession(Session):
             return
         if command is not None:  # other frames are ignored
             yield from room_commands.broadcast(self, command)
+        elif self._has_failed and sdk_frames.credential(frame) is not None:
+            yield from self._handle_first(frame)
 
     def _parse_broadcast(self, frame: Mapping[str, Any]) -> commands.Broadcast | None:
         if self.connection.dialect == sdk_frames.BROADCAST:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..utils.project_code import ProjectCodeFailed
 from ..wire import commands, frames
 from ..wire.codes import CloseCode, ErrorCode
 from ..wire.commands import InvalidCommand
@@ -68,11 +69,15 @@ class Session(SessionState):
             yield self.error(
                 ErrorCode.NOT_AUTHENTICATED, "Send auth before anything else.", command.id
             )
-            yield from self.close(CloseCode.AUTH_REQUIRED)
+            if not self.has_auth_failed:
+                yield from self.close(CloseCode.AUTH_REQUIRED)
         elif isinstance(command, commands.Ack):
             self.connection.writer.ack(command.cursor, self.limits.unacked_events)
         else:
-            yield from _HANDLERS[type(command)](self, command)
+            try:
+                yield from _HANDLERS[type(command)](self, command)
+            except ProjectCodeFailed:
+                yield self.failed(command.id)
 
     def _reject(self, error: InvalidCommand, now: float) -> Steps:
         yield self.error(error.code, str(error), error.id)

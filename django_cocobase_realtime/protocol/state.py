@@ -17,6 +17,8 @@ from .effects import Close, Effect, Send, Steps
 
 # number of consecutive requests over the rate limit after which the connection is closed
 MAX_CONSECUTIVE_REFUSALS = 10
+# message of the error that answers a request in which the project's code raised an exception
+FAILED = "The server could not handle the request, because of an error in its code."
 # factor by which `ping` and `ack` may be more frequent than other requests
 CONTROL_RATE_FACTOR = 10
 
@@ -36,6 +38,9 @@ class SessionState:
         self.heartbeat = heartbeat
         # whether frames of the client are ignored
         self.closed = False
+        # whether `auth` could not be checked, so that requests that the client sent right behind it
+        # are refused without closing the connection
+        self.has_auth_failed = False
         # subscriptions by name; the hub keeps them up to date after `AdmitConnection`
         self.subscriptions: Mapping[str, Subscription] = {}
         # memberships by name of the room; the hub keeps them up to date, too
@@ -62,6 +67,10 @@ class SessionState:
     ) -> Send:
         """Return the effect that answers a request with an error."""
         return Send(frames.error(code, message, id, retry_after_ms))
+
+    def failed(self, id: Any = None) -> Send:
+        """Return the effect that answers a request in which the project's code raised."""
+        return self.error(ErrorCode.INTERNAL_ERROR, FAILED, id)
 
     def closing(self, code: CloseCode, retry_after_ms: int | None) -> frames.Frame | None:
         """Return the last frame before the close; None to send none."""

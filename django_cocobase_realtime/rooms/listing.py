@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from django.db import InterfaceError, OperationalError
-
 from ..declarations.registry import room_registry
 from ..declarations.room import Room
 from ..identity import Identity
 from ..presence.base import RoomListing, get_backend
 from ..pubsub.broker import broker
+from ..utils.project_code import ProjectCodeFailed
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +61,8 @@ def list_visible_rooms(identity: Identity, limit: int, position: ListPosition) -
 
     A page may have fewer rooms although there are more, because permissions are evaluated only
     for a bounded number of rooms and a bounded time. A room whose permission raises is left out.
+
+    Leaves out rooms whose permission raises an exception.
 
     Members whose grace period or lease has ended are removed before. Uses the ORM, so it must not
     be called in an event loop.
@@ -112,18 +113,8 @@ class _Permissions:
         room = room_registry.find(listing.name)
         try:
             grant = None if room is None else room.grant(self._identity, listing.name)
-        except (OperationalError, InterfaceError):
-            raise  # the request is answered with 503
-        except Exception:
-            assert room is not None
-            if room not in self._failed:
-                self._failed.add(room)
-                logger.exception(
-                    "The permission of rooms %r failed for room %r and %s; it is not listed.",
-                    room.pattern,
-                    listing.name,
-                    self._identity.credential,
-                )
+        except ProjectCodeFailed as failure:
+            failure.log_once()
             return None
         if grant is None or grant.can_see_members:
             return listing if grant is not None else None

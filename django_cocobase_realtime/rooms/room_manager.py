@@ -11,8 +11,10 @@ from ..events import Broadcast, Event, PresenceChange
 from ..presence.base import PresenceEntry, RoomConnection, RoomInfo, RoomKey, get_backend
 from ..pubsub.groups import GroupMemberships
 from ..pubsub.layer import room_group
-from ..transport.connection import Connection
+from ..transport.connection import NATIVE, Connection
 from ..utils.concurrency import run_in_threadpool
+from ..wire import frames, sdk_frames
+from ..wire.codes import ErrorCode
 from . import history
 from .broadcasts import deliver_to_member, deliver_to_room
 from .history import HistoryPage
@@ -23,6 +25,8 @@ from .room_frames import RoomFrames
 # the function that a background task runs
 Work = Callable[[], Coroutine[Any, Any, None]]
 
+# message of the error with which a membership ends
+ENDED = "You left the room, because of an error in the server's code; join again later."
 # a join removes expired members if this process has not done so for this number of seconds
 MAX_EXPIRE_AGE = 5.0
 
@@ -120,7 +124,7 @@ class RoomManager:
     async def _enter(self, membership: RoomMembership, request: JoinRequest) -> JoinResult | None:
         """Enter the room in the backend, and read its members and its history."""
         room, declared = self.rooms[membership.key], membership.grant.room
-        title = request.title or declared.get_title(request.room)
+        title = request.title or declared.title_of(request.room)
         if request.presence:
             info = await self._enter_listed(membership, request, title)
         else:
@@ -235,6 +239,19 @@ class RoomManager:
         (presence.pending_disconnects if may_return else presence.pending_leaves).append(departed)
         presence.wake()
         return departed
+
+    def end_with_error(self, membership: RoomMembership) -> None:
+        """Remove a connection from a room whose permission failed, and report this to its client.
+
+        The presence backend is informed later.
+        """
+        connection, room = membership.connection, membership.key[1]
+        self.remove_local(connection, room, lost=False)
+        if connection.dialect == NATIVE:
+            frame = frames.error(ErrorCode.INTERNAL_ERROR, ENDED, room=room)
+        else:
+            frame = sdk_frames.error(ENDED)
+        connection.writer.push(frames.encode(frame))
 
     # in a room
 

@@ -34,6 +34,14 @@ def get_buffer_probe(send: Any) -> Callable[[], bool] | None:
     return is_full
 
 
+def get_pausable_transport(send: Any) -> Any:
+    """Return the transport with ``pauseProducing`` and ``resumeProducing``; None if unknown."""
+    transport: Any = getattr(_protocol(send), "transport", None)
+    if all(hasattr(transport, name) for name in ("pauseProducing", "resumeProducing")):
+        return transport
+    return None
+
+
 @contextmanager
 def paused_reading(send: Any) -> Iterator[None]:
     """Stop reading from the socket while the block waits.
@@ -41,8 +49,8 @@ def paused_reading(send: Any) -> Iterator[None]:
     daphne queues the messages of a client without a limit. A client that sends many of them while
     one takes long would fill the memory.
     """
-    transport: Any = getattr(_protocol(send), "transport", None)
-    if not all(hasattr(transport, name) for name in ("pauseProducing", "resumeProducing")):
+    transport = get_pausable_transport(send)
+    if transport is None:
         yield
         return
     paused = False

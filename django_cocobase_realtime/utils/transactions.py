@@ -73,6 +73,39 @@ def _immediate(using: str) -> Iterator[None]:
         connection.transaction_mode = mode
 
 
+@contextmanager
+def savepoint_at_first_query(using: str) -> Iterator[None]:
+    """Undo the queries of the block if it raises, so that the transaction around it goes on.
+
+    The savepoint, which costs two statements, is created only if the block executes a query.
+    Without a transaction this does nothing.
+    """
+    connection: Any = connections[using]
+    if not connection.in_atomic_block:
+        yield
+        return
+    savepoint: str | None = None
+    is_creating = False
+
+    def create_savepoint(execute: Any, *args: Any) -> Any:
+        nonlocal savepoint, is_creating
+        if savepoint is None and not is_creating:
+            is_creating = True  # the savepoint is a query as well
+            savepoint = connection.savepoint()
+        return execute(*args)
+
+    try:
+        with connection.execute_wrapper(create_savepoint):
+            yield
+        if savepoint is not None:
+            connection.savepoint_commit(savepoint)
+    except Exception:
+        if savepoint is not None:
+            connection.needs_rollback = False  # set if the block has caught an error of its own
+            connection.savepoint_rollback(savepoint)
+        raise
+
+
 def is_autocommit(using: str) -> bool:
     """Return whether each statement is a transaction of its own."""
     connection = connections[using]

@@ -20,6 +20,7 @@ from ..presence.base import PresenceUnavailable
 from ..utils.concurrency import set_owner
 from ..utils.fair_queue import Owner
 from ..utils.limits import KeyedRate
+from ..utils.project_code import ProjectCodeFailed
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ class RequestRefused(Exception):
 def json_errors(view: View) -> View:
     """Make a view answer with JSON if it raises `RequestRefused`, or if a store is unavailable.
 
-    The status is 503 if the database, the presence backend or the server of token keys fails.
+    The status is 503 if the database, the presence backend or the server of token keys fails, and
+    500 if code of the project raises, for example an authenticator.
     """
 
     @wraps(view)
@@ -62,6 +64,9 @@ def json_errors(view: View) -> View:
             return await view(request)
         except RequestRefused as refused:
             return JsonResponse(refused.body, status=refused.status, headers=refused.headers)
+        except ProjectCodeFailed as failure:
+            failure.log()
+            return JsonResponse({"detail": "An error in the server's code."}, status=500)
         except (DatabaseFailure, AuthenticationUnavailable, PresenceUnavailable) as error:
             logger.warning("A request could not be answered: %r", error)
             return JsonResponse({"detail": "Unavailable; try again."}, status=503)

@@ -35,7 +35,8 @@ class CloseCode(IntEnum):
     """WebSocket close codes, all in the private range 4000-4999 (RFC 6455, section 7.4.2).
 
     After 41xx the client should reconnect with backoff, after 42xx immediately, and after 45xx not
-    at all.
+    at all. The exception is 4504, after which it should reconnect with backoff, since connections
+    of its user may end.
     """
 
     INTERNAL_ERROR = 4100
@@ -63,7 +64,7 @@ class CloseCode(IntEnum):
     @property
     def retry(self) -> Retry:
         """When the client should reconnect."""
-        if self < 4200:
+        if self < 4200 or self is CloseCode.CONNECTION_LIMIT:
             return Retry.BACKOFF
         return Retry.AT_ONCE if self < 4300 else Retry.STOP
 
@@ -83,6 +84,6 @@ _REASONS = {
     CloseCode.AUTH_TIMEOUT: "No auth message arrived in time.",
     CloseCode.AUTH_REQUIRED: "The first message must be auth.",
     CloseCode.TOO_MANY_BAD_REQUESTS: "Too many malformed requests.",
-    CloseCode.CONNECTION_LIMIT: "This identity has too many connections.",
+    CloseCode.CONNECTION_LIMIT: "The user has too many connections; retry after retry_after_ms.",
     CloseCode.FORBIDDEN: "Access is forbidden.",
 }

@@ -39,10 +39,17 @@ def reply(type: str, id: str | int | None, **fields: Any) -> Frame:
 
 
 def error(
-    code: ErrorCode, message: str, id: str | int | None = None, retry_after_ms: int | None = None
+    code: ErrorCode,
+    message: str,
+    id: str | int | None = None,
+    retry_after_ms: int | None = None,
+    **ended: str,
 ) -> Frame:
-    """Return an error. ``message`` is for the developer of the client."""
-    frame = reply("error", id, code=code.value, message=message)
+    """Return an error. ``message`` is for the developer of the client.
+
+    ``ended`` is ``subscription`` or ``room``, with its name, if the error has ended that.
+    """
+    frame = reply("error", id, code=code.value, message=message, **ended)
     if retry_after_ms is not None:
         frame["retry_after_ms"] = retry_after_ms
     return frame

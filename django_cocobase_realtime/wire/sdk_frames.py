@@ -128,14 +128,18 @@ def change(
     created_at: str | None = None,
     updated_at: str | None = None,
     old: Mapping[str, Any] | None = None,
+    failed: bool = False,
 ) -> Frame:
     """Return the event for a change of a document.
 
     The frame contains the document twice: as ``data`` for most SDKs, and as ``document`` for
     version 1.6 of the JavaScript SDK. ``op`` is ``created``, ``updated`` or ``deleted``. ``old``
-    has the values of the changed fields before the change.
+    has the values of the changed fields before the change. ``failed`` is whether the serializer
+    raised, so that the data is not known.
     """
-    shared = {"id": id, "data": data}
+    shared: Frame = {"id": id, "data": data}
+    if failed:
+        shared["error"] = True
     times = {"collection_id": collection, "created_at": created_at, "updated_at": updated_at}
     frame: Frame = {
         "event": OPS[op],

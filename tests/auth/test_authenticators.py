@@ -20,6 +20,7 @@ from django_cocobase_realtime.auth.backends import (
 )
 from django_cocobase_realtime.identity import Identity
 from django_cocobase_realtime.models import ApiKey
+from django_cocobase_realtime.utils.project_code import ProjectCodeFailed
 from tests.support.key_server import KeyServer, private_key
 
 pytestmark = pytest.mark.django_db
@@ -294,7 +295,9 @@ def test_authenticators_are_tried_in_order(settings, caplog, ada):
     }
     assert authenticate(jwt.encode(claims(ada.pk), KEY), {}).user == ada
     assert authenticate("expired", {}) is None
-    assert authenticate("bug", {}) is None
+    with pytest.raises(ProjectCodeFailed) as failed:
+        authenticate("bug", {})  # the JWT authenticator does not accept it either
+    failed.value.log()
     assert "bug" not in caplog.text
     assert "Custom" in caplog.text
     with pytest.raises(AuthenticationUnavailable):

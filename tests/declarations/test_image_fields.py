@@ -1,5 +1,7 @@
 """Images hold the fields that an option names, and what permissions look at; nothing else."""
 
+import re
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
@@ -8,6 +10,7 @@ from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.identity import Identity
 from django_cocobase_realtime.models import LogEvent
 from django_cocobase_realtime.permissions import IsUser, Permission, owned_by
+from django_cocobase_realtime.utils.project_code import ProjectCodeFailed
 from tests.app.models import Post
 from tests.support.log import read_all
 
@@ -119,7 +122,9 @@ def test_filter_of_visible_to_that_names_another_field_is_refused_with_the_line_
     collection = registry.from_settings("posts", options)
     identity = Identity(credential="test", user_id="1", name="Ada")
     line = r"permission_fields = \['status', 'owner'\]"
-    with pytest.raises(ImproperlyConfigured, match=line):
+    with pytest.raises(ProjectCodeFailed) as failed:
         collection.grant(identity, {})
+    assert isinstance(failed.value.__cause__, ImproperlyConfigured)
+    assert re.search(line, str(failed.value.__cause__))
     options["permission_fields"] = ["status", "owner"]
     assert registry.from_settings("posts", options).grant(identity, {}) is not None

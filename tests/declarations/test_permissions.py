@@ -9,6 +9,7 @@ from django_cocobase_realtime.filters import Row
 from django_cocobase_realtime.identity import Identity, display_name, is_active
 from django_cocobase_realtime.models import ApiKey
 from django_cocobase_realtime.permissions import DjangoModelPermissions, IsStaff, IsUser
+from django_cocobase_realtime.utils.project_code import ProjectCodeFailed
 from tests.app.models import Author, Post
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -130,12 +131,13 @@ async def test_can_subscribe_receives_the_filters(realtime, api_key, settings):
         await app.subscribe("posts", filters={"status": "draft"})
 
 
-async def test_permission_that_raises_closes_connection(realtime, api_key, settings):
+async def test_visible_to_with_invalid_filter_refuses_the_subscription(realtime, api_key, settings):
     posts(settings, InvalidFilter)
     async with realtime(token=api_key) as app:
-        await app.send({"type": "subscribe", "collection": "posts"})
+        reply = await app.request({"type": "subscribe", "collection": "posts", "id": 7})
+        assert (reply["code"], reply["id"]) == ("internal_error", 7)
         await Post.objects.acreate(title="x")
-        assert await app.closed() == 4100
+        assert await app.receive_nothing()
 
 
 async def test_project_field_separates_projects(realtime, transactional_db, settings):
@@ -169,7 +171,7 @@ async def test_serializer_produces_the_document(realtime, api_key, settings):
         author.name = "bad"
         await author.asave()  # the serializer raises: the save succeeds, the event has no data
         event = await app.receive("event")
-        assert event["document"] == {"id": str(author.pk), "data": {}}
+        assert event["document"] == {"id": str(author.pk), "error": True}
         await author.adelete()
         assert (await app.receive("event"))["event"] == "deleted"
         reply = await app.request(
@@ -231,5 +233,6 @@ def test_visible_to_with_invalid_result_raises():
         def visible_to(self, identity):
             return 5
 
-    with pytest.raises(TypeError, match="visible_to"):
+    with pytest.raises(ProjectCodeFailed, match="visible_to") as failed:
         Posts().grant(Identity("key:a"), {})
+    assert isinstance(failed.value.__cause__, TypeError)

@@ -25,6 +25,7 @@ def test_public_names_of_python_client_are_documented():
             if name.startswith("_"):
                 continue
             internal = {"end", "join", "handle_broadcast", "handle_presence", "handle_disconnect"}
+            internal.add("handle_failure")
             if name not in internal and not name.startswith("on_"):
                 assert name in documented, f"{owner.__name__}.{name}"
 

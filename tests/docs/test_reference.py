@@ -154,7 +154,7 @@ def make_frames():
         "Presence": frames.presence(room="r", event="joined", member={}, participants=1),
         "Snapshot": {**frames.snapshot("posts", [], "1", more=False), "truncated": True},
         "Cursor": frames.cursor("posts", "1"),
-        "Errors": frames.error(ErrorCode.BAD_REQUEST, "", 1, 1),
+        "Errors": frames.error(ErrorCode.BAD_REQUEST, "", 1, 1, subscription="s", room="r"),
         "Close codes": frames.closing(CloseCode.INTERNAL_ERROR),
     }
 

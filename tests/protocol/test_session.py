@@ -153,8 +153,9 @@ def test_request_before_auth_closes_except_ping():
 
 def test_auth_closes_when_connection_is_not_admitted():
     runner = SessionRunner()
-    runner.results[effects.AdmitConnection] = None
-    assert close_codes(runner.receive({"type": "auth"})) == [CloseCode.CONNECTION_LIMIT]
+    runner.results[effects.AdmitConnection] = effects.TooManyConnections(5000)
+    close = effects.Close(CloseCode.CONNECTION_LIMIT, 5000)
+    assert runner.receive({"type": "auth"})[-1] == close
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ export interface Document<T = Data> {
   readonly data: T;
   /** In lists: the document is too large to send, and `data` is empty. */
   readonly truncated?: true;
+  /** The server could not make the document, because its serializer failed. In lists, `data` is
+   * empty; otherwise it is missing. */
+  readonly error?: true;
 }
 
 export type EventName = "created" | "updated" | "deleted" | "entered" | "left";

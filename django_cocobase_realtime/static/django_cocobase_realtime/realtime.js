@@ -39,6 +39,9 @@ class Emitter {
     else console.error(error);
     return error;
   }
+  _failed(frame) {
+    this._fail(frame);
+  }
 }
 
 // A store for Svelte and React.
@@ -65,8 +68,11 @@ function isNew({ cursor }, holder) {
   return true;
 }
 
-// A document without data was too large.
-const whole = ({ id, data }) => (data ? { id, data } : { id, data: {}, truncated: true });
+// A document without data was too large, or its serializer failed.
+const whole = ({ id, data, error }) =>
+  data ? { id, data } : { id, data: {}, [error ? "error" : "truncated"]: true };
+
+const failed = ({ code }) => code === "internal_error";
 
 const byId = (all) => new Map(all.map((each) => [each.id, each]));
 
@@ -114,6 +120,7 @@ class Subscription {
 
   #started(reply, wanted) {
     this.active = true;
+    this.tries = 0;
     this.options = wanted;
     this.reply = reply;
     this.scope = reply.scope;
@@ -132,6 +139,10 @@ class Subscription {
     if (reply === CLOSED || !this.db._subscriptions.has(this.name)) return;
     const replacing = this.#next;
     if (replacing && replacing !== wanted) return;
+    if (failed(reply) && !replacing) {
+      this.ready = this.db._again(this, reply, this.ready, this.sink.error);
+      return;
+    }
     if (reply.retry_after_ms != null)
       return this.db._later(reply.retry_after_ms, () => this.start());
     const error = this.db._fail(reply, this.sink.error);
@@ -143,6 +154,11 @@ class Subscription {
       this.db._subscriptions.delete(this.name);
       call(this.sink.snapshot, [], false, error);
     }
+  }
+
+  _failed(frame) {
+    this.active = false;
+    this.#refused(frame, this.options);
   }
 
   #done() {
@@ -314,7 +330,7 @@ class Room extends Store {
     this.db._ask({ type: "leave", room: this.name });
   }
 
-  _join() {
+  start() {
     const { name: room, state, cursor } = this;
     if (this.db._rooms.get(room) !== this) return;
     const { presence, history } = this.options;
@@ -323,19 +339,27 @@ class Room extends Store {
       if (reply === CLOSED || this.db._rooms.get(room) !== this) return;
       if (reply.type !== "error") {
         this.#joined = true;
+        this.tries = 0;
         if (!reply.resumed) this.cursor = reply.cursor;
         if (reply.resync) this._emit("resync", reply.resync.reason);
         this.#present(reply.members, reply.participants);
         this.#ready.resolve(reply);
         for (const item of this.#outbox) this.#say(item);
+      } else if (failed(reply)) {
+        this._failed(reply);
       } else if (reply.retry_after_ms != null) {
-        this.db._later(reply.retry_after_ms, () => this._join());
+        this.db._later(reply.retry_after_ms, () => this.start());
       } else {
         this.db._rooms.delete(room);
         this._lost(reply);
         this.db._fail(reply, this.options.onError);
       }
     });
+  }
+
+  _failed(frame) {
+    this.#joined = false;
+    this.#ready = this.db._again(this, frame, this.#ready, this.options.onError);
   }
 
   _lost(frame) {
@@ -417,7 +441,7 @@ export class Realtime extends Emitter {
     let room = this._rooms.get(name);
     if (!room) {
       this._rooms.set(name, (room = new Room(this, name, options)));
-      this.#begin(() => room._join());
+      this.#begin(() => room.start());
     }
     return room;
   }
@@ -465,6 +489,14 @@ export class Realtime extends Emitter {
     setTimeout(() => link === this.#link && this._live && fn(), delay);
   }
 
+  // Report a failure of the server's code, and try again, each time after twice as long.
+  _again(it, frame, { reject }, handler) {
+    const delay = 500 * 2 ** Math.min((it.tries = (it.tries ?? 0) + 1), 7) * (1 + Math.random());
+    this._later(Math.max(delay, frame.retry_after_ms ?? 0), () => it.start());
+    reject(this._fail(frame, handler));
+    return deferred();
+  }
+
   #begin(fn) {
     if (this._live) fn();
     else if (this.status === "idle") this.connect();
@@ -496,7 +528,13 @@ export class Realtime extends Emitter {
 
   #authenticate({ token }) {
     this._ask({ type: "auth", token: token ?? undefined, batch: true }, (hello) => {
-      if (hello.type === "error") return this._live && this._fail(hello);
+      if (hello.type === "error") {
+        if (this._live || failed(hello)) this._fail(hello);
+        if (!failed(hello)) return;
+        if (this._live) this.#refresh = Date.now() + 5000;
+        else this.#lost((this.#closing = { ...hello, code: 4100 }).code);
+        return;
+      }
       this.user = hello.user;
       this.connection = hello.connection;
       this.#every = hello.heartbeat * 1000;
@@ -507,7 +545,7 @@ export class Realtime extends Emitter {
       this.#pinged = 0;
       this.#become("live");
       this._subscriptions.forEach((each) => each.start());
-      this._rooms.forEach((each) => each._join());
+      this._rooms.forEach((each) => each.start());
     });
   }
 
@@ -554,7 +592,7 @@ export class Realtime extends Emitter {
         this.#closing = frame;
         return;
       case "error":
-        this._fail(frame);
+        (subscription ?? this._rooms.get(frame.room) ?? this)._failed(frame);
     }
   }
 
@@ -620,7 +658,7 @@ export class Realtime extends Emitter {
     socket?.close();
 
     code = closing.code;
-    if (ours || (code >= 4500 && code < 5000)) return this.#stop(code, ours, closing.reason);
+    if (ours || (code >= 4500 && code < 5000 && code !== 4504)) return this.#stop(code, ours, closing.reason);
     const after = closing.retry_after_ms ?? 0;
     this.#hold = code === 4200 ? Math.random() * after : Math.max(after, code === 4101 && 5000);
     const atOnce = !this.#attempt && ((code >= 4200 && code < 4300) || code === 4110);

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import inspect
 
-from tests.clients.scenarios import authentication, connection_loss, live, rooms, subscriptions
+from tests.clients.scenarios import (
+    authentication,
+    connection_loss,
+    failures,
+    live,
+    rooms,
+    subscriptions,
+)
 
 SCENARIOS = {
     name: function
-    for module in (authentication, subscriptions, live, connection_loss, rooms)
+    for module in (authentication, subscriptions, live, connection_loss, rooms, failures)
     for name, function in vars(module).items()
-    if inspect.iscoroutinefunction(function) and function.__module__ == module.__name__
+    if inspect.iscoroutinefunction(function)
+    and function.__module__ == module.__name__
+    and next(iter(inspect.signature(function).parameters), "") == "server"
 }
