@@ -40,6 +40,13 @@ class Decision:
         """Return whether a row is visible."""
         return self.visible.matches(row) and (self.check is None or bool(self.check(row, instance)))
 
+    def decide(self, row: Row, instance: models.Model) -> bool | None:
+        """Return whether a row is visible; None if that is unknown, see `RowCheck`."""
+        is_visible = self.visible.decide(row)
+        if is_visible is False or self.check is None:
+            return is_visible
+        return _all((is_visible, self.check(row, instance)))
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -119,8 +126,7 @@ def _and(decisions: list[Decision | None]) -> Decision | None:
     first, second = allowed
     check: RowCheck | None = None
     if first.check is not None or second.check is not None:
-        checks = list(map(_full_check, allowed))
-        check = lambda row, instance: _all(allows(row, instance) for allows in checks)  # noqa: E731
+        check = lambda row, instance: _all(d.decide(row, instance) for d in allowed)  # noqa: E731
     return Decision(first.visible & second.visible, _common_fields(allowed), check)
 
 
@@ -131,8 +137,7 @@ def _or(decisions: list[Decision | None]) -> Decision | None:
     first, second = allowed
     check: RowCheck | None = None
     if first.check is not None or second.check is not None:
-        checks = list(map(_full_check, allowed))
-        check = lambda row, instance: _any(allows(row, instance) for allows in checks)  # noqa: E731
+        check = lambda row, instance: _any(d.decide(row, instance) for d in allowed)  # noqa: E731
     return Decision(first.visible | second.visible, _common_fields(allowed), check)
 
 
@@ -143,23 +148,9 @@ def _not(decision: Decision | None) -> Decision | None:
         return None
     if decision.check is None:
         return Decision(~decision.visible)
-    full_check = _full_check(decision)
     return Decision(
-        Filter.everything(), None, lambda row, instance: _negate(full_check(row, instance))
+        Filter.everything(), None, lambda row, instance: _negate(decision.decide(row, instance))
     )
-
-
-def _full_check(decision: Decision) -> RowCheck:
-    """Return a check that combines the filter and the check of a decision."""
-    visible, hidden, check = decision.visible, ~decision.visible, decision.check
-
-    def full_check(row: Row, instance: models.Model) -> bool | None:
-        if hidden.matches(row):
-            return False
-        is_visible = True if visible.matches(row) else None
-        return is_visible if check is None else _all((is_visible, check(row, instance)))
-
-    return full_check
 
 
 # logic with three values, of which None is "unknown"

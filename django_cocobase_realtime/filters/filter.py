@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .nodes import ALWAYS, NEVER, Node, all_of, any_of, negate
 from .predicate import compile_node
-from .row import Predicate
+from .row import Predicate, Row
 from .unknown import UNKNOWN, resolve
 
 
@@ -34,6 +34,13 @@ class Filter:
         if self._predicate is None:
             self._predicate = compile_node(self.root)
         return self._predicate
+
+    def decide(self, row: Row) -> bool | None:
+        """Return whether a row matches; None if that is unknown because of a None in the filter."""
+        if self.matches(row):
+            return True
+        is_known = self.root is self._source or (~self).matches(row)
+        return False if is_known else None
 
     @classmethod
     def everything(cls) -> Filter:
