@@ -41,6 +41,13 @@ class Decision:
         """Return whether a row is visible."""
         return self.visible.matches(row) and (self.check is None or bool(self.check(row, instance)))
 
+    def decide(self, row: Row, instance: models.Model) -> bool | None:
+        """Return whether a row is visible; None if that is unknown, see `RowCheck`."""
+        is_visible = self.visible.decide(row)
+        if is_visible is False or self.check is None:
+            return is_visible
+        return _all((is_visible, self.check(row, instance)))
+
 
 class ObjectCheck:
     """Calls ``has_object_permission`` of one permission for one identity."""
@@ -90,49 +97,26 @@ def _same_state(one: Any, other: Any) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class DecisionCheck:
-    """Decides by the filter and the check of a decision."""
-
-    # rows that the filter of the decision shows
-    visible: Filter
-    # rows that it hides; because of a None in a filter, a row may be in neither
-    hidden: Filter
-    check: RowCheck | None
-
-    @classmethod
-    def of(cls, decision: Decision) -> DecisionCheck:
-        """Return the check of a decision."""
-        return cls(decision.visible, ~decision.visible, decision.check)
-
-    def __call__(self, row: Row, instance: models.Model) -> bool | None:
-        """Return whether the decision shows the row."""
-        if self.hidden.matches(row):
-            return False
-        is_visible = True if self.visible.matches(row) else None
-        return is_visible if self.check is None else _all((is_visible, self.check(row, instance)))
-
-
-@dataclass(frozen=True, slots=True)
 class CombinedCheck:
-    """Decides by several checks, which ``combine`` joins."""
+    """Decides by several decisions, which ``combine`` joins."""
 
     combine: Callable[[Iterable[bool | None]], bool | None]
-    checks: tuple[DecisionCheck, ...]
+    decisions: tuple[Decision, ...]
 
     def __call__(self, row: Row, instance: models.Model) -> bool | None:
-        """Return whether the checks together show the row."""
-        return self.combine(check(row, instance) for check in self.checks)
+        """Return whether the decisions together show the row."""
+        return self.combine(decision.decide(row, instance) for decision in self.decisions)
 
 
 @dataclass(frozen=True, slots=True)
 class InvertedCheck:
-    """Allows the rows that another check does not show."""
+    """Allows the rows that a decision does not show."""
 
-    check: DecisionCheck
+    decision: Decision
 
     def __call__(self, row: Row, instance: models.Model) -> bool | None:
-        """Return whether the check does not show the row."""
-        return _negate(self.check(row, instance))
+        """Return whether the decision does not show the row."""
+        return _negate(self.decision.decide(row, instance))
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +210,7 @@ def _and(decisions: list[Decision | None]) -> Decision | None:
     first, second = allowed
     check: RowCheck | None = None
     if first.check is not None or second.check is not None:
-        check = CombinedCheck(_all, tuple(map(DecisionCheck.of, allowed)))
+        check = CombinedCheck(_all, tuple(allowed))
     return Decision(first.visible & second.visible, _common_fields(allowed), check)
 
 
@@ -237,7 +221,7 @@ def _or(decisions: list[Decision | None]) -> Decision | None:
     first, second = allowed
     check: RowCheck | None = None
     if first.check is not None or second.check is not None:
-        check = CombinedCheck(_any, tuple(map(DecisionCheck.of, allowed)))
+        check = CombinedCheck(_any, tuple(allowed))
     return Decision(first.visible | second.visible, _common_fields(allowed), check)
 
 
@@ -248,7 +232,7 @@ def _not(decision: Decision | None) -> Decision | None:
         return None
     if decision.check is None:
         return Decision(~decision.visible)
-    return Decision(Filter.everything(), None, InvertedCheck(DecisionCheck.of(decision)))
+    return Decision(Filter.everything(), None, InvertedCheck(decision))
 
 
 # logic with three values, of which None is "unknown"

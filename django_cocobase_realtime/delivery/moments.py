@@ -41,11 +41,15 @@ def differ_by_time(old: Node, new: Node, elapsed: float, now: float) -> bool:
         case Not(first), Not(second):
             return differ_by_time(first, second, elapsed, now)
         case Condition(), Condition():
-            return (old.ref, old.kind, old.operator) == (
-                new.ref,
-                new.kind,
-                new.operator,
-            ) and _differ_by(old.operand, new.operand, elapsed, now)
+            if (old.ref, old.kind, old.operator) != (new.ref, new.kind, new.operator):
+                return False
+            operands = old.operand, new.operand
+            if old.operator.operand == "values":  # their order has no meaning
+                operands = tuple(
+                    tuple(sorted((v for v in values if v not in others), key=repr))
+                    for values, others in (operands, operands[::-1])
+                )
+            return _differ_by(*operands, elapsed, now)
     return False
 
 
@@ -54,11 +58,6 @@ def _differ_by(old: Any, new: Any, elapsed: float, now: float) -> bool:
         return True
     if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
         return all(_differ_by(*pair, elapsed, now) for pair in zip(old, new, strict=True))
-    if isinstance(old, frozenset) and isinstance(new, frozenset) and len(old) == len(new):
-        gone, added = (sorted(values, key=repr) for values in (old - new, new - old))
-        return len(gone) == len(added) and all(
-            _differ_by(*pair, elapsed, now) for pair in zip(gone, added, strict=True)
-        )
     before, after = _seconds(old, now), _seconds(new, now)
     if before is None or after is None:
         return False
@@ -77,7 +76,7 @@ def _values(node: Node) -> Iterator[Any]:
 
 
 def _flat(operand: Any) -> Iterator[Any]:
-    if isinstance(operand, tuple | frozenset):
+    if isinstance(operand, tuple):
         for value in operand:
             yield from _flat(value)
     else:

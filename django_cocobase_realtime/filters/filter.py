@@ -18,7 +18,7 @@ class Filter:
     Filters are immutable and hashable. They are equal if their `canonical` texts are equal.
     """
 
-    __slots__ = ("_canonical", "_predicate", "_source", "root")
+    __slots__ = ("_canonical", "_inverse", "_predicate", "_source", "root")
 
     def __init__(self, root: Node = ALWAYS) -> None:
         # root of the tree as it was parsed or combined, with conditions whose value is None
@@ -28,6 +28,8 @@ class Filter:
         self._canonical = self.root.text()
         # the function of `matches`, None until it is used
         self._predicate: Predicate | None = None
+        # the negation, None until `decide` needs it
+        self._inverse: Filter | None = None
 
     @property
     def matches(self) -> Predicate:
@@ -38,6 +40,17 @@ class Filter:
         if self._predicate is None:
             self._predicate = _without_exceptions(compile_node(self.root))
         return self._predicate
+
+    def decide(self, row: Row) -> bool | None:
+        """Return whether a row matches; None if that is unknown.
+
+        It is unknown because of a None in the filter, or if the evaluation raises an exception.
+        """
+        if self.matches(row):
+            return True
+        if self._inverse is None:
+            self._inverse = ~self
+        return False if self._inverse.matches(row) else None
 
     @classmethod
     def everything(cls) -> Filter:
