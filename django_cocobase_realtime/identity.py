@@ -47,17 +47,18 @@ class Identity:
         """``user_id`` as text, as clients receive it; None for an app."""
         return None if self.user_id is None else str(self.user_id)
 
-    def account(self, address: str) -> Hashable:
-        """Return what shares a limit: a user, or an app's clients with the same IP address."""
-        if self.user_key is None:
-            return "credential", self.credential, address
-        return "user", self.project, self.user_key
-
     def same_subject(self, other: Identity) -> bool:
         """Return whether both identities are the same user, or the same key, in one project."""
         if self.project != other.project or self.user_key != other.user_key:
             return False
         return self.user_id is not None or self.credential == other.credential
+
+
+def account_of(identity: Identity, address: str) -> Hashable:
+    """Return what shares of resources are given to: a user, or an app at one IP address."""
+    if identity.user_key is None:
+        return "credential", identity.credential, address
+    return "user", identity.project, identity.user_key
 
 
 def is_active(user: Any) -> bool:
