@@ -62,12 +62,6 @@ class Identity:
             return None
         return f"{self.credential.partition(':')[0]}:{self.subject}"
 
-    def account(self, address: str) -> Hashable:
-        """Return what shares a limit: a user, or an app's clients with the same IP address."""
-        if self.user_key is None:
-            return "credential", self.credential, address
-        return "user", self.project, self.user_key
-
     def same_subject(self, other: Identity) -> bool:
         """Return whether both identities are the same user, or the same key, in one project."""
         if self.project != other.project or self.user_key != other.user_key:
@@ -82,6 +76,13 @@ def user_key(user_id: Any) -> str:
     """
     text = str(user_id)
     return f":{text}" if ":" in text else text
+
+
+def account_of(identity: Identity, address: str) -> Hashable:
+    """Return what shares of resources are given to: a user, or an app at one IP address."""
+    if identity.user_key is None:
+        return "credential", identity.credential, address
+    return "user", identity.project, identity.user_key
 
 
 def is_active(user: Any) -> bool:

@@ -15,6 +15,7 @@ from ..conf import OPTIONS, SETTING, conf
 from .base import error
 from .collections import check_collections, check_installed_triggers
 from .databases import (
+    check_connection_pools,
     check_database_vendors,
     check_presence_database,
     check_tenants,
@@ -74,6 +75,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
         check_rooms,
         check_presence,
         check_presence_database,
+        check_connection_pools,
         check_tenants,
     ):
         messages += check()

@@ -14,6 +14,7 @@ from ..declarations.capture_mode import captured_by
 from ..declarations.registry import registry
 from ..models import PresenceRoom
 from ..presence.base import BACKENDS
+from ..utils.concurrency import RESERVED_CONNECTIONS, connection_pool_size, worker_count
 from ..utils.transactions import database_for
 from .base import error, info, warning
 
@@ -50,6 +51,22 @@ def check_presence_database() -> Iterator[CheckMessage]:
             "which cannot do this: every request to join a room fails.",
             "Store it in Redis, in PostgreSQL or in SQLite if you use rooms.",
         )
+
+
+def check_connection_pools() -> Iterator[CheckMessage]:
+    """Check that pools of connections are large enough for all threads of a process."""
+    if conf.problems("WORKERS"):
+        return
+    needed = conf.workers + RESERVED_CONNECTIONS
+    for using in connections.settings:
+        size = connection_pool_size(using)
+        if size is not None and size < needed:
+            yield warning(
+                62,
+                f"The connection pool of database {using!r} has {size} connections, so that only "
+                f"{worker_count()} of {conf.workers} WORKERS can be used.",
+                f"Set max_size in OPTIONS['pool'] to {needed} or more, or lower WORKERS.",
+            )
 
 
 def check_tenants() -> Iterator[CheckMessage]:

@@ -22,7 +22,7 @@ from ..auth.client_ip import client_ip
 from ..auth.throttling import authenticate_throttled
 from ..conf import Limits, conf
 from ..hub.hub import Hub
-from ..identity import Identity
+from ..identity import Identity, account_of
 from ..protocol import Session
 from ..protocol import effects as do
 from ..transport.connection import Connection
@@ -275,7 +275,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         # the hub is started only now, since a connection that is refused does not need it
         hub = self._hub = Hub.current()
         connection = self.session.connection
-        connection.owner = Owner(identity.account(self._address), connection.id)
+        connection.owner = Owner(account_of(identity, self._address), connection.id)
         set_owner(connection.owner)
         await hub.open(connection)
         return do.Admission(

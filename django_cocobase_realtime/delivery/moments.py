@@ -43,13 +43,13 @@ def differ_by_time(old: Node, new: Node, elapsed: float, now: float) -> bool:
         case Condition(), Condition():
             if (old.ref, old.kind, old.operator) != (new.ref, new.kind, new.operator):
                 return False
-            operands = old.operand, new.operand
+            operands: tuple[Any, ...] = old.operand, new.operand
             if old.operator.operand == "values":  # their order has no meaning
                 operands = tuple(
                     tuple(sorted((v for v in values if v not in others), key=repr))
                     for values, others in (operands, operands[::-1])
                 )
-            return _differ_by(*operands, elapsed, now)
+            return _differ_by(operands[0], operands[1], elapsed, now)
     return False
 
 

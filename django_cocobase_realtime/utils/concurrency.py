@@ -20,6 +20,10 @@ T = TypeVar("T")
 
 # threads that authentication has at least, whatever `WORKERS` is
 MIN_AUTHENTICATION_WORKERS = 2
+# connections of a pool that worker threads leave to others
+RESERVED_CONNECTIONS = 2
+# `max_size` of psycopg's pool if it is not configured
+DEFAULT_POOL_SIZE = 4
 
 # the client for which this task or thread works
 _owner: contextvars.ContextVar[Owner] = contextvars.ContextVar("realtime_owner", default=SERVER)
@@ -31,10 +35,34 @@ _subject: contextvars.ContextVar[Hashable] = contextvars.ContextVar(
 # tasks started by `spawn_task` that have not ended
 _running_tasks: set[asyncio.Task[Any]] = set()
 
-_workers = FairWorkers("worker", lambda: conf.workers)
-_authentication_workers = FairWorkers(
-    "authentication", lambda: max(MIN_AUTHENTICATION_WORKERS, conf.workers // 2)
-)
+
+def worker_count() -> int:
+    """Return the number of worker threads.
+
+    With a pool of database connections, there are fewer threads than `WORKERS` if they could use
+    up the pool, so that `RESERVED_CONNECTIONS` remain for authentication and for reading the log.
+    """
+    sizes = (connection_pool_size(using) for using in connections.settings)
+    available = (size - RESERVED_CONNECTIONS for size in sizes if size is not None)
+    return max(1, min([conf.workers, *available]))
+
+
+def authentication_worker_count() -> int:
+    """Return the number of threads for authentication."""
+    return max(MIN_AUTHENTICATION_WORKERS, conf.workers // 2)
+
+
+def connection_pool_size(using: str) -> int | None:
+    """Return how many connections Django's pool for a database has at most; None without a pool."""
+    options = connections.settings[using].get("OPTIONS", {}).get("pool")
+    if not options:
+        return None
+    sizes = options if isinstance(options, dict) else {}
+    return int(sizes.get("max_size") or sizes.get("min_size", DEFAULT_POOL_SIZE))
+
+
+_workers = FairWorkers("worker", worker_count)
+_authentication_workers = FairWorkers("authentication", authentication_worker_count)
 
 
 def set_owner(owner: Owner, subject: Hashable = None) -> None:
@@ -99,7 +127,10 @@ async def _run(
 
 
 class DatabaseThread:
-    """A thread that keeps one database connection open, for regular queries."""
+    """A thread that keeps one database connection open, for regular queries.
+
+    If Django has a pool of connections, it is returned to the pool after each call instead.
+    """
 
     def __init__(self, using: str) -> None:
         # alias of the database
@@ -114,10 +145,13 @@ class DatabaseThread:
 
         def call() -> T:
             try:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
             except Exception:
                 connections[self._using].close()
                 raise
+            if connection_pool_size(self._using) is not None:
+                connections[self._using].close()
+            return result
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 

@@ -198,7 +198,7 @@ class FairQueue:
         account = self._accounts.get_or_create(job.owner.account)
         assert isinstance(account, _Account)
         share = account.connections.get_or_create(job.owner.connection)
-        if share.waiting >= MAX_WAITING_PER_CONNECTION:
+        if share.waiting >= MAX_WAITING_PER_CONNECTION and job.owner != SERVER:
             raise WorkersOverloaded("Too many calls of this connection wait for a thread.")
         job.account, job.share = account, share
         queue = account.queues.get(job.subject)

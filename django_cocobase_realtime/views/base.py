@@ -15,7 +15,7 @@ from django.http import HttpRequest, JsonResponse
 from ..auth.backends import AuthenticationUnavailable
 from ..auth.http import TooManyAttempts, identify, request_address
 from ..conf import conf
-from ..identity import Identity
+from ..identity import Identity, account_of
 from ..presence.base import PresenceUnavailable
 from ..utils.concurrency import set_owner
 from ..utils.fair_queue import Owner
@@ -88,7 +88,7 @@ async def require_identity(request: HttpRequest) -> Identity:
         raise RequestRefused(429, _TOO_MANY, retry_after_ms=RETRY_AFTER_FAILURES_MS) from None
     if identity is None:
         raise RequestRefused(401, "Send a valid key in X-API-Key, or as a Bearer token.")
-    account = identity.account(address)
+    account = account_of(identity, address)
     _check_rate(account)
     set_owner(Owner(account, "http"))
     return identity

@@ -9,6 +9,7 @@ from django.db import connections
 
 from django_cocobase_realtime.checks import check_settings, check_writes
 from django_cocobase_realtime.checks.databases import check_tenants
+from django_cocobase_realtime.utils.concurrency import worker_count
 from tests.app.models import Post
 
 
@@ -113,3 +114,30 @@ def test_mistakes_in_the_setting_hide_the_unseen_writes(monkeypatch, settings):
     for wrong in (5, {"COLLECTIONS": 5}, {"COLLECTIONS": {"posts": "app.Nothing"}}):
         settings.COCOBASE_REALTIME = wrong
         assert check_writes() == []
+
+
+@pytest.mark.parametrize(
+    ("pool", "workers", "usable"),
+    [
+        (None, 4, None),
+        (False, 4, None),
+        (True, 4, 2),
+        (True, 2, None),
+        ({"max_size": 2}, 4, 1),
+        ({"min_size": 3}, 4, 1),
+        ({"min_size": 2, "max_size": 6}, 4, None),
+        ({"min_size": 2, "max_size": 6}, 5, 4),
+    ],
+)
+def test_small_connection_pool_is_reported_and_limits_workers(
+    settings, monkeypatch, pool, workers, usable
+):
+    monkeypatch.setitem(connections.settings["other"], "OPTIONS", {"pool": pool})
+    settings.COCOBASE_REALTIME = {"WORKERS": workers}
+    assert worker_count() == (usable or workers)
+    messages = [message for message in check_settings() if message.id.endswith("W062")]
+    assert len(messages) == (usable is not None)
+    for message in messages:
+        assert "'other'" in message.msg
+        assert f"only {usable} of {workers}" in message.msg
+        assert f"to {workers + 2} or more" in message.hint

@@ -17,6 +17,7 @@ from django.db import connection
 import django_cocobase_realtime
 from django_cocobase_realtime.testing import connect
 from django_cocobase_realtime.utils import concurrency
+from django_cocobase_realtime.utils.workers import FairWorkers
 from tests.app.models import Post
 
 PACKAGE = Path(django_cocobase_realtime.__file__).parent
@@ -55,8 +56,13 @@ def recorded_calls() -> Iterator[CallRecorder]:
 @pytest.fixture(autouse=True)
 def _new_threads(monkeypatch, settings):
     """Use threads that are started under the recorder, and read the log only when notified."""
-    monkeypatch.setattr(concurrency, "_pool", None)
+    workers = [FairWorkers(name, lambda: 2) for name in ("worker", "authentication")]
+    monkeypatch.setattr(concurrency, "_workers", workers[0])
+    monkeypatch.setattr(concurrency, "_authentication_workers", workers[1])
     settings.COCOBASE_REALTIME = {**settings.COCOBASE_REALTIME, "LOG": {"POLL": 3600}}
+    yield
+    for started in workers:
+        started.close()
 
 
 def documented_path(title: str) -> list[str]:

@@ -28,6 +28,10 @@ def token(name):
     return jwt.encode({"sub": name, "exp": expires}, KEY, "HS256")
 
 
+def subject(member):
+    return member["id"].removeprefix("jwt:")  # of a token without a Django user
+
+
 async def call(function, *args):
     return await asyncio.to_thread(function, *args)
 
@@ -47,9 +51,9 @@ class Watcher:
                 frame = await self.client.receive(timeout=120)
                 assert frame["type"] != "error", frame
                 if frame["type"] == "joined":
-                    self.ids = {m["id"] for m in frame["members"]}
+                    self.ids = {subject(m) for m in frame["members"]}
                 elif frame["type"] == "presence":
-                    id = frame["member"]["id"]
+                    id = subject(frame["member"])
                     if frame["event"] == "left":
                         self.left.append(id)
                         self.ids.discard(id)
