@@ -25,6 +25,7 @@ DEFAULT_AUTHENTICATORS = (
     "django_cocobase_realtime.auth.django_session.DjangoSessionAuthenticator",
 )
 MAX_REVOCATION_POLL = 5  # seconds; the highest value that REVOCATION_POLL may have
+MAX_EVENT_BYTES = 512 * 1024  # the highest value that the limit `event_bytes` may have
 # requests per second, and how many may come at once
 Rate = tuple[float, int]
 S = TypeVar("S")

@@ -12,10 +12,14 @@ from typing import Any
 
 import msgspec
 
+from ..conf import MAX_EVENT_BYTES
 from ..events import Member
 from .codes import CloseCode, ErrorCode
 
 PROTOCOL = 1  # version of the protocol
+# bytes of an event, a batch, or a page of documents or members, at most; daphne refuses to send
+# frames of more than 1 MiB, and some clients to receive them
+MAX_FRAME_BYTES = MAX_EVENT_BYTES
 Frame = dict[str, Any]
 _encoder = msgspec.json.Encoder()
 
