@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import QuerySet
+from django.db.models.functions import Coalesce, Length
 
 from ..events import Change
 from ..models import LogEvent, Stream
 from .cursor import Position
-from .decoding import FIELDS, changes_from_rows
+from .decoding import FIELDS, Row, changes_from_rows
 from .sequencer import has_unsequenced, sequence
 
 PAGE_SIZE = 1000  # events that `fetch_new` reads at a time
+FIRST_EVENTS = 10  # events that are read without knowing their lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +80,65 @@ def streams_behind(using: str, positions: Mapping[str, Position]) -> set[str]:
 
 
 def read_events(
-    using: str, collection: str, epoch: str, after: int, limit: int, until: int | None = None
+    using: str,
+    collection: str,
+    epoch: str,
+    after: int,
+    limit: int,
+    *,
+    until: int | None = None,
+    max_bytes: int | None = None,
 ) -> list[Change]:
     """Return up to ``limit`` events with numbers above ``after`` and up to ``until``, in order.
 
-    If the first one does not have the number ``after`` + 1, those before it were deleted.
+    If the first one does not have the number ``after`` + 1, those before it were deleted. With
+    ``max_bytes``, reading stops at the event whose images exceed that many bytes in all, but not
+    before the first one.
     """
     rows = LogEvent.objects.using(using).filter(collection=collection, seq__gt=after)
     if until is not None:
         rows = rows.filter(seq__lte=until)
-    events = list(rows.order_by("seq").values_list(*FIELDS)[:limit])
-    return changes_from_rows(using, events, epoch=epoch, seqs=[event[1] for event in events])
+    events = rows.order_by("seq").values_list(*FIELDS)
+    found = list(events[:limit]) if max_bytes is None else _read_bounded(events, limit, max_bytes)
+    return changes_from_rows(using, found, epoch=epoch, seqs=[event[1] for event in found])
+
+
+def _read_bounded(events: QuerySet[LogEvent, Row], limit: int, max_bytes: int) -> list[Row]:
+    """Return the first events, without reading many more bytes than those of the result.
+
+    After the first few, the lengths are read before the events.
+    """
+    found = list(events[: min(limit, FIRST_EVENTS)])
+    lengths = [sum(len(text or "") for text in (*row[6:8], row[9])) for row in found]
+    fitting, size = _fitting(lengths, max_bytes)
+    if fitting < len(found) or fitting < FIRST_EVENTS or fitting == limit:
+        return found[:fitting]
+    following = events.filter(seq__gt=found[-1][1])
+    measured = list(
+        following.values_list("seq", _total_length("before", "after", "document"))[
+            : limit - fitting
+        ]
+    )
+    fitting, _ = _fitting([length for _, length in measured], max_bytes - size, at_least=0)
+    if fitting:
+        found += following.filter(seq__lte=measured[fitting - 1][0])
+    # events that were deleted between the queries leave a gap, where the next page begins
+    return [row for offset, row in enumerate(found) if row[1] == found[0][1] + offset]
+
+
+def _fitting(lengths: Sequence[int], max_bytes: int, at_least: int = 1) -> tuple[int, int]:
+    """Return how many of the first events fit, at least ``at_least``, and their bytes."""
+    size = 0
+    for count, length in enumerate(lengths):
+        if count >= at_least and size + length > max_bytes:
+            return count, size
+        size += length
+    return len(lengths), size
+
+
+def _total_length(*names: str) -> Any:
+    """Return the expression for the length of text columns, of which some may be null."""
+    return sum((Coalesce(Length(name), 0) for name in names[1:]), Coalesce(Length(names[0]), 0))
 
 
 def fetch_new(

@@ -151,13 +151,23 @@ class Writer:
             self._bytes -= size
 
     @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """Count the bytes of a page that waits during the block. They exceed no limit."""
-        self._held_bytes += size
+    def holding(self, size: int = 0) -> Iterator[Callable[[int], None]]:
+        """Count the bytes of a page that waits during the block. They exceed no limit.
+
+        The function that is returned changes their number.
+        """
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            self._held_bytes += size - held
+            held = size
+
+        hold(size)
         try:
-            yield
+            yield hold
         finally:
-            self._held_bytes -= size
+            hold(0)
 
     @property
     def page_turn(self) -> asyncio.Lock:

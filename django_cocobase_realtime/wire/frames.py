@@ -29,6 +29,11 @@ def encode(frame: Mapping[str, Any]) -> str:
     return _encoder.encode(frame).decode()
 
 
+def encode_part(value: Any) -> bytes:
+    """Return a value as JSON, which a frame may contain as ``msgspec.Raw``."""
+    return _encoder.encode(value)
+
+
 def join_events(events: Sequence[str]) -> str:
     """Return one frame with several encoded events, for clients that accept batches."""
     return '{"type":"events","events":[' + ",".join(events) + "]}"
@@ -130,7 +135,7 @@ def cursor(subscription: str, cursor: str) -> Frame:
 
 
 def snapshot(
-    subscription: str, documents: Sequence[Mapping[str, Any]], cursor: str | None, *, more: bool
+    subscription: str, documents: Sequence[Any], cursor: str | None, *, more: bool
 ) -> Frame:
     """Return a page of a snapshot. ``more`` is whether further pages follow."""
     return {
