@@ -25,7 +25,8 @@ DEFAULT_AUTHENTICATORS = (
     "django_cocobase_realtime.auth.django_session.DjangoSessionAuthenticator",
 )
 MAX_REVOCATION_POLL = 5  # seconds; the highest value that REVOCATION_POLL may have
-MAX_EVENT_BYTES = 512 * 1024  # the highest value that the limit `event_bytes` may have
+# highest value of the limit `event_bytes`; servers and clients refuse frames of more than 1 MiB
+MAX_EVENT_BYTES = 512 * 1024
 # requests per second, and how many may come at once
 Rate = tuple[float, int]
 S = TypeVar("S")

@@ -107,7 +107,7 @@ def _read_page(
     )
     if not changes or changes[0].seq != seq + 1:
         return None
-    found: list[tuple[int, list[WaitingFrame]]] = []
+    waiting_events: list[tuple[int, list[WaitingFrame]]] = []
     size = 0
     for change in restore(collection, changes):
         if find_undecidable(collection, change, [subscription.query]):
@@ -118,11 +118,11 @@ def _read_page(
         for visible, delivery in _find_deliveries(collection, table, subscription, change):
             texts = ChangeFrames(visible, limits.event_bytes, replayed=True).texts([delivery])
             waiting = [pack(text) for text in texts]
-            found.append((seq, waiting))
+            waiting_events.append((seq, waiting))
             size += size_of(waiting)
         if size > PAGE_BYTES:
             break
-    return _Page(found, seq, size)
+    return _Page(waiting_events, seq, size)
 
 
 def _find_deliveries(

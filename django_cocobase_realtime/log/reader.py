@@ -17,6 +17,7 @@ from .sequencer import has_unsequenced, sequence
 
 PAGE_SIZE = 1000  # events that `fetch_new` reads at a time
 FIRST_EVENTS = 10  # events that are read without knowing their lengths
+ENVELOPE_BYTES = 300  # of an event as it is sent, beside its images
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,8 @@ def read_events(
     if until is not None:
         rows = rows.filter(seq__lte=until)
     events = rows.order_by("seq").values_list(*FIELDS)
-    found = list(events[:limit]) if max_bytes is None else _read_bounded(events, limit, max_bytes)
-    return changes_from_rows(using, found, epoch=epoch, seqs=[event[1] for event in found])
+    loaded = list(events[:limit]) if max_bytes is None else _read_bounded(events, limit, max_bytes)
+    return changes_from_rows(using, loaded, epoch=epoch, seqs=[row[1] for row in loaded])
 
 
 def _read_bounded(events: QuerySet[LogEvent, Row], limit: int, max_bytes: int) -> list[Row]:
@@ -108,12 +109,12 @@ def _read_bounded(events: QuerySet[LogEvent, Row], limit: int, max_bytes: int) -
 
     After the first few, the lengths are read before the events.
     """
-    found = list(events[: min(limit, FIRST_EVENTS)])
-    lengths = [sum(len(text or "") for text in (*row[6:8], row[9])) for row in found]
+    rows = list(events[: min(limit, FIRST_EVENTS)])
+    lengths = [sum(len(text or "") for text in (*row[6:8], row[9])) for row in rows]
     fitting, size = _fitting(lengths, max_bytes)
-    if fitting < len(found) or fitting < FIRST_EVENTS or fitting == limit:
-        return found[:fitting]
-    following = events.filter(seq__gt=found[-1][1])
+    if fitting < len(rows) or fitting < FIRST_EVENTS or fitting == limit:
+        return rows[:fitting]
+    following = events.filter(seq__gt=rows[-1][1])
     measured = list(
         following.values_list("seq", _total_length("before", "after", "document"))[
             : limit - fitting
@@ -121,18 +122,18 @@ def _read_bounded(events: QuerySet[LogEvent, Row], limit: int, max_bytes: int) -
     )
     fitting, _ = _fitting([length for _, length in measured], max_bytes - size, at_least=0)
     if fitting:
-        found += following.filter(seq__lte=measured[fitting - 1][0])
+        rows += following.filter(seq__lte=measured[fitting - 1][0])
     # events that were deleted between the queries leave a gap, where the next page begins
-    return [row for offset, row in enumerate(found) if row[1] == found[0][1] + offset]
+    return [row for offset, row in enumerate(rows) if row[1] == rows[0][1] + offset]
 
 
 def _fitting(lengths: Sequence[int], max_bytes: int, at_least: int = 1) -> tuple[int, int]:
     """Return how many of the first events fit, at least ``at_least``, and their bytes."""
     size = 0
     for count, length in enumerate(lengths):
-        if count >= at_least and size + length > max_bytes:
+        if count >= at_least and size + length + ENVELOPE_BYTES > max_bytes:
             return count, size
-        size += length
+        size += length + ENVELOPE_BYTES
     return len(lengths), size
 
 

@@ -15,11 +15,10 @@ from ..wire import commands, frames
 from ..wire.codes import ErrorCode
 from .effects import (
     AuthorizeRoom,
-    FinishReplay,
+    CompleteJoin,
     JoinRoom,
     LeaveRoom,
     PublishToRoom,
-    ReplayBroadcast,
     Send,
     SetRoomState,
     Steps,
@@ -62,20 +61,24 @@ def join(session: SessionState, command: commands.Join) -> Steps:
     if not isinstance(result, JoinResult):
         yield _unavailable(session, command.id)
         return
+    listed, others = frames.members_page(result.members)
+    reply = _joined(session, command, result, listed)
+    if others:
+        reply["more"] = True
     # the reply comes before kept broadcasts, and these come before new ones
-    yield Send(_joined(session, command, result))
-    for event in () if result.history is None else result.history.events:
-        yield ReplayBroadcast(event)
-    yield FinishReplay(command.room, result.history)
+    yield Send(reply)
+    yield CompleteJoin(command.room, [member.id for member in others], result.history)
 
 
-def _joined(session: SessionState, command: commands.Join, result: JoinResult) -> frames.Frame:
+def _joined(
+    session: SessionState, command: commands.Join, result: JoinResult, listed: list[frames.Frame]
+) -> frames.Frame:
     frame = frames.reply(
         "joined",
         command.id,
         room=command.room,
         participants=result.participants,
-        members=[frames.member(member) for member in result.members],
+        members=listed,
     )
     if result.title != command.room:
         frame["title"] = result.title

@@ -19,7 +19,7 @@ from ..wire import commands, frames, sdk_frames
 from ..wire.codes import CloseCode, ErrorCode
 from ..wire.json import is_valid_text
 from . import auth_commands, room_commands, subscription_commands
-from .effects import AuthorizeRoom, FinishReplay, JoinRoom, ReplayBroadcast, Send, Steps
+from .effects import AuthorizeRoom, CompleteJoin, JoinRoom, Send, Steps
 from .session import Session
 
 # error message for a collection that does not exist or may not be watched
@@ -209,9 +209,7 @@ class SdkSession(Session):
             yield from self.close(CloseCode.UNAVAILABLE)
         else:
             yield Send(answer(result))
-            for event in () if result.history is None else result.history.events:
-                yield ReplayBroadcast(event)
-            yield FinishReplay(request.room, result.history)
+            yield CompleteJoin(request.room, (), result.history)
 
     # later frames
 

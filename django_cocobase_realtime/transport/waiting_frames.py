@@ -29,7 +29,7 @@ def size_of(frames: Iterable[WaitingFrame]) -> int:
 
 
 class ByteAccount(Protocol):
-    """What is counted for one connection, which `Writer` implements."""
+    """The bytes that wait for one connection, which `Writer` counts."""
 
     def reserve(self, frames: int, size: int) -> None:
         """Count frames that wait outside of the queue. The limits may be exceeded by this."""

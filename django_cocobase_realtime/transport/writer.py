@@ -156,12 +156,12 @@ class Writer:
 
         The function that is returned changes their number.
         """
-        held = 0
+        counted = 0
 
         def hold(size: int) -> None:
-            nonlocal held
-            self._held_bytes += size - held
-            held = size
+            nonlocal counted
+            self._held_bytes += size - counted
+            counted = size
 
         hold(size)
         try:

@@ -12,14 +12,13 @@ from typing import Any
 
 import msgspec
 
-from ..conf import MAX_EVENT_BYTES
 from ..events import Member
 from .codes import CloseCode, ErrorCode
 
 PROTOCOL = 1  # version of the protocol
 # bytes of an event, a batch, or a page of documents or members, at most; daphne refuses to send
 # frames of more than 1 MiB, and some clients to receive them
-MAX_FRAME_BYTES = MAX_EVENT_BYTES
+MAX_FRAME_BYTES = 512 * 1024
 Frame = dict[str, Any]
 _encoder = msgspec.json.Encoder()
 
@@ -187,6 +186,29 @@ def member(member: Member) -> Frame:
     if member.claimed is not None:
         frame["verified"] = False
     return frame
+
+
+def members_page(
+    members: Sequence[Member], max_bytes: int = MAX_FRAME_BYTES
+) -> tuple[list[Frame], Sequence[Member]]:
+    """Return the first members, as many as fit into a frame, and the others."""
+    page: list[Frame] = []
+    size = 0
+    for number, listed in enumerate(members):
+        frame = member(listed)
+        size += len(_encoder.encode(frame)) + 1
+        if page and size > max_bytes:
+            return page, members[number:]
+        page.append(frame)
+    return page, ()
+
+
+def members(room: str, members: Sequence[Frame], *, more: bool) -> Frame:
+    """Return further members of a room that was joined, which did not fit into ``joined``.
+
+    ``more`` is whether others follow.
+    """
+    return {"type": "members", "room": room, "members": members, "more": more}
 
 
 def presence(*, room: str, event: str, member: Mapping[str, Any], participants: int) -> Frame:
