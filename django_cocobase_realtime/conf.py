@@ -25,8 +25,9 @@ DEFAULT_AUTHENTICATORS = (
     "django_cocobase_realtime.auth.django_session.DjangoSessionAuthenticator",
 )
 MAX_REVOCATION_POLL = 5  # seconds; the highest value that REVOCATION_POLL may have
-# highest value of the limit `event_bytes`; servers and clients refuse frames of more than 1 MiB
+# highest value of the limits in `FRAME_LIMITS`; servers and clients refuse frames of more than 1 MiB
 MAX_EVENT_BYTES = 512 * 1024
+FRAME_LIMITS = ("event_bytes", "state_bytes")
 # requests per second, and how many may come at once
 Rate = tuple[float, int]
 S = TypeVar("S")
@@ -134,6 +135,13 @@ class Limits:
         None, "Seconds without a frame; None for no timeout.", POSITIVE_OR_NONE
     )
     state_bytes: int = _limit(1024, "Bytes of a member's state.")
+
+    def __post_init__(self) -> None:
+        """Use no higher value than possible, even if the system checks were not run."""
+        for name in FRAME_LIMITS:
+            value = getattr(self, name)
+            if _is_number(value) and value > MAX_EVENT_BYTES:
+                object.__setattr__(self, name, MAX_EVENT_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from django.core.checks import CheckMessage
 from django.utils.module_loading import import_string
 
-from ..conf import conf
+from ..conf import FRAME_LIMITS, MAX_EVENT_BYTES, conf
 from .base import error, warning
 
 MIN_KEY_LENGTH = 32  # characters of a shared secret
@@ -20,6 +20,15 @@ def check_limits() -> Iterator[CheckMessage]:
             yield error(20, problem.message, problem.hint)
         else:
             yield error(21, problem.message, problem.hint)
+    limits = conf.raw.get("LIMITS")
+    for name in FRAME_LIMITS if isinstance(limits, Mapping) else ():
+        value = limits.get(name)
+        if isinstance(value, int | float) and value > MAX_EVENT_BYTES:
+            yield error(
+                22,
+                f"LIMITS: {name} is {value}, but a frame may have {MAX_EVENT_BYTES} bytes at most.",
+                "Servers such as daphne refuse to send frames of more than 1 MiB.",
+            )
 
 
 def check_log() -> Iterator[CheckMessage]:

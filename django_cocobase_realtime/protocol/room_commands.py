@@ -132,6 +132,12 @@ def broadcast(session: SessionState, command: commands.Broadcast) -> Steps:
         message = f"You may not broadcast in the room {command.room!r}."
         yield session.error(ErrorCode.FORBIDDEN, message, command.id)
         return
+    limit = session.limits.event_bytes
+    # with the default limits, a message cannot be larger
+    if session.limits.message_bytes > limit and _length(command.message) > limit:
+        message = f"A message may have {limit} bytes at most."
+        yield session.error(ErrorCode.TOO_LARGE, message, command.id)
+        return
     event = Broadcast(
         room=command.room,
         project=identity.project,
@@ -165,7 +171,11 @@ def _sender(session: SessionState) -> Sender | None:
 
 
 def _is_too_large(session: SessionState, state: dict[str, Any]) -> bool:
-    return len(msgspec.json.encode(state)) > session.limits.state_bytes
+    return _length(state) > session.limits.state_bytes
+
+
+def _length(value: Any) -> int:
+    return len(msgspec.json.encode(value))
 
 
 def _state_too_large(session: SessionState, command: commands.Join | commands.State) -> Send:

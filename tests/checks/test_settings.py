@@ -73,6 +73,8 @@ def collections(**options):
         (collections(permission=f"{__name__}.WithoutMethods"), "E009"),
         ({"LIMITS": []}, "E020"),
         ({"LIMITS": {"subscription": 5}}, "E020"),
+        ({LIMITS: {"event_bytes": 1_000_000}}, "E022"),
+        ({LIMITS: {"state_bytes": 1_000_000}}, "E022"),
         ({"LIMITS": {"subscriptions": 0}}, "E021"),
         ({"LIMITS": {"subscriptions": True}}, "E021"),
         ({"LIMITS": {"subscriptions": None}}, "E021"),

@@ -48,9 +48,7 @@ async def room_is_joined_again_after_reconnect(server: ScriptedServer, client: D
     await client.expect("r", "members", members=[ada], participants=1)
 
 
-async def room_is_ready_when_all_members_are_listed(
-    server: ScriptedServer, client: Driver
-) -> None:
+async def room_is_ready_when_all_members_are_listed(server: ScriptedServer, client: Driver) -> None:
     await start_client(server, client)
     await client.do("room", "r", name="chat")
     connection = await server.accept_authenticated()
