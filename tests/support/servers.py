@@ -117,7 +117,10 @@ def _redis_binary() -> str:
 
 
 class AsgiServer(Server):
-    """daphne or uvicorn with the application in ``tests.asgi``, on the test's databases."""
+    """An ASGI server with the application in ``tests.asgi``, on the test's databases.
+
+    ``kind`` is daphne, uvicorn or granian; the test is skipped if granian is not installed.
+    """
 
     def __init__(
         self,
@@ -142,7 +145,13 @@ class AsgiServer(Server):
                 *("uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--lifespan", "off"),
                 *("--ws", "websockets-sansio", "tests.asgi:application"),
             ],
+            "granian": [
+                *("granian", "--interface", "asginl", "--host", "127.0.0.1", "--port", "{port}"),
+                *("--ws", "--workers", "1", "tests.asgi:application"),
+            ],
         }
+        if kind == "granian":
+            pytest.importorskip("granian", reason="granian is not installed")
         super().__init__([sys.executable, "-m", *commands[kind]], env)
 
     @property
