@@ -25,9 +25,9 @@ DEFAULT_AUTHENTICATORS = (
     "django_cocobase_realtime.auth.django_session.DjangoSessionAuthenticator",
 )
 MAX_REVOCATION_POLL = 5  # seconds; the highest value that REVOCATION_POLL may have
-# highest value of the limits in `FRAME_LIMITS`; servers and clients refuse frames of more than 1 MiB
+# highest value of the limits in `FRAME_LIMITS`, since servers refuse frames of more than 1 MiB
 MAX_EVENT_BYTES = 512 * 1024
-FRAME_LIMITS = ("event_bytes", "state_bytes")
+FRAME_LIMITS = ("message_bytes", "event_bytes", "state_bytes")
 # requests per second, and how many may come at once
 Rate = tuple[float, int]
 S = TypeVar("S")

@@ -21,7 +21,9 @@ def check_limits() -> Iterator[CheckMessage]:
         else:
             yield error(21, problem.message, problem.hint)
     limits = conf.raw.get("LIMITS")
-    for name in FRAME_LIMITS if isinstance(limits, Mapping) else ():
+    if not isinstance(limits, Mapping):
+        return
+    for name in FRAME_LIMITS:
         value = limits.get(name)
         if isinstance(value, int | float) and value > MAX_EVENT_BYTES:
             yield error(

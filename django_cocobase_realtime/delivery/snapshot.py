@@ -25,8 +25,8 @@ from .row_permissions import is_visible
 from .subscription import SnapshotQuery, Subscription
 
 PAGE_SIZE = 200  # documents of a page, and rows that are read in one call
-FIRST_ROWS = 10  # rows that are read without knowing how large they are
-GROWTH = 4  # factor by which more rows are read after small ones
+FIRST_ROWS = 30  # rows that are read without knowing how large they are
+GROWTH = 8  # factor by which more rows are read after small ones
 
 # {"id": ..., "data": {...}}
 Document = dict[str, Any]

@@ -16,7 +16,7 @@ from .decoding import FIELDS, Row, changes_from_rows
 from .sequencer import has_unsequenced, sequence
 
 PAGE_SIZE = 1000  # events that `fetch_new` reads at a time
-FIRST_EVENTS = 10  # events that are read without knowing their lengths
+FEW_EVENTS = 30  # events that are read without knowing their lengths
 ENVELOPE_BYTES = 300  # of an event as it is sent, beside its images
 
 
@@ -99,6 +99,7 @@ def read_events(
     rows = LogEvent.objects.using(using).filter(collection=collection, seq__gt=after)
     if until is not None:
         rows = rows.filter(seq__lte=until)
+        limit = min(limit, until - after)
     events = rows.order_by("seq").values_list(*FIELDS)
     loaded = list(events[:limit]) if max_bytes is None else _read_bounded(events, limit, max_bytes)
     return changes_from_rows(using, loaded, epoch=epoch, seqs=[row[1] for row in loaded])
@@ -107,34 +108,28 @@ def read_events(
 def _read_bounded(events: QuerySet[LogEvent, Row], limit: int, max_bytes: int) -> list[Row]:
     """Return the first events, without reading many more bytes than those of the result.
 
-    After the first few, the lengths are read before the events.
+    If there are more than a few, their lengths are read before them.
     """
-    rows = list(events[: min(limit, FIRST_EVENTS)])
-    lengths = [sum(len(text or "") for text in (*row[6:8], row[9])) for row in rows]
-    fitting, size = _fitting(lengths, max_bytes)
-    if fitting < len(rows) or fitting < FIRST_EVENTS or fitting == limit:
-        return rows[:fitting]
-    following = events.filter(seq__gt=rows[-1][1])
-    measured = list(
-        following.values_list("seq", _total_length("before", "after", "document"))[
-            : limit - fitting
-        ]
-    )
-    fitting, _ = _fitting([length for _, length in measured], max_bytes - size, at_least=0)
-    if fitting:
-        rows += following.filter(seq__lte=measured[fitting - 1][0])
-    # events that were deleted between the queries leave a gap, where the next page begins
-    return [row for offset, row in enumerate(rows) if row[1] == rows[0][1] + offset]
+    if limit <= FEW_EVENTS:
+        rows = list(events[:limit])
+        lengths = [sum(len(text or "") for text in (*row[6:8], row[9])) for row in rows]
+        return rows[: _count_fitting(lengths, max_bytes)]
+    measured = list(events.values_list("seq", _total_length("before", "after", "document"))[:limit])
+    if not measured:
+        return []
+    count = _count_fitting([length for _, length in measured], max_bytes)
+    # events that were deleted after the first query leave a gap, which the caller notices
+    return list(events.filter(seq__lte=measured[count - 1][0]))
 
 
-def _fitting(lengths: Sequence[int], max_bytes: int, at_least: int = 1) -> tuple[int, int]:
-    """Return how many of the first events fit, at least ``at_least``, and their bytes."""
+def _count_fitting(lengths: Sequence[int], max_bytes: int) -> int:
+    """Return how many of the first events have up to ``max_bytes`` in all; at least one."""
     size = 0
     for count, length in enumerate(lengths):
-        if count >= at_least and size + length + ENVELOPE_BYTES > max_bytes:
-            return count, size
         size += length + ENVELOPE_BYTES
-    return len(lengths), size
+        if count and size > max_bytes:
+            return count
+    return len(lengths)
 
 
 def _total_length(*names: str) -> Any:

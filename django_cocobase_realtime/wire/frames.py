@@ -19,6 +19,7 @@ PROTOCOL = 1  # version of the protocol
 # bytes of an event, a batch, or a page of documents or members, at most; daphne refuses to send
 # frames of more than 1 MiB, and some clients to receive them
 MAX_FRAME_BYTES = 512 * 1024
+MAX_ERROR_LENGTH = 2000  # characters of an error message
 Frame = dict[str, Any]
 _encoder = msgspec.json.Encoder()
 
@@ -50,10 +51,17 @@ def error(
     code: ErrorCode, message: str, id: str | int | None = None, retry_after_ms: int | None = None
 ) -> Frame:
     """Return an error. ``message`` is for the developer of the client."""
-    frame = reply("error", id, code=code.value, message=message)
+    frame = reply("error", id, code=code.value, message=shorten(message))
     if retry_after_ms is not None:
         frame["retry_after_ms"] = retry_after_ms
     return frame
+
+
+def shorten(message: str) -> str:
+    """Return an error message, which may quote long names from a request, at a bounded length."""
+    if len(message) <= MAX_ERROR_LENGTH:
+        return message
+    return message[:MAX_ERROR_LENGTH] + "…"
 
 
 def closing(code: CloseCode, retry_after_ms: int | None = None) -> Frame:

@@ -75,6 +75,7 @@ def collections(**options):
         ({"LIMITS": {"subscription": 5}}, "E020"),
         ({LIMITS: {"event_bytes": 1_000_000}}, "E022"),
         ({LIMITS: {"state_bytes": 1_000_000}}, "E022"),
+        ({LIMITS: {"message_bytes": 1_000_000}}, "E022"),
         ({"LIMITS": {"subscriptions": 0}}, "E021"),
         ({"LIMITS": {"subscriptions": True}}, "E021"),
         ({"LIMITS": {"subscriptions": None}}, "E021"),
