@@ -26,8 +26,7 @@ DEFAULT_AUTHENTICATORS = (
 )
 MAX_REVOCATION_POLL = 5  # seconds; the highest value that REVOCATION_POLL may have
 # highest value of the limits in `FRAME_LIMITS`, since servers refuse frames of more than 1 MiB
-MAX_EVENT_BYTES = 512 * 1024
-FRAME_LIMITS = ("message_bytes", "event_bytes", "state_bytes")
+MAX_EVENT_BYTES, FRAME_LIMITS = 512 * 1024, ("message_bytes", "event_bytes", "state_bytes")
 # requests per second, and how many may come at once
 Rate = tuple[float, int]
 S = TypeVar("S")
@@ -103,7 +102,6 @@ def _limit(default: Any, about: str, bounds: Rule = POSITIVE) -> Any:
 class Limits:
     """Bounds on what one client may ask for; per connection unless described otherwise."""
 
-    # the texts are also those of the reference documentation
     auth_timeout: float = _limit(10, "Seconds in which the auth message must arrive.")
     auth_bytes: int = _limit(4096, "Bytes of a frame before authentication.")
     message_bytes: int = _limit(65536, "Bytes of a frame after authentication.")
@@ -139,9 +137,8 @@ class Limits:
     def __post_init__(self) -> None:
         """Use no higher value than possible, even if the system checks were not run."""
         for name in FRAME_LIMITS:
-            value = getattr(self, name)
-            if _is_number(value) and value > MAX_EVENT_BYTES:
-                object.__setattr__(self, name, MAX_EVENT_BYTES)
+            if _is_number(value := getattr(self, name)):
+                object.__setattr__(self, name, min(value, MAX_EVENT_BYTES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,9 +273,7 @@ class Conf:
         value = getattr(django_settings, SETTING, None)
         if value is None:
             return {}
-        if isinstance(value, dict):
-            return value
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict | Mapping):
             raise ImproperlyConfigured(f"{SETTING} must be a dictionary.")
         return value
 

@@ -30,7 +30,7 @@ DOCUMENTS, BODY = 150, "x" * 20_000
 
 
 class Waiting:
-    """What waits for a connection, measured until `stop`."""
+    """Measures the bytes that wait for a connection, until `stop`."""
 
     def __init__(self):
         (connection,) = Hub.current().connections.values()
