@@ -28,7 +28,6 @@ import django
 django.setup()
 
 from benchmarks.common import print_line  # noqa: E402
-from django_cocobase_realtime.conf import Limits  # noqa: E402
 from django_cocobase_realtime.declarations.serialization import RowCodec  # noqa: E402
 from django_cocobase_realtime.delivery.query import AuthorizedQuery  # noqa: E402
 from django_cocobase_realtime.delivery.subscription import Subscription, SubscriptionRequest  # noqa: E402
@@ -36,6 +35,7 @@ from django_cocobase_realtime.delivery.table import SubscriptionTable  # noqa: E
 from django_cocobase_realtime.events import Change, now  # noqa: E402
 from django_cocobase_realtime.filters import FilterLimits, InvalidFilter, estimate_cost, parse  # noqa: E402
 from django_cocobase_realtime.filters.orm import field_spec  # noqa: E402
+from django_cocobase_realtime.options import Limits  # noqa: E402
 from django_cocobase_realtime.protocol.subscription_commands import MAX_REQUEST_BYTES  # noqa: E402
 from django_cocobase_realtime.transport.connection import Connection  # noqa: E402
 from tests.app.models import Everything  # noqa: E402

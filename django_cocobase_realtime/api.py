@@ -10,6 +10,7 @@ from django.db import models, transaction
 from .auth.signals import announce_permissions_changed
 from .capture.recorder import capture_disabled, record
 from .capture.tables import WatchedTable
+from .conf import conf
 from .declarations.registry import registry, room_registry
 from .declarations.room import Room
 from .declarations.serialization import to_json_value
@@ -48,7 +49,8 @@ def broadcast(
     message is sent after the commit; after a rollback it is not sent. Of several calls for a room
     with the same ``idempotency_key`` within five minutes, only the first sends. With ``ephemeral``
     the message is not kept, even if the room has a history. Raises ``TypeError`` for a value that
-    JSON cannot represent.
+    JSON cannot represent, and ``ValueError`` for one that is larger than the limit
+    ``event_bytes``.
     """
     event = _broadcast(room, message, project)
 
@@ -176,11 +178,15 @@ def _declared(room: str) -> Room:
 
 
 def _json(message: Any) -> Any:
-    """Return a message as a value that JSON can represent."""
+    """Return a message as a value that JSON can represent. Raises ``ValueError`` if too large."""
     try:
-        msgspec.json.encode(message)
+        length = len(msgspec.json.encode(message))
     except TypeError:
-        return to_json_value(message)
+        message = to_json_value(message)
+        length = len(msgspec.json.encode(message))
+    limit = conf.limits.event_bytes
+    if length > limit:
+        raise ValueError(f"A message may have {limit} bytes at most, not {length}.")
     return message
 
 

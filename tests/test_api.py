@@ -12,6 +12,7 @@ from django_cocobase_realtime import (
     capture_disabled,
     disconnect,
     notify_change,
+    send_to_user,
 )
 from django_cocobase_realtime.testing import capture_events
 from tests.app.models import Author, Post
@@ -55,6 +56,19 @@ def test_broadcast_without_room_name_is_rejected(room):
 def test_broadcast_of_value_that_is_not_json_is_rejected():
     with pytest.raises(TypeError):
         broadcast("r", object())
+
+
+@pytest.mark.parametrize("message", ["x" * 999, "字" * 333, [Decimal("1.5")] * 200])
+async def test_message_that_is_larger_than_an_event_is_rejected(message, settings):
+    """Otherwise the server might refuse to send it, and close the connections of the room."""
+    settings.COCOBASE_REALTIME = {"LIMITS": {"event_bytes": 1000}}
+    with pytest.raises(ValueError, match="1000 bytes at most"):
+        await sync_to_async(broadcast)("r", message)
+    with pytest.raises(ValueError, match="1000 bytes at most"):
+        await abroadcast("r", message)
+    with pytest.raises(ValueError, match="1000 bytes at most"):
+        await sync_to_async(send_to_user)("1", message)
+    await abroadcast("r", message[:150])
 
 
 def test_notify_change_announces_change_without_signal():

@@ -11,6 +11,7 @@ from django.urls import include, path
 from django.views.decorators.csrf import csrf_exempt
 
 from django_cocobase_realtime import broadcast
+from django_cocobase_realtime.hub.hub import Hub
 from tests.app.models import Message, Post
 
 
@@ -32,6 +33,13 @@ def create_message(request: HttpRequest) -> JsonResponse:
 def broadcast_news(request: HttpRequest) -> JsonResponse:
     """Broadcast the text of the body to room "news"."""
     broadcast("news", {"text": request.body.decode()})
+    return JsonResponse({})
+
+
+async def send_large_frame(request: HttpRequest) -> HttpResponse:
+    """Send a frame that is larger than daphne accepts to all connections of this process."""
+    for connection in Hub.current().connections.values():
+        connection.writer.push('"' + "x" * 2 * 1024 * 1024 + '"')
     return JsonResponse({})
 
 
@@ -65,6 +73,7 @@ urlpatterns = [
     path("posts", create_posts),
     path("messages", create_message),
     path("broadcast", broadcast_news),
+    path("large-frame", csrf_exempt(send_large_frame)),
     path("live", live_page),
     path("live.js", page_script, name="page-script"),
     path("static/<path:path>", serve, {"insecure": True}),

@@ -15,8 +15,9 @@ from typing import Any
 
 import jwt
 
-from ..conf import JwtSettings, conf
+from ..conf import conf
 from ..identity import DEFAULT_PROJECT, EMPTY, Identity, display_name, public_name
+from ..options import JwtSettings
 from ..types import Scope
 from ..wire.json import is_valid_text
 from .backends import NotYetValid

@@ -12,8 +12,9 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable
 
-from ..conf import Limits, conf
+from ..conf import conf
 from ..identity import Identity
+from ..options import Limits
 from ..types import Scope
 from ..utils.concurrency import run_authentication
 from ..utils.fair_queue import Owner

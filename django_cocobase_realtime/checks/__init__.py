@@ -11,7 +11,8 @@ from django.core import checks
 from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 
-from ..conf import OPTIONS, SETTING, conf
+from ..conf import conf
+from ..options import OPTIONS, SETTING
 from .base import error
 from .collections import check_collections, check_installed_triggers
 from .databases import (

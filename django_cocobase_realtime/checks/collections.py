@@ -11,13 +11,14 @@ from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from ..capture.triggers import by_triggers, is_installed, left_over
-from ..conf import SETTING, conf
+from ..conf import conf
 from ..declarations.capture_mode import TRIGGER_VENDORS
 from ..declarations.collection import Collection
 from ..declarations.image_fields import is_secret_looking, key_names
 from ..declarations.registry import registry
 from ..filters import Filter
 from ..models import LogEvent
+from ..options import SETTING
 from ..permissions import Combination
 from .base import error, warning
 

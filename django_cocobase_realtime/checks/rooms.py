@@ -10,9 +10,10 @@ from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from ..conf import SETTING, PresenceSettings, conf
+from ..conf import conf
 from ..declarations.registry import room_registry
 from ..declarations.room import PERMISSION_METHODS, Room
+from ..options import SETTING, PresenceSettings
 from ..presence.base import BACKENDS, PresenceBackend
 from .base import error, warning
 

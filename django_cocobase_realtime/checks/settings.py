@@ -9,6 +9,7 @@ from django.core.checks import CheckMessage
 from django.utils.module_loading import import_string
 
 from ..conf import conf
+from ..options import FRAME_LIMITS, MAX_EVENT_BYTES
 from .base import error, warning
 
 _MEMBER_HINT = "It is the dotted path of a synchronous function of an identity."
@@ -22,6 +23,17 @@ def check_limits() -> Iterator[CheckMessage]:
             yield error(20, problem.message, problem.hint)
         else:
             yield error(21, problem.message, problem.hint)
+    limits = conf.raw.get("LIMITS")
+    if not isinstance(limits, Mapping):
+        return
+    for name in FRAME_LIMITS:
+        value = limits.get(name)
+        if isinstance(value, int | float) and value > MAX_EVENT_BYTES:
+            yield error(
+                22,
+                f"LIMITS: {name} is {value}, but a frame may have {MAX_EVENT_BYTES} bytes at most.",
+                "Servers such as daphne refuse to send frames of more than 1 MiB.",
+            )
 
 
 def check_log() -> Iterator[CheckMessage]:

@@ -234,6 +234,9 @@ class ClientProtocol:
             case "snapshot" | "cursor":
                 if subscription := self.subscriptions.get(frame["subscription"]):
                     subscription.handle_frame(frame)
+            case "members":
+                if room := self.rooms.get(frame["room"]):
+                    room.handle_members(frame)
             case "presence":
                 if room := self.rooms.get(frame["room"]):
                     room.handle_presence(frame)

@@ -233,6 +233,13 @@ class Room:
         self.members, self.participants = tuple(members.values()), frame["participants"]
         self._presence_changes.put(Presence(frame["event"], changed, frame["participants"]))
 
+    def handle_members(self, frame: Frame) -> None:
+        """Handle some of the members; the room is ready when there are no more."""
+        members = {member["id"]: member for member in (*self.members, *frame["members"])}
+        self.members = tuple(members.values())
+        if not frame.get("more"):
+            self._ready.done()
+
     def end(self, error: RealtimeError, *, quiet: bool = False) -> None:
         """End the room. Pending calls raise ``error``, and so do iterators unless ``quiet``."""
         self._ended = True
@@ -270,8 +277,8 @@ class Room:
             self._position.cursor = reply.get("cursor")
         if "resync" in reply and self._on_resync is not None:
             call_safely(self._on_resync, reply["resync"]["reason"])
-        self.members, self.participants = tuple(reply["members"]), reply["participants"]
-        self._ready.done()
+        self.members, self.participants = (), reply["participants"]
+        self.handle_members(reply)
         for broadcast in list(self._outbox):
             self._send_broadcast(broadcast)
 

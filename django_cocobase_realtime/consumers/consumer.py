@@ -20,9 +20,10 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from ..auth.backends import AuthenticationUnavailable
 from ..auth.client_ip import client_ip
 from ..auth.throttling import authenticate_throttled
-from ..conf import Limits, conf
+from ..conf import conf
 from ..hub.hub import Hub
 from ..identity import Identity, account_of
+from ..options import Limits
 from ..protocol import Session
 from ..protocol import effects as do
 from ..transport.connection import Connection
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 FLUSH_TIMEOUT = 2.0
 # seconds that a client has to read the close frame; a stalled client may still read it
 CLOSE_TIMEOUT = 60.0
+# seconds after a failed send in which the ASGI server usually reports that the socket is closed
+FAILED_SEND_GRACE = 1.0
 # `retry_after_ms` that is sent if the server has too many connections
 RETRY_OVERLOADED_MS = 5000
 # `retry_after_ms` that is sent if the database does not answer
@@ -82,6 +85,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._expiry_timer: asyncio.TimerHandle | None = None
         # closes the connection if the client sends nothing
         self._idle_timer: asyncio.TimerHandle | None = None
+        # closes the connection after a failed send
+        self._failure_timer: asyncio.TimerHandle | None = None
         # set when the connection is authenticated
         self._hub: Hub | None = None
         # the task that closes the socket
@@ -135,6 +140,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             max_bytes=limits.queue_bytes,
             max_messages=limits.queue_messages,
             on_overflow=self._on_overflow,
+            on_failure=self._on_failed_send,
             is_buffer_full=get_buffer_probe(self.base_send),
         )
         connection = Connection(uuid.uuid4().hex, writer, self.close_soon)
@@ -179,7 +185,12 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             self.close_soon(CloseCode.INTERNAL_ERROR)
 
     async def _cleanup(self) -> None:
-        for timer in (self._auth_timer, self._expiry_timer, self._idle_timer):
+        for timer in (
+            self._auth_timer,
+            self._expiry_timer,
+            self._idle_timer,
+            self._failure_timer,
+        ):
             _cancel(timer)
         for kind, key in self._counted:
             connection_counters.decrement(kind, key)
@@ -304,6 +315,18 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     def _on_overflow(self) -> None:
         self.close_soon(CloseCode.SLOW_CONSUMER)
+
+    def _on_failed_send(self, error: Exception) -> None:
+        """Close the connection if its socket is still open although a send has failed.
+
+        Otherwise the client would wait on a socket on which nothing is sent any more.
+        """
+        loop = asyncio.get_running_loop()
+        self._failure_timer = loop.call_later(FAILED_SEND_GRACE, self._close_failed, error)
+
+    def _close_failed(self, error: Exception) -> None:
+        logger.warning("A frame could not be sent: %r", error)
+        self.close_soon(CloseCode.INTERNAL_ERROR)
 
     def _start_closing(self, steps: do.Steps) -> None:
         if self._closing is not None:

@@ -19,7 +19,6 @@ from ..presence.base import PresenceUnavailable
 from ..protocol import effects as do
 from ..rooms import publisher
 from ..rooms.publisher import PublishResult
-from ..rooms.room_frames import RoomFrames
 from ..transport.connection import Connection
 from ..utils.concurrency import run_for_subject
 
@@ -112,16 +111,8 @@ async def _join_room(hub: Hub, connection: Connection, effect: do.JoinRoom) -> A
     return await _unless_unavailable(hub.rooms.join(connection, effect.request, effect.grant))
 
 
-async def _replay_broadcast(hub: Hub, connection: Connection, effect: do.ReplayBroadcast) -> None:
-    await connection.writer.wait_drained()
-    title = hub.rooms.get_title(connection, effect.event.room)
-    text = RoomFrames(effect.event, title=title, replayed=True).text(connection.dialect)
-    if text is not None:
-        connection.writer.push(text)
-
-
-async def _finish_replay(hub: Hub, connection: Connection, effect: do.FinishReplay) -> None:
-    hub.rooms.finish_replay(connection, effect.room, effect.history)
+async def _complete_join(hub: Hub, connection: Connection, effect: do.CompleteJoin) -> None:
+    await hub.rooms.complete_join(connection, effect.room, effect.unlisted, effect.history)
 
 
 async def _leave_room(hub: Hub, connection: Connection, effect: do.LeaveRoom) -> None:
@@ -165,8 +156,7 @@ _HANDLERS: dict[type, Callable[[Hub, Connection, Any], Coroutine[Any, Any, Any]]
     do.DetachSubscription: _detach,
     do.AuthorizeRoom: _authorize_room,
     do.JoinRoom: _join_room,
-    do.ReplayBroadcast: _replay_broadcast,
-    do.FinishReplay: _finish_replay,
+    do.CompleteJoin: _complete_join,
     do.LeaveRoom: _leave_room,
     do.SetRoomState: _set_room_state,
     do.PublishToRoom: _publish_to_room,

@@ -15,7 +15,8 @@ import msgspec
 
 from ..auth.client_ip import client_ip
 from ..auth.throttling import auth_throttle
-from ..conf import Limits, conf
+from ..conf import conf
+from ..options import Limits
 from ..protocol import SdkSession, Session
 from ..transport.connection import Connection
 from ..transport.daphne import paused_reading

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..conf import Limits
 from ..filters import Filter
+from ..options import Limits
 from ..transport.connection import Connection
 from .query import AuthorizedQuery
 from .subscription import Subscription

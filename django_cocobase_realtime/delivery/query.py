@@ -16,12 +16,12 @@ from django.conf import settings
 from django.utils.encoding import force_bytes
 from msgspec.structs import replace
 
-from ..conf import Limits
 from ..declarations.authorization import Grant, RowCheck
 from ..declarations.registry import UnknownCollection, registry
 from ..declarations.serialization import split_document_id
 from ..filters import Filter, FilterLimits, InvalidFilter, estimate_cost, parse
 from ..identity import Identity
+from ..options import Limits
 from ..wire.codes import ErrorCode
 from ..wire.commands import Subscribe
 from .moments import differ_by_time, has_moments

@@ -1,28 +1,191 @@
-"""Queries for the documents of a snapshot.
-
-These functions use the ORM, so they must not be called in an event loop.
-"""
+"""Snapshots: the documents that match a subscription now, read and sent page by page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pickle
+from collections import deque
+from collections.abc import Iterator, Sequence
+from sys import getsizeof
 from typing import Any
 
 from django.db.models import QuerySet
+from msgspec import Raw
 from msgspec.structs import replace
 
 from ..capture.tables import WatchedTable, identify
+from ..conf import conf
 from ..declarations.collection import Collection
 from ..events import Change, now
 from ..filters.orm import ordering, to_q
+from ..transport.waiting_frames import size_of
+from ..utils.concurrency import run_in_threadpool
+from ..wire import frames
+from .checked_rows import select_shown_keys
 from .event_frames import document_of
 from .row_permissions import is_visible
-from .subscription import Subscription
+from .subscription import SnapshotQuery, Subscription
 
-PAGE_SIZE = 200  # documents that are read at a time
+PAGE_SIZE = 200  # documents of a page, and rows that are read in one call
+FIRST_ROWS = 30  # rows that are read without knowing how large they are
+GROWTH = 8  # factor by which more rows are read after small ones
 
 # {"id": ..., "data": {...}}
 Document = dict[str, Any]
+
+
+async def send_snapshot(
+    subscription: Subscription, collection: Collection, query: SnapshotQuery, cursor: str | None
+) -> None:
+    """Send the documents that match now, in pages. ``cursor`` is the position before them.
+
+    The caller must have the connection's turn for a snapshot.
+    """
+    writer = subscription.connection.writer
+    if subscription.query.check is None:
+        keys = await run_in_threadpool(
+            select_keys, collection, subscription, query.order, query.limit
+        )
+        is_cut = len(keys) > query.limit
+    else:
+        keys, is_cut = await select_shown_keys(collection, subscription, query)
+    reader = DocumentReader(collection, subscription, keys[: query.limit])
+    del keys
+    remaining, max_bytes = query.limit, conf.limits.event_bytes
+    ready: deque[bytes] = deque()
+    more = True
+    with writer.holding() as hold:
+        while more:
+            async with writer.page_turn:
+                # not read before the client has read the last page
+                await writer.wait_drained()
+                size = min(PAGE_SIZE, remaining)
+                # a page is sent when it is full and a further document is known, so that neither
+                # the number of pages nor `more` reveals rows that a permission has hidden in the
+                # meantime
+                while reader.has_more and not _is_full(ready, size, max_bytes):
+                    ready += await run_in_threadpool(reader.read, max_bytes)
+                    hold(reader.size + size_of(ready))
+                page = _take(ready, size, max_bytes)
+                remaining -= len(page)
+                more = bool(ready) and remaining > 0
+                frame = frames.snapshot(subscription.name, page, cursor, more=more)
+                if not more and (ready or is_cut):
+                    frame["truncated"] = True
+                await writer.wait_drained()
+                writer.push(frames.encode(frame))
+                hold(reader.size + size_of(ready))
+
+
+def _is_full(ready: Sequence[bytes], size: int, max_bytes: int) -> bool:
+    """Return whether documents are a full page, and one more."""
+    return len(ready) > size or sum(map(len, ready)) > max_bytes
+
+
+def _take(ready: deque[bytes], size: int, max_bytes: int) -> list[Any]:
+    """Remove the documents of a page from those that are ready, and return them."""
+    page: list[Any] = []
+    length = 0
+    while ready and len(page) < size:
+        length += len(ready[0])
+        if page and length > max_bytes:
+            break
+        page.append(Raw(ready.popleft()))
+    return page
+
+
+# in worker threads
+
+
+class DocumentReader:
+    """Reads the documents with given primary keys, in their order, as JSON.
+
+    Its methods use the ORM, so they must not be called in an event loop.
+    """
+
+    def __init__(
+        self, collection: Collection, subscription: Subscription, keys: Sequence[Any]
+    ) -> None:
+        self._collection = collection
+        self._subscription = subscription
+        # the next keys
+        self._keys: deque[Any] = deque(keys)
+        # the other keys in groups, as bytes, which take much less memory than objects
+        self._packed: deque[bytes] = deque()
+        # bytes of the largest document of the last part that was read
+        self._expected = 1
+        # rows to read at a time
+        self._next_count = FIRST_ROWS
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are keys that were not read."""
+        return bool(self._keys or self._packed)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the keys that were not read."""
+        return size_of(self._packed) + sum(map(getsizeof, self._keys))
+
+    def read(self, max_bytes: int) -> list[bytes]:
+        """Return the next documents, up to the one with which they exceed ``max_bytes``.
+
+        At most `PAGE_SIZE` rows are read. Rows that were deleted, or do not match any more, are
+        left out.
+        """
+        self._unpack()
+        documents: list[bytes] = []
+        length = 0
+        unread = min(len(self._keys), PAGE_SIZE)
+        while unread and length <= max_bytes:
+            count = max(1, min(self._next_count, (max_bytes - length) // self._expected, unread))
+            keys = [self._keys.popleft() for _ in range(count)]
+            unread -= count
+            largest = 1
+            for number, document in enumerate(self._load(keys), start=1):
+                if document is None:
+                    continue
+                text = _encode(document)
+                documents.append(text)
+                length += len(text)
+                largest = max(largest, len(text))
+                if length > max_bytes:
+                    self._keys.extendleft(reversed(keys[number:]))
+                    break
+            self._expected, self._next_count = largest, count * GROWTH
+        return documents
+
+    def _unpack(self) -> None:
+        """Have the next `PAGE_SIZE` keys as objects, and the others as bytes."""
+        if len(self._keys) > PAGE_SIZE:
+            keys = list(self._keys)
+            self._keys = deque(keys[:PAGE_SIZE])
+            self._packed = deque(
+                pickle.dumps(keys[start : start + PAGE_SIZE])
+                for start in range(PAGE_SIZE, len(keys), PAGE_SIZE)
+            )
+        elif not self._keys and self._packed:
+            self._keys.extend(pickle.loads(self._packed.popleft()))  # noqa: S301
+
+    def _load(self, keys: Sequence[Any]) -> Iterator[Document | None]:
+        """Yield the document of each primary key, or None if it was deleted or does not match."""
+        collection, subscription = self._collection, self._subscription
+        codec, using = collection.codec, collection.database
+        rows = WatchedTable(collection.concrete_model, (collection,)).read(using, keys)
+        for key in keys:
+            row = rows.get(identify(collection.concrete_model, key))
+            if row is None:
+                yield None
+                continue
+            id, stored = codec.document_id(key), codec.image(row)
+            image = codec.decode(stored, using)
+            if not is_visible(collection, subscription, image) or collection.is_deleted(image):
+                yield None
+                continue
+            change = Change("", collection.name, "created", id, "", now(), after=image)
+            document = collection.make_document(replace(change, after=stored), using)
+            if document is not None:
+                change = Change("", "", "created", id, "", "", document=document)
+            yield document_of(change, subscription.query.fields)
 
 
 def select_keys(
@@ -42,27 +205,9 @@ def select_keys(
     return list(rows.order_by(*by, "pk").values_list("pk", flat=True)[: limit + 1])
 
 
-def load_documents(
-    collection: Collection, subscription: Subscription, keys: Sequence[Any]
-) -> list[Document]:
-    """Return the documents with these primary keys, in the same order.
-
-    Rows that were deleted, or do not match any more, are left out.
-    """
-    codec, using = collection.codec, collection.database
-    rows = WatchedTable(collection.concrete_model, (collection,)).read(using, keys)
-    documents = []
-    for key in keys:
-        row = rows.get(identify(collection.concrete_model, key))
-        if row is None:
-            continue
-        id, stored = codec.document_id(key), codec.image(row)
-        image = codec.decode(stored, using)
-        if not is_visible(collection, subscription, image) or collection.is_deleted(image):
-            continue
-        change = Change("", collection.name, "created", id, "", now(), after=image)
-        document = collection.make_document(replace(change, after=stored), using)
-        if document is not None:
-            change = Change("", "", "created", id, "", "", document=document)
-        documents.append(document_of(change, subscription.query.fields))
-    return documents
+def _encode(document: Document) -> bytes:
+    """Return a document as JSON; without its data if it is larger than an event may be."""
+    text = frames.encode_part(document)
+    if len(text) <= conf.limits.event_bytes:
+        return text
+    return frames.encode_part({"id": document["id"], "truncated": True})

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..log.cursor import Position
 from ..transport.connection import Connection
+from ..transport.waiting_frames import FrameBuffer
 from .cohort import Cohort, FrameSpec
 from .query import ALL_EVENTS, AuthorizedQuery
 
@@ -62,7 +63,7 @@ class CatchUp:
     # the task that sends it; None while the subscription is suspended
     task: asyncio.Task[None] | None = None
     # frames of events to send after a snapshot, if the collection has no log
-    buffered: list[str] | None = None
+    buffered: FrameBuffer | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -123,7 +124,7 @@ class Subscription:
         )
 
     @property
-    def buffer(self) -> list[str] | None:
+    def buffer(self) -> FrameBuffer | None:
         """Frames to send after a snapshot; None if frames are sent immediately."""
         return None if self.catchup is None else self.catchup.buffered
 

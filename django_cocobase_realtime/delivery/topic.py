@@ -17,7 +17,6 @@ from ..transport.connection import Connection
 from ..transport.fan_out import fan_out
 from ..utils.concurrency import DatabaseThread, run_in_threadpool, set_owner
 from ..utils.fair_queue import Owner
-from ..wire.codes import CloseCode
 from .event_frames import ChangeFrames
 from .incomplete_images import find_undecidable, is_complete, restore
 from .row_permissions import RowPermissionQueue
@@ -153,12 +152,7 @@ class CollectionTopic:
             for text in frames.texts(live):
                 connection.writer.push_event(text, frames.cursor)
             for delivery in matching:
-                if delivery[0].buffer is not None:
-                    self._buffer(delivery[0], frames.texts([delivery]))
-
-    def _buffer(self, subscription: Subscription, texts: list[str]) -> None:
-        buffer = subscription.buffer
-        if buffer is not None:
-            buffer += texts
-            if len(buffer) > conf.limits.queue_messages:
-                subscription.connection.close(CloseCode.SLOW_CONSUMER)
+                buffer = delivery[0].buffer
+                if buffer is not None:
+                    for text in frames.texts([delivery]):
+                        buffer.append(text)

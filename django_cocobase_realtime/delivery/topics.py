@@ -151,7 +151,7 @@ class TopicManager:
 
     def _forget(self, subscription: Subscription) -> None:
         subscription.is_attached = False
-        catchup.stop(subscription)
+        catchup.discard(subscription)
         self.topics[subscription.stream].table.discard(subscription)
         self.release(subscription.stream)
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import QuerySet
+from django.db.models.functions import Coalesce, Length
 
 from ..events import Change
 from ..models import LogEvent, Stream
 from .cursor import Position
-from .decoding import FIELDS, changes_from_rows
+from .decoding import FIELDS, Row, changes_from_rows
 from .sequencer import has_unsequenced, sequence
 
 PAGE_SIZE = 1000  # events that `fetch_new` reads at a time
+FEW_EVENTS = 30  # events that are read without knowing their lengths
+ENVELOPE_BYTES = 300  # of an event as it is sent, beside its images
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +81,60 @@ def streams_behind(using: str, positions: Mapping[str, Position]) -> set[str]:
 
 
 def read_events(
-    using: str, collection: str, epoch: str, after: int, limit: int, until: int | None = None
+    using: str,
+    collection: str,
+    epoch: str,
+    after: int,
+    limit: int,
+    *,
+    until: int | None = None,
+    max_bytes: int | None = None,
 ) -> list[Change]:
     """Return up to ``limit`` events with numbers above ``after`` and up to ``until``, in order.
 
-    If the first one does not have the number ``after`` + 1, those before it were deleted.
+    If the first one does not have the number ``after`` + 1, those before it were deleted. With
+    ``max_bytes``, reading stops at the event whose images exceed that many bytes in all, but not
+    before the first one.
     """
     rows = LogEvent.objects.using(using).filter(collection=collection, seq__gt=after)
     if until is not None:
         rows = rows.filter(seq__lte=until)
-    events = list(rows.order_by("seq").values_list(*FIELDS)[:limit])
-    return changes_from_rows(using, events, epoch=epoch, seqs=[event[1] for event in events])
+        limit = min(limit, until - after)
+    events = rows.order_by("seq").values_list(*FIELDS)
+    loaded = list(events[:limit]) if max_bytes is None else _read_bounded(events, limit, max_bytes)
+    return changes_from_rows(using, loaded, epoch=epoch, seqs=[row[1] for row in loaded])
+
+
+def _read_bounded(events: QuerySet[LogEvent, Row], limit: int, max_bytes: int) -> list[Row]:
+    """Return the first events, without reading many more bytes than those of the result.
+
+    If there are more than a few, their lengths are read before them.
+    """
+    if limit <= FEW_EVENTS:
+        rows = list(events[:limit])
+        lengths = [sum(len(text or "") for text in (*row[6:8], row[9])) for row in rows]
+        return rows[: _count_fitting(lengths, max_bytes)]
+    measured = list(events.values_list("seq", _total_length("before", "after", "document"))[:limit])
+    if not measured:
+        return []
+    count = _count_fitting([length for _, length in measured], max_bytes)
+    # events that were deleted after the first query leave a gap, which the caller notices
+    return list(events.filter(seq__lte=measured[count - 1][0]))
+
+
+def _count_fitting(lengths: Sequence[int], max_bytes: int) -> int:
+    """Return how many of the first events have up to ``max_bytes`` in all; at least one."""
+    size = 0
+    for count, length in enumerate(lengths):
+        size += length + ENVELOPE_BYTES
+        if count and size > max_bytes:
+            return count
+    return len(lengths)
+
+
+def _total_length(*names: str) -> Any:
+    """Return the expression for the length of text columns, of which some may be null."""
+    return sum((Coalesce(Length(name), 0) for name in names[1:]), Coalesce(Length(names[0]), 0))
 
 
 def fetch_new(

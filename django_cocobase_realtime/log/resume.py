@@ -6,7 +6,7 @@ rules are the same for the streams of collections and of rooms.
 
 from __future__ import annotations
 
-from ..conf import Limits
+from ..options import Limits
 from .cursor import InvalidCursor, Position, decode
 from .reader import StreamRange
 

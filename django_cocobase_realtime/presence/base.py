@@ -22,8 +22,9 @@ from typing import Any
 
 from django.utils.module_loading import import_string
 
-from ..conf import PresenceSettings, conf
+from ..conf import conf
 from ..events import Member, PresenceChange
+from ..options import PresenceSettings
 
 # a project and the name of a room
 RoomKey = tuple[str, str]

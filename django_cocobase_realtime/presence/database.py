@@ -13,9 +13,9 @@ from django.db import OperationalError, connections
 from django.db.models import BigIntegerField, Exists, Expression, FloatField, OuterRef, Q
 from django.db.models.functions import Cast
 
-from ..conf import PresenceSettings
 from ..events import Member, PresenceChange
 from ..models import Claim, PresenceConnection, PresenceMember, PresenceRoom, PresenceServer
+from ..options import PresenceSettings
 from ..utils.transactions import database_for, write_transaction
 from .base import (
     EnterResult,

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..conf import PresenceSettings
 from ..events import Member, PresenceChange
+from ..options import PresenceSettings
 from .base import (
     EnterResult,
     MemberList,

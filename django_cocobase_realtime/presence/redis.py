@@ -13,8 +13,9 @@ from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ..conf import PresenceSettings, conf
+from ..conf import conf
 from ..events import Member, PresenceChange
+from ..options import PresenceSettings
 from .base import (
     EnterResult,
     MemberList,

@@ -7,7 +7,7 @@ it, the consumer throws `ProjectCodeFailed` into the generator, which then refus
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -169,17 +169,13 @@ class JoinRoom:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayBroadcast:
-    """Send a kept broadcast when the client has read the earlier ones. Result: None."""
-
-    event: Broadcast
-
-
-@dataclass(frozen=True, slots=True)
-class FinishReplay:
-    """Deliver broadcasts buffered during the replay, and then deliver live. Result: None."""
+class CompleteJoin:
+    """Send the rest of what a client gets when it joins, and then deliver live. Result: None."""
 
     room: str
+    # ids of the members that were not sent yet
+    unlisted: Sequence[str]
+    # the broadcasts to replay; None if the room keeps none
     history: HistoryPage | None
 
 
@@ -227,8 +223,7 @@ Effect = (
     | DetachSubscription
     | AuthorizeRoom
     | JoinRoom
-    | ReplayBroadcast
-    | FinishReplay
+    | CompleteJoin
     | LeaveRoom
     | SetRoomState
     | PublishToRoom

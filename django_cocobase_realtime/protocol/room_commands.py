@@ -15,11 +15,10 @@ from ..wire import commands, frames
 from ..wire.codes import ErrorCode
 from .effects import (
     AuthorizeRoom,
-    FinishReplay,
+    CompleteJoin,
     JoinRoom,
     LeaveRoom,
     PublishToRoom,
-    ReplayBroadcast,
     Send,
     SetRoomState,
     Steps,
@@ -62,20 +61,24 @@ def join(session: SessionState, command: commands.Join) -> Steps:
     if not isinstance(result, JoinResult):
         yield _unavailable(session, command.id)
         return
+    listed, others = frames.members_page(result.members)
+    reply = _joined(session, command, result, listed)
+    if others:
+        reply["more"] = True
     # the reply comes before kept broadcasts, and these come before new ones
-    yield Send(_joined(session, command, result))
-    for event in () if result.history is None else result.history.events:
-        yield ReplayBroadcast(event)
-    yield FinishReplay(command.room, result.history)
+    yield Send(reply)
+    yield CompleteJoin(command.room, [member.id for member in others], result.history)
 
 
-def _joined(session: SessionState, command: commands.Join, result: JoinResult) -> frames.Frame:
+def _joined(
+    session: SessionState, command: commands.Join, result: JoinResult, listed: list[frames.Frame]
+) -> frames.Frame:
     frame = frames.reply(
         "joined",
         command.id,
         room=command.room,
         participants=result.participants,
-        members=[frames.member(member) for member in result.members],
+        members=listed,
     )
     if result.title != command.room:
         frame["title"] = result.title
@@ -129,6 +132,12 @@ def broadcast(session: SessionState, command: commands.Broadcast) -> Steps:
         message = f"You may not broadcast in the room {command.room!r}."
         yield session.error(ErrorCode.FORBIDDEN, message, command.id)
         return
+    limit = session.limits.event_bytes
+    # with the default limits, a message cannot be larger
+    if session.limits.message_bytes > limit and _length(command.message) > limit:
+        message = f"A message may have {limit} bytes at most."
+        yield session.error(ErrorCode.TOO_LARGE, message, command.id)
+        return
     event = Broadcast(
         room=command.room,
         project=identity.project,
@@ -162,7 +171,11 @@ def _sender(session: SessionState) -> Sender | None:
 
 
 def _is_too_large(session: SessionState, state: dict[str, Any]) -> bool:
-    return len(msgspec.json.encode(state)) > session.limits.state_bytes
+    return _length(state) > session.limits.state_bytes
+
+
+def _length(value: Any) -> int:
+    return len(msgspec.json.encode(value))
 
 
 def _state_too_large(session: SessionState, command: commands.Join | commands.State) -> Send:

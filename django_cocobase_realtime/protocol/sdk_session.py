@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..conf import Limits
 from ..declarations.room import RoomGrant
 from ..events import PROJECT_ROOM
+from ..options import Limits
 from ..rooms.local_room import JoinRequest, JoinResult
 from ..transport.connection import Connection
 from ..utils.project_code import ProjectCodeFailed
@@ -20,7 +20,7 @@ from ..wire import commands, frames, sdk_frames
 from ..wire.codes import CloseCode, ErrorCode
 from ..wire.json import is_valid_text
 from . import auth_commands, room_commands, subscription_commands
-from .effects import AuthorizeRoom, FinishReplay, JoinRoom, ReplayBroadcast, Send, Steps
+from .effects import AuthorizeRoom, CompleteJoin, JoinRoom, Send, Steps
 from .session import Session
 
 # error message for a collection that does not exist or may not be watched
@@ -230,9 +230,7 @@ class SdkSession(Session):
             yield from self.close(CloseCode.UNAVAILABLE)
         else:
             yield Send(answer(result))
-            for event in () if result.history is None else result.history.events:
-                yield ReplayBroadcast(event)
-            yield FinishReplay(request.room, result.history)
+            yield CompleteJoin(request.room, (), result.history)
 
     # later frames
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from ..conf import Limits, Rate
 from ..delivery.subscription import Subscription
 from ..identity import Identity
+from ..options import Limits, Rate
 from ..rooms.local_room import RoomMembership
 from ..transport.connection import Connection
 from ..utils.limits import PerMinute, TokenBucket

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..conf import conf
 from ..events import Broadcast
 from ..log.cursor import Position
+from ..transport.waiting_frames import size_of
 from ..utils.concurrency import run_in_threadpool
-from ..wire.codes import CloseCode
 from . import history
+from .history import HistoryPage, decode_broadcast
 from .local_room import LocalRoom, RoomMembership
 from .room_frames import RoomFrames
 
@@ -16,22 +16,44 @@ def deliver_to_room(room: LocalRoom, event: Broadcast) -> None:
     """Deliver a broadcast to the connections in a room; buffer it for those that get a replay."""
     frames = RoomFrames(event, title=room.title)
     for membership in list(room.memberships.values()):
-        if not event.echo and membership.connection.id == event.connection:
+        connection = membership.connection
+        if not event.echo and connection.id == event.connection:
+            continue
+        text = frames.text(connection.dialect)
+        if text is None:  # its dialect has no frame for a broadcast
             continue
         if membership.buffered is None:
-            deliver_to_member(frames, membership)
-            continue
-        membership.buffered.append(event)
-        if len(membership.buffered) > conf.limits.queue_messages:
-            membership.connection.close(CloseCode.SLOW_CONSUMER)
+            connection.writer.push_event(text)
+        else:
+            membership.buffered.append(text, event.seq)
 
 
-def deliver_to_member(frames: RoomFrames, membership: RoomMembership) -> None:
-    """Deliver a broadcast to one connection, if its dialect has a frame for it."""
-    connection = membership.connection
-    text = frames.text(connection.dialect)
-    if text is not None:
-        connection.writer.push_event(text)
+async def replay(room: LocalRoom, membership: RoomMembership, page: HistoryPage) -> bool:
+    """Send the history to a connection that has joined, page by page.
+
+    Returns False if the room has deleted broadcasts that the connection must get.
+    """
+    connection, seq, kept = membership.connection, page.after, page.first
+    writer = connection.writer
+    while True:
+        with writer.holding(size_of(event for _, event in kept)):
+            for number, event in kept:
+                await writer.wait_drained()
+                if not room.has(membership):
+                    return True
+                if number != seq + 1 and page.is_resumed:
+                    return False
+                frames = RoomFrames(decode_broadcast(event), title=room.title, replayed=True)
+                text = frames.text(connection.dialect)
+                if text is not None:
+                    writer.push(text)
+                seq = number
+        if seq >= page.position.seq:
+            return True
+        await writer.wait_drained()
+        kept = await run_in_threadpool(history.read_page, room.key, seq, page.position.seq)
+        if not kept:
+            return not page.is_resumed
 
 
 async def backfill(room: LocalRoom) -> None:

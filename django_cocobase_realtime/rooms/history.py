@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 from django.db import OperationalError
+from django.db.models import QuerySet
+from django.db.models.functions import Length
 
 from ..events import Broadcast, decode, encode
 from ..log.cursor import Position
@@ -22,9 +24,15 @@ from ..presence.base import RoomKey, chunks_by_project
 from ..utils.transactions import database_for, write_transaction
 
 MAX_ATTEMPTS = 50  # to create and lock the row of a stream
-PAGE_SIZE = 100  # broadcasts that are read at a time
+PAGE_SIZE = 100  # broadcasts that `read_after` reads at a time
 MAX_BYTES = 4 * 1024 * 1024  # of the broadcasts that are sent to a client that joins
+PAGE_BYTES = 256 * 1024  # of the broadcasts in a `HistoryPage`, unless there is a single one
+MAX_LENGTHS = 1000  # broadcasts whose lengths are read at a time
 CHUNK_SIZE = 400  # rooms in one statement
+
+
+# number of a broadcast, and the event as JSON
+KeptBroadcast = tuple[int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +41,12 @@ class HistoryPage:
 
     # position of the last broadcast in the room
     position: Position
-    # broadcasts to send to the client, in order
-    events: list[Broadcast] = field(default_factory=list)
+    # the client gets the broadcasts with numbers above this one, up to `position`
+    after: int
+    # the first of them, in order; the others are read when the client has read these
+    first: list[KeptBroadcast] = field(default_factory=list)
+    # whether the client must get all of them, because it was promised
+    is_resumed: bool = False
     # why the client cannot resume from its cursor; None if it can, or has sent none
     resync: str | None = None
 
@@ -94,20 +106,21 @@ def read_history(key: RoomKey, last: int, since: str | None, kept: int) -> Histo
         # the room never had a broadcast; create its stream, so that there is a position
         with write_transaction(using):
             stream = _lock(using, key)
-    position = Position(stream.epoch, stream.head)
+    position, messages = Position(stream.epoch, stream.head), _messages(key)
     reason = None
     if since is not None:
         after, reason = _resume(key, since, position, kept)
         if reason is None:
-            events, complete = _read(using, stream, after, stream.head)
-            if len(events) == stream.head - after:
-                return HistoryPage(position, events)
+            start, complete = _find_start(messages, after, stream.head)
+            first = _read_page(messages, start, stream.head)
+            if start == after and (first[0][0] if first else stream.head) in (after, after + 1):
+                return HistoryPage(position, after, first, is_resumed=True)
             # the room kept fewer broadcasts for a while, or there are more than MAX_BYTES
             reason = "retention" if complete else "replay_limit"
     if last <= 0:
-        return HistoryPage(position, resync=reason)
-    events, _ = _read(using, stream, stream.head - last, stream.head)
-    return HistoryPage(position, events, reason)
+        return HistoryPage(position, stream.head, resync=reason)
+    start, _ = _find_start(messages, max(stream.head - last, 0), stream.head)
+    return HistoryPage(position, start, _read_page(messages, start, stream.head), resync=reason)
 
 
 def _resume(key: RoomKey, since: str, head: Position, kept: int) -> tuple[int, str | None]:
@@ -119,41 +132,68 @@ def _resume(key: RoomKey, since: str, head: Position, kept: int) -> tuple[int, s
         return 0, resync.reason
 
 
-def _read(using: str, stream: RoomStream, after: int, upto: int) -> tuple[list[Broadcast], bool]:
-    """Return the kept broadcasts with numbers above ``after`` and up to ``upto``, in order.
+def _messages(key: RoomKey) -> QuerySet[RoomMessage]:
+    return RoomMessage.objects.using(database_for(RoomStream)).filter(
+        stream__project=key[0], stream__name=key[1]
+    )
 
-    Also returns whether these are all; of more than `MAX_BYTES`, only the newest are returned.
+
+def _find_start(messages: QuerySet[RoomMessage], after: int, upto: int) -> tuple[int, bool]:
+    """Return the number after which the newest broadcasts without a gap have `MAX_BYTES` at most.
+
+    It is ``after`` if all of them are kept and have not more bytes. Also returns whether they have
+    not more bytes.
     """
-    messages = RoomMessage.objects.using(using).filter(stream=stream, seq__gt=after)
-    newest = messages.order_by("-seq").values_list("seq", "event")
-    events: list[Broadcast] = []
-    size = 0
-    while upto > after:
-        rows = list(newest.filter(seq__lte=upto)[:PAGE_SIZE])
-        for seq, text in rows:
-            size += len(text)
-            if events and size > MAX_BYTES:
-                return events[::-1], False
-            events.append(_event(text))
-            upto = seq - 1
-        if len(rows) < PAGE_SIZE:
+    start, size = upto, 0
+    newest = messages.order_by("-seq").values_list("seq", Length("event"))
+    while start > after:
+        rows = list(newest.filter(seq__gt=after, seq__lte=start)[:MAX_LENGTHS])
+        for seq, length in rows:
+            size += length
+            if seq != start:
+                return start, True
+            if size > MAX_BYTES and start != upto:
+                return start, False
+            start = seq - 1
+        if not rows:
             break
-    return events[::-1], True
+    return start, True
 
 
-def _event(text: str) -> Broadcast:
-    event = decode(text.encode())
+def read_page(key: RoomKey, after: int, upto: int) -> list[KeptBroadcast]:
+    """Return the first kept broadcasts with numbers above ``after`` and up to ``upto``.
+
+    They have `PAGE_BYTES` at most, unless there is a single one.
+    """
+    return _read_page(_messages(key), after, upto)
+
+
+def _read_page(messages: QuerySet[RoomMessage], after: int, upto: int) -> list[KeptBroadcast]:
+    if after >= upto:
+        return []
+    wanted = messages.filter(seq__gt=after, seq__lte=upto).order_by("seq")
+    last, size = after, 0
+    for seq, length in wanted.values_list("seq", Length("event"))[:MAX_LENGTHS]:
+        size += length
+        if size > PAGE_BYTES and last != after:
+            break
+        last = seq
+    rows = wanted.filter(seq__lte=last).values_list("seq", "event")
+    return [(seq, text.encode()) for seq, text in rows]
+
+
+def decode_broadcast(kept: bytes) -> Broadcast:
+    """Return a broadcast from its JSON."""
+    event = decode(kept)
     assert isinstance(event, Broadcast)
     return event
 
 
 def read_after(key: RoomKey, after: int) -> list[Broadcast]:
     """Return up to `PAGE_SIZE` kept broadcasts with numbers above ``after``, in order."""
-    messages = RoomMessage.objects.using(database_for(RoomStream)).filter(
-        stream__project=key[0], stream__name=key[1], seq__gt=after
-    )
+    messages = _messages(key).filter(seq__gt=after)
     texts = messages.order_by("seq").values_list("event", flat=True)[:PAGE_SIZE]
-    return [_event(text) for text in texts]
+    return [decode_broadcast(text.encode()) for text in texts]
 
 
 def heads(keys: Iterable[RoomKey]) -> dict[RoomKey, Position]:

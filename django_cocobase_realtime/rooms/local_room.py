@@ -16,6 +16,7 @@ from ..events import Broadcast, Member, PresenceChange
 from ..log.cursor import Position
 from ..presence.base import MemberList, PresenceEntry, RoomKey
 from ..transport.connection import Connection
+from ..transport.waiting_frames import FrameBuffer
 from .history import HistoryPage
 
 
@@ -33,7 +34,7 @@ class RoomMembership:
     # whether it has got the list of members, and is sent the changes
     live: bool = False
     # broadcasts to deliver after the replay of older ones; None if there is no replay
-    buffered: list[Broadcast] | None = None
+    buffered: FrameBuffer | None = None
 
 
 class ApplyResult(Enum):
@@ -61,6 +62,10 @@ class LocalRoom:
     # position of the last broadcast that was delivered here; None if the room is not durable
     position: Position | None = None
     title: str = ""
+
+    def has(self, membership: RoomMembership) -> bool:
+        """Return whether a membership has not ended."""
+        return self.memberships.get(membership.connection.id) is membership
 
     def apply_presence(self, change: PresenceChange) -> ApplyResult:
         """Apply a change of the members, if its version is the next one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from ..declarations.room import RoomGrant
@@ -12,15 +12,15 @@ from ..presence.base import PresenceEntry, RoomConnection, RoomInfo, RoomKey, ge
 from ..pubsub.groups import GroupMemberships
 from ..pubsub.layer import room_group
 from ..transport.connection import NATIVE, Connection
+from ..transport.waiting_frames import FrameBuffer, size_of
 from ..utils.concurrency import run_in_threadpool
 from ..wire import frames, sdk_frames
-from ..wire.codes import ErrorCode
+from ..wire.codes import CloseCode, ErrorCode
 from . import history
-from .broadcasts import deliver_to_member, deliver_to_room
+from .broadcasts import deliver_to_room, replay
 from .history import HistoryPage
 from .local_room import ApplyResult, JoinRequest, JoinResult, LocalRoom, RoomMembership
 from .presence_sync import PresenceSync
-from .room_frames import RoomFrames
 
 # the function that a background task runs
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -86,7 +86,7 @@ class RoomManager:
 
         Returns None if the room has no members and the request does not open it. Raises the
         exceptions of the presence backend; the connection is not added then. The caller must send
-        the history in the result, and then call `finish_replay`.
+        the result, and then call `complete_join`.
         """
         assert connection.identity is not None
         key = (connection.identity.project, request.room)
@@ -98,8 +98,8 @@ class RoomManager:
             room = self.rooms.setdefault(key, LocalRoom(key))
             room.memberships[connection.id] = membership
         membership.grant = grant
-        if grant.room.history_size:
-            membership.buffered = membership.buffered or []
+        if grant.room.history_size and membership.buffered is None:
+            membership.buffered = FrameBuffer(connection.writer)
         try:
             if is_new:
                 await self._groups.acquire(room_group(*key))
@@ -113,7 +113,7 @@ class RoomManager:
             if is_new:
                 self.remove_local(connection, request.room, lost=False)
             else:
-                self.finish_replay(connection, request.room, None)
+                self._finish_replay(membership, None)
             raise
         if result is None:
             # `live` without an entry: `remove_local` then reports no departure to the backend
@@ -184,16 +184,47 @@ class RoomManager:
             await self.presence.leave((membership.key, connection.id), acting=connection)
         return await self.presence.call(get_backend().get_room, membership.key)
 
-    def finish_replay(self, connection: Connection, room: str, page: HistoryPage | None) -> None:
-        """Deliver the broadcasts that were buffered during the replay, and then deliver live."""
+    async def complete_join(
+        self,
+        connection: Connection,
+        room: str,
+        unlisted: Sequence[str],
+        page: HistoryPage | None,
+    ) -> None:
+        """Send what a connection that has joined must get before it is live.
+
+        ``unlisted`` are the ids of members that were not sent yet.
+        """
         membership = self._membership(connection, room)
-        if membership is None or membership.buffered is None:
+        if membership is None:
             return
+        local, writer = self.rooms[membership.key], connection.writer
+        with writer.holding(0 if page is None else size_of(event for _, event in page.first)):
+            await self._send_members(local, membership, unlisted)
+        if page is not None and not await replay(local, membership, page):
+            connection.close(CloseCode.POSITION_LOST)
+        self._finish_replay(membership, page)
+
+    async def _send_members(
+        self, room: LocalRoom, membership: RoomMembership, unlisted: Sequence[str]
+    ) -> None:
+        """Send further members, as they are now, in frames that are small enough."""
+        writer = membership.connection.writer
+        while unlisted:
+            await writer.wait_drained()
+            if not room.has(membership):
+                return
+            present = [room.members[id] for id in unlisted if id in room.members]
+            page, following = frames.members_page(present)
+            unlisted = [member.id for member in following]
+            frame = frames.members(membership.key[1], page, more=bool(unlisted))
+            writer.push(frames.encode(frame))
+
+    def _finish_replay(self, membership: RoomMembership, page: HistoryPage | None) -> None:
+        """Deliver the broadcasts that were buffered during the replay, and then deliver live."""
         buffered, membership.buffered = membership.buffered, None
-        title = self.rooms[membership.key].title
-        for event in buffered:
-            if page is None or event.seq is None or event.seq > page.position.seq:
-                deliver_to_member(RoomFrames(event, title=title), membership)
+        if buffered is not None:
+            buffered.flush(after=None if page is None else page.position.seq)
 
     def _ensure_running(self) -> None:
         if not self._is_running:
@@ -223,6 +254,9 @@ class RoomManager:
         membership = self._memberships.get(connection, {}).pop(room, None)
         if membership is None:
             return None
+        if membership.buffered is not None:
+            membership.buffered.clear()
+            membership.buffered = None
         local = self.rooms[membership.key]
         local.memberships.pop(connection.id, None)
         if not local.memberships:
@@ -264,11 +298,6 @@ class RoomManager:
             get_backend().set_state, membership.key, connection.id, state
         )
         self.presence.announce([change], acting=connection)
-
-    def get_title(self, connection: Connection, room: str) -> str:
-        """Return the title of a room that a connection has joined."""
-        membership = self._membership(connection, room)
-        return room if membership is None else self.rooms[membership.key].title
 
     def _membership(self, connection: Connection, room: str) -> RoomMembership | None:
         return self._memberships.get(connection, {}).get(room)

@@ -26,8 +26,8 @@ def fan_out(writers: list[Writer], text: str, cursor: str | None) -> None:
             yielded = sending.send(None)
         except StopIteration:
             return
-        except Exception:
-            _current(writers, remaining).mark_lost()
+        except Exception as error:
+            _current(writers, remaining).fail(error)
         else:
             # when this coroutine continues, the iterator is exhausted, so it only ends this send
             _current(writers, remaining).resume_in_task(sending, yielded)

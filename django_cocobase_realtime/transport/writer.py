@@ -8,20 +8,32 @@ a task continues the coroutine, and later frames are queued.
 from __future__ import annotations
 
 import asyncio
-import types
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
+from contextlib import contextmanager
+from sys import getsizeof
 from typing import Any, Protocol
+
+from .ack_window import AckWindow
+from .started_coroutine import resume
+from .waiting_frames import WaitingFrame, pack, size_of, unpack
 
 # highest number of events in one `events` frame
 MAX_BATCH_EVENTS = 100
+# highest number of characters in one `events` frame, unless it has a single event; in UTF-8, a
+# character has up to 4 bytes, so that the frame is smaller than `MAX_FRAME_BYTES`
+MAX_BATCH_LENGTH = 127 * 1024
+# characters of an event up to which it is not counted, since `MAX_BATCH_EVENTS` of them are short
+SMALL_EVENT_LENGTH = 640
+# highest number of characters of the other events
+MAX_LARGE_LENGTH = MAX_BATCH_LENGTH - MAX_BATCH_EVENTS * (SMALL_EVENT_LENGTH + 1)
 # seconds between two checks of whether the server's buffer is still full
 BUFFER_POLL_INTERVAL = 0.005
 
 # the ASGI server's send callable
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-# a frame's text, and whether it is an event that may be joined with others
-QueueEntry = tuple[str, bool]
+# a frame, and whether it is an event that may be joined with others
+QueueEntry = tuple[WaitingFrame, bool]
 
 
 class Batcher(Protocol):
@@ -34,50 +46,32 @@ class Batcher(Protocol):
         """Return one frame that contains these encoded events."""
 
 
-class AckWindow:
-    """The events that a client has not acknowledged yet, of which it may have a limited number.
-
-    By acks the server notices a slow client even if the frames wait in buffers of the network.
-    """
-
-    __slots__ = ("_in_flight", "limit")
-
-    def __init__(self, limit: int) -> None:
-        # number of events that may be unacknowledged
-        self.limit = limit
-        # cursors of the unacknowledged events, oldest first
-        self._in_flight: deque[str] = deque()
-
-    def record_sent(self, cursor: str) -> bool:
-        """Add a sent event; return True if more than ``limit`` are now unacknowledged."""
-        self._in_flight.append(cursor)
-        return len(self._in_flight) > self.limit
-
-    def ack(self, cursor: str) -> None:
-        """Acknowledge all events up to ``cursor``; ignore the cursor of any other event."""
-        if cursor in self._in_flight:
-            while self._in_flight.popleft() != cursor:
-                pass
-
-
 class Writer:
-    """Sends the frames of one connection.
+    """Sends the frames of one connection, and counts what waits for it.
 
-    If the queue or the ack window exceeds its limit, because the client reads too slowly, the
-    queue is emptied and the connection must be closed. Not thread-safe: a writer belongs to the
-    event loop of its connection.
+    Frames that wait are counted here wherever they are: in the queue, in buffers (`reserve`), or
+    in the page of a catch-up (`holding`). If events exceed a limit, because the client reads too
+    slowly, the queue is emptied and the connection must be closed. A page needs no limit: only one
+    catch-up of a connection at a time holds one (`page_turn`), and its size is bounded. Not
+    thread-safe: a writer belongs to the event loop of its connection.
     """
 
     __slots__ = (
         "_ack_window",
         "_batcher",
+        "_buffered_frames",
         "_bytes",
+        "_held_bytes",
         "_is_buffer_full",
+        "_large_length",
         "_max_bytes",
         "_max_messages",
+        "_on_failure",
         "_on_overflow",
+        "_page_turn",
         "_pending_events",
         "_queue",
+        "_snapshot_turn",
         "_task",
         "can_send_inline",
         "closed",
@@ -92,6 +86,7 @@ class Writer:
         max_bytes: int,
         max_messages: int,
         on_overflow: Callable[[], None],
+        on_failure: Callable[[Exception], None] = lambda error: None,
         is_buffer_full: Callable[[], bool] | None = None,
     ) -> None:
         # the ASGI server's send callable
@@ -105,29 +100,91 @@ class Writer:
         # returns whether the server's own buffer is full; None for a server whose `send` waits
         # for its buffer (see `transport.daphne`)
         self._is_buffer_full = is_buffer_full
-        # limit of the queue in characters
+        # limit of the queue and the buffers in bytes
         self._max_bytes = max_bytes
-        # limit of the queue in frames
+        # limit of the queue and the buffers in frames
         self._max_messages = max_messages
         # called once if a limit is exceeded
         self._on_overflow = on_overflow
+        # called with the exception of a `send`, which may mean that the socket is closed
+        self._on_failure = on_failure
         # frames that wait for a `send`; None until first needed
         self._queue: deque[QueueEntry] | None = None
-        # characters in the queue
+        # bytes in the queue and in buffers
         self._bytes = 0
+        # frames in buffers
+        self._buffered_frames = 0
+        # bytes in the page of a catch-up
+        self._held_bytes = 0
+        # the locks of `page_turn` and `snapshot_turn`; None until first needed
+        self._page_turn: asyncio.Lock | None = None
+        self._snapshot_turn: asyncio.Lock | None = None
         # the task that sends the queue, if there is one
         self._task: asyncio.Task[None] | None = None
         # events of this iteration of the event loop, which will be one frame
         self._pending_events: list[str] | None = None
+        # characters of the first and of the large ones
+        self._large_length = 0
         # joins events into frames; set if the client accepts that
         self._batcher: Batcher | None = None
         # set by the client's first ack
         self._ack_window: AckWindow | None = None
 
+    # what waits
+
     @property
-    def queued_bytes(self) -> int:
-        """Length of the queue in characters, which for ASCII is the length in bytes."""
-        return self._bytes
+    def waiting_bytes(self) -> int:
+        """Bytes of memory of everything that waits for this connection."""
+        return self._bytes + self._held_bytes + size_of(self._pending_events or ())
+
+    def reserve(self, frames: int, size: int) -> None:
+        """Count frames that wait outside of the queue, as if they were in it."""
+        if not self.closed:
+            self._buffered_frames += frames
+            self._bytes += size
+            self._check_limits()
+
+    def release(self, frames: int, size: int) -> None:
+        """Count no longer what was reserved."""
+        if not self.closed:
+            self._buffered_frames -= frames
+            self._bytes -= size
+
+    @contextmanager
+    def holding(self, size: int = 0) -> Iterator[Callable[[int], None]]:
+        """Count the bytes of a page that waits during the block. They exceed no limit.
+
+        The function that is returned changes their number.
+        """
+        counted = 0
+
+        def hold(size: int) -> None:
+            nonlocal counted
+            self._held_bytes += size - counted
+            counted = size
+
+        hold(size)
+        try:
+            yield hold
+        finally:
+            hold(0)
+
+    @property
+    def page_turn(self) -> asyncio.Lock:
+        """The lock under which a catch-up reads a page and sends it. The first waiting is next."""
+        if self._page_turn is None:
+            self._page_turn = asyncio.Lock()
+        return self._page_turn
+
+    @property
+    def snapshot_turn(self) -> asyncio.Lock:
+        """The lock under which a snapshot holds the keys of its documents.
+
+        It is taken before `page_turn`, so that replays continue between the pages of a snapshot.
+        """
+        if self._snapshot_turn is None:
+            self._snapshot_turn = asyncio.Lock()
+        return self._snapshot_turn
 
     def enable_batching(self, batcher: Batcher) -> None:
         """Join several events into one frame from now on."""
@@ -157,26 +214,42 @@ class Writer:
 
     def push_event(self, text: str, cursor: str | None = None) -> None:
         """Send or queue an event like `push`, possibly in one frame with other events."""
-        if self.finished:
+        pending = self._pending_events
+        if pending is None and self.finished:
             return
         window = self._ack_window
         if window is not None and cursor is not None and window.record_sent(cursor):
             self._overflow()
+        elif pending is not None:  # then there is a batcher, and no task
+            if len(text) > SMALL_EVENT_LENGTH and not self._count_large(text):
+                self.flush_batch()
+                self.push_event(text)  # its cursor is recorded already
+                return
+            pending.append(text)
+            if len(pending) >= MAX_BATCH_EVENTS:
+                self.flush_batch()
         elif self._batcher is None:
             self._send_or_queue(text)
         elif self._task is not None:
             self._enqueue(text, is_event=True)
-        elif self._pending_events is not None:
-            self._pending_events.append(text)
-            if len(self._pending_events) >= MAX_BATCH_EVENTS:
-                self.flush_batch()
         else:
             self._pending_events = [text]
+            if len(text) > SMALL_EVENT_LENGTH:
+                self._large_length = len(text)
             self._batcher.schedule(self)
+
+    def _count_large(self, text: str) -> bool:
+        """Count the characters of a large event; return False if the batch would be too long."""
+        length = self._large_length + len(text)
+        if length > MAX_LARGE_LENGTH:
+            return False
+        self._large_length = length
+        return True
 
     def flush_batch(self) -> None:
         """Send the events of this iteration of the event loop in one frame."""
         events, self._pending_events = self._pending_events, None
+        self._large_length = 0
         if events and self._batcher is not None:
             self._send_or_queue(self._batcher.join(events))
 
@@ -200,17 +273,27 @@ class Writer:
         if self._task is not None:
             self._enqueue(text)
             return
-        sending: Any = self.send({"type": "websocket.send", "text": text})
+        sending: Any = None
         try:
+            sending = self.send({"type": "websocket.send", "text": text})
             yielded = sending.send(None)
         except StopIteration:
             if self._is_buffer_full is not None and self._is_buffer_full():
                 self._start_draining(self._wait_writable())
-            return
-        except Exception:
+        except Exception as error:
+            if sending is None or hasattr(sending, "send"):
+                self.fail(error)
+            else:
+                # an awaitable that is not a coroutine, which some servers return
+                self._start_draining(sending)
+        else:
+            self.resume_in_task(sending, yielded)
+
+    def fail(self, error: Exception) -> None:
+        """Send nothing more, because a ``send`` has failed."""
+        if not self.closed:
             self.mark_lost()
-            return
-        self.resume_in_task(sending, yielded)
+            self._on_failure(error)
 
     def mark_lost(self) -> None:
         """Send nothing more, because the socket is closed. Its disconnect event will follow."""
@@ -220,7 +303,7 @@ class Writer:
 
     def resume_in_task(self, sending: Coroutine[Any, Any, None], yielded: Any) -> None:
         """Let a task continue a ``send`` that waits; queue later frames until it has ended."""
-        self._start_draining(_resume(sending, yielded))
+        self._start_draining(resume(sending, yielded))
 
     def _start_draining(self, first: Awaitable[None]) -> None:
         self.can_send_inline = False
@@ -239,9 +322,14 @@ class Writer:
             return
         if self._queue is None:
             self._queue = deque()
-        self._queue.append((text, is_event))
-        self._bytes += len(text)
-        if self._bytes > self._max_bytes or len(self._queue) > self._max_messages:
+        frame = pack(text)
+        self._queue.append((frame, is_event))
+        self._bytes += getsizeof(frame)
+        self._check_limits()
+
+    def _check_limits(self) -> None:
+        frames = self._buffered_frames + len(self._queue or ())
+        if self._bytes > self._max_bytes or frames > self._max_messages:
             self._overflow()
 
     def _overflow(self) -> None:
@@ -251,19 +339,22 @@ class Writer:
 
     def _drop(self) -> None:
         self._pending_events = self._queue = None
-        self._bytes = 0
+        self._bytes = self._buffered_frames = 0
 
     def _next_frame(self, queue: deque[QueueEntry]) -> str:
         """Remove and return the next frame. With a batcher, consecutive events become one."""
-        text, is_event = queue.popleft()
-        self._bytes -= len(text)
+        frame, is_event = queue.popleft()
+        self._bytes -= getsizeof(frame)
         if not is_event or self._batcher is None:
-            return text
-        events = [text]
+            return unpack(frame)
+        events, length = [unpack(frame)], len(frame)
         while queue and queue[0][1] and len(events) < MAX_BATCH_EVENTS:
-            text, _ = queue.popleft()
-            self._bytes -= len(text)
-            events.append(text)
+            length += len(queue[0][0])
+            if length > MAX_BATCH_LENGTH:
+                break
+            frame, _ = queue.popleft()
+            self._bytes -= getsizeof(frame)
+            events.append(unpack(frame))
         return self._batcher.join(events)
 
     async def _drain(self, first: Awaitable[None]) -> None:
@@ -272,8 +363,8 @@ class Writer:
             while self._queue:
                 await self.send({"type": "websocket.send", "text": self._next_frame(self._queue)})
                 await self._wait_writable()
-        except Exception:
-            self.mark_lost()
+        except Exception as error:
+            self.fail(error)
         finally:
             self._task = None
             if not (self.closed or self.finished):
@@ -305,19 +396,3 @@ class Writer:
         if task is not None:
             task.cancel()
             await asyncio.wait({task}, timeout=1)
-
-
-@types.coroutine
-def _resume(sending: Coroutine[Any, Any, None], yielded: Any) -> Generator[Any, Any, None]:
-    """Continue a coroutine that was started with ``send(None)`` and has yielded ``yielded``."""
-    while True:
-        failure: BaseException | None = None
-        result: Any = None
-        try:
-            result = yield yielded
-        except BaseException as error:
-            failure = error
-        try:
-            yielded = sending.send(result) if failure is None else sending.throw(failure)
-        except StopIteration:
-            return

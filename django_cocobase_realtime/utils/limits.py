@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from enum import IntEnum
 
-from ..conf import Rate
+from ..options import Rate
 
 # keys of a `KeyedRate` that are remembered
 MAX_KEYS = 10_000

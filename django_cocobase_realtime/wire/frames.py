@@ -16,6 +16,10 @@ from ..events import Member
 from .codes import CloseCode, ErrorCode
 
 PROTOCOL = 1  # version of the protocol
+# bytes of an event, a batch, or a page of documents or members, at most; daphne refuses to send
+# frames of more than 1 MiB, and some clients to receive them
+MAX_FRAME_BYTES = 512 * 1024
+MAX_ERROR_LENGTH = 2000  # characters of an error message
 Frame = dict[str, Any]
 _encoder = msgspec.json.Encoder()
 
@@ -23,6 +27,11 @@ _encoder = msgspec.json.Encoder()
 def encode(frame: Mapping[str, Any]) -> str:
     """Return a frame as text."""
     return _encoder.encode(frame).decode()
+
+
+def encode_part(value: Any) -> bytes:
+    """Return a value as JSON, which a frame may contain as ``msgspec.Raw``."""
+    return _encoder.encode(value)
 
 
 def join_events(events: Sequence[str]) -> str:
@@ -49,10 +58,17 @@ def error(
 
     ``ended`` is ``subscription`` or ``room``, with its name, if the error has ended that.
     """
-    frame = reply("error", id, code=code.value, message=message, **ended)
+    frame = reply("error", id, code=code.value, message=shorten(message), **ended)
     if retry_after_ms is not None:
         frame["retry_after_ms"] = retry_after_ms
     return frame
+
+
+def shorten(message: str) -> str:
+    """Return an error message, which may quote long names from a request, at a bounded length."""
+    if len(message) <= MAX_ERROR_LENGTH:
+        return message
+    return message[:MAX_ERROR_LENGTH] + "…"
 
 
 def closing(code: CloseCode, retry_after_ms: int | None = None) -> Frame:
@@ -133,7 +149,7 @@ def cursor(subscription: str, cursor: str) -> Frame:
 
 
 def snapshot(
-    subscription: str, documents: Sequence[Mapping[str, Any]], cursor: str | None, *, more: bool
+    subscription: str, documents: Sequence[Any], cursor: str | None, *, more: bool
 ) -> Frame:
     """Return a page of a snapshot. ``more`` is whether further pages follow."""
     return {
@@ -185,6 +201,29 @@ def member(member: Member) -> Frame:
     if member.claimed is not None:
         frame["verified"] = False
     return frame
+
+
+def members_page(
+    members: Sequence[Member], max_bytes: int = MAX_FRAME_BYTES
+) -> tuple[list[Frame], Sequence[Member]]:
+    """Return the first members, as many as fit into a frame, and the others."""
+    page: list[Frame] = []
+    size = 0
+    for number, listed in enumerate(members):
+        frame = member(listed)
+        size += len(_encoder.encode(frame)) + 1
+        if page and size > max_bytes:
+            return page, members[number:]
+        page.append(frame)
+    return page, ()
+
+
+def members(room: str, members: Sequence[Frame], *, more: bool) -> Frame:
+    """Return further members of a room that was joined, which did not fit into ``joined``.
+
+    ``more`` is whether others follow.
+    """
+    return {"type": "members", "room": room, "members": members, "more": more}
 
 
 def presence(*, room: str, event: str, member: Mapping[str, Any], participants: int) -> Frame:

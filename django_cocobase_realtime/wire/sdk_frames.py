@@ -12,7 +12,7 @@ from typing import Any
 
 from ..events import Broadcast, Member, PresenceChange, now
 from .codes import CloseCode
-from .frames import Frame
+from .frames import Frame, shorten
 from .json import InvalidJson, parse_object
 
 # dialects of the kinds of sockets, see `Connection.dialect`
@@ -73,9 +73,9 @@ def claimed_user(frame: Mapping[str, Any]) -> tuple[str, str]:
 
 def error(message: str, detail: str | None = None, **more: Any) -> Frame:
     """Return an error. It has a ``type``, because some SDKs choose a handler by it."""
-    frame: Frame = {"type": "error", "error": message, **more}
+    frame: Frame = {"type": "error", "error": shorten(message), **more}
     if detail is not None:
-        frame["error_detail"] = detail
+        frame["error_detail"] = shorten(detail)
     return frame
 
 

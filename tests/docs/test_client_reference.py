@@ -24,9 +24,7 @@ def test_public_names_of_python_client_are_documented():
         for name in vars(owner):
             if name.startswith("_"):
                 continue
-            internal = {"end", "join", "handle_broadcast", "handle_presence", "handle_disconnect"}
-            internal.add("handle_failure")
-            if name not in internal and not name.startswith("on_"):
+            if name not in {"end", "join"} and not name.startswith(("on_", "handle_")):
                 assert name in documented, f"{owner.__name__}.{name}"
 
 

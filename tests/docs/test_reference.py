@@ -8,19 +8,13 @@ import msgspec
 import pytest
 from django.core.management import get_commands, load_command_class
 
-from django_cocobase_realtime.conf import (
-    JWT_KEYS,
-    LIMIT_KEYS,
-    LOG_KEYS,
-    OPTIONS,
-    PRESENCE_KEYS,
-)
 from django_cocobase_realtime.declarations.collection import OPTIONS as COLLECTION_OPTIONS
 from django_cocobase_realtime.declarations.collection import Collection
 from django_cocobase_realtime.declarations.room import OPTIONS as ROOM_OPTIONS
 from django_cocobase_realtime.declarations.room import Room
 from django_cocobase_realtime.filters.operators import OPERATORS
 from django_cocobase_realtime.log.resume import REASONS
+from django_cocobase_realtime.options import JWT_KEYS, LIMIT_KEYS, LOG_KEYS, OPTIONS, PRESENCE_KEYS
 from django_cocobase_realtime.wire import frames
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode
 from django_cocobase_realtime.wire.commands import COMMAND_TYPES

@@ -8,8 +8,8 @@ import uuid
 import pytest
 from django.db import connections
 
-from django_cocobase_realtime.conf import PresenceSettings
 from django_cocobase_realtime.events import Member, PresenceChange
+from django_cocobase_realtime.options import PresenceSettings
 from django_cocobase_realtime.presence.base import MemberList, PresenceEntry
 from django_cocobase_realtime.presence.database import DatabasePresence
 from django_cocobase_realtime.presence.memory import MemoryPresence

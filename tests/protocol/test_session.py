@@ -5,7 +5,6 @@ from unittest.mock import Mock
 
 import pytest
 
-from django_cocobase_realtime.conf import Limits
 from django_cocobase_realtime.declarations.authorization import Decision, Grant
 from django_cocobase_realtime.declarations.room import Room, RoomGrant
 from django_cocobase_realtime.delivery.subscription import CatchUpPlan, SnapshotQuery
@@ -14,6 +13,7 @@ from django_cocobase_realtime.filters import FieldSpec, Filter, Kind
 from django_cocobase_realtime.identity import Identity
 from django_cocobase_realtime.log.cursor import Position, encode
 from django_cocobase_realtime.log.reader import StreamRange
+from django_cocobase_realtime.options import Limits
 from django_cocobase_realtime.protocol import Session, effects
 from django_cocobase_realtime.rooms.local_room import JoinResult, RoomMembership
 from django_cocobase_realtime.rooms.publisher import PublishResult

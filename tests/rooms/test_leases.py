@@ -7,10 +7,10 @@ import time
 import pytest
 from django.db import OperationalError
 
-from django_cocobase_realtime.conf import PresenceSettings
 from django_cocobase_realtime.events import PresenceChange
 from django_cocobase_realtime.hub.hub import Hub
 from django_cocobase_realtime.models import PresenceConnection, PresenceRoom, PresenceServer
+from django_cocobase_realtime.options import PresenceSettings
 from django_cocobase_realtime.presence import redis as redis_backend
 from django_cocobase_realtime.presence.base import PresenceUnavailable
 from django_cocobase_realtime.presence.database import DatabasePresence

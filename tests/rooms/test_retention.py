@@ -9,7 +9,6 @@ from asgiref.sync import sync_to_async
 from django.core.management import call_command
 from django.utils import timezone
 
-from django_cocobase_realtime.conf import PresenceSettings
 from django_cocobase_realtime.hub import background_tasks
 from django_cocobase_realtime.models import (
     Claim,
@@ -20,6 +19,7 @@ from django_cocobase_realtime.models import (
     RoomMessage,
     RoomStream,
 )
+from django_cocobase_realtime.options import PresenceSettings
 from django_cocobase_realtime.presence.base import PresenceEntry
 from django_cocobase_realtime.presence.database import DatabasePresence
 from django_cocobase_realtime.rooms.retention import expire_presence, trim_history

@@ -117,7 +117,10 @@ def _redis_binary() -> str:
 
 
 class AsgiServer(Server):
-    """daphne or uvicorn with the application in ``tests.asgi``, on the test's databases."""
+    """An ASGI server with the application in ``tests.asgi``, on the test's databases.
+
+    ``kind`` is daphne, uvicorn or granian; the test is skipped if granian is not installed.
+    """
 
     def __init__(
         self,
@@ -143,7 +146,13 @@ class AsgiServer(Server):
                 *("--ws", "websockets-sansio", "--ws-max-size", "1048576"),
                 *("--ws-per-message-deflate", "false", "tests.asgi:application"),
             ],
+            "granian": [
+                *("granian", "--interface", "asginl", "--host", "127.0.0.1", "--port", "{port}"),
+                *("--ws", "--workers", "1", "tests.asgi:application"),
+            ],
         }
+        if kind == "granian":
+            pytest.importorskip("granian", reason="granian is not installed")
         super().__init__([sys.executable, "-m", *commands[kind]], env)
 
     @property

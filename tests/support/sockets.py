@@ -15,18 +15,23 @@ class AsgiSocket:
     """The server's side of one connection.
 
     The application's sends wait while ``reading`` is clear. ``stops_reading_at`` selects the
-    frame at which it is cleared.
+    frame at which it is cleared. ``fails_at`` returns the exception with which the server refuses
+    to send a frame, or None.
     """
 
     def __init__(self) -> None:
         self.reading = asyncio.Event()
         self.reading.set()
         self.stops_reading_at: Callable[[dict[str, Any]], bool] | None = None
+        self.fails_at: Callable[[dict[str, Any]], Exception | None] = lambda frame: None
         self.sent: list[dict[str, Any]] = []
         self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def send(self, message: dict[str, Any]) -> None:
         """Receive a message from the application. This is the ``send`` of ASGI."""
+        error = self.fails_at(json.loads(message["text"])) if "text" in message else None
+        if error is not None:
+            raise error
         self.sent.append(message)
         stops = self.stops_reading_at
         if stops is not None and "text" in message and stops(json.loads(message["text"])):

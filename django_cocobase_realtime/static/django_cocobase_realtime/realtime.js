@@ -342,8 +342,9 @@ class Room extends Store {
         this.tries = 0;
         if (!reply.resumed) this.cursor = reply.cursor;
         if (reply.resync) this._emit("resync", reply.resync.reason);
-        this.#present(reply.members, reply.participants);
-        this.#ready.resolve(reply);
+        this.reply = reply;
+        this.participants = reply.participants;
+        this._list(reply, []);
         for (const item of this.#outbox) this.#say(item);
       } else if (failed(reply)) {
         this._failed(reply);
@@ -374,6 +375,12 @@ class Room extends Store {
 
   _said(frame) {
     if (isNew(frame, this)) this._emit("message", frame);
+  }
+
+  // Members may come in several frames.
+  _list({ members, more }, old = this.members) {
+    this._set([...byId([...old, ...members]).values()]);
+    if (!more) this.#ready.resolve(this.reply);
   }
 
   _presence(frame) {
@@ -583,6 +590,8 @@ export class Realtime extends Emitter {
         return subscription?.snapshot(frame);
       case "cursor":
         return subscription?.position(frame);
+      case "members":
+        return this._rooms.get(frame.room)?._list(frame);
       case "presence":
         return this._rooms.get(frame.room)?._presence(frame);
       case "pong":

@@ -48,6 +48,34 @@ async def room_is_joined_again_after_reconnect(server: ScriptedServer, client: D
     await client.expect("r", "members", members=[ada], participants=1)
 
 
+async def room_is_ready_when_all_members_are_listed(server: ScriptedServer, client: Driver) -> None:
+    await start_client(server, client)
+    await client.do("room", "r", name="chat")
+    connection = await server.accept_authenticated()
+    ada, bob, cleo, dan = ({"id": id, "name": id} for id in ("ada", "bob", "cleo", "dan"))
+    for attempt in range(2):
+        join = await connection.receive("join")
+        joined = {"room": "chat", "participants": 3, "members": [ada, dan], "more": True}
+        await connection.reply(join, "joined", **joined)
+        left = {"type": "presence", "room": "chat", "event": "left", "member": dan}
+        await connection.send({**left, "participants": 3})
+        await client.expect("r", "presence", event="left", members=["ada"])
+        members = {"type": "members", "room": "chat"}
+        await connection.send({**members, "members": [{**ada, "state": {}}, bob], "more": True})
+        await connection.send({**members, "members": [cleo], "more": False})
+        if attempt == 0:
+            await client.expect("r", "ready")  # not before
+        else:
+            await connection.send(broadcast_event("chat", "marker"))
+            await client.expect("r", "message", message="marker")
+        await client.do("members", "r")
+        expected = [{**ada, "state": {}}, bob, cleo]
+        await client.expect("r", "members", members=expected, participants=3)
+        if attempt == 0:
+            connection.abort()
+            connection = await accept_reconnect(server, client)
+
+
 async def room_that_cannot_resume_reports_the_reason(
     server: ScriptedServer, client: Driver
 ) -> None:

@@ -1,0 +1,81 @@
+"""Frames that wait in memory until they can be sent, and how many bytes they take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from sys import getsizeof
+from typing import Protocol
+
+# a frame while it waits: a text if it is ASCII, or else its UTF-8
+WaitingFrame = str | bytes
+
+
+def pack(text: str) -> WaitingFrame:
+    """Return a frame as it is kept while it waits.
+
+    A text with one character that is not ASCII takes up to four bytes for each of its characters.
+    """
+    return text if text.isascii() else text.encode("utf-8", "surrogatepass")
+
+
+def unpack(frame: WaitingFrame) -> str:
+    """Return the text of a frame that was kept."""
+    return frame if isinstance(frame, str) else frame.decode("utf-8", "surrogatepass")
+
+
+def size_of(frames: Iterable[WaitingFrame]) -> int:
+    """Return the bytes of memory that frames take."""
+    return sum(map(getsizeof, frames))
+
+
+class ByteAccount(Protocol):
+    """The bytes that wait for one connection, which `Writer` counts."""
+
+    def reserve(self, frames: int, size: int) -> None:
+        """Count frames that wait outside of the queue. The limits may be exceeded by this."""
+
+    def release(self, frames: int, size: int) -> None:
+        """Count no longer what was reserved."""
+
+    def push_event(self, text: str, cursor: str | None = None) -> None:
+        """Send an event."""
+
+
+class FrameBuffer:
+    """Events that must be sent after others, which are still being read.
+
+    They are counted like those in the queue of the connection, because they cannot be dropped.
+    """
+
+    __slots__ = ("_account", "_bytes", "_frames")
+
+    def __init__(self, account: ByteAccount) -> None:
+        self._account = account
+        # the events, each with its number in a history, or None
+        self._frames: list[tuple[WaitingFrame, int | None]] = []
+        # bytes of the events
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def append(self, text: str, seq: int | None = None) -> None:
+        """Add an event. ``seq`` is its number in a history; None if it is not kept."""
+        frame = pack(text)
+        size = getsizeof(frame)
+        self._frames.append((frame, seq))
+        self._bytes += size
+        self._account.reserve(1, size)
+
+    def clear(self) -> None:
+        """Remove all events."""
+        self._account.release(len(self._frames), self._bytes)
+        self._frames, self._bytes = [], 0
+
+    def flush(self, after: int | None = None) -> None:
+        """Send all events, without those whose number is ``after`` or lower."""
+        frames = self._frames
+        self.clear()
+        for frame, seq in frames:
+            if after is None or seq is None or seq > after:
+                self._account.push_event(unpack(frame))
