@@ -198,6 +198,34 @@ def stalled(result: dict[str, Any]) -> str:
     )
 
 
+def fair(result: dict[str, Any]) -> str:
+    """Return the section about well-behaved clients beside a hostile one."""
+    head = ["database", "server", "the hostile client", "login ms", "ratio", "event ms", "ratio"]
+    lines = [
+        [
+            row["database"],
+            row["server"],
+            row["about"],
+            *(
+                cell
+                for name in ("login", "event")
+                for cell in (
+                    f"{format_number(row[f'{name}_quiet_ms'])} → "
+                    f"{format_number(row[f'{name}_hostile_ms'])}",
+                    format_number(row[f"{name}_ratio"], "{:.2f}"),
+                )
+            ),
+        ]
+        for row in result["rows"]
+    ]
+    return (
+        "50 subscribers receive the changes of 10 saves a second, while 50 other clients log in "
+        "(connect, authenticate, subscribe). The figures are 99th percentiles without and with a "
+        "hostile client of another address, measured in turns, with the default limits. The goal "
+        f"is a ratio of at most {result['goal']:.1f}.\n\n" + markdown_table(head, lines)
+    )
+
+
 def save_cost(result: dict[str, Any]) -> str:
     """Return the section about the cost of the log for a save."""
     head = ["database", "", "unwatched µs"]
@@ -276,6 +304,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "steady_rate": ("From commit to socket", steady_rate),
     "memory": ("Memory", memory),
     "stalled": ("A client that stops reading", stalled),
+    "fair": ("Beside a hostile client", fair),
     "processes": ("Several processes", processes),
     "save_cost": ("What a save costs", save_cost),
     "read_log": ("What reading the log costs", read_log),
