@@ -24,4 +24,5 @@ async def start(serve, kind):
 
     yield start
     for server in servers:
+        server.kill()  # which would wait for threads if it was stopped
         assert_no_traceback(server)

@@ -12,7 +12,7 @@ from django_cocobase_realtime.models import ApiKey
 from tests.app.models import Post
 from tests.support.failing import SECONDS
 
-from .helpers import ATTACKER, attack, call, connect, slowest_login, time_login
+from .helpers import ATTACKER, attack, call, connect, receive_answers, slowest_login, time_login
 
 pytestmark = pytest.mark.server
 FAILING = "tests.support.failing"
@@ -86,25 +86,27 @@ async def test_slow_authentication_of_strangers_delays_no_request(start, api_key
             await visitor.subscribe("posts")
 
 
-async def test_work_for_a_client_ends_when_it_disconnects(start, api_key):
+@pytest.mark.parametrize("waits", [True, False], ids=["after replies", "pipelined"])
+async def test_work_for_a_client_ends_when_it_disconnects(start, api_key, waits):
     server = await start(COLLECTIONS=COLLECTIONS)
-    await Post.objects.abulk_create([Post(title=str(n)) for n in range(100)])
+    await Post.objects.abulk_create([Post(title=str(n)) for n in range(50)])
     frame = {"type": "subscribe", "collection": "rows", "snapshot": True}
-    frames = [{**frame, "subscription": f"s{n}"} for n in range(30)]
+    frames = [{**frame, "subscription": f"s{n}"} for n in range(8 if waits else 30)]
     async with AsyncExitStack() as stack:
-        await send_from(stack, server.socket_url, api_key, 1, frames)
+        (client,) = await send_from(stack, server.socket_url, api_key, 1, frames)
+        if waits:
+            await receive_answers(client, len(frames), 40)
         await wait_for_call(server, "row")
-        await asyncio.sleep(0.3)
-    await asyncio.sleep(3)  # the pages that are being checked take 2 s
+    await asyncio.sleep(2.5)  # the pages that are being checked take 1 s
     before = await call(count_calls, server, "row")
     await asyncio.sleep(1)
-    assert await call(count_calls, server, "row") == before < 30 * 100
+    assert await call(count_calls, server, "row") == before < len(frames) * 50
 
 
 async def test_requests_of_a_client_that_left_are_not_handled(start, api_key):
     server = await start(COLLECTIONS=COLLECTIONS)
     async with AsyncExitStack() as stack:
-        await send_from(stack, server.socket_url, api_key, 10, [SUBSCRIBE_SLOW] * 5)
+        await send_from(stack, server.socket_url, api_key, 10, [SUBSCRIBE_SLOW] * 2)
         await wait_for_call(server, "permission")
     # what runs or was about to run is not counted
     await asyncio.sleep(SECONDS + 0.2)
