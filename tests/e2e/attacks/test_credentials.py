@@ -120,18 +120,10 @@ async def test_tokens_with_unknown_key_ids_shut_out_no_user(start, user, key_ser
     assert key_server.requests <= 5
 
 
-FORGERIES = {
-    "flipped bit": lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]),
-    "first byte": lambda raw: bytes([raw[0] ^ 1]) + raw[1:],
-    "shorter": lambda raw: raw[:-2],
-    "longer": lambda raw: raw + b"0",
-}
-
-
-def forge(cursor, change):
-    """Change the bytes within the parts of a cursor that are Base64."""
-    raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-    return base64.urlsafe_b64encode(change(raw)).rstrip(b"=").decode()
+def replace_character(cursor, index):
+    """Replace one character of a cursor by another one of Base64."""
+    other = "B" if cursor[index] == "A" else "A"
+    return cursor[:index] + other + cursor[index:][1:]
 
 
 async def test_forged_cursor_is_answered_with_resync(start, api_key):
@@ -140,18 +132,21 @@ async def test_forged_cursor_is_answered_with_resync(start, api_key):
     async with connect(server.socket_url, api_key) as client:
         reply = await client.subscribe("posts")
         other = await client.subscribe("messages")
+    cursor = reply["cursor"]
     await call(server.post, "/posts", [{"title": SECRET} for _ in range(3)])
     forged = {
-        **{name: forge(reply["cursor"], change) for name, change in FORGERIES.items()},
+        **{str(n): replace_character(cursor, n) for n in range(0, len(cursor) - 1, 3)},
+        "shorter": cursor[:-4],
+        "longer": cursor + "AAAA",
         "another collection's": other["cursor"],
         "empty": "",
         "text": "x" * 100,
         "not ASCII": "é" * 50,
         "too long": "A" * 5000,
     }
-    for name, cursor in forged.items():
+    for name, value in forged.items():
         async with attack(server.socket_url, api_key) as client:
-            options = {"since": cursor, "scope": reply["scope"]}
+            options = {"since": value, "scope": reply["scope"]}
             answer = await client.request({"type": "subscribe", "collection": "posts", **options})
             if answer["type"] == "error":
                 assert answer["code"] == "bad_request", name
@@ -190,6 +185,7 @@ async def test_credentials_of_any_form_are_refused_with_a_code(start, user):
             await client.send({"type": "auth", "token": token})
             frame = await client.receive()
             assert frame["type"] == "error", (token, frame)
-            assert frame["code"] in ("authentication_failed", "bad_request"), (token, frame)
+            codes = ("authentication_failed", "bad_request", "too_large")
+            assert frame["code"] in codes, (token, frame)
             if frame["code"] == "authentication_failed":
                 assert await client.closed() == 4500, token

@@ -21,17 +21,8 @@ pytestmark = pytest.mark.server
 # all multiples of it have the same hash in CPython
 HASH_MODULUS = 2**61 - 1
 HUGE = [10**40, -(10**40), 2**63, 2**53, 1e308, -1e308, 5e-324, "1e999", "9" * 4000, "-0", "٣"]
-EXTREME = [
-    *HUGE,
-    "",
-    "x" * 60_000,
-    "\uffff" * 9,
-    True,
-    [],
-    [[]],
-    [1] * 100,
-    {"in": ["9" * 600] * 99},
-]
+TEXTS = ["", "x" * 60_000, "\uffff" * 9]
+EXTREME = [*HUGE, *TEXTS, True, [], [[]], [1] * 100, {"in": ["9" * 600] * 99}]
 FIELDS = [
     *("big", "boolean", "char", "date", "moment", "decimal", "duration", "float", "integer"),
     *("ip", "json", "json.a", "positive", "small", "text", "time", "uuid", "id", "pk"),
@@ -44,7 +35,7 @@ async def test_extreme_filters_are_answered_and_slow_nothing(start, api_key):
         COLLECTIONS={"everything": "app.Everything", "posts": "app.Post"},
         LIMITS={"subscribe_rate": (10_000, 10_000), "bad_requests_per_minute": 10_000},
     )
-    filters = [{f: {o: v}} for f in FIELDS for o in OPERATORS for v in EXTREME][::3]
+    filters = [{f: {o: v}} for f in FIELDS for o in OPERATORS for v in EXTREME][::10]
     filters += [{"$not": f} for f in filters[::20]]
     async with attack(server.socket_url, api_key, max_queue=None) as client:
         await client.subscribe("posts")
