@@ -20,11 +20,12 @@ async def call(function, *args):
 
 @asynccontextmanager
 async def attack(url, token=None, **options):
-    """Connect from the attacker's address, without compression or limits."""
+    """Connect from the attacker's address, without compression or limits; drop the connection."""
     options = {"local_addr": ATTACKER, **options}
     options = {"compression": None, "max_size": None, "close_timeout": 0.5, **options}
     async with connect(url, token, authenticate=token is not None, **options) as client:
         yield client
+        client.socket.transport.abort()
 
 
 async def time_login(url, token, collection="posts"):

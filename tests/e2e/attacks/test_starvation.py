@@ -106,8 +106,11 @@ async def test_work_for_a_client_ends_when_it_disconnects(start, api_key, waits)
 async def test_requests_of_a_client_that_left_are_not_handled(start, api_key):
     server = await start(COLLECTIONS=COLLECTIONS)
     async with AsyncExitStack() as stack:
-        await send_from(stack, server.socket_url, api_key, 10, [SUBSCRIBE_SLOW] * 2)
+        frames = [SUBSCRIBE_SLOW] * 2
+        clients = await send_from(stack, server.socket_url, api_key, 10, frames)
         await wait_for_call(server, "permission")
+        for client in clients:
+            client.socket.transport.abort()
     # what runs or was about to run is not counted
     await asyncio.sleep(SECONDS + 0.2)
     before = await call(count_calls, server, "permission")
