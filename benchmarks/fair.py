@@ -50,7 +50,7 @@ SETTINGS = {
             "fields": ["title", "body", "status", "views", "owner", "project", "created_at"],
             "permission": "benchmarks.site.permissions.OfProject",
         },
-        "slow": {"model": "app.Message", "permission": "benchmarks.site.permissions.Slow"},
+        "slow": {"model": "app.Message", "permission": "benchmarks.site.slow_permission.Slow"},
     },
     "ROOMS": {"kept-*": {"history": KEPT_MESSAGES}, "*": {}},
     "LIMITS": {},

@@ -194,7 +194,30 @@ def stalled(result: dict[str, Any]) -> str:
     return (
         "One of 100 clients stops reading. Events have 16 kB, so that buffers are full soon. The "
         "column p99 is for the other 99 clients, without and with the client that has stopped; "
-        "“growth” is that of the server's memory.\n\n" + markdown_table(head, lines)
+        "“growth” is that of the server's memory.\n\n"
+        + markdown_table(head, lines)
+        + stalled_memory(result.get("memory", []))
+    )
+
+
+def stalled_memory(rows: Rows) -> str:
+    """Return the table of the memory that one stalled client costs, by kind of request."""
+    if not rows:
+        return ""
+    head = ["server", "the stalled client asked for", "held MiB", "peak MiB", "closed"]
+    lines = [
+        [
+            row["server"],
+            row["name"],
+            format_number(row["held_mib"]),
+            format_number(row["peak_mib"]),
+            row.get("code") or "no",
+        ]
+        for row in rows
+    ]
+    return (
+        "\nThe growth of the server's memory by one client that makes requests and reads nothing. "
+        "The goal is at most 2 MiB that are held.\n\n" + markdown_table(head, lines)
     )
 
 

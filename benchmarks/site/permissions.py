@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 
@@ -20,12 +19,3 @@ class Own:
     def visible_to(self, identity: Any) -> dict[str, Any]:
         """Return a filter with one equality, with a different value for each user."""
         return {"owner": identity.user_id}
-
-
-class Slow:
-    """Take a second, as a permission that asks another service."""
-
-    def can_subscribe(self, identity: Any, filters: Any) -> bool:
-        """Allow everything, after a while."""
-        time.sleep(1)
-        return True
