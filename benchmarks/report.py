@@ -5,16 +5,23 @@ python -m benchmarks.report
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import results
 from benchmarks.common import print_line
+from benchmarks.tables import (
+    FAULTS,
+    Rows,
+    format_faults,
+    format_number,
+    group_rows,
+    markdown_table,
+    unsupported_row,
+)
 
 DOCS = Path(__file__).parent.parent / "docs"
-Rows = list[dict[str, Any]]
-FAULTS = "lost / duplicate / misdirected"
 
 INTRO = """# Benchmarks
 
@@ -41,37 +48,6 @@ The conditions are the same in all runs:
 - The load average is that of the last five minutes of the run. A benchmark's own server and clients
   cause a load of one to two; anything above is other work on the same cores.
 """
-
-
-def format_number(value: Any, form: str = "{:.1f}") -> str:
-    """Format a figure; a dash if there is none."""
-    return "–" if value is None else form.format(value)
-
-
-def markdown_table(head: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
-    """Return a Markdown table."""
-    head = list(head)
-    rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    rows += ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
-    return "\n".join(rows) + "\n"
-
-
-def format_faults(row: dict[str, Any]) -> str:
-    """Return the numbers of lost, duplicate and misdirected deliveries."""
-    return " / ".join(str(row.get(fault, 0)) for fault in ("lost", "duplicates", "misdirected"))
-
-
-def unsupported_row(row: dict[str, Any], cells: int) -> list[str]:
-    """Return the cells of a row that the server does not support."""
-    return [row["name"], "not supported", *["–"] * (cells - 2)]
-
-
-def group_rows(rows: Rows, *keys: str) -> dict[tuple[Any, ...], Rows]:
-    """Group rows by the values of some keys, in the order of their first appearance."""
-    groups: dict[tuple[Any, ...], Rows] = {}
-    for row in rows:
-        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
-    return groups
 
 
 def fanout(result: dict[str, Any]) -> str:
