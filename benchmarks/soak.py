@@ -193,14 +193,7 @@ class Regulars:
         """Return what is wrong with the clients, once nothing changes any more."""
         from asgiref.sync import sync_to_async
 
-        from tests.app.models import Post
-
-        rows = {
-            str(pk): title
-            for pk, title in await sync_to_async(
-                lambda: list(Post.objects.values_list("pk", "title"))
-            )()
-        }
+        rows = await sync_to_async(read_posts)()
         wrong = []
         for number, live in enumerate(self.lists):
             documents = {document.id: document.data["title"] for document in live.documents}
@@ -216,6 +209,16 @@ class Regulars:
         for task in self._tasks:
             task.cancel()
         await self._stack.aclose()
+
+
+def read_posts() -> dict[str, str]:
+    """Return the titles by key, on a new connection."""
+    from django.db import connection
+
+    from tests.app.models import Post
+
+    connection.close()  # which may have been cut
+    return {str(pk): title for pk, title in Post.objects.values_list("pk", "title")}
 
 
 def count_rows() -> dict[str, int]:

@@ -212,7 +212,7 @@ async def measure(server_kind: str, name: str, kind: Kind) -> dict[str, Any]:
         await asyncio.sleep(2)
         reader.close()
         await asyncio.sleep(0.5)
-        client = await server.open(2, stalled=True, **kind.auth)
+        client = await server.open(1, stalled=True, **kind.auth)
         await server.release_memory()
         peak = Peak(server)
         client.stall()
@@ -222,7 +222,7 @@ async def measure(server_kind: str, name: str, kind: Kind) -> dict[str, Any]:
         await asyncio.sleep(WAIT_SECONDS)
         peak_mib = peak.stop()
         counted = await server.release_memory()
-        held = server.rss_mib - peak.first
+        held_mib = server.rss_mib - peak.first
         client.resume()
         await asyncio.sleep(1)
         received, code = client.bytes, client.code
@@ -233,7 +233,7 @@ async def measure(server_kind: str, name: str, kind: Kind) -> dict[str, Any]:
     return {
         "server": server_kind,
         "name": name,
-        "held_mib": held,
+        "held_mib": held_mib,
         "peak_mib": peak_mib,
         "counted_mib": counted / 2**20,
         "received_mib": received / 2**20,
@@ -259,12 +259,12 @@ async def measure_bare(server_kind: str) -> dict[str, Any]:
             peak_mib = peak.stop()
             with contextlib.suppress(TimeoutError):  # daphne may be busy with its buffer
                 await server.release_memory()
-            held = server.rss_mib - peak.first
+            held_mib = server.rss_mib - peak.first
             client.abort()
             await asyncio.sleep(0.5)
     finally:
         server.close()
-    return {"server": server_kind, "name": target.name, "held_mib": held, "peak_mib": peak_mib}
+    return {"server": server_kind, "name": target.name, "held_mib": held_mib, "peak_mib": peak_mib}
 
 
 def measure_all(servers: list[str], arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Random sequences of valid requests to a project whose code fails at random.
 
-Whatever fails, the connection stays open, each request with an id is answered once, no data is sent
-for what was refused or has ended, and each failure is logged once.
+The connection stays open, each request with an id is answered once, no data is sent for
+subscriptions and rooms that were refused or have ended, and each failure is logged once.
 """
 
 import json

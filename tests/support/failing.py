@@ -20,7 +20,7 @@ _random = random.Random(5)
 
 
 class ProjectError(Exception):
-    """What the project's code raises. Its text is unique."""
+    """An error of the project's code. Its text is unique."""
 
 
 def maybe_fail():

@@ -30,7 +30,7 @@ async def try_token(url, token):
 
 
 async def test_forged_token_is_never_reported_as_expired(start, user):
-    """Otherwise a client would ask for a new token for ever, and a stranger could tell claims."""
+    """Otherwise clients would ask for new tokens again and again, and strangers learn claims."""
     server = await start()
     now = int(time.time())
     claims = {"sub": str(user.pk), "exp": now - 60}
@@ -127,7 +127,7 @@ def replace_character(cursor, index):
 
 
 async def test_forged_cursor_is_answered_with_resync(start, api_key):
-    """A cursor that the server did not make names no position: the client loads the data anew."""
+    """A cursor that the server did not make names no position: the client loads the data again."""
     server = await start()
     async with connect(server.socket_url, api_key) as client:
         reply = await client.subscribe("posts")

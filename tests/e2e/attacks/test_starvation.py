@@ -131,7 +131,7 @@ async def test_unauthenticated_connections_of_one_address_shut_out_no_other(star
 
 
 async def test_users_without_connections_left_can_come_back(start, user):
-    """4504 tells the client when to come back; a closed connection frees its place."""
+    """4504 has the time after which to come back; a closed connection frees its place."""
     server = await start(LIMITS={"connections_per_user": 3})
     _, key = await call(lambda: ApiKey.objects.create_key("ada", user=user))
     async with AsyncExitStack() as stack:
