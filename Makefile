@@ -52,7 +52,7 @@ test-django: $(VENV)/.test ## Django's own ORM tests with every model watched
 	$(BIN)/python -m tests.django_suite
 	$(BIN)/python -m tests.django_suite --database postgres
 
-test-long: $(VENV)/.test ## Longer runs: all of Django's tests, Django 6.1, PostgreSQL 16
+test-long: $(VENV)/.test ## Longer runs: all of Django's tests, Django 6.1, PostgreSQL 16, soaks with faults
 	PYTHON=$(BIN)/python bash tests/support/long.sh "$(PART)"
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter, migrations

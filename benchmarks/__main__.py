@@ -1,6 +1,6 @@
 """Run all benchmarks, or the named ones, in small sizes; then write ``docs/benchmarks.md``.
 
-    python -m benchmarks                     # about ten minutes
+    python -m benchmarks                     # about fifteen minutes
     python -m benchmarks fanout filtered
 
 Each can be run alone in larger sizes (``python -m benchmarks.fanout --help``). Exits with 1 if a
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "steady_rate": ["--rounds", "2", "--seconds", "4"],
     "memory": ["--connections", "4000"],
     "stalled": [],
+    "fair": [],
     "processes": [],
     "save_cost": [],
     "read_log": [],

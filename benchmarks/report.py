@@ -5,16 +5,23 @@ python -m benchmarks.report
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import results
 from benchmarks.common import print_line
+from benchmarks.tables import (
+    FAULTS,
+    Rows,
+    format_faults,
+    format_number,
+    group_rows,
+    markdown_table,
+    unsupported_row,
+)
 
 DOCS = Path(__file__).parent.parent / "docs"
-Rows = list[dict[str, Any]]
-FAULTS = "lost / duplicate / misdirected"
 
 INTRO = """# Benchmarks
 
@@ -41,37 +48,6 @@ The conditions are the same in all runs:
 - The load average is that of the last five minutes of the run. A benchmark's own server and clients
   cause a load of one to two; anything above is other work on the same cores.
 """
-
-
-def format_number(value: Any, form: str = "{:.1f}") -> str:
-    """Format a figure; a dash if there is none."""
-    return "–" if value is None else form.format(value)
-
-
-def markdown_table(head: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
-    """Return a Markdown table."""
-    head = list(head)
-    rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    rows += ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
-    return "\n".join(rows) + "\n"
-
-
-def format_faults(row: dict[str, Any]) -> str:
-    """Return the numbers of lost, duplicate and misdirected deliveries."""
-    return " / ".join(str(row.get(fault, 0)) for fault in ("lost", "duplicates", "misdirected"))
-
-
-def unsupported_row(row: dict[str, Any], cells: int) -> list[str]:
-    """Return the cells of a row that the server does not support."""
-    return [row["name"], "not supported", *["–"] * (cells - 2)]
-
-
-def group_rows(rows: Rows, *keys: str) -> dict[tuple[Any, ...], Rows]:
-    """Group rows by the values of some keys, in the order of their first appearance."""
-    groups: dict[tuple[Any, ...], Rows] = {}
-    for row in rows:
-        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
-    return groups
 
 
 def fanout(result: dict[str, Any]) -> str:
@@ -194,7 +170,58 @@ def stalled(result: dict[str, Any]) -> str:
     return (
         "One of 100 clients stops reading. Events have 16 kB, so that buffers are full soon. The "
         "column p99 is for the other 99 clients, without and with the client that has stopped; "
-        "“growth” is that of the server's memory.\n\n" + markdown_table(head, lines)
+        "“growth” is that of the server's memory.\n\n"
+        + markdown_table(head, lines)
+        + stalled_memory(result.get("memory", []))
+    )
+
+
+def stalled_memory(rows: Rows) -> str:
+    """Return the table of the memory that one stalled client costs, by kind of request."""
+    if not rows:
+        return ""
+    head = ["server", "the stalled client asked for", "held MiB", "peak MiB", "closed"]
+    lines = [
+        [
+            row["server"],
+            row["name"],
+            format_number(row["held_mib"]),
+            format_number(row["peak_mib"]),
+            row.get("code") or "no",
+        ]
+        for row in rows
+    ]
+    return (
+        "\nThe growth of the server's memory by one client that makes requests and reads nothing. "
+        "The goal is at most 2 MiB that are held.\n\n" + markdown_table(head, lines)
+    )
+
+
+def fair(result: dict[str, Any]) -> str:
+    """Return the section about well-behaved clients beside a hostile one."""
+    head = ["database", "server", "the hostile client", "login ms", "ratio", "event ms", "ratio"]
+    lines = [
+        [
+            row["database"],
+            row["server"],
+            row["about"],
+            *(
+                cell
+                for name in ("login", "event")
+                for cell in (
+                    f"{format_number(row[f'{name}_quiet_ms'])} → "
+                    f"{format_number(row[f'{name}_hostile_ms'])}",
+                    format_number(row[f"{name}_ratio"], "{:.2f}"),
+                )
+            ),
+        ]
+        for row in result["rows"]
+    ]
+    return (
+        "50 subscribers receive the changes of 10 saves a second, while 50 other clients log in "
+        "(connect, authenticate, subscribe). The figures are 99th percentiles without and with a "
+        "hostile client of another address, measured in turns, with the default limits. The goal "
+        f"is a ratio of at most {result['goal']:.1f}.\n\n" + markdown_table(head, lines)
     )
 
 
@@ -276,6 +303,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "steady_rate": ("From commit to socket", steady_rate),
     "memory": ("Memory", memory),
     "stalled": ("A client that stops reading", stalled),
+    "fair": ("Beside a hostile client", fair),
     "processes": ("Several processes", processes),
     "save_cost": ("What a save costs", save_cost),
     "read_log": ("What reading the log costs", read_log),

@@ -6,6 +6,10 @@ Sends the same events with and without the stalled client, in one run. Measures 
 the other clients, the growth of the server's resident memory, and the close code that the stalled
 client finds when it reads again. The raw ASGI loop shows what happens if each send is awaited in
 turn.
+
+Then measures the memory of one stalled client for each kind of request (`stalled_memory`).
+
+    python -m benchmarks.stalled --only memory --kinds replays snapshots --server daphne
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import sys
 import threading
 from typing import Any
 
-from benchmarks import results, targets
+from benchmarks import results, stalled_memory, targets
 from benchmarks.common import median, print_line, set_up
 from benchmarks.load import Load
 from benchmarks.targets import Target
@@ -90,8 +94,8 @@ def measure(kind: str, row: str, arguments: argparse.Namespace) -> dict[str, Any
     }
 
 
-def main(arguments: argparse.Namespace) -> int:
-    set_up("sqlite", "benchmarks.site.settings")
+def measure_latency(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure the latency of other clients with each server; print and return the rows."""
     rows: list[dict[str, Any]] = []
     for kind in arguments.server:
         print_line(
@@ -108,7 +112,19 @@ def main(arguments: argparse.Namespace) -> int:
                 f"({row['growth_without_kib']:.0f} without), {row['waited_for_it_kib']:.0f} KiB "
                 f"waited for it, closed {row['code']}"
             )
-    print_line(f"\nwritten to {results.save('stalled', rows, rate=arguments.rate).name}")
+    return rows
+
+
+def main(arguments: argparse.Namespace) -> int:
+    set_up("sqlite", "benchmarks.site.settings")
+    previous = results.load("stalled") or {"rows": [], "memory": [], "rate": arguments.rate}
+    rows, memory = previous["rows"], previous.get("memory", [])
+    if arguments.only != "memory":
+        rows = measure_latency(arguments)
+    if arguments.only != "latency":
+        memory = stalled_memory.measure_all(arguments.server, arguments)
+    path = results.save("stalled", rows, rate=arguments.rate, memory=memory)
+    print_line(f"\nwritten to {path.name}")
     realtime = [row for row in rows if row["name"] == "realtime"]
     return int(any(row["lost"] or row["code"] != 4120 for row in realtime))
 
@@ -119,4 +135,6 @@ if __name__ == "__main__":
     parser.add_argument("--subscribers", type=int, default=100)
     parser.add_argument("--rate", type=float, default=50.0, help="events a second")
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--only", choices=["latency", "memory"], help="of the two measurements")
+    parser.add_argument("--kinds", nargs="+", metavar="WORD", help="kinds of requests, by words")
     sys.exit(main(parser.parse_args()))

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 FILLER = "lorem ipsum dolor sit amet consectetur adipiscing elit sed do"
-FILLER += "x" * int(os.environ.get("BENCH_PAD") or 0)
+FILLER += (os.environ.get("BENCH_PAD_WITH") or "x") * int(os.environ.get("BENCH_PAD") or 0)
 AT = "2026-01-01T12:00:00.000000+00:00"
 
 

@@ -7,7 +7,7 @@ from django.core.asgi import get_asgi_application
 from django_cocobase_realtime.routing import realtime_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.site.settings")
-get_asgi_application()
+views = get_asgi_application()
 realtime = realtime_application()
 
 
@@ -17,6 +17,8 @@ async def application(scope, receive, send):
     if scope["type"] == "websocket":
         control.listen(emit)
         await realtime(scope, receive, send)
+    elif scope["type"] == "http":
+        await views(scope, receive, send)
 
 
 def emit(message):

@@ -4,6 +4,7 @@
 #
 #   bash tests/support/long.sh            all parts
 #   bash tests/support/long.sh django     the parts whose name contains this word
+#   SOAK_MINUTES=2 bash tests/support/long.sh soak
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -45,6 +46,10 @@ newest_django() { # newest_django DATABASE
     .venv-3.13/bin/python -m tests.django_suite --folders all --bare --database "$1"
 }
 
+soak() { # soak DATABASE
+    "$python" -m benchmarks.soak --minutes "${SOAK_MINUTES:-30}" --database "$1"
+}
+
 part "capture on PostgreSQL 16" capture_on_postgres 16
 part "capture on PostgreSQL 18" capture_on_postgres 18
 for database in sqlite postgres; do
@@ -55,6 +60,8 @@ for database in sqlite postgres; do
     part "django, number of queries, $database" "${suite[@]}" --mode queries
     part "django 6.1, all folders, $database" newest_django "$database"
 done
+part "soak, sqlite" soak sqlite
+part "soak, postgres" soak postgres
 
 printf '\n=== minutes per part\n'
 printf '%s\n' "${timings[@]}"
