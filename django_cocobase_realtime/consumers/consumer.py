@@ -32,7 +32,7 @@ from ..transport.input_limits import warn_if_unbounded
 from ..transport.writer import Writer
 from ..utils.concurrency import set_owner
 from ..utils.fair_queue import Owner
-from ..utils.limits import CounterKey, connection_counters
+from ..utils.limits import ConnectionCount, CounterKey, connection_counters
 from ..utils.project_code import DATABASE_UNAVAILABLE, ProjectCodeFailed
 from ..wire import frames
 from ..wire.codes import CloseCode, Retry
@@ -77,8 +77,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self.base_send: Any = send
         # IP address of the client
         self._address: str = client_ip(scope)
-        # counters that include this connection
-        self._counted: list[tuple[CounterKey, Any]] = []
+        # the counters of this process that include this connection
+        self._count = ConnectionCount()
         # closes the connection if the client sends no `auth` in time
         self._auth_timer: asyncio.TimerHandle | None = None
         # closes the connection when its credential expires
@@ -97,8 +97,6 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._reader = MessageReader(receive, send, self._reset_idle_timer)
         # whether the socket did not accept a close within CLOSE_TIMEOUT
         self._abandoned = False
-        # whether the connection is counted among those of this process
-        self._admitted = False
         # whether the client closed the socket in a way that means that it will not come back
         self._clean_close = False
         try:
@@ -146,19 +144,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         connection = Connection(uuid.uuid4().hex, writer, self.close_soon)
         connection.owner = Owner(("address", self._address), connection.id)
         self.session = self.make_session(connection, limits)
-        counters = connection_counters
-        if (
-            counters.total >= limits.connections_per_process
-            or counters.count(CounterKey.ADDRESS, self._address) >= limits.connections_per_address
-            or counters.count(CounterKey.UNAUTHENTICATED, self._address)
-            >= limits.unauthenticated_per_address
-        ):
+        if not self._count.open(self._address, limits):
             await self._run(self.session.close(CloseCode.OVERLOADED, RETRY_OVERLOADED_MS))
             return
-        counters.total += 1
-        self._admitted = True
-        self._increment(CounterKey.ADDRESS, self._address)
-        self._increment(CounterKey.UNAUTHENTICATED, self._address)
         self._start_auth_timer()
         self._reset_idle_timer()
 
@@ -192,12 +180,11 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             self._failure_timer,
         ):
             _cancel(timer)
-        for kind, key in self._counted:
-            connection_counters.decrement(kind, key)
+        was_counted = self._count.is_counted
+        self._count.close()
         if self._closing is not None and not self._abandoned:
             self._closing.cancel()
-        if self._admitted:
-            connection_counters.total -= 1
+        if was_counted:
             if self._hub is not None:
                 await self._hub.close(self.session.connection, lost=not self._clean_close)
             await self.session.connection.writer.stop()
@@ -273,7 +260,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def _admit(self) -> do.Admission | do.TooManyConnections:
         """Add the authenticated connection to the hub, unless its user has too many."""
-        self._decrement(CounterKey.UNAUTHENTICATED, self._address)
+        self._count.remove(CounterKey.UNAUTHENTICATED, self._address)
         identity = self._identity
         if identity.user_key is not None:
             user = (identity.project, identity.user_key)
@@ -282,7 +269,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
                 delay_ms = connection_refusals.next_delay_ms(user, time.monotonic())
                 return do.TooManyConnections(delay_ms)
             connection_refusals.forget(user)
-            self._increment(CounterKey.USER, user)
+            self._count.add(CounterKey.USER, user)
         # the hub is started only now, since a connection that is refused does not need it
         hub = self._hub = Hub.current()
         connection = self.session.connection
@@ -364,7 +351,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if self._main is not None:
             self._main.cancel()
 
-    # timers and counters
+    # timers
 
     def _start_timer(
         self, seconds: float, make_steps: Callable[[], do.Steps]
@@ -379,21 +366,12 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._auth_timer = self._start_timer(seconds, self.session.auth_timeout)
 
     def _reset_idle_timer(self) -> None:
-        if not self._admitted:
+        if not self._count.is_counted:
             return
         seconds = self.session.limits.idle_timeout
         if seconds is not None:
             _cancel(self._idle_timer)
             self._idle_timer = self._start_timer(seconds, self.session.idle)
-
-    def _increment(self, kind: CounterKey, key: Any) -> None:
-        connection_counters.increment(kind, key)
-        self._counted.append((kind, key))
-
-    def _decrement(self, kind: CounterKey, key: Any) -> None:
-        if (kind, key) in self._counted:
-            self._counted.remove((kind, key))
-            connection_counters.decrement(kind, key)
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -114,7 +114,9 @@ class _Permissions:
         try:
             grant = None if room is None else room.grant(self._identity, listing.name)
         except ProjectCodeFailed as failure:
-            failure.log_once()
+            if room is not None and room not in self._failed:
+                self._failed.add(room)
+                failure.log_once()
             return None
         if grant is None or grant.can_see_members:
             return listing if grant is not None else None

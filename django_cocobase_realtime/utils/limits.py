@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from enum import IntEnum
 
-from ..options import Rate
+from ..options import Limits, Rate
 
 # keys of a `KeyedRate` that are remembered
 MAX_KEYS = 10_000
@@ -115,3 +115,58 @@ class ConnectionCounters:
 
 # the counters of this process
 connection_counters = ConnectionCounters()
+
+
+class ConnectionCount:
+    """The counters of this process that include one connection."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self) -> None:
+        # None while the connection is not counted
+        self._keys: list[tuple[CounterKey, Hashable]] | None = None
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether `open` has counted the connection."""
+        return self._keys is not None
+
+    def open(self, address: str, limits: Limits) -> bool:
+        """Count a connection that is not authenticated yet.
+
+        Returns False, without counting it, if the process or the address has too many.
+        """
+        counters = connection_counters
+        if (
+            counters.total >= limits.connections_per_process
+            or counters.count(CounterKey.ADDRESS, address) >= limits.connections_per_address
+            or counters.count(CounterKey.UNAUTHENTICATED, address)
+            >= limits.unauthenticated_per_address
+        ):
+            return False
+        counters.total += 1
+        self._keys = []
+        self.add(CounterKey.ADDRESS, address)
+        self.add(CounterKey.UNAUTHENTICATED, address)
+        return True
+
+    def add(self, counter: CounterKey, key: Hashable) -> None:
+        """Count the connection for a key as well."""
+        if self._keys is not None:
+            connection_counters.increment(counter, key)
+            self._keys.append((counter, key))
+
+    def remove(self, counter: CounterKey, key: Hashable) -> None:
+        """Count the connection no longer for a key, if it is."""
+        if self._keys is not None and (counter, key) in self._keys:
+            self._keys.remove((counter, key))
+            connection_counters.decrement(counter, key)
+
+    def close(self) -> None:
+        """Remove the connection from all counters."""
+        if self._keys is None:
+            return
+        connection_counters.total -= 1
+        for counter, key in self._keys:
+            connection_counters.decrement(counter, key)
+        self._keys = None

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from django_cocobase_realtime.conf import conf
 from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.declarations.soft_delete import apply_soft_delete
-from django_cocobase_realtime.delivery import catchup
+from django_cocobase_realtime.delivery import replay
 from django_cocobase_realtime.delivery.event_frames import ChangeFrames
+from django_cocobase_realtime.delivery.incomplete_images import find_undecidable, restore
 from django_cocobase_realtime.delivery.query import authorize_query
 from django_cocobase_realtime.delivery.row_permissions import evaluate
 from django_cocobase_realtime.delivery.subscription import Subscription, SubscriptionRequest
@@ -135,9 +136,12 @@ def test_garbage_in_any_field_is_delivered_replayed_and_checked(
         deliveries = evaluate(collection, visible, table.find_row_checked(visible))
         ChangeFrames(visible, 10_000).texts(deliveries)
         # from the log
-        missed = catchup._find_missed(collection, table, subscriptions[0], [received])
-        for event, delivery in missed or ():
-            ChangeFrames(event, 10_000, replayed=True).texts([delivery])
+        for logged in restore(collection, [received]):
+            find_undecidable(collection, logged, [subscriptions[0].query])
+            for event, delivery in replay._find_deliveries(
+                collection, table, subscriptions[0], logged
+            ):
+                ChangeFrames(event, 10_000, replayed=True).texts([delivery])
 
     deliver()
 
