@@ -191,9 +191,11 @@ async def test_credentials_of_any_form_are_refused_with_a_code(start, user):
 
 
 @pytest.mark.xfail(reason="The subject is converted to the type of the key before it is compared.")
-@pytest.mark.parametrize("form", [" {}", "{} ", "0{}", "+{}", "0_{}"])
-async def test_subject_that_is_not_the_key_of_a_user_is_no_user(start, user, form):
+async def test_subject_that_is_not_the_key_of_a_user_is_no_user(start, user):
     """Another issuer's user "01" is not Django's user 1."""
     server = await start()
-    frame, _ = await try_token(server.socket_url, create_token(form.format(user.pk)))
-    assert frame["type"] == "error", frame
+    for form in (" {}", "{} ", "0{}", "+{}", "0_{}"):
+        async with attack(server.socket_url) as client:
+            token = create_token(form.format(user.pk))
+            reply = await client.request({"type": "auth", "token": token})
+            assert reply["type"] == "error", (form, reply)
