@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
+from uuid import UUID
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
@@ -22,13 +23,29 @@ def is_django_user(user: Any) -> bool:
 
 
 def active_user(lookup: str, value: Any) -> Any:
-    """Return the active user whose ``lookup`` field has this value, or None."""
+    """Return the active user whose ``lookup`` field has this value, or None.
+
+    The value must be written as the field's value is: " 1" and "01" are not the user 1, because for
+    the issuer of tokens they may be other users.
+    """
     users = get_user_model()._default_manager
     try:
         user = users.filter(**{lookup: value}).first()
     except (ValueError, TypeError, ValidationError, OverflowError):
         return None  # the field cannot have this value: "abc" for an integer key
-    return user if user is not None and is_active(user) else None
+    if user is None or not is_active(user) or not _is_written_as(value, user, lookup):
+        return None
+    return user
+
+
+def _is_written_as(value: Any, user: Any, lookup: str) -> bool:
+    """Return whether a value is the usual text of a number or UUID that a field has."""
+    current = getattr(user, lookup, None)
+    if isinstance(current, int):
+        return str(current) == str(value)
+    if isinstance(current, UUID):
+        return str(value).lower() in (str(current), current.hex)
+    return True
 
 
 def session_auth_hash(user: Any) -> dict[str, str]:

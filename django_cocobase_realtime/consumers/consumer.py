@@ -27,7 +27,7 @@ from ..options import Limits
 from ..protocol import Session
 from ..protocol import effects as do
 from ..transport.connection import Connection
-from ..transport.daphne import get_buffer_probe, set_close_timeout
+from ..transport.daphne import get_buffer_probe, limit_reads, set_close_timeout
 from ..transport.input_limits import warn_if_unbounded
 from ..transport.writer import Writer
 from ..utils.concurrency import set_owner
@@ -132,6 +132,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         """Accept the connection; close it if this process or its address has too many."""
         await self.accept()
         warn_if_unbounded(self.base_send)
+        limit_reads(self.base_send)
         limits = conf.limits
         writer = Writer(
             self.base_send,

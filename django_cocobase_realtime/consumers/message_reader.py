@@ -17,7 +17,7 @@ from ..transport.daphne import get_pausable_transport
 from ..types import Message, Receive, Send
 
 # messages that are read ahead at most
-MAX_MESSAGES = 16
+MAX_MESSAGES = 128
 # bytes of these messages; the last one may exceed it
 MAX_BYTES = 64 * 1024
 

@@ -1,9 +1,9 @@
 """SQL of conditions on text and JSON, for which Django's lookups differ from the predicate.
 
-Text is searched without its case. SQLite folds it by calling the Python function that the
-predicate uses; PostgreSQL uses ``lower`` with a collation that supports Unicode. For JSON, SQLite
-calls the predicate itself as a function, and PostgreSQL uses jsonb operators. Other databases are
-not supported. ``orm.SQL`` lists the functions of each operator.
+Text is searched without its case. For texts that are not ASCII, SQLite calls the Python function
+that the predicate uses; PostgreSQL uses ``lower`` with a collation that supports Unicode. For JSON,
+SQLite calls the predicate itself as a function, and PostgreSQL uses jsonb operators. Other
+databases are not supported. ``orm.SQL`` lists the functions of each operator.
 """
 
 from __future__ import annotations
@@ -116,9 +116,15 @@ class TextMatches(_TextFunc):
         self.sought = sought
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        """Fold the text with the Python function that `connect` adds to connections."""
+        """Fold the text with ``lower`` if it is ASCII, as most are, and otherwise in Python.
+
+        A Python function holds the interpreter's lock, so that a query of many rows would delay
+        the event loop.
+        """
         text, params = compiler.compile(self.source_expressions[0])
-        return self.search(f"realtime_fold({text})", list(params), self.sought, "instr")
+        is_ascii = f"length(CAST({text} AS BLOB)) = length({text})"
+        folded = f"CASE WHEN {is_ascii} THEN lower({text}) ELSE realtime_fold({text}) END"
+        return self.search(folded, [*params] * 4, self.sought, "instr")
 
     def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Sql:
         """Fold the text with ``lower``."""

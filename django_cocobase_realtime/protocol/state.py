@@ -121,12 +121,13 @@ class SessionState:
     def _bucket(self, command: commands.Command | None) -> TokenBucket:
         match command:
             case commands.Ping() | commands.Ack():
-                if self._control_bucket is None:
-                    per_second, burst = self.limits.messages_rate
-                    self._control_bucket = self._new_bucket(
-                        (per_second * CONTROL_RATE_FACTOR, burst * CONTROL_RATE_FACTOR)
-                    )
-                return self._control_bucket
+                if self.identity is not None:
+                    if self._control_bucket is None:
+                        per_second, burst = self.limits.messages_rate
+                        self._control_bucket = self._new_bucket(
+                            (per_second * CONTROL_RATE_FACTOR, burst * CONTROL_RATE_FACTOR)
+                        )
+                    return self._control_bucket
             case commands.Subscribe():
                 if self._subscribe_bucket is None:
                     self._subscribe_bucket = self._new_bucket(self.limits.subscribe_rate)

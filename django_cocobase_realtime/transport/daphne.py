@@ -16,6 +16,9 @@ from typing import Any
 
 # number of unsent bytes above which daphne's buffer is full, as in uvicorn
 HIGH_WATER_BYTES = 64 * 1024
+# bytes that are read from a socket at a time; while autobahn parses thousands of small frames, the
+# event loop does nothing else
+READ_BYTES = 2048
 
 
 def get_buffer_probe(send: Any) -> Callable[[], bool] | None:
@@ -68,6 +71,13 @@ def paused_reading(send: Any) -> Iterator[None]:
         handle.cancel()
         if paused:
             transport.resumeProducing()
+
+
+def limit_reads(send: Any) -> None:
+    """Let the server read at most `READ_BYTES` from the socket at a time."""
+    transport: Any = getattr(_protocol(send), "transport", None)
+    if hasattr(transport, "bufferSize"):
+        transport.bufferSize = READ_BYTES
 
 
 def set_close_timeout(send: Any, seconds: float) -> None:

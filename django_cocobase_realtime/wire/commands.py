@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from .codes import ErrorCode
-from .json import InvalidJson, parse_object
+from .json import MAX_INT, InvalidJson, parse_object
 
 # id of a request, which the client chooses
 Id = Annotated[str, msgspec.Meta(max_length=64)] | int | None
@@ -164,7 +164,7 @@ def decode(text: str) -> Command:
     try:
         frame = parse_object(text)
     except InvalidJson as error:
-        raise InvalidCommand(ErrorCode.BAD_REQUEST, str(error)) from None
+        raise InvalidCommand(ErrorCode.BAD_REQUEST, str(error), _readable_id(text)) from None
     id = frame.get("id")
     if isinstance(id, bool) or not isinstance(id, int | str | None):
         raise InvalidCommand(ErrorCode.BAD_REQUEST, "id must be a string or an integer.")
@@ -182,6 +182,24 @@ def decode(text: str) -> Command:
     except msgspec.ValidationError as error:
         raise InvalidCommand(ErrorCode.BAD_REQUEST, validation_message(str(error)), id) from None
     return command
+
+
+class _WithId(msgspec.Struct):
+    """The id of a frame whose other contents are not valid."""
+
+    id: (
+        Annotated[str, msgspec.Meta(max_length=64)]
+        | Annotated[int, msgspec.Meta(ge=-MAX_INT, le=MAX_INT)]
+        | None
+    ) = None
+
+
+def _readable_id(text: str) -> str | int | None:
+    """Return the id of a frame that breaks a rule of `parse_object`, or None if it has none."""
+    try:
+        return msgspec.json.decode(text, type=_WithId).id
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
 
 
 def validation_message(error: str) -> str:

@@ -162,15 +162,15 @@ async def test_requests_sent_meanwhile_are_bounded_and_answered_in_order(configu
     async with Socket() as socket:
         await socket.authenticate()
         await socket.send_frame(type="subscribe", collection="posts", id=0)
-        for number in range(1, 101):
+        for number in range(1, 251):
             await socket.send_frame(type="ping", id=number)
         await socket.wait_until(Blocked.entered.is_set)
         await asyncio.sleep(0.2)
-        assert socket.incoming.qsize() >= 100 - MAX_MESSAGES
+        assert socket.incoming.qsize() >= 250 - MAX_MESSAGES
         assert socket.frames[1:] == []
         Blocked.release.set()
-        await socket.wait_until(lambda: len(socket.frames) == 102)
-        assert [frame["id"] for frame in socket.frames[1:]] == list(range(101))
+        await socket.wait_until(lambda: len(socket.frames) == 252)
+        assert [frame["id"] for frame in socket.frames[1:]] == list(range(251))
 
 
 async def test_requests_before_the_disconnect_are_handled_until_they_wait(configure):
@@ -271,14 +271,14 @@ async def test_daphne_is_paused_until_all_queued_messages_are_handled():
     transport, queue = Transport(), asyncio.Queue()
     send = partial(lambda protocol, message: None, SimpleNamespace(transport=transport))
     reader = MessageReader(queue.get, send, lambda: None)
-    for number in range(40):
+    for number in range(3 * MAX_MESSAGES):
         queue.put_nowait(frame(str(number)))
     received = []
-    for _ in range(40):
+    for _ in range(3 * MAX_MESSAGES):
         message = await reader.next()
         received.append(message["text"])
         await reader.handle(asyncio.sleep(0.001))
-    assert received == [str(number) for number in range(40)]
+    assert received == [str(number) for number in range(3 * MAX_MESSAGES)]
     assert (transport.paused, transport.resumed) == (1, 0)
     waiting = asyncio.create_task(reader.next())
     await asyncio.sleep(0.01)

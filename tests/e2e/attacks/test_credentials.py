@@ -190,7 +190,6 @@ async def test_credentials_of_any_form_are_refused_with_a_code(start, user):
                 assert await client.closed() == 4500, token
 
 
-@pytest.mark.xfail(reason="The subject is converted to the type of the key before it is compared.")
 async def test_subject_that_is_not_the_key_of_a_user_is_no_user(start, user):
     """Another issuer's user "01" is not Django's user 1."""
     server = await start()
