@@ -20,7 +20,7 @@ from django.db import OperationalError
 
 # calls of one connection that may wait
 MAX_WAITING_PER_CONNECTION = 200
-# accounts, and connections of one account, whose used time is remembered although they are idle
+# accounts, and connections of a busy account, whose used time is remembered although they are idle
 MAX_IDLE_SHARES = 1000
 
 
@@ -130,6 +130,11 @@ class _Account(_Share):
         # calls that wait, by subject
         self.queues: dict[Hashable, _Queue] = {}
 
+    def forget_connections(self) -> None:
+        """Forget the times of the connections if none of them needs a thread."""
+        if self.is_idle:
+            self.connections.clear()
+
 
 class _Accounts(_Shares):
     def _create(self) -> _Account:
@@ -215,6 +220,7 @@ class FairQueue:
             self._count_waiting(job, -1)
             if not queue.jobs:  # the heap drops it when it comes to the top
                 del job.account.queues[job.subject]
+            job.account.forget_connections()
 
     def start_next(self, now: float, size: int) -> Job | None:
         """Return the next call, which runs from now on; None if there is none that may run.
@@ -242,6 +248,7 @@ class FairQueue:
         for share in (job.account, job.share):
             share.running.discard(job)
             share.used += now - job.started_at
+        job.account.forget_connections()
         self._running[job.subject] -= 1
         if not self._running[job.subject]:
             del self._running[job.subject]
@@ -293,10 +300,10 @@ class FairQueue:
         """Begin a call that is the first of its heap."""
         _, _, queue = heapq.heappop(self._heaps[job.subject])
         queue.is_in_heap = False
-        self.remove(job)
-        if queue.jobs:  # behind those with the same time
-            self._push(job.subject, queue, now)
         job.started_at = now
         for share in (job.account, job.share):
             share.running.add(job)
+        self.remove(job)
+        if queue.jobs:  # behind those with the same time
+            self._push(job.subject, queue, now)
         self._running[job.subject] += 1

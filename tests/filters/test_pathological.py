@@ -11,7 +11,7 @@ from django.db.models import F, Q
 
 from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.delivery.query import AuthorizedQuery
-from django_cocobase_realtime.delivery.snapshot import load_documents, select_keys
+from django_cocobase_realtime.delivery.snapshot import DocumentReader, select_keys
 from django_cocobase_realtime.delivery.subscription import Subscription, SubscriptionRequest
 from django_cocobase_realtime.filters import FilterLimits, InvalidFilter, parse
 from django_cocobase_realtime.filters.orm import MAX_CHAIN, to_q
@@ -106,7 +106,8 @@ def test_snapshot_of_the_largest_filters(name):
         query = AuthorizedQuery(filter, ("id",))
         subscription = Subscription(None, SubscriptionRequest("s", "everything"), query)
         keys = select_keys(collection, subscription, None, 100)
-        documents = load_documents(collection, subscription, keys)
+        reader = DocumentReader(collection, subscription, keys)
+        documents = [json.loads(text) for text in reader.read(10**7)]
         assert [document["id"] for document in documents] == [str(key) for key in keys]
         codec = collection.codec
         images = {row["id"]: codec.image(row) for row in Everything.objects.values(*codec.attnames)}
