@@ -118,7 +118,7 @@ class Limits:
     )
     subscribe_rate: tuple[float, int] = _limit((5, 100), "Subscribe requests.", RATE)
     broadcast_rate: tuple[float, int] = _limit((10, 20), "Broadcast requests.", RATE)
-    http_rate: tuple[float, int] = _limit((50, 200), "HTTP requests, per address and user.", RATE)
+    http_rate: tuple[float, int] = _limit((20, 50), "HTTP requests, per address and user.", RATE)
     bad_requests_per_minute: int = _limit(5, "Malformed requests.")
     failed_auths_per_minute: int = _limit(10, "Failed authentications, per address.")
     connections_per_user: int = _limit(20, "Connections, per user and project in a process.")

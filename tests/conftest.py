@@ -25,6 +25,14 @@ def api_key(transactional_db: None) -> str:
     return ApiKey.objects.create_key("test")[1]
 
 
+@pytest.fixture(autouse=True)
+def _forget_connection_rates() -> None:
+    """Let tests open many connections, which all have one address."""
+    from django_cocobase_realtime.consumers.connection_rate import connection_rates
+
+    connection_rates.clear()
+
+
 @pytest.fixture
 def user(transactional_db: None, django_user_model: Any) -> Any:
     return django_user_model.objects.create_user("ada", password="secret")

@@ -1,5 +1,6 @@
 """django-cocobase-realtime. A trigger hands a change to the hub as the tailer does."""
 
+import gc
 import os
 
 from django.core.asgi import get_asgi_application
@@ -9,6 +10,9 @@ from django_cocobase_realtime.routing import realtime_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.site.settings")
 views = get_asgi_application()
 realtime = realtime_application()
+# as the guide for deployments recommends
+gc.collect()
+gc.freeze()
 
 
 async def application(scope, receive, send):

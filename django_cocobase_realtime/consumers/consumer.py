@@ -37,6 +37,7 @@ from ..utils.project_code import DATABASE_UNAVAILABLE, ProjectCodeFailed
 from ..wire import frames
 from ..wire.codes import CloseCode, Retry
 from . import executor
+from .connection_rate import wait_until_allowed
 from .connection_refusals import connection_refusals
 from .message_reader import MessageReader
 
@@ -54,6 +55,8 @@ RETRY_OVERLOADED_MS = 5000
 RETRY_UNAVAILABLE_MS = 5000
 # seconds that the server may take to check a credential, after which the client comes back later
 AUTHENTICATION_TIMEOUT = 30.0
+# close codes of clients that send too much
+FLOOD_CODES = (CloseCode.RATE_LIMITED, CloseCode.TOO_MANY_BAD_REQUESTS)
 # longest timer in seconds; event loops do not accept arbitrarily long ones
 MAX_TIMER_SECONDS = 86400.0
 
@@ -121,7 +124,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             case "websocket.receive":
                 await self._reader.handle(self.websocket_receive(message))
             case "websocket.connect":
-                await self.websocket_connect(message)
+                await self._reader.handle(self.websocket_connect(message))
             case "websocket.disconnect":
                 self._clean_close = self.is_clean_close(int(message.get("code") or 1005))
                 raise StopConsumer
@@ -130,9 +133,6 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def connect(self) -> None:
         """Accept the connection; close it if this process or its address has too many."""
-        await self.accept()
-        warn_if_unbounded(self.base_send)
-        limit_reads(self.base_send)
         limits = conf.limits
         writer = Writer(
             self.base_send,
@@ -145,11 +145,21 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         connection = Connection(uuid.uuid4().hex, writer, self.close_soon)
         connection.owner = Owner(("address", self._address), connection.id)
         self.session = self.make_session(connection, limits)
-        if not self._count.open(self._address, limits):
+        is_allowed = self._count.open(self._address, limits)
+        if is_allowed:
+            await self.wait_until_allowed(limits)
+        await self.accept()
+        warn_if_unbounded(self.base_send)
+        limit_reads(self.base_send)
+        if not is_allowed:
             await self._run(self.session.close(CloseCode.OVERLOADED, RETRY_OVERLOADED_MS))
             return
         self._start_auth_timer()
         self._reset_idle_timer()
+
+    async def wait_until_allowed(self, limits: Limits) -> None:
+        """Wait if the client's address opens connections too fast."""
+        await wait_until_allowed(self._address, limits)
 
     def make_session(self, connection: Connection, limits: Limits) -> Session:
         """Return the session that speaks this consumer's dialect of the protocol."""
@@ -327,6 +337,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def _close(self, code: CloseCode, retry_after_ms: int | None) -> None:
         """Send the ``closing`` frame, remove the connection from the hub, and close the socket."""
+        if code in FLOOD_CODES:
+            self._reader.stop_reading()
         writer = self.session.connection.writer
         if not writer.closed:
             frame = self.session.closing(code, retry_after_ms)

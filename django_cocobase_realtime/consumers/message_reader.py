@@ -36,6 +36,7 @@ class MessageReader:
         "_is_cancelled",
         "_is_handling",
         "_is_paused",
+        "_is_stopped",
         "_main",
         "_on_message",
         "_receive",
@@ -68,6 +69,8 @@ class MessageReader:
         # daphne's transport, which must be paused, because daphne queues messages without a limit
         self._transport = get_pausable_transport(send)
         self._is_paused = False
+        # whether `stop_reading` was called
+        self._is_stopped = False
 
     async def next(self) -> Message:
         """Return the next message."""
@@ -118,6 +121,14 @@ class MessageReader:
         if main is not asyncio.current_task():
             self._is_cancelled = True
             main.cancel()
+
+    def stop_reading(self) -> None:
+        """Let daphne read nothing more from the socket, because the client sends too much.
+
+        It would otherwise parse all that the client sends while the connection is being closed.
+        """
+        self._pause()
+        self._is_stopped = True
 
     # reading ahead
 
@@ -172,7 +183,7 @@ class MessageReader:
             self._transport.pauseProducing()
 
     def _resume(self) -> None:
-        if self._transport is not None and self._is_paused:
+        if self._transport is not None and self._is_paused and not self._is_stopped:
             self._is_paused = False
             self._transport.resumeProducing()
 

@@ -24,6 +24,7 @@ from ..types import Message, Receive, Send
 from ..utils.limits import CounterKey, connection_counters
 from ..wire import frames, sdk_frames
 from ..wire.codes import CloseCode
+from .connection_rate import wait_until_allowed
 from .consumer import RealtimeConsumer
 
 # encoded frames of refusals
@@ -59,6 +60,9 @@ class SdkConsumer(RealtimeConsumer):
             now=time.monotonic(),
         )
 
+    async def wait_until_allowed(self, limits: Limits) -> None:
+        """Do nothing: the gate has waited already."""
+
     async def accept(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the gate has accepted the socket already."""
 
@@ -89,18 +93,20 @@ async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
     address = client_ip(scope)
     limits = conf.limits
     await receive()
-    await send({"type": "websocket.accept"})
     if (
         connection_counters.total >= limits.connections_per_process
         or connection_counters.count(CounterKey.UNAUTHENTICATED, address)
         >= limits.unauthenticated_per_address
     ):
         code = CloseCode.OVERLOADED
+        await send({"type": "websocket.accept"})
         await _refuse(send, frames.encode(sdk_frames.closing(code)), code)
         return None
     connection_counters.total += 1
     connection_counters.increment(CounterKey.UNAUTHENTICATED, address)
     try:
+        await wait_until_allowed(address, limits)
+        await send({"type": "websocket.accept"})
         try:
             async with asyncio.timeout(limits.auth_timeout):
                 message = await receive()

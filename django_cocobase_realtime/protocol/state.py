@@ -19,8 +19,8 @@ from .effects import Close, Effect, Send, Steps
 MAX_CONSECUTIVE_REFUSALS = 10
 # message of the error that answers a request in which the project's code raised an exception
 FAILED = "The server could not handle the request, because of an error in its code."
-# factor by which `ping` and `ack` may be more frequent than other requests
-CONTROL_RATE_FACTOR = 10
+# factor by which `ack` may be more frequent than other requests
+ACK_RATE_FACTOR = 10
 
 
 class SessionState:
@@ -51,7 +51,8 @@ class SessionState:
         # the limits, which are created at first use, since most connections need only one or two
         self._bad_requests: PerMinute | None = None
         self._message_bucket: TokenBucket | None = None
-        self._control_bucket: TokenBucket | None = None
+        self._ping_bucket: TokenBucket | None = None
+        self._ack_bucket: TokenBucket | None = None
         self._subscribe_bucket: TokenBucket | None = None
         self._broadcast_bucket: TokenBucket | None = None
 
@@ -120,14 +121,17 @@ class SessionState:
 
     def _bucket(self, command: commands.Command | None) -> TokenBucket:
         match command:
-            case commands.Ping() | commands.Ack():
-                if self.identity is not None:
-                    if self._control_bucket is None:
-                        per_second, burst = self.limits.messages_rate
-                        self._control_bucket = self._new_bucket(
-                            (per_second * CONTROL_RATE_FACTOR, burst * CONTROL_RATE_FACTOR)
-                        )
-                    return self._control_bucket
+            case commands.Ping():
+                if self._ping_bucket is None:
+                    self._ping_bucket = self._new_bucket(self.limits.messages_rate)
+                return self._ping_bucket
+            case commands.Ack():
+                if self._ack_bucket is None:
+                    per_second, burst = self.limits.messages_rate
+                    self._ack_bucket = self._new_bucket(
+                        (per_second * ACK_RATE_FACTOR, burst * ACK_RATE_FACTOR)
+                    )
+                return self._ack_bucket
             case commands.Subscribe():
                 if self._subscribe_bucket is None:
                     self._subscribe_bucket = self._new_bucket(self.limits.subscribe_rate)

@@ -50,6 +50,11 @@ class KeyedRate:
         self._buckets: OrderedDict[Hashable, tuple[Rate, TokenBucket]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def clear(self) -> None:
+        """Forget all keys."""
+        with self._lock:
+            self._buckets.clear()
+
     def acquire(self, key: Hashable, rate: Rate, now: float) -> int:
         """Take a token of a key, as `TokenBucket.acquire` does."""
         with self._lock:

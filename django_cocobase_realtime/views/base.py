@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable
 from functools import wraps
 from typing import Any
@@ -26,10 +28,16 @@ logger = logging.getLogger(__name__)
 
 # milliseconds after which an address may try again whose authentication failed often
 RETRY_AFTER_FAILURES_MS = 1000
+# seconds by which the answer to a request beyond the rate is delayed, so that a client that ignores
+# it cannot keep the server busy; of an address, so many answers are delayed at a time
+REFUSAL_DELAY = 0.2
+MAX_DELAYED_PER_ADDRESS = 10
 _TOO_MANY = "Too many requests; try again after Retry-After."
 
 # the requests to this process by address, and by user or key
 _rates = KeyedRate()
+# number of answers that are being delayed, by address
+_delayed: Counter[str] = Counter()
 
 View = Callable[[HttpRequest], Coroutine[Any, Any, JsonResponse]]
 
@@ -81,7 +89,7 @@ async def require_identity(request: HttpRequest) -> Identity:
     sends too many requests.
     """
     address = request_address(request)
-    _check_rate(("address", address))
+    await _check_rate(("address", address), address)
     try:
         identity = await identify(request)
     except TooManyAttempts:
@@ -89,12 +97,20 @@ async def require_identity(request: HttpRequest) -> Identity:
     if identity is None:
         raise RequestRefused(401, "Send a valid key in X-API-Key, or as a Bearer token.")
     account = account_of(identity, address)
-    _check_rate(account)
+    await _check_rate(account, address)
     set_owner(Owner(account, "http"))
     return identity
 
 
-def _check_rate(key: Hashable) -> None:
+async def _check_rate(key: Hashable, address: str) -> None:
     wait_ms = _rates.acquire(key, conf.limits.http_rate, time.monotonic())
     if wait_ms:
+        if _delayed[address] < MAX_DELAYED_PER_ADDRESS:
+            _delayed[address] += 1
+            try:
+                await asyncio.sleep(REFUSAL_DELAY)
+            finally:
+                _delayed[address] -= 1
+                if not _delayed[address]:
+                    del _delayed[address]
         raise RequestRefused(429, _TOO_MANY, retry_after_ms=wait_ms)
