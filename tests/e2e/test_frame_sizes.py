@@ -3,7 +3,6 @@
 The clients of these tests refuse frames of more than 1 MiB, and so does daphne.
 """
 
-import asyncio
 import json
 
 import pytest
@@ -18,14 +17,11 @@ from django_cocobase_realtime.models import (
 from django_cocobase_realtime.wire.codes import CloseCode
 from tests.app.models import Post
 from tests.support.client import connect
+from tests.support.threads import call
 
 pytestmark = pytest.mark.server
 SERVERS = ["daphne", "uvicorn", "granian"]
 MEMBERS = 1200
-
-
-async def call(function, *args):
-    return await asyncio.to_thread(function, *args)
 
 
 @pytest.mark.parametrize("kind", SERVERS)

@@ -15,6 +15,7 @@ from django_cocobase_realtime.client import Realtime
 from django_cocobase_realtime.conf import conf
 from tests.app.models import Post
 from tests.support.nginx import Nginx, documented_configuration, require_nginx
+from tests.support.threads import call
 
 pytestmark = pytest.mark.server
 SETTINGS = {
@@ -25,10 +26,6 @@ SETTINGS = {
 }
 CLIENTS = 20
 PATHS = ["/live", "/realtime/health", "/realtime/ready"]
-
-
-async def call(function, *args):
-    return await asyncio.to_thread(function, *args)
 
 
 @contextlib.contextmanager

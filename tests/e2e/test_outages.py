@@ -16,14 +16,11 @@ from django.db import DatabaseError, InterfaceError, connection, connections, tr
 from django_cocobase_realtime.client import Realtime, RealtimeError
 from django_cocobase_realtime.log.retention import rotate_epoch, trim
 from tests.app.models import Post
+from tests.support.threads import call
 
 pytestmark = pytest.mark.server
 SERVERS = ["daphne", "uvicorn"]
 POSTGRES = connection.vendor == "postgresql"
-
-
-async def call(function, *args):
-    return await asyncio.to_thread(function, *args)
 
 
 class BackgroundWork:

@@ -11,13 +11,10 @@ from websockets.exceptions import InvalidStatus
 from tests.app.models import Post
 from tests.support.client import connect
 from tests.support.node import require_node
+from tests.support.threads import call
 
 pytestmark = pytest.mark.server
 SERVERS = ["daphne", "uvicorn"]
-
-
-async def call(function, *args):
-    return await asyncio.to_thread(function, *args)
 
 
 @pytest.fixture(params=["memory", "core", "pubsub"])

@@ -14,10 +14,6 @@ VISITOR = ("127.0.0.3", 0)
 DOCUMENTED = "A close code of docs/reference/protocol.md"
 
 
-async def call(function, *args):
-    return await asyncio.to_thread(function, *args)
-
-
 @asynccontextmanager
 async def attack(url, token=None, **options):
     """Connect from the attacker's address, without compression or limits; drop the connection."""

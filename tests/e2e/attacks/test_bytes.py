@@ -8,7 +8,9 @@ import zlib
 
 import pytest
 
-from .helpers import ATTACKER, PeakMemory, attack, call, connect, slowest_login
+from tests.support.threads import call
+
+from .helpers import ATTACKER, PeakMemory, attack, connect, slowest_login
 
 pytestmark = pytest.mark.server
 LARGE = {"event_bytes": 1_000_000, "queue_bytes": 1_048_576}

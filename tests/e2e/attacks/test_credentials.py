@@ -13,9 +13,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
+from tests.support.threads import call
 from tests.support.tokens import KEY, create_token
 
-from .helpers import attack, call, connect
+from .helpers import attack, connect
 
 pytestmark = pytest.mark.server
 SECRET = "xyzzy"

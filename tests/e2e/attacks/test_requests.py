@@ -14,8 +14,9 @@ import pytest
 from django.db import connection, connections
 
 from django_cocobase_realtime.models import ApiKey
+from tests.support.threads import call
 
-from .helpers import attack, call, connect, receive_answers, slowest_login
+from .helpers import attack, connect, receive_answers, slowest_login
 
 pytestmark = pytest.mark.server
 # all multiples of it have the same hash in CPython

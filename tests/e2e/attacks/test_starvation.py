@@ -11,8 +11,9 @@ import pytest
 from django_cocobase_realtime.models import ApiKey
 from tests.app.models import Post
 from tests.support.failing import SECONDS
+from tests.support.threads import call
 
-from .helpers import ATTACKER, attack, call, connect, receive_answers, slowest_login, time_login
+from .helpers import ATTACKER, attack, connect, receive_answers, slowest_login, time_login
 
 pytestmark = pytest.mark.server
 FAILING = "tests.support.failing"
