@@ -1,4 +1,4 @@
-"""What pages of ``GET rooms`` reveal of rooms that the client may not join: nothing."""
+"""The list of rooms reveals nothing of rooms that the client may not join."""
 
 from urllib.parse import quote
 
