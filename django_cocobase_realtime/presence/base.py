@@ -185,12 +185,11 @@ class PresenceBackend(ABC):
 
     @abstractmethod
     def list_rooms(
-        self, project: str, after: str = "", offset: int = 0, limit: int | None = None
+        self, project: str, after: str = "", limit: int | None = None
     ) -> list[RoomListing]:
         """Return the rooms of a project that have members, ordered by name.
 
-        Of the rooms whose names come after ``after``, the first ``offset`` are skipped, and then
-        up to ``limit`` are returned.
+        These are the first ``limit`` of those whose names come after ``after``.
         """
 
     @abstractmethod

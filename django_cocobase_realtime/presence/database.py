@@ -290,17 +290,16 @@ class DatabasePresence(PresenceBackend):
         return departures
 
     def list_rooms(
-        self, project: str, after: str = "", offset: int = 0, limit: int | None = None
+        self, project: str, after: str = "", limit: int | None = None
     ) -> list[RoomListing]:
         rooms = PresenceRoom.objects.using(self.using).filter(project=project, name__gt=after)
-        end = None if limit is None else offset + limit
         return [
             RoomListing(
                 room.name,
                 _info(room),
                 [_member(row) for row in sorted(room.members.all(), key=lambda row: row.pk)],
             )
-            for room in rooms.order_by("name").prefetch_related("members")[offset:end]
+            for room in rooms.order_by("name").prefetch_related("members")[:limit]
         ]
 
     def acquire_key(self, name: str, seconds: float) -> bool:

@@ -174,12 +174,11 @@ class MemoryPresence(PresenceBackend):
         return departures
 
     def list_rooms(
-        self, project: str, after: str = "", offset: int = 0, limit: int | None = None
+        self, project: str, after: str = "", limit: int | None = None
     ) -> list[RoomListing]:
         with self._lock:
             names = sorted(key[1] for key in self._rooms if key[0] == project and key[1] > after)
-            end = None if limit is None else offset + limit
-            rooms = [(name, self._rooms[project, name]) for name in names[offset:end]]
+            rooms = [(name, self._rooms[project, name]) for name in names[:limit]]
             return [
                 RoomListing(name, room.info(), list(room.members.values())) for name, room in rooms
             ]

@@ -116,10 +116,10 @@ class RedisPresence(PresenceBackend):
         return [_change(change) for change in self._run("expire")]
 
     def list_rooms(
-        self, project: str, after: str = "", offset: int = 0, limit: int | None = None
+        self, project: str, after: str = "", limit: int | None = None
     ) -> list[RoomListing]:
         rooms = self._run(
-            "list_rooms", project, _id((project, after)), offset, -1 if limit is None else limit
+            "list_rooms", project, _id((project, after)), -1 if limit is None else limit
         )
         return [
             RoomListing(name, _info(info), _members(members))

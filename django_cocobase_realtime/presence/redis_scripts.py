@@ -150,15 +150,14 @@ end
 return departures
 """
 _LIST_ROOMS = """
-local rooms, ids, offset, limit = {}, {}, tonumber(ARGV[3]), tonumber(ARGV[4])
+local rooms, ids, limit = {}, {}, tonumber(ARGV[3])
 -- the ids of a project's rooms all begin in the same way, so that they are in the order of names
 for _, room in ipairs(redis.call('SMEMBERS', P..'rooms:'..ARGV[1])) do
   if room > ARGV[2] then table.insert(ids, room) end
 end
 table.sort(ids)
-for i = offset + 1, #ids do
+for _, room in ipairs(ids) do
   if #rooms == limit then break end
-  local room = ids[i]
   local members = redis.call('HVALS', P..'members:'..room)
   table.insert(rooms, {redis.call('HGET', P..'room:'..room, 'name'), info(room), members})
 end
