@@ -66,13 +66,15 @@ class RoomInfo:
     """The properties of a room that has members."""
 
     title: str
-    # id of the member that opened the room
+    # id of the member that opened the room, or the user id that it claimed
     created_by: str
     # seconds since 1970
     created_at: float
     version: int
     # number of members
     participants: int
+    # whether ``created_by`` is the id of a member, and not claimed; None if it is not known
+    created_by_verified: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,7 @@ class DatabasePresence(PresenceBackend):
                 name=entry.key[1],
                 title=entry.title[:MAX_TEXT_LENGTH],
                 created_by=(entry.claimed or entry.member)[:MAX_TEXT_LENGTH],
+                created_by_verified=entry.claimed is None,
                 created_at=DatabaseTime(),
                 # higher than all versions that a room with this name had before
                 version=Cast(DatabaseTime() * 1_000_000.0, BigIntegerField()),
@@ -333,7 +334,14 @@ def _member(row: PresenceMember) -> Member:
 
 
 def _info(room: PresenceRoom) -> RoomInfo:
-    return RoomInfo(room.title, room.created_by, room.created_at, room.version, room.participants)
+    return RoomInfo(
+        room.title,
+        room.created_by,
+        room.created_at,
+        room.version,
+        room.participants,
+        room.created_by_verified,
+    )
 
 
 def _digest(name: str) -> str:

@@ -193,8 +193,15 @@ def _members(texts: Iterable[str]) -> list[Member]:
 
 
 def _info(values: list[Any]) -> RoomInfo:
-    title, created_by, created_at, version, participants = values
-    return RoomInfo(title, created_by, float(created_at), int(version), int(participants))
+    title, created_by, verified, created_at, version, participants = values
+    return RoomInfo(
+        title,
+        created_by,
+        float(created_at),
+        int(version),
+        int(participants),
+        None if verified is None else verified == "1",
+    )
 
 
 def _change(values: list[Any]) -> PresenceChange:

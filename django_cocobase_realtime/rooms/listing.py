@@ -105,4 +105,5 @@ class _Permissions:
         if grant is None or grant.can_see_members:
             return listing if grant is not None else None
         # without the creator, who is one of the members, but with their number
-        return replace(listing, info=replace(listing.info, created_by=""), members=())
+        info = replace(listing.info, created_by="", created_by_verified=None)
+        return replace(listing, info=info, members=())

@@ -12,6 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET
 
+from ..events import Member
 from ..identity import Identity
 from ..presence.base import RoomListing
 from ..rooms import list_tokens
@@ -76,10 +77,15 @@ def _as_json(listing: RoomListing) -> dict[str, Any]:
         "id": listing.name,
         "title": info.title,
         "created_by": info.created_by,
+        "created_by_verified": info.created_by_verified,
         "participants": info.participants,
-        "participant_list": [
-            {"id": member.id if member.claimed is None else member.claimed, "name": member.name}
-            for member in listing.members
-        ],
+        "participant_list": [_member_as_json(member) for member in listing.members],
         "created_at": info.created_at,
     }
+
+
+def _member_as_json(member: Member) -> dict[str, Any]:
+    """Return a member as the SDKs need it: with the id that its client claims, if it claims one."""
+    if member.claimed is None:
+        return {"id": member.id, "name": member.name, "verified": True}
+    return {"id": member.claimed, "name": member.name, "verified": False}
