@@ -165,7 +165,7 @@ def test_claimed_id_does_not_identify_member(backend):
     assert backend.list_members(ROOM).members[0].claimed == "7"
     assert enter(backend, "c2", "c2", claimed="7").info.participants == 2
     assert enter(backend, "c3", "c3", claimed="").change.member.claimed == ""
-    # the creator stays unverified after it has left, whoever enters
+    # the creator stays unverified when it has left and a user with this id enters
     backend.leave(ROOM, "c1")
     enter(backend, "c4", "7")
     (listing,) = backend.list_rooms("p")
