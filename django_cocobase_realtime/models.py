@@ -252,6 +252,8 @@ class PresenceRoom(models.Model):
     name = models.CharField(max_length=255)
     title = models.CharField(max_length=255)
     created_by = models.CharField(max_length=255)
+    # whether it is the id of a member, and not claimed; null in rooms of an earlier version
+    created_by_verified = models.BooleanField(null=True)
     created_at = models.FloatField()
     version = models.BigIntegerField()
     participants = models.IntegerField(default=0)

@@ -111,7 +111,7 @@ class Limits:
     filter_depth: int = _limit(3, "Nesting levels of a filter.")
     filter_values: int = _limit(100, "Values of one key of a filter.")
     filter_cost: float = _limit(
-        8000, "Estimated microseconds of an event for a user's filters in a process."
+        8000, "Estimated microseconds of an event for a client's filters in a process."
     )
     messages_rate: tuple[float, int] = _limit(
         (20, 40), "Requests without a rate of their own.", RATE

@@ -66,7 +66,7 @@ async def test_rooms_are_listed_in_pages(api_key, rooms):
     assert await get_pages(api_key, 60) == [names[:60], names[60:]]
     assert await get_pages(api_key, 1000) == [names]
     _, body, _ = await get(api_key)
-    assert (body["total"], body["next"]) == (100, "0:room 099")
+    assert body["total"] == 100
     _, array, _ = await get(api_key, "?format=list")
     assert [room["id"] for room in array] == names
     _, array, _ = await get(api_key, "?format=list&limit=3")
@@ -77,7 +77,7 @@ async def test_rooms_are_listed_in_pages(api_key, rooms):
     "query",
     [
         *("limit=0", "limit=1001", "limit=x", "limit=-1", "limit=%C2%B2", "limit=9999999999"),
-        *("after=x", "after=-1:x", "after=:x", "after=%C2%B2:x", "after=0:%00"),
+        *("after=x", "after=0:a", "after=%C2%B2", "after="),
     ],
 )
 async def test_invalid_page_is_refused(api_key, query):

@@ -149,7 +149,8 @@ async def test_rooms_lists_rooms_of_project(realtime, user, api_key, publish_key
             str(user.pk),
             2,
         )
-        assert room["participant_list"][0] == {"id": str(user.pk), "name": "ada"}
+        member = {"id": str(user.pk), "name": "ada", "verified": True}
+        assert (room["participant_list"][0], room["created_by_verified"]) == (member, True)
         assert abs(room["created_at"] - time.time()) < 60
         url = "/realtime/rooms?format=list"
         response = await sync_to_async(Client().get)(url, headers={"X-API-Key": api_key})  # WSGI
@@ -182,4 +183,23 @@ async def test_rooms_omits_rooms_that_may_not_be_joined(realtime, user, api_key,
             ("open", 1, 1),
             ("open-secret", 1, 0),
         ]
-        assert [r["created_by"] for r in response["rooms"]] == [str(user.pk), ""]
+        creators = [(r["created_by"], r["created_by_verified"]) for r in response["rooms"]]
+        assert creators == [(str(user.pk), True), ("", None)]
+
+
+async def test_rooms_shows_claimed_users_as_unverified(realtime, user, api_key):
+    """An SDK client with a public key claims to be a user, who then enters the same room."""
+    claim = {"api_key": api_key, "user_id": str(user.pk), "user_name": "ada", "action": "create"}
+    async with (
+        realtime(path="/realtime/rooms/lounge", authenticate=False) as impostor,
+        realtime(user=user) as ada,
+    ):
+        await impostor.request(claim)
+        await ada.join("lounge")
+        response = await AsyncClient().get("/realtime/rooms", headers={"X-API-Key": api_key})
+        (room,) = response.json()["rooms"]
+        assert (room["created_by"], room["created_by_verified"]) == (str(user.pk), False)
+        assert room["participant_list"] == [
+            {"id": str(user.pk), "name": "ada", "verified": False},
+            {"id": str(user.pk), "name": "ada", "verified": True},
+        ]

@@ -1,15 +1,16 @@
-"""The limit ``filter_cost``: what the filters of one user may cost per event.
+"""The limit ``filter_cost``: what the filters of one client may cost per event.
 
-Connections of one user are counted together, so that many of them do not multiply the cost. Equal
-filters on one collection are evaluated once, and counted once.
+Connections of one user are counted together, so that many of them do not multiply the cost, and so
+are connections from one address with an API key that has no user. Filters are counted as often as
+they are evaluated: equal filters on one collection once, but once more with ``transitions``, and
+for each subscription if a row permission decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
-from ..filters import Filter
 from ..options import Limits
 from ..transport.connection import Connection
 from .query import AuthorizedQuery
@@ -23,6 +24,7 @@ class NewFilter:
     # name of the subscription, which replaces one of the same name
     subscription: str
     stream: str
+    transitions: bool
     query: AuthorizedQuery
 
 
@@ -33,49 +35,49 @@ def exceeds_limit(
     subscriptions: Mapping[Connection, Mapping[str, Subscription]],
     pending: Mapping[Connection, float],
 ) -> bool:
-    """Return whether a user's filters would cost more than the limit with a new one.
+    """Return whether a client's filters would cost more than the limit with a new one.
 
     ``subscriptions`` are those of all connections by name, and ``pending`` the costs of filters
-    whose subscriptions are being opened. A connection without a user, for example one with an API
-    key that many clients share, is counted alone.
+    whose subscriptions are being opened.
 
-    Small costs are not counted: if all subscriptions of a user cost as much, they stay within the
+    Small costs are not counted: if all subscriptions of a client cost as much, they stay within the
     limit. The total may therefore be twice the limit.
     """
     limit, cost = limits.filter_cost, new.query.cost
-    if cost * limits.subscriptions * limits.connections_per_user <= limit:
+    identity, account = connection.identity, connection.owner.account
+    is_user = identity is not None and identity.user_key is not None
+    connections = limits.connections_per_user if is_user else limits.connections_per_address
+    if cost * limits.subscriptions * connections <= limit:
         return False
-    costs = {(new.stream, new.query.filter): cost}
+    key = _evaluation(connection, new.subscription, new.stream, new.transitions, new.query)
+    costs = {key: cost}
     own = subscriptions.get(connection, {}).values()
     _add_costs(costs, (other for other in own if other.name != new.subscription))
-    identity = connection.identity
-    total = sum(costs.values())
-    if total > limit:
+    if sum(costs.values()) > limit:
         return True
-    if (
-        identity is None
-        or identity.user_id is None
-        or (total * limits.connections_per_user <= limit)
-    ):
-        return False
+    waiting = 0.0
     for other, by_name in subscriptions.items():
-        if other is connection or other.identity is None:
-            continue
-        if other.identity.same_subject(identity):
+        if other is not connection and other.owner.account == account:
             _add_costs(costs, by_name.values())
-    waiting = sum(
-        other_cost
-        for other, other_cost in pending.items()
-        if other is not connection
-        and other.identity is not None
-        and other.identity.same_subject(identity)
-    )
+            waiting += pending.get(other, 0.0)
     return sum(costs.values()) + waiting > limit
 
 
-def _add_costs(
-    costs: dict[tuple[str, Filter], float], subscriptions: Iterable[Subscription]
-) -> None:
-    for subscription in subscriptions:
-        query = subscription.query
-        costs[subscription.stream, query.filter] = query.cost
+def _add_costs(costs: dict[Hashable, float], subscriptions: Iterable[Subscription]) -> None:
+    for other in subscriptions:
+        query, transitions = other.query, other.request.transitions
+        key = _evaluation(other.connection, other.name, other.stream, transitions, query)
+        costs[key] = max(costs.get(key, 0.0), query.cost)
+
+
+def _evaluation(
+    connection: Connection, name: str, stream: str, transitions: bool, query: AuthorizedQuery
+) -> Hashable:
+    """Return a key that subscriptions share for which a filter is evaluated only once.
+
+    These are subscriptions in one index of a `SubscriptionTable`. A row permission is followed by
+    the client's filter, for each subscription.
+    """
+    if query.check is not None:
+        return connection, name
+    return stream, query.filter, transitions

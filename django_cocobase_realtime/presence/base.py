@@ -66,13 +66,15 @@ class RoomInfo:
     """The properties of a room that has members."""
 
     title: str
-    # id of the member that opened the room
+    # id of the member that opened the room, or the user id that it claimed
     created_by: str
     # seconds since 1970
     created_at: float
     version: int
     # number of members
     participants: int
+    # whether ``created_by`` is the id of a member, and not claimed; None if it is not known
+    created_by_verified: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +187,11 @@ class PresenceBackend(ABC):
 
     @abstractmethod
     def list_rooms(
-        self, project: str, after: str = "", offset: int = 0, limit: int | None = None
+        self, project: str, after: str = "", limit: int | None = None
     ) -> list[RoomListing]:
         """Return the rooms of a project that have members, ordered by name.
 
-        Of the rooms whose names come after ``after``, the first ``offset`` are skipped, and then
-        up to ``limit`` are returned.
+        These are the first ``limit`` of those whose names come after ``after``.
         """
 
     @abstractmethod

@@ -155,6 +155,7 @@ class DatabasePresence(PresenceBackend):
                 name=entry.key[1],
                 title=entry.title[:MAX_TEXT_LENGTH],
                 created_by=(entry.claimed or entry.member)[:MAX_TEXT_LENGTH],
+                created_by_verified=entry.claimed is None,
                 created_at=DatabaseTime(),
                 # higher than all versions that a room with this name had before
                 version=Cast(DatabaseTime() * 1_000_000.0, BigIntegerField()),
@@ -290,17 +291,16 @@ class DatabasePresence(PresenceBackend):
         return departures
 
     def list_rooms(
-        self, project: str, after: str = "", offset: int = 0, limit: int | None = None
+        self, project: str, after: str = "", limit: int | None = None
     ) -> list[RoomListing]:
         rooms = PresenceRoom.objects.using(self.using).filter(project=project, name__gt=after)
-        end = None if limit is None else offset + limit
         return [
             RoomListing(
                 room.name,
                 _info(room),
                 [_member(row) for row in sorted(room.members.all(), key=lambda row: row.pk)],
             )
-            for room in rooms.order_by("name").prefetch_related("members")[offset:end]
+            for room in rooms.order_by("name").prefetch_related("members")[:limit]
         ]
 
     def acquire_key(self, name: str, seconds: float) -> bool:
@@ -334,7 +334,14 @@ def _member(row: PresenceMember) -> Member:
 
 
 def _info(room: PresenceRoom) -> RoomInfo:
-    return RoomInfo(room.title, room.created_by, room.created_at, room.version, room.participants)
+    return RoomInfo(
+        room.title,
+        room.created_by,
+        room.created_at,
+        room.version,
+        room.participants,
+        room.created_by_verified,
+    )
 
 
 def _digest(name: str) -> str:

@@ -39,8 +39,9 @@ class _Room:
     """A room with members."""
 
     title: str
-    # id of the member that opened the room
+    # as in `RoomInfo`
     created_by: str
+    created_by_verified: bool
     # seconds since 1970
     created_at: float
     version: int
@@ -51,7 +52,12 @@ class _Room:
 
     def info(self) -> RoomInfo:
         return RoomInfo(
-            self.title, self.created_by, self.created_at, self.version, len(self.members)
+            self.title,
+            self.created_by,
+            self.created_at,
+            self.version,
+            len(self.members),
+            self.created_by_verified,
         )
 
 
@@ -80,7 +86,11 @@ class MemoryPresence(PresenceBackend):
                 if not create:
                     return None
                 room = self._rooms[entry.key] = _Room(
-                    entry.title, entry.claimed or entry.member, time.time(), time.time_ns() // 1000
+                    entry.title,
+                    entry.claimed or entry.member,
+                    entry.claimed is None,
+                    time.time(),
+                    time.time_ns() // 1000,
                 )
             old = room.members.get(entry.member)
             state = entry.state
@@ -174,12 +184,11 @@ class MemoryPresence(PresenceBackend):
         return departures
 
     def list_rooms(
-        self, project: str, after: str = "", offset: int = 0, limit: int | None = None
+        self, project: str, after: str = "", limit: int | None = None
     ) -> list[RoomListing]:
         with self._lock:
             names = sorted(key[1] for key in self._rooms if key[0] == project and key[1] > after)
-            end = None if limit is None else offset + limit
-            rooms = [(name, self._rooms[project, name]) for name in names[offset:end]]
+            rooms = [(name, self._rooms[project, name]) for name in names[:limit]]
             return [
                 RoomListing(name, room.info(), list(room.members.values())) for name, room in rooms
             ]

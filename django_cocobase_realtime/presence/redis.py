@@ -116,10 +116,10 @@ class RedisPresence(PresenceBackend):
         return [_change(change) for change in self._run("expire")]
 
     def list_rooms(
-        self, project: str, after: str = "", offset: int = 0, limit: int | None = None
+        self, project: str, after: str = "", limit: int | None = None
     ) -> list[RoomListing]:
         rooms = self._run(
-            "list_rooms", project, _id((project, after)), offset, -1 if limit is None else limit
+            "list_rooms", project, _id((project, after)), -1 if limit is None else limit
         )
         return [
             RoomListing(name, _info(info), _members(members))
@@ -193,8 +193,15 @@ def _members(texts: Iterable[str]) -> list[Member]:
 
 
 def _info(values: list[Any]) -> RoomInfo:
-    title, created_by, created_at, version, participants = values
-    return RoomInfo(title, created_by, float(created_at), int(version), int(participants))
+    title, created_by, verified, created_at, version, participants = values
+    return RoomInfo(
+        title,
+        created_by,
+        float(created_at),
+        int(version),
+        int(participants),
+        None if verified is None else verified == "1",
+    )
 
 
 def _change(values: list[Any]) -> PresenceChange:

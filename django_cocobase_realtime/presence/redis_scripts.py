@@ -7,7 +7,8 @@ All keys begin with a prefix, which is ``KEYS[1]``, and ``P`` in the scripts. Af
     of:SERVER          set: "CONNECTION ROOM"
     lost               sorted set: "CONNECTION ROOM", by the time at which the connection leaves
     rooms:PROJECT      set: rooms
-    room:ROOM          hash: project, name, title, created_by, created_at, version
+    room:ROOM          hash: project, name, title, created_by, created_by_verified, created_at,
+                       version
     members:ROOM       hash: member to its JSON
     counts:ROOM        hash: member to its number of connections
     places:ROOM        hash: connection to "SERVER MEMBER"
@@ -56,9 +57,10 @@ local function depart(room, connection)
 end
 -- returns the properties of a room, or false if it has no members
 local function info(room)
-  local i = redis.call('HMGET', P..'room:'..room, 'title', 'created_by', 'created_at', 'version')
+  local i = redis.call('HMGET', P..'room:'..room, 'title', 'created_by', 'created_by_verified',
+    'created_at', 'version')
   if not i[1] then return false end
-  i[5] = redis.call('HLEN', P..'members:'..room)
+  i[6] = redis.call('HLEN', P..'members:'..room)
   return i
 end
 """
@@ -73,10 +75,10 @@ local member, display_name, title, claimed, state = ARGV[6], ARGV[7], ARGV[8], A
 if redis.call('EXISTS', P..'room:'..room) == 0 then
   if ARGV[11] == '0' then return false end
   local s, us = clock()
-  local by = claimed ~= '' and string.sub(claimed, 2) or member
+  local by = #claimed > 1 and string.sub(claimed, 2) or member
   redis.call('HSET', P..'room:'..room, 'project', project, 'name', name, 'title', title,
-    'created_by', by, 'created_at', string.format('%d.%06d', s, us),
-    'version', string.format('%d%06d', s, us))
+    'created_by', by, 'created_by_verified', claimed == '' and 1 or 0,
+    'created_at', string.format('%d.%06d', s, us), 'version', string.format('%d%06d', s, us))
   redis.call('SADD', P..'rooms:'..project, room)
 end
 local place = redis.call('HGET', P..'places:'..room, connection)
@@ -150,15 +152,14 @@ end
 return departures
 """
 _LIST_ROOMS = """
-local rooms, ids, offset, limit = {}, {}, tonumber(ARGV[3]), tonumber(ARGV[4])
+local rooms, ids, limit = {}, {}, tonumber(ARGV[3])
 -- the ids of a project's rooms all begin in the same way, so that they are in the order of names
 for _, room in ipairs(redis.call('SMEMBERS', P..'rooms:'..ARGV[1])) do
   if room > ARGV[2] then table.insert(ids, room) end
 end
 table.sort(ids)
-for i = offset + 1, #ids do
+for _, room in ipairs(ids) do
   if #rooms == limit then break end
-  local room = ids[i]
   local members = redis.call('HVALS', P..'members:'..room)
   table.insert(rooms, {redis.call('HGET', P..'room:'..room, 'name'), info(room), members})
 end

@@ -46,7 +46,8 @@ def subscribe(session: SessionState, command: Subscribe) -> Steps:
             raise SubscriptionRefused(ErrorCode.UNKNOWN_COLLECTION, message)
         query = authorize_query(session.limits, command, grant, session.identity)
         snapshot = _snapshot_query(session, command, grant)
-        filter = NewFilter(command.subscription or command.collection, grant.stream, query)
+        name = command.subscription or command.collection
+        filter = NewFilter(name, grant.stream, command.transitions, query)
         is_affordable: bool = yield ReserveFilterCost(filter)
         if not is_affordable:
             raise SubscriptionRefused(ErrorCode.LIMIT_EXCEEDED, _cost_message(session, query.cost))
@@ -55,7 +56,7 @@ def subscribe(session: SessionState, command: Subscribe) -> Steps:
         return
     request = SubscriptionRequest(
         # interned to save memory, since most clients use the same names
-        name=intern(command.subscription or command.collection),
+        name=intern(name),
         collection=intern(command.collection),
         events=ALL_EVENTS if command.events is None else frozenset(command.events),
         transitions=command.transitions,

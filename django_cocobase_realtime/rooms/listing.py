@@ -18,33 +18,13 @@ logger = logging.getLogger(__name__)
 
 # rooms that are read at a time
 CHUNK_SIZE = 50
-# rooms whose permissions are evaluated for one page, and members that it has; a page that would
-# exceed them ends before
-MAX_EVALUATED = 1000
+# rooms of one page that the identity may not join, and members that the page has; a page that would
+# exceed them ends before. Rooms that it may join are not counted: otherwise clients could count the
+# others by opening as many rooms as are evaluated
+MAX_HIDDEN = 1000
 MAX_MEMBERS = 10_000
 # seconds after which no further permission is evaluated for a page
 MAX_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ListPosition:
-    """The place in a list of rooms at which a page begins."""
-
-    # name of the last room on the page before
-    after: str = ""
-    # number of rooms after it that are skipped, because the identity may not see them
-    skipped: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.skipped}:{self.after}"
-
-    @classmethod
-    def parse(cls, text: str) -> ListPosition:
-        """Return the position that ``str`` has made a text of. Raises ``ValueError``."""
-        skipped, separator, after = text.partition(":")
-        if not separator or not skipped.isascii() or not skipped.isdigit() or "\0" in after:
-            raise ValueError(text)
-        return cls(after, int(skipped[:9]))
 
 
 @dataclass(slots=True)
@@ -52,17 +32,17 @@ class RoomPage:
     """A part of the list of rooms that an identity may see."""
 
     rooms: list[RoomListing] = field(default_factory=list)
-    # where the next page begins; None if there are no more rooms
-    next: ListPosition | None = None
+    # name of the room after which the next page begins, which the identity must not learn; None
+    # if there are no more rooms
+    next: str | None = None
 
 
-def list_visible_rooms(identity: Identity, limit: int, position: ListPosition) -> RoomPage:
+def list_visible_rooms(identity: Identity, limit: int, after: str = "") -> RoomPage:
     """Return up to ``limit`` rooms that an identity may join, with the members that it may see.
 
-    A page may have fewer rooms although there are more, because permissions are evaluated only
-    for a bounded number of rooms and a bounded time. A room whose permission raises is left out.
-
-    Leaves out rooms whose permission raises an exception.
+    The names of the rooms come after ``after``. A page may have fewer rooms although there are
+    more, because permissions are evaluated only for a bounded number of rooms that the identity
+    may not join, and a bounded time. A room whose permission raises is left out.
 
     Members whose grace period or lease has ended are removed before. Uses the ORM, so it must not
     be called in an event loop.
@@ -70,34 +50,38 @@ def list_visible_rooms(identity: Identity, limit: int, position: ListPosition) -
     for change in get_backend().expire():
         broker.publish(change)
     page, permissions = RoomPage(), _Permissions(identity)
-    started_at, members = time.monotonic(), 0
-    for evaluated, listing in enumerate(_read(identity.project, position)):
-        is_over = evaluated >= MAX_EVALUATED or time.monotonic() - started_at > MAX_SECONDS
-        if evaluated and is_over:
+    started_at, members, hidden = time.monotonic(), 0, 0
+    position: str | None = None
+    for listing in _read(identity.project, after):
+        is_over = hidden >= MAX_HIDDEN or time.monotonic() - started_at > MAX_SECONDS
+        if position is not None and is_over:
             page.next = position
             return page
         visible = permissions.apply(listing)
         if visible is None:
-            position = replace(position, skipped=position.skipped + 1)
+            hidden += 1
+            if not page.rooms:
+                position = listing.name
             continue
         members += len(visible.members)
         if len(page.rooms) == limit or (page.rooms and members > MAX_MEMBERS):
             page.next = position
             return page
         page.rooms.append(visible)
-        position = ListPosition(listing.name)
+        # never that of a hidden room, if there is another one: whether a room that the client
+        # opens is on the next page would reveal the order of the two names
+        position = listing.name
     return page
 
 
-def _read(project: str, position: ListPosition) -> Iterator[RoomListing]:
-    """Yield the rooms of a project that have members, from a position on."""
-    after, offset = position.after, position.skipped
+def _read(project: str, after: str) -> Iterator[RoomListing]:
+    """Yield the rooms of a project that have members and whose names come after ``after``."""
     while True:
-        listings = get_backend().list_rooms(project, after, offset, CHUNK_SIZE)
+        listings = get_backend().list_rooms(project, after, limit=CHUNK_SIZE)
         yield from listings
         if len(listings) < CHUNK_SIZE:
             return
-        after, offset = listings[-1].name, 0
+        after = listings[-1].name
 
 
 class _Permissions:
@@ -121,4 +105,5 @@ class _Permissions:
         if grant is None or grant.can_see_members:
             return listing if grant is not None else None
         # without the creator, who is one of the members, but with their number
-        return replace(listing, info=replace(listing.info, created_by=""), members=())
+        info = replace(listing.info, created_by="", created_by_verified=None)
+        return replace(listing, info=info, members=())

@@ -142,7 +142,7 @@ async def test_member_setting_names_members_senders_and_the_user(
         await client.send({"type": "broadcast", "room": "r", "message": "Hi"})
         assert (await bob.receive("event"))["sender"]["name"] == name
         members = (await rooms_of(user))["rooms"][0]["participant_list"]
-        assert {"id": str(ada.pk), "name": name} in members
+        assert {"id": str(ada.pk), "name": name, "verified": True} in members
 
 
 async def test_member_setting_names_users_of_the_sdk(realtime, user, settings):

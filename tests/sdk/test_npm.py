@@ -184,8 +184,8 @@ async def test_broadcasts_and_rooms(serve, api_key, version, kind):
         rooms = await sdk.wait_for_event("l", "rooms")
         assert rooms["total"] == 1
         assert rooms["rooms"][0]["participant_list"] == [
-            {"id": "1", "name": "Ann"},
-            {"id": "2", "name": "Bob"},
+            {"id": "1", "name": "Ann", "verified": False},
+            {"id": "2", "name": "Bob", "verified": False},
         ]
         await sdk.do("leave", "bob")
         frame = await sdk.wait_for_event("ann", "user_left")
