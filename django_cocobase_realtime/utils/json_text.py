@@ -42,6 +42,18 @@ def decode_json(text: str | bytes) -> Any:
         return clean(json.loads(text))
 
 
+def round_trip(value: Any, encoder: type[json.JSONEncoder]) -> Any:
+    """Return what a database returns for JSON: with string keys, and lists for tuples.
+
+    What is nested too deeply is cut off, because saving it must not fail if the database accepts
+    it.
+    """
+    try:
+        return json.loads(json.dumps(value, cls=encoder))
+    except RecursionError:
+        return json.loads(json.dumps(clean(value), cls=encoder))
+
+
 def clean(value: Any, depth: int = MAX_DEPTH) -> Any:
     """Return a copy of a value that can be encoded."""
     if isinstance(value, str):

@@ -2,11 +2,18 @@
 
 import json
 
+from django.core.serializers.json import DjangoJSONEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 
 from django_cocobase_realtime.events import Broadcast, Change, DirectMessage, Sender, decode, encode
-from django_cocobase_realtime.utils.json_text import MAX_DEPTH, clean, decode_json, encode_json
+from django_cocobase_realtime.utils.json_text import (
+    MAX_DEPTH,
+    clean,
+    decode_json,
+    encode_json,
+    round_trip,
+)
 from django_cocobase_realtime.wire import frames
 
 TEXTS = st.text(st.characters(codec=None), max_size=4) | st.sampled_from(
@@ -60,3 +67,5 @@ def test_deep_values_are_cut_off():
         value = [value]
     text = encode_json(value).decode()
     assert text == "[" * MAX_DEPTH + "null" + "]" * MAX_DEPTH
+    # the value of a field, which the project saves
+    assert encode_json(round_trip(value, DjangoJSONEncoder)).decode() == text
