@@ -19,6 +19,7 @@ from .identity import DEFAULT_PROJECT, Identity, user_key
 from .pubsub.broker import broker
 from .rooms import publisher
 from .rooms.publisher import PublishResult
+from .utils.json_text import clean
 from .utils.transactions import database_for, write_transaction
 from .wire.codes import CloseCode
 
@@ -178,12 +179,21 @@ def _declared(room: str) -> Room:
 
 
 def _json(message: Any) -> Any:
-    """Return a message as a value that JSON can represent. Raises ``ValueError`` if too large."""
+    """Return a message as a value that JSON can represent.
+
+    Raises ``ValueError`` if it is too large or nested too deeply.
+    """
     try:
-        length = len(msgspec.json.encode(message))
-    except TypeError:
-        message = to_json_value(message)
-        length = len(msgspec.json.encode(message))
+        try:
+            length = len(msgspec.json.encode(message))
+        except UnicodeEncodeError:
+            message = clean(message)
+            length = len(msgspec.json.encode(message))
+        except TypeError:
+            message = clean(to_json_value(message))
+            length = len(msgspec.json.encode(message))
+    except RecursionError:
+        raise ValueError("A message is nested too deeply.") from None
     limit = conf.limits.event_bytes
     if length > limit:
         raise ValueError(f"A message may have {limit} bytes at most, not {length}.")

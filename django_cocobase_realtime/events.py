@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from .identity import Identity
+from .utils.json_text import encode_json
 
 # name of the room that stands for all connections of a project
 PROJECT_ROOM = "*"
@@ -183,13 +184,12 @@ Event = (
     | PermissionsChanged
 )
 
-_encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
 def encode(event: Event) -> bytes:
     """Return an event as JSON."""
-    return _encoder.encode(event)
+    return encode_json(event)
 
 
 def decode(payload: bytes) -> Event:

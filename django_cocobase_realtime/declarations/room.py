@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from django.utils.module_loading import import_string
 
-from ..identity import Identity
+from ..identity import Identity, clean_name
 from ..utils.project_code import calling, synchronous
 
 # the keys that an entry of the ROOMS setting may have
@@ -115,10 +115,23 @@ class Room:
             return bool(synchronous(getattr(self, method_name)(identity, room)))
 
     def get_title(self, room: str) -> str:
-        """Return the title of a room."""
+        """Return the title of a room; "" or None stands for `title`, or else the room's name."""
         return self.title or room
 
+    @cached_property
+    def has_custom_title(self) -> bool:
+        """Whether `title_of` calls code of the project, which may use the ORM."""
+        return type(self).get_title is not Room.get_title
+
     def title_of(self, room: str) -> str:
-        """Return the title of a room. Raises `ProjectCodeFailed` if `get_title` raises."""
+        """Return the title of a room, as text that every database can store.
+
+        Raises `ProjectCodeFailed` if `get_title` raises. Must not be called in an event loop if
+        `has_custom_title` is True.
+        """
+        default = clean_name(self.title) or room
+        if not self.has_custom_title:
+            return default
         with calling(f"room {room!r}", "get_title"):
-            return str(synchronous(self.get_title(room)))
+            title: Any = synchronous(self.get_title(room))
+            return default if title is None else clean_name(str(title)) or default

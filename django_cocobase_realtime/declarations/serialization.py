@@ -28,6 +28,7 @@ from django.utils.duration import duration_iso_string
 
 from ..events import Image
 from ..filters.schema import in_utc
+from ..utils.json_text import round_trip
 from .image_fields import fields_not_secret, key_names
 from .instance_values import field_value
 
@@ -56,11 +57,7 @@ def _binary(value: Any) -> str:
 
 
 def _json(encoder: type[json.JSONEncoder]) -> Encoder:
-    def encode(value: Any) -> Any:
-        # encode and decode, to get what the database returns: string keys, and lists for tuples
-        return json.loads(json.dumps(value, cls=encoder))
-
-    return encode
+    return lambda value: round_trip(value, encoder)
 
 
 def to_json_value(value: Any) -> Any:

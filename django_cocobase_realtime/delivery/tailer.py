@@ -113,8 +113,7 @@ class LogTailer:
         if change.epoch != self.epoch:
             self._wake.set()
         elif change.seq == self.seq + 1 and self._is_complete(change):
-            self.seq = change.seq
-            self._deliver(change)
+            self._deliver_next(change)
         elif change.seq > self.seq:
             self._wake.set()
 
@@ -177,14 +176,22 @@ class LogTailer:
             self._on_position_lost()
         for change in restored:
             if change.seq == self.seq + 1:
-                self.seq = change.seq
-                self._deliver(change)
+                self._deliver_next(change)
             elif change.seq is not None and change.seq > self.seq:
                 self.seq = batch.head
                 self._on_position_lost()
                 break
         if batch.head > batch.start:
             self._announce_numbered(batch)
+
+    def _deliver_next(self, change: Change) -> None:
+        """Deliver an event. One that raises is skipped, so that those after it are delivered."""
+        assert change.seq is not None
+        self.seq = change.seq
+        try:
+            self._deliver(change)
+        except Exception:
+            logger.exception("Event %s of %r cannot be delivered.", change.seq, self.collection)
 
     def _announce_numbered(self, batch: StreamBatch) -> None:
         """Announce the events that this read has numbered to the other processes."""

@@ -73,6 +73,8 @@ _KINDS: tuple[tuple[type[Any], Kind], ...] = (
     (models.GenericIPAddressField, Kind.ADDRESS),
     (models.JSONField, Kind.JSON),
 )
+# Django's field of each kind
+_PLAIN_FIELDS = {kind: field for field, kind in reversed(_KINDS)}
 MAX_CHAIN = 200  # conditions that are joined without brackets
 # a condition that no row matches
 _NO_ROW = Q(pk__in=[])
@@ -232,6 +234,9 @@ class _Column:
                     return self._compares_beyond(bound, above=operand.year > 5000)
                 operand = stored
         # PostgreSQL sorts NaN above all numbers
+        if not self._accepts(operand):
+            # not converted by the project's field, which does not know the value
+            operand = Value(operand, output_field=_PLAIN_FIELDS[self.kind]())
         return self._has_value(exclude_nan=not bound.upper) & self._lookup(lookup, operand)
 
     def _compares_beyond(self, bound: Bound, *, above: bool) -> Q:
@@ -287,6 +292,20 @@ class _Column:
 
     def _storable(self, values: Iterable[Any]) -> list[Any]:
         """Return the values that the column can store, in the form that the ORM needs."""
+        return [value for value in self._in_range(values) if self._accepts(value)]
+
+    def _accepts(self, value: Any) -> bool:
+        """Return whether the field can convert a value for the database.
+
+        A field of the project may raise, for example for text that is no member of its enumeration.
+        """
+        try:
+            self._target_field().get_db_prep_value(value, connections[self.using], prepared=False)
+        except Exception:
+            return False
+        return True
+
+    def _in_range(self, values: Iterable[Any]) -> list[Any]:
         match self.kind:
             case Kind.INTEGER:
                 return [value for value in values if value in INT64]

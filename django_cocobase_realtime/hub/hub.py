@@ -148,7 +148,7 @@ class Hub:
     def _on_payload(self, payload: bytes) -> None:
         try:
             event = decode(payload)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             logger.warning("An event that cannot be decoded was ignored: %s", error)
             return
         try:

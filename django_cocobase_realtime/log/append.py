@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import msgspec
 from django.db import connections, transaction
 from django.utils import timezone
 
 from ..events import Change
 from ..models import LogEvent
+from ..utils.json_text import encode_json
 from ..utils.transactions import CommitHook, is_transaction_open
 
 MAX_ROWS = 100  # events written by one statement, on databases other than PostgreSQL
@@ -27,7 +27,6 @@ _COLUMNS = (
     "changed",
     "created_at",
 )
-_encode_json = msgspec.json.Encoder().encode
 
 
 class Transaction:
@@ -106,8 +105,10 @@ def append(connection: Any, changes: Sequence[Change]) -> None:
                 }
                 for change in changes
             ]
-            cursor.execute(_insert_json_sql(using), [created_at, json_text(document)])
-            return
+            text = json_text(document)
+            if "\\u0000" not in str(text):  # PostgreSQL refuses to parse a text with NUL
+                cursor.execute(_insert_json_sql(using), [created_at, text])
+                return
         # on PostgreSQL, the statement contains the id of the transaction, see `_insert_sql`
         with_id = connection.vendor != "postgresql"
         for start in range(0, len(changes), MAX_ROWS):
@@ -170,4 +171,4 @@ def _values(change: Change, created_at: Any, *, with_id: bool) -> list[Any]:
 
 def json_text(value: Any) -> str | None:
     """Return a value as JSON, or None for None."""
-    return None if value is None else _encode_json(value).decode()
+    return None if value is None else encode_json(value).decode()

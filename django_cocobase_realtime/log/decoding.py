@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
 from ..declarations.registry import UnknownCollection, registry
 from ..declarations.serialization import changed_fields
 from ..events import Change, Image
+from ..utils.json_text import decode_json
+from ..utils.project_code import is_unavailable
 from . import column_images
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,6 @@ FIELDS = (
 # values of the columns in FIELDS
 Row = tuple[Any, ...]
 
-_decode_json = msgspec.json.Decoder().decode
-
 
 def changes_from_rows(
     using: str, rows: Sequence[Row], *, epoch: str, seqs: Iterable[int]
@@ -46,16 +44,45 @@ def changes_from_rows(
     texts = [text for row in rows for text in row[6:8] if column_images.is_by_column(text)]
     converted = _convert(using, rows[0][3], texts) if texts else {}
     return [
-        _change(row, epoch=epoch, seq=seq, converted=converted)
+        _change_safely(row, epoch=epoch, seq=seq, converted=converted)
         for row, seq in zip(rows, seqs, strict=True)
     ]
 
 
 def _convert(using: str, stream: str, texts: list[str]) -> dict[str, tuple[str | None, Image]]:
     try:
-        return column_images.convert(registry.get(stream), using, texts)
+        collection = registry.get(stream)
     except UnknownCollection:
         return {}  # no client can be subscribed
+    try:
+        return column_images.convert(collection, using, texts)
+    except Exception as error:
+        if is_unavailable(error):
+            raise
+        if len(texts) == 1:
+            # it counts as an image without any field
+            logger.exception("An image of %r in the log cannot be read.", stream)
+            return {}
+    converted: dict[str, tuple[str | None, Image]] = {}
+    for text in texts:
+        converted |= _convert(using, stream, [text])
+    return converted
+
+
+def _change_safely(
+    row: Row, *, epoch: str, seq: int, converted: dict[str, tuple[str | None, Image]]
+) -> Change:
+    """Return the change in a row; without any values if they cannot be read.
+
+    An exception would keep all clients of the collection from everything that follows.
+    """
+    try:
+        return _change(row, epoch=epoch, seq=seq, converted=converted)
+    except Exception:
+        logger.exception("Event %s of the log cannot be read.", row[0])
+    emptied = [None if text is None else "{}" for text in row[6:8]]
+    row = (*row[:6], *emptied, None, None, row[10])
+    return _change(row, epoch=epoch, seq=seq, converted={})
 
 
 def _change(
@@ -112,7 +139,7 @@ def _decode(text: str, id: Any) -> Any:
     An exception would keep all clients of the collection from everything that follows.
     """
     try:
-        return _decode_json(text)
+        return decode_json(text)
     except (ValueError, RecursionError) as error:
         logger.error("Event %s of the log is damaged: %s", id, error)
         return None

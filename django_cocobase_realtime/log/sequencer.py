@@ -17,6 +17,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import connections
 from django.db.models import Count, Max, QuerySet
@@ -24,8 +25,9 @@ from msgspec.structs import replace
 
 from ..declarations.collection import Collection
 from ..declarations.registry import UnknownCollection, registry
-from ..events import Change
+from ..events import FAILED_DOCUMENT, Change
 from ..models import LogEvent, Stream
+from ..utils.project_code import ProjectCodeFailed, is_unavailable
 from ..utils.transactions import write_transaction
 from .append import json_text
 from .decoding import FIELDS, Row, changes_from_rows
@@ -208,7 +210,26 @@ def _store_documents(using: str, collection: Collection, changes: list[Change]) 
     events = LogEvent.objects.using(using).filter(collection=collection.stream)
     with_documents = []
     for change in changes:
-        document = collection.make_document(change, using)
-        events.filter(seq=change.seq).update(document=json_text(document))
+        document, text = _make_document(collection, change, using)
+        events.filter(seq=change.seq).update(document=text)
         with_documents.append(replace(change, document=document))
     return with_documents
+
+
+def _make_document(
+    collection: Collection, change: Change, using: str
+) -> tuple[dict[str, Any] | None, str | None]:
+    """Return the document of an event, also as text; `FAILED_DOCUMENT` if none can be made.
+
+    An event for which this fails must not keep clients from those that follow.
+    """
+    try:
+        document = collection.make_document(change, using)
+        return document, json_text(document)
+    except Exception as error:
+        if is_unavailable(error):
+            raise
+        failure = ProjectCodeFailed(f"collection {collection.name!r}", "serializer")
+        failure.__cause__ = error
+        failure.log_once()
+        return dict(FAILED_DOCUMENT), json_text(dict(FAILED_DOCUMENT))

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from ..declarations.room import RoomGrant
+from ..declarations.room import Room, RoomGrant
 from ..events import Broadcast, Event, PresenceChange
 from ..presence.base import PresenceEntry, RoomConnection, RoomInfo, RoomKey, get_backend
 from ..pubsub.groups import GroupMemberships
 from ..pubsub.layer import room_group
 from ..transport.connection import NATIVE, Connection
 from ..transport.waiting_frames import FrameBuffer, size_of
-from ..utils.concurrency import run_in_threadpool
+from ..utils.concurrency import run_for_subject, run_in_threadpool
 from ..wire import frames, sdk_frames
 from ..wire.codes import CloseCode, ErrorCode
 from . import history
@@ -104,11 +104,12 @@ class RoomManager:
             if is_new:
                 await self._groups.acquire(room_group(*key))
             self._ensure_running()
+            title = request.title or await _title(grant.room, request.room)
             await self.presence.expire(MAX_EXPIRE_AGE)
             await self.presence.renew_if_due()
             if self._membership(connection, request.room) is not membership:
                 return None  # the connection was closed during these calls
-            result = await self._enter(membership, request)
+            result = await self._enter(membership, request, title)
         except BaseException:
             if is_new:
                 self.remove_local(connection, request.room, lost=False)
@@ -121,10 +122,11 @@ class RoomManager:
             self.remove_local(connection, request.room, lost=False)
         return result
 
-    async def _enter(self, membership: RoomMembership, request: JoinRequest) -> JoinResult | None:
+    async def _enter(
+        self, membership: RoomMembership, request: JoinRequest, title: str
+    ) -> JoinResult | None:
         """Enter the room in the backend, and read its members and its history."""
         room, declared = self.rooms[membership.key], membership.grant.room
-        title = request.title or declared.title_of(request.room)
         if request.presence:
             info = await self._enter_listed(membership, request, title)
         else:
@@ -317,6 +319,13 @@ class RoomManager:
             deliver_to_room(room, event)
         elif result is ApplyResult.GAP:
             self.presence.schedule_refresh(room)
+
+
+async def _title(declared: Room, room: str) -> str:
+    """Return the title of a room, in a thread if the project's code decides it."""
+    if declared.has_custom_title:
+        return await run_for_subject(declared, declared.title_of, room)
+    return declared.title_of(room)
 
 
 def _entry(

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from ..events import Member
+from ..utils.json_text import encode_json
 from .codes import CloseCode, ErrorCode
 
 PROTOCOL = 1  # version of the protocol
@@ -21,17 +20,16 @@ PROTOCOL = 1  # version of the protocol
 MAX_FRAME_BYTES = 512 * 1024
 MAX_ERROR_LENGTH = 2000  # characters of an error message
 Frame = dict[str, Any]
-_encoder = msgspec.json.Encoder()
 
 
 def encode(frame: Mapping[str, Any]) -> str:
     """Return a frame as text."""
-    return _encoder.encode(frame).decode()
+    return encode_json(frame).decode()
 
 
 def encode_part(value: Any) -> bytes:
     """Return a value as JSON, which a frame may contain as ``msgspec.Raw``."""
-    return _encoder.encode(value)
+    return encode_json(value)
 
 
 def join_events(events: Sequence[str]) -> str:
@@ -211,7 +209,7 @@ def members_page(
     size = 0
     for number, listed in enumerate(members):
         frame = member(listed)
-        size += len(_encoder.encode(frame)) + 1
+        size += len(encode_json(frame)) + 1
         if page and size > max_bytes:
             return page, members[number:]
         page.append(frame)

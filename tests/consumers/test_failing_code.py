@@ -1,5 +1,7 @@
 """The project's code raises: only what it was called for fails, and this is logged once."""
 
+import threading
+
 import pytest
 
 from django_cocobase_realtime import Room, register_room
@@ -138,6 +140,53 @@ async def test_failing_title_refuses_the_join_and_leaves_no_membership(realtime,
             Failure.reset()
             assert (await client.join("titled"))["title"] == "Title"
     finally:
+        room_registry.unregister("titled")
+
+
+@pytest.mark.parametrize(
+    ("value", "title"),
+    [
+        (None, "titled"),
+        ("", "titled"),
+        (" \0 ", "titled"),
+        ("a\ud800\0b", "a?b"),
+        ("x" * 5000, "x" * 255),
+        (5, "5"),
+    ],
+)
+async def test_title_is_cleaned(realtime, settings, value, title):
+    configure(settings)
+
+    @register_room("titled")
+    class Titled(Room):
+        def get_title(self, room):
+            return value
+
+    try:
+        async with realtime(token="ada") as client:
+            assert (await client.join("titled")).get("title", "titled") == title
+    finally:
+        room_registry.unregister("titled")
+
+
+async def test_title_may_use_the_orm_and_does_not_block_the_event_loop(realtime, settings):
+    configure(settings)
+    may_end = threading.Event()
+
+    @register_room("titled")
+    class Titled(Room):
+        def get_title(self, room):
+            assert may_end.wait(10), "The event loop waits for the title."
+            return f"{Post.objects.count()} posts"
+
+    try:
+        async with realtime(token="ada") as slow, realtime(token="eve") as other:
+            await slow.send({"type": "join", "room": "titled"})
+            await other.join("lobby")
+            may_end.set()
+            assert (await slow.receive("joined"))["title"] == "0 posts"
+    finally:
+        may_end.set()
         room_registry.unregister("titled")
 
 

@@ -60,7 +60,7 @@ def test_documented_signatures_are_those_of_the_code(function):
 @pytest.mark.parametrize(
     ("title", "methods"),
     [
-        ("Rooms", set(PERMISSION_METHODS)),
+        ("Rooms", {*PERMISSION_METHODS, "get_title"}),
         ("Permissions", public_methods(permissions.Permission) | {"has_object_permission"}),
         ("Authenticators", public_methods(Authenticator)),
         ("Presence backends", public_methods(PresenceBackend)),
