@@ -123,5 +123,5 @@ def find_revoked(path: str, identities: Collection[Identity]) -> set[str]:
     except Exception as error:
         if isinstance(error, AuthenticationUnavailable) or is_unavailable(error):
             raise
-        _failure(path, "revoked", error).log_once()
+        _failure(path, "revoked", error).log()
         return set()

@@ -111,8 +111,12 @@ class Room:
         """Return the answer of one of the methods that the project may write."""
         if not self.has_custom_permission:
             return bool(getattr(self, method_name)(identity, room))
-        with calling(f"room {room!r}", method_name, identity.credential):
+        with calling(f"room {room!r}", method_name, identity.credential, kind=self._kind):
             return bool(synchronous(getattr(self, method_name)(identity, room)))
+
+    @property
+    def _kind(self) -> str:
+        return f"rooms {self.pattern!r}"
 
     def get_title(self, room: str) -> str:
         """Return the title of a room."""
@@ -120,5 +124,5 @@ class Room:
 
     def title_of(self, room: str) -> str:
         """Return the title of a room. Raises `ProjectCodeFailed` if `get_title` raises."""
-        with calling(f"room {room!r}", "get_title"):
+        with calling(f"room {room!r}", "get_title", kind=self._kind):
             return str(synchronous(self.get_title(room)))
