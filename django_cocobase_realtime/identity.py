@@ -9,6 +9,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from .utils.repeated_log import omitted_text, repeated_log
+
 # project of keys, tokens and rooms for which no other one was named
 DEFAULT_PROJECT = "default"
 EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -118,5 +120,8 @@ def display_name(user: Any) -> str:
         try:
             names.append(method())
         except Exception:
-            logger.exception("%s of user %s failed.", name, user.pk)
+            omitted = repeated_log.admit((type(user), name), user.pk)
+            if omitted is not None:
+                more = omitted_text(omitted)
+                logger.exception("%s of user %s failed.%s", name, user.pk, more)
     return public_name(*names, default=f"User {user.pk}")

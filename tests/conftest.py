@@ -33,6 +33,14 @@ def _forget_connection_rates() -> None:
     connection_rates.clear()
 
 
+@pytest.fixture(autouse=True)
+def _forget_failures() -> None:
+    """Let each test log the failures that earlier tests have logged already."""
+    from django_cocobase_realtime.utils.repeated_log import repeated_log
+
+    repeated_log.clear()
+
+
 @pytest.fixture
 def user(transactional_db: None, django_user_model: Any) -> Any:
     return django_user_model.objects.create_user("ada", password="secret")

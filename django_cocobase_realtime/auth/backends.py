@@ -109,22 +109,19 @@ def _is_expired(identity: Identity) -> bool:
     return identity.expires_at is not None and identity.expires_at <= datetime.now(UTC)
 
 
-def find_revoked(identities: Collection[Identity]) -> set[str]:
-    """Return the credentials that are no longer valid. Each authenticator checks its own.
+def find_revoked(path: str, identities: Collection[Identity]) -> set[str]:
+    """Return which credentials of the authenticator with this path are no longer valid.
 
-    An authenticator that raises does not prevent the others. Raises the exceptions of a database
-    that does not answer.
+    If it raises, this is logged, and the result is empty. Raises the exceptions of a database that
+    does not answer, and `AuthenticationUnavailable`.
     """
-    revoked: set[str] = set()
-    for path in conf.authenticators:
-        authenticator = _load(path)
-        prefix = f"{authenticator.kind}:"
-        own = [identity for identity in identities if identity.credential.startswith(prefix)]
-        try:
-            if own:
-                revoked |= synchronous(authenticator.revoked(own))
-        except Exception as error:
-            if isinstance(error, AuthenticationUnavailable) or is_unavailable(error):
-                raise
-            _failure(path, "revoked", error).log_once()
-    return revoked
+    authenticator = _load(path)
+    prefix = f"{authenticator.kind}:"
+    own = [identity for identity in identities if identity.credential.startswith(prefix)]
+    try:
+        return set(synchronous(authenticator.revoked(own))) if own else set()
+    except Exception as error:
+        if isinstance(error, AuthenticationUnavailable) or is_unavailable(error):
+            raise
+        _failure(path, "revoked", error).log()
+        return set()

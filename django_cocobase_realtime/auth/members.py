@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,8 +12,7 @@ from django.utils.module_loading import import_string
 
 from ..conf import conf
 from ..identity import Identity, clean_name
-
-logger = logging.getLogger(__name__)
+from ..utils.project_code import ProjectCodeFailed
 
 KEYS = ("name",)  # that the function of the MEMBER setting may return
 
@@ -35,8 +33,10 @@ def with_member_name(identity: Identity) -> Identity:
         name = _name_in(function(identity))
     except (OperationalError, InterfaceError):
         raise
-    except Exception:
-        logger.exception("MEMBER: %s failed for %s.", path, identity.credential)
+    except Exception as error:
+        failure = ProjectCodeFailed("the setting MEMBER", path, identity.credential)
+        failure.__cause__ = error
+        failure.log()
         return identity
     return identity if name is None else replace(identity, name=name)
 

@@ -43,5 +43,5 @@ def serialize_safely(
     except Exception as error:  # also of a database: the row's change is delivered in any case
         failure = ProjectCodeFailed(f"collection {collection!r}", f"serializer {name}")
         failure.__cause__ = error
-        failure.log_once()
+        failure.log()
     return dict(FAILED_DOCUMENT)

@@ -111,8 +111,12 @@ class Room:
         """Return the answer of one of the methods that the project may write."""
         if not self.has_custom_permission:
             return bool(getattr(self, method_name)(identity, room))
-        with calling(f"room {room!r}", method_name, identity.credential):
+        with calling(f"room {room!r}", method_name, identity.credential, kind=self._kind):
             return bool(synchronous(getattr(self, method_name)(identity, room)))
+
+    @property
+    def _kind(self) -> str:
+        return f"rooms {self.pattern!r}"
 
     def get_title(self, room: str) -> str:
         """Return the title of a room; "" or None stands for `title`, or else the room's name."""
@@ -132,6 +136,6 @@ class Room:
         default = clean_name(self.title) or room
         if not self.has_custom_title:
             return default
-        with calling(f"room {room!r}", "get_title"):
+        with calling(f"room {room!r}", "get_title", kind=self._kind):
             title: Any = synchronous(self.get_title(room))
             return default if title is None else clean_name(str(title)) or default

@@ -29,6 +29,7 @@ from ..identity import Identity
 from ..utils.concurrency import run_in_threadpool, set_owner
 from ..utils.fair_queue import Owner
 from ..utils.project_code import ProjectCodeFailed
+from ..utils.repeated_log import omitted_text, repeated_log
 from ..wire.codes import CloseCode
 from .subscription import Delivery, Subscription
 
@@ -188,12 +189,15 @@ class _RowState:
             )
         except (OperationalError, InterfaceError):
             raise
-        except Exception:
-            logger.exception(
-                "A row of collection %r is treated as not visible, because no instance of the "
-                "model can be made of it.",
-                collection.name,
-            )
+        except Exception as error:
+            omitted = repeated_log.admit(("instance", collection.name, type(error)))
+            if omitted is not None:
+                logger.exception(
+                    "A row of collection %r is treated as not visible, because no instance of the "
+                    "model can be made of it.%s",
+                    collection.name,
+                    omitted_text(omitted),
+                )
             instance = None
         return cls(collection.row(image), instance)
 
@@ -225,7 +229,7 @@ class _RowState:
         try:
             return bool(check(self._row, instance))
         except ProjectCodeFailed as failure:
-            failure.log_once()
+            failure.log()
             return False  # the row is treated as not visible
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from ..utils.repeated_log import omitted_text, repeated_log
 from .nodes import ALWAYS, NEVER, Node, all_of, any_of, negate
 from .predicate import compile_node
 from .row import Predicate, Row
@@ -96,14 +97,23 @@ class Filter:
         return f"<Filter {self._canonical}>"
 
 
+def log_failure(error: Exception) -> None:
+    """Log that a filter could not be evaluated, but not for each row."""
+    omitted = repeated_log.admit((log_failure, type(error)))
+    if omitted is not None:
+        more = omitted_text(omitted)
+        message = "A filter could not be evaluated; it does not match.%s"
+        logger.error(message, more, exc_info=error)
+
+
 def _without_exceptions(test: Predicate) -> Predicate:
     """Return a test that no row matches if evaluating it raises an exception."""
 
     def matches(row: Row) -> bool:
         try:
             return test(row)
-        except Exception:
-            logger.exception("A filter could not be evaluated; it does not match.")
+        except Exception as error:
+            log_failure(error)
             return False
 
     return matches

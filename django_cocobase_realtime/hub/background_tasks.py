@@ -1,4 +1,4 @@
-"""The hub's background tasks: read and trim the log, send cursors, check credentials."""
+"""The hub's background tasks that read and trim the log, and send cursors."""
 
 from __future__ import annotations
 
@@ -6,26 +6,21 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from ..auth import backends
-from ..auth.users import Fingerprint, permission_fingerprints
 from ..conf import conf
 from ..declarations.registry import registry
 from ..delivery.topics import TopicManager
-from ..identity import Identity
 from ..log.cursor import encode as encode_cursor
 from ..log.reader import streams_behind
 from ..log.retention import trim as trim_log
 from ..rooms import retention
-from ..transport.connection import NATIVE, Connection
+from ..transport.connection import NATIVE
 from ..utils.concurrency import run_in_threadpool, set_owner
 from ..utils.fair_queue import SERVER
 from ..wire import frames
-from ..wire.codes import CloseCode
-from .reauthorization import Reauthorizer, find_changed_grants
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +32,6 @@ TRIM_INTERVAL = 60.0
 TRIM_HISTORY_INTERVAL = 3600.0
 # seconds after which a subscription without events is sent its cursor
 CURSOR_INTERVAL = 30.0
-
-# `Identity.credential` and the items of `Identity.private`
-CredentialKey = tuple[str, tuple[tuple[str, str], ...]]
 
 
 async def run_forever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -132,82 +124,3 @@ async def send_cursor_heartbeats(topics: TopicManager) -> None:
                 if subscription.connection.dialect == NATIVE:
                     frame = frames.cursor(subscription.name, cursor)
                     subscription.connection.writer.push(frames.encode(frame))
-
-
-async def revalidate_credentials(
-    connections: Mapping[str, Connection], reauthorizer: Reauthorizer
-) -> None:
-    """Regularly close connections with invalid credentials, and reauthorize changed users.
-
-    Signals do both immediately, but changes by other programs send no signals.
-    """
-    # fingerprints of users' permissions, by primary key, as of the last round
-    last_fingerprints: dict[Any, Fingerprint] = {}
-    # connections and their identities, as of the last round
-    last_identities: dict[Connection, Identity] = {}
-    while True:
-        await asyncio.sleep(conf.revocation_poll)
-        identities_by_connection = {
-            c: c.identity for c in connections.values() if c.identity is not None
-        }
-        identities = {
-            _credential_key(identity): identity for identity in identities_by_connection.values()
-        }
-        if not identities:
-            last_identities = {}
-            continue
-        new = [
-            reauthorizer.snapshot(connection, identity)
-            for connection, identity in identities_by_connection.items()
-            if identity.user is not None and last_identities.get(connection) is not identity
-        ]
-        try:
-            revoked = await run_in_threadpool(_find_revoked, identities)
-            current = await run_in_threadpool(permission_fingerprints, list(identities.values()))
-            changed = await run_in_threadpool(find_changed_grants, new)
-        except Exception as error:
-            logger.warning("Credentials could not be checked: %r", error)
-            continue
-        for connection in identities_by_connection:
-            identity_now = connection.identity
-            if identity_now is not None and _credential_key(identity_now) in revoked:
-                connection.close(CloseCode.BAD_CREDENTIAL)
-        changed_users = {
-            pk
-            for pk, fingerprint in current.items()
-            if last_fingerprints.get(pk, fingerprint) != fingerprint
-        }
-        last_fingerprints, last_identities = current, identities_by_connection
-        reauthorizer.request(
-            connection
-            for connection, identity in identities_by_connection.items()
-            if connection.identity is identity
-            and (
-                connection in changed
-                or (identity.user is not None and identity.user.pk in changed_users)
-            )
-        )
-
-
-def _credential_key(identity: Identity) -> CredentialKey:
-    return identity.credential, tuple(sorted(identity.private.items()))
-
-
-def _find_revoked(identities: Mapping[CredentialKey, Identity]) -> set[CredentialKey]:
-    """Return the credentials that are no longer valid.
-
-    Authenticators return `Identity.credential`. Several identities may have the same one, for
-    example tokens from before and after a password change, so each of them is passed in a call of
-    its own. Uses the ORM, so it must not be called in an event loop.
-    """
-    revoked: set[CredentialKey] = set()
-    remaining = dict.fromkeys(identities)
-    while remaining:
-        by_name: dict[str, CredentialKey] = {}
-        for key in remaining:
-            by_name.setdefault(key[0], key)
-        names = backends.find_revoked([identities[key] for key in by_name.values()])
-        revoked |= {key for name, key in by_name.items() if name in names}
-        for key in by_name.values():
-            del remaining[key]
-    return revoked

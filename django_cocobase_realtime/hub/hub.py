@@ -34,6 +34,7 @@ from ..transport.fan_out import FrameBatcher
 from ..utils.concurrency import run_shielded
 from ..wire.codes import CloseCode
 from . import background_tasks
+from .credential_checks import CredentialChecks
 from .reauthorization import Reauthorizer
 
 logger = logging.getLogger(__name__)
@@ -90,9 +91,7 @@ class Hub:
                 background_tasks.trim_logs,
                 partial(background_tasks.poll_log, self.topics),
                 partial(background_tasks.send_cursor_heartbeats, self.topics),
-                partial(
-                    background_tasks.revalidate_credentials, self.connections, self.reauthorizer
-                ),
+                CredentialChecks(self._loop, self.connections, self.reauthorizer).run,
             ):
                 self._start_task(work)
             await self.groups.acquire(CONTROL_GROUP, JOIN_TIMEOUT_DURABLE)
@@ -105,6 +104,7 @@ class Hub:
         remains a member of rooms for the grace period.
         """
         self.connections.pop(connection.id, None)
+        self.reauthorizer.cancel(connection)
         self.topics.remove_connection(connection)
         self.rooms.remove_connection(connection, lost=lost)
         if not self.connections and (self._tasks or self.topics.has_threads):

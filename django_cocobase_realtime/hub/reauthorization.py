@@ -10,55 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TypeVar
+from collections.abc import Iterable
 
 from django.db import Error as DatabaseFailure
 
-from ..auth.users import refresh_user, same_user
-from ..conf import conf
-from ..declarations.room import RoomGrant
-from ..delivery.query import AuthorizedQuery, allow_the_same, rebuild_query
-from ..delivery.subscription import Subscription
+from ..delivery.query import AuthorizedQuery
 from ..delivery.topics import TopicManager
 from ..identity import Identity
-from ..rooms.local_room import RoomMembership
 from ..rooms.room_manager import RoomManager
 from ..transport.connection import Connection
-from ..utils.concurrency import run_in_threadpool, set_owner
+from ..utils.concurrency import set_owner
 from ..utils.project_code import ProjectCodeFailed
 from ..wire.codes import CloseCode
+from .grants import GrantSnapshot, are_unchanged, evaluate_again
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class GrantSnapshot:
-    """A connection's subscriptions and rooms at one moment, with the permissions they have."""
-
-    connection: Connection
-    identity: Identity
-    # `Connection.permissions_version` at that moment
-    permissions_version: int
-    subscriptions: list[Subscription]
-    # memberships of rooms whose permission the project has written
-    memberships: list[RoomMembership]
-
-
-@dataclass(frozen=True, slots=True)
-class FreshGrants:
-    """The result of evaluating the permissions of a `GrantSnapshot` again."""
-
-    # the identity, with its user as it is in the database now; None if the user no longer exists
-    identity: Identity | None
-    # for each subscription, its query; None if it would be refused
-    queries: list[AuthorizedQuery | ProjectCodeFailed | None]
-    # for each membership, its grant; None if joining would be refused
-    room_grants: list[RoomGrant | ProjectCodeFailed | None]
 
 
 class Reauthorizer:
@@ -81,6 +47,12 @@ class Reauthorizer:
                 continue  # its task notices the new version
             self._topics.suspend(connection)
             self._tasks[connection] = self._loop.create_task(self._run(connection))
+
+    def cancel(self, connection: Connection) -> None:
+        """Stop working for a connection that was closed."""
+        task = self._tasks.pop(connection, None)
+        if task is not None:
+            task.cancel()
 
     def is_running(self, connection: Connection) -> bool:
         """Return whether a connection is being reauthorized."""
@@ -115,7 +87,8 @@ class Reauthorizer:
         finally:
             # done in the iteration of the event loop in which the subscriptions were resumed, so
             # that a later change starts a new task
-            del self._tasks[connection]
+            if self._tasks.get(connection) is asyncio.current_task():
+                del self._tasks[connection]
 
     async def _reauthorize(self, connection: Connection) -> None:
         while True:
@@ -124,7 +97,7 @@ class Reauthorizer:
                 return
             snapshot = self.snapshot(connection, connection.identity)
             try:
-                fresh = await run_in_threadpool(_evaluate_again, snapshot)
+                fresh = await evaluate_again(snapshot)
             except DatabaseFailure as error:
                 logger.warning("Permissions could not be evaluated: %r", error)
                 connection.close(CloseCode.UNAVAILABLE)
@@ -154,7 +127,7 @@ class Reauthorizer:
             if isinstance(grant, ProjectCodeFailed):
                 grant.log()
                 self._rooms.end_with_error(membership)
-        if not _are_unchanged(
+        if not are_unchanged(
             [pair for pair in queries if not isinstance(pair[1], ProjectCodeFailed)],
             [pair for pair in room_grants if not isinstance(pair[1], ProjectCodeFailed)],
         ):
@@ -165,71 +138,3 @@ class Reauthorizer:
                 subscription.query = query
                 subscription.permissions_version = snapshot.permissions_version
                 self._topics.resume(subscription)
-
-
-def find_changed_grants(snapshots: Iterable[GrantSnapshot]) -> list[Connection]:
-    """Return the connections for which permissions are different now, or cannot be evaluated.
-
-    `maintenance` calls this for new connections. Their permissions may have changed after they
-    were evaluated, but before the user's fingerprint was read for the first time, so that the
-    fingerprint does not show the change. Raises the exceptions of the database. Uses the ORM, so
-    it must not be called in an event loop.
-    """
-    return [snapshot.connection for snapshot in snapshots if not _is_unchanged(snapshot)]
-
-
-def _is_unchanged(snapshot: GrantSnapshot) -> bool:
-    fresh = _evaluate_again(snapshot)
-    return (
-        fresh.identity is not None
-        and same_user(fresh.identity.user, snapshot.identity.user)
-        and _are_unchanged(
-            list(zip(snapshot.subscriptions, fresh.queries, strict=True)),
-            list(zip(snapshot.memberships, fresh.room_grants, strict=True)),
-        )
-    )
-
-
-def _are_unchanged(
-    queries: list[tuple[Subscription, AuthorizedQuery | ProjectCodeFailed | None]],
-    room_grants: list[tuple[RoomMembership, RoomGrant | ProjectCodeFailed | None]],
-) -> bool:
-    return all(
-        isinstance(query, AuthorizedQuery)
-        and allow_the_same(subscription.query, query, subscription.collection)
-        for subscription, query in queries
-    ) and all(membership.grant == grant for membership, grant in room_grants)
-
-
-def _evaluate_again(snapshot: GrantSnapshot) -> FreshGrants:
-    """Evaluate permissions as they are now.
-
-    Uses the ORM, so it must not be called in an event loop.
-    """
-    identity, user = snapshot.identity, snapshot.identity.user
-    if user is not None:
-        user = refresh_user(user)
-        if user is None:
-            return FreshGrants(None, [], [])
-        identity = replace(identity, user=user)
-    limits = conf.limits
-    return FreshGrants(
-        identity,
-        [
-            _result_or_failure(
-                partial(rebuild_query, limits, subscription.request.serialized, identity)
-            )
-            for subscription in snapshot.subscriptions
-        ],
-        [
-            _result_or_failure(partial(membership.grant.room.grant, identity, membership.key[1]))
-            for membership in snapshot.memberships
-        ],
-    )
-
-
-def _result_or_failure(evaluate: Callable[[], T]) -> T | ProjectCodeFailed:
-    try:
-        return evaluate()
-    except ProjectCodeFailed as failure:
-        return failure

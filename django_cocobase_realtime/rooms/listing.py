@@ -100,7 +100,7 @@ class _Permissions:
         except ProjectCodeFailed as failure:
             if room is not None and room not in self._failed:
                 self._failed.add(room)
-                failure.log_once()
+                failure.log()
             return None
         if grant is None or grant.can_see_members:
             return listing if grant is not None else None

@@ -52,6 +52,14 @@ def authentication_worker_count() -> int:
     return max(MIN_AUTHENTICATION_WORKERS, conf.workers // 2)
 
 
+def check_worker_count() -> int:
+    """Return the number of threads for regular checks, so that each check has one of its own.
+
+    There are checks by each authenticator and of permissions; twice, for several event loops.
+    """
+    return 2 * (len(conf.authenticators) + 1)
+
+
 def connection_pool_size(using: str) -> int | None:
     """Return how many connections Django's pool for a database has at most; None without a pool."""
     options = connections.settings[using].get("OPTIONS", {}).get("pool")
@@ -63,6 +71,7 @@ def connection_pool_size(using: str) -> int | None:
 
 _workers = FairWorkers("worker", worker_count)
 _authentication_workers = FairWorkers("authentication", authentication_worker_count)
+_check_workers = FairWorkers("check", check_worker_count)
 
 
 def set_owner(owner: Owner, subject: Hashable = None) -> None:
@@ -105,6 +114,15 @@ async def run_authentication(
 ) -> T:
     """Do the same as `run_in_threadpool`, in threads that do nothing but authenticate clients."""
     return await _run(_authentication_workers, owner, None, partial(function, *args, **kwargs))
+
+
+async def run_check(name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do the same as `run_in_threadpool`, in threads that do nothing but check all connections.
+
+    Neither clients nor checks with other names can delay it.
+    """
+    owner = Owner(("check", name))
+    return await _run(_check_workers, owner, None, partial(function, *args, **kwargs))
 
 
 async def _run(

@@ -2,7 +2,7 @@
 
 An exception of the project must affect only what it was called for. `calling` converts it to
 `ProjectCodeFailed`, which the caller catches where it can refuse one request, subscription or row,
-and logs there, once. Exceptions that mean that the database does not answer are not converted:
+and logs there. Exceptions that mean that the database does not answer are not converted:
 the request may succeed later.
 """
 
@@ -11,31 +11,35 @@ from __future__ import annotations
 import inspect
 import logging
 import sqlite3
-import time
 import traceback
 from types import TracebackType
 from typing import Any
 
 from django.db import InterfaceError, OperationalError
 
+from .repeated_log import omitted_text, repeated_log
+
 logger = logging.getLogger(__name__)
 
 # exceptions which mean that the database does not answer now
 DATABASE_UNAVAILABLE = (OperationalError, InterfaceError)
-# seconds within which `ProjectCodeFailed.log_once` does not log the same failure again
-LOG_INTERVAL = 60.0
-# number of failures that `ProjectCodeFailed.log_once` remembers
-MAX_REMEMBERED = 1000
-
-# times at which `log_once` logged a failure, by what failed and the type of the exception
-_logged_at: dict[tuple[str, str, type | None], float] = {}
+# characters of an exception's message that are logged
+MAX_MESSAGE = 2000
+# characters of a traceback, with the exceptions that caused it, that are logged
+MAX_TRACEBACK = 20_000
 
 
 class ProjectCodeFailed(Exception):
     """Code of the project raised an exception, which is the ``__cause__`` of this one."""
 
     def __init__(
-        self, subject: str, method: str, credential: str | None = None, *, secret: bool = False
+        self,
+        subject: str,
+        method: str,
+        credential: str | None = None,
+        *,
+        kind: str | None = None,
+        secret: bool = False,
     ) -> None:
         super().__init__(subject, method)
         # what the code belongs to, for example "collection 'orders'"
@@ -44,6 +48,8 @@ class ProjectCodeFailed(Exception):
         self.method = method
         # `Identity.credential` of the client, or None if the call was for no single client
         self.credential = credential
+        # the declaration that the subject is one of; a client can name many rooms of one
+        self.kind = subject if kind is None else kind
         # whether the message of the exception may contain a secret, such as a token
         self.secret = secret
 
@@ -51,29 +57,45 @@ class ProjectCodeFailed(Exception):
         return f"{self.method} of {self.subject} failed"
 
     def log(self) -> None:
-        """Log the failure with its traceback, without secrets."""
-        cause = self.__cause__
-        client = "" if self.credential is None else f" for {self.credential}"
-        if self.secret and cause is not None:
-            lines = "".join(traceback.format_tb(cause.__traceback__))
-            logger.error("%s%s: %s\n%s", self, client, type(cause).__name__, lines)
-        else:
-            logger.error("%s%s: %r", self, client, cause, exc_info=cause)
+        """Log the failure with its traceback, without secrets.
 
-    def log_once(self) -> None:
-        """Log the failure, unless the same was logged within the last minute.
-
-        For code that is called for each row, which would otherwise fill the log.
+        The same failure is logged once per minute: that of one method, with one type of exception,
+        for one client. See `RepeatedLog`.
         """
-        cause, now = self.__cause__, time.monotonic()
-        key = (self.subject, self.method, None if cause is None else type(cause))
-        logged_at = _logged_at.get(key)
-        if logged_at is not None and now - logged_at < LOG_INTERVAL:
+        cause = self.__cause__
+        omitted = repeated_log.admit((self.kind, self.method, type(cause)), self.credential)
+        if omitted is None:
             return
-        if len(_logged_at) >= MAX_REMEMBERED:
-            _logged_at.clear()
-        _logged_at[key] = now
-        self.log()
+        client = "" if self.credential is None else f" for {self.credential}"
+        text, more = _shorten(f"{self}{client}"), omitted_text(omitted)
+        if cause is None:
+            logger.error("%s%s", text, more)
+        elif self.secret:
+            lines = "".join(traceback.format_tb(cause.__traceback__))[-MAX_TRACEBACK:]
+            logger.error("%s: %s%s\n%s", text, type(cause).__name__, more, lines)
+        elif _is_short(cause):
+            logger.error("%s: %s%s", text, _describe(cause), more, exc_info=cause)
+        else:  # without the message of the exception in the traceback
+            lines = "".join(traceback.format_tb(cause.__traceback__))[-MAX_TRACEBACK:]
+            logger.error("%s: %s%s\n%s", text, _describe(cause), more, lines)
+
+
+def _is_short(error: BaseException) -> bool:
+    return (
+        len("".join(traceback.format_exception_only(error))) <= MAX_MESSAGE
+        and len("".join(traceback.format_exception(error))) <= MAX_TRACEBACK
+    )
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        return _shorten(repr(error))
+    except Exception:  # of the project's own class
+        return type(error).__name__
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}…"
 
 
 class calling:  # noqa: N801 - a context manager, named like a function
@@ -83,15 +105,15 @@ class calling:  # noqa: N801 - a context manager, named like a function
     """
 
     # a class, because it is used for each row, and is faster than a generator
-    __slots__ = ("_credential", "_method", "_secret", "_subject")
+    __slots__ = ("_credential", "_kind", "_method", "_subject")
 
     def __init__(
-        self, subject: str, method: str, credential: str | None = None, *, secret: bool = False
+        self, subject: str, method: str, credential: str | None = None, *, kind: str | None = None
     ) -> None:
         self._subject = subject
         self._method = method
         self._credential = credential
-        self._secret = secret
+        self._kind = kind
 
     def __enter__(self) -> None:
         pass
@@ -107,7 +129,7 @@ class calling:  # noqa: N801 - a context manager, named like a function
         if is_unavailable(error):
             return
         raise ProjectCodeFailed(
-            self._subject, self._method, self._credential, secret=self._secret
+            self._subject, self._method, self._credential, kind=self._kind
         ) from error
 
 

@@ -205,7 +205,42 @@ async def test_rooms_with_failing_permission_are_left_out_of_the_list(
         assert "secret" not in response.content.decode()
 
 
+async def test_client_cannot_flood_the_log(realtime, settings, caplog):
+    """Two collections and two clients are logged each, but rooms of one declaration are not."""
+    posts = {"model": "app.Post", "permission": f"{CODE}.FailingPermission"}
+    configure(settings)
+    settings.COCOBASE_REALTIME |= {
+        "COLLECTIONS": {"posts": posts, "others": posts},
+        "ROOMS": {"hall-*": {"permission": f"{CODE}.FailingRoom"}},
+    }
+    async with realtime(token="ada") as ada, realtime(token="bob") as bob:
+        for client in (ada, bob):
+            Failure.of("visible_to")
+            for number in range(20):
+                name = ("posts", "others")[number % 2]
+                request = {"type": "subscribe", "collection": name}
+                assert (await client.request(request))["code"] == "internal_error"
+            Failure.of("can_join")
+            for number in range(10):
+                request = {"type": "join", "room": f"hall-{number}"}
+                assert (await client.request(request))["code"] == "internal_error"
+    messages = [record.getMessage() for record in failures(caplog)]
+    assert len(messages) == 6
+    for credential in ("test:ada", "test:bob"):
+        for subject in ("collection 'posts'", "collection 'others'", "room 'hall-0'"):
+            assert sum(subject in m and credential in m for m in messages) == 1
+
+
 # authentication
+
+
+async def test_failing_authenticator_is_logged_once(realtime, settings, caplog):
+    configure(settings)
+    async with realtime(authenticate=False) as client:
+        for _ in range(3):
+            reply = await client.request({"type": "auth", "token": "bug"})
+            assert reply["code"] == "internal_error"
+    assert len(failures(caplog)) == 1
 
 
 @pytest.mark.parametrize("pipelined", [False, True])

@@ -13,10 +13,7 @@ CODE = failing_code.__name__
 
 
 @pytest.fixture(autouse=True)
-def _reset(monkeypatch):
-    from django_cocobase_realtime.utils import project_code
-
-    monkeypatch.setattr(project_code, "_logged_at", {})
+def _reset():
     Failure.reset()
     yield
     Failure.reset()

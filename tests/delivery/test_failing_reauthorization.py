@@ -98,7 +98,7 @@ async def test_permission_without_database_closes_with_4101(realtime, user):
 
 
 async def test_first_check_of_a_new_connection_reports_a_failure_once(realtime, user, caplog):
-    """`find_changed_grants` evaluates the permission too, in the first round after `auth`."""
+    """`Rechecks` evaluates the permission too, in the first round after `auth`."""
     async with realtime(user=user) as ada:
         await ada.subscribe("posts")
         Failure.of("can_subscribe")

@@ -14,14 +14,13 @@ for rows that are found:
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ...utils.small_set import SmallSet, add_to, added, items, length, remove_from, removed
-from ..filter import Filter
+from ..filter import Filter, log_failure
 from ..nodes import ALWAYS, And, Condition, Node, Or, all_of
 from ..predicate import compile_node
 from ..row import Predicate, Row
@@ -29,8 +28,6 @@ from ..schema import Ref, key_of
 from .constraints import Interval, required_interval, required_substring, residual
 from .intervals import IntervalIndex, to_float
 from .substrings import SubstringIndex
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=Hashable)
 
@@ -129,8 +126,8 @@ class FilterIndex(Generic[T]):
                 last_test = entry.test
                 try:
                     matches = last_test is None or last_test(row)
-                except Exception:  # the other filters must still be evaluated
-                    logger.exception("A filter could not be evaluated; it does not match.")
+                except Exception as error:  # the other filters must still be evaluated
+                    log_failure(error)
                     matches = False
             if matches:
                 items = entry.items

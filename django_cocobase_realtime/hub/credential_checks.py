@@ -1,0 +1,141 @@
+"""Regular checks of all connections: whether credentials are valid, and permissions the same.
+
+Signals do both immediately, but changes by other programs send no signals. Each authenticator is
+asked in a task and a thread of its own, so that neither clients nor another authenticator can
+delay the moment at which a revoked connection is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any
+
+from ..auth import backends
+from ..auth.users import Fingerprint, permission_fingerprints
+from ..conf import conf
+from ..identity import Identity
+from ..transport.connection import Connection
+from ..utils.concurrency import run_check
+from ..wire.codes import CloseCode
+from .reauthorization import Reauthorizer
+from .rechecks import Rechecks
+
+logger = logging.getLogger(__name__)
+
+# `Identity.credential` and the items of `Identity.private`
+CredentialKey = tuple[str, tuple[tuple[str, str], ...]]
+
+Check = Callable[[], Coroutine[Any, Any, None]]
+
+# name of the check of permissions; the others have the paths of the authenticators
+PERMISSIONS = "permissions"
+
+
+class CredentialChecks:
+    """Checks the connections of a hub every ``REVOCATION_POLL`` seconds."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connections: Mapping[str, Connection],
+        reauthorizer: Reauthorizer,
+    ) -> None:
+        self._loop = loop
+        self._connections = connections
+        self._reauthorizer = reauthorizer
+        self._rechecks = Rechecks(loop, reauthorizer)
+        # fingerprints of users' permissions, by primary key, as of the last round
+        self._fingerprints: dict[Any, Fingerprint] = {}
+        # the last check with each name
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Check connections until the task is cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(conf.revocation_poll)
+                self._start_checks()
+        finally:
+            self._rechecks.stop()
+            for task in self._tasks.values():
+                task.cancel()
+
+    def _start_checks(self) -> None:
+        by_connection = {
+            c: c.identity for c in self._connections.values() if c.identity is not None
+        }
+        identities = {_key(identity): identity for identity in by_connection.values()}
+        for path in conf.authenticators:
+            self._start(path, partial(self._close_revoked, path, identities))
+        self._start(PERMISSIONS, partial(self._check_permissions, by_connection))
+
+    def _start(self, name: str, check: Check) -> None:
+        """Start a check, unless the last one with that name still runs."""
+        task = self._tasks.get(name)
+        if task is None or task.done():
+            self._tasks[name] = self._loop.create_task(self._run_check(name, check))
+        else:
+            logger.warning("The check %s takes longer than REVOCATION_POLL.", name)
+
+    async def _run_check(self, name: str, check: Check) -> None:
+        try:
+            await check()
+        except Exception as error:
+            logger.warning("Credentials could not be checked (%s): %r", name, error)
+
+    async def _close_revoked(self, path: str, identities: Mapping[CredentialKey, Identity]) -> None:
+        """Close the connections whose credentials an authenticator no longer accepts."""
+        if not identities:
+            return
+        revoked = await run_check(path, _find_revoked, path, identities)
+        if not revoked:
+            return
+        for connection in list(self._connections.values()):
+            if connection.identity is not None and _key(connection.identity) in revoked:
+                connection.close(CloseCode.BAD_CREDENTIAL)
+
+    async def _check_permissions(self, by_connection: Mapping[Connection, Identity]) -> None:
+        """Reauthorize the connections of users whose permissions have changed."""
+        identities = list({id(i): i for i in by_connection.values()}.values())
+        last = self._fingerprints
+        current = self._fingerprints = (
+            await run_check(PERMISSIONS, permission_fingerprints, identities) if identities else {}
+        )
+        changed = {pk for pk, value in current.items() if last.get(pk, value) != value}
+        self._reauthorizer.request(
+            connection
+            for connection, identity in by_connection.items()
+            if connection.identity is identity
+            and identity.user is not None
+            and identity.user.pk in changed
+        )
+        self._rechecks.start(
+            {c: identity for c, identity in by_connection.items() if c.id in self._connections}
+        )
+
+
+def _key(identity: Identity) -> CredentialKey:
+    return identity.credential, tuple(sorted(identity.private.items()))
+
+
+def _find_revoked(path: str, identities: Mapping[CredentialKey, Identity]) -> set[CredentialKey]:
+    """Return the credentials that an authenticator no longer accepts.
+
+    Authenticators return `Identity.credential`. Several identities may have the same one, for
+    example tokens from before and after a password change, so each of them is passed in a call of
+    its own. Uses the ORM, so it must not be called in an event loop.
+    """
+    revoked: set[CredentialKey] = set()
+    remaining = dict.fromkeys(identities)
+    while remaining:
+        by_name: dict[str, CredentialKey] = {}
+        for key in remaining:
+            by_name.setdefault(key[0], key)
+        names = backends.find_revoked(path, [identities[key] for key in by_name.values()])
+        revoked |= {key for name, key in by_name.items() if name in names}
+        for key in by_name.values():
+            del remaining[key]
+    return revoked
