@@ -231,5 +231,5 @@ def _make_document(
             raise
         failure = ProjectCodeFailed(f"collection {collection.name!r}", "serializer")
         failure.__cause__ = error
-        failure.log_once()
+        failure.log()
         return dict(FAILED_DOCUMENT), json_text(dict(FAILED_DOCUMENT))
