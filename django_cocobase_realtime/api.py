@@ -22,6 +22,7 @@ from .rooms.publisher import PublishResult
 from .utils.json_text import clean
 from .utils.transactions import database_for, write_transaction
 from .wire.codes import CloseCode
+from .wire.json import is_valid_text
 
 __all__ = [
     "abroadcast",
@@ -170,6 +171,8 @@ def disconnect(
 def _broadcast(room: str, message: Any, project: str) -> Broadcast:
     if not isinstance(room, str) or not room:
         raise TypeError("A room is named by a non-empty string.")
+    if not is_valid_text(room):
+        raise ValueError("The name of a room must not contain NUL or lone surrogates.")
     return Broadcast(room=room, project=project, message=_json(message), at=now())
 
 

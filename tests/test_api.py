@@ -53,6 +53,12 @@ def test_broadcast_without_room_name_is_rejected(room):
         broadcast(room, 1)
 
 
+@pytest.mark.parametrize("room", ["a\ud800", "a\0"])
+def test_broadcast_to_room_that_no_client_can_join_is_rejected(room):
+    with pytest.raises(ValueError, match="must not contain"):
+        broadcast(room, 1)
+
+
 def test_broadcast_of_value_that_is_not_json_is_rejected():
     with pytest.raises(TypeError):
         broadcast("r", object())

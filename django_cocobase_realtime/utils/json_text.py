@@ -2,8 +2,8 @@ r"""Encoding and decoding of JSON, which succeed for every value that a row can 
 
 Python's strings, and JSON in SQLite, may contain lone surrogates such as ``"\ud800"``, which no
 UTF-8 text can contain. If encoding a value failed, one row would stop its collection for all
-clients. Therefore such a value is cleaned: lone surrogates become U+FFFD, and what is nested too
-deeply becomes null. Other values are encoded without looking at them first.
+clients. Therefore such a value is cleaned: lone surrogates become U+FFFD, and values that are
+nested too deeply become null. Other values are encoded without looking at them first.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def decode_json(text: str | bytes) -> Any:
 def round_trip(value: Any, encoder: type[json.JSONEncoder]) -> Any:
     """Return what a database returns for JSON: with string keys, and lists for tuples.
 
-    What is nested too deeply is cut off, because saving it must not fail if the database accepts
-    it.
+    Values that are nested too deeply are cut off, because saving them must not fail if the
+    database accepts them.
     """
     try:
         return json.loads(json.dumps(value, cls=encoder))
