@@ -108,9 +108,7 @@ class CredentialChecks:
         self._reauthorizer.request(
             connection
             for connection, identity in by_connection.items()
-            if connection.identity is identity
-            and identity.user is not None
-            and identity.user.pk in changed
+            if connection.identity is identity and getattr(identity.user, "pk", None) in changed
         )
         self._rechecks.start(
             {c: identity for c, identity in by_connection.items() if c.id in self._connections}
