@@ -36,7 +36,7 @@ async def identify(request: HttpRequest) -> Identity | None:
         return None
     scope = _scope(request)
     address = client_ip(scope)
-    if throttling.auth_throttle.has_many_delayed(address):
+    if throttling.auth_throttle.delayed.are_many(address):
         raise TooManyAttempts(address)
     return await throttling.authenticate_throttled(token, scope, address)
 

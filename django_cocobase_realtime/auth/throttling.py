@@ -5,11 +5,10 @@ Addresses with many failures are answered late, and credentials that failed are 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Hashable
 
 from ..conf import conf
@@ -18,6 +17,7 @@ from ..options import Limits
 from ..types import Scope
 from ..utils.concurrency import run_authentication
 from ..utils.fair_queue import Owner
+from ..utils.limits import DelayedAnswers
 from ..utils.project_code import ProjectCodeFailed
 from .backends import AuthenticationPostponed, NotYetValid, authenticate
 
@@ -26,7 +26,6 @@ THROTTLE_DELAY = 1.0  # seconds by which an answer to an address over its limit 
 MAX_ADDRESSES = 10_000  # that are remembered
 MAX_CREDENTIALS = 10_000  # that are remembered
 MAX_FAILURES_PER_ADDRESS = 1000  # whose times are remembered
-MAX_DELAYED_PER_ADDRESS = 10  # HTTP requests whose answers may be delayed at the same time
 
 
 class AuthThrottle:
@@ -43,8 +42,8 @@ class AuthThrottle:
         # time of the failure by the keyed hash of a credential
         self._bad_credentials: OrderedDict[bytes, float] = OrderedDict()
         self._hash_key = secrets.token_bytes(32)
-        # number of delayed answers by address
-        self._delayed: Counter[str] = Counter()
+        # answers that are being delayed
+        self.delayed = DelayedAnswers()
 
     def delay(self, address: str, now: float, limits: Limits | None = None) -> float:
         """Return for how many seconds the answer to an address must be delayed now."""
@@ -55,20 +54,6 @@ class AuthThrottle:
             times.popleft()
         limit = (limits or conf.limits).failed_auths_per_minute
         return THROTTLE_DELAY if len(times) >= limit else 0.0
-
-    async def wait(self, address: str, seconds: float) -> None:
-        """Delay the answer to an address. No thread is occupied during that time."""
-        self._delayed[address] += 1
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            self._delayed[address] -= 1
-            if not self._delayed[address]:
-                del self._delayed[address]
-
-    def has_many_delayed(self, address: str) -> bool:
-        """Return whether many answers to an address are being delayed."""
-        return self._delayed[address] >= MAX_DELAYED_PER_ADDRESS
 
     def is_known_bad(self, token: str, now: float) -> bool:
         """Return whether the same token failed within the last minute."""
@@ -111,7 +96,7 @@ async def authenticate_throttled(
     now = time.monotonic()
     delay = auth_throttle.delay(address, now)
     if delay:
-        await auth_throttle.wait(address, delay)
+        await auth_throttle.delayed.wait(address, delay)
     if token is not None and auth_throttle.is_known_bad(token, now):
         return None
     try:

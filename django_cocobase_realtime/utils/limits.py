@@ -5,9 +5,10 @@ Each process counts for itself.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable
 from enum import IntEnum
 
@@ -15,6 +16,8 @@ from ..options import Limits, Rate
 
 # keys of a `KeyedRate` that are remembered
 MAX_KEYS = 10_000
+# answers to an address that may be delayed at the same time
+MAX_DELAYED_PER_ADDRESS = 10
 
 
 class TokenBucket:
@@ -64,6 +67,28 @@ class KeyedRate:
             if len(self._buckets) > MAX_KEYS:
                 self._buckets.popitem(last=False)
             return bucket.acquire(now)
+
+
+class DelayedAnswers:
+    """Delays answers to addresses that send too much, a bounded number of each at a time."""
+
+    def __init__(self) -> None:
+        # number of answers that are being delayed, by address
+        self._counts: Counter[str] = Counter()
+
+    def are_many(self, address: str) -> bool:
+        """Return whether as many answers to an address are being delayed as may be."""
+        return self._counts[address] >= MAX_DELAYED_PER_ADDRESS
+
+    async def wait(self, address: str, seconds: float) -> None:
+        """Delay an answer to an address. No thread is occupied during that time."""
+        self._counts[address] += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._counts[address] -= 1
+            if not self._counts[address]:
+                del self._counts[address]
 
 
 class PerMinute:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable
 from functools import wraps
 from typing import Any
@@ -21,7 +19,7 @@ from ..identity import Identity, account_of
 from ..presence.base import PresenceUnavailable
 from ..utils.concurrency import set_owner
 from ..utils.fair_queue import Owner
-from ..utils.limits import KeyedRate
+from ..utils.limits import DelayedAnswers, KeyedRate
 from ..utils.project_code import ProjectCodeFailed
 
 logger = logging.getLogger(__name__)
@@ -29,15 +27,14 @@ logger = logging.getLogger(__name__)
 # milliseconds after which an address may try again whose authentication failed often
 RETRY_AFTER_FAILURES_MS = 1000
 # seconds by which the answer to a request beyond the rate is delayed, so that a client that ignores
-# it cannot keep the server busy; of an address, so many answers are delayed at a time
+# it cannot keep the server busy
 REFUSAL_DELAY = 0.2
-MAX_DELAYED_PER_ADDRESS = 10
 _TOO_MANY = "Too many requests; try again after Retry-After."
 
 # the requests to this process by address, and by user or key
 _rates = KeyedRate()
-# number of answers that are being delayed, by address
-_delayed: Counter[str] = Counter()
+# answers that are being delayed
+_delayed = DelayedAnswers()
 
 View = Callable[[HttpRequest], Coroutine[Any, Any, JsonResponse]]
 
@@ -105,12 +102,6 @@ async def require_identity(request: HttpRequest) -> Identity:
 async def _check_rate(key: Hashable, address: str) -> None:
     wait_ms = _rates.acquire(key, conf.limits.http_rate, time.monotonic())
     if wait_ms:
-        if _delayed[address] < MAX_DELAYED_PER_ADDRESS:
-            _delayed[address] += 1
-            try:
-                await asyncio.sleep(REFUSAL_DELAY)
-            finally:
-                _delayed[address] -= 1
-                if not _delayed[address]:
-                    del _delayed[address]
+        if not _delayed.are_many(address):
+            await _delayed.wait(address, REFUSAL_DELAY)
         raise RequestRefused(429, _TOO_MANY, retry_after_ms=wait_ms)

@@ -32,8 +32,8 @@ IMAGES = [
 ]
 
 
-class Nobody(Enum):
-    NOBODY = None
+class NoUser(Enum):
+    NONE = None
 
 
 def matching(filters):
@@ -71,10 +71,10 @@ UNKNOWN = [
     {"owner": {"gte": None, "lt": None}},
     {"owner": AnonymousUser()},
     {"owner": Author()},
-    {"owner": Nobody.NOBODY},
+    {"owner": NoUser.NONE},
     {"owner": SimpleLazyObject(lambda: None)},
     {"name": SimpleLazyObject(lambda: None)},
-    {"owner__notin": [Nobody.NOBODY]},
+    {"owner__notin": [NoUser.NONE]},
     {"owner__notin": [SimpleLazyObject(lambda: None)]},
 ]
 
