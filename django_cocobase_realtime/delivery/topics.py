@@ -30,10 +30,7 @@ ENDED = "The subscription ended, because of an error in the server's code; subsc
 
 
 class TopicManager:
-    """Topics by stream, reference counted. One per hub.
-
-    Each hub has one.
-    """
+    """Topics by stream, reference counted. Each hub has one."""
 
     def __init__(self, groups: GroupMemberships, announce: Callable[[Event], None]) -> None:
         # groups of the channel layer that this process is in

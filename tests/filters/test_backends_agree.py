@@ -15,6 +15,16 @@ from tests.app.models import Everything
 from tests.filters.strategies import TEXTS, filters, rows
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "100"))
+# settings of tests that write rows for each example
+DATABASE_EXAMPLES = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+    ],
+)
 CODEC = RowCodec(Everything)
 SCHEMA = {name: field_spec(field) for name, field in CODEC.fields.items()}
 
@@ -25,15 +35,7 @@ class Undo(Exception):
     pass
 
 
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[
-        HealthCheck.too_slow,
-        HealthCheck.data_too_large,
-        HealthCheck.function_scoped_fixture,
-    ],
-)
+@DATABASE_EXAMPLES
 @given(st.lists(rows, max_size=5), st.lists(filters, min_size=1, max_size=4))
 def test_predicate_database_and_index_agree(db, drawn, given_filters):
     try:

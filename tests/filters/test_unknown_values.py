@@ -6,14 +6,14 @@ import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
 from django.utils.functional import SimpleLazyObject
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from django_cocobase_realtime.filters import FieldSpec, FilterIndex, Kind, Row, parse
 from django_cocobase_realtime.filters.orm import to_q
 from tests.app.models import Author, Everything
 from tests.filters.strategies import conditions, rows
-from tests.filters.test_backends_agree import CODEC, EXAMPLES, SCHEMA, Undo
+from tests.filters.test_backends_agree import CODEC, DATABASE_EXAMPLES, SCHEMA, Undo
 
 pytestmark = pytest.mark.django_db
 POSTS = {
@@ -194,15 +194,7 @@ def evaluate(filters, row):
     return parse(filters, SCHEMA).matches(row)
 
 
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[
-        HealthCheck.too_slow,
-        HealthCheck.data_too_large,
-        HealthCheck.function_scoped_fixture,
-    ],
-)
+@DATABASE_EXAMPLES
 @given(st.lists(rows, max_size=4), st.lists(permission_filters, min_size=1, max_size=3))
 def test_backends_agree_with_logic_of_three_values(db, drawn, given_filters):
     try:
