@@ -27,8 +27,8 @@ from ..options import Limits
 from ..protocol import Session
 from ..protocol import effects as do
 from ..transport.connection import Connection
-from ..transport.daphne import get_buffer_probe, limit_reads, set_close_timeout
-from ..transport.input_limits import warn_if_unbounded
+from ..transport.daphne import get_buffer_probe, set_close_timeout
+from ..transport.input_limits import limit_input
 from ..transport.writer import Writer
 from ..utils.concurrency import set_owner
 from ..utils.fair_queue import Owner
@@ -98,6 +98,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._main = asyncio.current_task()
         # reads the messages of the ASGI server
         self._reader = MessageReader(receive, send, self._reset_idle_timer)
+        # whether the close frame is being sent
+        self._is_sending_close = False
         # whether the socket did not accept a close within CLOSE_TIMEOUT
         self._abandoned = False
         # whether the client closed the socket in a way that means that it will not come back
@@ -109,9 +111,11 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         except StopConsumer:
             pass
         except asyncio.CancelledError:
+            self._is_sending_close = False
             if not self._abandoned:
                 raise
         finally:
+            self._main = None  # it is no longer cancelled by `_abandon`
             await self._cleanup()
 
     async def dispatch(self, message: Any) -> None:
@@ -148,9 +152,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         is_allowed = self._count.open(self._address, limits)
         if is_allowed:
             await self.wait_until_allowed(limits)
+        limit_input(self.base_send)
         await self.accept()
-        warn_if_unbounded(self.base_send)
-        limit_reads(self.base_send)
         if not is_allowed:
             await self._run(self.session.close(CloseCode.OVERLOADED, RETRY_OVERLOADED_MS))
             return
@@ -193,12 +196,15 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             _cancel(timer)
         was_counted = self._count.is_counted
         self._count.close()
-        if self._closing is not None and not self._abandoned:
+        if self._closing is not None and not (self._abandoned or self._is_sending_close):
             self._closing.cancel()
         if was_counted:
             if self._hub is not None:
                 await self._hub.close(self.session.connection, lost=not self._clean_close)
             await self.session.connection.writer.stop()
+        if self._closing is not None and self._is_sending_close:
+            # granian reports a disconnect before a slow client has read the close frame
+            await asyncio.wait({self._closing})
 
     # effects
 
@@ -352,6 +358,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 if code is CloseCode.SLOW_CONSUMER:
                     set_close_timeout(self.base_send, CLOSE_TIMEOUT)
+                self._is_sending_close = True
                 await self.close(int(code), code.reason)
         except TimeoutError:
             self._abandon()
