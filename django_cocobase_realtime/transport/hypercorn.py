@@ -50,7 +50,7 @@ class MessageBuffer:
 def limit_messages(send: Any, max_bytes: int) -> None:
     """Refuse compression, and larger messages. Called before the connection is accepted."""
     stream: Any = getattr(send, "__self__", None)
-    buffer = getattr(stream, "buffer", None)
+    buffer: Any = getattr(stream, "buffer", None)
     names = ("max_length", "value", "extend", "clear", "to_message")
     if not hasattr(getattr(stream, "handshake", None), "extensions"):
         return
