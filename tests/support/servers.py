@@ -145,15 +145,24 @@ def documented_worker_folder() -> str:
     return folder
 
 
-# servers whose behaviour does not depend on the database are tested with one
-_once = pytest.mark.skipif(
-    os.environ.get("TEST_DATABASE") == "postgres", reason="This server is tested on SQLite."
-)
 SERVERS = ["daphne", "uvicorn"]
-ALL_SERVERS = [
-    *SERVERS,
-    *(pytest.param(kind, marks=_once) for kind in ("gunicorn", "hypercorn", "granian")),
-]
+OTHER_SERVERS = ["gunicorn", "hypercorn", "granian"]
+
+
+def other_servers(*cases: Any) -> list[Any]:
+    """Return cases of `pytest.mark.parametrize` that are left out on PostgreSQL.
+
+    Their servers need only one database, because they differ in what they do with sockets.
+    """
+    skip = pytest.mark.skipif(
+        os.environ.get("TEST_DATABASE") == "postgres", reason="This server is tested on SQLite."
+    )
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=skip) for case in cases
+    ]
+
+
+ALL_SERVERS = [*SERVERS, *other_servers(*OTHER_SERVERS)]
 
 
 class AsgiServer(Server):
