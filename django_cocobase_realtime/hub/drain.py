@@ -27,6 +27,9 @@ CloseSocket = Callable[[int], None]
 
 # `retry_after_ms` of the connections; since they are closed one after the other, it may be short
 RETRY_AFTER_MS = 500
+# longest time in seconds between two closes: few connections need no longer, and a development
+# server that reloads the code should not wait for them
+MAX_PAUSE = 0.25
 # seconds after `DRAIN` in which the last connections must have ended; stalled clients take longer
 CLOSE_MARGIN = 0.8
 # seconds that departures from rooms and broadcasts may take to be stored and sent
@@ -107,7 +110,7 @@ class Drain:
             remaining = deadline - time.monotonic()
             count, pause = len(waiting), POLL_INTERVAL
             if waiting and remaining > 0:
-                pause = max(remaining / count, POLL_INTERVAL)
+                pause = min(max(remaining / count, POLL_INTERVAL), MAX_PAUSE)
                 count = max(1, round(count * pause / remaining))
             for close, loop in waiting[:count]:
                 closing.add(close)
