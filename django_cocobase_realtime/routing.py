@@ -19,6 +19,7 @@ from django.core.handlers.asgi import get_script_prefix
 from django.urls import re_path
 
 from .conf import conf
+from .transport import missing_upgrade
 from .types import ASGIApplication, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def realtime_application(prefix: str = "realtime") -> Any:
 
 def websocket_urlpatterns(prefix: str = "realtime") -> list[Any]:
     """Return routes for Channels' ``URLRouter``: for the native protocol and for the SDKs."""
+    missing_upgrade.prefixes.add(prefix.strip("/"))
     root = rf"^{prefix.strip('/')}"
     native: Any = _consumer
     sdk: Any = _sdk_consumer
