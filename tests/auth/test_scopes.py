@@ -104,6 +104,16 @@ async def test_auth_with_a_narrower_key_of_the_same_user(realtime, user):
         assert await other.closed() == 4201
 
 
+async def test_auth_again_with_a_key_whose_scope_was_changed(realtime, settings):
+    settings.COCOBASE_REALTIME = {**settings.COCOBASE_REALTIME, "REVOCATION_POLL": 5}
+    key, text = await create_key("k")
+    async with realtime(token=text) as client:
+        await client.subscribe("posts")
+        await ApiKey.objects.filter(pk=key.pk).aupdate(collections=["messages"])
+        await client.send({"type": "auth", "token": text})
+        assert await client.closed(2) == 4201
+
+
 async def test_scope_is_described_and_compared_regardless_of_order(transactional_db):
     key, text = await create_key("k", collections=["b", "a"], rooms=[], read_only=True)
     identity = await sync_to_async(ApiKeyAuthenticator().authenticate)(text, {})
