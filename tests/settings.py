@@ -22,6 +22,7 @@ ASGI_APPLICATION = "tests.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STATIC_URL = "static/"
+FORCE_SCRIPT_NAME = os.environ.get("REALTIME_TEST_SCRIPT_NAME") or None
 MEDIA_ROOT = tempfile.gettempdir()
 
 INSTALLED_APPS = [
@@ -97,6 +98,7 @@ COCOBASE_REALTIME = {
         "things": "app.UuidThing",
         "items": "app.Item",
     },
+    "DRAIN": 0.2,  # so that servers with open connections stop soon
     "JWT": {"KEY": "a-shared-secret-of-more-than-32-bytes!"},
     **json.loads(os.environ.get("REALTIME_TEST_SETTINGS") or "{}"),
 }

@@ -21,16 +21,17 @@ from ..auth.backends import AuthenticationUnavailable
 from ..auth.client_ip import client_ip
 from ..auth.throttling import authenticate_throttled
 from ..conf import conf
+from ..hub.drain import drain
 from ..hub.hub import Hub
 from ..identity import Identity, account_of
 from ..options import Limits
 from ..protocol import Session
 from ..protocol import effects as do
 from ..transport.connection import Connection
-from ..transport.daphne import get_buffer_probe, limit_reads, set_close_timeout
-from ..transport.input_limits import warn_if_unbounded
+from ..transport.daphne import get_buffer_probe, set_close_timeout
+from ..transport.input_limits import limit_input
 from ..transport.writer import Writer
-from ..utils.concurrency import set_owner
+from ..utils.concurrency import run_shielded, set_owner
 from ..utils.fair_queue import Owner
 from ..utils.limits import ConnectionCount, CounterKey, connection_counters
 from ..utils.project_code import DATABASE_UNAVAILABLE, ProjectCodeFailed
@@ -39,6 +40,7 @@ from ..wire.codes import CloseCode, Retry
 from . import executor
 from .connection_rate import wait_until_allowed
 from .connection_refusals import connection_refusals
+from .draining import close_or_drop
 from .message_reader import MessageReader
 
 logger = logging.getLogger(__name__)
@@ -112,7 +114,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             if not self._abandoned:
                 raise
         finally:
-            await self._cleanup()
+            try:
+                await self._cleanup()
+            finally:
+                drain.remove(self._drain)
 
     async def dispatch(self, message: Any) -> None:
         """Handle a message from the ASGI server.
@@ -148,9 +153,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         is_allowed = self._count.open(self._address, limits)
         if is_allowed:
             await self.wait_until_allowed(limits)
+        drain.add(self._drain)
+        limit_input(self.base_send)
         await self.accept()
-        warn_if_unbounded(self.base_send)
-        limit_reads(self.base_send)
         if not is_allowed:
             await self._run(self.session.close(CloseCode.OVERLOADED, RETRY_OVERLOADED_MS))
             return
@@ -184,12 +189,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             self.close_soon(CloseCode.INTERNAL_ERROR)
 
     async def _cleanup(self) -> None:
-        for timer in (
-            self._auth_timer,
-            self._expiry_timer,
-            self._idle_timer,
-            self._failure_timer,
-        ):
+        timers = self._auth_timer, self._expiry_timer, self._idle_timer, self._failure_timer
+        for timer in timers:
             _cancel(timer)
         was_counted = self._count.is_counted
         self._count.close()
@@ -311,6 +312,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self.session.connection.writer.finish()
         self._start_closing(self.session.close(code, retry_after_ms))
 
+    def _drain(self, retry_after_ms: int | None) -> None:
+        """Begin to close, because the server will be stopped; with None, drop the socket."""
+        close_or_drop(self._reader, self.base_send, self.close_soon, retry_after_ms)
+
     def _on_overflow(self) -> None:
         self.close_soon(CloseCode.SLOW_CONSUMER)
 
@@ -319,8 +324,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
         Otherwise the client would wait on a socket on which nothing is sent any more.
         """
-        loop = asyncio.get_running_loop()
-        self._failure_timer = loop.call_later(FAILED_SEND_GRACE, self._close_failed, error)
+        call_later = asyncio.get_running_loop().call_later
+        self._failure_timer = call_later(FAILED_SEND_GRACE, self._close_failed, error)
 
     def _close_failed(self, error: Exception) -> None:
         logger.warning("A frame could not be sent: %r", error)
@@ -348,6 +353,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if self._hub is not None:
             lost = code.retry is not Retry.STOP
             await self._hub.close(self.session.connection, lost=lost)
+        # continues if granian reports a disconnect before the client has read the close frame
+        await run_shielded(self._close_socket(code))
+
+    async def _close_socket(self, code: CloseCode) -> None:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 if code is CloseCode.SLOW_CONSUMER:
@@ -369,20 +378,15 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     def _start_timer(
         self, seconds: float, make_steps: Callable[[], do.Steps]
     ) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(seconds, self._on_timer, make_steps)
-
-    def _on_timer(self, make_steps: Callable[[], do.Steps]) -> None:
-        self._start_closing(make_steps())
+        loop = asyncio.get_running_loop()
+        return loop.call_later(seconds, lambda: self._start_closing(make_steps()))
 
     def _start_auth_timer(self) -> None:
         seconds = self.session.limits.auth_timeout
         self._auth_timer = self._start_timer(seconds, self.session.auth_timeout)
 
     def _reset_idle_timer(self) -> None:
-        if not self._count.is_counted:
-            return
-        seconds = self.session.limits.idle_timeout
-        if seconds is not None:
+        if self._count.is_counted and (seconds := self.session.limits.idle_timeout) is not None:
             _cancel(self._idle_timer)
             self._idle_timer = self._start_timer(seconds, self.session.idle)
 

@@ -16,6 +16,7 @@ import msgspec
 from ..auth.client_ip import client_ip
 from ..auth.throttling import auth_throttle
 from ..conf import conf
+from ..hub.drain import drain
 from ..options import Limits
 from ..protocol import SdkSession, Session
 from ..transport.connection import Connection
@@ -108,10 +109,12 @@ async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
         await wait_until_allowed(address, limits)
         await send({"type": "websocket.accept"})
         try:
-            async with asyncio.timeout(limits.auth_timeout):
-                message = await receive()
+            message = await _receive_first(receive, limits.auth_timeout)
         except TimeoutError:
-            await _refuse(send, _TIMEOUT, CloseCode.AUTH_TIMEOUT)
+            if drain.is_draining:
+                await send({"type": "websocket.close", "code": int(CloseCode.DRAINING)})
+            else:
+                await _refuse(send, _TIMEOUT, CloseCode.AUTH_TIMEOUT)
             return None
         if message["type"] != "websocket.receive":
             return None
@@ -127,6 +130,20 @@ async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
     finally:
         connection_counters.total -= 1
         connection_counters.decrement(CounterKey.UNAUTHENTICATED, address)
+
+
+async def _receive_first(receive: Receive, seconds: float) -> Message:
+    """Return the first message. Raises ``TimeoutError``, also if the server will be stopped."""
+    async with asyncio.timeout(seconds) as waiting:
+
+        def end(retry_after_ms: int | None) -> None:
+            waiting.reschedule(0)
+
+        drain.add(end)
+        try:
+            return await receive()
+        finally:
+            drain.remove(end)
 
 
 def _known_problem(text: str | None, limits: Limits) -> str | None:
