@@ -134,7 +134,7 @@ class ApiKey(models.Model):
     collections = models.JSONField(null=True, blank=True)
     rooms = models.JSONField(null=True, blank=True)
     read_only = models.BooleanField(
-        default=False, help_text="May read, but send nothing to other clients."
+        default=False, db_default=False, help_text="May read, but send nothing to other clients."
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)

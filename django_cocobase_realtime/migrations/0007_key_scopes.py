@@ -21,6 +21,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='apikey',
             name='read_only',
-            field=models.BooleanField(default=False, help_text='May read, but send nothing to other clients.'),
+            field=models.BooleanField(db_default=False, default=False, help_text='May read, but send nothing to other clients.'),
         ),
     ]

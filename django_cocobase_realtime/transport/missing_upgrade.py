@@ -78,6 +78,8 @@ def _on_request(
             headers = {name.decode("latin1"): v.decode("latin1") for name, v in scope["headers"]}
             peer = (scope.get("client") or ("unknown",))[0]
             _report(path, str(peer), f"HTTP/{scope.get('http_version', '?')}", headers)
+            if path.strip("/") in prefixes:
+                scope["path"] = _with_slash(scope["path"])
     elif environ is not None and any(name in environ for name in _ENVIRON_HANDSHAKE_HEADERS):
         path = environ.get("PATH_INFO", "")
         if _is_ours(path):
@@ -88,6 +90,16 @@ def _on_request(
             }
             peer = environ.get("REMOTE_ADDR") or "unknown"
             _report(path, peer, environ.get("SERVER_PROTOCOL", "HTTP/?"), headers)
+            if isinstance(environ, dict) and path.strip("/") in prefixes:
+                environ["PATH_INFO"] = _with_slash(path)
+
+
+def _with_slash(path: str) -> str:
+    """Return the path with which the project's ``include`` finds the view that answers 426.
+
+    Without the slash, Django would redirect to it, which WebSocket clients do not follow.
+    """
+    return f"{path.rstrip('/')}/"
 
 
 def _is_ours(path: str) -> bool:
