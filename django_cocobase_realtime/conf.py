@@ -168,6 +168,11 @@ class Conf:
         return float(self._value("REVOCATION_POLL"))
 
     @property
+    def drain(self) -> float:
+        """Seconds over which connections are closed on SIGTERM."""
+        return float(self._value("DRAIN"))
+
+    @property
     def workers(self) -> int:
         """Threads per process for permissions and authentication."""
         return int(self._value("WORKERS"))

@@ -19,6 +19,7 @@ DEFAULT_AUTHENTICATORS = (
 MAX_REVOCATION_POLL = 5  # seconds; the highest value that REVOCATION_POLL may have
 # highest value of the limits in `FRAME_LIMITS`, since servers refuse frames of more than 1 MiB
 MAX_EVENT_BYTES, FRAME_LIMITS = 512 * 1024, ("message_bytes", "event_bytes", "state_bytes")
+MAX_DRAIN = 600  # seconds; the highest value that DRAIN may have
 # requests per second, and how many may come at once
 Rate = tuple[float, int]
 
@@ -75,6 +76,10 @@ THREADS = Rule("a whole number, 1 or more", lambda value: POSITIVE.allows(value)
 POLL_INTERVAL = Rule(
     f"a number above zero and at most {MAX_REVOCATION_POLL}",
     lambda value: POSITIVE.allows(value) and value <= MAX_REVOCATION_POLL,
+)
+DRAIN_SECONDS = Rule(
+    f"a number of seconds from 0 to {MAX_DRAIN}",
+    lambda value: _is_number(value) and 0 <= value <= MAX_DRAIN,
 )
 CAPTURE_MODE = Rule("'signals' or 'triggers'", lambda value: value in ("signals", "triggers"))
 RATE = Rule("a pair (per second, burst), both numbers above zero", _is_rate)
@@ -235,6 +240,9 @@ OPTIONS: dict[str, Option] = {
     "HEARTBEAT": Option(25, "Seconds between the pings of a client.", bounds=POSITIVE),
     "REVOCATION_POLL": Option(
         2.0, "Seconds between checks of live credentials.", bounds=POLL_INTERVAL
+    ),
+    "DRAIN": Option(
+        8.0, "Seconds over which connections are closed on SIGTERM.", bounds=DRAIN_SECONDS
     ),
     "WORKERS": Option(4, "Threads per process for permissions and authentication.", bounds=THREADS),
 }

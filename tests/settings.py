@@ -97,6 +97,7 @@ COCOBASE_REALTIME = {
         "things": "app.UuidThing",
         "items": "app.Item",
     },
+    "DRAIN": 0.2,  # so that servers with open connections stop soon
     "JWT": {"KEY": "a-shared-secret-of-more-than-32-bytes!"},
     **json.loads(os.environ.get("REALTIME_TEST_SETTINGS") or "{}"),
 }

@@ -1,6 +1,7 @@
 """URLs of the test project. Some views write, so that a change comes from the server's process."""
 
 import json
+import time
 
 from django.contrib import admin
 from django.contrib.staticfiles.views import serve
@@ -21,6 +22,13 @@ def create_posts(request: HttpRequest) -> JsonResponse:
     with transaction.atomic():
         posts = [Post.objects.create(**fields) for fields in json.loads(request.body)]
     return JsonResponse({"ids": [post.pk for post in posts]})
+
+
+@csrf_exempt
+def create_post_slowly(request: HttpRequest) -> JsonResponse:
+    """Wait for the seconds in the body, and create a post."""
+    time.sleep(float(request.body))
+    return JsonResponse({"id": Post.objects.create(title="slow").pk})
 
 
 @csrf_exempt
@@ -71,6 +79,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("realtime/", include("django_cocobase_realtime.urls")),
     path("posts", create_posts),
+    path("slow-post", create_post_slowly),
     path("messages", create_message),
     path("broadcast", broadcast_news),
     path("large-frame", csrf_exempt(send_large_frame)),

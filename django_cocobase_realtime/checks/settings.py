@@ -108,7 +108,7 @@ def check_member() -> Iterator[CheckMessage]:
 
 def check_single_values() -> Iterator[CheckMessage]:
     """Check numbers and lists that are not part of a nested dictionary."""
-    for name in ("HEARTBEAT", "REVOCATION_POLL", "WORKERS"):
+    for name in ("DRAIN", "HEARTBEAT", "REVOCATION_POLL", "WORKERS"):
         for problem in conf.problems(name):
             yield error(60, problem.message, f"It is {conf.raw[name]!r}.")
     for name in ("ALLOWED_ORIGINS", "TRUSTED_PROXIES"):

@@ -21,6 +21,7 @@ from ..auth.backends import AuthenticationUnavailable
 from ..auth.client_ip import client_ip
 from ..auth.throttling import authenticate_throttled
 from ..conf import conf
+from ..hub.drain import drain
 from ..hub.hub import Hub
 from ..identity import Identity, account_of
 from ..options import Limits
@@ -39,6 +40,7 @@ from ..wire.codes import CloseCode, Retry
 from . import executor
 from .connection_rate import wait_until_allowed
 from .connection_refusals import connection_refusals
+from .draining import close_when_idle, refuse_while_draining
 from .message_reader import MessageReader
 
 logger = logging.getLogger(__name__)
@@ -112,7 +114,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             if not self._abandoned:
                 raise
         finally:
-            await self._cleanup()
+            try:
+                await self._cleanup()
+            finally:
+                drain.remove(self._drain)
 
     async def dispatch(self, message: Any) -> None:
         """Handle a message from the ASGI server.
@@ -133,6 +138,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def connect(self) -> None:
         """Accept the connection; close it if this process or its address has too many."""
+        if drain.is_draining:
+            await refuse_while_draining(self.scope, self.base_send)
+            raise StopConsumer
         limits = conf.limits
         writer = Writer(
             self.base_send,
@@ -148,6 +156,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         is_allowed = self._count.open(self._address, limits)
         if is_allowed:
             await self.wait_until_allowed(limits)
+        drain.add(self._drain)
         await self.accept()
         warn_if_unbounded(self.base_send)
         limit_reads(self.base_send)
@@ -184,12 +193,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             self.close_soon(CloseCode.INTERNAL_ERROR)
 
     async def _cleanup(self) -> None:
-        for timer in (
-            self._auth_timer,
-            self._expiry_timer,
-            self._idle_timer,
-            self._failure_timer,
-        ):
+        timers = self._auth_timer, self._expiry_timer, self._idle_timer, self._failure_timer
+        for timer in timers:
             _cancel(timer)
         was_counted = self._count.is_counted
         self._count.close()
@@ -311,6 +316,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self.session.connection.writer.finish()
         self._start_closing(self.session.close(code, retry_after_ms))
 
+    def _drain(self, retry_after_ms: int) -> None:
+        """Begin to close, because the server will be stopped."""
+        close_when_idle(self._reader, self.close_soon, retry_after_ms)
+
     def _on_overflow(self) -> None:
         self.close_soon(CloseCode.SLOW_CONSUMER)
 
@@ -369,10 +378,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     def _start_timer(
         self, seconds: float, make_steps: Callable[[], do.Steps]
     ) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(seconds, self._on_timer, make_steps)
-
-    def _on_timer(self, make_steps: Callable[[], do.Steps]) -> None:
-        self._start_closing(make_steps())
+        loop = asyncio.get_running_loop()
+        return loop.call_later(seconds, lambda: self._start_closing(make_steps()))
 
     def _start_auth_timer(self) -> None:
         seconds = self.session.limits.auth_timeout

@@ -21,6 +21,9 @@ MAX_MESSAGES = 128
 # bytes of these messages; the last one may exceed it
 MAX_BYTES = 64 * 1024
 
+# seconds between two checks of whether a request has ended
+IDLE_POLL_INTERVAL = 0.01
+
 
 class MessageReader:
     """Reads the messages of one connection, in the task that was running when it was created.
@@ -121,6 +124,14 @@ class MessageReader:
         if main is not asyncio.current_task():
             self._is_cancelled = True
             main.cancel()
+
+    async def call_when_idle(self, function: Callable[[], None], timeout: float) -> None:
+        """Call a function when no request is being handled, or after ``timeout`` seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while self._is_handling and loop.time() < deadline:  # noqa: ASYNC110 - rarely waits
+            await asyncio.sleep(IDLE_POLL_INTERVAL)
+        function()
 
     def stop_reading(self) -> None:
         """Let daphne read nothing more from the socket, because the client sends too much.

@@ -16,6 +16,7 @@ import msgspec
 from ..auth.client_ip import client_ip
 from ..auth.throttling import auth_throttle
 from ..conf import conf
+from ..hub.drain import drain
 from ..options import Limits
 from ..protocol import SdkSession, Session
 from ..transport.connection import Connection
@@ -26,6 +27,7 @@ from ..wire import frames, sdk_frames
 from ..wire.codes import CloseCode
 from .connection_rate import wait_until_allowed
 from .consumer import RealtimeConsumer
+from .draining import refuse_while_draining
 
 # encoded frames of refusals
 _NO_KEY = frames.encode(sdk_frames.NO_KEY)
@@ -73,6 +75,9 @@ class SdkConsumer(RealtimeConsumer):
 
 async def serve(scope: Any, receive: Receive, send: Send) -> None:
     """Serve one connection, if its first frame passes the gate."""
+    if drain.is_draining:
+        await refuse_while_draining(scope, send)
+        return
     first_message = await _gate(scope, receive, send)
     if first_message is None:
         return
@@ -108,10 +113,12 @@ async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
         await wait_until_allowed(address, limits)
         await send({"type": "websocket.accept"})
         try:
-            async with asyncio.timeout(limits.auth_timeout):
-                message = await receive()
+            message = await _receive_first(receive, limits.auth_timeout)
         except TimeoutError:
-            await _refuse(send, _TIMEOUT, CloseCode.AUTH_TIMEOUT)
+            if drain.is_draining:
+                await send({"type": "websocket.close", "code": int(CloseCode.DRAINING)})
+            else:
+                await _refuse(send, _TIMEOUT, CloseCode.AUTH_TIMEOUT)
             return None
         if message["type"] != "websocket.receive":
             return None
@@ -127,6 +134,20 @@ async def _gate(scope: Any, receive: Receive, send: Send) -> Message | None:
     finally:
         connection_counters.total -= 1
         connection_counters.decrement(CounterKey.UNAUTHENTICATED, address)
+
+
+async def _receive_first(receive: Receive, seconds: float) -> Message:
+    """Return the first message. Raises ``TimeoutError``, also if the server will be stopped."""
+    async with asyncio.timeout(seconds) as waiting:
+
+        def end(retry_after_ms: int) -> None:
+            waiting.reschedule(0)
+
+        drain.add(end)
+        try:
+            return await receive()
+        finally:
+            drain.remove(end)
 
 
 def _known_problem(text: str | None, limits: Limits) -> str | None:

@@ -52,8 +52,14 @@ class SdkSession(Session):
         self._has_failed = False
 
     def closing(self, code: CloseCode, retry_after_ms: int | None) -> frames.Frame | None:
-        """Return the last frame, or None if an error has already explained the close."""
-        return None if self._error_sent else sdk_frames.closing(code)
+        """Return the last frame, or None if an error has already explained the close.
+
+        None also if the server will be stopped: SDKs connect again by themselves, and the
+        project's code would handle an error.
+        """
+        if self._error_sent or code is CloseCode.DRAINING:
+            return None
+        return sdk_frames.closing(code)
 
     def error(
         self, code: ErrorCode, message: str, id: Any = None, retry_after_ms: int | None = None

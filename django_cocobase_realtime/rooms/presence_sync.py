@@ -39,6 +39,8 @@ T = TypeVar("T")
 TICK_INTERVAL = 1.0
 # seconds between two calls of the backend that remove expired members
 EXPIRE_INTERVAL = 2.0
+# seconds by which the lease outlasts grace periods when a hub shuts down
+LEASE_MARGIN = 1.0
 # seconds that a hub may take to report departures when it shuts down
 FLUSH_TIMEOUT = 2.0
 
@@ -73,6 +75,8 @@ class PresenceSync:
         self._refreshing: dict[RoomKey, asyncio.Task[None]] = {}
         # time at which the lease must be renewed, by the event loop's clock
         self._renew_at = float("-inf")
+        # time at which the last grace period of a lost connection ends, by the event loop's clock
+        self._grace_until = float("-inf")
         # whether a renewal failed, so that it is unknown whether the lease has ended
         self._lease_uncertain = False
         # memberships to enter again after the lease has ended, as keys of a dictionary
@@ -120,11 +124,17 @@ class PresenceSync:
     async def stop(self) -> None:
         """Report departures, for up to `FLUSH_TIMEOUT` seconds, and end the thread.
 
-        Connections that are not reported leave when the lease ends.
+        Connections that are not reported leave when the lease ends. The lease is extended if it
+        could end before the grace period of a connection, whose client may reconnect to another
+        server.
         """
         try:
             async with asyncio.timeout(FLUSH_TIMEOUT):
                 await self.flush_departures()
+                remaining = self._grace_until - self._loop.time()
+                if remaining > 0:
+                    seconds = max(conf.presence.lease, remaining + LEASE_MARGIN)
+                    await self.call(get_backend().renew_lease, self.server, seconds)
         except Exception as error:
             logger.warning("Departures could not be reported to the presence backend: %r", error)
         if self._thread is not None:
@@ -201,6 +211,7 @@ class PresenceSync:
             except BaseException:
                 self.pending_disconnects[:0] = lost
                 raise
+            self._grace_until = self._loop.time() + conf.presence.grace
         while self.pending_leaves:
             departed = self.pending_leaves[0]
             change = await self.call(get_backend().leave, *departed)

@@ -91,5 +91,23 @@ def set_close_timeout(send: Any, seconds: float) -> None:
         protocol.closeHandshakeTimeout = seconds
 
 
+def deny_handshake(send: Any, status: int, reason: str, headers: dict[str, str]) -> bool:
+    """Answer a WebSocket handshake with an HTTP status; return False if that is not possible.
+
+    daphne can deny a handshake with 403 only, which proxies do not repeat on another server.
+    """
+    protocol: Any = _protocol(send)
+    names = ("failHandshake", "handshake_deferred")
+    if not all(hasattr(protocol, name) for name in names):
+        return False
+    server: Any = getattr(protocol, "server", None)
+    if not hasattr(server, "protocol_disconnected"):
+        return False
+    del protocol.handshake_deferred
+    protocol.failHandshake(reason, status, list(headers.items()))
+    server.protocol_disconnected(protocol)
+    return True
+
+
 def _protocol(send: Any) -> Any:
     return send.args[0] if isinstance(send, partial) and send.args else None

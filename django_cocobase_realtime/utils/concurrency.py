@@ -191,6 +191,12 @@ def spawn_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return task
 
 
+def other_tasks() -> set[asyncio.Task[Any]]:
+    """Return the tasks of `spawn_task` in this event loop that have not ended, except this one."""
+    loop, current = asyncio.get_running_loop(), asyncio.current_task()
+    return {t for t in list(_running_tasks) if t is not current and t.get_loop() is loop}
+
+
 async def run_shielded(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end, even if the caller is cancelled, and return its result."""
     return await asyncio.shield(spawn_task(coroutine))

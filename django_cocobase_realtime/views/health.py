@@ -8,6 +8,7 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from ..hub.drain import drain
 from ..pubsub.layer import channel_layer
 
 
@@ -21,7 +22,12 @@ def health(request: HttpRequest) -> JsonResponse:
 @never_cache
 @require_safe
 def ready(request: HttpRequest) -> JsonResponse:
-    """Answer with 200 if the database answers and a channel layer is configured, else with 503."""
+    """Answer with 200 if the database answers and a channel layer is configured, else with 503.
+
+    The status is also 503 from the moment at which the process is asked to stop.
+    """
+    if drain.is_draining:
+        return JsonResponse({"status": "draining"}, status=503)
     try:
         with connections["default"].cursor() as cursor:
             cursor.execute("SELECT 1")

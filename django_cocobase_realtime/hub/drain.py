@@ -1,0 +1,151 @@
+"""Closing of all WebSockets before the server stops, so that clients move to other servers.
+
+On SIGTERM, `views.health.ready` fails, new WebSockets are refused with the HTTP status 503, and
+open ones are closed one after the other, evenly spread over the setting ``DRAIN``. HTTP requests
+are served as before. Then the server's own handler of the signal is called. Further signals are
+ignored until then. SIGINT is not handled here, so it stops the server at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from ..conf import conf
+from ..options import OPTIONS
+from ..pubsub.broker import broker
+from ..transport.shutdown import find_server
+from ..utils.concurrency import other_tasks, spawn_task
+from .termination import TerminationSignal
+
+logger = logging.getLogger(__name__)
+
+# a function that begins to close a WebSocket; ``retry_after_ms`` is for the `closing` frame
+CloseSocket = Callable[[int], None]
+
+# `retry_after_ms` of the connections; since they are closed one after the other, it may be short
+RETRY_AFTER_MS = 500
+# seconds after `DRAIN` in which the last connections must have ended; stalled clients take longer
+CLOSE_MARGIN = 0.8
+# seconds that departures from rooms and broadcasts may take to be stored and sent
+FLUSH_MARGIN = 0.5
+# shortest time in seconds between two rounds of closes, or two looks at what is awaited
+POLL_INTERVAL = 0.02
+# seconds for requests whose connection was accepted, but whose first bytes have not arrived
+ARRIVAL_TIME = 0.15
+# seconds that a server which would not wait gives to HTTP requests
+REQUEST_TIMEOUT = 10.0
+
+
+class Drain:
+    """The open WebSockets of this process, and whether they are being closed for a shutdown."""
+
+    def __init__(self) -> None:
+        # whether SIGTERM has arrived
+        self.is_draining = False
+        # functions that close the open sockets, with their event loops, in the order of opening
+        self._sockets: dict[CloseSocket, asyncio.AbstractEventLoop] = {}
+        # monotonic time at which SIGTERM arrived
+        self._began_at = 0.0
+        self._signal = TerminationSignal(self._on_signal)
+
+    # sockets
+
+    def add(self, close: CloseSocket) -> None:
+        """Register a WebSocket before it is accepted, and install the signal handler."""
+        self._sockets[close] = asyncio.get_running_loop()
+        self._signal.install()
+
+    def remove(self, close: CloseSocket) -> None:
+        """Remove a WebSocket that is closed, when its rooms and subscriptions are removed too."""
+        self._sockets.pop(close, None)
+
+    def __len__(self) -> int:
+        return len(self._sockets)
+
+    # the drain
+
+    def _on_signal(self) -> None:
+        loop = self._signal.loop
+        if self.is_draining or loop is None:
+            return
+        self.is_draining = True
+        self._began_at = time.monotonic()
+        loop.call_soon_threadsafe(lambda: spawn_task(self._run()))
+
+    async def _run(self) -> None:
+        total, seconds = len(self._sockets), _drain_seconds()
+        logger.info("Draining: %d connections are closed within %g seconds.", total, seconds)
+        try:
+            deadline = self._began_at + seconds
+            await self._close_sockets(deadline)
+            open_sockets = len(self._sockets)
+            # hubs that shut down, and broadcasts on their way to the channel layer
+            flushed = max(deadline, time.monotonic()) + FLUSH_MARGIN
+            await _wait_until(lambda: not other_tasks() and broker.flush(0), flushed)
+            await self._stop_listening()
+            logger.info(
+                "Drained: %d connections were closed in %.1f seconds, %d are left to the server.",
+                total - open_sockets,
+                time.monotonic() - self._began_at,
+                open_sockets,
+            )
+        except Exception:
+            logger.exception("Draining failed; the server closes the connections.")
+        self._signal.hand_over()
+
+    async def _close_sockets(self, deadline: float) -> None:
+        """Close all sockets until a deadline, and wait until they are closed, for a bounded time.
+
+        A handshake that was accepted before the signal may still add a socket.
+        """
+        closing: set[CloseSocket] = set()
+        while self._sockets and time.monotonic() < deadline + CLOSE_MARGIN:
+            waiting = [item for item in list(self._sockets.items()) if item[0] not in closing]
+            remaining = deadline - time.monotonic()
+            count, pause = len(waiting), POLL_INTERVAL
+            if waiting and remaining > 0:
+                pause = max(remaining / count, POLL_INTERVAL)
+                count = max(1, round(count * pause / remaining))
+            for close, loop in waiting[:count]:
+                closing.add(close)
+                try:
+                    loop.call_soon_threadsafe(close, RETRY_AFTER_MS)
+                except RuntimeError:  # the loop was closed, and the socket with it
+                    self.remove(close)
+            if count == len(waiting):
+                pause = POLL_INTERVAL
+            await asyncio.sleep(pause)
+
+    async def _stop_listening(self) -> None:
+        """Close the listening sockets, and wait for requests that the server would not answer."""
+        server = find_server(self._signal.server_handler)
+        if server is None:
+            return
+        deadline = time.monotonic() + REQUEST_TIMEOUT
+        await asyncio.sleep(0)  # connections that wait are accepted
+        server.stop_listening()
+        await asyncio.sleep(ARRIVAL_TIME)
+        await _wait_until(lambda: not server.is_busy(), deadline)
+
+
+def _drain_seconds() -> float:
+    """Return the setting ``DRAIN``; its default, if it is wrong."""
+    try:
+        if not conf.problems("DRAIN"):
+            return conf.drain
+    except Exception as error:
+        logger.warning("The settings cannot be read: %r", error)
+    return float(OPTIONS["DRAIN"].default)
+
+
+async def _wait_until(condition: Callable[[], bool], deadline: float) -> None:
+    """Wait for a condition, until a monotonic time."""
+    while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110 - several threads
+        await asyncio.sleep(POLL_INTERVAL)
+
+
+# the drain of this process
+drain = Drain()
