@@ -23,12 +23,14 @@ class RealtimeConfig(AppConfig):
         from .auth import signals as revocation
         from .capture.triggers import migrations
         from .filters import sql
+        from .transport import missing_upgrade
 
         autodiscover_modules("realtime")
         _watch_collections()
         migrations.connect(self)
         revocation.connect()
         sql.connect()
+        missing_upgrade.connect()
         setting_changed.connect(_on_setting_changed, dispatch_uid="django_cocobase_realtime")
 
 

@@ -18,6 +18,7 @@ from django.conf import settings
 from django.urls import re_path
 
 from .conf import conf
+from .transport import missing_upgrade
 from .types import ASGIApplication, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ def realtime_application(prefix: str = "realtime") -> Any:
 
 def websocket_urlpatterns(prefix: str = "realtime") -> list[Any]:
     """Return routes for Channels' ``URLRouter``: for the native protocol and for the SDKs."""
+    missing_upgrade.prefixes.add(prefix.strip("/"))
     root = rf"^{prefix.strip('/')}"
     native: Any = _consumer
     sdk: Any = _sdk_consumer

@@ -3,11 +3,12 @@
 Include them with ``path("realtime/", include("django_cocobase_realtime.urls"))``.
 """
 
-from django.urls import path
+from django.urls import path, re_path
 
 from .views.health import health, ready
 from .views.publish import publish
 from .views.rooms import rooms
+from .views.upgrade import upgrade_required
 
 app_name = "realtime"
 urlpatterns = [
@@ -15,4 +16,7 @@ urlpatterns = [
     path("ready", ready, name="ready"),
     path("rooms", rooms, name="rooms"),
     path("publish", publish, name="publish"),
+    # the paths of WebSockets, see `routing`
+    path("", upgrade_required),
+    re_path(r"^(?:broadcast|(?:collections|rooms)/.+?)/?$", upgrade_required),
 ]

@@ -23,7 +23,7 @@ def attributes(html):
 def test_tag_renders_script_element():
     assert attributes(render()) == {
         "src": "/static/django_cocobase_realtime/realtime.js",
-        "data-realtime-url": "/realtime",
+        "data-realtime-url": "/realtime/",
     }
 
 
@@ -56,8 +56,8 @@ def script_name():
 
 def test_url_is_prefixed_with_script_name(script_name):
     # as set for each request by FORCE_SCRIPT_NAME or by a server with a prefix
-    assert attributes(render())["data-realtime-url"] == "/app/realtime"
-    assert attributes(render('{% realtime "ws/live" %}'))["data-realtime-url"] == "/app/ws/live"
+    assert attributes(render())["data-realtime-url"] == "/app/realtime/"
+    assert attributes(render('{% realtime "ws/live" %}'))["data-realtime-url"] == "/app/ws/live/"
     assert attributes(render('{% realtime "/ws" %}'))["data-realtime-url"] == "/ws"
     url = "wss://live.example.com/realtime"
     assert attributes(render(f'{{% realtime "{url}" %}}'))["data-realtime-url"] == url

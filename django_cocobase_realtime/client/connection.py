@@ -12,14 +12,14 @@ from typing import Any
 
 try:
     from websockets.asyncio.client import ClientConnection, connect
-    from websockets.exceptions import ConnectionClosed, WebSocketException
+    from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 except ImportError as missing:
     raise ImportError(
         'The client needs websockets: pip install "django-cocobase-realtime[client]"'
     ) from missing
 
 from ..wire.codes import CloseCode
-from .backoff import Backoff
+from .backoff import UNAVAILABLE_DELAY, Backoff
 from .errors import RealtimeError, logger
 from .interfaces import Frame
 from .protocol import ClientProtocol
@@ -35,6 +35,8 @@ RENEWAL_SHARE = 0.8
 MIN_RENEWAL_DELAY = 5.0
 # seconds between two looks at the clock, which jumps if the machine was asleep
 CLOCK_CHECK_INTERVAL = 1.0
+# HTTP status with which a server answers if a proxy does not pass WebSockets on
+UPGRADE_REQUIRED = 426
 # options of `websockets.connect`. It sends no pings, because those of the protocol also measure
 # the latency and notice that the machine was asleep. Compression costs the server more than it
 # saves.
@@ -44,6 +46,10 @@ DEFAULT_OPTIONS: Mapping[str, Any] = {
     "close_timeout": 1,
     "compression": None,
 }
+_MISCONFIGURED_PROXY = (
+    "A proxy in front of the server does not pass WebSockets on: it drops the headers Upgrade and "
+    "Connection. The server's log names the proxy."
+)
 
 
 def now() -> float:
@@ -125,6 +131,10 @@ class Connection:
             self.protocol.handle_disconnect()
             raise
         except (OSError, WebSocketException) as error:
+            if isinstance(error, InvalidStatus) and error.response.status_code == UPGRADE_REQUIRED:
+                self._on_error(RealtimeError("upgrade_required", _MISCONFIGURED_PROXY))
+                # a mistake in a configuration lasts longer than an outage
+                return ABNORMAL_CLOSURE, {"retry_after_ms": UNAVAILABLE_DELAY * 1000}
             logger.warning("No connection to %s: %s", self._url, error or repr(error))
         except Exception as error:
             self._on_error(RealtimeError("not_connected", repr(error)))

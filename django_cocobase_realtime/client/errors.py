@@ -18,7 +18,8 @@ class RealtimeError(Exception):
         # an error code of the protocol ("unknown_collection"), a WebSocket close code (4500), or
         # a code of this client: "closed" if the connection was lost or the room left,
         # "not_connected" if connecting could not be attempted, for example because the token
-        # function failed, "not_refreshed" if it failed when the token had to be renewed
+        # function failed, "not_refreshed" if it failed when the token had to be renewed,
+        # "upgrade_required" if a proxy in front of the server does not pass WebSockets on
         self.code = code
         # milliseconds after which the request may succeed; None if it must not be repeated
         self.retry_after_ms = retry_after_ms

@@ -33,7 +33,9 @@ def realtime(
     request).
     """
     if "://" not in url and not url.startswith("/"):
-        url = get_script_prefix() + url
+        # with a slash at the end, Django does not redirect handshakes that a proxy has broken, and
+        # answers them with a text
+        url = f"{get_script_prefix()}{url.rstrip('/')}/"
     attributes = {"src": static(SCRIPT), "data-realtime-url": url}
     if token:
         attributes["data-realtime-token"] = token

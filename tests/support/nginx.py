@@ -45,21 +45,43 @@ def documented_configuration() -> str:
     return str(block)
 
 
+# a proxy that does not pass WebSockets on, as the simplest tutorials configure it
+WRONG_SITE = """
+server {
+    listen 127.0.0.1:{port};
+    location / { proxy_pass http://127.0.0.1:{upstream}; }
+}
+"""
+
+
 class Nginx(Server):
+    """nginx with a configuration of sites, in which ``{port}`` is its own port."""
+
+    def __init__(self, folder: Path, site: str) -> None:
+        super().__init__([require_nginx(), "-p", str(folder), "-e", "error.log", "-c", "main.conf"])
+        self.folder = folder
+        site = site.replace("{port}", str(self.port))
+        (folder / "main.conf").write_text(MAIN.format(user=getpass.getuser(), site=site))
+
+    @property
+    def errors(self) -> str:
+        """The text of the error log."""
+        return (self.folder / "error.log").read_text()
+
+
+class DocumentedNginx(Nginx):
     """nginx in front of two servers, which runs as the user of the test.
 
     Only ports, paths and certificates differ from the documented configuration.
     """
 
     def __init__(self, folder: Path, upstreams: tuple[int, int]) -> None:
-        super().__init__([require_nginx(), "-p", str(folder), "-e", "error.log", "-c", "main.conf"])
-        self.folder = folder
         certificate, key = write_certificate(folder)
         site = documented_configuration()
         for documented, used in {
             "127.0.0.1:8001": f"127.0.0.1:{upstreams[0]}",
             "127.0.0.1:8002": f"127.0.0.1:{upstreams[1]}",
-            "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",
+            "listen 443 ssl": "listen 127.0.0.1:{port} ssl",
             "/etc/ssl/example.com.pem": str(certificate),
             "/etc/ssl/example.com.key": str(key),
             "/srv/mysite/static/": f"{folder}/static/",
@@ -67,17 +89,12 @@ class Nginx(Server):
             assert site.count(documented) == 1, documented
             site = site.replace(documented, used)
         (folder / "static").mkdir()
-        (folder / "main.conf").write_text(MAIN.format(user=getpass.getuser(), site=site))
+        super().__init__(folder, site)
         self.tls = ssl.create_default_context(cafile=str(certificate))
 
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
-
-    @property
-    def errors(self) -> str:
-        """The text of the error log."""
-        return (self.folder / "error.log").read_text()
 
 
 def require_nginx() -> str:

@@ -42,7 +42,7 @@ export interface ChangeEvent<T = Data> {
 }
 
 export interface Options {
-  /** Default: `/realtime` on the site of the page. http(s) is replaced by ws(s). */
+  /** Default: `/realtime/` on the site of the page. http(s) is replaced by ws(s). */
   url?: string;
   /** An API key, a JWT, or a function that returns one, which is called before each connection and
    * before a token expires. By default, the visitor's Django session is used. */

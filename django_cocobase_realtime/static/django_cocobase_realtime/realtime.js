@@ -424,7 +424,7 @@ export class Realtime extends Emitter {
   #timer;
   #closing;
 
-  constructor({ url = "/realtime", token, timeout = 8000, WebSocket } = {}) {
+  constructor({ url = "/realtime/", token, timeout = 8000, WebSocket } = {}) {
     super();
     Object.assign(this, { url, token, timeout, WebSocket });
   }

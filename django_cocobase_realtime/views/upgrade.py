@@ -1,0 +1,45 @@
+"""The answer to ordinary HTTP requests for the address of WebSockets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+
+from ..transport.missing_upgrade import GUIDE, is_handshake
+
+_FOR_CLIENTS = f"""\
+426 Upgrade Required: a proxy between the client and the server does not pass WebSockets on.
+
+The client has sent a WebSocket handshake, but the server received it without the headers "Upgrade"
+and "Connection". The server's log names the proxy. In django-cocobase-realtime, see
+{GUIDE}.
+"""
+_FOR_VISITORS = """\
+426 Upgrade Required: this address accepts WebSockets only.
+
+Connect with the JavaScript client, the Python client or another WebSocket client.
+"""
+
+
+@csrf_exempt
+@never_cache
+def upgrade_required(request: HttpRequest) -> HttpResponse:
+    """Answer with 426 and a text for developers.
+
+    The warning about a proxy that drops the upgrade headers is logged by
+    `transport.missing_upgrade`.
+    """
+    text = _FOR_CLIENTS if is_handshake(request.headers) else _FOR_VISITORS
+    response = HttpResponse(text, status=426, content_type="text/plain; charset=utf-8")
+    # WSGI applications and responses in HTTP/2 must not have these headers
+    if isinstance(request, ASGIRequest) and request.scope.get("http_version", "1.1")[0] == "1":
+        response["Upgrade"] = "websocket"
+        response["Connection"] = "Upgrade"
+    # Django would log a line for each of these responses, and clients try again and again
+    logged: Any = response
+    logged._has_been_logged = True
+    return response
