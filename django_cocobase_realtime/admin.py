@@ -4,25 +4,88 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from .declarations.scopes import unknown_collections, unmatched_rooms
 from .models import ApiKey
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[ApiKey]
+    ModelForm = forms.ModelForm[ApiKey]
 else:  # generic for type checkers only
     ModelAdmin = admin.ModelAdmin
+    ModelForm = forms.ModelForm
+
+
+class NamesField(forms.CharField):
+    """A list of names, one per line."""
+
+    widget = forms.Textarea(attrs={"rows": 3, "cols": 40})
+
+    def to_python(self, value: Any) -> Any:
+        """Return the list of names; None if there are none."""
+        lines = (line.strip() for line in str(value or "").splitlines())
+        return [line for line in lines if line] or None
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return a stored list as lines of text."""
+        return "\n".join(map(str, value)) if isinstance(value, list) else value
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Return whether the names in a form differ from those that are stored."""
+        return bool((initial or None) != self.to_python(data))
+
+
+class ApiKeyForm(ModelForm):
+    """The form of an API key, with its scope as lines of text."""
+
+    collections = NamesField(
+        required=False, help_text="Names of collections, one per line; empty for all."
+    )
+    no_collections = forms.BooleanField(required=False, help_text="The key may use none.")
+    rooms = NamesField(
+        required=False, help_text='Patterns of room names, such as "lobby-*"; empty for all.'
+    )
+    no_rooms = forms.BooleanField(required=False, help_text="The key may use none.")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("collections", "rooms"):
+            if f"no_{name}" in self.fields:
+                self.fields[f"no_{name}"].initial = getattr(self.instance, name) == []
+
+    def clean(self) -> dict[str, Any] | None:
+        """Check the scope, and set lists that are empty but restrict the key."""
+        data = super().clean() or self.cleaned_data
+        unknown = unknown_collections(data.get("collections") or ())
+        # those that the key has already may have been removed from the project
+        unknown = [name for name in unknown if name not in (self.instance.collections or ())]
+        if unknown:
+            self.add_error("collections", f"There are no collections {unknown}.")
+        for name in ("collections", "rooms"):
+            if data.get(f"no_{name}"):
+                if data.get(name):
+                    self.add_error(f"no_{name}", ValidationError(f"Remove the {name}, or this."))
+                data[name] = []
+        return data
 
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ModelAdmin):
     """The admin of API keys. The text of a key is shown once, when it is created."""
 
-    list_display = ("name", "project", "prefix", "can_publish", "user", "state", "last_used_at")
-    list_filter = ("project", "can_publish")
+    list_display = ("name", "project", "prefix", "can_publish", "scope", "user", "state")
+    list_filter = ("project", "can_publish", "read_only")
+    form = ApiKeyForm
+    fields = (
+        *("name", "project", "user", "expires_at", "can_publish", "read_only"),
+        *("collections", "no_collections", "rooms", "no_rooms"),
+        *("prefix", "created_at", "last_used_at", "revoked_at"),
+    )
     search_fields = ("name", "prefix", "project")
     raw_id_fields = ("user",)
     readonly_fields = ("prefix", "created_at", "last_used_at", "revoked_at")
@@ -34,8 +97,17 @@ class ApiKeyAdmin(ModelAdmin):
         """Return "live", "expired" or "revoked"."""
         return key.state
 
+    @admin.display(description="scope")
+    def scope(self, key: ApiKey) -> str:
+        """Describe what the key may be used for."""
+        return str(key.scope)
+
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         """Create the key, and show its text in a message."""
+        unmatched = unmatched_rooms(obj.rooms or ())
+        if unmatched:
+            message = f"No declared room has a name that {unmatched} match."
+            messages.warning(request, message)
         if change:
             super().save_model(request, obj, form, change)
             return
@@ -45,6 +117,9 @@ class ApiKeyAdmin(ModelAdmin):
             can_publish=obj.can_publish,
             user=obj.user,
             expires_at=obj.expires_at,
+            collections=obj.collections,
+            rooms=obj.rooms,
+            read_only=obj.read_only,
         )
         obj.__dict__.update(key.__dict__)
         messages.warning(request, f"Copy the key now, it is not shown again: {text}")

@@ -153,11 +153,12 @@ def disconnect(
     """Close the connections of a user (as in `send_to_user`) or of an API key (its prefix).
 
     They are closed in every process, immediately and without waiting for a commit. The close code
-    is 4500, after which clients do not reconnect, or with ``reconnect`` 4200, after which they do.
+    is 4500, after which clients do not reconnect. With ``reconnect`` it is 4201: clients reconnect
+    at once, authenticate again, and load again what they may see then.
     """
     if (user is None) == (key is None):
         raise TypeError("Name either a user or a key.")
-    code = CloseCode.DRAINING if reconnect else CloseCode.BAD_CREDENTIAL
+    code = CloseCode.PERMISSIONS_CHANGED if reconnect else CloseCode.BAD_CREDENTIAL
     broker.publish(
         DisconnectRequested(
             code=int(code),

@@ -13,11 +13,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from .identity import Identity
+from .identity import PROJECT_ROOM, Identity
 from .utils.json_text import encode_json
 
-# name of the room that stands for all connections of a project
-PROJECT_ROOM = "*"
 # a row as JSON values by field name, without the fields that look secret
 Image = dict[str, Any]
 

@@ -1,11 +1,12 @@
-"""Identities, which authenticators return: the user or app that a connection acts for."""
+"""Identities, which authenticators return: for whom a connection acts, and how it is restricted."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
 
@@ -15,13 +16,54 @@ from .utils.repeated_log import omitted_text, repeated_log
 DEFAULT_PROJECT = "default"
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 MAX_NAME_LENGTH = 255  # characters of a displayed name
+# name of the room that stands for all connections of a project
+PROJECT_ROOM = "*"
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class AccessScope:
+    """What a credential may be used for, within what its user or app may do."""
+
+    # names of the collections; None for all
+    collections: frozenset[str] | None = None
+    # patterns of the rooms' names, as in declarations of rooms; None for all rooms
+    rooms: tuple[str, ...] | None = None
+    # whether it may read, but send nothing to other clients
+    read_only: bool = False
+
+    def has_collection(self, names: Iterable[str]) -> bool:
+        """Return whether one of the names, which are those of one collection, is in the scope."""
+        return self.collections is None or not self.collections.isdisjoint(names)
+
+    def has_room(self, name: str) -> bool:
+        """Return whether the room with this name is in the scope.
+
+        The room ``"*"`` stands for the whole project, so no other pattern matches it.
+        """
+        if self.rooms is None or name in self.rooms:
+            return True
+        return name != PROJECT_ROOM and any(fnmatchcase(name, pattern) for pattern in self.rooms)
+
+    def __str__(self) -> str:
+        """Describe the restrictions, for lists of keys."""
+        parts = [
+            f"{noun}: {', '.join(sorted(names)) or 'none'}"
+            for noun, names in (("collections", self.collections), ("rooms", self.rooms))
+            if names is not None
+        ]
+        if self.read_only:
+            parts.append("read-only")
+        return "; ".join(parts) or "all"
+
+
+UNRESTRICTED = AccessScope()
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
-    """The user or the app (an API key without a user) that a connection acts for."""
+    """The user, the app (an API key without a user) or the visitor that a connection acts for."""
 
     # name of the credential, stable and never secret: ``key:PREFIX``, ``jwt:PROJECT:SUBJECT`` or
     # ``session:HASH``
@@ -45,15 +87,40 @@ class Identity:
     # for a person who is not a Django user: what the credential calls the person, for example the
     # subject of a JWT; None for Django users and apps
     subject: str | None = None
+    # restrictions of the credential; they apply in addition to permissions
+    scope: AccessScope = UNRESTRICTED
+    # whether this is a visitor without a credential, who may only read what is public
+    is_anonymous: bool = False
 
     @property
     def is_authenticated(self) -> bool:
-        """Always True: there is no identity without a valid credential."""
-        return True
+        """Whether the client has a valid credential: True unless it is an anonymous visitor."""
+        return not self.is_anonymous
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the client may send nothing to others: no broadcasts, no state, no presence."""
+        return self.is_anonymous or self.scope.read_only
+
+    def may_use_collection(self, names: Iterable[str], *, public: bool) -> bool:
+        """Return whether the permission of a collection may be asked for this identity.
+
+        ``names`` are the name of the collection and its former names.
+        """
+        return (public or self.is_authenticated) and self.scope.has_collection(names)
+
+    def may_use_room(self, name: str, *, public: bool = False) -> bool:
+        """Return whether the permission of a room may be asked for this identity.
+
+        The room ``"*"`` stands for the whole project. Anonymous visitors never use it.
+        """
+        if self.is_anonymous and (not public or name == PROJECT_ROOM):
+            return False
+        return self.scope.has_room(name)
 
     @property
     def user_key(self) -> str | None:
-        """The id that clients receive, and by which users are compared; None for an app.
+        """The id that clients receive, and by which users are compared; None for apps and visitors.
 
         For a Django user it is the primary key as text. For a subject it begins with the kind of
         the credential, for example ``jwt:1``, which is never the id of a Django user.
@@ -65,7 +132,7 @@ class Identity:
         return f"{self.credential.partition(':')[0]}:{self.subject}"
 
     def same_subject(self, other: Identity) -> bool:
-        """Return whether both identities are the same user, or the same key, in one project."""
+        """Return whether both are the same user, key or kind of visitor, in one project."""
         if self.project != other.project or self.user_key != other.user_key:
             return False
         return self.user_key is not None or self.credential == other.credential
@@ -81,7 +148,11 @@ def user_key(user_id: Any) -> str:
 
 
 def account_of(identity: Identity, address: str) -> Hashable:
-    """Return what shares of resources are given to: a user, or an app at one IP address."""
+    """Return what shares of resources are given to: a user, or an app at one IP address.
+
+    The anonymous visitors at one address share like the connections of an app. If each had a share
+    of its own, a client could get more by opening more connections.
+    """
     if identity.user_key is None:
         return "credential", identity.credential, address
     return "user", identity.project, identity.user_key

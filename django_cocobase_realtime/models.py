@@ -6,17 +6,17 @@ import hashlib
 import hmac
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
 from django.apps import apps
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 from django.utils import timezone
 
-from .identity import is_active
+from .identity import AccessScope, is_active
 
 if not apps.is_installed("django_cocobase_realtime"):
     # the error that Django would raise does not say what to do
@@ -26,6 +26,7 @@ if not apps.is_installed("django_cocobase_realtime"):
 PREFIX_LENGTH = 8  # characters
 SECRET_LENGTH = 43  # characters, which have 256 random bits
 KEY_ALPHABET = string.ascii_letters + string.digits
+READ_ONLY_PUBLISHES = "A key that may publish cannot be read-only."
 
 
 def new_epoch() -> str:
@@ -60,8 +61,20 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         can_publish: bool = False,
         user: Any = None,
         expires_at: datetime | None = None,
+        collections: Iterable[str] | None = None,
+        rooms: Iterable[str] | None = None,
+        read_only: bool = False,
     ) -> tuple[ApiKey, str]:
-        """Create a key; return it and its text ``crk_PREFIX_secret``, which is not stored."""
+        """Create a key; return it and its text ``crk_PREFIX_secret``, which is not stored.
+
+        With ``collections`` and ``rooms``, which are names and patterns of names, the key can be
+        used for these only. Raises ``TypeError`` for a single string, and ``ValueError`` for a
+        read-only key that may publish.
+        """
+        if isinstance(collections, str) or isinstance(rooms, str):
+            raise TypeError("collections and rooms must be lists of names, not strings.")
+        if can_publish and read_only:
+            raise ValueError(READ_ONLY_PUBLISHES)
         prefix, secret = _random_text(PREFIX_LENGTH), _random_text(SECRET_LENGTH)
         key = self.create(
             name=name,
@@ -69,6 +82,9 @@ class ApiKeyManager(models.Manager["ApiKey"]):
             can_publish=can_publish,
             user=user,
             expires_at=expires_at,
+            collections=None if collections is None else list(collections),
+            rooms=None if rooms is None else list(rooms),
+            read_only=read_only,
             prefix=prefix,
             hashed_secret=hash_secret(secret),
         )
@@ -85,6 +101,15 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         hashed_secret = key.hashed_secret if key is not None else "0" * 64
         matches = hmac.compare_digest(hashed_secret, hash_secret(secret))
         return key if key is not None and matches and key.is_live() else None
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    """Return a stored list of names. What is not a list of strings allows nothing."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        return ()
+    return tuple(value)
 
 
 class ApiKey(models.Model):
@@ -105,6 +130,12 @@ class ApiKey(models.Model):
         related_name="+",
         help_text="User that the key acts for; empty for an app.",
     )
+    # the scope: lists of collections' names and of patterns of rooms' names; null for all
+    collections = models.JSONField(null=True, blank=True)
+    rooms = models.JSONField(null=True, blank=True)
+    read_only = models.BooleanField(
+        default=False, help_text="May read, but send nothing to other clients."
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, editable=False)
@@ -118,6 +149,20 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} (crk_{self.prefix}_…)"
+
+    def clean(self) -> None:
+        """Check that the key is not both read-only and allowed to publish."""
+        super().clean()
+        if self.can_publish and self.read_only:
+            raise ValidationError({"read_only": READ_ONLY_PUBLISHES})
+
+    @property
+    def scope(self) -> AccessScope:
+        """What the key may be used for."""
+        collections, rooms = _names(self.collections), _names(self.rooms)
+        return AccessScope(
+            None if collections is None else frozenset(collections), rooms, self.read_only
+        )
 
     def is_live(self, now: datetime | None = None) -> bool:
         """Return whether the key is not revoked, not expired, and its user, if any, is active."""

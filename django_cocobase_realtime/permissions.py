@@ -9,6 +9,8 @@ slower.
 
 Permissions are combined like those of Django REST framework: ``IsAuthenticated & (IsAdminUser |
 OwnOrders)``, ``~IsGuest``.
+
+No permission is asked about anonymous visitors unless the collection is declared as ``public``.
 """
 
 from __future__ import annotations
@@ -93,7 +95,10 @@ class Not(Combination):
 
 
 class Permission(metaclass=Combinable):
-    """Base class of permissions. It allows every identity to watch every row."""
+    """Base class of permissions. It allows every identity to watch every row.
+
+    This includes anonymous visitors if the collection is public.
+    """
 
     def can_subscribe(self, identity: Identity, filters: ClientFilters) -> bool:
         """Return whether the identity may subscribe with this filter of the client.
@@ -102,7 +107,7 @@ class Permission(metaclass=Combinable):
         or None. ``filters`` itself is a dictionary, in the form in which the client sent it. With
         False, the client gets the same answer as for an unknown collection.
         """
-        return identity.is_authenticated
+        return True
 
     def visible_to(self, identity: Identity) -> Visible:
         """Return which rows the identity may see: True for all, or a filter.
@@ -121,19 +126,26 @@ class Permission(metaclass=Combinable):
 
 
 class AllowAny(Permission):
-    """Allows every identity. There are no anonymous identities: all are authenticated."""
+    """Allows every identity: in a public collection, also anonymous visitors."""
+
+
+class HasCredential(Permission):
+    """Allows users, subjects of tokens, and API keys; refuses anonymous visitors.
+
+    A collection that is not public and names no permission is restricted in the same way.
+    """
+
+    def can_subscribe(self, identity: Identity, filters: ClientFilters) -> bool:
+        """Return whether the client has a valid credential."""
+        return identity.is_authenticated
 
 
 class IsAuthenticated(Permission):
-    """Allows every identity. This is the default, named as in Django REST framework."""
-
-
-class IsUser(Permission):
-    """Allows identities with a Django user. Refuses API keys and tokens without one."""
+    """Allows users and subjects of tokens; refuses API keys without a user, and visitors."""
 
     def can_subscribe(self, identity: Identity, filters: ClientFilters) -> bool:
-        """Return whether the credential belongs to a Django user."""
-        return identity.user_id is not None
+        """Return whether the credential belongs to a person, in Django or elsewhere."""
+        return identity.is_authenticated and identity.user_key is not None
 
 
 class IsAdminUser(Permission):

@@ -53,6 +53,7 @@ class ApiKeyAuthenticator(Authenticator):
             project=key.project,
             expires_at=key.expires_at,
             can_publish=key.can_publish,
+            scope=key.scope,
         )
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
@@ -66,6 +67,19 @@ class ApiKeyAuthenticator(Authenticator):
             identity.credential
             for identity in identities
             if (identity.credential, identity.project, identity.user_id) not in live
+        }
+
+    def changed(self, identities: Collection[Identity]) -> set[str]:
+        """Return the keys whose scope was changed."""
+        prefixes = {identity.credential.partition(":")[2] for identity in identities}
+        scopes = {
+            key_credential(key.prefix): key.scope
+            for key in ApiKey.objects.filter(prefix__in=prefixes)
+        }
+        return {
+            identity.credential
+            for identity in identities
+            if scopes.get(identity.credential, identity.scope) != identity.scope
         }
 
 

@@ -12,6 +12,7 @@ from ..conf import conf
 from ..identity import Identity
 from ..types import Scope
 from ..utils.project_code import ProjectCodeFailed, is_unavailable, synchronous
+from .anonymous import Anonymous
 from .base import Authenticator
 from .members import with_member_name
 
@@ -51,6 +52,9 @@ def _load(path: str) -> Authenticator:
 def authenticate(token: str | None, scope: Scope) -> Identity | None:
     """Return the identity of the first authenticator that accepts the token, or None.
 
+    A client without a token is an anonymous visitor if ``AUTHENTICATORS`` lists `Anonymous` and all
+    other authenticators have refused it. A wrong token never makes an anonymous visitor.
+
     Raises, if none accepts it: `AuthenticationUnavailable` if one of them could not decide, or the
     database fails; `ProjectCodeFailed` after another exception, since it is not known whether the
     token is valid; and `NotYetValid` if one of them raises it.
@@ -60,9 +64,12 @@ def authenticate(token: str | None, scope: Scope) -> Identity | None:
     if token is not None and (not 0 < len(token) <= MAX_TOKEN_LENGTH or not token.isprintable()):
         return None
     failure: ProjectCodeFailed | None = None
-    for path in conf.authenticators:
+    for path in sorted(conf.authenticators, key=_is_for_visitors):
         try:
-            identity: Identity | None = synchronous(_load(path).authenticate(token, scope))
+            authenticator = _load(path)
+            if isinstance(authenticator, Anonymous) and (undecided or failure or not_yet_valid):
+                continue  # the visitor may be a user
+            identity: Identity | None = synchronous(authenticator.authenticate(token, scope))
             if identity is not None and scope.get("type") != "http":
                 identity = with_member_name(identity)
         except AuthenticationUnavailable as error:
@@ -82,7 +89,8 @@ def authenticate(token: str | None, scope: Scope) -> Identity | None:
         if identity is not None:
             if failure is not None:
                 failure.log()
-            return None if _is_expired(identity) else identity
+            is_downgraded = identity.is_anonymous and token is not None
+            return None if is_downgraded or _is_expired(identity) else identity
     if undecided is not None:
         if failure is not None:
             failure.log()
@@ -92,6 +100,14 @@ def authenticate(token: str | None, scope: Scope) -> Identity | None:
     if not_yet_valid is not None:
         raise not_yet_valid
     return None
+
+
+def _is_for_visitors(path: str) -> bool:
+    """Return whether an authenticator accepts anonymous visitors, so that it is asked last."""
+    try:
+        return isinstance(_load(path), Anonymous)
+    except Exception:  # it cannot be imported, which is handled when it is asked
+        return False
 
 
 def _failure(path: str, method: str, error: Exception) -> ProjectCodeFailed:
@@ -115,13 +131,27 @@ def find_revoked(path: str, identities: Collection[Identity]) -> set[str]:
     If it raises, this is logged, and the result is empty. Raises the exceptions of a database that
     does not answer, and `AuthenticationUnavailable`.
     """
+    return _ask(path, "revoked", identities)
+
+
+def find_changed(path: str, identities: Collection[Identity]) -> set[str]:
+    """Return which credentials of an authenticator are valid, but now for another identity.
+
+    If it raises, see `find_revoked`.
+    """
+    return _ask(path, "changed", identities)
+
+
+def _ask(path: str, method_name: str, identities: Collection[Identity]) -> set[str]:
     authenticator = _load(path)
     prefix = f"{authenticator.kind}:"
     own = [identity for identity in identities if identity.credential.startswith(prefix)]
+    # an authenticator need not inherit from the base class
+    method = getattr(authenticator, method_name, None)
     try:
-        return set(synchronous(authenticator.revoked(own))) if own else set()
+        return set(synchronous(method(own))) if own and method is not None else set()
     except Exception as error:
         if isinstance(error, AuthenticationUnavailable) or is_unavailable(error):
             raise
-        _failure(path, "revoked", error).log()
+        _failure(path, method_name, error).log()
         return set()

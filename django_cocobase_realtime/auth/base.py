@@ -14,7 +14,7 @@ class Authenticator:
 
     The credential is a token that the client sent, or comes from the WebSocket handshake, such as
     a session cookie. To accept your own credentials, write a subclass and list it in
-    ``AUTHENTICATORS``. Both methods are synchronous, may use the ORM, and run in a worker thread.
+    ``AUTHENTICATORS``. All methods are synchronous, may use the ORM, and run in a worker thread.
     """
 
     # prefix, without the colon, of the credentials of this authenticator's identities
@@ -35,5 +35,14 @@ class Authenticator:
         Examples are a revoked key, a deleted user and a session that was logged out. Called every
         ``REVOCATION_POLL`` seconds with all open connections' identities of this ``kind``, so use
         one query for all, not one per identity. By default no credential is revoked.
+        """
+        return set()
+
+    def changed(self, identities: Collection[Identity]) -> set[str]:
+        """Return the credentials of ``identities`` that are valid, but now prove other identities.
+
+        An example is a key whose `Identity.scope` was changed. Called like `revoked`. The
+        connections are closed with code 4201, and their clients authenticate again. By default no
+        credential is changed.
         """
         return set()

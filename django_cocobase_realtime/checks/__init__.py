@@ -39,6 +39,7 @@ from .settings import (
     check_member,
     check_single_values,
 )
+from .visitors import check_visitors
 
 
 def first_problem() -> CheckMessage | None:
@@ -80,6 +81,8 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
         check_tenants,
     ):
         messages += check()
+    if all(message.level < checks.ERROR for message in messages):
+        messages += check_visitors()
     return messages
 
 

@@ -204,8 +204,9 @@ def _check_classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
         yield error(4, f"Collection {name!r}: 'capture' must be 'signals' or 'triggers'.")
     elif collection.capture == "triggers":
         yield from _check_triggers(name, collection)
-    if not all(isinstance(getattr(collection, flag), bool) for flag in ("durable", "track")):
-        yield error(4, f"Collection {name!r}: 'durable' and 'track' must be True or False.")
+    flags = ("durable", "track", "public")
+    if not all(isinstance(getattr(collection, flag), bool) for flag in flags):
+        yield error(4, f"Collection {name!r}: {', '.join(flags)} must be True or False.")
 
 
 def _check_log_tables(name: str, collection: Collection) -> Iterator[CheckMessage]:

@@ -26,7 +26,7 @@ def check_moments() -> Iterator[CheckMessage]:
         permission = collection.permission
         if isinstance(permission, str):
             permission = import_string(permission)
-        for part in (type(collection), *_parts(permission)):
+        for part in (type(collection), *permission_parts(permission)):
             names = _clocks(getattr(part, "visible_to", None))
             if names:
                 yield warning(
@@ -40,16 +40,16 @@ def check_moments() -> Iterator[CheckMessage]:
                 )
 
 
-def _parts(permission: Any) -> Iterator[Any]:
+def permission_parts(permission: Any) -> Iterator[Any]:
     """Yield the permissions of which a combination consists."""
     match permission:
         case None:
             return
         case And(parts=parts) | Or(parts=parts):
             for part in parts:
-                yield from _parts(part)
+                yield from permission_parts(part)
         case Not(part=part):
-            yield from _parts(part)
+            yield from permission_parts(part)
         case _:
             yield permission
 

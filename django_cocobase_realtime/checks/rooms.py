@@ -57,8 +57,8 @@ def _check_room(pattern: str, room: Room) -> Iterator[CheckMessage]:
     history = room.history
     if isinstance(history, bool) or not isinstance(history, int) or history < 0:
         yield error(91, f"Rooms {pattern!r}: 'history' must be a number of broadcasts.")
-    if not isinstance(room.durable, bool):
-        yield error(91, f"Rooms {pattern!r}: 'durable' must be True or False.")
+    if not all(isinstance(flag, bool) for flag in (room.durable, room.public)):
+        yield error(91, f"Rooms {pattern!r}: 'durable' and 'public' must be True or False.")
     if room.title is not None and not isinstance(room.title, str):
         yield error(91, f"Rooms {pattern!r}: 'title' must be a string or None.")
     permission: Any = room.permission

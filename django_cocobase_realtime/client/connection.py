@@ -112,6 +112,8 @@ class Connection:
             self._on_status("connecting", {})
             code, closing = await self._connect_once()
             connected_for = self.protocol.handle_disconnect()
+            if code == CloseCode.PERMISSIONS_CHANGED:
+                self.protocol.handle_permissions_changed()
             closing = closing or {}
             delay = self._backoff.next_delay(code, closing.get("retry_after_ms"), connected_for)
             if delay is None:

@@ -191,6 +191,11 @@ class ClientProtocol:
             room.handle_disconnect()
         return connected_for
 
+    def handle_permissions_changed(self) -> None:
+        """Let all subscriptions load their data again on the next connection."""
+        for subscription in self.subscriptions.values():
+            subscription.handle_permissions_changed()
+
     def tick(self) -> bool:
         """Send a ping if it is due; return False if the server no longer answers.
 

@@ -110,6 +110,10 @@ class Subscription:
         """Handle the loss of the connection; `start` is called on the next one."""
         self.active = False
 
+    def handle_permissions_changed(self) -> None:
+        """Forget the scope, so that the server refuses to continue from the last position."""
+        self.scope = ""  # no hash is empty
+
     def handle_failure(self, frame: Frame) -> None:
         """Handle an ``error`` with which the server has ended the subscription."""
         self.active = False

@@ -49,6 +49,7 @@ OPTIONS = (
     "permission_fields",
     "exclude",
     "aliases",
+    "public",
 )
 
 
@@ -96,12 +97,14 @@ class Collection:
     exclude: ClassVar[Sequence[str]] = ()
     # former names, the oldest first, by which clients may still subscribe
     aliases: ClassVar[Sequence[str]] = ()
+    # whether anonymous visitors may read what the permission shows them
+    public: ClassVar[bool] = False
 
     # what an identity may see
 
     def can_subscribe(self, identity: Identity, filters: ClientFilters) -> bool:
         """Return whether the identity may subscribe; see `permissions.Permission`."""
-        return identity.is_authenticated
+        return True
 
     def visible_to(self, identity: Identity) -> Visible:
         """Return which rows the identity may see; see `permissions.Permission`."""
@@ -114,9 +117,15 @@ class Collection:
     def grant(self, identity: Identity, filters: Mapping[str, Any]) -> Grant | None:
         """Return what the identity may see, or None if it may not subscribe.
 
-        Raises `ProjectCodeFailed` if the project's code raises. Evaluates permissions, which may
-        use the ORM, so it must not be called in an event loop.
+        Permissions are not asked about anonymous visitors unless the collection is public, nor
+        about credentials whose scope does not include the collection. Raises `ProjectCodeFailed` if
+        the project's code raises. Evaluates permissions, which may use the ORM, so it must not be
+        called in an event loop.
         """
+        # compared with True, so that a mistake such as a list does not open the collection
+        names = (self.name, *self.aliases)
+        if not identity.may_use_collection(names, public=self.public is True):
+            return None
         with calling(f"collection {self.name!r}", "permission", identity.credential):
             return self._grant(identity, ClientFilters(filters, self.schema, self._field_aliases))
 

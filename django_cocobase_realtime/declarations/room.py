@@ -1,8 +1,8 @@
 """Declarations of rooms: what identities may do in them, and how many broadcasts they keep.
 
 A declaration applies to all rooms whose names match its pattern. If a project declares no rooms,
-every identity may use every room of its own project. As soon as it declares one, rooms that match
-no pattern are refused, unless ``"*"`` is declared as well.
+every client with a credential may use every room of its own project. As soon as it declares one,
+rooms that match no pattern are refused, unless ``"*"`` is declared as well.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..identity import Identity, clean_name
 from ..utils.project_code import calling, synchronous
 
 # the keys that an entry of the ROOMS setting may have
-OPTIONS = ("permission", "history", "durable", "title")
+OPTIONS = ("permission", "history", "durable", "title", "public")
 # the methods of which a permission of rooms has at least one
 PERMISSION_METHODS = ("can_join", "can_broadcast", "can_see_members")
 DURABLE_HISTORY = 1000  # broadcasts that a durable room keeps if `history` is not set
@@ -33,6 +33,8 @@ class RoomGrant:
     can_broadcast: bool = True
     # whether it may see the other members
     can_see_members: bool = True
+    # whether it may become a member, with a state that the other members see
+    can_be_member: bool = True
 
 
 class Room:
@@ -53,6 +55,8 @@ class Room:
     durable: ClassVar[bool] = False
     # title of the rooms; None for their names
     title: ClassVar[str | None] = None
+    # whether anonymous visitors may join, to read broadcasts
+    public: ClassVar[bool] = False
 
     def can_join(self, identity: Identity, room: str) -> bool:
         """Return whether the identity may join the room.
@@ -71,7 +75,10 @@ class Room:
 
     def _call_permission(self, method_name: str, identity: Identity, room: str) -> Any:
         method = getattr(self._permission, method_name, None)
-        return identity.is_authenticated if method is None else synchronous(method(identity, room))
+        if method is None:
+            # visitors see the members only if a method allows it
+            return method_name == "can_join" or identity.is_authenticated
+        return synchronous(method(identity, room))
 
     @cached_property
     def _permission(self) -> Any:
@@ -96,15 +103,24 @@ class Room:
     def grant(self, identity: Identity, room: str) -> RoomGrant | None:
         """Return what the identity may do in a room, or None if it may not join.
 
+        Permissions are not asked about anonymous visitors unless the room is public, nor about
+        credentials whose scope does not include the room. What a read-only identity may do is
+        limited to reading, whatever the permissions allow.
+
         Raises `ProjectCodeFailed` if a method raises. Must not be called in an event loop if
         `has_custom_permission` is True.
         """
+        # compared with True, so that a mistake such as a list does not open the room
+        if not identity.may_use_room(room, public=self.public is True):
+            return None
         if not self._ask("can_join", identity, room):
             return None
+        can_write = not identity.is_read_only
         return RoomGrant(
             self,
-            self._ask("can_broadcast", identity, room),
+            can_write and self._ask("can_broadcast", identity, room),
             self._ask("can_see_members", identity, room),
+            can_write,
         )
 
     def _ask(self, method_name: str, identity: Identity, room: str) -> bool:

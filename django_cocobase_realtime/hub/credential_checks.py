@@ -16,7 +16,7 @@ from typing import Any
 from ..auth import backends
 from ..auth.users import Fingerprint, permission_fingerprints
 from ..conf import conf
-from ..identity import Identity
+from ..identity import AccessScope, Identity
 from ..transport.connection import Connection
 from ..utils.concurrency import run_check
 from ..wire.codes import CloseCode
@@ -25,8 +25,9 @@ from .rechecks import Rechecks
 
 logger = logging.getLogger(__name__)
 
-# `Identity.credential` and the items of `Identity.private`
-CredentialKey = tuple[str, tuple[tuple[str, str], ...]]
+# `Identity.credential`, and what may differ between identities with the same one: the project, the
+# user, the scope, and the items of `Identity.private`
+CredentialKey = tuple[str, str, str | None, AccessScope, tuple[tuple[str, str], ...]]
 
 Check = Callable[[], Coroutine[Any, Any, None]]
 
@@ -69,7 +70,7 @@ class CredentialChecks:
         }
         identities = {_key(identity): identity for identity in by_connection.values()}
         for path in conf.authenticators:
-            self._start(path, partial(self._close_revoked, path, identities))
+            self._start(path, partial(self._close_ended, path, identities))
         self._start(PERMISSIONS, partial(self._check_permissions, by_connection))
 
     def _start(self, name: str, check: Check) -> None:
@@ -86,16 +87,21 @@ class CredentialChecks:
         except Exception as error:
             logger.warning("Credentials could not be checked (%s): %r", name, error)
 
-    async def _close_revoked(self, path: str, identities: Mapping[CredentialKey, Identity]) -> None:
-        """Close the connections whose credentials an authenticator no longer accepts."""
+    async def _close_ended(self, path: str, identities: Mapping[CredentialKey, Identity]) -> None:
+        """Close the connections whose credentials an authenticator no longer accepts.
+
+        Those whose credentials prove another identity now are closed so that they reconnect.
+        """
         if not identities:
             return
-        revoked = await run_check(path, _find_revoked, path, identities)
-        if not revoked:
+        codes = await run_check(path, _find_ended, path, identities)
+        if not codes:
             return
         for connection in list(self._connections.values()):
-            if connection.identity is not None and _key(connection.identity) in revoked:
-                connection.close(CloseCode.BAD_CREDENTIAL)
+            if connection.identity is not None:
+                code = codes.get(_key(connection.identity))
+                if code is not None:
+                    connection.close(code)
 
     async def _check_permissions(self, by_connection: Mapping[Connection, Identity]) -> None:
         """Reauthorize the connections of users whose permissions have changed."""
@@ -116,24 +122,32 @@ class CredentialChecks:
 
 
 def _key(identity: Identity) -> CredentialKey:
-    return identity.credential, tuple(sorted(identity.private.items()))
+    private = tuple(sorted(identity.private.items()))
+    return identity.credential, identity.project, identity.user_key, identity.scope, private
 
 
-def _find_revoked(path: str, identities: Mapping[CredentialKey, Identity]) -> set[CredentialKey]:
-    """Return the credentials that an authenticator no longer accepts.
+def _find_ended(
+    path: str, identities: Mapping[CredentialKey, Identity]
+) -> dict[CredentialKey, CloseCode]:
+    """Return the credentials that an authenticator does not accept for their identities any more.
 
-    Authenticators return `Identity.credential`. Several identities may have the same one, for
-    example tokens from before and after a password change, so each of them is passed in a call of
-    its own. Uses the ORM, so it must not be called in an event loop.
+    The values are the codes with which the connections are closed. Authenticators return
+    `Identity.credential`. Several identities may have the same one, for example tokens from before
+    and after a password change, so each of them is passed in a call of its own. Uses the ORM, so it
+    must not be called in an event loop.
     """
-    revoked: set[CredentialKey] = set()
+    codes: dict[CredentialKey, CloseCode] = {}
     remaining = dict.fromkeys(identities)
     while remaining:
         by_name: dict[str, CredentialKey] = {}
         for key in remaining:
             by_name.setdefault(key[0], key)
-        names = backends.find_revoked(path, [identities[key] for key in by_name.values()])
-        revoked |= {key for name, key in by_name.items() if name in names}
-        for key in by_name.values():
+        batch = [identities[key] for key in by_name.values()]
+        changed, revoked = backends.find_changed(path, batch), backends.find_revoked(path, batch)
+        for name, key in by_name.items():
+            if name in revoked:
+                codes[key] = CloseCode.BAD_CREDENTIAL
+            elif name in changed:
+                codes[key] = CloseCode.PERMISSIONS_CHANGED
             del remaining[key]
-    return revoked
+    return codes

@@ -31,7 +31,6 @@ class GrantSnapshot:
     # `Connection.permissions_version` at that moment
     permissions_version: int
     subscriptions: list[Subscription]
-    # memberships of rooms whose permission the project has written
     memberships: list[RoomMembership]
 
 
@@ -69,7 +68,10 @@ async def evaluate_again(snapshot: GrantSnapshot) -> FreshGrants:
     for membership in snapshot.memberships:
         room = membership.grant.room
         grant = partial(room.grant, identity, membership.key[1])
-        fresh.room_grants.append(await run_for_subject(room, _result_or_failure, grant))
+        if room.has_custom_permission:
+            fresh.room_grants.append(await run_for_subject(room, _result_or_failure, grant))
+        else:
+            fresh.room_grants.append(grant())
     return fresh
 
 

@@ -24,6 +24,7 @@ from ..events import (
     PresenceChange,
     decode,
 )
+from ..identity import PROJECT_ROOM
 from ..pubsub.broker import broker
 from ..pubsub.groups import JOIN_TIMEOUT_DURABLE, GroupMemberships
 from ..pubsub.layer import CONTROL_GROUP
@@ -177,12 +178,17 @@ class Hub:
                 )
 
     def _deliver_direct(self, event: DirectMessage | Broadcast) -> None:
-        """Deliver a message to all connections of a user, or of a project."""
+        """Deliver a message to all connections of a user, or of a project.
+
+        Anonymous visitors and credentials that are restricted to some rooms do not receive it.
+        """
         frames = RoomFrames(event)
         user = event.user if isinstance(event, DirectMessage) else None
         for connection in list(self.connections.values()):
             identity = connection.identity
             if identity is None or identity.project != event.project:
+                continue
+            if not identity.may_use_room(PROJECT_ROOM):
                 continue
             if user is None or identity.user_key == user:
                 text = frames.text(connection.dialect)

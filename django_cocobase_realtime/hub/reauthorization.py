@@ -70,11 +70,7 @@ class Reauthorizer:
             identity,
             connection.permissions_version,
             self._topics.subscriptions(connection),
-            [
-                membership
-                for membership in self._rooms.memberships(connection)
-                if membership.grant.room.has_custom_permission
-            ],
+            self._rooms.memberships(connection),
         )
 
     async def _run(self, connection: Connection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..identity import Identity
+from ..identity import AccessScope, Identity
 from ..utils.project_code import ProjectCodeFailed
 from ..wire import frames
 from ..wire.codes import CloseCode, ErrorCode
@@ -71,7 +71,7 @@ def auth(session: SessionState, command: Auth) -> Steps:
     if command.batch:
         yield EnableBatching()
     yield ScheduleExpiry()
-    if current is not None and _permission_claims(current) != _permission_claims(identity):
+    if current is not None and _restrictions(current) != _restrictions(identity):
         yield Reauthorize()
     yield Send(
         frames.authenticated(
@@ -85,9 +85,10 @@ def auth(session: SessionState, command: Auth) -> Steps:
     )
 
 
-def _permission_claims(identity: Identity) -> dict[str, Any]:
-    """Return the claims that a permission may depend on."""
-    return {name: claim for name, claim in identity.claims.items() if name not in _PER_TOKEN_CLAIMS}
+def _restrictions(identity: Identity) -> tuple[AccessScope, dict[str, Any]]:
+    """Return the scope of a credential, and the claims that a permission may depend on."""
+    claims = identity.claims.items()
+    return identity.scope, {name: value for name, value in claims if name not in _PER_TOKEN_CLAIMS}
 
 
 def _user(identity: Identity) -> dict[str, str] | None:

@@ -90,7 +90,7 @@ class ScheduleExpiry:
 
 @dataclass(frozen=True, slots=True)
 class Reauthorize:
-    """Evaluate the connection's permissions again, because its claims changed. Result: None."""
+    """Evaluate the permissions again, because the claims or the scope changed. Result: None."""
 
 
 # collections

@@ -50,6 +50,10 @@ def join(session: SessionState, command: commands.Join) -> Steps:
         message = f"You may not join the room {command.room!r}."
         yield session.error(ErrorCode.FORBIDDEN, message, command.id)
         return
+    if command.state is not None and not grant.can_be_member:
+        message = "You may only read: join without a state."
+        yield session.error(ErrorCode.FORBIDDEN, message, command.id)
+        return
     request = JoinRequest(
         room=command.room,
         presence=command.presence,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..declarations.room import RoomGrant
-from ..events import PROJECT_ROOM
+from ..identity import PROJECT_ROOM
 from ..options import Limits
 from ..rooms.local_room import JoinRequest, JoinResult
 from ..transport.connection import Connection

@@ -127,13 +127,14 @@ class RoomManager:
     ) -> JoinResult | None:
         """Enter the room in the backend, and read its members and its history."""
         room, declared = self.rooms[membership.key], membership.grant.room
-        if request.presence:
+        is_member = request.presence and membership.grant.can_be_member
+        if is_member:
             info = await self._enter_listed(membership, request, title)
         else:
             info = await self._enter_unlisted(membership)
         if info is not None:
             room.title = info.title
-        elif request.presence or not request.create:
+        elif is_member or not request.create:
             return None
         if room.version is None or (info is not None and room.version < info.version):
             await self.presence.refresh(room)

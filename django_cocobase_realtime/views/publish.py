@@ -32,7 +32,7 @@ async def publish(request: HttpRequest) -> JsonResponse:
     whose idempotency key was used within the last five minutes is neither sent nor counted.
     """
     identity = await require_identity(request)
-    if not identity.can_publish:
+    if not identity.can_publish or identity.is_read_only:
         raise RequestRefused(
             403, "This key may not publish; create one with realtime_key create --publish."
         )
@@ -43,6 +43,8 @@ async def publish(request: HttpRequest) -> JsonResponse:
     except InvalidPublication as error:
         raise RequestRefused(400, str(error)) from None
     for publication in publications:
+        if not identity.may_use_room(publication.room):
+            raise RequestRefused(403, f"This key may not use the room {publication.room!r}.")
         _check_size(publication)
     sent = 0
     for publication in publications:

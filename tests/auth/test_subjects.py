@@ -9,7 +9,7 @@ from django_cocobase_realtime import disconnect, permissions_changed, send_to_us
 from django_cocobase_realtime.auth.backends import authenticate
 from django_cocobase_realtime.events import DisconnectRequested, PermissionsChanged
 from django_cocobase_realtime.identity import Identity, user_key
-from django_cocobase_realtime.permissions import IsUser, owned_by
+from django_cocobase_realtime.permissions import IsAuthenticated, owned_by
 from tests.app.models import Author, Post
 from tests.support.tokens import create_token
 
@@ -43,7 +43,7 @@ def test_subject_is_not_the_id_of_a_user(user):
     of_user = Identity("session:x", user=user, user_id=user.pk)
     assert not identity.same_subject(of_user)
     assert not of_user.same_subject(identity)
-    assert not IsUser().can_subscribe(identity, {})
+    assert IsAuthenticated().can_subscribe(identity, {})
     for key in (str(user.pk), user_key(user.pk)):
         assert not PermissionsChanged((key,)).concerns(identity)
         assert not DisconnectRequested(code=4500, user=key).concerns(identity)

@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from django_cocobase_realtime.checks import check_settings
-from django_cocobase_realtime.permissions import IsUser, Permission
+from django_cocobase_realtime.permissions import IsAuthenticated, Permission
 from tests.support.permissions import Published
 
 
@@ -31,7 +31,7 @@ class NamedTime(Permission):
         return {"meta.until_gt": identity.user.time}
 
 
-CanRead = IsUser & (Published | ~Scheduled)
+CanRead = IsAuthenticated & (Published | ~Scheduled)
 
 
 @pytest.mark.parametrize(

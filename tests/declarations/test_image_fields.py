@@ -9,7 +9,7 @@ from django_cocobase_realtime.declarations.collection import Collection
 from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.identity import Identity
 from django_cocobase_realtime.models import LogEvent
-from django_cocobase_realtime.permissions import IsUser, Permission, owned_by
+from django_cocobase_realtime.permissions import IsAuthenticated, Permission, owned_by
 from django_cocobase_realtime.utils.project_code import ProjectCodeFailed
 from tests.app.models import Post
 from tests.support.log import read_all
@@ -58,7 +58,13 @@ def test_declared_times_and_flag_of_soft_delete_are_held():
 
 
 @pytest.mark.parametrize(
-    "permission", [RowCheck, owned_by("owner"), IsUser & RowCheck, ~(IsUser | owned_by("owner"))]
+    "permission",
+    [
+        RowCheck,
+        owned_by("owner"),
+        IsAuthenticated & RowCheck,
+        ~(IsAuthenticated | owned_by("owner")),
+    ],
 )
 def test_permission_that_looks_at_rows_needs_all_fields(permission):
     assert image_names(fields=["title"], permission=permission) == ALL
@@ -67,7 +73,9 @@ def test_permission_that_looks_at_rows_needs_all_fields(permission):
     assert named == {"id", "title", "owner", "created_at", "updated_at"}
 
 
-@pytest.mark.parametrize("permission", [None, IsUser, OnlyFields, IsUser & OnlyFields])
+@pytest.mark.parametrize(
+    "permission", [None, IsAuthenticated, OnlyFields, IsAuthenticated & OnlyFields]
+)
 def test_permission_that_looks_at_no_row_needs_no_further_field(permission):
     assert not image_names(fields=["title"], permission=permission) & NEVER_NAMED
 

@@ -8,7 +8,15 @@ from django_cocobase_realtime import Collection
 from django_cocobase_realtime.filters import Row
 from django_cocobase_realtime.identity import Identity, display_name, is_active
 from django_cocobase_realtime.models import ApiKey
-from django_cocobase_realtime.permissions import DjangoModelPermissions, IsStaff, IsUser
+from django_cocobase_realtime.permissions import (
+    AllowAny,
+    DjangoModelPermissions,
+    HasCredential,
+    IsAdminUser,
+    IsAuthenticated,
+    IsStaff,
+    Permission,
+)
 from django_cocobase_realtime.utils.project_code import ProjectCodeFailed
 from tests.app.models import Author, Post
 
@@ -180,13 +188,27 @@ async def test_serializer_produces_the_document(realtime, api_key, settings):
         assert reply["code"] == "invalid_filter"
 
 
-def test_is_user_and_is_staff(django_user_model):
-    staff = django_user_model(is_staff=True)
-    key = Identity("key:a")
-    ada = Identity("jwt:default:1", user=django_user_model(), user_id=1)
-    admin = Identity("jwt:default:2", user=staff, user_id=2)
-    assert [IsUser().can_subscribe(i, {}) for i in (key, ada, admin)] == [False, True, True]
-    assert [IsStaff().can_subscribe(i, {}) for i in (key, ada, admin)] == [False, False, True]
+@pytest.mark.parametrize(
+    ("permission", "admitted"),
+    [
+        (Permission, "visitor key subject ada admin"),
+        (AllowAny, "visitor key subject ada admin"),
+        (HasCredential, "key subject ada admin"),
+        (IsAuthenticated, "subject ada admin"),
+        (IsAdminUser, "admin"),
+        (IsStaff, "admin"),
+    ],
+)
+def test_built_in_permissions_admit_their_identities(django_user_model, permission, admitted):
+    identities = {
+        "visitor": Identity("anonymous:", is_anonymous=True),
+        "key": Identity("key:a"),
+        "subject": Identity("jwt:default:x", subject="x"),
+        "ada": Identity("jwt:default:1", user=django_user_model(), user_id=1),
+        "admin": Identity("jwt:default:2", user=django_user_model(is_staff=True), user_id=2),
+    }
+    allowed = [name for name, i in identities.items() if permission().can_subscribe(i, {})]
+    assert allowed == admitted.split()
 
 
 class MinimalUser:
@@ -201,7 +223,7 @@ class MinimalUser:
 
 def test_user_model_without_the_fields_of_the_admin_is_refused():
     minimal = Identity("jwt:default:3", user=MinimalUser(), user_id=3)
-    assert IsUser().can_subscribe(minimal, {})
+    assert IsAuthenticated().can_subscribe(minimal, {})
     assert not IsStaff().can_subscribe(minimal, {})
     assert not DjangoModelPermissions().can_subscribe(minimal, {})
     # as Django's backends have it, who cannot be inactive is active

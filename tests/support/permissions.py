@@ -11,7 +11,7 @@ from django_cocobase_realtime import permissions_changed
 from django_cocobase_realtime.permissions import (
     DjangoModelPermissions,
     IsAdminUser,
-    IsUser,
+    IsAuthenticated,
     Permission,
     owned_by,
 )
@@ -125,7 +125,7 @@ class SlowOwn(Permission):
 
 
 OwnOrPublished = OwnPosts | Published
-AdminOrOwn = IsAdminUser | (IsUser & OwnPosts)
+AdminOrOwn = IsAdminUser | (IsAuthenticated & OwnPosts)
 NotMine = ~OwnPosts
 PublishedFew = Published & FewViews
 NotFew = ~FewViews

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from ...models import ApiKey
+from ...declarations.registry import registry
+from ...declarations.scopes import unknown_collections, unmatched_rooms
+from ...models import READ_ONLY_PUBLISHES, ApiKey
 
 
 class Command(BaseCommand):
@@ -30,6 +33,25 @@ class Command(BaseCommand):
         create.add_argument("--project", default="default")
         create.add_argument(
             "--publish", action="store_true", help="Allow the key to publish over HTTP."
+        )
+        create.add_argument(
+            "--collections",
+            action="extend",
+            nargs="*",
+            metavar="NAME",
+            help="Allow these collections only; without a name, none.",
+        )
+        create.add_argument(
+            "--rooms",
+            action="extend",
+            nargs="*",
+            metavar="PATTERN",
+            help='Allow rooms with these names only, such as "lobby-*"; without a pattern, none.',
+        )
+        create.add_argument(
+            "--read-only",
+            action="store_true",
+            help="Let the key read, but send nothing to other clients.",
         )
         create.add_argument("--user", help="Username of the user that the key acts for.")
         create.add_argument("--expires-in", type=float, metavar="DAYS")
@@ -52,25 +74,46 @@ class Command(BaseCommand):
             user = users._default_manager.filter(**{users.USERNAME_FIELD: options["user"]}).first()
             if user is None:
                 raise CommandError(f"There is no user {options['user']!r}.")
+        if options["publish"] and options["read_only"]:
+            raise CommandError(f"{READ_ONLY_PUBLISHES} Give either --publish or --read-only.")
+        collections, rooms = options["collections"], options["rooms"]
+        self._check_scope(collections or (), rooms or ())
         key, text = ApiKey.objects.create_key(
             options["name"],
             project=options["project"],
             can_publish=options["publish"],
             user=user,
             expires_at=_expiry(options),
+            collections=collections,
+            rooms=rooms,
+            read_only=options["read_only"],
         )
+        self.stderr.write(f"It may be used for: {key.scope}.")
         self.stderr.write(f"Key {key.name!r} of project {key.project!r}; it is not shown again:")
         self.stdout.write(text)
+
+    def _check_scope(self, collections: Sequence[str], rooms: Sequence[str]) -> None:
+        """Raise ``CommandError`` for unknown collections, and warn of patterns without rooms."""
+        unknown = unknown_collections(collections)
+        if unknown:
+            known = ", ".join(sorted(collection.name for collection in registry))
+            raise CommandError(f"There are no collections {unknown}. Known are: {known}.")
+        if "" in rooms:
+            raise CommandError("A pattern of rooms must not be empty.")
+        unmatched = unmatched_rooms(rooms)
+        if unmatched:
+            self.stderr.write(f"Warning: no declared room has a name that {unmatched} match.")
 
     def _list(self, options: dict[str, Any]) -> None:
         keys = ApiKey.objects.select_related("user")
         if options["project"]:
             keys = keys.filter(project=options["project"])
-        rows = [("PREFIX", "STATE", "PROJECT", "PUBLISH", "LAST USED", "NAME")]
+        rows = [("PREFIX", "STATE", "PROJECT", "PUBLISH", "SCOPE", "LAST USED", "NAME")]
         for key in keys:
             used = key.last_used_at.isoformat(timespec="minutes") if key.last_used_at else "never"
             publish = "yes" if key.can_publish else "no"
-            rows.append((key.prefix, key.state, key.project, publish, used, key.name))
+            scope = str(key.scope)
+            rows.append((key.prefix, key.state, key.project, publish, scope, used, key.name))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         for row in rows:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]

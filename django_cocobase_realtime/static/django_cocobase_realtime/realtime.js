@@ -667,6 +667,8 @@ export class Realtime extends Emitter {
     socket?.close();
 
     code = closing.code;
+    // no hash is empty: the server has all subscriptions load their data again
+    if (code === 4201) this._subscriptions.forEach((each) => (each.scope = ""));
     if (ours || (code >= 4500 && code < 5000 && code !== 4504)) return this.#stop(code, ours, closing.reason);
     const after = closing.retry_after_ms ?? 0;
     this.#hold = code === 4200 ? Math.random() * after : Math.max(after, code === 4101 && 5000);

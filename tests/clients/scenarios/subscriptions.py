@@ -99,6 +99,23 @@ async def resync_is_reported_with_its_reason(server: ScriptedServer, client: Dri
     assert (request["since"], request["scope"]) == ("d4", "t")
 
 
+async def data_is_loaded_again_after_permissions_changed(
+    server: ScriptedServer, client: Driver
+) -> None:
+    connection, _ = await start_watching(server, client)
+    await connection.close(4201)
+    for cursor in ("c0", "d1"):  # the second loss is an ordinary one
+        connection = await accept_reconnect(server, client)
+        request = await connection.receive("subscribe")
+        # no scope is empty, so a server cannot continue from the position
+        assert (request["since"], request["scope"]) == (cursor, "" if cursor == "c0" else "t")
+        if cursor == "c0":
+            resync = {"resumed": False, "resync": {"reason": "scope_changed"}}
+            await connection.reply_subscribed(request, cursor="d1", scope="t", **resync)
+            await client.expect("w", "resync", reason="scope_changed")
+            connection.abort()
+
+
 async def resync_is_followed_by_snapshot_when_requested(
     server: ScriptedServer, client: Driver
 ) -> None:
