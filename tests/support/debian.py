@@ -140,6 +140,8 @@ class Debian:
             "/var/www/": f"{folder}/var/www/",
             **substitutions,
         }
+        # the commands that were started and not awaited
+        self.commands: list[subprocess.Popen[str]] = []
         for path in ("bin", "srv", "var/www", "etc/systemd/system", "log"):
             (folder / path).mkdir(parents=True)
         # that of a login: no proxies, and no settings of the test project
@@ -209,7 +211,7 @@ class Debian:
     def popen(self, *command: str, output: Path, **env: str) -> subprocess.Popen[str]:
         """Start a command in the environment of a login; write its output to a file."""
         with output.open("w") as file:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [shutil.which(command[0], path=self.env["PATH"]) or command[0], *command[1:]],
                 cwd=self.folder,
                 env=self.env | env,
@@ -217,12 +219,18 @@ class Debian:
                 stdin=subprocess.PIPE,
                 stdout=file,
             )
+        self.commands.append(process)
+        return process
 
     def logs(self) -> str:
         """Return the output of all processes that systemctl has started."""
         return "".join(path.read_text() for path in sorted((self.folder / "log").iterdir()))
 
     def close(self) -> None:
+        """End everything that runs."""
+        for process in self.commands:
+            process.kill()
+            process.communicate()
         self.systemd.close()
 
 
