@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from importlib import import_module
 from pathlib import Path
 
 import httpx
@@ -95,9 +94,6 @@ class Site:
             # the answers to its questions are in the environment
             "createsuperuser": "createsuperuser --no-input --username ada --email ada@example.com",
         }
-        (binaries,) = Path(import_module(postgres.PACKAGES[postgres.VERSION]).__file__).parent.glob(
-            "pginstall18/bin" if postgres.VERSION == "18" else "pginstall/bin"
-        )
         self.debian = Debian(
             folder / "server",
             self.substitutions,
@@ -108,7 +104,7 @@ class Site:
                 "PGPORT": database["PORT"],
                 "SSL_CERT_FILE": str(self.certificate),
             },
-            binaries,
+            postgres.programs(),
         )
         self.nginx = self._install_nginx(self.debian.folder / "etc/nginx")
         self.debian.systemd.services |= {
