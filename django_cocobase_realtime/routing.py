@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from channels.routing import URLRouter
 from channels.security.websocket import OriginValidator
 from django.conf import settings
+from django.core.handlers.asgi import get_script_prefix
 from django.urls import re_path
 
 from .conf import conf
@@ -60,23 +61,42 @@ class _Router:
     def __init__(self, prefix: str) -> None:
         root = re.escape(prefix.strip("/"))
         self._native_path = re.compile(rf"/+{root}/?")
-        self._sdk_path = re.compile(rf"/+{root}/(collections|rooms)/(.+?)/?", re.DOTALL)
+        self._sdk_path = re.compile(
+            rf"/+{root}/(?:(collections|rooms)/(.+?)|broadcast)/?", re.DOTALL
+        )
         unknown_path: Any = _unknown_path
         self._router = URLRouter([*websocket_urlpatterns(prefix), re_path("", unknown_path)])
 
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
         # the validator has copied the scope, so it may be changed
-        if not scope.get("root_path"):
-            if self._native_path.fullmatch(scope["path"]):
+        if "path_remaining" in scope:  # a router of Channels has matched the beginning of the path
+            router: Any = self._router
+            awaitable: Awaitable[None] = router(scope, receive, send)
+            return awaitable
+        for path in _paths(scope):
+            if self._native_path.fullmatch(path):
                 scope["url_route"] = _NATIVE_ROUTE
                 return _consumer(scope, receive, send)
-            match = self._sdk_path.fullmatch(scope["path"])
+            match = self._sdk_path.fullmatch(path)
             if match is not None:
-                scope["url_route"] = {"args": (), "kwargs": {"kind": match[1], "name": match[2]}}
+                kind, name = match.groups()
+                kwargs = {"kind": "broadcast"} if kind is None else {"kind": kind, "name": name}
+                scope["url_route"] = {"args": (), "kwargs": kwargs}
                 return _sdk_consumer(scope, receive, send)
-        router: Any = self._router
-        awaitable: Awaitable[None] = router(scope, receive, send)
-        return awaitable
+        return _unknown_path(scope, receive, send)
+
+
+def _paths(scope: Scope) -> Iterator[str]:
+    """Yield the paths to route: without the prefix of the site first, and then as it is.
+
+    The prefix is that of HTTP requests: FORCE_SCRIPT_NAME, or the ``root_path`` of the server. The
+    path begins with it unless a proxy has removed it; uvicorn adds it again.
+    """
+    path: str = scope["path"]
+    prefix = get_script_prefix(scope).rstrip("/")
+    if prefix and path.startswith(f"{prefix}/"):
+        yield path[len(prefix) :]
+    yield path
 
 
 _NATIVE_ROUTE: dict[str, Any] = {"args": (), "kwargs": {}}

@@ -22,6 +22,7 @@ ASGI_APPLICATION = "tests.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STATIC_URL = "static/"
+FORCE_SCRIPT_NAME = os.environ.get("REALTIME_TEST_SCRIPT_NAME") or None
 MEDIA_ROOT = tempfile.gettempdir()
 
 INSTALLED_APPS = [

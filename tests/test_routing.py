@@ -10,10 +10,12 @@ from django_cocobase_realtime.routing import realtime_application
 from tests.support.servers import ROOT
 
 
-async def is_accepted(path="/realtime", origin=None, host=b"testserver", prefix=None):
+async def is_accepted(path="/realtime", origin=None, host=b"testserver", prefix=None, root=None):
     headers = [(b"host", host)] + ([(b"origin", origin)] if origin else [])
     application = realtime_application(prefix) if prefix else realtime_application()
     communicator = WebsocketCommunicator(application, path, headers)
+    if root is not None:
+        communicator.scope["root_path"] = root
     connected, _ = await communicator.connect()
     await communicator.disconnect()
     return connected
@@ -31,6 +33,30 @@ async def is_accepted(path="/realtime", origin=None, host=b"testserver", prefix=
 )
 async def test_path_is_routed_with_or_without_trailing_slash(path, prefix, found, transactional_db):
     assert await is_accepted(path, prefix=prefix) is found
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "found"),
+    [
+        ("/app", "/app/realtime", True),
+        ("/app", "/realtime", True),
+        ("/app/", "/app/realtime/", True),
+        ("/app", "/app/realtime/broadcast", True),
+        ("/app", "/realtime/rooms/x", True),
+        ("/realtime", "/realtime", True),
+        ("/realtime", "/realtime/realtime", True),
+        ("/app", "/apprealtime", False),
+        ("/app", "/other/realtime", False),
+        ("/app", "/app/app/realtime", False),
+        ("", "/app/realtime", False),
+    ],
+)
+async def test_path_is_routed_with_and_without_prefix_of_site(
+    root, path, found, settings, transactional_db
+):
+    assert await is_accepted(path, root=root) is found
+    settings.FORCE_SCRIPT_NAME = root
+    assert await is_accepted(path, root="/overridden" if root else "") is found
 
 
 async def test_wrong_path_or_origin_is_logged(caplog, transactional_db):

@@ -28,10 +28,10 @@ from ..options import Limits
 from ..protocol import Session
 from ..protocol import effects as do
 from ..transport.connection import Connection
-from ..transport.daphne import get_buffer_probe, limit_reads, set_close_timeout
-from ..transport.input_limits import warn_if_unbounded
+from ..transport.daphne import get_buffer_probe, set_close_timeout
+from ..transport.input_limits import limit_input
 from ..transport.writer import Writer
-from ..utils.concurrency import set_owner
+from ..utils.concurrency import run_shielded, set_owner
 from ..utils.fair_queue import Owner
 from ..utils.limits import ConnectionCount, CounterKey, connection_counters
 from ..utils.project_code import DATABASE_UNAVAILABLE, ProjectCodeFailed
@@ -157,9 +157,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if is_allowed:
             await self.wait_until_allowed(limits)
         drain.add(self._drain)
+        limit_input(self.base_send)
         await self.accept()
-        warn_if_unbounded(self.base_send)
-        limit_reads(self.base_send)
         if not is_allowed:
             await self._run(self.session.close(CloseCode.OVERLOADED, RETRY_OVERLOADED_MS))
             return
@@ -328,8 +327,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
         Otherwise the client would wait on a socket on which nothing is sent any more.
         """
-        loop = asyncio.get_running_loop()
-        self._failure_timer = loop.call_later(FAILED_SEND_GRACE, self._close_failed, error)
+        call_later = asyncio.get_running_loop().call_later
+        self._failure_timer = call_later(FAILED_SEND_GRACE, self._close_failed, error)
 
     def _close_failed(self, error: Exception) -> None:
         logger.warning("A frame could not be sent: %r", error)
@@ -357,6 +356,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if self._hub is not None:
             lost = code.retry is not Retry.STOP
             await self._hub.close(self.session.connection, lost=lost)
+        # continues if granian reports a disconnect before the client has read the close frame
+        await run_shielded(self._close_socket(code))
+
+    async def _close_socket(self, code: CloseCode) -> None:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 if code is CloseCode.SLOW_CONSUMER:
@@ -386,10 +389,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._auth_timer = self._start_timer(seconds, self.session.auth_timeout)
 
     def _reset_idle_timer(self) -> None:
-        if not self._count.is_counted:
-            return
-        seconds = self.session.limits.idle_timeout
-        if seconds is not None:
+        if self._count.is_counted and (seconds := self.session.limits.idle_timeout) is not None:
             _cancel(self._idle_timer)
             self._idle_timer = self._start_timer(seconds, self.session.idle)
 

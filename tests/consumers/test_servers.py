@@ -7,6 +7,7 @@ import pytest
 
 from django_cocobase_realtime.permissions import Permission
 from tests.support.client import connect
+from tests.support.servers import SERVERS, other_servers
 from tests.support.tokens import create_token
 
 pytestmark = pytest.mark.server
@@ -19,8 +20,13 @@ class Slow(Permission):
         return True
 
 
-@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
-@pytest.mark.parametrize("pings", [0, 5, 2000])
+@pytest.mark.parametrize(
+    ("kind", "pings"),
+    [
+        *((kind, pings) for kind in SERVERS for pings in (0, 5, 2000)),
+        *other_servers(("gunicorn", 5), ("hypercorn", 5), ("granian", 5)),
+    ],
+)
 async def test_disconnect_during_a_request(serve, user, kind, pings):
     """The connection no longer counts, except behind frames that the server does not read."""
     server = await asyncio.to_thread(
@@ -51,3 +57,4 @@ async def test_disconnect_during_a_request(serve, user, kind, pings):
         await asyncio.sleep(0.2)
     waited = time.monotonic() - began
     assert waited < SECONDS / 2 or pings > 1000, waited
+    server.kill()  # which would wait for the request if it was stopped

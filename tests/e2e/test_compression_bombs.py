@@ -8,7 +8,8 @@ import pytest
 
 from tests.e2e.test_attacks import resident_mib
 from tests.support.client import connect
-from tests.support.servers import AsgiServer
+from tests.support.servers import SERVERS, AsgiServer, other_servers
+from tests.support.threads import call
 
 pytestmark = [pytest.mark.server, pytest.mark.django_db(transaction=True)]
 
@@ -67,7 +68,7 @@ async def measure_growth(server, frame):
     return highest - before, results
 
 
-@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+@pytest.mark.parametrize("kind", [*SERVERS, *other_servers("hypercorn")])
 async def test_bombs_do_not_fill_the_memory_of_a_documented_server(serve, api_key, kind):
     server = await asyncio.to_thread(serve, kind)
     async with connect(server.socket_url, api_key) as client:
@@ -78,7 +79,7 @@ async def test_bombs_do_not_fill_the_memory_of_a_documented_server(serve, api_ke
     assert "fill the memory" not in server.log.read_text()
 
 
-@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+@pytest.mark.parametrize("kind", [*SERVERS, *other_servers("hypercorn")])
 async def test_large_messages_do_not_fill_the_memory_of_a_documented_server(serve, api_key, kind):
     server = await asyncio.to_thread(serve, kind)
     frame = make_frame(b"0" * (BOMB_BYTES - 100), compressed=False)
@@ -90,10 +91,10 @@ async def test_large_messages_do_not_fill_the_memory_of_a_documented_server(serv
 def start():
     servers = []
 
-    def start(*options):
-        """Start uvicorn without the documented limits, but with these options."""
-        server = AsgiServer("uvicorn")
-        server.command = [part for part in server.command if part not in WITHOUT_LIMITS]
+    def start(kind, *options, without=()):
+        """Start a server without parts of its command, but with these options."""
+        server = AsgiServer(kind)
+        server.command = [part for part in server.command if part not in without]
         server.command[-1:-1] = options
         servers.append(server)
         server.start()
@@ -113,7 +114,7 @@ async def warnings_of(server, api_key):
 
 @pytest.mark.parametrize("implementation", ["websockets-sansio", "websockets", "wsproto"])
 async def test_uvicorn_without_limits_is_reported_once(start, api_key, implementation):
-    server = await asyncio.to_thread(start, "--ws", implementation)
+    server = await call(lambda: start("uvicorn", "--ws", implementation, without=WITHOUT_LIMITS))
     warnings = await warnings_of(server, api_key)
     assert len(warnings) == 2
     assert "--ws-per-message-deflate false" in warnings[0]
@@ -122,6 +123,25 @@ async def test_uvicorn_without_limits_is_reported_once(start, api_key, implement
 
 
 async def test_uvicorn_with_one_of_the_limits_is_reported_for_the_other(start, api_key):
-    server = await asyncio.to_thread(start, "--ws-per-message-deflate", "false")
+    options = ("--ws-per-message-deflate", "false")
+    server = await call(lambda: start("uvicorn", *options, without=WITHOUT_LIMITS))
     (warning,) = await warnings_of(server, api_key)
     assert "--ws-max-size" in warning
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "advice"),
+    other_servers(
+        (
+            "gunicorn",
+            ["--worker-class", "uvicorn_worker.UvicornWorker"],
+            ["ws_per_message_deflate to False in CONFIG_KWARGS", "ws_max_size in CONFIG_KWARGS"],
+        ),
+        ("granian", [], ["granian accepts messages of 64 MiB"]),
+    ),
+)
+async def test_other_servers_without_limits_are_reported(start, api_key, kind, options, advice):
+    server = await call(lambda: start(kind, *options))
+    warnings = await warnings_of(server, api_key)
+    assert len(warnings) == len(advice)
+    assert all(text in line for text, line in zip(advice, warnings, strict=True))

@@ -17,14 +17,14 @@ from django_cocobase_realtime.models import (
 from django_cocobase_realtime.wire.codes import CloseCode
 from tests.app.models import Post
 from tests.support.client import connect
+from tests.support.servers import SERVERS, other_servers
 from tests.support.threads import call
 
 pytestmark = pytest.mark.server
-SERVERS = ["daphne", "uvicorn", "granian"]
 MEMBERS = 1200
 
 
-@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("kind", [*SERVERS, *other_servers("hypercorn", "granian")])
 async def test_batch_of_large_events_is_split(serve, api_key, kind):
     settings = {"LIMITS": {"queue_bytes": 2**23}}
     server = await call(lambda: serve(kind, settings=settings))
@@ -42,7 +42,7 @@ async def test_batch_of_large_events_is_split(serve, api_key, kind):
         assert titles == [post["title"] for post in posts]
 
 
-@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("kind", [*SERVERS, *other_servers("hypercorn", "granian")])
 async def test_snapshot_and_replay_of_large_documents(serve, api_key, kind):
     server = await call(serve, kind)
     async with connect(server.socket_url, api_key) as client:

