@@ -40,7 +40,7 @@ from ..wire.codes import CloseCode, Retry
 from . import executor
 from .connection_rate import wait_until_allowed
 from .connection_refusals import connection_refusals
-from .draining import close_when_idle, refuse_while_draining
+from .draining import close_or_drop, refuse_while_draining
 from .message_reader import MessageReader
 
 logger = logging.getLogger(__name__)
@@ -315,9 +315,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self.session.connection.writer.finish()
         self._start_closing(self.session.close(code, retry_after_ms))
 
-    def _drain(self, retry_after_ms: int) -> None:
-        """Begin to close, because the server will be stopped."""
-        close_when_idle(self._reader, self.close_soon, retry_after_ms)
+    def _drain(self, retry_after_ms: int | None) -> None:
+        """Begin to close, because the server will be stopped; with None, drop the socket."""
+        close_or_drop(self._reader, self.base_send, self.close_soon, retry_after_ms)
 
     def _on_overflow(self) -> None:
         self.close_soon(CloseCode.SLOW_CONSUMER)

@@ -7,6 +7,7 @@ from functools import partial
 
 from ..hub.drain import RETRY_AFTER_MS
 from ..transport.daphne import deny_handshake
+from ..transport.shutdown import drop_connection
 from ..types import Scope, Send
 from ..utils.concurrency import spawn_task
 from ..wire import frames
@@ -41,7 +42,15 @@ async def refuse_while_draining(scope: Scope, send: Send) -> None:
         await send({"type": "websocket.close", "code": int(code), "reason": code.reason})
 
 
-def close_when_idle(reader: MessageReader, close: Callable[..., None], retry_after_ms: int) -> None:
-    """Call ``close`` with the code 4200 when the request in progress has ended."""
+def close_or_drop(
+    reader: MessageReader, send: Send, close: Callable[..., None], retry_after_ms: int | None
+) -> None:
+    """Call ``close`` with the code 4200 when the request in progress has ended.
+
+    With None for ``retry_after_ms``, drop the connection at once, because its client does not read.
+    """
+    if retry_after_ms is None:
+        drop_connection(send)
+        return
     call = partial(close, CloseCode.DRAINING, retry_after_ms)
     spawn_task(reader.call_when_idle(call, REQUEST_TIMEOUT))

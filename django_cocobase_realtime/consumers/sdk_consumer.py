@@ -140,7 +140,7 @@ async def _receive_first(receive: Receive, seconds: float) -> Message:
     """Return the first message. Raises ``TimeoutError``, also if the server will be stopped."""
     async with asyncio.timeout(seconds) as waiting:
 
-        def end(retry_after_ms: int) -> None:
+        def end(retry_after_ms: int | None) -> None:
             waiting.reschedule(0)
 
         drain.add(end)

@@ -22,15 +22,24 @@ from .termination import TerminationSignal
 
 logger = logging.getLogger(__name__)
 
-# a function that begins to close a WebSocket; ``retry_after_ms`` is for the `closing` frame
-CloseSocket = Callable[[int], None]
+# a function that begins to close a WebSocket, with the `retry_after_ms` of the `closing` frame, or
+# drops the connection at once if this is None
+CloseSocket = Callable[[int | None], None]
 
 # `retry_after_ms` of the connections; since they are closed one after the other, it may be short
 RETRY_AFTER_MS = 500
-# seconds after `DRAIN` in which the last connections must have ended; stalled clients take longer
-CLOSE_MARGIN = 0.8
+# longest time in seconds between two closes: few connections need no longer, and a development
+# server that reloads the code should not wait for them
+MAX_PAUSE = 0.25
+# seconds after the last close after which connections are dropped whose clients do not read
+CLOSE_TIMEOUT = 0.7
+# part of `DRAIN` over which the closes are spread at least; otherwise it is `DRAIN` without
+# `CLOSE_TIMEOUT`, so that all connections have ended by then
+MIN_SPREAD = 0.75
+# seconds that it takes to drop them
+DROP_TIMEOUT = 0.2
 # seconds that departures from rooms and broadcasts may take to be stored and sent
-FLUSH_MARGIN = 0.5
+FLUSH_TIMEOUT = 0.5
 # shortest time in seconds between two rounds of closes, or two looks at what is awaited
 POLL_INTERVAL = 0.02
 # seconds for requests whose connection was accepted, but whose first bytes have not arrived
@@ -79,18 +88,18 @@ class Drain:
         total, seconds = len(self._sockets), _drain_seconds()
         logger.info("Draining: %d connections are closed within %g seconds.", total, seconds)
         try:
-            deadline = self._began_at + seconds
-            await self._close_sockets(deadline)
-            open_sockets = len(self._sockets)
+            spread = max(seconds - CLOSE_TIMEOUT, seconds * MIN_SPREAD)
+            await self._close_sockets(self._began_at + spread)
+            stalled = await self._drop_sockets()
             # hubs that shut down, and broadcasts on their way to the channel layer
-            flushed = max(deadline, time.monotonic()) + FLUSH_MARGIN
-            await _wait_until(lambda: not other_tasks() and broker.flush(0), flushed)
+            deadline = time.monotonic() + FLUSH_TIMEOUT
+            await _wait_until(lambda: not other_tasks() and broker.flush(0), deadline)
             await self._stop_listening()
             logger.info(
-                "Drained: %d connections were closed in %.1f seconds, %d are left to the server.",
-                total - open_sockets,
+                "Drained: %d connections were closed in %.1f seconds, %d of them dropped.",
+                max(total, stalled),
                 time.monotonic() - self._began_at,
-                open_sockets,
+                stalled,
             )
         except Exception:
             logger.exception("Draining failed; the server closes the connections.")
@@ -102,22 +111,38 @@ class Drain:
         A handshake that was accepted before the signal may still add a socket.
         """
         closing: set[CloseSocket] = set()
-        while self._sockets and time.monotonic() < deadline + CLOSE_MARGIN:
+        while self._sockets and time.monotonic() < deadline + CLOSE_TIMEOUT:
             waiting = [item for item in list(self._sockets.items()) if item[0] not in closing]
             remaining = deadline - time.monotonic()
             count, pause = len(waiting), POLL_INTERVAL
             if waiting and remaining > 0:
-                pause = max(remaining / count, POLL_INTERVAL)
+                pause = min(max(remaining / count, POLL_INTERVAL), MAX_PAUSE)
                 count = max(1, round(count * pause / remaining))
             for close, loop in waiting[:count]:
                 closing.add(close)
-                try:
-                    loop.call_soon_threadsafe(close, RETRY_AFTER_MS)
-                except RuntimeError:  # the loop was closed, and the socket with it
-                    self.remove(close)
+                self._close(close, loop, RETRY_AFTER_MS)
             if count == len(waiting):
                 pause = POLL_INTERVAL
             await asyncio.sleep(pause)
+
+    async def _drop_sockets(self) -> int:
+        """Drop the sockets whose clients do not read; return how many there are.
+
+        uvicorn would wait for them without a limit.
+        """
+        stalled = list(self._sockets.items())
+        for close, loop in stalled:
+            self._close(close, loop, None)
+        await _wait_until(lambda: not self._sockets, time.monotonic() + DROP_TIMEOUT)
+        return len(stalled)
+
+    def _close(
+        self, close: CloseSocket, loop: asyncio.AbstractEventLoop, retry_after_ms: int | None
+    ) -> None:
+        try:
+            loop.call_soon_threadsafe(close, retry_after_ms)
+        except RuntimeError:  # the loop was closed, and the socket with it
+            self.remove(close)
 
     async def _stop_listening(self) -> None:
         """Close the listening sockets, and wait for requests that the server would not answer."""

@@ -10,6 +10,7 @@ arrived yet. daphne stops at once, and cuts the requests that it handles.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import Any, Protocol
 
 
@@ -81,3 +82,18 @@ def find_server(handler: Any) -> StoppingServer | None:
         ]
         return Daphne(owner, ports) if ports else None
     return None
+
+
+def drop_connection(send: Any) -> None:
+    """Close the TCP connection behind ``send``, and discard the unsent data.
+
+    Does nothing with servers other than uvicorn and daphne.
+    """
+    protocol: Any = getattr(send, "__self__", None)
+    if isinstance(send, partial) and send.args:  # daphne
+        protocol = send.args[0]
+    transport: Any = getattr(protocol, "transport", None)
+    for name in ("abort", "abortConnection"):
+        if hasattr(transport, name):
+            getattr(transport, name)()
+            return

@@ -208,7 +208,9 @@ async def test_clients_move_without_loss_and_without_leaving_rooms(serve, redis,
             asyncio.create_task(create_posts(posts, over)),
             asyncio.create_task(publish(servers, publish_key, accepted, over)),
         ]
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(10):
+            while len(changes) < 6 or len(posts) < 20:
+                await asyncio.sleep(0.1)
         changes.clear()
 
         forwarder.target = new.port
