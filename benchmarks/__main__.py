@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "stalled": [],
     "fair": [],
     "processes": [],
+    "rolling_restart": [],
     "save_cost": [],
     "read_log": [],
 }

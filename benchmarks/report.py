@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks import results
 from benchmarks.common import print_line
+from benchmarks.plot import plot_fanout
 from benchmarks.tables import (
     FAULTS,
     Rows,
@@ -225,6 +226,39 @@ def fair(result: dict[str, Any]) -> str:
     )
 
 
+def rolling_restart(result: dict[str, Any]) -> str:
+    """Return the section about two servers that are restarted one after the other."""
+    head = ["server", "restart", "clients moved", "away p50 / p95 / max ms", "back after SIGTERM"]
+    head += ["most in a second", "stopped after", "lost / duplicate"]
+    head += ["GETs failed", "POSTs failed", "of those in flight at SIGTERM"]
+    lines = [
+        [
+            row["server"],
+            row["restart"],
+            row["moved"],
+            " / ".join(f"{row[f'away_{name}_ms']:,.0f}" for name in ("p50", "p95", "max")),
+            f"{row['first_back_s']:.1f} to {row['last_back_s']:.1f} s",
+            row["most_per_second"],
+            f"{row['stopped_s']:.1f} s",
+            f"{row['lost']} / {row['duplicates']}",
+            f"{row['gets_failed']} of {row['gets']:,}",
+            f"{row['posts_failed']} of {row['posts']:,}",
+            f"{row['posts_accepted_failed']} of {row['posts_accepted']}",
+        ]
+        for row in result["rows"]
+    ]
+    changes = sum(row["presence_changes"] for row in result["rows"])
+    return (
+        f"Two servers behind nginx, with {result['clients']} clients that watch a collection and "
+        f"are members of a durable room. Each server gets SIGTERM, with `DRAIN` at "
+        f"{result['drain']:g} seconds, and is started again; then follows the other one, which "
+        "then has all clients. Saves, broadcasts, GETs, and POSTs that take a second go on. "
+        "“Away” is the time without a connection, “most in a second” the number of clients that "
+        "came back within the second with the most of them. The other members of the room saw "
+        f"{changes} changes.\n\n" + markdown_table(head, lines)
+    )
+
+
 def save_cost(result: dict[str, Any]) -> str:
     """Return the section about the cost of the log for a save."""
     head = ["database", "", "unwatched µs"]
@@ -305,6 +339,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "stalled": ("A client that stops reading", stalled),
     "fair": ("Beside a hostile client", fair),
     "processes": ("Several processes", processes),
+    "rolling_restart": ("Rolling restarts", rolling_restart),
     "save_cost": ("What a save costs", save_cost),
     "read_log": ("What reading the log costs", read_log),
 }
@@ -320,45 +355,6 @@ def describe_machine(result: dict[str, Any]) -> str:
     )
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Draw µs per delivery at the smallest number of subscribers as bars, one panel per server."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    rows = [row for row in result["rows"] if "refused" not in row]
-    size = min(row["subscribers"] for row in rows)
-    panels = group_rows([row for row in rows if row["subscribers"] == size], "server")
-    bars_per_panel = max(len(bars) for bars in panels.values())
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(7 * len(panels), 0.36 * bars_per_panel + 1.4), squeeze=False
-    )
-    for axis, ((server,), panel) in zip(axes[0], panels.items(), strict=True):
-        ordered = sorted(panel, key=lambda row: -row["us_per_delivery"])
-        names = [row["name"] for row in ordered]
-        values = [row["us_per_delivery"] for row in ordered]
-        colours = ["#0c7c59" if name.startswith("realtime") else "#9aa5b1" for name in names]
-        bars = axis.barh(names, values, color=colours)
-        axis.bar_label(bars, [f" {value:.1f}" for value in values], fontsize=8)
-        axis.set_xscale("log")
-        axis.set_xlim(1, max(values) * 2.5)
-        axis.set_title(f"{server}: server CPU µs per delivery, {size:,} subscribers", fontsize=10)
-        axis.tick_params(labelsize=8)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
-    machine = result["machine"]
-    versions = ", ".join(
-        f"{name} {result['versions'][name]}"
-        for name in ("django", "channels", "uvicorn", "websockets", "daphne", "socket.io", "node")
-        if name in result["versions"]
-    )
-    caption = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, "
-    figure.text(0.01, 0.01, caption + versions + f", {result['at'][:10]}", fontsize=7, color="#555")
-    figure.tight_layout(rect=(0, 0.04, 1, 1))
-    figure.savefig(path, dpi=110)
-
-
 def main() -> None:
     parts = [INTRO]
     for name, (title, section) in SECTIONS.items():
@@ -369,7 +365,7 @@ def main() -> None:
         head = f"`{result['command']}`, {result['at'][:10]}{load_average}"
         parts.append(f"## {title}\n\n{head}\n\n{section(result)}")
         if name == "fanout":
-            plot(result, DOCS / "images" / "fanout.png")
+            plot_fanout(result, DOCS / "images" / "fanout.png")
     latest = max(filter(None, map(results.load, SECTIONS)), key=lambda result: str(result["at"]))
     parts.append(f"## Machine and versions\n\n{describe_machine(latest)}\n")
     (DOCS / "benchmarks.md").write_text("\n".join(parts))

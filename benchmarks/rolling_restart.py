@@ -165,7 +165,8 @@ class Requests:
     async def _post_slowly(self, number: int) -> None:
         await asyncio.sleep(number * SLOW_POST / SLOW_POSTS)
         while not self._over:
-            self.created += await self._send("POST", "/slow-post", str(SLOW_POST))
+            created = await self._send("POST", "/slow-post", str(SLOW_POST))
+            self.created += created
 
     async def _broadcast(self) -> None:
         while not self._over:

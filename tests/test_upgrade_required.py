@@ -89,7 +89,8 @@ def test_handshake_that_reaches_no_view_is_logged(kind, caplog, settings):
     ],
 )
 def test_warning_names_the_cause(caplog, headers, cause):
-    get("wsgi", "/realtime/", HANDSHAKE | headers)
+    response = get("wsgi", "/realtime/", HANDSHAKE | headers)
+    assert cause in response.content.decode()
     assert cause in warnings(caplog)[0]
 
 

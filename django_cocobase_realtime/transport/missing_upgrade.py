@@ -51,6 +51,16 @@ def is_handshake(headers: Mapping[str, str]) -> bool:
     return any(name in headers for name in _HANDSHAKE_HEADERS)
 
 
+def explain(headers: Mapping[str, str]) -> str:
+    """Return a sentence that says why a handshake with these headers was not recognized."""
+    has_upgrade = headers.get("upgrade", "").strip().lower() == "websocket"
+    has_connection = "upgrade" in headers.get("connection", "").lower()
+    if has_upgrade and has_connection:
+        return "This server does not accept WebSockets; start an ASGI server that does."
+    missing = "Connection" if has_upgrade else "Upgrade and Connection"
+    return f"A proxy has not passed on the client's {missing} header{'s' * (not has_upgrade)}."
+
+
 def _on_request(
     sender: Any,
     scope: Scope | None = None,
@@ -95,20 +105,10 @@ def _report(path: str, peer: str, version: str, headers: Mapping[str, str]) -> N
         "A WebSocket handshake for %r arrived as an ordinary HTTP request. %s See %s. "
         "The request came from %r with %s and %r.%s",
         path[:_MAX_LOGGED],
-        _explain(headers),
+        explain(headers),
         GUIDE,
         peer,
         version,
         details,
         omitted_text(omitted),
     )
-
-
-def _explain(headers: Mapping[str, str]) -> str:
-    """Return a sentence about the cause."""
-    has_upgrade = headers.get("upgrade", "").strip().lower() == "websocket"
-    has_connection = "upgrade" in headers.get("connection", "").lower()
-    if has_upgrade and has_connection:
-        return "This server does not accept WebSockets; start an ASGI server that does."
-    missing = "Connection" if has_upgrade else "Upgrade and Connection"
-    return f"A proxy has not passed on the client's {missing} header{'s' * (not has_upgrade)}."

@@ -9,14 +9,13 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
-from ..transport.missing_upgrade import GUIDE, is_handshake
+from ..transport.missing_upgrade import GUIDE, explain, is_handshake
 
-_FOR_CLIENTS = f"""\
-426 Upgrade Required: a proxy between the client and the server does not pass WebSockets on.
+_FOR_CLIENTS = """\
+426 Upgrade Required: the WebSocket handshake arrived as an ordinary HTTP request.
 
-The client has sent a WebSocket handshake, but the server received it without the headers "Upgrade"
-and "Connection". The server's log names the proxy. In django-cocobase-realtime, see
-{GUIDE}.
+{cause}
+See {guide} of django-cocobase-realtime.
 """
 _FOR_VISITORS = """\
 426 Upgrade Required: this address accepts WebSockets only.
@@ -33,7 +32,10 @@ def upgrade_required(request: HttpRequest) -> HttpResponse:
     The warning about a proxy that drops the upgrade headers is logged by
     `transport.missing_upgrade`.
     """
-    text = _FOR_CLIENTS if is_handshake(request.headers) else _FOR_VISITORS
+    text = _FOR_VISITORS
+    if is_handshake(request.headers):
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        text = _FOR_CLIENTS.format(cause=explain(headers), guide=GUIDE)
     response = HttpResponse(text, status=426, content_type="text/plain; charset=utf-8")
     # WSGI applications and responses in HTTP/2 must not have these headers
     if isinstance(request, ASGIRequest) and request.scope.get("http_version", "1.1")[0] == "1":
