@@ -1,8 +1,8 @@
 """A folder that stands for a Debian server, on which the commands of a guide are executed.
 
-The commands that need root or a package are replaced: ``runuser`` and ``sudo`` change no user,
-``systemctl`` starts and stops the processes that its units describe, and ``apt``, ``adduser`` and
-``certbot`` do nothing. All other commands are the machine's.
+The commands that need root or a package are replaced: ``runuser`` changes no user, ``systemctl``
+starts and stops the processes that its units describe, ``journalctl`` prints their whole output, and
+``apt``, ``adduser`` and ``certbot`` do nothing. All other commands are the machine's.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ user=$2; shift 3
 [ "$user" != postgres ] || export PGUSER=postgres
 exec "$@"
 """
+JOURNALCTL = "#!/bin/sh\ncat {folder}/log/*\n"
 SYSTEMCTL = """\
 #!{python}
 import json, socket, sys
@@ -155,6 +156,7 @@ class Debian:
         self.systemd = Systemd(folder / "etc/systemd/system", folder / "log", self.env)
         self.write_command("systemctl", SYSTEMCTL, python=sys.executable, port=self.systemd.port)
         self.write_command("runuser", RUNUSER)
+        self.write_command("journalctl", JOURNALCTL, folder=folder)
         for name in ("apt", "adduser", "certbot"):
             self.write_command(name, NOTHING)
 
