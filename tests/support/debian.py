@@ -1,7 +1,7 @@
 """A folder that stands for a Debian server, on which the commands of a guide are executed.
 
 The commands that need root or a package are replaced: ``runuser`` changes no user, ``systemctl``
-starts and stops the processes that its units describe, ``journalctl`` prints their whole output, and
+starts and stops the processes that its units describe, ``journalctl`` prints all their output, and
 ``apt``, ``adduser`` and ``certbot`` do nothing. All other commands are the machine's.
 """
 
