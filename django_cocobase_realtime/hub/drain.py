@@ -108,11 +108,17 @@ class Drain:
     async def _close_sockets(self, deadline: float) -> None:
         """Close all sockets until a deadline, and wait until they are closed, for a bounded time.
 
-        A handshake that was accepted before the signal may still add a socket.
+        A handshake that was accepted before the signal may still add a socket. If the event loop
+        was blocked, the deadline may have passed already.
         """
         closing: set[CloseSocket] = set()
-        while self._sockets and time.monotonic() < deadline + CLOSE_TIMEOUT:
+        last_close = time.monotonic()
+        while self._sockets:
             waiting = [item for item in list(self._sockets.items()) if item[0] not in closing]
+            if waiting:
+                last_close = time.monotonic()
+            elif time.monotonic() > last_close + CLOSE_TIMEOUT:
+                return
             remaining = deadline - time.monotonic()
             count, pause = len(waiting), POLL_INTERVAL
             if waiting and remaining > 0:
