@@ -1,4 +1,4 @@
-"""nginx with the configuration of the deployment guide, on ports and in a folder of the test."""
+"""nginx with the configuration of the guide to production, on ports and in a folder of the test."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from .blocks import ROOT, code_blocks
-from .servers import Server
+from .servers import Server, free_port
 
-PAGE = ROOT / "docs" / "how-to" / "deploy.md"
+PAGE = ROOT / "docs" / "how-to" / "production.md"
 # the rest of a configuration, which nginx's packages bring
 MAIN = """\
 daemon off;
@@ -82,9 +82,12 @@ class DocumentedNginx(Nginx):
             "127.0.0.1:8001": f"127.0.0.1:{upstreams[0]}",
             "127.0.0.1:8002": f"127.0.0.1:{upstreams[1]}",
             "listen 443 ssl": "listen 127.0.0.1:{port} ssl",
-            "/etc/ssl/example.com.pem": str(certificate),
-            "/etc/ssl/example.com.key": str(key),
-            "/srv/mysite/static/": f"{folder}/static/",
+            "listen [::]:443 ssl": "listen 127.0.0.2:{port} ssl",
+            "listen 80;": f"listen 127.0.0.1:{free_port()};",
+            "listen [::]:80;": "",
+            "/etc/letsencrypt/live/example.com/fullchain.pem": str(certificate),
+            "/etc/letsencrypt/live/example.com/privkey.pem": str(key),
+            "/var/www/mysite/static/": f"{folder}/static/",
         }.items():
             assert site.count(documented) == 1, documented
             site = site.replace(documented, used)
