@@ -69,10 +69,6 @@ class _Router:
 
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
         # the validator has copied the scope, so it may be changed
-        if "path_remaining" in scope:  # a router of Channels has matched the beginning of the path
-            router: Any = self._router
-            awaitable: Awaitable[None] = router(scope, receive, send)
-            return awaitable
         for path in _paths(scope):
             if self._native_path.fullmatch(path):
                 scope["url_route"] = _NATIVE_ROUTE
@@ -83,7 +79,12 @@ class _Router:
                 kwargs = {"kind": "broadcast"} if kind is None else {"kind": kind, "name": name}
                 scope["url_route"] = {"args": (), "kwargs": kwargs}
                 return _sdk_consumer(scope, receive, send)
-        return _unknown_path(scope, receive, send)
+        if "path_remaining" not in scope:
+            return _unknown_path(scope, receive, send)
+        # a router of Channels has matched the beginning of the path
+        router: Any = self._router
+        awaitable: Awaitable[None] = router(scope, receive, send)
+        return awaitable
 
 
 def _paths(scope: Scope) -> Iterator[str]:

@@ -4,7 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
+from django.urls import re_path
 
 from django_cocobase_realtime.routing import realtime_application
 from tests.support.servers import ROOT
@@ -57,6 +59,30 @@ async def test_path_is_routed_with_and_without_prefix_of_site(
     assert await is_accepted(path, root=root) is found
     settings.FORCE_SCRIPT_NAME = root
     assert await is_accepted(path, root="/overridden" if root else "") is found
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "script_name", "found"),
+    [
+        ("/realtime", "", None, True),
+        ("/nested/realtime/broadcast", "", None, True),
+        ("/nested/realtme", "", None, False),
+        ("/app/realtime", "/app", None, True),
+        ("/app/nested/realtime", "/app", None, True),
+        ("/app/realtime", "", "/app", True),
+        ("/realtime", "", "/app", True),
+    ],
+)
+async def test_path_is_routed_inside_a_router_of_channels(
+    path, root, script_name, found, settings, transactional_db
+):
+    settings.FORCE_SCRIPT_NAME = script_name
+    application = realtime_application()
+    router = URLRouter([re_path(r"^nested/", application), re_path("", application)])
+    communicator = WebsocketCommunicator(router, path)
+    communicator.scope["root_path"] = root
+    assert (await communicator.connect())[0] is found
+    await communicator.disconnect()
 
 
 async def test_wrong_path_or_origin_is_logged(caplog, transactional_db):

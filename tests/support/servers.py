@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -22,6 +21,8 @@ from typing import Any
 
 import pytest
 from django.db import connections
+
+from tests.support.blocks import code_blocks
 
 ROOT = Path(__file__).parent.parent.parent
 START_TIMEOUT = 30.0
@@ -127,7 +128,7 @@ WORKER_MODULE = "mysite.workers"
 @functools.cache
 def documented_commands() -> dict[str, list[str]]:
     """Return the command of each server in the deployment guide, by the server's name."""
-    blocks = re.findall(r"```console\n(.*?)```", DEPLOY_PAGE.read_text(), re.DOTALL)
+    blocks = code_blocks(DEPLOY_PAGE, "console")
     (block,) = [text for text in blocks if "$ uvicorn" in text]
     lines = block.replace("\\\n", " ").splitlines()
     commands = [shlex.split(line.removeprefix("$ ")) for line in lines]
@@ -137,9 +138,8 @@ def documented_commands() -> dict[str, list[str]]:
 @functools.cache
 def documented_worker_folder() -> str:
     """Return a folder with a module that has the worker class of the deployment guide."""
-    (source,) = re.findall(
-        r"```python\n(# mysite/workers\.py\n.*?)```", DEPLOY_PAGE.read_text(), re.DOTALL
-    )
+    blocks = code_blocks(DEPLOY_PAGE, "python")
+    (source,) = [text for text in blocks if text.startswith("# mysite/workers.py\n")]
     folder = tempfile.mkdtemp(prefix="realtime-workers-")
     (Path(folder) / "documented_workers.py").write_text(source)
     return folder
