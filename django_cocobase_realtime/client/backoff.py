@@ -60,7 +60,9 @@ class Backoff:
         ``code`` is the WebSocket close code, ``retry_after_ms`` the delay that the server asked
         for, if any, and ``connected_for`` the number of seconds for which the client was connected.
         """
-        if connected_for > STABLE_AFTER:
+        # a server that moves its clients to others is no failure, however often it happens
+        is_moved = code == CloseCode.DRAINING and connected_for > 0
+        if is_moved or connected_for > STABLE_AFTER:
             self._attempt = 0
         if 4500 <= code < 5000 and code != CloseCode.CONNECTION_LIMIT:
             return None

@@ -87,12 +87,16 @@ def find_server(handler: Any) -> StoppingServer | None:
 def drop_connection(send: Any) -> None:
     """Close the TCP connection behind ``send``, and discard the unsent data.
 
-    Does nothing with servers other than uvicorn and daphne.
+    Does nothing if the connection is not found, as with granian, which drops it itself.
     """
-    protocol: Any = getattr(send, "__self__", None)
+    owner: Any = getattr(send, "__self__", None)
     if isinstance(send, partial) and send.args:  # daphne
-        protocol = send.args[0]
-    transport: Any = getattr(protocol, "transport", None)
+        owner = send.args[0]
+    elif hasattr(owner, "handshake"):  # hypercorn: a stream, its protocol, and the TCP connection
+        for _ in range(2):
+            owner = getattr(getattr(owner, "send", None), "__self__", None)
+        owner = getattr(owner, "writer", None)
+    transport: Any = getattr(owner, "transport", None)
     for name in ("abort", "abortConnection"):
         if hasattr(transport, name):
             getattr(transport, name)()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import time
 import urllib.error
 from contextlib import AsyncExitStack, suppress
@@ -20,11 +21,10 @@ from django_cocobase_realtime.models import ApiKey
 from tests.app.models import Post
 from tests.support.client import connect
 from tests.support.forwarder import Forwarder
+from tests.support.servers import OTHER_SERVERS, SERVERS, other_servers
 from tests.support.threads import call
 
 pytestmark = pytest.mark.server
-
-SERVERS = ["daphne", "uvicorn"]
 
 
 async def closing(client):
@@ -41,7 +41,7 @@ def get(server, path):
         return error.code, json.loads(error.read())
 
 
-@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("kind", other_servers(*SERVERS, *OTHER_SERVERS))
 async def test_connections_are_closed_evenly_while_http_is_served(serve, api_key, kind):
     server = await call(lambda: serve(kind, settings={"DRAIN": 2.0}))
     async with AsyncExitStack() as stack:
@@ -56,7 +56,7 @@ async def test_connections_are_closed_evenly_while_http_is_served(serve, api_key
             await stack.enter_async_context(connect(server.socket_url + path, authenticate=False))
             for path in ("", "/rooms/r")
         ]
-        post = asyncio.create_task(call(server.post, "/slow-post", "2.5"))
+        post = asyncio.create_task(call(server.post, "/slow-post", "2.5"))  # longer than the drain
         closed = [asyncio.create_task(closing(client)) for client in (*clients, quiet[0])]
         codes = [asyncio.create_task(client.closed(20)) for client in (sdk, quiet[1])]
         await asyncio.sleep(0.3)
@@ -65,7 +65,7 @@ async def test_connections_are_closed_evenly_while_http_is_served(serve, api_key
         server.signal(signal.SIGTERM)
         server.signal(signal.SIGTERM)
         while (await call(get, server, "/realtime/ready")) != (503, {"status": "draining"}):
-            assert time.monotonic() - began < 0.5
+            assert time.monotonic() - began < 2
         assert await call(get, server, "/realtime/health") == (200, {"status": "ok"})
         for path in ("", "/rooms/r"):
             with pytest.raises(InvalidStatus) as refused:
@@ -82,13 +82,12 @@ async def test_connections_are_closed_evenly_while_http_is_served(serve, api_key
             assert 0 < frame["retry_after_ms"] <= 1000
         assert [await code for code in codes] == [4200, 4200]
         times.sort()
-        assert times[0] < 0.6
-        assert all(0.1 < b - a < 1 for a, b in pairwise(times)), times
-        assert times[-1] < 2.0
+        assert times[0] < 1
+        assert 0.8 < times[-1] - times[0] < 2, times
+        assert max(b - a for a, b in pairwise(times)) < 1, times
         assert await post
         assert await Post.objects.acount() == 1
         await call(server.process.wait, 5)
-        assert time.monotonic() - began < 4
     log = server.log.read_text()
     assert "Traceback" not in log, log
     assert "destroyed" not in log, log
@@ -172,7 +171,9 @@ async def publish(servers, key, accepted, over):
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize(("kind", "backend"), [("uvicorn", "database"), ("daphne", "redis")])
+@pytest.mark.parametrize(
+    ("kind", "backend"), [("uvicorn", "database"), *other_servers(("daphne", "redis"))]
+)
 async def test_clients_move_without_loss_and_without_leaving_rooms(serve, redis, kind, backend):
     """Also a member that comes back after the lease of the stopped server, but in its grace."""
     publish_key = await call(lambda: ApiKey.objects.create_key("server", can_publish=True)[1])
@@ -245,3 +246,46 @@ async def test_clients_move_without_loss_and_without_leaving_rooms(serve, redis,
         assert (event, member) == ("left", "gone")
         assert at - closed_at > 4  # its close was up to `DRAIN` before that of the other one
         observing.cancel()
+
+
+def open_narrow_socket(port):
+    """Open a connected socket with a small receive buffer, which fills quickly."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+    sock.connect(("127.0.0.1", port))
+    sock.setblocking(False)
+    return sock
+
+
+@pytest.mark.parametrize("kind", other_servers("uvicorn", "hypercorn"))
+async def test_client_that_does_not_read_does_not_keep_the_server(serve, api_key, kind):
+    """Servers other than these two drop such a client themselves."""
+    limits = {"queue_bytes": 100_000_000, "event_bytes": 500_000}
+    server = await call(lambda: serve(kind, settings={"DRAIN": 0.5, "LIMITS": limits}))
+    narrow = {"compression": None, "max_queue": 1, "sock": open_narrow_socket(server.port)}
+    async with (
+        connect(server.socket_url, api_key) as reader,
+        connect(server.socket_url, api_key, **narrow) as stalled,
+    ):
+        await stalled.subscribe("posts")
+        for _ in range(6):
+            await call(server.post, "/posts", [{"title": "large", "body": "x" * 400_000}] * 5)
+        server.signal(signal.SIGTERM)
+        assert await reader.closed() == 4200
+        await call(server.process.wait, 8)
+        stalled.socket.transport.abort()
+
+
+async def test_sigint_stops_the_server_during_a_drain(serve, api_key):
+    server = await call(lambda: serve("uvicorn", settings={"DRAIN": 60}))
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(connect(server.socket_url, api_key)) for _ in range(50)
+        ]
+        server.signal(signal.SIGTERM)
+        assert await clients[0].closed() == 4200
+        began = time.monotonic()
+        server.signal(signal.SIGINT)
+        assert await clients[-1].closed() == 1012
+        await call(server.process.wait, 5)
+        assert time.monotonic() - began < 4

@@ -655,7 +655,8 @@ export class Realtime extends Emitter {
     const { socket } = this.#link ?? {};
     const closing = this.#closing ?? { code };
     const now = Date.now();
-    if (this._live && now - this._live > SETTLED) this.#attempt = 0;
+    // A server that moves its clients to others is no failure, however often it happens.
+    if (this._live && (closing.code === 4200 || now - this._live > SETTLED)) this.#attempt = 0;
     this.#link = this.#closing = null;
     this._live = false;
     this.#asked = this.#refresh = 0;

@@ -69,6 +69,24 @@ async def reconnect_waits_as_long_as_the_server_asks(
         await client.wait_for("db", "status", status="closed")
 
 
+async def moves_between_servers_do_not_increase_the_delay(
+    server: ScriptedServer, client: Driver
+) -> None:
+    await start_client(server, client, random=0.9)
+    for _ in range(3):
+        connection = await server.accept_authenticated()
+        await client.wait_for("db", "status", status="live")
+        await connection.close(4200, 200)
+        note = await client.expect("db", "status", status="waiting")
+        assert abs(note["delay"] - 0.18) < 1e-9, note
+    # a server that closes each connection before it is authenticated
+    for delay in (0.9, 1.8):
+        connection = await server.accept()
+        await connection.close(4200)
+        note = await client.wait_for("db", "status", status="waiting")
+        assert abs(note["delay"] - delay) < 1e-9, note
+
+
 async def reconnect_waits_five_seconds_when_database_is_unavailable(
     server: ScriptedServer, client: Driver
 ) -> None:
