@@ -286,6 +286,7 @@ async def measure(kind: str, options: argparse.Namespace, redis: Any) -> list[di
     """Restart both servers ``--rounds`` times; return a row for each restart."""
     import httpx
 
+    from django_cocobase_realtime.client.backoff import STABLE_AFTER
     from tests.support.nginx import DocumentedNginx
     from tests.support.servers import AsgiServer
     from tests.support.threads import call
@@ -320,6 +321,9 @@ async def measure(kind: str, options: argparse.Namespace, redis: Any) -> list[di
         await asyncio.sleep(2)  # so that the last changes of the room's members have arrived
         print_line(f"\n{kind}: {len(clients)} clients, closed within {options.drain:g} s")
         for number, server in enumerate(servers * options.rounds, 1):
+            if number > 1 and server is servers[0]:
+                # clients back off from servers that end their connections again before this time
+                await asyncio.sleep(STABLE_AFTER + 1)
             row = await measure_restart(server, clients, http, numbers)
             rows.append({"server": kind, "restart": number, **row})
             print_line(describe(rows[-1]))
