@@ -5,6 +5,7 @@ from django.contrib import admin
 from django.contrib.auth.models import Permission
 
 from django_cocobase_realtime.auth.backends import authenticate
+from django_cocobase_realtime.identity import AccessScope
 from django_cocobase_realtime.models import ApiKey
 
 pytestmark = pytest.mark.django_db
@@ -25,6 +26,41 @@ def test_admin_creates_renames_and_revokes_api_key(admin_client):
     data = {"action": "revoke", "_selected_action": [key.pk]}
     assert admin_client.post(URL, data, follow=True).status_code == 200
     assert authenticate(plain, {}) is None
+
+
+def test_admin_sets_and_checks_the_scope_of_a_key(admin_client, settings):
+    settings.COCOBASE_REALTIME = {
+        "COLLECTIONS": {"posts": "app.Post", "messages": "app.Message"},
+        "ROOMS": {"lobby-*": {}},
+    }
+    form = {"name": "app", "project": "default", "read_only": "on"}
+    lines = {"collections": " posts \n\nmessages\n", "rooms": "lobby-*\nhall"}
+    for mistake in (
+        {"collections": "posts\nnothing"},
+        {"can_publish": "on"},
+        {"rooms": "lobby-*", "no_rooms": "on"},
+    ):
+        assert admin_client.post(URL + "add/", form | mistake).status_code == 200
+    page = admin_client.post(URL + "add/", form | lines, follow=True).content.decode()
+    assert "No declared room has a name that [&#x27;hall&#x27;] match." in page
+    assert "collections: messages, posts; rooms: hall, lobby-*; read-only" in page
+    key = ApiKey.objects.get()
+    assert key.scope == AccessScope(frozenset({"posts", "messages"}), ("lobby-*", "hall"), True)
+    change = f"{URL}{key.pk}/change/"
+    assert "lobby-*\nhall</textarea>" in admin_client.get(change).content.decode()
+    # the collection may be removed from the project before the key is renamed
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"posts": "app.Post"}}
+    for data, scope in (
+        (lines, key.scope),
+        ({"no_collections": "on", "no_rooms": "on"}, AccessScope(frozenset(), (), True)),
+        ({}, AccessScope(read_only=True)),
+    ):
+        assert admin_client.post(change, form | data).status_code == 302
+        assert ApiKey.objects.get().scope == scope
+    ApiKey.objects.update(rooms=[])
+    # so that saving the form does not open all rooms to the key
+    boxes = admin_client.get(change).context["adminform"].form
+    assert (boxes["no_rooms"].initial, boxes["no_collections"].initial) == (True, False)
 
 
 @pytest.fixture
@@ -56,8 +92,9 @@ def test_staff_with_view_permission_alone_can_change_nothing(staff):
     assert client.post(f"{URL}{key.pk}/change/", data).status_code == 403
     assert client.post(f"{URL}{key.pk}/delete/", {"post": "yes"}).status_code == 403
     assert client.post(f"{URL}add/", data).status_code == 403
-    page = client.get(f"{URL}{key.pk}/change/").content.decode()
-    assert key.hashed_secret not in page
+    response = client.get(f"{URL}{key.pk}/change/")
+    assert response.status_code == 200
+    assert key.hashed_secret not in response.content.decode()
     assert ApiKey.objects.get().name == "app"
 
 
