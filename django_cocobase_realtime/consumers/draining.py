@@ -1,4 +1,4 @@
-"""What happens to WebSockets while the server is draining, see `hub.drain`."""
+"""Refusal and closing of WebSockets while the server is draining, see `hub.drain`."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from ..conf import conf
 from ..options import OPTIONS
 from ..pubsub.broker import broker
 from ..transport.shutdown import find_server
-from ..utils.concurrency import other_tasks, spawn_task
+from ..utils.concurrency import other_tasks, set_owner, spawn_task
+from ..utils.fair_queue import SERVER
 from .termination import TerminationSignal
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Drain:
         loop.call_soon_threadsafe(lambda: spawn_task(self._run()))
 
     async def _run(self) -> None:
+        set_owner(SERVER)  # not the client whose task the signal has interrupted
         total, seconds = len(self._sockets), _drain_seconds()
         logger.info("Draining: %d connections are closed within %g seconds.", total, seconds)
         try:

@@ -1,4 +1,4 @@
-"""What must be done before a server is stopped, which differs between servers.
+"""Preparation of ASGI servers for their shutdown.
 
 The server is found behind its handler of SIGTERM, by its attributes. If it is not found, its own
 shutdown does what it can.
