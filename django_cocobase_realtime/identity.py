@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AccessScope:
-    """What a credential may be used for, within what its user or app may do."""
+    """The restrictions of a credential, in addition to permissions."""
 
     # names of the collections; None for all
     collections: frozenset[str] | None = None

@@ -104,7 +104,7 @@ class ApiKeyManager(models.Manager["ApiKey"]):
 
 
 def _names(value: Any) -> tuple[str, ...] | None:
-    """Return a stored list of names. What is not a list of strings allows nothing."""
+    """Return a stored list of names. A value that is not a list of strings allows nothing."""
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -158,7 +158,7 @@ class ApiKey(models.Model):
 
     @property
     def scope(self) -> AccessScope:
-        """What the key may be used for."""
+        """The collections and rooms that the key may use, and whether it may only read."""
         collections, rooms = _names(self.collections), _names(self.rooms)
         return AccessScope(
             None if collections is None else frozenset(collections), rooms, self.read_only

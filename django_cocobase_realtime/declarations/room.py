@@ -104,8 +104,8 @@ class Room:
         """Return what the identity may do in a room, or None if it may not join.
 
         Permissions are not asked about anonymous visitors unless the room is public, nor about
-        credentials whose scope does not include the room. What a read-only identity may do is
-        limited to reading, whatever the permissions allow.
+        credentials whose scope does not include the room. A read-only identity may only read,
+        whatever the permissions allow.
 
         Raises `ProjectCodeFailed` if a method raises. Must not be called in an event loop if
         `has_custom_permission` is True.

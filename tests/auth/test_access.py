@@ -1,4 +1,4 @@
-"""What each kind of client may do, in each collection and room, in each dialect and over HTTP.
+"""Access of each kind of client to each collection and room, in each dialect and over HTTP.
 
 The tables name all that is allowed. Everything else is tried, and must be refused.
 """

@@ -177,6 +177,7 @@ def test_system_checks_are_documented_and_tested():
         ROOT / "tests" / "capture" / "test_triggers.py",
         ROOT / "tests" / "checks" / "test_databases.py",
         ROOT / "tests" / "checks" / "test_permissions.py",
+        ROOT / "tests" / "checks" / "test_visitors.py",
         ROOT / "tests" / "checks" / "test_rooms.py",
     )
     tested = "".join(path.read_text() for path in tests)

@@ -213,7 +213,7 @@ export class RealtimeError extends Error {
 export class Realtime {
   constructor(options?: Options);
   readonly status: Status;
-  /** null for an API key without a user. */
+  /** null for an API key without a user, and for an anonymous visitor. */
   readonly user: { readonly id: string; readonly name: string } | null;
   /** Milliseconds that the server took to answer the last ping. */
   readonly latency: number | null;
