@@ -105,14 +105,16 @@ _NATIVE_ROUTE: dict[str, Any] = {"args": (), "kwargs": {}}
 
 def _consumer(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
     from .consumers.consumer import RealtimeConsumer
+    from .consumers.draining import refuse_if_draining
 
-    return RealtimeConsumer()(scope, receive, send)
+    return refuse_if_draining(scope, send) or RealtimeConsumer()(scope, receive, send)
 
 
 def _sdk_consumer(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    from .consumers.draining import refuse_if_draining
     from .consumers.sdk_consumer import serve
 
-    return serve(scope, receive, send)
+    return refuse_if_draining(scope, send) or serve(scope, receive, send)
 
 
 async def _unknown_path(scope: Scope, receive: Receive, send: Send) -> None:

@@ -40,7 +40,7 @@ from ..wire.codes import CloseCode, Retry
 from . import executor
 from .connection_rate import wait_until_allowed
 from .connection_refusals import connection_refusals
-from .draining import close_or_drop, refuse_while_draining
+from .draining import close_or_drop
 from .message_reader import MessageReader
 
 logger = logging.getLogger(__name__)
@@ -138,9 +138,6 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def connect(self) -> None:
         """Accept the connection; close it if this process or its address has too many."""
-        if drain.is_draining:
-            await refuse_while_draining(self.scope, self.base_send)
-            raise StopConsumer
         limits = conf.limits
         writer = Writer(
             self.base_send,

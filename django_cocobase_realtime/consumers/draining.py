@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
-from ..hub.drain import RETRY_AFTER_MS
+from ..hub.drain import RETRY_AFTER_MS, drain
 from ..transport.daphne import deny_handshake
 from ..transport.shutdown import drop_connection
 from ..types import Scope, Send
@@ -24,11 +24,16 @@ REQUEST_TIMEOUT = 0.5
 _CLOSING = frames.encode(frames.closing(CloseCode.DRAINING, RETRY_AFTER_MS))
 
 
-async def refuse_while_draining(scope: Scope, send: Send) -> None:
-    """Answer a handshake with the HTTP status 503.
+def refuse_if_draining(scope: Scope, send: Send) -> Awaitable[None] | None:
+    """Return an awaitable that refuses a new WebSocket; None if the server is not draining.
 
-    If the server cannot do that, accept the WebSocket and close it with the code 4200.
+    The handshake is answered with the HTTP status 503. If the server cannot do that, the WebSocket
+    is accepted, and closed with the code 4200.
     """
+    return _refuse(scope, send) if drain.is_draining else None
+
+
+async def _refuse(scope: Scope, send: Send) -> None:
     if "websocket.http.response" in (scope.get("extensions") or {}):
         headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
         start = {"type": "websocket.http.response.start", "status": STATUS, "headers": headers}

@@ -27,7 +27,6 @@ from ..wire import frames, sdk_frames
 from ..wire.codes import CloseCode
 from .connection_rate import wait_until_allowed
 from .consumer import RealtimeConsumer
-from .draining import refuse_while_draining
 
 # encoded frames of refusals
 _NO_KEY = frames.encode(sdk_frames.NO_KEY)
@@ -75,9 +74,6 @@ class SdkConsumer(RealtimeConsumer):
 
 async def serve(scope: Any, receive: Receive, send: Send) -> None:
     """Serve one connection, if its first frame passes the gate."""
-    if drain.is_draining:
-        await refuse_while_draining(scope, send)
-        return
     first_message = await _gate(scope, receive, send)
     if first_message is None:
         return

@@ -47,6 +47,31 @@ async def test_websocket_is_closed_with_4200_if_it_cannot_be_refused(draining, p
     assert codes == ([4200] if path == "/realtime" else [])
 
 
+async def test_sdk_that_was_accepted_before_is_served_until_it_is_closed(
+    user, api_key, monkeypatch
+):
+    socket = AsgiSocket()
+    scope = {"type": "websocket", "path": PATHS[1], "subprotocols": [], "headers": []}
+    scope |= {"query_string": b"", "client": ("127.0.0.1", 1)}
+    scope["extensions"] = {"websocket.http.response": {}}
+    application = realtime_application()(scope, socket.incoming.get, socket.send)
+    task = asyncio.create_task(application)
+    await socket.incoming.put({"type": "websocket.connect"})
+    await socket.wait_until(lambda: socket.sent)
+    monkeypatch.setattr(drain, "is_draining", True)
+    await socket.send_frame(api_key=api_key, action="create")
+    await socket.wait_until(lambda: socket.frames)
+    assert socket.frames[0]["event"] == "joined"
+    (close,) = drain._sockets
+    close(300)
+    await socket.wait_until(lambda: socket.close_code is not None)
+    assert socket.close_code == 4200
+    assert len(socket.frames) == 1
+    await socket.incoming.put({"type": "websocket.disconnect", "code": 4200})
+    await asyncio.wait_for(task, 5)
+    assert len(drain) == 0
+
+
 class Slow(Permission):
     seconds = 0.0
 
