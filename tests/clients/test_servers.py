@@ -1,12 +1,14 @@
 """Both clients against real servers (daphne and uvicorn) that are killed and restarted."""
 
 import asyncio
+import os
 import time
 
 import jwt
 import pytest
 from asgiref.sync import sync_to_async
 
+from django_cocobase_realtime.models import ApiKey
 from tests.app.models import Post
 from tests.clients.drivers import NodeDriver, PythonDriver
 
@@ -108,6 +110,48 @@ async def test_refused_subscriptions_and_broadcasts_over_a_restart(serve, api_ke
         await client.wait_for("r", "sent", tag="b")
         await asyncio.to_thread(server.post, "/broadcast", "from the server")
         await client.wait_for("r", "message", message={"text": "from the server"})
+
+
+@pytest.mark.skipif(
+    os.environ.get("TEST_DATABASE") == "postgres", reason="It does not depend on the database."
+)
+async def test_visitor_reads_what_is_public_and_key_gets_another_scope(serve, client):
+    settings = {
+        "AUTHENTICATORS": [
+            "django_cocobase_realtime.auth.api_key.ApiKeyAuthenticator",
+            "django_cocobase_realtime.auth.django_session.DjangoSessionAuthenticator",
+            "django_cocobase_realtime.auth.anonymous.Anonymous",
+        ],
+        "COLLECTIONS": {
+            "posts": {"model": "app.Post", "fields": ["title"], "public": True},
+            "messages": "app.Message",
+        },
+        "ROOMS": {"news": {"public": True}, "*": {}},
+        "REVOCATION_POLL": 0.5,
+    }
+    server = await asyncio.to_thread(lambda: serve("uvicorn", settings=settings))
+    key, text = await sync_to_async(ApiKey.objects.create_key)("k", collections=["posts"])
+    async with client:
+        for token in (None, text):
+            await client.do("create", url=server.socket_url, tokens=token)
+            await client.wait_for("db", "status", status="live")
+            await client.do("watch", "w", collection="posts", options={"snapshot": True})
+            await client.do("watch", "m", collection="messages")
+            await client.wait_for("w", "ready")
+            await client.wait_for("m", "error", code="unknown_collection")
+            await client.do("room", "r", name="news")
+            await client.wait_for("r", "ready")
+            await client.do("broadcast", "r", message="hi", tag="a")
+            await client.wait_for("r", "sent" if token else "failed")
+            await publish("x")
+            await client.wait_for("w", "event", event="created")
+            if token:
+                await ApiKey.objects.filter(pk=key.pk).aupdate(read_only=True)
+                await client.wait_for("db", "status", status="waiting", delay=0)  # 4201
+                await client.wait_for("w", "resync", reason="scope_changed")
+                await client.wait_for("w", "snapshot")
+            await client.do("close")
+            await client.wait_for("db", "status", status="closed")
 
 
 async def test_invalid_key_closes_the_client(serve, client):
