@@ -13,7 +13,7 @@ from django.test import override_settings
 from django_cocobase_realtime.checks import check_deployment, check_settings
 from tests.support.blocks import ROOT, code_blocks
 
-PAGE = ROOT / "docs" / "how-to" / "deploy.md"
+PAGES = [ROOT / "docs" / "how-to" / name for name in ("production.md", "deploy.md")]
 MEMORY = "channels.layers.InMemoryChannelLayer"
 PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
 SENTINEL = {"sentinels": [("10.0.0.1", 26379)], "master_name": "mymaster"}
@@ -168,8 +168,9 @@ def test_proxy_that_is_no_address_is_reported(settings, proxy):
 
 def test_documented_settings_pass_check_deploy(tmp_path):
     """The example of the guide has no warning at all, also none of Django's."""
-    (block,) = [b for b in code_blocks(PAGE, "python") if "SECURE_PROXY_SSL_HEADER" in b]
-    settings = START + block.replace("blog.Post", "app.Post")
+    blocks = [b for page in PAGES for b in code_blocks(page, "python") if "\nSECURE_" in f"\n{b}"]
+    assert len(blocks) == 2
+    settings = "".join(blocks).replace("from .settings import *\n", START)
     (tmp_path / "production.py").write_text(settings)
     environment = {
         **os.environ,
