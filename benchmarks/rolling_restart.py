@@ -219,14 +219,14 @@ async def measure_restart(
     )
     await asyncio.sleep(0.3)  # duplicates would arrive now
 
-    moved = [client for client in clients if client.lost_at]
-    away = [client.back_at - client.lost_at for client in moved if client.back_at]
-    back = sorted(client.back_at - began for client in moved if client.back_at)
+    reconnected = [client for client in clients if client.lost_at]
+    away = [client.back_at - client.lost_at for client in reconnected if client.back_at]
+    back = sorted(client.back_at - began for client in reconnected if client.back_at)
     saves = [compare(writer.texts, client.saves) for client in clients]
     broadcasts = [compare(sorted(requests.broadcasts), client.broadcasts) for client in clients]
     return {
-        "moved": len(moved),
-        "not_back": len(moved) - len(away),
+        "moved": len(reconnected),
+        "not_back": len(reconnected) - len(away),
         "away_p50_ms": percentile(away, 0.5) * 1000,
         "away_p95_ms": percentile(away, 0.95) * 1000,
         "away_max_ms": max(away) * 1000,

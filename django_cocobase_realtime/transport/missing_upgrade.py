@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from django.core.handlers.asgi import get_script_prefix
 from django.core.signals import request_started
 
 from ..types import Scope
@@ -72,7 +73,7 @@ def _on_request(
         # most requests end here
         if _RAW_HANDSHAKE_HEADERS.isdisjoint([name for name, _ in scope["headers"]]):
             return
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = scope["path"].removeprefix(get_script_prefix(scope).rstrip("/"))
         if _is_ours(path):
             headers = {name.decode("latin1"): v.decode("latin1") for name, v in scope["headers"]}
             peer = (scope.get("client") or ("unknown",))[0]
