@@ -78,7 +78,16 @@ class ApiKeyForm(ModelForm):
 class ApiKeyAdmin(ModelAdmin):
     """The admin of API keys. The text of a key is shown once, when it is created."""
 
-    list_display = ("name", "project", "prefix", "can_publish", "scope", "user", "state")
+    list_display = (
+        "name",
+        "project",
+        "prefix",
+        "can_publish",
+        "scope",
+        "user",
+        "state",
+        "last_used_at",
+    )
     list_filter = ("project", "can_publish", "read_only")
     form = ApiKeyForm
     fields = (
