@@ -24,7 +24,7 @@ from .base import info, warning
 APP_NAME = "realtime"
 # static file of the JavaScript client
 SCRIPT = "django_cocobase_realtime/realtime.js"
-# prefix lengths of networks, by version of IP, below which a network is no list of proxies
+# prefix lengths of networks, by version of IP, below which a public network is no list of proxies
 MIN_PREFIX = {4: 8, 6: 16}
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 # ports of PgBouncer and of poolers of PostgreSQL services that behave like it in transaction mode
@@ -46,7 +46,7 @@ def check_process_layer() -> Iterator[CheckMessage]:
 
 
 def check_proxies() -> Iterator[CheckMessage]:
-    """Check that clients behind a proxy are told apart by their own addresses, which are true."""
+    """Check that the address of a client is neither that of a proxy nor of the client's choice."""
     if conf.problems("TRUSTED_PROXIES"):
         return
     if not conf.trusted_proxies:
@@ -67,10 +67,10 @@ def check_proxies() -> Iterator[CheckMessage]:
             network = ip_network(proxy, strict=False)
         except ValueError:
             continue  # E074
-        if network.prefixlen < MIN_PREFIX[network.version]:
+        if network.prefixlen < MIN_PREFIX[network.version] and not network.is_private:
             yield warning(
                 73,
-                f"TRUSTED_PROXIES contains {proxy!r}, which is most of the internet.",
+                f"TRUSTED_PROXIES contains {proxy!r}, which is a large part of the internet.",
                 "Every client can choose its own address in X-Forwarded-For, and so evade the "
                 "limits of an address. Name only the addresses or networks of your proxies.",
             )

@@ -25,7 +25,7 @@ GOOD = {
     "DEBUG": False,
     "CHANNEL_LAYERS": {"default": {"BACKEND": PUBSUB, "CONFIG": {"hosts": ["redis://redis"]}}},
     "SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https"),
-    "COCOBASE_REALTIME": {"TRUSTED_PROXIES": ["127.0.0.1", "10.0.0.0/8"], "JWT": KEYS},
+    "COCOBASE_REALTIME": {"TRUSTED_PROXIES": ["127.0.0.1", "10.0.0.0/8", "fc00::/7"], "JWT": KEYS},
 }
 
 

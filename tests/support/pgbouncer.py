@@ -25,7 +25,7 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = {pool_size}
 max_client_conn = 500
-# a connection that was used last is used last again
+# use the connection that has been idle for the longest time
 server_round_robin = 1
 """
 
@@ -54,7 +54,7 @@ class PgBouncer(Server):
 
     @property
     def address(self) -> dict[str, str]:
-        """What replaces the address of PostgreSQL in DATABASES."""
+        """The settings of a database with which Django connects to PgBouncer."""
         return {"HOST": "127.0.0.1", "PORT": str(self.port)}
 
 
