@@ -249,8 +249,8 @@ def rolling_restart(result: dict[str, Any]) -> str:
     ]
     changes = sum(row["presence_changes"] for row in result["rows"])
     return (
-        f"Two servers behind nginx, with {result['clients']} clients that watch a collection and "
-        f"are members of a durable room. Each server gets SIGTERM, with `DRAIN` at "
+        f"Two servers behind nginx, which adds TLS, with {result['clients']} clients that watch a "
+        "collection and are members of a durable room. Each server gets SIGTERM, with `DRAIN` at "
         f"{result['drain']:g} seconds, and is started again; then follows the other one, which "
         "then has all clients. Saves, broadcasts, GETs, and POSTs that take a second go on. "
         "“Away” is the time without a connection, “most in a second” the number of clients that "
