@@ -3,8 +3,8 @@
 python -m benchmarks.rolling_restart                       # 200 clients, daphne and uvicorn
 python -m benchmarks.rolling_restart --clients 60 --drain 2 --server uvicorn
 
-nginx has the configuration of ``docs/how-to/deploy.md``. Each client watches a collection and is a
-member of a durable room, as a user. All the time, rows are saved, GETs are sent, and POSTs of
+nginx has the configuration of ``docs/how-to/production.md``. Each client watches a collection and
+is a member of a durable room, as a user. All the time, rows are saved, GETs are sent, and POSTs of
 which some take a second and others broadcast to the room. Each server is restarted as the guide
 describes: SIGTERM, then the next one when it is ready.
 

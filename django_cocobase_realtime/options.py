@@ -182,7 +182,10 @@ class PresenceSettings:
     backend: str = _key(
         "database", "'database', 'redis', 'memory' (one process), or a dotted path.", STRING
     )
-    url: str | None = _key(None, "URL of Redis; None for the channel layer's.")
+    url: str | Mapping[str, Any] | None = _key(
+        None,
+        "URL of Redis, or a dictionary as in hosts of a channel layer; None for that layer's.",
+    )
     grace: float = _key(
         10, "Seconds that a user stays a member after the connection was lost.", SECONDS
     )

@@ -23,9 +23,18 @@ from .databases import (
     check_unseen_writes,
     is_check_command,
 )
+from .deployment import (
+    check_collected_script,
+    check_health_urls,
+    check_key_provider,
+    check_poolers,
+    check_process_layer,
+    check_proxies,
+)
 from .environment import (
     check_channel_layer,
     check_daphne,
+    check_layer_hosts,
     check_message_sizes,
     check_runserver,
 )
@@ -49,7 +58,7 @@ def first_problem() -> CheckMessage | None:
 
 @checks.register("realtime")
 def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Run all checks but those of `check_writes` and `check_database`."""
+    """Run all checks but those of the other functions of this module."""
     try:
         raw = conf.raw
     except ImproperlyConfigured as problem:
@@ -70,6 +79,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
         check_authenticators,
         check_member,
         check_channel_layer,
+        check_layer_hosts,
         check_runserver,
         check_single_values,
         check_daphne,
@@ -95,6 +105,27 @@ def check_writes(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     if not is_check_command() or first_problem() is not None:
         return []
     return list(check_unseen_writes())
+
+
+@checks.register("realtime", deploy=True)
+def check_deployment(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Run the checks of what only matters in production, as part of ``check --deploy``."""
+    try:
+        _ = conf.raw
+    except ImproperlyConfigured:
+        return []  # E001
+    return [
+        message
+        for check in (
+            check_process_layer,
+            check_proxies,
+            check_key_provider,
+            check_poolers,
+            check_collected_script,
+            check_health_urls,
+        )
+        for message in check()
+    ]
 
 
 @checks.register("realtime", checks.Tags.database)

@@ -6,17 +6,21 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
+from channels_redis.utils import create_pool, decode_hosts  # type: ignore[import-untyped]
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage
 from django.core.management import get_commands
 
 from ..conf import conf
+from ..pubsub.layer import layer_hosts
 from ..transport.input_limits import is_bounded, max_message_bytes
 from .base import error, warning
 
 CORE_LAYER = "channels_redis.core.RedisChannelLayer"
+CORE_LAYER_BLOCKS = 5  # seconds for which the core layer waits for a message in one call
 DAPHNE_MINIMUM = (4, 2, 3)  # first version without a known security hole
 # texts that uvicorn takes for True in environment variables
 TRUE_TEXTS = ("1", "true", "t", "yes", "y", "on")
@@ -36,22 +40,48 @@ def check_channel_layer() -> Iterator[CheckMessage]:
         )
         return
     backend = str(layers[alias].get("BACKEND", ""))
-    if backend.endswith("InMemoryChannelLayer") and not settings.DEBUG:
+    if (
+        backend == CORE_LAYER
+        and _major_version("redis") >= 8
+        and any(_is_aborted(host) for host in layer_hosts())
+    ):
         yield warning(
-            51,
-            "The in-memory channel layer does not reach other processes.",
-            "With several processes, use channels_redis.",
+            53,
+            "The core channel layer reads for as long as redis-py waits, or longer.",
+            "Give each host {'address': ..., 'socket_timeout': 15}, or use the pubsub layer.",
         )
-    if backend == CORE_LAYER and _major_version("redis") >= 8:
-        hosts = layers[alias].get("CONFIG", {}).get("hosts") or [None]
-        if any(not isinstance(host, dict) or "socket_timeout" not in host for host in hosts):
-            yield warning(
-                53,
-                "The core channel layer reads for longer than redis-py 8 waits by default.",
-                "Give each host {'address': ..., 'socket_timeout': None}, or use the pubsub layer.",
-            )
     if not apps.is_installed("channels"):
         yield warning(52, "'channels' is not in INSTALLED_APPS.", "Add it.")
+
+
+def _is_aborted(host: Any) -> bool:
+    """Return whether reads of the core layer from a host are aborted while nothing happens."""
+    timeout = host.get("socket_timeout", 0) if isinstance(host, dict) else 0
+    return timeout is not None and timeout <= CORE_LAYER_BLOCKS
+
+
+def check_layer_hosts() -> Iterator[CheckMessage]:
+    """Check that connections to each Redis of the channel layer can be made."""
+    layer = getattr(settings, "CHANNEL_LAYERS", {}).get(conf.channel_layer, {})
+    if not str(layer.get("BACKEND", "")).startswith("channels_redis."):
+        return
+    hosts = (layer.get("CONFIG") or {}).get("hosts")
+    hint = "Each is a URL, a pair (host, port), or a dictionary of options of redis-py."
+    try:
+        decoded = decode_hosts(hosts)
+    except (ValueError, TypeError, LookupError) as problem:
+        yield error(71, f"The 'hosts' of the channel layer are not valid: {problem}", hint)
+        return
+    for number, host in enumerate(decoded):
+        try:
+            pool = create_pool(host)
+            pool.connection_class(**pool.connection_kwargs)
+        except Exception as problem:  # whatever redis-py raises
+            yield error(
+                71,
+                f"The channel layer cannot connect to item {number} of its 'hosts': {problem!r}",
+                hint,
+            )
 
 
 def check_runserver() -> Iterator[CheckMessage]:

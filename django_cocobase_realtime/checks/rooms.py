@@ -129,12 +129,17 @@ def _check_backend(presence: PresenceSettings) -> Iterator[CheckMessage]:
                 "Use 'database' or 'redis'.",
             )
     elif presence.backend == "redis":
-        from ..presence.redis import layer_url
+        from ..presence.redis_hosts import connection_pool, presence_host
 
         try:
-            _ = presence.url or layer_url()
+            connection_pool(presence_host(presence))
         except ImproperlyConfigured as problem:
-            yield error(96, str(problem), "Set 'URL': 'redis://host:6379/0'.")
+            yield error(
+                96,
+                str(problem),
+                "Set 'URL' to 'redis://host:6379/0', or to a dictionary as in the 'hosts' of a "
+                "channel layer, for example {'sentinels': [('host', 26379)], 'master_name': ...}.",
+            )
     elif presence.backend not in BACKENDS:
         try:
             backend = import_string(presence.backend)

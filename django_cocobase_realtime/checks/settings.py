@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from inspect import iscoroutinefunction
+from ipaddress import ip_network
 
 from django.core.checks import CheckMessage
 from django.utils.module_loading import import_string
@@ -114,3 +115,13 @@ def check_single_values() -> Iterator[CheckMessage]:
     for name in ("ALLOWED_ORIGINS", "TRUSTED_PROXIES"):
         for problem in conf.problems(name):
             yield error(61, problem.message, "Put the string into a list.")
+    if not conf.problems("TRUSTED_PROXIES"):
+        for proxy in conf.trusted_proxies:
+            try:
+                ip_network(proxy, strict=False)
+            except ValueError as problem:
+                yield error(
+                    74,
+                    f"TRUSTED_PROXIES contains {proxy!r}, which is no address and no network.",
+                    f"{problem}. Names of hosts are not looked up.",
+                )

@@ -7,13 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast
 
-from django.conf import settings as django_settings
-from django.core.exceptions import ImproperlyConfigured
 from redis import Redis, RedisError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from ..conf import conf
 from ..events import Member, PresenceChange
 from ..options import PresenceSettings
 from .base import (
@@ -27,30 +22,22 @@ from .base import (
     RoomKey,
     RoomListing,
 )
+from .redis_hosts import connection_pool, presence_host
 from .redis_scripts import SCRIPTS
 
 KEY_PREFIX = "cocobase:presence:"  # of all keys in Redis
-TIMEOUT = 5.0  # seconds that Redis may take to accept a connection, and to answer
 
 
 class RedisPresence(PresenceBackend):
     """Stores presence in Redis 6 or newer, whose clock is used for all times.
 
-    It works with one Redis, which may have a failover, but not with a cluster, because a script
-    uses the keys of several rooms. If Redis loses its data, for example in a restart, the server
-    processes enter their connections again within a third of the lease.
+    It works with one Redis, which Sentinel may replace by another, but not with several or with a
+    cluster, because a script uses the keys of several rooms. If Redis loses its data, for example
+    in a restart, the server processes enter their connections again within a third of the lease.
     """
 
     def __init__(self, settings: PresenceSettings) -> None:
-        url = settings.url or layer_url()
-        self._redis: Redis = Redis.from_url(
-            url,
-            decode_responses=True,
-            socket_timeout=TIMEOUT,
-            socket_connect_timeout=TIMEOUT,
-            # never repeat a call, since the second one would not return what the first has changed
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._redis: Redis = Redis.from_pool(connection_pool(presence_host(settings)))
         # scripts by the name of the method that runs them
         self._scripts = {name: self._redis.register_script(lua) for name, lua in SCRIPTS.items()}
 
@@ -148,25 +135,6 @@ def _redis_errors() -> Iterator[None]:
         yield
     except RedisError as error:
         raise PresenceUnavailable(repr(error)) from error
-
-
-def layer_url() -> str:
-    """Return the URL of the first Redis in the configuration of the channel layer.
-
-    Raises ``ImproperlyConfigured`` if it contains none.
-    """
-    layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get(conf.channel_layer, {})
-    hosts = (layer.get("CONFIG") or {}).get("hosts") or []
-    host = hosts[0] if hosts else None
-    if isinstance(host, dict):
-        host = host.get("address")
-    if isinstance(host, str):
-        return host
-    if isinstance(host, tuple | list) and len(host) == 2:
-        return f"redis://{host[0]}:{host[1]}/0"
-    raise ImproperlyConfigured(
-        "PRESENCE needs the 'URL' of a Redis, because CHANNEL_LAYERS does not contain one."
-    )
 
 
 def _id(key: RoomKey) -> str:

@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from ..events import (
     Broadcast,
@@ -42,6 +43,7 @@ from ..events import (
     encode,
 )
 from ..utils.concurrency import spawn_task
+from .lanes import Lanes
 from .layer import (
     CONTROL_GROUP,
     MESSAGE_TYPE,
@@ -49,6 +51,7 @@ from .layer import (
     SEND_TIMEOUT,
     channel_layer,
     collection_group,
+    has_several_hosts,
     is_in_memory,
     room_group,
 )
@@ -102,6 +105,10 @@ class Broker:
         self._drain_request: tuple[asyncio.AbstractEventLoop, object] | None = None
         # the event loop of the daemon thread
         self._thread_loop: asyncio.AbstractEventLoop | None = None
+        # what is being sent to a layer with several hosts, by the event loop of the sender
+        self._lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, Lanes[list[OutboxEntry]]] = (
+            WeakKeyDictionary()
+        )
         # set while the outbox is empty and nothing is being sent
         self._idle = threading.Event()
         self._idle.set()
@@ -226,8 +233,13 @@ class Broker:
                     with self._lock:
                         if not self._outbox:
                             self._draining = False
-                            self._idle.set()
+                            self._set_idle()
                             return
+                    continue
+                if has_several_hosts():
+                    lanes = self._get_lanes()
+                    for entries in batches:
+                        await lanes.send(entries[0].group, entries)
                     continue
                 for entries in batches:
                     self._resolve(entries, await self._group_send(entries))
@@ -235,6 +247,17 @@ class Broker:
             with self._lock:
                 self._draining = False
             raise
+
+    def _get_lanes(self) -> Lanes[list[OutboxEntry]]:
+        loop = asyncio.get_running_loop()
+        lanes = self._lanes.get(loop)
+        if lanes is None:
+            lanes = self._lanes[loop] = Lanes(self._group_send, self._resolve, self._set_idle)
+        return lanes
+
+    def _set_idle(self) -> None:
+        if not self._draining and not self._outbox and not any(map(len, self._lanes.values())):
+            self._idle.set()
 
     def _next_batches(self) -> list[list[OutboxEntry]]:
         """Take all events from the outbox, grouped into messages: by group, up to a size."""

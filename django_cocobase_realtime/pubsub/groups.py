@@ -126,9 +126,7 @@ class GroupMemberships:
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                # the layer may have lost all memberships, so all groups are joined again
-                self._generation += 1
-                self._joined.clear()
+                self._join_again()
                 logger.info("The channel layer failed; it will be tried again: %r", error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RETRY_DELAYS[1])
@@ -137,6 +135,8 @@ class GroupMemberships:
         """Renew memberships and leave unused groups, forever."""
         while True:
             await asyncio.sleep(SWEEP_INTERVAL)
+            if self._channel is not None and await self._channel.has_lost_groups():
+                self._join_again()
             for group in list(self._reference_counts):
                 # read the count now, since it may have changed while this method waited
                 if self._reference_counts[group] <= 0:
@@ -146,6 +146,11 @@ class GroupMemberships:
             for group, left_at in list(self._uncertain.items()):
                 if _now() - left_at > RENEW_INTERVAL:
                     del self._uncertain[group]
+
+    def _join_again(self) -> None:
+        """Let all groups be joined again, because the layer may have lost the memberships."""
+        self._generation += 1
+        self._joined.clear()
 
     def _is_due(self, group: str) -> bool:
         """Return whether a group must be joined or renewed in this sweep.

@@ -8,6 +8,7 @@ from hashlib import blake2s
 from typing import Any, cast
 
 from channels.layers import InMemoryChannelLayer, get_channel_layer
+from django.conf import settings
 
 from ..conf import conf
 
@@ -20,11 +21,27 @@ SEND_TIMEOUT = 5.0
 # the group that every server process joins, for direct messages, disconnections, changed
 # permissions and broadcasts to a whole project
 CONTROL_GROUP = "realtime.control"
+# what the layers of channels_redis use without ``hosts``
+DEFAULT_HOST = "redis://localhost:6379"
 
 
 def channel_layer() -> Any:
     """Return the project's channel layer, or None if it has none."""
     return get_channel_layer(conf.channel_layer)
+
+
+def layer_hosts() -> list[Any]:
+    """Return the hosts in the configuration of the project's channel layer."""
+    layer = getattr(settings, "CHANNEL_LAYERS", {}).get(conf.channel_layer, {})
+    hosts = (layer.get("CONFIG") or {}).get("hosts")
+    if not hosts and str(layer.get("BACKEND", "")).startswith("channels_redis."):
+        return [DEFAULT_HOST]
+    return [] if not hosts or isinstance(hosts, str | bytes) else list(hosts)
+
+
+def has_several_hosts() -> bool:
+    """Return whether the layer distributes groups among several servers."""
+    return len(layer_hosts()) > 1
 
 
 def is_in_memory(layer: Any) -> bool:
@@ -61,6 +78,8 @@ class LayerChannel:
         self._channel = channel
         # process whose messages are ignored if they are marked with `ORIGIN`
         self._origin = origin
+        # what `_run_id` returned for each Redis; empty before the first call
+        self._run_ids: list[str | None] = []
 
     @classmethod
     async def open(cls, origin: str = "") -> LayerChannel | None:
@@ -89,3 +108,29 @@ class LayerChannel:
         if message.get("type") != MESSAGE_TYPE or message.get(ORIGIN, "") == self._origin != "":
             return []
         return cast("list[bytes]", message["events"])
+
+    async def has_lost_groups(self) -> bool:
+        """Return whether a Redis has been restarted since the last call, and so has lost groups.
+
+        Only a core layer with several hosts needs this: it receives from one of them, and does not
+        notice that another one was restarted. With one host, `receive` raises an exception, and
+        the pubsub layer subscribes again.
+        """
+        hosts = getattr(self._layer, "ring_size", 1)
+        if hosts == 1:
+            return False
+        previous = self._run_ids
+        self._run_ids = await asyncio.gather(*map(self._run_id, range(hosts)))
+        return any(
+            new is not None and new != old
+            for old, new in zip(previous, self._run_ids, strict=bool(previous))
+        )
+
+    async def _run_id(self, host: int) -> str | None:
+        """Return what identifies the process of a Redis, or None if it does not answer."""
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT):
+                information = await self._layer.connection(host).info("server")
+            return cast("str", information["run_id"])
+        except Exception:
+            return None

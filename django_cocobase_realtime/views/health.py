@@ -27,7 +27,10 @@ def ready(request: HttpRequest) -> JsonResponse:
     The status is also 503 from the moment at which the process is asked to stop.
     """
     if drain.is_draining:
-        return JsonResponse({"status": "draining"}, status=503)
+        response = JsonResponse({"status": "draining"}, status=503)
+        # Django would log a planned stop as an error, for each check, and mail it to ADMINS
+        response._has_been_logged = True  # type: ignore[attr-defined]
+        return response
     try:
         with connections["default"].cursor() as cursor:
             cursor.execute("SELECT 1")

@@ -123,7 +123,6 @@ class Runner(DiscoverRunner):
     def run_tests(self, *args: Any, **kwargs: Any) -> int:
         if options.capture:
             settings.INSTALLED_APPS += ["channels", "django_cocobase_realtime"]
-            settings.SILENCED_SYSTEM_CHECKS += ["cocobase_realtime.W051"]
             apps.set_installed_apps(settings.INSTALLED_APPS)
         return super().run_tests(*args, **kwargs)
 

@@ -16,8 +16,8 @@ TUTORIAL = ROOT / "docs" / "tutorial.md"
 APPS = "INSTALLED_APPS = [\n"
 
 
-def follow_tutorial(folder, env):
-    """Execute the steps of the tutorial and return the output of its commands."""
+def write_project(folder, env):
+    """Create the project of the tutorial, and return a function that executes its commands."""
 
     def run(*command):
         completed = subprocess.run(
@@ -50,6 +50,12 @@ def follow_tutorial(folder, env):
     default_apps, tail = rest.split("]", 1)
     last = '    "channels", "django_cocobase_realtime", "blog",\n'
     file.write_text(f'{head}{APPS}    "daphne",\n{default_apps}{last}]{tail}\n{settings}')
+    return run
+
+
+def follow_tutorial(folder, env):
+    """Execute the steps of the tutorial and return the output of its commands."""
+    run = write_project(folder, env)
     output = run("manage.py", "makemigrations", "blog")
     output += run("manage.py", "migrate")
     output += run("manage.py", "createsuperuser", "--noinput", "--username=ada", "--email=a@b.org")

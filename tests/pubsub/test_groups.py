@@ -41,6 +41,9 @@ class SlowChannel:
     async def receive(self):
         await asyncio.Event().wait()
 
+    async def has_lost_groups(self):
+        return False
+
 
 @pytest.fixture
 async def groups(monkeypatch):

@@ -1,4 +1,4 @@
-"""nginx with the configuration of the deployment guide, on ports and in a folder of the test."""
+"""nginx with the configuration of the guide to production, on ports and in a folder of the test."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from .blocks import ROOT, code_blocks
-from .servers import Server
+from .servers import Server, free_port
 
-PAGE = ROOT / "docs" / "how-to" / "deploy.md"
+PAGE = ROOT / "docs" / "how-to" / "production.md"
 # the rest of a configuration, which nginx's packages bring
 MAIN = """\
 daemon off;
@@ -82,9 +82,12 @@ class DocumentedNginx(Nginx):
             "127.0.0.1:8001": f"127.0.0.1:{upstreams[0]}",
             "127.0.0.1:8002": f"127.0.0.1:{upstreams[1]}",
             "listen 443 ssl": "listen 127.0.0.1:{port} ssl",
-            "/etc/ssl/example.com.pem": str(certificate),
-            "/etc/ssl/example.com.key": str(key),
-            "/srv/mysite/static/": f"{folder}/static/",
+            "listen [::]:443 ssl": "listen 127.0.0.2:{port} ssl",
+            "listen 80;": f"listen 127.0.0.1:{free_port()};",
+            "listen [::]:80;": "",
+            "/etc/letsencrypt/live/example.com/fullchain.pem": str(certificate),
+            "/etc/letsencrypt/live/example.com/privkey.pem": str(key),
+            "/var/www/mysite/static/": f"{folder}/static/",
         }.items():
             assert site.count(documented) == 1, documented
             site = site.replace(documented, used)
@@ -107,11 +110,11 @@ def require_nginx() -> str:
 
 
 def write_certificate(folder: Path) -> tuple[Path, Path]:
-    """Write a certificate for 127.0.0.1 and its key; return their paths."""
+    """Write a certificate for 127.0.0.1 and localhost, and its key; return their paths."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = dt.datetime.now(dt.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -120,7 +123,7 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -7,6 +7,8 @@ import os
 import tempfile
 import warnings
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -26,6 +28,17 @@ def server_url() -> str:
             server = module.get_server(tempfile.mkdtemp(prefix="realtime-pg-"))
         os.environ[VARIABLE] = server.get_uri()
     return os.environ[VARIABLE]
+
+
+def programs() -> Path:
+    """Return the folder with ``createuser``, ``psql`` and the other programs of the server."""
+    # without importing the package, which would look for a folder of the user
+    spec = find_spec(PACKAGES[VERSION].partition(".")[0])
+    assert spec is not None
+    assert spec.origin is not None
+    prefix = "pginstall18" if VERSION == "18" else "pginstall"
+    (folder,) = Path(spec.origin).parent.glob(f"{prefix}/bin")
+    return folder
 
 
 def database_settings() -> dict[str, Any]:
