@@ -78,7 +78,7 @@ def _on_request(
             headers = {name.decode("latin1"): v.decode("latin1") for name, v in scope["headers"]}
             peer = (scope.get("client") or ("unknown",))[0]
             _report(path, str(peer), f"HTTP/{scope.get('http_version', '?')}", headers)
-            if path.strip("/") in prefixes:
+            if isinstance(scope, dict) and path.strip("/") in prefixes:
                 scope["path"] = _with_slash(scope["path"])
     elif environ is not None and any(name in environ for name in _ENVIRON_HANDSHAKE_HEADERS):
         path = environ.get("PATH_INFO", "")
