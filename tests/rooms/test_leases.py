@@ -11,7 +11,7 @@ from django_cocobase_realtime.events import PresenceChange
 from django_cocobase_realtime.hub.hub import Hub
 from django_cocobase_realtime.models import PresenceConnection, PresenceRoom, PresenceServer
 from django_cocobase_realtime.options import PresenceSettings
-from django_cocobase_realtime.presence import redis as redis_backend
+from django_cocobase_realtime.presence import redis_hosts
 from django_cocobase_realtime.presence.base import PresenceUnavailable
 from django_cocobase_realtime.presence.database import DatabasePresence
 from django_cocobase_realtime.presence.redis import RedisPresence
@@ -72,7 +72,7 @@ async def test_member_entered_again_receives_current_participants(
 
 def test_redis_commands_are_not_retried_after_timeout(redis, monkeypatch):
     """A retry could hide that the first attempt found the lease lost."""
-    monkeypatch.setattr(redis_backend, "TIMEOUT", 0.5)
+    monkeypatch.setattr(redis_hosts, "TIMEOUT", 0.5)
     backend = RedisPresence(PresenceSettings(url=redis.url))
     assert backend.renew_lease("server", 10) is False
     redis.suspend()
