@@ -20,6 +20,7 @@ def set_up(database: str, settings: str = "tests.settings") -> None:
     os.environ.setdefault("REALTIME_TEST_FOLDER", tempfile.mkdtemp(prefix="realtime-bench-"))
     if database == "postgres":
         os.environ["TEST_DATABASE"] = "postgres"
+        os.environ["POSTGRES_FSYNC"] = "on"
     import django
 
     django.setup()

