@@ -9,9 +9,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from ..declarations.authorization import Grant
+from ..declarations.collection import Collection
 from ..declarations.registry import UnknownCollection, registry, room_registry
 from ..declarations.room import RoomGrant
 from ..hub.hub import Hub
@@ -48,15 +50,15 @@ async def _authorize_collection(
     identity, started_at = connection.identity, time.monotonic()
     assert identity is not None
 
-    def evaluate() -> Grant | None:
-        try:
-            collection = registry.get(effect.collection)
-        except UnknownCollection:
-            return None
-        return collection.grant(identity, effect.filters)
-
-    # the thread is also used for an unknown collection, so that it takes as long as a forbidden one
-    grant = await run_for_subject(_stream(effect.collection), evaluate)
+    collection = _find_collection(effect.collection)
+    grant: Grant | None = None
+    if collection is not None and collection.admits(identity):
+        evaluate = partial(collection.grant, identity, effect.filters)
+        grant = await run_for_subject(collection.stream, evaluate)
+    else:
+        # a thread is used here, too, so that this takes as long as a refusal by the permission;
+        # but no queue of the collection, which would show that it exists
+        await run_for_subject(None, _do_nothing)
     if grant is None:
         await asyncio.sleep(REFUSAL_STEP - (time.monotonic() - started_at) % REFUSAL_STEP)
     return grant
@@ -68,12 +70,16 @@ async def _reserve_filter_cost(
     return hub.topics.reserve_filter_cost(connection, effect.filter)
 
 
-def _stream(collection: str) -> str:
-    """Return the stream of a collection, which may be called by a former name."""
+def _find_collection(name: str) -> Collection | None:
+    """Return the collection with a name, which may be a former one, or None."""
     try:
-        return registry.get(collection).stream
+        return registry.get(name)
     except UnknownCollection:
-        return collection
+        return None
+
+
+def _do_nothing() -> None:
+    pass
 
 
 async def _open_topic(hub: Hub, connection: Connection, effect: do.OpenTopic) -> Any:
@@ -98,7 +104,7 @@ async def _authorize_room(
         await hub.reauthorizer.wait(connection)
         version, identity = connection.permissions_version, connection.identity
         room = room_registry.find(effect.room)
-        if room is None or identity is None:
+        if room is None or identity is None or not room.admits(identity, effect.room):
             return None
         if not room.has_custom_permission:
             return room.grant(identity, effect.room)

@@ -114,17 +114,19 @@ class Collection:
         """Return the fields that the identity may read; see `permissions.Permission`."""
         return None
 
+    def admits(self, identity: Identity) -> bool:
+        """Return whether the permission may be asked: see `Identity.may_use_collection`."""
+        # compared with True, so that a mistake such as a list does not open the collection
+        names = (self.name, *self.aliases)
+        return identity.may_use_collection(names, public=self.public is True)
+
     def grant(self, identity: Identity, filters: Mapping[str, Any]) -> Grant | None:
         """Return what the identity may see, or None if it may not subscribe.
 
-        Permissions are not asked about anonymous visitors unless the collection is public, nor
-        about credentials whose scope does not include the collection. Raises `ProjectCodeFailed` if
-        the project's code raises. Evaluates permissions, which may use the ORM, so it must not be
-        called in an event loop.
+        The permission is asked only if `admits` is true. Raises `ProjectCodeFailed` if the
+        project's code raises. It may use the ORM, so it must not be called in an event loop.
         """
-        # compared with True, so that a mistake such as a list does not open the collection
-        names = (self.name, *self.aliases)
-        if not identity.may_use_collection(names, public=self.public is True):
+        if not self.admits(identity):
             return None
         with calling(f"collection {self.name!r}", "permission", identity.credential):
             return self._grant(identity, ClientFilters(filters, self.schema, self._field_aliases))

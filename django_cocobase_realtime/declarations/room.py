@@ -100,18 +100,25 @@ class Room:
         )
         return overridden or self.permission is not None
 
+    def admits(self, identity: Identity, room: str) -> bool:
+        """Return whether permissions may be asked about an identity.
+
+        They are not asked about anonymous visitors unless the room is public, nor about credentials
+        whose scope does not include the room.
+        """
+        # compared with True, so that a mistake such as a list does not open the room
+        return identity.may_use_room(room, public=self.public is True)
+
     def grant(self, identity: Identity, room: str) -> RoomGrant | None:
         """Return what the identity may do in a room, or None if it may not join.
 
-        Permissions are not asked about anonymous visitors unless the room is public, nor about
-        credentials whose scope does not include the room. A read-only identity may only read,
-        whatever the permissions allow.
+        Permissions are asked only if `admits` is true. A read-only identity may only read, whatever
+        the permissions allow.
 
         Raises `ProjectCodeFailed` if a method raises. Must not be called in an event loop if
         `has_custom_permission` is True.
         """
-        # compared with True, so that a mistake such as a list does not open the room
-        if not identity.may_use_room(room, public=self.public is True):
+        if not self.admits(identity, room):
             return None
         if not self._ask("can_join", identity, room):
             return None

@@ -1,5 +1,7 @@
 """Scopes of keys that change while clients are connected, and `disconnect(reconnect=True)`."""
 
+import asyncio
+
 import pytest
 from asgiref.sync import sync_to_async
 
@@ -8,7 +10,9 @@ from django_cocobase_realtime.auth.api_key import ApiKeyAuthenticator
 from django_cocobase_realtime.hub.hub import Hub
 from django_cocobase_realtime.identity import AccessScope
 from django_cocobase_realtime.models import ApiKey
+from django_cocobase_realtime.permissions import Permission
 from tests.app.models import Post
+from tests.support.blocking_permissions import Gate
 from tests.support.frames import receive_title
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -18,6 +22,16 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def _configure(settings):
     collections = {"posts": "app.Post", "messages": "app.Message"}
     settings.COCOBASE_REALTIME = {"COLLECTIONS": collections, "REVOCATION_POLL": 0.2}
+
+
+class Gated(Permission):
+    """Answers when the test lets it, for collections and rooms."""
+
+    def can_subscribe(self, identity, filters):
+        return Gate.release.wait(10)
+
+    def can_join(self, identity, room):
+        return Gate.release.wait(10)
 
 
 create_key = sync_to_async(ApiKey.objects.create_key)
@@ -143,3 +157,52 @@ async def test_disconnect_lets_clients_come_back_and_load_data_again(realtime, u
         assert len((await app.receive("snapshot"))["documents"]) == 1
         await sync_to_async(disconnect)(key=key.prefix)
         assert await app.closed() == 4500
+
+
+@pytest.mark.parametrize("who", ["key", "visitor"])
+async def test_time_does_not_reveal_what_is_out_of_scope(realtime, settings, who):
+    """The permissions that others wait for do not delay the refusal."""
+    settings.COCOBASE_REALTIME = {
+        "COLLECTIONS": {
+            "posts": {"model": "app.Post", "public": True},
+            "secret": {
+                "model": "app.Message",
+                "permission": f"{__name__}.Gated",
+                "aliases": ["former"],
+            },
+        },
+        "ROOMS": {"hidden": {"permission": f"{__name__}.Gated"}, "*": {}},
+        "AUTHENTICATORS": [
+            "django_cocobase_realtime.auth.anonymous.Anonymous",
+            "django_cocobase_realtime.auth.api_key.ApiKeyAuthenticator",
+        ],
+        "WORKERS": 4,
+    }
+    scoped = (await create_key("k", collections=["posts"], rooms=[]))[1]
+    tokens = [(await create_key(name))[1] for name in "abcde"]
+    Gate.release.clear()
+    try:
+        async with (
+            realtime(token=scoped if who == "key" else None) as client,
+            realtime(token=tokens[0]) as one,
+            realtime(token=tokens[1]) as two,
+            realtime(token=tokens[2]) as three,
+            realtime(token=tokens[3]) as four,
+            realtime(token=tokens[4]) as five,
+        ):
+            # calls for one subject occupy two of the threads
+            for other in (one, two, three):
+                await other.send({"type": "subscribe", "collection": "secret"})
+            await asyncio.sleep(0.2)
+            for name in ("missing", "secret", "former"):
+                reply = await client.request({"type": "subscribe", "collection": name})
+                assert reply["code"] == "unknown_collection"
+            for other in (four, five):
+                await other.send({"type": "join", "room": "hidden"})
+            await asyncio.sleep(0.2)
+            for name in ("missing", "hidden"):
+                reply = await client.request({"type": "join", "room": name})
+                assert reply["code"] == "forbidden"
+            Gate.release.set()
+    finally:
+        Gate.release.set()
