@@ -17,6 +17,8 @@ from .base import Authenticator
 from .members import with_member_name
 
 MAX_TOKEN_LENGTH = 4096  # characters; longer tokens are refused without calling an authenticator
+# calls in which an authenticator may raise, until the identities that remain are not checked
+MAX_FAILED_CALLS = 100
 
 
 class AuthenticationUnavailable(Exception):
@@ -128,8 +130,9 @@ def _is_expired(identity: Identity) -> bool:
 def find_revoked(path: str, identities: Collection[Identity]) -> set[str]:
     """Return which credentials of the authenticator with this path are no longer valid.
 
-    If it raises, this is logged, and the result is empty. Raises the exceptions of a database that
-    does not answer, and `AuthenticationUnavailable`.
+    If it raises, this is logged, and it is asked about fewer identities at once, so that the one
+    that it cannot check is omitted. Raises the exceptions of a database that does not answer, and
+    `AuthenticationUnavailable`.
     """
     return _ask(path, "revoked", identities)
 
@@ -148,10 +151,20 @@ def _ask(path: str, method_name: str, identities: Collection[Identity]) -> set[s
     own = [identity for identity in identities if identity.credential.startswith(prefix)]
     # an authenticator need not inherit from the base class
     method = getattr(authenticator, method_name, None)
-    try:
-        return set(synchronous(method(own))) if own and method is not None else set()
-    except Exception as error:
-        if isinstance(error, AuthenticationUnavailable) or is_unavailable(error):
-            raise
-        _failure(path, method_name, error).log()
-        return set()
+    found: set[str] = set()
+    if method is None:
+        return found
+    remaining, failures = [own] if own else [], 0
+    while remaining and failures < MAX_FAILED_CALLS:
+        batch = remaining.pop()
+        try:
+            found |= set(synchronous(method(batch)))
+        except Exception as error:
+            if isinstance(error, AuthenticationUnavailable) or is_unavailable(error):
+                raise
+            failures += 1
+            _failure(path, method_name, error).log()
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                remaining += [batch[middle:], batch[:middle]]
+    return found
