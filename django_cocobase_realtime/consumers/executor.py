@@ -125,6 +125,10 @@ async def _leave_room(hub: Hub, connection: Connection, effect: do.LeaveRoom) ->
     await _unless_unavailable(hub.rooms.leave(connection, effect.room))
 
 
+async def _wait_for_rooms(hub: Hub, connection: Connection, effect: do.WaitForRooms) -> None:
+    await hub.rooms.wait_resumed(connection)
+
+
 async def _set_room_state(hub: Hub, connection: Connection, effect: do.SetRoomState) -> Any:
     return await _unless_unavailable(
         hub.rooms.set_state(connection, effect.room, dict(effect.state))
@@ -164,6 +168,7 @@ _HANDLERS: dict[type, Callable[[Hub, Connection, Any], Coroutine[Any, Any, Any]]
     do.JoinRoom: _join_room,
     do.CompleteJoin: _complete_join,
     do.LeaveRoom: _leave_room,
+    do.WaitForRooms: _wait_for_rooms,
     do.SetRoomState: _set_room_state,
     do.PublishToRoom: _publish_to_room,
 }

@@ -2,7 +2,8 @@
 
 Signals do both immediately, but changes by other programs send no signals. Each authenticator is
 asked in a task and a thread of its own, so that neither clients nor another authenticator can
-delay the moment at which a revoked connection is closed.
+delay the moment at which a revoked connection is closed. An identity that cannot be checked does
+not prevent the checks of others: its connection is closed.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from functools import partial
 from typing import Any
 
 from ..auth import backends
-from ..auth.users import Fingerprint, permission_fingerprints
+from ..auth.users import Fingerprint, is_django_user, permission_fingerprints
 from ..conf import conf
+from ..delivery.topics import TopicManager
 from ..identity import AccessScope, Identity
+from ..rooms.room_manager import RoomManager
 from ..transport.connection import Connection
 from ..utils.concurrency import run_check
 from ..wire.codes import CloseCode
@@ -42,12 +45,14 @@ class CredentialChecks:
         self,
         loop: asyncio.AbstractEventLoop,
         connections: Mapping[str, Connection],
+        topics: TopicManager,
+        rooms: RoomManager,
         reauthorizer: Reauthorizer,
     ) -> None:
         self._loop = loop
         self._connections = connections
         self._reauthorizer = reauthorizer
-        self._rechecks = Rechecks(loop, reauthorizer)
+        self._rechecks = Rechecks(loop, topics, rooms, reauthorizer)
         # fingerprints of users' permissions, by primary key, as of the last round
         self._fingerprints: dict[Any, Fingerprint] = {}
         # the last check with each name
@@ -65,10 +70,17 @@ class CredentialChecks:
                 task.cancel()
 
     def _start_checks(self) -> None:
-        by_connection = {
-            c: c.identity for c in self._connections.values() if c.identity is not None
-        }
-        identities = {_key(identity): identity for identity in by_connection.values()}
+        by_connection: dict[Connection, Identity] = {}
+        identities: dict[CredentialKey, Identity] = {}
+        for connection in list(self._connections.values()):
+            identity = connection.identity
+            if identity is None:
+                continue
+            key = _key(identity)
+            if key is None:
+                connection.close(CloseCode.INTERNAL_ERROR)
+                continue
+            by_connection[connection] = identities[key] = identity
         for path in conf.authenticators:
             self._start(path, partial(self._close_ended, path, identities))
         self._start(PERMISSIONS, partial(self._check_permissions, by_connection))
@@ -99,7 +111,8 @@ class CredentialChecks:
             return
         for connection in list(self._connections.values()):
             if connection.identity is not None:
-                code = codes.get(_key(connection.identity))
+                key = _key(connection.identity)
+                code = None if key is None else codes.get(key)
                 if code is not None:
                     connection.close(code)
 
@@ -114,16 +127,28 @@ class CredentialChecks:
         self._reauthorizer.request(
             connection
             for connection, identity in by_connection.items()
-            if connection.identity is identity and getattr(identity.user, "pk", None) in changed
+            if connection.identity is identity and _user_pk(identity) in changed
         )
         self._rechecks.start(
             {c: identity for c, identity in by_connection.items() if c.id in self._connections}
         )
 
 
-def _key(identity: Identity) -> CredentialKey:
-    private = tuple(sorted(identity.private.items()))
-    return identity.credential, identity.project, identity.user_key, identity.scope, private
+def _key(identity: Identity) -> CredentialKey | None:
+    """Return what distinguishes identities; None if an attribute has an unusable type."""
+    try:
+        private = tuple(sorted(identity.private.items()))
+        key = identity.credential, identity.project, identity.user_key, identity.scope, private
+        hash(key)
+    except Exception as error:  # an authenticator of the project may return anything
+        logger.error("A connection is closed, because its identity cannot be checked: %r", error)
+        return None
+    return key
+
+
+def _user_pk(identity: Identity) -> Any:
+    """Return the primary key of the Django user, as in fingerprints, or None."""
+    return identity.user.pk if is_django_user(identity.user) else None
 
 
 def _find_ended(

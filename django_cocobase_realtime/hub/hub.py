@@ -92,7 +92,9 @@ class Hub:
                 background_tasks.trim_logs,
                 partial(background_tasks.poll_log, self.topics),
                 partial(background_tasks.send_cursor_heartbeats, self.topics),
-                CredentialChecks(self._loop, self.connections, self.reauthorizer).run,
+                CredentialChecks(
+                    self._loop, self.connections, self.topics, self.rooms, self.reauthorizer
+                ).run,
             ):
                 self._start_task(work)
             await self.groups.acquire(CONTROL_GROUP, JOIN_TIMEOUT_DURABLE)

@@ -1,9 +1,13 @@
 """Reauthorization: evaluates permissions of a connection again, when they may have changed.
 
-The connection's subscriptions are suspended immediately. If all permissions are still the same,
-the subscriptions continue where they were stopped, so that no event is lost. Otherwise the
-connection is closed with code 4201, and its client reconnects and fetches everything again. If a
-permission raises an exception, only the subscription or room that it is for ends, with an error.
+The connection's subscriptions and rooms are suspended immediately. If all permissions are still the
+same, they continue where they were stopped, so that nothing is lost. Otherwise the connection is
+closed with code 4201, and its client reconnects and fetches everything again. If a permission
+raises an exception, only the subscription or room that it is for ends, with an error.
+
+Rooms are evaluated first, and continue while subscriptions are still evaluated. The first
+permission that has changed closes the connection. If permissions may have changed again during the
+evaluation, it is repeated; because clients can cause that, only for a limited time.
 """
 
 from __future__ import annotations
@@ -11,10 +15,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
 from django.db import Error as DatabaseFailure
 
 from ..delivery.query import AuthorizedQuery
+from ..delivery.subscription import Subscription
 from ..delivery.topics import TopicManager
 from ..identity import Identity
 from ..rooms.room_manager import RoomManager
@@ -22,9 +28,22 @@ from ..transport.connection import Connection
 from ..utils.concurrency import set_owner
 from ..utils.project_code import ProjectCodeFailed
 from ..wire.codes import CloseCode
-from .grants import GrantSnapshot, are_unchanged, evaluate_again
+from .grants import allows_the_same, evaluate_room, evaluate_subscription, refresh_identity
 
 logger = logging.getLogger(__name__)
+
+# a connection is closed if its permissions may have changed again during this many evaluations,
+# and during this number of seconds
+MAX_EVALUATIONS = 10
+MAX_SECONDS = 10.0
+
+
+class _Unacceptable(Exception):
+    """The connection must be closed with a code."""
+
+    def __init__(self, code: CloseCode) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class Reauthorizer:
@@ -43,6 +62,7 @@ class Reauthorizer:
         """Suspend connections, and reauthorize them in tasks."""
         for connection in list(connections):
             connection.permissions_version += 1
+            self._rooms.suspend(connection)
             if connection in self._tasks:
                 continue  # its task notices the new version
             self._topics.suspend(connection)
@@ -63,16 +83,6 @@ class Reauthorizer:
         while (task := self._tasks.get(connection)) is not None:
             await asyncio.wait({task})
 
-    def snapshot(self, connection: Connection, identity: Identity) -> GrantSnapshot:
-        """Return a connection's current subscriptions and rooms."""
-        return GrantSnapshot(
-            connection,
-            identity,
-            connection.permissions_version,
-            self._topics.subscriptions(connection),
-            self._rooms.memberships(connection),
-        )
-
     async def _run(self, connection: Connection) -> None:
         set_owner(connection.owner)
         try:
@@ -87,50 +97,90 @@ class Reauthorizer:
                 del self._tasks[connection]
 
     async def _reauthorize(self, connection: Connection) -> None:
-        while True:
-            self._topics.suspend(connection)
-            if connection.identity is None:
-                return
-            snapshot = self.snapshot(connection, connection.identity)
-            try:
-                fresh = await evaluate_again(snapshot)
-            except DatabaseFailure as error:
-                logger.warning("Permissions could not be evaluated: %r", error)
-                connection.close(CloseCode.UNAVAILABLE)
-                return
-            if fresh.identity is None:
-                connection.close(CloseCode.BAD_CREDENTIAL)
-                return
-            if (
-                connection.identity == snapshot.identity
-                and connection.permissions_version == snapshot.permissions_version
-                and self._topics.subscriptions(connection) == snapshot.subscriptions
-            ):
-                break  # nothing has changed during the evaluation
-        connection.identity = fresh.identity
-        still_joined = self._rooms.memberships(connection)
-        room_grants = [
-            (membership, grant)
-            for membership, grant in zip(snapshot.memberships, fresh.room_grants, strict=True)
-            if membership in still_joined
-        ]
-        queries = list(zip(snapshot.subscriptions, fresh.queries, strict=True))
-        for subscription, query in queries:
-            if isinstance(query, ProjectCodeFailed):
-                query.log()
-                self._topics.end_with_error(subscription)
-        for membership, grant in room_grants:
-            if isinstance(grant, ProjectCodeFailed):
+        evaluated: dict[Subscription, AuthorizedQuery] = {}
+        started_at, count = self._loop.time(), 1
+        try:
+            while not await self._evaluate(connection, evaluated):
+                if count >= MAX_EVALUATIONS and self._loop.time() - started_at >= MAX_SECONDS:
+                    logger.warning("The permissions of a connection changed too often.")
+                    raise _Unacceptable(CloseCode.PERMISSIONS_CHANGED)
+                count += 1
+        except _Unacceptable as reason:
+            connection.close(reason.code)
+        except DatabaseFailure as error:
+            logger.warning("Permissions could not be evaluated: %r", error)
+            connection.close(CloseCode.UNAVAILABLE)
+
+    async def _evaluate(
+        self, connection: Connection, evaluated: dict[Subscription, AuthorizedQuery]
+    ) -> bool:
+        """Evaluate all permissions, and resume what is suspended.
+
+        Returns False, without evaluating the others, if they may have changed since the beginning.
+        ``evaluated`` are the subscriptions of earlier calls, with their new queries.
+        """
+        version, known = connection.permissions_version, connection.identity
+        if known is None:
+            return True
+        identity = await refresh_identity(known)
+        if identity is None:
+            raise _Unacceptable(CloseCode.BAD_CREDENTIAL)
+        if connection.permissions_version != version:
+            return False
+        if connection.identity is known:
+            connection.identity = identity
+        elif connection.identity is not None:
+            # a renewed credential, which no permission distinguishes from the last one
+            identity = connection.identity = replace(connection.identity, user=identity.user)
+        if not await self._evaluate_rooms(connection, identity, version):
+            return False
+        return await self._evaluate_subscriptions(connection, identity, version, evaluated)
+
+    async def _evaluate_rooms(
+        self, connection: Connection, identity: Identity, version: int
+    ) -> bool:
+        for membership in self._rooms.memberships(connection):
+            grant = await evaluate_room(membership, identity)
+            if membership.has_ended:
+                pass
+            elif isinstance(grant, ProjectCodeFailed):
                 grant.log()
                 self._rooms.end_with_error(membership)
-        if not are_unchanged(
-            [pair for pair in queries if not isinstance(pair[1], ProjectCodeFailed)],
-            [pair for pair in room_grants if not isinstance(pair[1], ProjectCodeFailed)],
-        ):
-            connection.close(CloseCode.PERMISSIONS_CHANGED)
-            return
-        for subscription, query in queries:
-            if isinstance(query, AuthorizedQuery):
-                subscription.query = query
-                subscription.permissions_version = snapshot.permissions_version
+            elif grant != membership.grant:
+                raise _Unacceptable(CloseCode.PERMISSIONS_CHANGED)
+            if connection.permissions_version != version:
+                return False
+        self._rooms.resume(connection)
+        return True
+
+    async def _evaluate_subscriptions(
+        self,
+        connection: Connection,
+        identity: Identity,
+        version: int,
+        evaluated: dict[Subscription, AuthorizedQuery],
+    ) -> bool:
+        self._topics.suspend(connection)  # those that were added meanwhile
+        # beginning with those that were not evaluated yet, or least recently
+        new = [sub for sub in self._topics.subscriptions(connection) if sub not in evaluated]
+        for subscription in (*new, *evaluated):
+            if not subscription.is_attached:
+                continue
+            query = await evaluate_subscription(subscription, identity)
+            evaluated.pop(subscription, None)
+            if not subscription.is_attached:
+                pass
+            elif isinstance(query, ProjectCodeFailed):
+                query.log()
+                self._topics.end_with_error(subscription)
+            elif query is None or not allows_the_same(subscription, query):
+                raise _Unacceptable(CloseCode.PERMISSIONS_CHANGED)
+            else:
+                evaluated[subscription] = query
+            if connection.permissions_version != version:
+                return False
+        for subscription, query in evaluated.items():
+            if subscription.is_attached:
+                subscription.query, subscription.permissions_version = query, version
                 self._topics.resume(subscription)
+        return True

@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from django.db import Error as DatabaseFailure
 
 from ..auth.users import same_user
+from ..delivery.topics import TopicManager
 from ..identity import Identity
+from ..rooms.room_manager import RoomManager
 from ..transport.connection import Connection
 from ..utils.concurrency import set_owner
-from .grants import GrantSnapshot, are_unchanged, evaluate_again
+from .grants import allows_the_same, evaluate_room, evaluate_subscription, refresh_identity
 from .reauthorization import Reauthorizer
 
 logger = logging.getLogger(__name__)
@@ -25,8 +27,16 @@ logger = logging.getLogger(__name__)
 class Rechecks:
     """The rechecks of a hub. A connection has one at a time, whose work counts for its owner."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, reauthorizer: Reauthorizer) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        topics: TopicManager,
+        rooms: RoomManager,
+        reauthorizer: Reauthorizer,
+    ) -> None:
         self._loop = loop
+        self._topics = topics
+        self._rooms = rooms
         # reauthorizes connections whose permissions are different now
         self._reauthorizer = reauthorizer
         # the identity for which a connection was rechecked; it has a new one after each `auth`
@@ -59,7 +69,7 @@ class Rechecks:
     async def _run(self, connection: Connection, identity: Identity) -> None:
         set_owner(connection.owner.background())
         try:
-            is_unchanged = await _is_unchanged(self._reauthorizer.snapshot(connection, identity))
+            is_unchanged = await self._is_unchanged(connection, identity)
         except DatabaseFailure as error:
             logger.warning("Permissions could not be checked: %r", error)
             return  # the next round tries again
@@ -75,14 +85,15 @@ class Rechecks:
         if not is_unchanged:
             self._reauthorizer.request([connection])
 
-
-async def _is_unchanged(snapshot: GrantSnapshot) -> bool:
-    fresh = await evaluate_again(snapshot)
-    return (
-        fresh.identity is not None
-        and same_user(fresh.identity.user, snapshot.identity.user)
-        and are_unchanged(
-            list(zip(snapshot.subscriptions, fresh.queries, strict=True)),
-            list(zip(snapshot.memberships, fresh.room_grants, strict=True)),
-        )
-    )
+    async def _is_unchanged(self, connection: Connection, identity: Identity) -> bool:
+        """Return whether all permissions allow the same as before; False if one raised."""
+        fresh = await refresh_identity(identity)
+        if fresh is None or not same_user(fresh.user, identity.user):
+            return False
+        for membership in self._rooms.memberships(connection):
+            if await evaluate_room(membership, fresh) != membership.grant:
+                return False
+        for subscription in self._topics.subscriptions(connection):
+            if not allows_the_same(subscription, await evaluate_subscription(subscription, fresh)):
+                return False
+        return True

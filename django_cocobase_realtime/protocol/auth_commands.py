@@ -85,10 +85,12 @@ def auth(session: SessionState, command: Auth) -> Steps:
     )
 
 
-def _restrictions(identity: Identity) -> tuple[AccessScope, dict[str, Any]]:
-    """Return the scope of a credential, and the claims that a permission may depend on."""
-    claims = identity.claims.items()
-    return identity.scope, {name: value for name, value in claims if name not in _PER_TOKEN_CLAIMS}
+def _restrictions(identity: Identity) -> tuple[str, AccessScope, bool, dict[str, Any]]:
+    """Return what a permission may depend on, apart from the user: above all scope and claims."""
+    claims = {
+        name: value for name, value in identity.claims.items() if name not in _PER_TOKEN_CLAIMS
+    }
+    return identity.credential, identity.scope, identity.can_publish, claims
 
 
 def _user(identity: Identity) -> dict[str, str] | None:

@@ -90,7 +90,7 @@ class ScheduleExpiry:
 
 @dataclass(frozen=True, slots=True)
 class Reauthorize:
-    """Evaluate the permissions again, because the claims or the scope changed. Result: None."""
+    """Evaluate the permissions again, because the credential has changed. Result: None."""
 
 
 # collections
@@ -187,6 +187,11 @@ class LeaveRoom:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitForRooms:
+    """Wait until the permissions of the rooms are not being evaluated again. Result: None."""
+
+
+@dataclass(frozen=True, slots=True)
 class SetRoomState:
     """Set the member's state in a room.
 
@@ -225,6 +230,7 @@ Effect = (
     | JoinRoom
     | CompleteJoin
     | LeaveRoom
+    | WaitForRooms
     | SetRoomState
     | PublishToRoom
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import msgspec
@@ -9,19 +10,21 @@ import msgspec
 from ..declarations.room import RoomGrant
 from ..events import Broadcast, Sender, now
 from ..rooms import history
-from ..rooms.local_room import JoinRequest, JoinResult
+from ..rooms.local_room import JoinRequest, JoinResult, RoomMembership
 from ..rooms.publisher import PublishResult
 from ..wire import commands, frames
 from ..wire.codes import ErrorCode
 from .effects import (
     AuthorizeRoom,
     CompleteJoin,
+    Effect,
     JoinRoom,
     LeaveRoom,
     PublishToRoom,
     Send,
     SetRoomState,
     Steps,
+    WaitForRooms,
 )
 from .state import SessionState
 
@@ -108,9 +111,8 @@ def leave(session: SessionState, command: commands.Leave) -> Steps:
 
 def set_state(session: SessionState, command: commands.State) -> Steps:
     """Set the member's state in a room, which the other members see."""
-    membership = session.rooms.get(command.room)
+    membership = yield from _membership_to_write(session, command)
     if membership is None:
-        yield _not_joined(session, command)
         return
     if membership.entry is None:
         message = "You have no state, because you are not a member; join with presence."
@@ -127,14 +129,11 @@ def set_state(session: SessionState, command: commands.State) -> Steps:
 
 def broadcast(session: SessionState, command: commands.Broadcast) -> Steps:
     """Send a message to everyone in a room that the client has joined."""
-    identity = session.identity
-    membership = session.rooms.get(command.room)
-    if identity is None or membership is None:
-        yield _not_joined(session, command)
+    membership = yield from _membership_to_write(session, command)
+    if membership is None:
         return
     if not membership.grant.can_broadcast:
-        message = f"You may not broadcast in the room {command.room!r}."
-        yield session.error(ErrorCode.FORBIDDEN, message, command.id)
+        yield _may_not_write(session, command)
         return
     limit = session.limits.event_bytes
     # with the default limits, a message cannot be larger
@@ -144,7 +143,7 @@ def broadcast(session: SessionState, command: commands.Broadcast) -> Steps:
         return
     event = Broadcast(
         room=command.room,
-        project=identity.project,
+        project=membership.key[0],
         message=command.message,
         at=now(),
         sender=_sender(session),
@@ -164,6 +163,24 @@ def broadcast(session: SessionState, command: commands.Broadcast) -> Steps:
         if result is PublishResult.DUPLICATE:
             reply["duplicate"] = True
         yield Send(reply)
+
+
+def _membership_to_write(
+    session: SessionState, command: commands.State | commands.Broadcast
+) -> Generator[Effect, Any, RoomMembership | None]:
+    """Return the membership of a room in which the client may write, or refuse and return None.
+
+    The grant may be that of an earlier credential, so the present one is checked as well.
+    """
+    yield WaitForRooms()
+    membership, identity = session.rooms.get(command.room), session.identity
+    if membership is None or identity is None:
+        yield _not_joined(session, command)
+        return None
+    if identity.is_read_only or not membership.grant.room.admits(identity, command.room):
+        yield _may_not_write(session, command)
+        return None
+    return membership
 
 
 def _sender(session: SessionState) -> Sender | None:
@@ -191,6 +208,12 @@ def _unavailable(session: SessionState, id: Any) -> Send:
     return session.error(
         ErrorCode.INTERNAL_ERROR, "The request failed; try again.", id, retry_after_ms=RETRY_MS
     )
+
+
+def _may_not_write(session: SessionState, command: commands.State | commands.Broadcast) -> Send:
+    noun = "broadcast" if isinstance(command, commands.Broadcast) else "set a state"
+    message = f"You may not {noun} in the room {command.room!r}."
+    return session.error(ErrorCode.FORBIDDEN, message, command.id)
 
 
 def _not_joined(

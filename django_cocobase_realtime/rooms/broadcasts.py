@@ -23,7 +23,7 @@ def deliver_to_room(room: LocalRoom, event: Broadcast) -> None:
         if text is None:  # its dialect has no frame for a broadcast
             continue
         if membership.buffered is None:
-            connection.writer.push_event(text)
+            membership.push_event(text)
         else:
             membership.buffered.append(text, event.seq)
 
@@ -39,6 +39,7 @@ async def replay(room: LocalRoom, membership: RoomMembership, page: HistoryPage)
         with writer.holding(size_of(event for _, event in kept)):
             for number, event in kept:
                 await writer.wait_drained()
+                await membership.wait_resumed()
                 if not room.has(membership):
                     return True
                 if number != seq + 1 and page.is_resumed:

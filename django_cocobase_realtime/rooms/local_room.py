@@ -17,6 +17,7 @@ from ..log.cursor import Position
 from ..presence.base import MemberList, PresenceEntry, RoomKey
 from ..transport.connection import Connection
 from ..transport.waiting_frames import FrameBuffer
+from .held_frames import HeldFrames
 from .history import HistoryPage
 
 
@@ -35,6 +36,29 @@ class RoomMembership:
     live: bool = False
     # broadcasts to deliver after the replay of older ones; None if there is no replay
     buffered: FrameBuffer | None = None
+    # holds its frames while the permissions of the connection are evaluated again, or is None
+    held: HeldFrames | None = None
+    # whether the connection has left the room
+    has_ended: bool = False
+
+    def push(self, text: str) -> None:
+        """Send a frame about the members, unless it must be held."""
+        if self.held is None:
+            self.connection.writer.push(text)
+        else:
+            self.held.append(self, text, is_event=False)
+
+    def push_event(self, text: str, cursor: str | None = None) -> None:
+        """Send a broadcast, unless it must be held."""
+        if self.held is None:
+            self.connection.writer.push_event(text, cursor)
+        else:
+            self.held.append(self, text, is_event=True)
+
+    async def wait_resumed(self) -> None:
+        """Wait until frames are not held."""
+        while self.held is not None:
+            await self.held.wait()
 
 
 class ApplyResult(Enum):

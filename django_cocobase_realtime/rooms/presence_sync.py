@@ -276,7 +276,7 @@ class PresenceSync:
                 continue
             text = (own_frames if is_own else frames).text(connection.dialect)
             if text is not None:
-                connection.writer.push(text)
+                membership.push(text)
 
     # reading again
 

@@ -18,6 +18,7 @@ from ..wire import frames, sdk_frames
 from ..wire.codes import CloseCode, ErrorCode
 from . import history
 from .broadcasts import deliver_to_room, replay
+from .held_frames import HeldFrames
 from .history import HistoryPage
 from .local_room import ApplyResult, JoinRequest, JoinResult, LocalRoom, RoomMembership
 from .presence_sync import PresenceSync
@@ -54,6 +55,8 @@ class RoomManager:
         self._is_running = False
         # memberships by connection and name of the room
         self._memberships: dict[Connection, dict[str, RoomMembership]] = {}
+        # frames of connections that are suspended
+        self._held: dict[Connection, HeldFrames] = {}
 
     # connections
 
@@ -70,6 +73,30 @@ class RoomManager:
         for room in list(self._memberships.get(connection, ())):
             self.remove_local(connection, room, lost=lost)
         self._memberships.pop(connection, None)
+        held = self._held.pop(connection, None)
+        if held is not None:
+            held.clear()
+
+    def suspend(self, connection: Connection) -> None:
+        """Hold the frames of a connection's rooms until `resume`."""
+        memberships = self._memberships.get(connection)
+        if memberships and connection not in self._held:
+            held = self._held[connection] = HeldFrames(connection.writer)
+            for membership in memberships.values():
+                membership.held = held
+
+    def resume(self, connection: Connection) -> None:
+        """Send the held frames of a connection, and hold no more."""
+        held = self._held.pop(connection, None)
+        if held is not None:
+            for membership in self.memberships(connection):
+                membership.held = None
+            held.flush()
+
+    async def wait_resumed(self, connection: Connection) -> None:
+        """Wait until a connection is not suspended."""
+        while (held := self._held.get(connection)) is not None:
+            await held.wait()
 
     async def stop(self) -> None:
         """Report departures and stop, before the hub shuts down."""
@@ -95,6 +122,7 @@ class RoomManager:
         is_new = membership is None
         if membership is None:
             membership = memberships[request.room] = RoomMembership(connection, key, grant)
+            membership.held = self._held.get(connection)
             room = self.rooms.setdefault(key, LocalRoom(key))
             room.memberships[connection.id] = membership
         membership.grant = grant
@@ -150,6 +178,9 @@ class RoomManager:
             )
             if declared.durable and room.position is None:
                 room.position = page.position
+        await membership.wait_resumed()
+        if not room.has(membership):
+            return None  # its permission refuses now, or the connection was closed
         # no `await` from here on, so that the connection is sent all changes after this list
         membership.live = True
         entry, members = membership.entry, list(room.members.values())
@@ -215,6 +246,7 @@ class RoomManager:
         writer = membership.connection.writer
         while unlisted:
             await writer.wait_drained()
+            await membership.wait_resumed()
             if not room.has(membership):
                 return
             present = [room.members[id] for id in unlisted if id in room.members]
@@ -227,7 +259,8 @@ class RoomManager:
         """Deliver the broadcasts that were buffered during the replay, and then deliver live."""
         buffered, membership.buffered = membership.buffered, None
         if buffered is not None:
-            buffered.flush(after=None if page is None else page.position.seq)
+            after = None if page is None else page.position.seq
+            buffered.flush(after, membership.push_event)
 
     def _ensure_running(self) -> None:
         if not self._is_running:
@@ -257,6 +290,7 @@ class RoomManager:
         membership = self._memberships.get(connection, {}).pop(room, None)
         if membership is None:
             return None
+        membership.has_ended, membership.held = True, None
         if membership.buffered is not None:
             membership.buffered.clear()
             membership.buffered = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from sys import getsizeof
 from typing import Protocol
 
@@ -72,10 +72,11 @@ class FrameBuffer:
         self._account.release(len(self._frames), self._bytes)
         self._frames, self._bytes = [], 0
 
-    def flush(self, after: int | None = None) -> None:
-        """Send all events, without those whose number is ``after`` or lower."""
+    def flush(self, after: int | None = None, push: Callable[[str], None] | None = None) -> None:
+        """Send all events, or pass them to ``push``, without those numbered ``after`` or lower."""
+        push = push or self._account.push_event
         frames = self._frames
         self.clear()
         for frame, seq in frames:
             if after is None or seq is None or seq > after:
-                self._account.push_event(unpack(frame))
+                push(unpack(frame))

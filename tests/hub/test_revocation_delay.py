@@ -50,6 +50,24 @@ class SlowRevocation(Authenticator):
         return set()
 
 
+class Careless(Authenticator):
+    """Returns identities that cannot be compared, or that it cannot check itself."""
+
+    kind = "careless"
+
+    def authenticate(self, token, scope):
+        if token == "unhashable":
+            return Identity("careless:1", subject="1", private={"roles": []})
+        if token in ("bad", "good"):
+            return Identity(f"careless:{token}", subject=token)
+        return None
+
+    def revoked(self, identities):
+        if any(identity.subject == "bad" for identity in identities):
+            raise LookupError("bad")
+        return {identity.credential for identity in identities}
+
+
 @pytest.fixture
 def bob(transactional_db, django_user_model):
     return django_user_model.objects.create_user("bob")
@@ -132,3 +150,21 @@ async def test_closed_connection_is_not_reauthorized_further(realtime, user, bob
         await asyncio.sleep(2 * SlowPermission.seconds)
         assert not reauthorizer._tasks
         assert not SlowPermission.running
+
+
+async def test_bad_identity_does_not_prevent_the_checks_of_others(realtime, settings, bob, caplog):
+    settings.COCOBASE_REALTIME |= {
+        "AUTHENTICATORS": [f"{__name__}.Careless", JWT_AUTHENTICATOR],
+    }
+    async with (
+        realtime(token="unhashable") as unhashable,
+        realtime(token="bad") as bad,
+        realtime(token="good") as good,
+        realtime(token=create_token(bob)) as app,
+    ):
+        assert await unhashable.closed() == 4100
+        assert "identity cannot be checked" in caplog.text
+        assert await good.closed() == 4500  # its authenticator raised for another one
+        assert "Careless" in caplog.text
+        assert await seconds_until_revoked(bob, app) < 2 * POLL
+        assert (await bad.request({"type": "ping"}))["type"] == "pong"
