@@ -151,14 +151,14 @@ def _ask(path: str, method_name: str, identities: Collection[Identity]) -> set[s
     own = [identity for identity in identities if identity.credential.startswith(prefix)]
     # an authenticator need not inherit from the base class
     method = getattr(authenticator, method_name, None)
-    found: set[str] = set()
+    credentials: set[str] = set()
     if method is None:
-        return found
+        return credentials
     remaining, failures = [own] if own else [], 0
     while remaining and failures < MAX_FAILED_CALLS:
         batch = remaining.pop()
         try:
-            found |= set(synchronous(method(batch)))
+            credentials |= set(synchronous(method(batch)))
         except Exception as error:
             if isinstance(error, AuthenticationUnavailable) or is_unavailable(error):
                 raise
@@ -167,4 +167,4 @@ def _ask(path: str, method_name: str, identities: Collection[Identity]) -> set[s
             if len(batch) > 1:
                 middle = len(batch) // 2
                 remaining += [batch[middle:], batch[:middle]]
-    return found
+    return credentials

@@ -37,28 +37,28 @@ class RoomMembership:
     # broadcasts to deliver after the replay of older ones; None if there is no replay
     buffered: FrameBuffer | None = None
     # holds its frames while the permissions of the connection are evaluated again, or is None
-    held: HeldFrames | None = None
+    held_frames: HeldFrames | None = None
     # whether the connection has left the room
     has_ended: bool = False
 
     def push(self, text: str) -> None:
         """Send a frame about the members, unless it must be held."""
-        if self.held is None:
+        if self.held_frames is None:
             self.connection.writer.push(text)
         else:
-            self.held.append(self, text, is_event=False)
+            self.held_frames.append(self, text, is_event=False)
 
     def push_event(self, text: str, cursor: str | None = None) -> None:
         """Send a broadcast, unless it must be held."""
-        if self.held is None:
+        if self.held_frames is None:
             self.connection.writer.push_event(text, cursor)
         else:
-            self.held.append(self, text, is_event=True)
+            self.held_frames.append(self, text, is_event=True)
 
     async def wait_resumed(self) -> None:
         """Wait until frames are not held."""
-        while self.held is not None:
-            await self.held.wait()
+        while self.held_frames is not None:
+            await self.held_frames.wait()
 
 
 class ApplyResult(Enum):

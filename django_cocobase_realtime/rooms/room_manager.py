@@ -73,30 +73,30 @@ class RoomManager:
         for room in list(self._memberships.get(connection, ())):
             self.remove_local(connection, room, lost=lost)
         self._memberships.pop(connection, None)
-        held = self._held.pop(connection, None)
-        if held is not None:
-            held.clear()
+        waiting = self._held.pop(connection, None)
+        if waiting is not None:
+            waiting.clear()
 
     def suspend(self, connection: Connection) -> None:
         """Hold the frames of a connection's rooms until `resume`."""
         memberships = self._memberships.get(connection)
         if memberships and connection not in self._held:
-            held = self._held[connection] = HeldFrames(connection.writer)
+            waiting = self._held[connection] = HeldFrames(connection.writer)
             for membership in memberships.values():
-                membership.held = held
+                membership.held_frames = waiting
 
     def resume(self, connection: Connection) -> None:
         """Send the held frames of a connection, and hold no more."""
-        held = self._held.pop(connection, None)
-        if held is not None:
+        waiting = self._held.pop(connection, None)
+        if waiting is not None:
             for membership in self.memberships(connection):
-                membership.held = None
-            held.flush()
+                membership.held_frames = None
+            waiting.flush()
 
     async def wait_resumed(self, connection: Connection) -> None:
         """Wait until a connection is not suspended."""
-        while (held := self._held.get(connection)) is not None:
-            await held.wait()
+        while (waiting := self._held.get(connection)) is not None:
+            await waiting.wait()
 
     async def stop(self) -> None:
         """Report departures and stop, before the hub shuts down."""
@@ -122,7 +122,7 @@ class RoomManager:
         is_new = membership is None
         if membership is None:
             membership = memberships[request.room] = RoomMembership(connection, key, grant)
-            membership.held = self._held.get(connection)
+            membership.held_frames = self._held.get(connection)
             room = self.rooms.setdefault(key, LocalRoom(key))
             room.memberships[connection.id] = membership
         membership.grant = grant
@@ -290,7 +290,7 @@ class RoomManager:
         membership = self._memberships.get(connection, {}).pop(room, None)
         if membership is None:
             return None
-        membership.has_ended, membership.held = True, None
+        membership.has_ended, membership.held_frames = True, None
         if membership.buffered is not None:
             membership.buffered.clear()
             membership.buffered = None

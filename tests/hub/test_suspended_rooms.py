@@ -80,7 +80,7 @@ async def frames_until_closed(client):
 
 @pytest.mark.parametrize("how", ["auth", "unsubscribe", "permissions_changed"])
 async def test_removed_member_gets_and_writes_nothing_more(realtime, user, bob, how):
-    """What the client or others do during the evaluation does not let it go on in the room."""
+    """Neither the client nor others can prolong its access during the evaluation."""
     async with realtime(user=bob) as other, realtime(token=create_token(user)) as ada:
         await other.join("board")
         await ada.join("board")
