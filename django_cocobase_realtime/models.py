@@ -68,11 +68,10 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         """Create a key; return it and its text ``crk_PREFIX_secret``, which is not stored.
 
         With ``collections`` and ``rooms``, which are names and patterns of names, the key can be
-        used for these only. Raises ``TypeError`` for a single string, and ``ValueError`` for a
-        read-only key that may publish.
+        used for these only. Raises ``TypeError`` for a single string, and ``ValueError`` for an
+        empty name and for a read-only key that may publish.
         """
-        if isinstance(collections, str) or isinstance(rooms, str):
-            raise TypeError("collections and rooms must be lists of names, not strings.")
+        collections, rooms = _checked_names(collections), _checked_names(rooms)
         if can_publish and read_only:
             raise ValueError(READ_ONLY_PUBLISHES)
         prefix, secret = _random_text(PREFIX_LENGTH), _random_text(SECRET_LENGTH)
@@ -82,8 +81,8 @@ class ApiKeyManager(models.Manager["ApiKey"]):
             can_publish=can_publish,
             user=user,
             expires_at=expires_at,
-            collections=None if collections is None else list(collections),
-            rooms=None if rooms is None else list(rooms),
+            collections=collections,
+            rooms=rooms,
             read_only=read_only,
             prefix=prefix,
             hashed_secret=hash_secret(secret),
@@ -101,6 +100,18 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         hashed_secret = key.hashed_secret if key is not None else "0" * 64
         matches = hmac.compare_digest(hashed_secret, hash_secret(secret))
         return key if key is not None and matches and key.is_live() else None
+
+
+def _checked_names(names: Iterable[str] | None) -> list[str] | None:
+    """Return the names for a new key as a list; None if it is not restricted."""
+    if names is None:
+        return None
+    checked = [] if isinstance(names, str) else list(names)
+    if isinstance(names, str) or not all(isinstance(name, str) for name in checked):
+        raise TypeError("collections and rooms must be lists of names, not strings.")
+    if not all(name.strip() for name in checked):
+        raise ValueError("The name of a collection or room must not be empty.")
+    return checked
 
 
 def _names(value: Any) -> tuple[str, ...] | None:
