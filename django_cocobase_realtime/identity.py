@@ -39,7 +39,7 @@ class AccessScope:
 
     def __post_init__(self) -> None:
         collections, rooms = (
-            _as_names(name, getattr(self, name)) for name in ("collections", "rooms")
+            as_names(name, getattr(self, name)) for name in ("collections", "rooms")
         )
         # the dataclass is frozen
         object.__setattr__(
@@ -72,7 +72,7 @@ class AccessScope:
         return "; ".join(parts) or "all"
 
 
-def _as_names(attribute: str, value: Any) -> tuple[str, ...] | None:
+def as_names(attribute: str, value: Any) -> tuple[str, ...] | None:
     """Return names as a tuple; None for None. Raises ``TypeError``."""
     if value is None:
         return None
@@ -81,6 +81,15 @@ def _as_names(attribute: str, value: Any) -> tuple[str, ...] | None:
         if all(isinstance(name, str) for name in names):
             return names
     raise TypeError(f"{attribute} must be names in a list or another container, not {value!r}.")
+
+
+def stored_names(value: Any) -> tuple[str, ...] | None:
+    """Return a stored list of names. A value that is not a list of strings allows nothing."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        return ()
+    return tuple(value)
 
 
 UNRESTRICTED = AccessScope()

@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 from django.utils import timezone
 
-from .identity import AccessScope, is_active
+from .identity import AccessScope, as_names, is_active, stored_names
 
 if not apps.is_installed("django_cocobase_realtime"):
     # the error that Django would raise does not say what to do
@@ -71,7 +71,8 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         used for these only. Raises ``TypeError`` for a single string, and ``ValueError`` for an
         empty name and for a read-only key that may publish.
         """
-        collections, rooms = _checked_names(collections), _checked_names(rooms)
+        collections = _checked_names("collections", collections)
+        rooms = _checked_names("rooms", rooms)
         if can_publish and read_only:
             raise ValueError(READ_ONLY_PUBLISHES)
         prefix, secret = _random_text(PREFIX_LENGTH), _random_text(SECRET_LENGTH)
@@ -102,25 +103,12 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         return key if key is not None and matches and key.is_live() else None
 
 
-def _checked_names(names: Iterable[str] | None) -> list[str] | None:
+def _checked_names(attribute: str, names: Iterable[str] | None) -> list[str] | None:
     """Return the names for a new key as a list; None if it is not restricted."""
-    if names is None:
-        return None
-    checked = [] if isinstance(names, str) else list(names)
-    if isinstance(names, str) or not all(isinstance(name, str) for name in checked):
-        raise TypeError("collections and rooms must be lists of names, not strings.")
-    if not all(name.strip() for name in checked):
-        raise ValueError("The name of a collection or room must not be empty.")
-    return checked
-
-
-def _names(value: Any) -> tuple[str, ...] | None:
-    """Return a stored list of names. A value that is not a list of strings allows nothing."""
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        return ()
-    return tuple(value)
+    checked = as_names(attribute, names)
+    if checked is not None and not all(name.strip() for name in checked):
+        raise ValueError(f"The names in {attribute} must not be empty.")
+    return None if checked is None else list(checked)
 
 
 class ApiKey(models.Model):
@@ -170,7 +158,7 @@ class ApiKey(models.Model):
     @property
     def scope(self) -> AccessScope:
         """The collections and rooms that the key may use, and whether it may only read."""
-        collections, rooms = _names(self.collections), _names(self.rooms)
+        collections, rooms = stored_names(self.collections), stored_names(self.rooms)
         return AccessScope(
             None if collections is None else frozenset(collections), rooms, self.read_only
         )

@@ -122,7 +122,7 @@ async def test_scope_is_described_and_compared_regardless_of_order(transactional
     assert str(AccessScope()) == "all"
     for attribute in ("collections", "rooms"):
         for names in ("lobby", ["a", 1]):
-            with pytest.raises(TypeError, match="lists of names"):
+            with pytest.raises(TypeError, match=f"{attribute} must be names"):
                 await create_key("k", **{attribute: names})
         for names in ([""], ["a", " "]):
             with pytest.raises(ValueError, match="must not be empty"):
