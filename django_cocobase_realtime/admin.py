@@ -21,6 +21,12 @@ else:  # generic for type checkers only
     ModelForm = forms.ModelForm
 
 
+def _lines(text: Any) -> list[str]:
+    """Return the lines of a text that are not empty, without spaces around them."""
+    lines = (line.strip() for line in str(text or "").splitlines())
+    return [line for line in lines if line]
+
+
 class NamesField(forms.CharField):
     """A list of names, one per line."""
 
@@ -28,16 +34,15 @@ class NamesField(forms.CharField):
 
     def to_python(self, value: Any) -> Any:
         """Return the list of names; None if there are none."""
-        lines = (line.strip() for line in str(value or "").splitlines())
-        return [line for line in lines if line] or None
+        return _lines(value) or None
 
     def prepare_value(self, value: Any) -> Any:
-        """Return a stored list as lines of text."""
-        return "\n".join(map(str, value)) if isinstance(value, list) else value
+        """Return a list as lines of text."""
+        return "\n".join(value) if isinstance(value, list | tuple) else value
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """Return whether the names in a form differ from those that are stored."""
-        return bool((initial or None) != self.to_python(data))
+        """Return whether the names in a form differ from the initial ones."""
+        return bool(self.to_python(self.prepare_value(initial)) != self.to_python(data))
 
 
 class ApiKeyForm(ModelForm):
@@ -54,16 +59,23 @@ class ApiKeyForm(ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in ("collections", "rooms"):
-            if f"no_{name}" in self.fields:
-                self.fields[f"no_{name}"].initial = getattr(self.instance, name) == []
+        scope = self.instance.scope  # also if the stored values are damaged
+        for name, names in (
+            ("collections", sorted(scope.collections or ())),
+            ("rooms", scope.rooms),
+        ):
+            self.initial[name] = list(names or ())
+            # such as those that consist of spaces
+            has_none = not _lines("\n".join(names or ()))
+            self.initial[f"no_{name}"] = has_none and getattr(scope, name) is not None
 
     def clean(self) -> dict[str, Any] | None:
         """Check the scope, and set lists that are empty but restrict the key."""
         data = super().clean() or self.cleaned_data
         unknown = unknown_collections(data.get("collections") or ())
         # those that the key has already may have been removed from the project
-        unknown = [name for name in unknown if name not in (self.instance.collections or ())]
+        known = _lines("\n".join(self.initial["collections"]))
+        unknown = [name for name in unknown if name not in known]
         if unknown:
             self.add_error("collections", f"There are no collections {unknown}.")
         for name in ("collections", "rooms"):
@@ -71,6 +83,9 @@ class ApiKeyForm(ModelForm):
                 if data.get(name):
                     self.add_error(f"no_{name}", ValidationError(f"Remove the {name}, or this."))
                 data[name] = []
+            if name in data and not {name, f"no_{name}"}.intersection(self.changed_data):
+                # text cannot represent all that may be stored
+                data[name] = getattr(self.instance, name)
         return data
 
 

@@ -24,7 +24,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AccessScope:
-    """The restrictions of a credential, in addition to permissions."""
+    """The restrictions of a credential, in addition to permissions.
+
+    The names may be given in any container. Raises ``TypeError`` for a single string, and for names
+    that are not strings.
+    """
 
     # names of the collections; None for all
     collections: frozenset[str] | None = None
@@ -32,6 +36,16 @@ class AccessScope:
     rooms: tuple[str, ...] | None = None
     # whether it may read, but send nothing to other clients
     read_only: bool = False
+
+    def __post_init__(self) -> None:
+        collections, rooms = (
+            as_names(name, getattr(self, name)) for name in ("collections", "rooms")
+        )
+        # the dataclass is frozen
+        object.__setattr__(
+            self, "collections", None if collections is None else frozenset(collections)
+        )
+        object.__setattr__(self, "rooms", rooms)
 
     def has_collection(self, names: Iterable[str]) -> bool:
         """Return whether one of the names, which are those of one collection, is in the scope."""
@@ -56,6 +70,26 @@ class AccessScope:
         if self.read_only:
             parts.append("read-only")
         return "; ".join(parts) or "all"
+
+
+def as_names(attribute: str, value: Any) -> tuple[str, ...] | None:
+    """Return names as a tuple; None for None. Raises ``TypeError``."""
+    if value is None:
+        return None
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        names = tuple(value)
+        if all(isinstance(name, str) for name in names):
+            return names
+    raise TypeError(f"{attribute} must be names in a list or another container, not {value!r}.")
+
+
+def stored_names(value: Any) -> tuple[str, ...] | None:
+    """Return a stored list of names. A value that is not a list of strings allows nothing."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        return ()
+    return tuple(value)
 
 
 UNRESTRICTED = AccessScope()

@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 from django.utils import timezone
 
-from .identity import AccessScope, is_active
+from .identity import AccessScope, as_names, is_active, stored_names
 
 if not apps.is_installed("django_cocobase_realtime"):
     # the error that Django would raise does not say what to do
@@ -68,11 +68,11 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         """Create a key; return it and its text ``crk_PREFIX_secret``, which is not stored.
 
         With ``collections`` and ``rooms``, which are names and patterns of names, the key can be
-        used for these only. Raises ``TypeError`` for a single string, and ``ValueError`` for a
-        read-only key that may publish.
+        used for these only. Raises ``TypeError`` for a single string, and ``ValueError`` for an
+        empty name and for a read-only key that may publish.
         """
-        if isinstance(collections, str) or isinstance(rooms, str):
-            raise TypeError("collections and rooms must be lists of names, not strings.")
+        collections = _checked_names("collections", collections)
+        rooms = _checked_names("rooms", rooms)
         if can_publish and read_only:
             raise ValueError(READ_ONLY_PUBLISHES)
         prefix, secret = _random_text(PREFIX_LENGTH), _random_text(SECRET_LENGTH)
@@ -82,8 +82,8 @@ class ApiKeyManager(models.Manager["ApiKey"]):
             can_publish=can_publish,
             user=user,
             expires_at=expires_at,
-            collections=None if collections is None else list(collections),
-            rooms=None if rooms is None else list(rooms),
+            collections=collections,
+            rooms=rooms,
             read_only=read_only,
             prefix=prefix,
             hashed_secret=hash_secret(secret),
@@ -103,13 +103,12 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         return key if key is not None and matches and key.is_live() else None
 
 
-def _names(value: Any) -> tuple[str, ...] | None:
-    """Return a stored list of names. A value that is not a list of strings allows nothing."""
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        return ()
-    return tuple(value)
+def _checked_names(attribute: str, names: Iterable[str] | None) -> list[str] | None:
+    """Return the names for a new key as a list; None if it is not restricted."""
+    checked = as_names(attribute, names)
+    if checked is not None and not all(name.strip() for name in checked):
+        raise ValueError(f"The names in {attribute} must not be empty.")
+    return None if checked is None else list(checked)
 
 
 class ApiKey(models.Model):
@@ -159,7 +158,7 @@ class ApiKey(models.Model):
     @property
     def scope(self) -> AccessScope:
         """The collections and rooms that the key may use, and whether it may only read."""
-        collections, rooms = _names(self.collections), _names(self.rooms)
+        collections, rooms = stored_names(self.collections), stored_names(self.rooms)
         return AccessScope(
             None if collections is None else frozenset(collections), rooms, self.read_only
         )

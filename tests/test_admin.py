@@ -63,6 +63,31 @@ def test_admin_sets_and_checks_the_scope_of_a_key(admin_client, settings):
     assert (boxes["no_rooms"].initial, boxes["no_collections"].initial) == (True, False)
 
 
+DAMAGED = [[""], [" "], "", {}, "*", [1], ["lobby "], ["", "lobby"], ["a\nb"]]
+
+
+@pytest.mark.parametrize("stored", [*DAMAGED, [], None, ["lobby"]], ids=repr)
+@pytest.mark.parametrize("name", ["rooms", "collections"])
+def test_form_does_not_change_a_scope_that_it_was_not_asked_to_change(admin_client, name, stored):
+    key, _ = ApiKey.objects.create_key("app")
+    ApiKey.objects.update(**{name: stored})
+    before = ApiKey.objects.get().scope
+    change = f"{URL}{key.pk}/change/"
+    form = admin_client.get(change).context["adminform"].form
+    # what a browser sends
+    values = {field: form[field].value() for field in form.fields}
+    values = {field: value for field, value in values.items() if value not in (None, False)}
+    for field in ("rooms", "collections"):
+        values[field] = "\r\n".join(form.initial[field])
+    assert admin_client.post(change, values | {"name": "renamed"}).status_code == 302
+    key.refresh_from_db()
+    assert (key.name, key.scope, getattr(key, name)) == ("renamed", before, stored)
+    # it removes the restriction if it is asked to
+    values.pop(f"no_{name}", None)
+    assert admin_client.post(change, values | {name: ""}).status_code == 302
+    assert ApiKey.objects.get().scope == AccessScope()
+
+
 @pytest.fixture
 def staff(client, django_user_model):
     """Log in as a member of the staff with the named permissions."""

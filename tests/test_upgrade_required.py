@@ -67,6 +67,27 @@ def test_visit_of_the_address_is_answered_without_a_warning(kind, caplog):
 
 
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_other_methods_and_other_paths_below_a_prefix_are_not_ours(kind, caplog, settings):
+    settings.MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
+    client = Client() if kind == "wsgi" else AsyncClient()
+    request = client.head if kind == "wsgi" else async_to_sync(client.head)
+    assert request("/realtime", headers=HANDSHAKE)["Location"] == "/realtime/"
+    settings.FORCE_SCRIPT_NAME = "/app"
+    assert get("asgi", "/apprealtime", HANDSHAKE).status_code == 404
+    assert warnings(caplog) == ["Not Found: /apprealtime"]
+    assert get("asgi", "/app/realtime", HANDSHAKE).status_code == 426
+    assert "for '/realtime' arrived" in warnings(caplog)[1]
+
+
+def test_forged_handshakes_of_one_peer_do_not_hide_those_of_another(caplog):
+    for peer in ("192.0.2.1", "192.0.2.1", "192.0.2.2", *(f"198.51.100.{n}" for n in range(30))):
+        Client(REMOTE_ADDR=peer).get("/realtime/", headers=HANDSHAKE)
+    peers = [warning.split("came from '")[1].split("'")[0] for warning in warnings(caplog)]
+    assert peers[:2] == ["192.0.2.1", "192.0.2.2"]
+    assert len(peers) == 10
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
 def test_handshake_without_slash_is_not_redirected(kind, caplog, settings):
     settings.MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
     assert get(kind, "/realtime", HANDSHAKE).status_code == 426
@@ -106,7 +127,7 @@ async def test_http2_handshake_has_no_key_and_gets_no_connection_headers(caplog)
     response = await client.get("/app/realtime/", headers=headers)
     assert response.status_code == 426
     assert (response.get("Upgrade"), response.get("Connection")) == (None, None)
-    assert "with HTTP/2 and" in warnings(caplog)[0]
+    assert "with 'HTTP/2' and" in warnings(caplog)[0]
 
 
 @pytest.mark.server
@@ -125,7 +146,7 @@ async def test_proxy_without_upgrade_headers_is_named_to_operator_and_client(ser
             await _try_clients(f"127.0.0.1:{nginx.port}")
         log = server.log.read_text()
         assert log.count("arrived as an ordinary HTTP request") == 1
-        assert "came from '127.0.0.1' with HTTP/1.0 and ['host: 127.0.0.1:" in log
+        assert "came from '127.0.0.1' with 'HTTP/1.0' and ['host: 127.0.0.1:" in log
 
 
 async def _try_clients(address):

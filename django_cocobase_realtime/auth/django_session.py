@@ -10,10 +10,13 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY, get_user_model
+from django.contrib.sessions.backends.cache import SessionStore as CacheSessionStore
+from django.core.cache import InvalidCacheKey
 from django.http import parse_cookie
 
 from ..identity import Identity, display_name, is_active
 from ..types import Scope
+from .backends import AuthenticationUnavailable
 from .base import Authenticator
 from .users import (
     find_invalid_users,
@@ -23,6 +26,9 @@ from .users import (
 )
 
 KIND = "session"  # prefix of the credentials of these identities
+# key and value that are written into the cache of the sessions, and read from it
+PROBE = "django_cocobase_realtime.probe"
+PROBE_SECONDS = 60
 
 
 class DjangoSessionAuthenticator(Authenticator):
@@ -36,7 +42,10 @@ class DjangoSessionAuthenticator(Authenticator):
     kind = KIND
 
     def authenticate(self, token: str | None, scope: Scope) -> Identity | None:
-        """Return the identity of the logged-in user, or None if there is no active one."""
+        """Return the identity of the logged-in user, or None if there is no active one.
+
+        Raises `AuthenticationUnavailable` if the cache of the sessions does not answer.
+        """
         if token is not None or not scope.get("realtime_origin_checked"):
             return None
         user: Any = scope.get("user")
@@ -94,7 +103,31 @@ def _identity(
 
 
 def _load_session(key: str) -> Any:
-    return import_module(settings.SESSION_ENGINE).SessionStore(key)
+    """Return the session, which is empty if there is none with this key.
+
+    Raises `AuthenticationUnavailable` if it may be in a cache that does not answer: Django treats
+    this like a session that does not exist.
+    """
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    session = store(key)
+    if isinstance(session, CacheSessionStore) and not session.keys():
+        _check_cache(session, key)
+        session = store(key)  # the cache may not have answered then, but answers now
+    return session
+
+
+def _check_cache(session: Any, key: str) -> None:
+    cache = session._cache
+    try:
+        cache.get(session.cache_key_prefix + key)  # it may be on another server than the probe
+        cache.set(PROBE, PROBE, PROBE_SECONDS)
+        answers = cache.get(PROBE) == PROBE  # some caches ignore that they have no connection
+    except InvalidCacheKey:
+        return
+    except Exception as error:
+        raise AuthenticationUnavailable("The cache of sessions does not answer.") from error
+    if not answers:
+        raise AuthenticationUnavailable("The cache of sessions does not answer.")
 
 
 def _session_key(scope: Scope) -> str | None:

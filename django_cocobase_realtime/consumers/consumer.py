@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from channels.exceptions import StopConsumer
@@ -37,7 +38,7 @@ from ..utils.limits import ConnectionCount, CounterKey, connection_counters
 from ..utils.project_code import DATABASE_UNAVAILABLE, ProjectCodeFailed
 from ..wire import frames
 from ..wire.codes import CloseCode, Retry
-from . import executor
+from . import closing, executor
 from .connection_rate import wait_until_allowed
 from .connection_refusals import connection_refusals
 from .draining import close_or_drop
@@ -47,8 +48,6 @@ logger = logging.getLogger(__name__)
 
 # seconds that a client has to read the remaining frames before its connection is closed
 FLUSH_TIMEOUT = 2.0
-# seconds that a client has to read the close frame; a stalled client may still read it
-CLOSE_TIMEOUT = 60.0
 # seconds after a failed send in which the ASGI server usually reports that the socket is closed
 FAILED_SEND_GRACE = 1.0
 # `retry_after_ms` that is sent if the server has too many connections
@@ -96,12 +95,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._hub: Hub | None = None
         # the task that closes the socket
         self._closing: asyncio.Task[None] | None = None
-        # the task that runs this method
-        self._main = asyncio.current_task()
         # reads the messages of the ASGI server
         self._reader = MessageReader(receive, send, self._reset_idle_timer)
-        # whether the socket did not accept a close within CLOSE_TIMEOUT
-        self._abandoned = False
+        # closes the socket, and drops it if the client does not read
+        self._closer = closing.SocketCloser(send)
         # whether the client closed the socket in a way that means that it will not come back
         self._clean_close = False
         try:
@@ -111,7 +108,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         except StopConsumer:
             pass
         except asyncio.CancelledError:
-            if not self._abandoned:
+            if not self._closer.has_dropped:
                 raise
         finally:
             try:
@@ -193,8 +190,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         for timer in timers:
             _cancel(timer)
         was_counted = self._count.is_counted
-        self._count.close()
-        if self._closing is not None and not self._abandoned:
+        self._count.remove_user()
+        self._closer.end(self._count.close)
+        if self._closing is not None:
             self._closing.cancel()
         if was_counted:
             if self._hub is not None:
@@ -353,25 +351,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if self._hub is not None:
             lost = code.retry is not Retry.STOP
             await self._hub.close(self.session.connection, lost=lost)
+        if code is CloseCode.SLOW_CONSUMER:
+            set_close_timeout(self.base_send, closing.CLOSE_TIMEOUT)
         # continues if granian reports a disconnect before the client has read the close frame
-        await run_shielded(self._close_socket(code))
-
-    async def _close_socket(self, code: CloseCode) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                if code is CloseCode.SLOW_CONSUMER:
-                    set_close_timeout(self.base_send, CLOSE_TIMEOUT)
-                await self.close(int(code), code.reason)
-        except TimeoutError:
-            self._abandon()
-        except Exception as error:
-            logger.debug("The client closed the socket before the server did: %r", error)
-
-    def _abandon(self) -> None:
-        """End this call although the socket is open; the ASGI server then drops the socket."""
-        self._abandoned = True
-        if self._main is not None:
-            self._main.cancel()
+        await run_shielded(self._closer.close(partial(self.close, int(code), code.reason)))
 
     # timers
 

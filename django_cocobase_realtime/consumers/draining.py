@@ -7,7 +7,7 @@ from functools import partial
 
 from ..hub.drain import RETRY_AFTER_MS, drain
 from ..transport.daphne import deny_handshake
-from ..transport.shutdown import drop_connection
+from ..transport.tcp_connection import drop, find_transport
 from ..types import Scope, Send
 from ..utils.concurrency import spawn_task
 from ..wire import frames
@@ -55,7 +55,7 @@ def close_or_drop(
     With None for ``retry_after_ms``, drop the connection at once, because its client does not read.
     """
     if retry_after_ms is None:
-        drop_connection(send)
+        drop(find_transport(send))
         return
     call = partial(close, CloseCode.DRAINING, retry_after_ms)
     spawn_task(reader.call_when_idle(call, REQUEST_TIMEOUT))

@@ -65,8 +65,12 @@ class Drain:
 
     def add(self, close: CloseSocket) -> None:
         """Register a WebSocket before it is accepted, and install the signal handler."""
-        self._sockets[close] = asyncio.get_running_loop()
+        self.keep(close)
         self._signal.install()
+
+    def keep(self, close: CloseSocket) -> None:
+        """Register a WebSocket that is being closed, and that the server would wait for."""
+        self._sockets[close] = asyncio.get_running_loop()
 
     def remove(self, close: CloseSocket) -> None:
         """Remove a WebSocket that is closed, when its rooms and subscriptions are removed too."""

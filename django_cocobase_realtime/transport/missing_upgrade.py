@@ -71,9 +71,11 @@ def _on_request(
     """Handle the signal `request_started`, which has a scope under ASGI, else an environ."""
     if scope is not None:
         # most requests end here
-        if _RAW_HANDSHAKE_HEADERS.isdisjoint([name for name, _ in scope["headers"]]):
+        if scope["method"] != "GET" or _RAW_HANDSHAKE_HEADERS.isdisjoint(
+            [name for name, _ in scope["headers"]]
+        ):
             return
-        path = scope["path"].removeprefix(get_script_prefix(scope).rstrip("/"))
+        path = _without_prefix(scope["path"], get_script_prefix(scope).rstrip("/"))
         if _is_ours(path):
             headers = {name.decode("latin1"): v.decode("latin1") for name, v in scope["headers"]}
             peer = (scope.get("client") or ("unknown",))[0]
@@ -81,6 +83,8 @@ def _on_request(
             if isinstance(scope, dict) and path.strip("/") in prefixes:
                 scope["path"] = _with_slash(scope["path"])
     elif environ is not None and any(name in environ for name in _ENVIRON_HANDSHAKE_HEADERS):
+        if environ.get("REQUEST_METHOD") != "GET":
+            return
         path = environ.get("PATH_INFO", "")
         if _is_ours(path):
             headers = {
@@ -92,6 +96,11 @@ def _on_request(
             _report(path, peer, environ.get("SERVER_PROTOCOL", "HTTP/?"), headers)
             if isinstance(environ, dict) and path.strip("/") in prefixes:
                 environ["PATH_INFO"] = _with_slash(path)
+
+
+def _without_prefix(path: str, prefix: str) -> str:
+    """Return the path below the prefix of the site, which a proxy may have removed already."""
+    return path.removeprefix(prefix) if f"{path}/".startswith(f"{prefix}/") else path
 
 
 def _with_slash(path: str) -> str:
@@ -108,7 +117,8 @@ def _is_ours(path: str) -> bool:
 
 
 def _report(path: str, peer: str, version: str, headers: Mapping[str, str]) -> None:
-    omitted = repeated_log.admit("handshake without upgrade headers")
+    # by peer, because requests may be forged
+    omitted = repeated_log.admit("handshake without upgrade headers", peer)
     if omitted is None:
         return
     details = [
@@ -116,7 +126,7 @@ def _report(path: str, peer: str, version: str, headers: Mapping[str, str]) -> N
     ]
     logger.warning(
         "A WebSocket handshake for %r arrived as an ordinary HTTP request. %s See %s. "
-        "The request came from %r with %s and %r.%s",
+        "The request came from %r with %r and %r.%s",
         path[:_MAX_LOGGED],
         explain(headers),
         GUIDE,

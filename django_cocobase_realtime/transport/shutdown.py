@@ -10,7 +10,6 @@ arrived yet. daphne stops at once, and cuts the requests that it handles.
 from __future__ import annotations
 
 import contextlib
-from functools import partial
 from typing import Any, Protocol
 
 
@@ -82,22 +81,3 @@ def find_server(handler: Any) -> StoppingServer | None:
         ]
         return Daphne(owner, ports) if ports else None
     return None
-
-
-def drop_connection(send: Any) -> None:
-    """Close the TCP connection behind ``send``, and discard the unsent data.
-
-    Does nothing if the connection is not found, as with granian, which drops it itself.
-    """
-    owner: Any = getattr(send, "__self__", None)
-    if isinstance(send, partial) and send.args:  # daphne
-        owner = send.args[0]
-    elif hasattr(owner, "handshake"):  # hypercorn: a stream, its protocol, and the TCP connection
-        for _ in range(2):
-            owner = getattr(getattr(owner, "send", None), "__self__", None)
-        owner = getattr(owner, "writer", None)
-    transport: Any = getattr(owner, "transport", None)
-    for name in ("abort", "abortConnection"):
-        if hasattr(transport, name):
-            getattr(transport, name)()
-            return

@@ -192,6 +192,13 @@ class ConnectionCount:
             self._keys.remove((counter, key))
             connection_counters.decrement(counter, key)
 
+    def remove_user(self) -> None:
+        """Count the connection no longer for its user, who may open another one."""
+        for counter, key in self._keys or ():
+            if counter is CounterKey.USER:
+                self.remove(counter, key)
+                return
+
     def close(self) -> None:
         """Remove the connection from all counters."""
         if self._keys is None:

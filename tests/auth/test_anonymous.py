@@ -1,6 +1,8 @@
 """Anonymous visitors: who counts as one, and what their connections share."""
 
 import pytest
+from django.core.cache import InvalidCacheKey
+from django.core.cache.backends.locmem import LocMemCache
 from django.db import OperationalError
 
 from django_cocobase_realtime.auth.anonymous import Anonymous
@@ -8,6 +10,7 @@ from django_cocobase_realtime.auth.backends import (
     AuthenticationUnavailable,
     NotYetValid,
     authenticate,
+    find_revoked,
 )
 from django_cocobase_realtime.auth.base import Authenticator
 from django_cocobase_realtime.auth.throttling import auth_throttle
@@ -115,6 +118,57 @@ def test_authenticators_decide_who_is_anonymous(configure):
     configure("nowhere.Nothing", ANONYMOUS)
     with pytest.raises(ProjectCodeFailed):
         authenticate(None, {})
+
+
+class DownCache(LocMemCache):
+    """A cache that can fail, as one on another machine does."""
+
+    failure: type[Exception] | None = None
+    # whether it ignores its failures, like some clients of memcached
+    is_silent = False
+
+    def get(self, *args, **options):
+        if self.failure is not None:
+            raise self.failure
+        return None if self.is_silent else super().get(*args, **options)
+
+
+@pytest.mark.parametrize(
+    ("engine", "failure", "is_silent"),
+    [
+        ("cache", ConnectionError, False),
+        ("cache", None, True),
+        ("cached_db", ConnectionError, False),
+        ("cached_db", None, True),
+    ],
+)
+def test_user_whose_session_is_in_a_failing_cache_is_no_visitor(
+    settings, configure, client, user, monkeypatch, engine, failure, is_silent
+):
+    configure(ANONYMOUS, SESSIONS)
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+    settings.CACHES = {"default": {"BACKEND": f"{__name__}.DownCache"}}
+    client.force_login(user)
+    scope = {"type": "websocket", "realtime_origin_checked": True}
+    scope["headers"] = [(b"cookie", f"sessionid={client.cookies['sessionid'].value}".encode())]
+    identity = authenticate(None, scope)
+    assert identity.user_id == user.pk
+    with monkeypatch.context() as patch:
+        patch.setattr(DownCache, "failure", failure)
+        patch.setattr(DownCache, "is_silent", is_silent)
+        if engine == "cache":
+            with pytest.raises(AuthenticationUnavailable):
+                authenticate(None, scope)
+            with pytest.raises(AuthenticationUnavailable):
+                find_revoked(SESSIONS, [identity])
+        else:  # the database has the session too
+            assert authenticate(None, scope).user_id == user.pk
+            assert find_revoked(SESSIONS, [identity]) == set()
+    client.logout()  # the session ends
+    assert authenticate(None, scope).is_anonymous
+    assert find_revoked(SESSIONS, [identity]) == {identity.credential}
+    monkeypatch.setattr(DownCache, "failure", InvalidCacheKey)  # a cookie that cannot be a key
+    assert authenticate(None, scope).is_anonymous
 
 
 async def test_limits_of_visitors_count_per_address(realtime):

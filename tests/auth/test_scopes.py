@@ -134,10 +134,28 @@ async def test_scope_is_described_and_compared_regardless_of_order(transactional
     assert identity.scope == AccessScope(frozenset("ab"), (), True) == key.scope
     assert str(key.scope) == "collections: a, b; rooms: none; read-only"
     assert str(AccessScope()) == "all"
-    with pytest.raises(TypeError, match="lists of names"):
-        await create_key("k", rooms="lobby")
+    for attribute in ("collections", "rooms"):
+        for names in ("lobby", ["a", 1]):
+            with pytest.raises(TypeError, match=f"{attribute} must be names"):
+                await create_key("k", **{attribute: names})
+        for names in ([""], ["a", " "]):
+            with pytest.raises(ValueError, match="must not be empty"):
+                await create_key("k", **{attribute: names})
     with pytest.raises(ValueError, match="cannot be read-only"):
         await create_key("k", can_publish=True, read_only=True)
+
+
+def test_names_of_a_scope_may_be_in_any_container():
+    """As authenticators of a project may give them."""
+    scope = AccessScope(frozenset({"posts"}), ("lobby", "a-*"))
+    for names, rooms in ((["posts"], ["lobby", "a-*"]), ({"posts"}, iter(["lobby", "a-*"]))):
+        other = AccessScope(names, rooms)
+        assert other == scope
+        assert hash(other) == hash(scope)
+    for names in ("posts", b"posts", [1], [None], 1, True):
+        for attribute in ("collections", "rooms"):
+            with pytest.raises(TypeError, match=f"{attribute} must be names"):
+                AccessScope(**{attribute: names})
 
 
 async def test_disconnect_lets_clients_come_back_and_load_data_again(realtime, user):

@@ -48,6 +48,8 @@ def test_create_with_user_and_expiry(django_user_model):
         ["create", "x", "--collections", "posts", "nothing"],
         ["create", "--collections", "posts", "x"],
         ["create", "x", "--rooms", ""],
+        ["create", "x", "--rooms", "a", " "],
+        ["create", "x", "--collections", ""],
         ["create", "x", "--expires-in", "1", "--expires-at", "2100-01-01T00:00Z"],
         ["revoke", "nothing"],
         ["create"],

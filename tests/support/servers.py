@@ -180,6 +180,7 @@ class AsgiServer(Server):
         settings: dict[str, Any] | None = None,
         options: Sequence[str] = (),
         script_name: str = "",
+        close_timeout: float | None = None,
     ) -> None:
         if not os.environ.get("REQUIRE_SERVERS"):
             pytest.importorskip(kind, reason=f"{kind} is not installed")
@@ -192,6 +193,7 @@ class AsgiServer(Server):
             "REALTIME_TEST_LAYERS": json.dumps(layers) if layers else "",
             "REALTIME_TEST_SETTINGS": json.dumps(settings) if settings else "",
             "REALTIME_TEST_SCRIPT_NAME": script_name,
+            "REALTIME_TEST_CLOSE_TIMEOUT": str(close_timeout or ""),
             "PYTHONWARNINGS": "default",
         }
         command = [

@@ -98,7 +98,7 @@ class Command(BaseCommand):
         if unknown:
             known = ", ".join(sorted(collection.name for collection in registry))
             raise CommandError(f"There are no collections {unknown}. Known are: {known}.")
-        if "" in rooms:
+        if not all(pattern.strip() for pattern in rooms):
             raise CommandError("A pattern of rooms must not be empty.")
         unmatched = unmatched_rooms(rooms)
         if unmatched:
