@@ -24,7 +24,7 @@ Each module imports only from those that are listed before it:
 - ``tokens``, ``handshake``: the tokens of the program, and the address and options of sockets.
 - ``connection``: opens sockets, and moves frames between them and the protocol.
 - ``client``: the class that a program creates.
-- ``sync``: the same without asyncio.
+- ``background_loop``, ``sync``: the same without asyncio, in a thread.
 """
 
 from .client import Realtime

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from .connection import Connection
-from .errors import RealtimeError, call_safely, logger
+from .errors import RealtimeError, call_safely, log_error
 from .handshake import check_options, normalize_url
 from .live import Live
 from .messages import Message
@@ -347,9 +347,9 @@ class Realtime:
 
     def _report_error(self, error: RealtimeError) -> None:
         if self._on_error is not None:
-            call_safely(_log_error, self._on_error, error)
+            call_safely(log_error, self._on_error, error)
         else:
-            _log_error(error)
+            log_error(error)
 
     def _terminate(self, error: RealtimeError) -> None:
         self._end(error, final=True)
@@ -392,12 +392,6 @@ class Realtime:
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the connection
             self._loop.call_soon_threadsafe(subscription.stop)
-
-
-def _log_error(error: RealtimeError) -> None:
-    # the traceback of a mistake in the program, but not of an error of the network
-    is_mistake = error.source in ("listener", "compare", "token")
-    logger.error("%s", error, exc_info=error.__cause__ if is_mistake else None)
 
 
 def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,6 +95,12 @@ def call_safely(report: Report, listener: Callable[..., Any], *values: Any) -> N
         _report_listener(report, error)
 
 
+def log_error(error: RealtimeError) -> None:
+    """Log an error; with the traceback if it is a mistake of the program."""
+    is_mistake = error.source in ("listener", "compare", "token")
+    logger.error("%s", error, exc_info=error.__cause__ if is_mistake else None)
+
+
 async def _await_safely(report: Report, result: Awaitable[Any]) -> None:
     try:
         await result

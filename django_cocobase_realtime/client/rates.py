@@ -47,10 +47,24 @@ class TokenBucket:
 class Request:
     """A request that is sent, or waits to be sent."""
 
-    __slots__ = ("bucket", "cancelled", "frame", "is_sent", "number", "on_reply", "was_sent")
+    __slots__ = (
+        "bucket",
+        "cancelled",
+        "frame",
+        "is_sent",
+        "limit",
+        "number",
+        "on_reply",
+        "was_sent",
+    )
 
     def __init__(
-        self, number: int, frame: Frame, on_reply: OnReply | None, bucket: TokenBucket | None
+        self,
+        number: int,
+        frame: Frame,
+        on_reply: OnReply | None,
+        limit: str,
+        bucket: TokenBucket | None,
     ) -> None:
         # place in the order of requests
         self.number = number
@@ -58,7 +72,9 @@ class Request:
         self.frame = frame
         # called with the reply
         self.on_reply = on_reply
-        # the rate that the request is counted by
+        # name of the limit that the request is counted by
+        self.limit = limit
+        # the rate of that limit; None if it is not known
         self.bucket = bucket
         # whether it is not to be sent any more
         self.cancelled = False
@@ -101,10 +117,10 @@ class Lane:
         self._waiting: deque[Request] = deque()
         # number of requests that are not answered
         self._unanswered = 0
-        # whether a refused request waits until the others are answered
-        self._refused = False
-        # time until which the server has asked to wait
-        self._blocked_until = 0.0
+        # refused requests, which wait until the others are answered
+        self._refused: set[Request] = set()
+        # times until which the server has asked to wait, by the name of the limit
+        self._blocked_until: dict[str, float] = {}
         # whether a timer is running that continues
         self._has_timer = False
         # whether the connection was lost
@@ -121,8 +137,8 @@ class Lane:
         if retry_after is not None:
             request.is_sent = False
             insort(self._waiting, request)
-            self._refused = True
-            self._blocked_until = max(self._blocked_until, self._clock() + retry_after)
+            self._refused.add(request)
+            self._blocked_until[request.limit] = self._clock() + retry_after
         self._advance()
 
     def close(self) -> list[Request]:
@@ -135,19 +151,20 @@ class Lane:
         while self._waiting and not self._closed:
             request = self._waiting[0]
             if request.cancelled:
-                self._waiting.popleft()
+                self._refused.discard(self._waiting.popleft())
                 continue
             if self._refused and self._unanswered:
                 return
             if self._window is not None and self._unanswered >= self._window:
                 return
-            delay = self._blocked_until - self._clock()
+            delay = self._blocked_until.get(request.limit, 0.0) - self._clock()
             if request.bucket is not None:
                 delay = max(delay, request.bucket.delay())
             if delay > 0:
                 self._continue_after(delay)
                 return
-            self._refused = False
+            # all are answered, so that those which follow come behind it
+            self._refused.clear()
             self._waiting.popleft()
             if request.bucket is not None:
                 request.bucket.take()

@@ -145,7 +145,8 @@ class RequestChannel:
         kind = frame["type"]
         self._last_number += 1
         lane_name, limit = LANES.get(kind, ("", ""))
-        request = Request(self._last_number, frame, on_reply, self._buckets.get(limit))
+        bucket = self._buckets.get(limit)
+        request = Request(self._last_number, frame, on_reply, limit, bucket)
         if not (self.connected or (self._open and kind == "auth")):
             if on_reply is not None:
                 on_reply(CONNECTION_LOST)
