@@ -107,7 +107,11 @@ class ScriptedServer:
 
     async def __aenter__(self) -> ScriptedServer:
         self._server = await serve(
-            self._serve, "127.0.0.1", self.port, ping_interval=None, process_request=self._serve_file
+            self._serve,
+            "127.0.0.1",
+            self.port,
+            ping_interval=None,
+            process_request=self._serve_file,
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self

@@ -95,9 +95,7 @@ class Program(Reports):
         """Wait for this status of the client; the process must not end before."""
         waiting = asyncio.create_task(self.wait_for("db", "status", status=status, **fields))
         ending = asyncio.create_task(self.process.wait())
-        await asyncio.wait(
-            {waiting, ending}, timeout=TIMEOUT, return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait({waiting, ending}, timeout=TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
             waiting.cancel()
             ending.cancel()

@@ -12,7 +12,12 @@ from tests.support.servers import free_port
 
 pytestmark = pytest.mark.timeout(250)  # the first test of a machine downloads Node
 
-RUNTIMES = [Runtime(20, ws=False), Runtime(20, ws=True), Runtime(22, ws=False), Runtime(22, ws=True)]
+RUNTIMES = [
+    Runtime(20, ws=False),
+    Runtime(20, ws=True),
+    Runtime(22, ws=False),
+    Runtime(22, ws=True),
+]
 
 
 @pytest.fixture(params=RUNTIMES, ids=str)
