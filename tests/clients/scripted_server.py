@@ -68,12 +68,20 @@ class Connection:
         assert frame["type"] == type, frame
         return frame
 
-    async def receive_nothing(self, seconds: float = 0.3) -> None:
+    async def receive_any(self) -> dict[str, Any]:
+        """Return the next request, of any type."""
+        return await asyncio.wait_for(self._frames.get(), TIMEOUT)
+
+    async def receive_within(self, seconds: float) -> dict[str, Any] | None:
+        """Return the next request, or None if none arrives in time."""
         try:
-            frame = await asyncio.wait_for(self._frames.get(), seconds)
+            return await asyncio.wait_for(self._frames.get(), seconds)
         except TimeoutError:
-            return
-        raise AssertionError(frame)
+            return None
+
+    async def receive_nothing(self, seconds: float = 0.3) -> None:
+        frame = await self.receive_within(seconds)
+        assert frame is None, frame
 
     async def send(self, *frames: dict[str, Any]) -> None:
         for frame in frames:
@@ -112,7 +120,8 @@ class Connection:
 class ScriptedServer:
     """The server. ``accept_authenticated`` waits for a connection and authenticates it."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
         self._connections: asyncio.Queue[Connection] = asyncio.Queue()
         self.count = 0
         # HTTP status with which handshakes are refused; None to accept them
@@ -122,7 +131,11 @@ class ScriptedServer:
 
     async def __aenter__(self) -> ScriptedServer:
         self._server = await serve(
-            self._serve, "127.0.0.1", 0, ping_interval=None, process_request=self._serve_file
+            self._serve,
+            "127.0.0.1",
+            self.port,
+            ping_interval=None,
+            process_request=self._serve_file,
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
