@@ -157,7 +157,7 @@ class Connection:
     async def _watch_clock(self) -> None:
         """Let broadcasts fail in time, also after the machine was asleep."""
         while True:
-            self.protocol.expire_broadcasts()
+            self.protocol.handle_tick()
             await asyncio.sleep(CLOCK_CHECK_INTERVAL)
 
     async def _wait_before_retry(self, delay: float) -> None:
