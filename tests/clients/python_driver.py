@@ -177,7 +177,7 @@ class PythonDriver(Driver):
         try:
             await self._db.connected()
         except RealtimeError as error:
-            if not isinstance(error.code, int):
+            if not isinstance(error.code, int) and error.code != "closed":
                 self._report_error("db", error)
 
     def do_user(self, _: Any) -> None:
