@@ -54,6 +54,12 @@ class Reports:
                 if report["kind"] in kinds:
                     return report
 
+    async def collect(self, source: str, seconds: float) -> list[dict[str, Any]]:
+        """Return the reports that come within some seconds."""
+        await asyncio.sleep(seconds)
+        queue = self._queue(source)
+        return [queue.get_nowait() for _ in range(queue.qsize())]
+
     async def expect_nothing(self, source: str, seconds: float = 0.3) -> None:
         with contextlib.suppress(TimeoutError):
             report = await asyncio.wait_for(self._queue(source).get(), seconds)

@@ -26,7 +26,7 @@ async def join(db, connection):
 
 
 async def test_closed_client_raises(server):
-    db, connection = await open_client(server)
+    db, _ = await open_client(server)
     room, watch, posts = db.room("chat"), db.watch("posts"), db.live("posts")
     await db.close()
     await db.close()
@@ -166,7 +166,7 @@ async def test_other_thread_is_refused(server):
             lambda: asyncio.run(room.broadcast("x")),
             watch.stop,
         ):
-            with pytest.raises(RuntimeError, match="client.sync"):
+            with pytest.raises(RuntimeError, match=r"client\.sync"):
                 call()
             outcome.append(call)
 

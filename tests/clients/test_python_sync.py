@@ -14,34 +14,11 @@ import pytest
 
 from django_cocobase_realtime.client import RealtimeError
 from django_cocobase_realtime.client import sync as realtime
-from tests.clients.scripted_server import ScriptedServer, broadcast_event, change_event
+from tests.clients.blocking_script import Script
+from tests.clients.scripted_server import broadcast_event, change_event
 from tests.support.servers import ROOT
 
 TIMEOUT = 10
-
-
-class Script:
-    """Runs a scripted server in a thread, so that tests can block."""
-
-    def __init__(self):
-        self.loop = asyncio.new_event_loop()
-        self.server = ScriptedServer()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
-        self.do(self.server.__aenter__())
-        self.url = self.server.url
-
-    def do(self, work):
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(TIMEOUT)
-
-    def later(self, work):
-        return asyncio.run_coroutine_threadsafe(work, self.loop)
-
-    def close(self):
-        self.do(self.server.__aexit__())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
 
 
 @pytest.fixture

@@ -358,7 +358,8 @@ class Live extends Subscription {
     const { sign, field } = this;
     const kinds = this.reply?.kinds ?? {};
     const value = ({ id, data }) => (field in data ? data[field] : id);
-    return sign * ascending(value(a), value(b), kinds[field]) || ascending(a.id, b.id, kinds.id);
+    const kind = kinds[field ?? "id"];
+    return sign * ascending(value(a), value(b), kind) || ascending(a.id, b.id, kinds.id);
   };
 
   #change({ event, document, changed }) {

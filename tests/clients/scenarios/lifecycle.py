@@ -58,9 +58,8 @@ async def history_is_delivered_to_a_reader_that_waited_for_ready(
     joined = {"type": "joined", "id": join["id"], "room": "chat", "participants": 0, "members": []}
     history = [broadcast_event("chat", n, replayed=True, cursor=f"m{n}") for n in range(20)]
     await connection.send({**joined, "cursor": "m19"}, *history)
-    await client.wait_for("r", "ready")
     for n in range(20):
-        await client.expect("r", "message", message=n, replayed=True)
+        await client.wait_for("r", "message", message=n, replayed=True)
 
 
 async def subscription_made_when_the_client_is_live_is_requested_once(

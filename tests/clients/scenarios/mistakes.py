@@ -5,7 +5,7 @@ What a client must do for it:
 - Report what a listener or ``compare`` raises to ``error`` of the client, with ``source``
   "listener" or "compare", and go on: the other listeners are called. In JavaScript, listeners may
   be asynchronous; in Python, functions given to ``subscribe``, ``on_status`` and ``on_error`` may
-  be. What an error listener itself raises is not reported to it.
+  be. An error listener that raises is not called endlessly.
 - Report a token function that raises or takes longer than ``timeout`` with the source "token", and
   ask it again, later.
 - Report a refused handshake, or an address that cannot be used, with the source "connection"; in
@@ -17,7 +17,7 @@ What a client must do for it:
 from __future__ import annotations
 
 from tests.clients.drivers import Driver
-from tests.clients.scenarios.setup import start_client, start_live, start_room
+from tests.clients.scenarios.setup import start_client, start_live
 from tests.clients.scripted_server import ScriptedServer, change_event
 
 
@@ -126,13 +126,13 @@ async def status_listener_that_throws_is_reported(server: ScriptedServer, client
     assert (await connection.receive("subscribe"))["since"] == "c0"
 
 
-async def error_listener_that_throws_is_not_called_again_for_it(
+async def error_listener_that_throws_is_not_called_endlessly(
     server: ScriptedServer, client: Driver
 ) -> None:
     await check_error_listener("throw", server, client)
 
 
-async def error_listener_that_rejects_is_not_called_again_for_it(
+async def error_listener_that_rejects_is_not_called_endlessly(
     server: ScriptedServer, client: Driver
 ) -> None:
     await check_error_listener("reject", server, client)
@@ -144,7 +144,7 @@ async def check_error_listener(behavior: str, server: ScriptedServer, client: Dr
     connection = await server.accept_authenticated()
     await connection.send({"type": "error", "code": "too_large", "message": "No."})
     await client.wait_for("errors", "error", code="too_large", origin="server")
-    await client.expect_nothing("errors")
+    assert len(await client.collect("errors", 0.5)) <= 1  # at most, the mistake itself
     await client.do("watch", "w", collection="posts")
     await connection.reply_subscribed(await connection.receive("subscribe"), cursor="c0")
     await client.wait_for("w", "ready")
@@ -193,14 +193,13 @@ async def unknown_options_are_refused(server: ScriptedServer, client: Driver) ->
     await connection.receive_nothing()
 
 
-async def value_that_is_not_json_is_refused(server: ScriptedServer, client: Driver) -> None:
-    connection = await start_room(server, client)
+async def filter_that_is_not_json_is_refused(server: ScriptedServer, client: Driver) -> None:
+    await start_client(server, client)
+    connection = await server.accept_authenticated()
     await client.do("watch", "w", collection="posts", options={"filters": {"n": "$undefined"}})
     await client.wait_for("w", "failed")
     await client.do("live", "l", collection="posts", options={"filters": {"n": "$undefined"}})
     await client.wait_for("l", "failed")
-    await client.do("broadcast", "r", message={"n": ["$undefined"]}, tag="x")
-    await client.wait_for("r", "failed", tag="x")
     await connection.receive_nothing()
 
 
