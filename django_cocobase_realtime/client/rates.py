@@ -79,7 +79,7 @@ class Request:
         self.limit = limit
         # the rate of that limit; None if it is not known
         self.bucket = bucket
-        # whether it is not to be sent any more
+        # whether it is not to be sent any more, even if it is refused by rate
         self.cancelled = False
         # whether it was sent and not refused by the server's rate
         self.is_sent = False
@@ -90,8 +90,8 @@ class Request:
         return self.number < other.number
 
     def cancel(self) -> None:
-        """Do not send the request, unless it was sent already."""
-        self.cancelled = not self.is_sent
+        """Do not send the request, or not again if it was sent and is refused by rate."""
+        self.cancelled = True
 
 
 class Lane:
@@ -139,8 +139,9 @@ class Lane:
         self._unanswered -= 1
         if retry_after is not None:
             request.is_sent = False
-            insort(self._waiting, request)
-            self._refused.add(request)
+            if not request.cancelled:
+                insort(self._waiting, request)
+                self._refused.add(request)
             self._blocked_until[request.limit] = self._clock() + retry_after
         self._advance()
 

@@ -136,6 +136,29 @@ async def test_cancelled_broadcast_is_not_sent_later(server):
     await db.close()
 
 
+async def test_cancelled_broadcast_that_is_refused_by_rate_is_not_sent_again(server):
+    db, connection = await open_client(server)
+    room = await join(db, connection)
+    waiting = asyncio.create_task(room.broadcast("cancelled"))
+    request = await connection.receive("broadcast")
+    waiting.cancel()
+    await asyncio.sleep(0)
+    await connection.reply_error(request, "rate_limited", retry_after_ms=50)
+    await connection.receive_nothing()
+    await db.close()
+
+
+async def test_stopped_watch_that_is_refused_by_rate_is_not_requested_again(server):
+    db, connection = await open_client(server)
+    watch = db.watch("posts")
+    request = await connection.receive("subscribe")
+    watch.stop()
+    await connection.receive("unsubscribe")
+    await connection.reply_error(request, "rate_limited", retry_after_ms=50)
+    await connection.receive_nothing()
+    await db.close()
+
+
 async def test_message_that_changes_while_it_waits_is_sent_as_it_was(server):
     db, connection = await open_client(server)
     room = db.room("chat")
