@@ -28,6 +28,7 @@ Each module imports only from those that are listed before it:
 - ``background_loop``, ``sync``: the same without asyncio, in a thread.
 """
 
+from . import sync
 from .client import Realtime
 from .errors import InvalidRequest, RealtimeError
 from .live import Live
@@ -46,4 +47,5 @@ __all__ = [
     "RealtimeError",
     "Room",
     "Watch",
+    "sync",
 ]

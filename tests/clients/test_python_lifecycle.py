@@ -153,8 +153,9 @@ async def test_stopped_watch_that_is_refused_by_rate_is_not_requested_again(serv
     watch = db.watch("posts")
     request = await connection.receive("subscribe")
     watch.stop()
-    await connection.receive("unsubscribe")
+    unsubscribe = await connection.receive("unsubscribe")
     await connection.reply_error(request, "rate_limited", retry_after_ms=50)
+    await connection.reply_error(unsubscribe, "not_subscribed")
     await connection.receive_nothing()
     await db.close()
 
