@@ -21,6 +21,9 @@ class SubscriptionListener(Protocol):
     def on_event(self, frame: Frame) -> None:
         """Handle the ``event`` frame of one change. Duplicates are already removed."""
 
+    def on_events_end(self) -> None:
+        """Handle that all events of one frame were passed to `on_event`."""
+
     def on_snapshot(self, documents: list[Frame], truncated: bool) -> None:
         """Handle a snapshot, which contains all documents that match now.
 
@@ -32,6 +35,12 @@ class SubscriptionListener(Protocol):
 
         A snapshot follows if the subscription requests one.
         """
+
+    def on_user_changed(self) -> None:
+        """Drop what belongs to the former user. The subscription begins again for another one."""
+
+    def on_kinds(self, kinds: Mapping[str, str]) -> None:
+        """Handle the kinds of fields ("text", "number"), by which values are compared."""
 
     def on_ready(self) -> None:
         """Handle that the server has accepted the subscription and sent its snapshot, if any."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,17 @@ STATIC = ROOT / "django_cocobase_realtime" / "static" / "django_cocobase_realtim
 FILES = {
     "/realtime.js": STATIC / "realtime.js",
     "/driver.mjs": Path(__file__).parent / "driver.mjs",
+}
+# the limits of a server with default settings
+LIMITS = {
+    "message_bytes": 65536,
+    "name_bytes": 128,
+    "state_bytes": 1024,
+    "subscriptions": 100,
+    "rooms": 50,
+    "messages_rate": [20, 40],
+    "subscribe_rate": [5, 100],
+    "broadcast_rate": [10, 20],
 }
 
 
@@ -56,12 +68,20 @@ class Connection:
         assert frame["type"] == type, frame
         return frame
 
-    async def receive_nothing(self, seconds: float = 0.3) -> None:
+    async def receive_any(self) -> dict[str, Any]:
+        """Return the next request, of any type."""
+        return await asyncio.wait_for(self._frames.get(), TIMEOUT)
+
+    async def receive_within(self, seconds: float) -> dict[str, Any] | None:
+        """Return the next request, or None if none arrives in time."""
         try:
-            frame = await asyncio.wait_for(self._frames.get(), seconds)
+            return await asyncio.wait_for(self._frames.get(), seconds)
         except TimeoutError:
-            return
-        raise AssertionError(frame)
+            return None
+
+    async def receive_nothing(self, seconds: float = 0.3) -> None:
+        frame = await self.receive_within(seconds)
+        assert frame is None, frame
 
     async def send(self, *frames: dict[str, Any]) -> None:
         for frame in frames:
@@ -100,13 +120,22 @@ class Connection:
 class ScriptedServer:
     """The server. ``accept_authenticated`` waits for a connection and authenticates it."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
         self._connections: asyncio.Queue[Connection] = asyncio.Queue()
         self.count = 0
+        # HTTP status with which handshakes are refused; None to accept them
+        self.refusal: int | None = None
+        # refused handshakes
+        self.refused = 0
 
     async def __aenter__(self) -> ScriptedServer:
         self._server = await serve(
-            self._serve, "127.0.0.1", 0, ping_interval=None, process_request=self._serve_file
+            self._serve,
+            "127.0.0.1",
+            self.port,
+            ping_interval=None,
+            process_request=self._serve_file,
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -122,7 +151,10 @@ class ScriptedServer:
     def _serve_file(self, connection: ServerConnection, request: Request) -> Response | None:
         """Serve what a browser needs to run the client: an empty page and two scripts."""
         if request.path == "/realtime":
-            return None
+            if self.refusal is None:
+                return None
+            self.refused += 1
+            return Response(self.refusal, "Refused", Headers({"Content-Length": "0"}), b"")
         body, kind = b"<!doctype html><title>Client</title>", "text/html"
         if request.path in FILES:
             body, kind = FILES[request.path].read_bytes(), "text/javascript"
@@ -154,8 +186,12 @@ class ScriptedServer:
             "expires_at": None,
             "heartbeat": 25,
             "protocol": 1,
+            "limits": LIMITS,
+            "now": datetime.now(UTC).isoformat(),
             **fields,
         }
+        if fields["limits"] is None:  # a server of an earlier version
+            del fields["limits"], fields["now"]
         await connection.reply(auth, "authenticated", **fields)
 
 
