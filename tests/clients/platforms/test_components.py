@@ -80,7 +80,16 @@ async def publish(title):
 
 
 async def wait_for(page, condition):
-    await page.wait_for_function(condition, timeout=30_000)
+    """Wait until a condition is true in the page; otherwise fail with what happened there."""
+    from playwright.async_api import TimeoutError
+
+    try:
+        await page.wait_for_function(condition, timeout=30_000)
+    except TimeoutError:
+        observed = await page.evaluate(
+            "({ counts, statuses, problems, one: one.innerText, two: two.innerText })"
+        )
+        raise AssertionError(f"Never true: {condition}\n{observed}") from None
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
