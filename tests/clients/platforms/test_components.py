@@ -83,11 +83,11 @@ async def publish(title):
 
 async def wait_for(page, condition):
     """Wait until a condition is true in the page; otherwise fail with what happened there."""
-    from playwright.async_api import TimeoutError
+    from playwright.async_api import Error
 
     try:
         await page.wait_for_function(condition, timeout=30_000)
-    except TimeoutError:
+    except Error:
         observed = await page.evaluate(
             "({ counts, statuses, problems, errors, one: one.innerText, two: two.innerText })"
         )
