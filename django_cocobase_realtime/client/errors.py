@@ -31,7 +31,7 @@ class RealtimeError(Exception):
         # connection could not be attempted, "not_refreshed" if no token was available when it had
         # to be renewed, "upgrade_required" if a proxy does not pass WebSockets on,
         # "user_changed" if the client came back as another user, "invalid_certificate" if TLS
-        # failed, "listener" and "compare" if a function of the program failed
+        # failed, "listener_failed" and "compare_failed" if a function of the program failed
         self.code = code
         # milliseconds after which the request may succeed; None if it must not be repeated
         self.retry_after_ms = retry_after_ms
@@ -109,6 +109,6 @@ async def _await_safely(report: Report, result: Awaitable[Any]) -> None:
 
 
 def _report_listener(report: Report, error: BaseException) -> None:
-    wrapped = RealtimeError("listener", f"A listener failed: {error!r}", source="listener")
+    wrapped = RealtimeError("listener_failed", f"A listener failed: {error!r}", source="listener")
     wrapped.__cause__ = error
     report(wrapped)

@@ -269,7 +269,7 @@ class Live:
             try:
                 return sorted(documents, key=functools.cmp_to_key(self._compare))
             except Exception as cause:
-                error = RealtimeError("compare", f"compare failed: {cause!r}", source="compare")
+                error = RealtimeError("compare_failed", f"compare failed: {cause!r}", source="compare")
                 error.__cause__ = cause
                 self._compare_by_program = None
                 self._on_mistake(error)
