@@ -1,0 +1,323 @@
+"""Check what a client does against the promises that it gives its user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.clients.model.data import RoomData, Said, Table
+from tests.clients.model.links import Frame, Link
+from tests.clients.model.program import FINAL, BrokenPromise, ListState, Program, RoomState
+
+# seconds by which timers may be early
+TOLERANCE = 0.002
+NEXT_STATUS = {
+    "idle": {"connecting"},
+    "connecting": {"live", "waiting", "closed"},
+    "live": {"waiting", "closed", "connecting"},
+    "waiting": {"connecting", "closed"},
+    "closed": {"connecting"},
+}
+
+
+class Promises:
+    """Is told what the client sends and receives, and raises `BrokenPromise`."""
+
+    def __init__(self, program: Program, table: Table, rooms: dict[str, RoomData]) -> None:
+        self.program = program
+        self.table = table
+        self.rooms = rooms
+        # the last `subscribe` of each list on each connection: (options, outcome)
+        self._subscribed: dict[tuple[int, str], tuple[dict[str, Any], str]] = {}
+        # requests that were refused for good
+        self._refused: set[str] = set()
+        # time before which a request must not be sent again, by connection and request
+        self._not_before: dict[tuple[int, str], float] = {}
+        # time before which the client must not connect; None if it must not at all
+        self._connect_not_before: float | None = 0.0
+        # the position of each message, by room and message
+        self._positions: dict[tuple[str, str], int] = {}
+
+    def fail(self, message: str) -> None:
+        raise BrokenPromise(message)
+
+    def check(self, condition: object, message: str) -> None:
+        if not condition:
+            self.fail(message)
+
+    # what the client sends
+
+    def connected(self, at: float) -> None:
+        """Check that the client may open a connection now."""
+        due = self._connect_not_before
+        self.check(due is not None, "the client connected although it must not")
+        assert due is not None
+        self.check(at >= due - TOLERANCE, f"the client connected at {at}, not at {due}")
+
+    def allow_connection(self) -> None:
+        """Handle that the program has asked for a connection."""
+        self._connect_not_before = 0.0
+
+    def requested(self, link: Link, frame: Frame, at: float) -> None:
+        """Check a request."""
+        key = self._key(frame)
+        if key is not None:
+            self.check(key not in self._refused, f"sent again although it was refused: {key}")
+            due = self._not_before.get((link.socket, key), 0.0)
+            self.check(at >= due - TOLERANCE, f"sent again at {at}, not at {due}: {key}")
+        if frame["type"] == "subscribe":
+            self._check_subscribe(link, frame)
+        elif frame["type"] == "unsubscribe":
+            for key, (options, _) in list(self._subscribed.items()):
+                if options["subscription"] == frame["subscription"]:
+                    del self._subscribed[key]
+        elif frame["type"] == "broadcast":
+            self._check_sender(link, frame["message"], "broadcast")
+            call = self.program.calls[frame["message"]["call"]]
+            outcome = f"it was rejected with {call.error}"
+            self.check(not call.error, f"sent although {outcome}: {frame['message']}")
+        elif frame["type"] in ("state", "join") and frame.get("state"):
+            self._check_sender(link, frame["state"], "state")
+            is_refused = f"state {frame['state']['call']}" in self._refused
+            self.check(not is_refused, f"joined with a state that was refused: {frame}")
+
+    def _check_sender(self, link: Link, payload: dict[str, Any], kind: str) -> None:
+        if payload["known"] and link.authenticated:
+            reason = f"{payload} was sent by {link.user}"
+            self.check(payload["user"] == link.user, f"{kind} under another user: {reason}")
+
+    def _check_subscribe(self, link: Link, frame: Frame) -> None:
+        id = frame["filters"]["id"]
+        options = {key: value for key, value in frame.items() if key not in VARIABLE}
+        previous = self._subscribed.get((link.socket, id))
+        item = self.program.lists.get(id)
+        is_window = isinstance(frame.get("snapshot"), dict) and "limit" in frame["snapshot"]
+        if previous is not None and not is_window:
+            is_same = previous[0] == options and previous[1] in ("asked", "accepted")
+            self.check(not is_same, f"subscribed twice on one connection: {frame}")
+        self._subscribed[link.socket, id] = (options, "asked")
+        self.check(item is None or not item.refused, f"subscribed again after a refusal: {frame}")
+
+    def _key(self, frame: Frame) -> str | None:
+        """Return a name of a request that is the same if it is sent again."""
+        match frame["type"]:
+            case "subscribe":
+                return f"subscribe {frame['filters']}"
+            case "broadcast":
+                return f"broadcast {frame['message']['text']}"
+            case "state":
+                return f"state {frame['state']['call']}"
+            case "join":
+                rooms = [id for id, room in self.program.rooms.items() if _is(room, frame)]
+                return f"join {rooms}"
+        return None
+
+    # what the client is answered
+
+    def accepted(self, link: Link, frame: Frame, resumed: bool, head: int) -> None:
+        """Handle that the client receives the acceptance of a subscription."""
+        id = frame["filters"]["id"]
+        if (link.socket, id) in self._subscribed:
+            options = self._subscribed[link.socket, id][0]
+            self._subscribed[link.socket, id] = (options, "accepted")
+        item = self.program.lists.get(id)
+        if item is None or not item.is_watch:
+            return
+        if not resumed:
+            lost = item.accepted and "since" not in frame
+            self.check(not lost, f"a watch has not continued from its position: {frame}")
+            item.version = head
+        item.accepted = True
+
+    def failed(self, link: Link, id: str) -> None:
+        """Handle that a subscription was ended by an error in the server's code."""
+        self._subscribed.pop((link.socket, id), None)
+
+    def refused(self, link: Link, request: Frame) -> None:
+        """Handle that the server refuses a request."""
+        if request["type"] == "subscribe":
+            id = request["filters"]["id"]
+            options = self._subscribed.get((link.socket, id), ({}, ""))[0]
+            self._subscribed[link.socket, id] = (options, "refused")
+
+    def refusal_arrived(self, link: Link, request: Frame, error: Frame, now: float) -> None:
+        """Handle that the client receives a refusal."""
+        key = self._key(request)
+        if key is None:
+            return
+        retry = error.get("retry_after_ms")
+        if retry is not None:
+            self._not_before[link.socket, key] = now + retry / 1000
+        elif error["code"] in FINAL:
+            self._refused.add(key)
+            if request["type"] == "subscribe":
+                item = self.program.lists.get(request["filters"]["id"])
+                if item is not None and item.options["filters"] == request["filters"]:
+                    item.refused = True
+            elif request["type"] == "join":
+                for room in self.program.open_rooms():
+                    if room.name == request["room"]:
+                        room.refused = True
+
+    def ended(self, link: Link, code: int, retry: int | None, now: float) -> None:
+        """Handle that the client loses a connection."""
+        delay = (retry or 0) / 1000
+        if code == 4200:
+            delay = 0.0
+        elif code == 4101:
+            delay = max(5.0, delay)
+        is_final = 4500 <= code < 5000 and code != 4504
+        self._connect_not_before = None if is_final else now + delay
+
+    def broadcast(self, link: Link, room: RoomData, said: Said) -> None:
+        """Check a broadcast that the server accepts."""
+        number = said.message["call"]
+        twice = (room.name, said.message["text"]) in self._positions
+        self.check(not twice, f"accepted twice: {said.message}")
+        self.sent(room, said)
+        state = self.program.rooms.get(said.message["room"])
+        if state is not None:
+            after = f"{said.message} after call {state.last_call}"
+            self.check(number > state.last_call, f"broadcasts not in order: {after}")
+            state.last_call = number
+
+    def sent(self, room: RoomData, said: Said) -> None:
+        """Remember a broadcast of this client or another one."""
+        self._positions[room.name, said.message["text"]] = said.position
+
+    # what the client tells its program
+
+    def status(self, status: str, user: str | None) -> None:
+        """Check a change of the status."""
+        program = self.program
+        is_new_user = program.status == status == "live" and user != program.user
+        legal = status in NEXT_STATUS[program.status] or is_new_user
+        self.check(legal, f"the status went from {program.status} to {status}")
+        program.status = status
+        program.change_user(user)
+        if status == "live":
+            program.known = True
+
+    def settled(self, number: int, error: str | None) -> None:
+        """Check that a call settles once, and truthfully."""
+        call = self.program.calls[number]
+        self.check(not call.settled, f"settled twice: {call}")
+        call.settled, call.error = True, error
+        if call.kind == "broadcast" and error is None:
+            room = self.program.rooms[call.target].name
+            was_said = any(number == said.message["call"] for said in self.rooms[room].said)
+            self.check(was_said, f"a broadcast was confirmed that was not sent: {call}")
+        item = self.program.lists.get(call.target)
+        if item is not None and item.update is call:
+            if error is None and item.new_options is not None:
+                item.options = item.new_options
+            item.update = item.new_options = None
+
+    def documents(self, id: str, documents: list[Any], user: str | None) -> None:
+        """Check a list that is shown: the server had it at some time, and not before the last."""
+        item = self.program.lists.get(id)
+        if item is None or item.stopped or not documents:
+            return
+        if not item.strict or item.options.get("limit"):
+            self._check_visible(item, documents, user)
+            return
+        queries = item.queries(user)
+        for version in range(item.version, self.table.head + 1):
+            if any(query.documents(self.table.versions[version]) == documents for query in queries):
+                item.version = version
+                return
+        self.fail(f"{id} shows {user} what the server never had: {documents}")
+
+    def _check_visible(self, item: ListState, documents: list[Any], user: str | None) -> None:
+        owners = {row["id"]: row["owner"] for rows in self.table.versions for row in rows.values()}
+        for document_id, _ in documents:
+            is_visible = owners[document_id] in (None, user)
+            self.check(is_visible, f"{item.id} shows {user} a document of another user")
+
+    def event(self, id: str, event: str, document: str, cursor: str) -> None:
+        """Check that an event is the next one of its watch."""
+        item = self.program.lists[id]
+        position = int(cursor.split(":")[1])
+        self.check(position > item.version, f"an event came twice or too late: {id} {cursor}")
+        missed = self.missed_events(item, position)
+        self.check(not missed, f"{id} missed the events {missed} before {cursor}")
+        item.version = position
+
+    def missed_events(self, item: ListState, before: int) -> list[int]:
+        """Return the positions of the events between the last one of a watch and another."""
+        query = item.queries(self.program.user)[0]
+        changes = self.table.log[item.version : before - 1]
+        return [
+            change.position
+            for change in changes
+            if query.matches(change.before if change.after is None else change.after)
+        ]
+
+    def message(self, id: str, message: dict[str, Any]) -> None:
+        """Check that a message is new, in order, and in a room with history the next one."""
+        room = self.program.rooms[id]
+        position = self._positions[room.name, message["text"]]
+        if room.last is not None:
+            self.check(position > room.last, f"a message came twice or too late: {id} {message}")
+            if self.rooms[room.name].keeps_history:
+                self.check(position == room.last + 1, f"{id} missed a message before {message}")
+        room.last = position
+
+    # at rest
+
+    def check_rest(self, objects: dict[str, Any], user: str | None, member: str | None) -> None:
+        """Check everything while the connection is live and nothing is on its way."""
+        for call in self.program.calls.values():
+            self.check(call.settled, f"never settled: {call}")
+        for item in self.program.lists.values():
+            self._check_list(item, objects, user)
+        for room in self.program.open_rooms():
+            self._check_room(room, objects, user, member)
+        told = not self.program.mistakes or self.program.told_mistakes
+        self.check(told, "no error told that a listener has thrown")
+
+    def _check_list(self, item: ListState, objects: dict[str, Any], user: str | None) -> None:
+        if item.stopped:
+            return
+        if item.is_watch:
+            missed = [] if item.refused else self.missed_events(item, self.table.head + 1)
+            self.check(not missed, f"{item.id} missed the events {missed}")
+            return
+        shown = objects[item.id]
+        query = item.queries(user)[0]
+        expected = [] if item.refused else query.documents(self.table.rows)
+        self.check(shown == expected, f"{item.id} ({query}) shows {shown}, not {expected}")
+        item.version, item.strict = self.table.head, True
+
+    def _check_room(
+        self, room: RoomState, objects: dict[str, Any], user: str | None, member: str | None
+    ) -> None:
+        data = self.rooms[room.name]
+        members = {each["id"]: each.get("state", {}) for each in objects[room.id]}
+        expected = data.members
+        self.check(members == expected, f"{room.id} has the members {members}, not {expected}")
+        set_states = [
+            state for call, state in room.states if call.error is None and call.user == user
+        ]
+        if set_states and member is not None:
+            state = data.members.get(member)
+            self.check(state == set_states[-1], f"{room.id} has {state}, not {set_states[-1]}")
+        if data.keeps_history and room.last is not None:
+            self.check(room.last == len(data.said), f"{room.id} missed the last messages")
+
+    def check_terminated(self, objects: dict[str, Any], user: str | None) -> None:
+        """Check that nothing is shown after the server has refused the client for good."""
+        self.check(user is None, f"the refused client shows the user {user}")
+        for call in self.program.calls.values():
+            self.check(call.settled, f"never settled after a final refusal: {call}")
+        for id, shown in objects.items():
+            item = self.program.lists.get(id)
+            if item is None or not item.stopped:
+                self.check(not shown, f"{id} shows {shown} after a final refusal")
+
+
+# keys of `subscribe` that may differ between two equal requests
+VARIABLE = frozenset({"id", "since", "scope"})
+
+
+def _is(room: RoomState, frame: Frame) -> bool:
+    return room.name == frame["room"]
