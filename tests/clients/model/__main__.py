@@ -56,9 +56,10 @@ def main(language: str, first: int, end: int | None = None) -> None:
     else:
         steps = create_steps(first)
         if broken_promise(client, first, steps):
+            steps = shorten(client, first, steps)
             history = History(client, first, trace=True)
             try:
-                history.run(shorten(client, first, steps))
+                history.run(steps)
             except BrokenPromise as broken:
                 print("\n".join(history.lines), f"\n{broken}")
     client.close()

@@ -31,7 +31,7 @@ def action(weight: float) -> Callable[[Callable[[History, Random], None]], Any]:
 
 
 def _links(history: History) -> list[Any]:
-    return [link for link in history.server.links.values() if not link.closed]
+    return [link for link in history.server.links.values() if link.opened and not link.closed]
 
 
 # time
@@ -391,6 +391,6 @@ def fail_subscription(history: History, numbers: Random) -> None:
             name = numbers.choice(list(link.subscriptions))
             sub = link.subscriptions.pop(name)
             frame = {"type": "error", "code": "internal_error", "message": "No."}
-            failed = lambda: history.promises.failed(link, sub.name)  # noqa: B023, E731
+            failed = lambda: history.promises.failed(link, sub.id)  # noqa: B023, E731
             history.server.send(link, {**frame, "subscription": name}, failed)
     history.advance(0.0)

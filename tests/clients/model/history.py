@@ -66,9 +66,9 @@ class History:
         finally:
             self.client.finish()
 
-    def note(self, line: str) -> None:
+    def note(self, line: str, at: float | None = None) -> None:
         if self.trace:
-            self.lines.append(f"{self.client.now:9.3f} {line}")
+            self.lines.append(f"{self.client.now if at is None else at:9.3f} {line}")
 
     def do(self, op: str, **fields: Any) -> None:
         """Let the program do something."""
@@ -95,8 +95,9 @@ class History:
                 return
 
     def _handle(self, report: dict[str, Any]) -> None:
-        self.note(f"{report}")
         at, kind = report["at"], report["kind"]
+        fields = {key: value for key, value in report.items() if key not in ("at", "kind")}
+        self.note(f"client: {kind} {fields}", at)
         promises = self.promises
         match kind:
             case "connect":

@@ -32,6 +32,8 @@ class ServedSubscription:
     """One subscription of a connection."""
 
     name: str
+    # the program's name for it
+    id: str
     query: Query
     transitions: bool
     # events that wait until the pages of a snapshot are sent; None if none is being sent
@@ -60,6 +62,8 @@ class Link:
     latency: float
     # seconds that the server takes for each request
     thinking: float
+    # whether the client has received that it is open
+    opened: bool = False
     user: str | None = None
     authenticated: bool = False
     connection: str = ""

@@ -60,6 +60,8 @@ class ModelServer:
         self.lifetime: float | None = None
         # refusals of the next requests, by type: (code, retry_after_ms)
         self.refusals: dict[str, list[tuple[str, int | None]]] = {}
+        # names of subscriptions, and positions of events that were sent to them
+        self._sent_events: set[tuple[str, int]] = set()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)
 
@@ -88,7 +90,7 @@ class ModelServer:
         link = self.links[socket] = Link(socket, self.latency, self.thinking)
         link.rates = {name: Rate(*rate, self.now) for name, rate in RATES.items()}
         if self.network == "up":
-            self._deliver(link, "open")
+            self._queue(link, lambda: self._open(link))
         elif self.network == "down":
             self.links.pop(socket)
             self.call_at(self.now, lambda: self.client.do("end", socket=socket, code=1006))
@@ -138,8 +140,9 @@ class ModelServer:
 
         self.call_at(link.last_due, deliver)
 
-    def _deliver(self, link: Link, op: str, **fields: Any) -> None:
-        self._queue(link, lambda: self.client.do(op, socket=link.socket, **fields))
+    def _open(self, link: Link) -> None:
+        link.opened = True
+        self.client.do("open", socket=link.socket)
 
     def send(
         self, link: Link, frame: Frame, on_arrival: Callable[[], None] | None = None
@@ -243,7 +246,9 @@ class ModelServer:
     def _handle_subscribe(self, link: Link, request: Frame) -> None:
         name = request["subscription"]
         query = create_query(request, link.user)
-        sub = ServedSubscription(name, query, bool(request.get("transitions")))
+        sub = ServedSubscription(
+            name, request["filters"]["id"], query, bool(request.get("transitions"))
+        )
         link.subscriptions[name] = sub
         scope = f"{query.user}/{query.group}/{query.fields}"
         table = self.table
@@ -278,8 +283,9 @@ class ModelServer:
         return "retention" if position < self.table.forgotten else None
 
     def _replay(self, link: Link, sub: ServedSubscription, position: int) -> None:
-        first = position - (1 if self.repeats and position > self.table.forgotten else 0)
-        for change in self.table.log[first:]:
+        # an event may arrive twice
+        is_repeated = self.repeats and (sub.name, position) in self._sent_events
+        for change in self.table.log[position - 1 if is_repeated else position :]:
             event = sub.event(change)
             if event is not None:
                 self.send(link, self._event_frame(change, event, [sub]) | {"replayed": True})
@@ -350,6 +356,7 @@ class ModelServer:
         row = change.before if event == "deleted" else change.after
         row = row or change.before
         assert row is not None
+        self._sent_events.update((sub.name, change.position) for sub in subs)
         document: dict[str, Any] = {"id": row["id"]}
         if event != "left":
             document["data"] = subs[0].query.data(row)
