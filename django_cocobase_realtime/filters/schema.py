@@ -42,6 +42,20 @@ class Kind(Enum):
     OPAQUE = "value that filters cannot compare"
 
 
+# names in the protocol of the kinds by which rows can be sorted
+ORDERED_KINDS = {
+    Kind.TEXT: "text",
+    Kind.INTEGER: "number",
+    Kind.DECIMAL: "decimal",
+    Kind.FLOAT: "number",
+    Kind.BOOLEAN: "boolean",
+    Kind.DATETIME: "datetime",
+    Kind.DATE: "date",
+    Kind.TIME: "time",
+    Kind.UUID: "uuid",
+    Kind.ADDRESS: "address",
+}
+
 # a reference to a value in a row: ("age",), or ("meta", "owner") for a path into JSON
 Ref = tuple[str, ...]
 
@@ -75,7 +89,7 @@ class FieldSpec:
     @property
     def ordered(self) -> bool:
         """Whether rows can be sorted by this field."""
-        return self.compares_as not in (Kind.JSON, Kind.OPAQUE)
+        return self.compares_as in ORDERED_KINDS
 
 
 # the fields of a collection by name

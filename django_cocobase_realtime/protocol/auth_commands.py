@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..events import now
 from ..identity import AccessScope, Identity
 from ..utils.project_code import ProjectCodeFailed
 from ..wire import frames
@@ -24,6 +25,17 @@ from .state import SessionState
 
 # `retry_after_ms` that is sent if an authenticator raised an exception
 RETRY_MS = 5000
+# the limits that clients know, so that they need not send what would be refused
+CLIENT_LIMITS = (
+    "message_bytes",
+    "name_bytes",
+    "state_bytes",
+    "subscriptions",
+    "rooms",
+    "messages_rate",
+    "subscribe_rate",
+    "broadcast_rate",
+)
 # claims that differ between tokens of the same user, and that no permission depends on
 _PER_TOKEN_CLAIMS = frozenset({"exp", "iat", "nbf", "jti"})
 
@@ -81,6 +93,8 @@ def auth(session: SessionState, command: Auth) -> Steps:
             project=identity.project,
             expires_at=identity.expires_at,
             heartbeat=session.heartbeat,
+            limits={name: getattr(session.limits, name) for name in CLIENT_LIMITS},
+            now=now(),
         )
     )
 

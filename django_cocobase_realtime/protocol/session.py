@@ -17,6 +17,7 @@ from ..utils.project_code import ProjectCodeFailed
 from ..wire import commands, frames
 from ..wire.codes import CloseCode, ErrorCode
 from ..wire.commands import InvalidCommand
+from ..wire.request_ids import find_id_in_oversized
 from . import auth_commands, room_commands, subscription_commands
 from .effects import Send, Steps
 from .state import SessionState
@@ -36,8 +37,10 @@ class Session(SessionState):
             return
         limit = self.limits.message_bytes if self.identity else self.limits.auth_bytes
         if len(text) > limit or len(text.encode("utf-8", "surrogatepass")) > limit:
-            if (yield from self.check_rate(None, now)):
-                yield self.error(ErrorCode.TOO_LARGE, f"A frame may have {limit} bytes at most.")
+            id = find_id_in_oversized(text)
+            if (yield from self.check_rate(None, now, id)):
+                message = f"A frame may have {limit} bytes at most."
+                yield self.error(ErrorCode.TOO_LARGE, message, id)
             return
         try:
             command = commands.decode(text)

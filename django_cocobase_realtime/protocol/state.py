@@ -90,12 +90,13 @@ class SessionState:
         return name is not None and len(name.encode()) > self.limits.name_bytes
 
     def check_rate(
-        self, command: commands.Command | None, now: float
+        self, command: commands.Command | None, now: float, id: str | int | None = None
     ) -> Generator[Effect, Any, bool]:
         """Count a request, and return whether it is within the rate limit.
 
         If it is not, an error is sent; after many such requests in a row, the connection is
-        closed. ``command`` is None for a frame that was not decoded.
+        closed. ``command`` is None for a frame that was not decoded; ``id`` is the id of such a
+        frame, if it is known.
         """
         wait_ms = self._bucket(command).acquire(now)
         if not wait_ms:
@@ -105,7 +106,7 @@ class SessionState:
         yield self.error(
             ErrorCode.RATE_LIMITED,
             "Too many requests; send this one again after retry_after_ms.",
-            None if command is None else command.id,
+            id if command is None else command.id,
             wait_ms,
         )
         if self._consecutive_refusals >= MAX_CONSECUTIVE_REFUSALS:

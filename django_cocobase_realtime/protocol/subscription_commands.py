@@ -9,6 +9,7 @@ from ..declarations.authorization import Grant
 from ..delivery.filter_costs import NewFilter
 from ..delivery.query import ALL_EVENTS, SubscriptionRefused, authorize_query, serialize_request
 from ..delivery.subscription import CatchUpPlan, SnapshotQuery, Subscription, SubscriptionRequest
+from ..filters.schema import ORDERED_KINDS
 from ..log.cursor import Position, encode
 from ..log.reader import StreamRange
 from ..log.resume import Resync, resume_subscription
@@ -79,6 +80,8 @@ def subscribe(session: SessionState, command: Subscribe) -> Steps:
     if stream is not None:
         seq = stream.head if after is None else after.seq
         reply["cursor"] = encode(grant.stream, stream.epoch, seq)
+    if snapshot is not None:
+        reply["kinds"] = _kinds(grant, snapshot)
     plan = None
     if after is not None:
         plan = CatchUpPlan(after)
@@ -135,6 +138,22 @@ def _snapshot_query(
             message = f"order {requested.order!r} is not allowed; use one of {allowed}."
             raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
     return SnapshotQuery(requested.limit or max_documents, requested.order)
+
+
+def _kinds(grant: Grant, snapshot: SnapshotQuery) -> dict[str, str]:
+    """Return the kinds of the values by which the client must sort: the order's and the id's.
+
+    The order's is missing if the client cannot read the field, and the id's if the primary key has
+    several fields.
+    """
+    kinds = {}
+    order = (snapshot.order or "").removeprefix("-")
+    if order in (grant.filters if grant.fields is None else grant.fields):
+        kinds[order] = ORDERED_KINDS[grant.schema[order].compares_as]
+    key = grant.schema.get(grant.key[0]) if len(grant.key) == 1 else None
+    if key is not None and key.ordered:
+        kinds["id"] = ORDERED_KINDS[key.compares_as]
+    return kinds
 
 
 def _resume(

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from .codes import ErrorCode
-from .json import MAX_INT, InvalidJson, parse_object
+from .json import InvalidJson, parse_object
+from .request_ids import MAX_ID_LENGTH, find_id
 
 # id of a request, which the client chooses
-Id = Annotated[str, msgspec.Meta(max_length=64)] | int | None
+Id = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)] | int | None
 # name of a collection, room or subscription
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 EventName = Literal["created", "updated", "deleted"]
@@ -164,12 +165,13 @@ def decode(text: str) -> Command:
     try:
         frame = parse_object(text)
     except InvalidJson as error:
-        raise InvalidCommand(ErrorCode.BAD_REQUEST, str(error), _readable_id(text)) from None
+        raise InvalidCommand(ErrorCode.BAD_REQUEST, str(error), find_id(text)) from None
     id = frame.get("id")
     if isinstance(id, bool) or not isinstance(id, int | str | None):
         raise InvalidCommand(ErrorCode.BAD_REQUEST, "id must be a string or an integer.")
-    if isinstance(id, str) and len(id) > 64:
-        raise InvalidCommand(ErrorCode.BAD_REQUEST, "id may have 64 characters at most.")
+    if isinstance(id, str) and len(id) > MAX_ID_LENGTH:
+        message = f"id may have {MAX_ID_LENGTH} characters at most."
+        raise InvalidCommand(ErrorCode.BAD_REQUEST, message)
     kind = frame.get("type")
     if not isinstance(kind, str):
         raise InvalidCommand(ErrorCode.BAD_REQUEST, "type must be a string.", id)
@@ -182,24 +184,6 @@ def decode(text: str) -> Command:
     except msgspec.ValidationError as error:
         raise InvalidCommand(ErrorCode.BAD_REQUEST, validation_message(str(error)), id) from None
     return command
-
-
-class _WithId(msgspec.Struct):
-    """The id of a frame whose other contents are not valid."""
-
-    id: (
-        Annotated[str, msgspec.Meta(max_length=64)]
-        | Annotated[int, msgspec.Meta(ge=-MAX_INT, le=MAX_INT)]
-        | None
-    ) = None
-
-
-def _readable_id(text: str) -> str | int | None:
-    """Return the id of a frame that breaks a rule of `parse_object`, or None if it has none."""
-    try:
-        return msgspec.json.decode(text, type=_WithId).id
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None
 
 
 def validation_message(error: str) -> str:

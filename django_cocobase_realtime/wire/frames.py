@@ -90,11 +90,14 @@ def authenticated(
     project: str,
     expires_at: datetime | None,
     heartbeat: int,
+    limits: Mapping[str, Any],
+    now: str,
 ) -> Frame:
     """Return the reply to ``auth``.
 
     ``user`` has ``id`` and ``name``, and is None for a key without a user. ``heartbeat`` is the
-    number of seconds between the pings that the client should send.
+    number of seconds between the pings that the client should send. ``limits`` are those that the
+    client itself can keep to, and ``now`` is the time of the server.
     """
     return reply(
         "authenticated",
@@ -105,6 +108,8 @@ def authenticated(
         expires_at=None if expires_at is None else expires_at.isoformat(),
         heartbeat=heartbeat,
         protocol=PROTOCOL,
+        limits=limits,
+        now=now,
     )
 
 

@@ -13,8 +13,10 @@ from django_cocobase_realtime.declarations.collection import Collection
 from django_cocobase_realtime.declarations.room import OPTIONS as ROOM_OPTIONS
 from django_cocobase_realtime.declarations.room import Room
 from django_cocobase_realtime.filters.operators import OPERATORS
+from django_cocobase_realtime.filters.schema import ORDERED_KINDS
 from django_cocobase_realtime.log.resume import REASONS
 from django_cocobase_realtime.options import JWT_KEYS, LIMIT_KEYS, LOG_KEYS, OPTIONS, PRESENCE_KEYS
+from django_cocobase_realtime.protocol.auth_commands import CLIENT_LIMITS
 from django_cocobase_realtime.wire import frames
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode
 from django_cocobase_realtime.wire.commands import COMMAND_TYPES
@@ -139,7 +141,7 @@ def make_frames():
         room="r", message={}, sender=None, at=at, cursor="1", replayed=True
     )
     return {
-        "auth": frames.authenticated(None, **user, heartbeat=25),
+        "auth": frames.authenticated(None, **user, heartbeat=25, limits={}, now=at),
         "Changes of documents": {
             **frames.change(**change, at=at, cursor="1", replayed=True),
             "truncated": True,
@@ -157,6 +159,15 @@ def make_frames():
 def test_keys_of_frames_are_documented(title):
     documented = table("protocol.md", title, "| key | type | meaning |")
     assert {"type", *documented} == set(make_frames()[title])
+
+
+def test_limits_of_a_connection_are_documented():
+    assert set(table("protocol.md", "Limits of a connection")) == set(CLIENT_LIMITS)
+
+
+def test_kinds_of_values_are_documented():
+    documented = " ".join(table("protocol.md", "Kinds of values"))
+    assert set(re.findall(r"\w+", documented)) >= set(ORDERED_KINDS.values())
 
 
 def test_filter_operators_are_documented():

@@ -1,101 +1,17 @@
 """The session without I/O: the effects it yields, and what it does with their results."""
 
-import json
-from unittest.mock import Mock
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from django_cocobase_realtime.declarations.authorization import Decision, Grant
-from django_cocobase_realtime.declarations.room import Room, RoomGrant
 from django_cocobase_realtime.delivery.subscription import CatchUpPlan, SnapshotQuery
-from django_cocobase_realtime.events import Member
-from django_cocobase_realtime.filters import FieldSpec, Filter, Kind
 from django_cocobase_realtime.identity import Identity
 from django_cocobase_realtime.log.cursor import Position, encode
-from django_cocobase_realtime.log.reader import StreamRange
 from django_cocobase_realtime.options import Limits
-from django_cocobase_realtime.protocol import Session, effects
-from django_cocobase_realtime.rooms.local_room import JoinResult, RoomMembership
+from django_cocobase_realtime.protocol import effects
 from django_cocobase_realtime.rooms.publisher import PublishResult
-from django_cocobase_realtime.transport.connection import Connection
-from django_cocobase_realtime.transport.writer import Writer
 from django_cocobase_realtime.wire.codes import CloseCode
-
-ADA = Identity("jwt:default:1", user_id=1, name="ada")
-SCHEMA = {"status": FieldSpec("status", Kind.TEXT)}
-GRANT = Grant(
-    Decision(Filter.everything()),
-    ("title", "status"),
-    frozenset({"status"}),
-    SCHEMA,
-    ("id",),
-    "posts",
-)
-
-
-class SessionRunner:
-    """Run a session with prepared results of effects, and collect the effects."""
-
-    def __init__(self, limits=None, **results):
-        self.connection = Connection("c1", Mock(spec=Writer), lambda code: None)
-        self.session = Session(self.connection, limits or Limits(), heartbeat=25, now=0.0)
-        self.results = {
-            effects.Authenticate: ADA,
-            effects.AdmitConnection: effects.Admission({}, {}),
-            effects.AuthorizeCollection: GRANT,
-            **results,
-        }
-        self.results.setdefault(effects.OpenTopic, StreamRange("e1", 10, 5))
-        self.results.setdefault(effects.ReserveFilterCost, True)
-        self.results.setdefault(effects.AuthorizeRoom, RoomGrant(Room()))
-        self.results.setdefault(
-            effects.JoinRoom, JoinResult(1, [Member("1", "ada")], "r", None, None)
-        )
-        self.results.setdefault(effects.PublishToRoom, PublishResult.SENT)
-
-    def run(self, steps):
-        yielded, result = [], None
-        try:
-            while True:
-                effect = steps.send(result)
-                yielded.append(effect)
-                result = self.results.get(type(effect))
-                match effect:  # what the consumer does to the connection
-                    case effects.AttachSubscription(subscription):
-                        self.session.subscriptions[subscription.name] = subscription
-                    case effects.DetachSubscription(subscription):
-                        del self.session.subscriptions[subscription.name]
-                    case effects.JoinRoom(request, grant):
-                        membership = RoomMembership(
-                            self.connection, ("default", request.room), grant
-                        )
-                        self.session.rooms[request.room] = membership
-                    case effects.LeaveRoom(room):
-                        self.session.rooms.pop(room, None)
-        except StopIteration:
-            return yielded
-
-    def receive(self, frame, now=0.0):
-        text = frame if isinstance(frame, str | None) else json.dumps(frame)
-        return self.run(self.session.receive(text, now))
-
-    def frames(self, frame, now=0.0):
-        return [e.frame for e in self.receive(frame, now) if isinstance(e, effects.Send)]
-
-    def reply(self, frame, now=0.0):
-        (reply,) = self.frames(frame, now)
-        return reply
-
-
-@pytest.fixture
-def runner():
-    runner = SessionRunner()
-    runner.receive({"type": "auth", "token": "t"})
-    return runner
-
-
-def close_codes(yielded):
-    return [e.code for e in yielded if isinstance(e, effects.Close)]
+from tests.protocol.runner import ADA, SessionRunner, close_codes, subscribe
 
 
 def test_auth_is_answered_with_the_identity():
@@ -107,7 +23,19 @@ def test_auth_is_answered_with_the_identity():
         effects.ScheduleExpiry,
         effects.Send,
     ]
-    assert yielded[-1].frame == {
+    frame = yielded[-1].frame
+    assert datetime.now(UTC) - datetime.fromisoformat(frame.pop("now")) < timedelta(minutes=1)
+    assert frame.pop("limits") == {
+        "message_bytes": 65536,
+        "name_bytes": 128,
+        "state_bytes": 1024,
+        "subscriptions": 100,
+        "rooms": 50,
+        "messages_rate": (20, 40),
+        "subscribe_rate": (5, 100),
+        "broadcast_rate": (10, 20),
+    }
+    assert frame == {
         "type": "authenticated",
         "connection": "c1",
         "user": {"id": "1", "name": "ada"},
@@ -205,12 +133,6 @@ def test_subscribe_authorizes_and_attaches(runner):
     assert (frame["type"], frame["id"], frame["durable"]) == ("subscribed", "x", True)
     assert frame["cursor"] == encode("posts", "e1", 10)
     assert "resumed" not in frame
-
-
-def subscribe(runner, **options):
-    """Subscribe to posts. Return the reply and the effect that attaches the subscription."""
-    yielded = runner.receive({"type": "subscribe", "collection": "posts", **options})
-    return yielded[-2].frame, yielded[-1]
 
 
 def test_subscribe_with_cursor_resumes(runner):
@@ -329,79 +251,3 @@ def test_join_fails_when_presence_is_unavailable(runner):
     reply = runner.reply({"type": "join", "room": "r", "id": 1})
     assert (reply["code"], reply["id"]) == ("internal_error", 1)
     assert reply["retry_after_ms"] > 0
-
-
-def test_limits_are_enforced():
-    limits = Limits(subscriptions=1, rooms=1, name_bytes=4, message_bytes=100)
-    runner = SessionRunner(limits)
-    runner.receive({"type": "auth"})
-    runner.reply({"type": "subscribe", "collection": "a"})
-    assert runner.reply({"type": "subscribe", "collection": "a"})["type"] == "subscribed"
-    for frame in (
-        {"type": "subscribe", "collection": "b"},
-        {"type": "subscribe", "collection": "äöü"},
-        {"type": "join", "room": "abcde"},
-    ):
-        assert runner.reply(frame)["code"] == "limit_exceeded"
-    runner.reply({"type": "join", "room": "a"})
-    assert runner.reply({"type": "join", "room": "b"})["code"] == "limit_exceeded"
-    assert runner.reply("x" * 101)["code"] == "too_large"
-    assert runner.reply({"type": "ping", "x": "é" * 60})["code"] == "too_large"
-
-
-def test_total_size_of_subscriptions_is_limited(runner):
-    """A hundred subscriptions with frames of the maximum size would use megabytes."""
-    request = {"type": "subscribe", "collection": "posts", "filters": {"status": "x" * 60_000}}
-    results = [runner.reply({**request, "subscription": f"{n}"}, n)["type"] for n in range(20)]
-    assert results == ["subscribed"] * 17 + ["error"] * 3
-    assert runner.reply({**request, "subscription": "3"}, 30)["type"] == "subscribed"  # replaced
-    refused = runner.reply({**request, "subscription": "more"}, 30)
-    assert refused["code"] == "limit_exceeded"
-    assert (
-        runner.reply({**request, "subscription": "more", "filters": {}}, 30)["type"] == "subscribed"
-    )
-
-
-def test_frame_before_auth_has_smaller_size_limit():
-    assert SessionRunner(Limits(auth_bytes=50)).reply("x" * 51)["code"] == "too_large"
-
-
-def test_binary_frame_is_bad_request(runner):
-    assert runner.reply(None)["code"] == "bad_request"
-
-
-def test_too_many_bad_requests_within_a_minute_close(runner):
-    for _ in range(5):
-        assert close_codes(runner.receive("{")) == []
-    assert close_codes(runner.receive("{", now=59)) == [CloseCode.TOO_MANY_BAD_REQUESTS]
-    runner = SessionRunner()
-    for now in range(0, 600, 20):
-        assert close_codes(runner.receive("{", now=now)) == []
-
-
-def test_rate_limit_is_reported_then_closes():
-    runner = SessionRunner(Limits(messages_rate=(1, 3)))
-    runner.receive({"type": "auth"})  # uses one token
-    leave = {"type": "leave", "room": "r"}
-    assert [runner.reply(leave)["code"] for _ in range(3)] == [
-        "not_joined",
-        "not_joined",
-        "rate_limited",
-    ]
-    assert 0 < runner.reply(leave)["retry_after_ms"] <= 1001
-    assert runner.reply({"type": "ping"}) == {"type": "pong"}  # pings have their own limit
-    assert runner.reply(leave, now=1.1)["code"] == "not_joined"
-    yielded = [effect for _ in range(10) for effect in runner.receive(leave, now=1.1)]
-    assert close_codes(yielded) == [CloseCode.RATE_LIMITED]
-
-
-def test_ack_has_no_reply_and_no_rate_limit(runner):
-    for n in range(100):
-        assert runner.receive({"type": "ack", "cursor": str(n)}) == []
-    assert runner.reply({"type": "ack"})["code"] == "bad_request"
-
-
-def test_hundred_subscriptions_after_reconnect_are_accepted(runner):
-    for number in range(100):
-        frame = {"type": "subscribe", "collection": "posts", "subscription": str(number)}
-        assert runner.reply(frame)["type"] == "subscribed"
