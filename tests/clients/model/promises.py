@@ -228,10 +228,15 @@ class Promises:
         self.fail(f"{id} shows {user} what the server never had: {documents}")
 
     def _check_visible(self, item: ListState, documents: list[Any], user: str | None) -> None:
-        owners = {row["id"]: row["owner"] for rows in self.table.versions for row in rows.values()}
-        for document_id, _ in documents:
-            is_visible = owners[document_id] in (None, user)
-            self.check(is_visible, f"{item.id} shows {user} a document of another user")
+        query = item.queries(user)[0]
+        for document_id, data in documents:
+            had_it = any(
+                (row := rows.get(document_id)) is not None
+                and row["owner"] in (None, user)
+                and query.data(row) == data
+                for rows in self.table.versions
+            )
+            self.check(had_it, f"{item.id} shows {user} a document of another user")
 
     def event(self, id: str, event: str, document: str, cursor: str) -> None:
         """Check that an event is the next one of its watch."""

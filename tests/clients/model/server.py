@@ -24,6 +24,8 @@ LIMITS = {
     "rooms": 50,
     **RATES,
 }
+# seconds by which the clocks of clients may differ from the model's
+ROUNDING = 1e-6
 # refusals of a rate in a row after which a connection is closed
 REFUSALS_IN_ROW = 10
 ROOMS = {"chat": False, "hall": False, "kept": True, "archive": True}
@@ -78,7 +80,7 @@ class ModelServer:
         """Do what is due; return whether there was something."""
         self.now = max(self.now, now)
         count = 0
-        while self._timers and self._timers[0][0] <= self.now:
+        while self._timers and self._timers[0][0] <= self.now + ROUNDING:
             heapq.heappop(self._timers)[2]()
             count += 1
         return count > 0
@@ -263,6 +265,7 @@ class ModelServer:
                 self._replay(link, sub, int(since.split(":")[1]))
                 return
             fields |= {"resumed": False, "resync": {"reason": reason}}
+        self._sent_events = {event for event in self._sent_events if event[0] != name}
         self._accept(link, request, fields)
         if request.get("snapshot"):
             self._send_snapshot(link, sub)
