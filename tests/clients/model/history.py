@@ -9,7 +9,7 @@ from typing import Any
 from tests.clients.model.actions import ACTIONS, WEIGHTS
 from tests.clients.model.program import BrokenPromise, Program
 from tests.clients.model.promises import Promises
-from tests.clients.model.server import ModelServer
+from tests.clients.model.server import ROUNDING, ModelServer
 
 # steps of one history
 STEPS = 30
@@ -91,7 +91,7 @@ class History:
             quick = quick + 1 if self.client.now == before else 0
             if quick > ENDLESS:
                 raise BrokenPromise("the client sends without end")
-            if not reports and self.client.now >= end and self.server.next_due > end:
+            if not reports and self.client.now >= end - ROUNDING and self.server.next_due > end:
                 return
 
     def _handle(self, report: dict[str, Any]) -> None:
