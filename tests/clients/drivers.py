@@ -229,6 +229,15 @@ class PythonDriver(Driver):
             )
         )
 
+    def do_list(self, id: str, collection: str, options: Any = None) -> None:
+        """Create a live list that is reported only by ``show``."""
+        live = self._objects[id] = self._db.live(collection, **(options or {}))
+        self._report_outcome(id, live.ready())
+
+    def do_show(self, id: str) -> None:
+        documents = [[each.id, dict(each.data)] for each in self._objects[id].documents]
+        self.report(id, "shown", documents=documents)
+
     def do_update(self, id: str, options: Any) -> None:
         self._report_outcome(id, self._objects[id].update(**options))
 
