@@ -1,7 +1,7 @@
 """Run the history of one seed again, shorten it, and print it.
 
-    python -m tests.clients.model javascript 7
-    python -m tests.clients.model python 0 1000     the seeds of a range that fail, by their error
+python -m tests.clients.model javascript 7
+python -m tests.clients.model python 0 1000     the seeds of a range that fail, by their error
 """
 
 import collections

@@ -65,6 +65,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.virtual.now
 
+    def wall_time(self) -> float:
+        """Return seconds since 1970."""
+        return EPOCH + self.virtual.now
+
     def run(self, until: float, is_interrupted: Callable[[], bool]) -> None:
         """Run everything that is due by ``until``; return early as soon as it is interrupted."""
         self.virtual.until = until
@@ -76,7 +80,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 def virtual_time(loop: VirtualLoop) -> Iterator[None]:
     """Let the functions of the module ``time`` return the time of a loop."""
     with (
-        mock.patch.object(time, "time", lambda: EPOCH + loop.time()),
+        mock.patch.object(time, "time", loop.wall_time),
         mock.patch.object(time, "monotonic", loop.time),
         mock.patch.object(time, "perf_counter", loop.time),
     ):

@@ -146,9 +146,7 @@ class ModelServer:
         link.opened = True
         self.client.do("open", socket=link.socket)
 
-    def send(
-        self, link: Link, frame: Frame, on_arrival: Callable[[], None] | None = None
-    ) -> None:
+    def send(self, link: Link, frame: Frame, on_arrival: Callable[[], None] | None = None) -> None:
         """Send a frame, and call a function when it arrives."""
         if link.closed:
             return
