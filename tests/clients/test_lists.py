@@ -62,8 +62,8 @@ def documents(name):
 
 
 def value(row, field):
-    found = getattr(row, field)
-    return str(found) if field == "rating" and found is not None else found
+    content = getattr(row, field)
+    return str(content) if field == "rating" and content is not None else content
 
 
 def random_values(numbers):

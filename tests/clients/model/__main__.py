@@ -47,11 +47,11 @@ def shorten(client: object, seed: int, steps: list[Step]) -> list[Step]:
 def main(language: str, first: int, end: int | None = None) -> None:
     client = JavaScriptClient() if language == "javascript" else PythonClient()
     if end is not None:
-        found = collections.defaultdict(list)
+        failures = collections.defaultdict(list)
         for seed in range(first, end):
             if message := broken_promise(client, seed, create_steps(seed)):
-                found[kind(message)].append(seed)
-        for message, seeds in sorted(found.items(), key=lambda item: -len(item[1])):
+                failures[kind(message)].append(seed)
+        for message, seeds in sorted(failures.items(), key=lambda item: -len(item[1])):
             print(f"{len(seeds):5} {message}: {seeds[:8]}")
     else:
         steps = create_steps(first)

@@ -1,4 +1,4 @@
-"""What happens in one step of a history. An action chooses what it does to the present state."""
+"""The actions of histories. An action depends on its random numbers and the present state."""
 
 from __future__ import annotations
 
@@ -291,10 +291,10 @@ def other_member(history: History, numbers: Random) -> None:
     if kind == "say":
         history.count += 1
         message = {"text": f"other {history.count}", "call": 0, "room": ""}
-        said = data.say(message, "cleo", None, history.server.now)
-        assert said is not None
-        history.promises.sent(data, said)
-        history.server.fan_out(data, said)
+        sent = data.publish(message, "cleo", None, history.server.now)
+        assert sent is not None
+        history.promises.remember(data, sent)
+        history.server.fan_out(data, sent)
     else:
         member = numbers.choice(["cleo", "dan", "eve"])
         state = None if kind == "leave" else {"mood": numbers.randrange(9)}

@@ -14,7 +14,7 @@ KEY_LIFETIME = 300.0
 
 @dataclass(frozen=True)
 class Query:
-    """What a subscription asks for, and for whom."""
+    """The documents that a subscription asks for, and its user."""
 
     user: str | None
     group: str | None = None
@@ -35,21 +35,23 @@ class Query:
 
     def sort(self, rows: Iterator[Row]) -> list[Row]:
         """Return the rows that match, in order."""
-        found = sorted((row for row in rows if self.matches(row)), key=lambda row: int(row["id"]))
+        matching = sorted(
+            (row for row in rows if self.matches(row)), key=lambda row: int(row["id"])
+        )
         if self.order is not None:
             name = self.order.removeprefix("-")
-            found.sort(key=lambda row: row[name], reverse=False)
+            matching.sort(key=lambda row: row[name], reverse=False)
             if self.order.startswith("-"):
-                groups = itertools.groupby(found, key=lambda row: row[name])
-                found = [
+                groups = itertools.groupby(matching, key=lambda row: row[name])
+                matching = [
                     row for group in reversed([list(rows) for _, rows in groups]) for row in group
                 ]
-        return found
+        return matching
 
     def documents(self, rows: Mapping[str, Row]) -> list[list[Any]]:
         """Return the documents of a fresh list."""
-        found = self.sort(iter(rows.values()))
-        return [[row["id"], self.data(row)] for row in found[: self.limit]]
+        matching = self.sort(iter(rows.values()))
+        return [[row["id"], self.data(row)] for row in matching[: self.limit]]
 
 
 @dataclass
@@ -98,7 +100,7 @@ class Table:
 
 
 @dataclass
-class Said:
+class Broadcast:
     """One broadcast."""
 
     position: int
@@ -115,19 +117,21 @@ class RoomData:
     keeps_history: bool
     # states of the members by id
     members: dict[str, Any] = field(default_factory=dict)
-    said: list[Said] = field(default_factory=list)
+    broadcasts: list[Broadcast] = field(default_factory=list)
     keys: dict[str, float] = field(default_factory=dict)
 
-    def say(self, message: Any, sender: str | None, key: str | None, now: float) -> Said | None:
+    def publish(
+        self, message: Any, sender: str | None, key: str | None, now: float
+    ) -> Broadcast | None:
         """Add a broadcast; return None if the key was used in the last five minutes."""
         if key is not None:
             used = self.keys.get(key)
             if used is not None and now - used < KEY_LIFETIME:
                 return None
             self.keys[key] = now
-        said = Said(len(self.said) + 1, message, sender, now)
-        self.said.append(said)
-        return said
+        broadcast = Broadcast(len(self.broadcasts) + 1, message, sender, now)
+        self.broadcasts.append(broadcast)
+        return broadcast
 
     def member_list(self) -> list[dict[str, Any]]:
         return [{"id": id, "name": id, "state": state} for id, state in self.members.items()]

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.clients.model.actions import ACTIONS, WEIGHTS
+from tests.clients.model.network import ROUNDING
 from tests.clients.model.program import BrokenPromise, Program
 from tests.clients.model.promises import Promises
-from tests.clients.model.server import ROUNDING, ModelServer
+from tests.clients.model.server import ModelServer
 
 # steps of one history
 STEPS = 30
@@ -122,7 +123,7 @@ class History:
             case "thrown":
                 self.program.mistakes += 1
             case "error" if report.get("source") == "listener":
-                self.program.told_mistakes += 1
+                self.program.reported_mistakes += 1
             case "log" | "raised":
                 raise BrokenPromise(f"{kind}: {report['text']}")
 
@@ -137,13 +138,13 @@ class History:
     def inspect(self) -> dict[str, Any]:
         """Return what the client shows."""
         self.client.do("inspect")
-        found: dict[str, Any] = {}
+        shown: dict[str, Any] = {}
         for report in self.client.run(self.client.now):
             if report["kind"] == "inspect":
-                found = report
+                shown = report
             else:
                 self._handle(report)
-        return found
+        return shown
 
     def calm(self) -> None:
         """Let nothing fail any more."""

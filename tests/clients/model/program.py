@@ -1,4 +1,4 @@
-"""What the program has done with its client, and what the client has told it."""
+"""The calls of the program, and the state that its client has reported."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ class Program:
         self.user: str | None = None
         # whether the client has ever been authenticated
         self.known = False
-        # number of exceptions that the program has raised, and of errors that told so
+        # number of exceptions that the program has raised, and of errors that reported one
         self.mistakes = 0
-        self.told_mistakes = 0
+        self.reported_mistakes = 0
 
     def call(self, kind: str, target: str, at: float) -> Call:
         number = len(self.calls) + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.clients.model.data import RoomData, Said, Table
+from tests.clients.model.data import Broadcast, RoomData, Table
 from tests.clients.model.links import Frame, Link
 from tests.clients.model.program import FINAL, BrokenPromise, ListState, Program, RoomState
 
@@ -20,7 +20,7 @@ NEXT_STATUS = {
 
 
 class Promises:
-    """Is told what the client sends and receives, and raises `BrokenPromise`."""
+    """Raises `BrokenPromise` if the client sends, receives or reports something wrong."""
 
     def __init__(self, program: Program, table: Table, rooms: dict[str, RoomData]) -> None:
         self.program = program
@@ -168,23 +168,23 @@ class Promises:
         is_final = 4500 <= code < 5000 and code != 4504
         self._connect_not_before = None if is_final else now + delay
 
-    def broadcast(self, link: Link, room: RoomData, said: Said) -> None:
+    def broadcast(self, link: Link, room: RoomData, broadcast: Broadcast) -> None:
         """Check a broadcast that the server accepts."""
-        number = said.message["call"]
-        twice = (room.name, said.message["text"]) in self._positions
-        self.check(not twice, f"accepted twice: {said.message}")
-        self.sent(room, said)
-        state = self.program.rooms.get(said.message["room"])
+        number = broadcast.message["call"]
+        twice = (room.name, broadcast.message["text"]) in self._positions
+        self.check(not twice, f"accepted twice: {broadcast.message}")
+        self.remember(room, broadcast)
+        state = self.program.rooms.get(broadcast.message["room"])
         if state is not None:
-            after = f"{said.message} after call {state.last_call}"
+            after = f"{broadcast.message} after call {state.last_call}"
             self.check(number > state.last_call, f"broadcasts not in order: {after}")
             state.last_call = number
 
-    def sent(self, room: RoomData, said: Said) -> None:
+    def remember(self, room: RoomData, broadcast: Broadcast) -> None:
         """Remember a broadcast of this client or another one."""
-        self._positions[room.name, said.message["text"]] = said.position
+        self._positions[room.name, broadcast.message["text"]] = broadcast.position
 
-    # what the client tells its program
+    # what the client reports to its program
 
     def status(self, status: str, user: str | None) -> None:
         """Check a change of the status."""
@@ -204,8 +204,10 @@ class Promises:
         call.settled, call.error = True, error
         if call.kind == "broadcast" and error is None:
             room = self.program.rooms[call.target].name
-            was_said = any(number == said.message["call"] for said in self.rooms[room].said)
-            self.check(was_said, f"a broadcast was confirmed that was not sent: {call}")
+            was_sent = any(
+                number == broadcast.message["call"] for broadcast in self.rooms[room].broadcasts
+            )
+            self.check(was_sent, f"a broadcast was confirmed that was not sent: {call}")
         item = self.program.lists.get(call.target)
         if item is not None and item.update is call:
             if error is None and item.new_options is not None:
@@ -277,8 +279,8 @@ class Promises:
             self._check_list(item, objects, user)
         for room in self.program.open_rooms():
             self._check_room(room, objects, user, member)
-        told = not self.program.mistakes or self.program.told_mistakes
-        self.check(told, "no error told that a listener has thrown")
+        is_reported = not self.program.mistakes or self.program.reported_mistakes
+        self.check(is_reported, "no error reported that a listener has thrown")
 
     def _check_list(self, item: ListState, objects: dict[str, Any], user: str | None) -> None:
         if item.stopped:
@@ -304,7 +306,7 @@ class Promises:
             state = data.members.get(member)
             self.check(state in states, f"{room.id} has {state}, not {states[-1]}")
         if data.keeps_history and room.last is not None:
-            self.check(room.last == len(data.said), f"{room.id} missed the last messages")
+            self.check(room.last == len(data.broadcasts), f"{room.id} missed the last messages")
 
     def check_terminated(self, objects: dict[str, Any], user: str | None) -> None:
         """Check that nothing is shown after the server has refused the client for good."""

@@ -86,7 +86,7 @@ class Socket:
 
 
 class Connect:
-    """What ``websockets.connect`` returns."""
+    """The result of ``websockets.connect``."""
 
     def __init__(self, client: PythonClient, url: str, options: dict[str, Any]) -> None:
         self._client = client

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from tests.clients.model.clock import EPOCH
 from tests.clients.model.data import Change, RoomData, Row, Table
 from tests.clients.model.links import Frame, Link, Rate, ServedSubscription, create_query
+from tests.clients.model.network import Network
 
 # (a second, burst)
 RATES = {"messages_rate": [20, 40], "subscribe_rate": [5, 100], "broadcast_rate": [10, 20]}
@@ -24,34 +22,21 @@ LIMITS = {
     "rooms": 50,
     **RATES,
 }
-# seconds by which the clocks of clients may differ from the model's
-ROUNDING = 1e-6
 # refusals of a rate in a row after which a connection is closed
 REFUSALS_IN_ROW = 10
 ROOMS = {"chat": False, "hall": False, "kept": True, "archive": True}
 
 
-class ModelServer:
-    """The server. Times are seconds of virtual time."""
+class ModelServer(Network):
+    """The server."""
 
     def __init__(self, seed: int, client: Any, observer: Any) -> None:
-        self.client = client
-        # is told what the client sends and what it is answered
-        self.observer = observer
+        super().__init__(client, observer)
         self.random = random.Random(seed)
-        self.now = 0.0
         self.table = Table()
         self.rooms = {name: RoomData(name, kept) for name, kept in ROOMS.items()}
         # the user as whom connections are authenticated
         self.user: str | None = "ada"
-        # connections that the client has not lost
-        self.links: dict[int, Link] = {}
-        # what happens to new connections: "up", "down", "silent"
-        self.network = "up"
-        # seconds that frames take to the client, on new connections
-        self.latency = 0.0
-        # seconds that the server takes for each request, on new connections
-        self.thinking = 0.0
         # whether snapshots are sent page by page, with time between them
         self.slow_snapshots = False
         # whether events are repeated when a subscription is resumed
@@ -64,117 +49,17 @@ class ModelServer:
         self.refusals: dict[str, list[tuple[str, int | None]]] = {}
         # names of subscriptions, and positions of events that were sent to them
         self._sent_events: set[tuple[str, int]] = set()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = itertools.count(1)
 
-    # time
-
-    def call_at(self, due: float, callback: Callable[[], None]) -> None:
-        heapq.heappush(self._timers, (max(due, self.now), next(self._numbers), callback))
-
-    @property
-    def next_due(self) -> float:
-        return self._timers[0][0] if self._timers else float("inf")
-
-    def advance(self, now: float) -> bool:
-        """Do what is due; return whether there was something."""
-        self.now = max(self.now, now)
-        count = 0
-        while self._timers and self._timers[0][0] <= self.now + ROUNDING:
-            heapq.heappop(self._timers)[2]()
-            count += 1
-        return count > 0
-
-    # connections
-
-    def connect(self, socket: int) -> None:
-        """Handle that the client opens a connection."""
-        link = self.links[socket] = Link(socket, self.latency, self.thinking)
+    def admit(self, link: Link) -> None:
+        """Count the requests of a new connection."""
         link.rates = {name: Rate(*rate, self.now) for name, rate in RATES.items()}
-        if self.network == "up":
-            self._queue(link, lambda: self._open(link))
-        elif self.network == "down":
-            self.links.pop(socket)
-            self.call_at(self.now, lambda: self.client.do("end", socket=socket, code=1006))
 
-    def hang_up(self, socket: int) -> None:
-        """Handle that the client closes a connection."""
-        self.drop(socket)
-        self.call_at(self.now + 0.01, lambda: self.client.do("end", socket=socket, code=1005))
-
-    def drop(self, socket: int) -> None:
-        """Forget a connection, and all that is on its way."""
-        link = self.links.pop(socket, None)
-        if link is None:
-            return
-        link.closed = True
+    def forget(self, link: Link) -> None:
+        """Leave the rooms of a connection that is lost."""
         for name in list(link.rooms):
             self._leave(link, name)
 
-    def cut(self, link: Link, code: int = 1006) -> None:
-        """End a connection without a word."""
-        self.drop(link.socket)
-        self.client.do("end", socket=link.socket, code=code)
-        self.observer.ended(link, code, None, self.now)
-
-    def close(self, link: Link, code: int, retry_after_ms: int | None, closing: bool) -> None:
-        """Close a connection, with or without the ``closing`` frame."""
-        if closing:
-            frame = {"type": "closing", "code": code, "reason": "Because.", "at": "now"}
-            self.send(link, {**frame, "retry_after_ms": retry_after_ms})
-        retry = retry_after_ms if closing else None
-
-        def end() -> None:
-            self.client.do("end", socket=link.socket, code=code)
-            self.observer.ended(link, code, retry, self.now)
-
-        self._queue(link, end)
-        self.call_at(link.last_due, lambda: self.drop(link.socket))
-        link.closed = True
-
-    def _queue(self, link: Link, callback: Callable[[], None]) -> None:
-        """Call a function when what was sent before has arrived, unless the link is cut."""
-        link.last_due = max(link.last_due, self.now + link.latency)
-
-        def deliver() -> None:
-            if self.links.get(link.socket) is link and not link.mute:
-                callback()
-
-        self.call_at(link.last_due, deliver)
-
-    def _open(self, link: Link) -> None:
-        link.opened = True
-        self.client.do("open", socket=link.socket)
-
-    def send(self, link: Link, frame: Frame, on_arrival: Callable[[], None] | None = None) -> None:
-        """Send a frame, and call a function when it arrives."""
-        if link.closed:
-            return
-
-        def deliver() -> None:
-            self.client.do("frame", socket=link.socket, text=json.dumps(frame))
-            if on_arrival is not None:
-                on_arrival()
-
-        self._queue(link, deliver)
-
     # requests
-
-    def receive(self, socket: int, frame: Frame, at: float) -> None:
-        """Handle a frame of the client."""
-        link = self.links.get(socket)
-        if link is None or link.closed:
-            return
-        self.observer.requested(link, frame, at)
-        if link.deaf:
-            return
-        link.next_request = max(link.next_request, self.now + link.thinking)
-
-        def handle() -> None:
-            if not link.closed:
-                self._handle(link, frame)
-
-        self.call_at(link.next_request, handle)
 
     def reply(self, link: Link, request: Frame, type: str, **fields: Any) -> None:
         self.send(link, {"type": type, "id": request.get("id"), **fields})
@@ -188,7 +73,7 @@ class ModelServer:
             link, frame, lambda: self.observer.refusal_arrived(link, request, frame, self.now)
         )
 
-    def _handle(self, link: Link, request: Frame) -> None:
+    def handle(self, link: Link, request: Frame) -> None:
         type = request["type"]
         if type == "ping":
             self.send(link, {"type": "pong"})
@@ -306,8 +191,8 @@ class ModelServer:
                 return
             size = self.random.randint(1, 4) if self.slow_snapshots else len(keys)
             page, keys = keys[:size], keys[size:]
-            found = [table.rows[id] for id in page if query.matches(table.rows.get(id))]
-            documents = [{"id": row["id"], "data": query.data(row)} for row in found]
+            visible = [table.rows[id] for id in page if query.matches(table.rows.get(id))]
+            documents = [{"id": row["id"], "data": query.data(row)} for row in visible]
             frame = {"type": "snapshot", "subscription": sub.name, "documents": documents}
             frame |= {"cursor": cursor, "more": bool(keys)}
             if truncated and not keys:
@@ -380,9 +265,9 @@ class ModelServer:
         link.rooms[room.name] = is_listed
         members = room.member_list()
         fields: dict[str, Any] = {"room": room.name, "participants": len(members)}
-        first = len(room.said)
+        first = len(room.broadcasts)
         if room.keeps_history:
-            fields["cursor"] = str(len(room.said))
+            fields["cursor"] = str(len(room.broadcasts))
             first = max(0, first - request.get("history", 0))
             if "since" in request:
                 first = int(request["since"])
@@ -395,8 +280,8 @@ class ModelServer:
             frame = {"type": "members", "room": room.name, "members": page}
             self.send(link, {**frame, "more": page is not pages[-1]})
         if room.keeps_history:
-            for said in room.said[first:]:
-                self.send(link, self._said_frame(room, said) | {"replayed": True})
+            for broadcast in room.broadcasts[first:]:
+                self.send(link, self._broadcast_frame(room, broadcast) | {"replayed": True})
 
     def _handle_leave(self, link: Link, request: Frame) -> None:
         name = request["room"]
@@ -427,29 +312,33 @@ class ModelServer:
             self.refuse(link, request, "not_joined")
             return
         key = request.get("idempotency_key")
-        said = room.say(request["message"], link.user, key, self.now)
-        if said is None:
+        broadcast = room.publish(request["message"], link.user, key, self.now)
+        if broadcast is None:
             self.reply(link, request, "sent", room=room.name, duplicate=True)
             return
-        self.observer.broadcast(link, room, said)
+        self.observer.broadcast(link, room, broadcast)
         reply_first = self.random.random() < 0.5
         if reply_first:
             self.reply(link, request, "sent", room=room.name)
-        self.fan_out(room, said)
+        self.fan_out(room, broadcast)
         if not reply_first:
             self.reply(link, request, "sent", room=room.name)
 
-    def fan_out(self, room: RoomData, said: Any) -> None:
+    def fan_out(self, room: RoomData, broadcast: Any) -> None:
         """Send a broadcast to all connections in a room."""
         for link in self.links.values():
             if room.name in link.rooms:
-                self.send(link, self._said_frame(room, said))
+                self.send(link, self._broadcast_frame(room, broadcast))
 
-    def _said_frame(self, room: RoomData, said: Any) -> Frame:
-        sender = said.sender and {"id": said.sender, "name": said.sender, "verified": True}
+    def _broadcast_frame(self, room: RoomData, broadcast: Any) -> Frame:
+        sender = broadcast.sender and {
+            "id": broadcast.sender,
+            "name": broadcast.sender,
+            "verified": True,
+        }
         frame = {"type": "event", "event": "broadcast", "room": room.name, "sender": sender}
-        frame |= {"message": said.message, "at": _iso(said.at)}
-        return {**frame, "cursor": str(said.position)} if room.keeps_history else frame
+        frame |= {"message": broadcast.message, "at": _iso(broadcast.at)}
+        return {**frame, "cursor": str(broadcast.position)} if room.keeps_history else frame
 
     def show_member(self, room: RoomData, member: str, state: Mapping[str, Any] | None) -> None:
         """Let another member join, change its state, or leave (with None)."""
