@@ -8,21 +8,27 @@
 
 Each module imports only from those that are listed before it:
 
-- ``errors``, ``messages``, ``interfaces``: the exception, the values that a program receives,
+- ``errors``, ``messages``, ``interfaces``: the exceptions, the values that a program receives,
   and the types that the modules share.
+- ``validation``: refuses what the server would refuse.
 - ``streams``: the results and iterators that a program awaits.
 - ``cursors``: positions in streams, and the detection of duplicates.
+- ``order``: compares documents as the server sorts them.
 - ``backoff``: the delay before a reconnection.
-- ``requests``: requests and their replies on the current connection.
+- ``rates``, ``requests``: requests and their replies on the current connection, in order and at
+  the rate that the server allows.
+- ``outbox``, ``own_state``: the broadcasts and the state that a room sends.
 - ``subscription``, ``room``: subscriptions and rooms, which continue on the next connection.
 - ``watch``, ``live``: the iterator and the list that a program reads a subscription with.
 - ``protocol``: handles frames and returns frames, without I/O; has the subscriptions and rooms.
+- ``tokens``, ``handshake``: the tokens of the program, and the address and options of sockets.
 - ``connection``: opens sockets, and moves frames between them and the protocol.
 - ``client``: the class that a program creates.
+- ``background_loop``, ``sync``: the same without asyncio, in a thread.
 """
 
 from .client import Realtime
-from .errors import RealtimeError
+from .errors import InvalidRequest, RealtimeError
 from .live import Live
 from .messages import Document, Event, Message, Presence
 from .room import Room
@@ -31,6 +37,7 @@ from .watch import Watch
 __all__ = [
     "Document",
     "Event",
+    "InvalidRequest",
     "Live",
     "Message",
     "Presence",

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
+import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from .connection import Connection, Token
-from .errors import RealtimeError, call_safely, logger
-from .live import Compare, Live
+from .connection import Connection
+from .errors import RealtimeError, call_safely, log_error
+from .handshake import check_options, normalize_url
+from .live import Live
 from .messages import Message
+from .order import Compare
+from .requests import OTHER_THREAD
 from .room import Room
 from .subscription import Subscription
+from .tokens import Token, TokenSource
 from .watch import Watch
+
+# keywords of `Realtime`, as opposed to those of `websockets.connect`
+OWN_KEYWORDS = frozenset({"token", "timeout", "on_status", "on_error", "random", "debug"})
 
 
 class Realtime:
@@ -30,18 +39,23 @@ class Realtime:
     - ``url``: the address of the endpoint. ``http`` and ``https`` are replaced by ``ws`` and
       ``wss``.
     - ``token``: an API key, a JWT, or a function, which may be asynchronous, that returns one. The
-      function is called before each connection, and before the token expires. With None, the
-      server authenticates the handshake itself, for example by a session cookie that
+      function is called before each connection, and before the token expires; it may take
+      ``timeout`` seconds. A plain function is called in a thread of its own. With None, the server
+      authenticates the handshake itself, for example by a session cookie that
       ``additional_headers`` contain.
     - ``timeout``: the seconds that the server may take to accept a connection, and to answer.
-    - ``on_status(status, detail)``: called with ``"connecting"``, ``"live"``, ``"waiting"`` (with
-      ``delay`` in seconds in ``detail``) or ``"closed"`` (with the close ``code``).
+    - ``on_status(status, detail)``: called with ``"connecting"``, ``"live"`` (with the ``user`` in
+      ``detail``; again if the user changes), ``"waiting"`` (with ``delay`` in seconds) or
+      ``"closed"`` (with the close ``code``).
     - ``on_error(error)``: called with errors that belong to no request; by default they are
       logged.
     - ``random``: a function that returns numbers from 0 to 1, for the delays of reconnections.
+    - ``debug``: log all frames, without tokens, at the level ``DEBUG``.
     - Further keywords are passed to ``websockets.connect``, such as ``ssl``.
 
-    Exceptions raised by ``on_status`` and ``on_error`` are logged.
+    Raises ``TypeError`` or ``ValueError`` for unknown keywords and wrong addresses. The functions
+    may be asynchronous; exceptions that they raise are passed to ``on_error``, and those of
+    ``on_error`` are logged.
 
     """
 
@@ -51,35 +65,40 @@ class Realtime:
         *,
         token: Token = None,
         timeout: float = 8.0,
-        on_status: Callable[[str, Mapping[str, Any]], None] | None = None,
-        on_error: Callable[[RealtimeError], None] | None = None,
+        on_status: Callable[[str, Mapping[str, Any]], Any] | None = None,
+        on_error: Callable[[RealtimeError], Any] | None = None,
         random: Callable[[], float] = random.random,
+        debug: bool = False,
         **options: Any,
     ) -> None:
-        self.url = "ws" + url.removeprefix("http") if url.startswith("http") else url
+        check_options(options, OWN_KEYWORDS)
+        self.url = normalize_url(url)
         # "idle", "connecting", "live", "waiting" or "closed"
         self.status = "idle"
         self._on_status = on_status
         self._on_error = on_error
         self._connection = Connection(
             self.url,
-            token=token,
+            tokens=TokenSource(token, timeout),
             timeout=timeout,
             random=random,
             options=options,
+            debug=debug,
             on_status=self._set_status,
             on_error=self._report_error,
             on_terminated=self._terminate,
         )
         self._protocol = self._connection.protocol
-        # set while the client is connected, and when it is terminated
+        # set while the client is connected, and when it has ended
         self._connected = asyncio.Event()
         # the event loop in which `start` was called
         self._loop: asyncio.AbstractEventLoop | None = None
+        # the thread of the event loop
+        self._thread_id: int | None = None
         # the task that keeps the client connected
         self._task: asyncio.Task[None] | None = None
-        # why the server has terminated the client, that is, does not let it reconnect
-        self._termination: RealtimeError | None = None
+        # why the client has ended: it was closed, or the server does not let it reconnect
+        self._end_reason: RealtimeError | None = None
         # the watches and lists that `_end` must end
         self._watches: weakref.WeakSet[Watch | Live] = weakref.WeakSet()
 
@@ -105,31 +124,39 @@ class Realtime:
     def start(self) -> None:
         """Connect, and stay connected, in a task of the running event loop.
 
-        ``async with`` calls this method. A second call does nothing, even after `close`.
+        ``async with`` calls this method. A second call does nothing. Raises `RealtimeError` if the
+        client has ended.
         """
+        self._check_usable()
         if self._task is None:
-            self._loop = asyncio.get_running_loop()
+            self._loop, self._thread_id = asyncio.get_running_loop(), threading.get_ident()
             self._task = self._loop.create_task(self._connection.run())
 
     async def connected(self) -> None:
         """Wait until there is a connection and the server has authenticated it.
 
-        Raises `RealtimeError` if the server does not let this client reconnect, for example
-        because the token is invalid. The ``code`` of the error is the WebSocket close code.
+        Raises `RealtimeError` if the client is closed or was not started, or if another attempt
+        would not help: the server does not let this client reconnect, for example because the token
+        is invalid (``code`` is the WebSocket close code), or the first handshake was refused with
+        the HTTP status 401, 403 or 404 (``code``), or the certificate is invalid.
         """
+        self._check_usable()
+        if self._task is None:
+            message = "The client was not started: call start(), or use async with."
+            raise RealtimeError("not_connected", message, source="connection")
         await self._connected.wait()
-        if self._termination is not None:
-            raise self._termination
+        self._check_usable()
 
     async def close(self) -> None:
         """Close the connection permanently, and end all watches, lists and rooms."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self.status != "closed":
-            self._set_status("closed", {"code": 1000})
-            self._end(None)
+        self._check_thread()
+        message = "The client was closed."
+        self._end(RealtimeError("closed", message, source="connection"), final=False)
+        task = self._task
+        if task is not None and task is not asyncio.current_task() and not task.done():
+            task.cancel()
+            # unlike awaiting the task, this tells a cancellation of it from one of this call
+            await asyncio.wait([task])
 
     # using the connection
 
@@ -183,9 +210,11 @@ class Realtime:
           after it.
         - ``buffer``: the number of unread events to keep in memory.
 
-        Raises ``TypeError`` or ``ValueError`` for values that are not JSON. If the server refuses
-        the subscription, `Watch.ready` and the iteration raise `RealtimeError`.
+        Raises ``TypeError`` or ``ValueError`` for values that the server cannot read, and
+        `RealtimeError` if the client has ended. If the server refuses the subscription,
+        `Watch.ready` and the iteration raise `RealtimeError`.
         """
+        self._check_usable()
         options = {
             "filters": {**(filters or {}), **equal},
             "fields": fields,
@@ -220,7 +249,7 @@ class Realtime:
         limit: int | None = None,
         transitions: bool = True,
         compare: Compare | None = None,
-        on_error: Callable[[RealtimeError], None] | None = None,
+        on_error: Callable[[RealtimeError], Any] | None = None,
         **equal: Any,
     ) -> Live:
         """Subscribe to a collection, and return a list of the matching documents.
@@ -238,9 +267,15 @@ class Realtime:
         - ``on_error(error)``: called if the subscription is refused; by default the client's
           ``on_error``.
 
-        Raises ``TypeError`` or ``ValueError`` for values that are not JSON. If the server refuses
-        the subscription, `Live.ready` raises `RealtimeError`.
+        Raises ``TypeError`` or ``ValueError`` for values that the server cannot read, and
+        `RealtimeError` if the client has ended. If the server refuses the subscription,
+        `Live.ready` raises `RealtimeError`.
         """
+        self._check_usable()
+        if on_error is None:
+            report = self._report_error
+        else:
+            report = functools.partial(call_safely, self._report_error, on_error)
         options = {
             "filters": {**(filters or {}), **equal},
             "fields": fields,
@@ -254,7 +289,7 @@ class Realtime:
             order=order,
             limit=limit,
             compare=compare,
-            on_error=on_error or self._report_error,
+            on_error=report,
             call_later=self._protocol.call_later,
         )
         self._watches.add(live)
@@ -268,9 +303,11 @@ class Realtime:
         presence: bool = True,
         history: int | None = None,
         state: Mapping[str, Any] | None = None,
-        on_resync: Callable[[str], None] | None = None,
+        on_resync: Callable[[str], Any] | None = None,
     ) -> Room:
         """Join a room and return it. For a room that is joined already, return the same object.
+
+        The calls are counted: the room is left when `Room.leave` has been called as often.
 
         - ``presence``: with False, this client is not among the room's members.
         - ``history``: the number of the last messages to receive, if the room keeps them.
@@ -278,9 +315,10 @@ class Realtime:
         - ``on_resync(reason)``: called if messages were missed that the room no longer keeps.
 
         The options are ignored if the room is joined already. Raises ``TypeError`` or
-        ``ValueError`` if the state is not JSON. If the server refuses, `Room.ready` and the
-        iteration raise `RealtimeError`.
+        ``ValueError`` if the server cannot read the state, and `RealtimeError` if the client has
+        ended. If the server refuses, `Room.ready` and the iteration raise `RealtimeError`.
         """
+        self._check_usable()
         return self._protocol.enter_room(
             name, presence=presence, history=history, state=state, on_resync=on_resync
         )
@@ -291,37 +329,58 @@ class Realtime:
         It yields the `Message` objects that arrive from now on. It ends when the client is closed,
         and raises `RealtimeError` if the server does not let this client reconnect.
         """
+        self._check_usable()
         return self._protocol.messages()
 
     # called by the connection
 
     def _set_status(self, status: str, detail: Mapping[str, Any]) -> None:
+        if self._end_reason is not None and status != "closed":
+            return  # a task that is being cancelled
         self.status = status
-        if status == "live":
+        if status in ("live", "closed"):
             self._connected.set()
-        elif self._termination is None:
+        else:
             self._connected.clear()
         if self._on_status is not None:
-            call_safely(self._on_status, status, detail)
+            call_safely(self._report_error, self._on_status, status, detail)
 
     def _report_error(self, error: RealtimeError) -> None:
         if self._on_error is not None:
-            call_safely(self._on_error, error)
+            call_safely(log_error, self._on_error, error)
         else:
-            logger.error("%s", error)
+            log_error(error)
 
     def _terminate(self, error: RealtimeError) -> None:
-        self._termination = error
-        self._set_status("closed", {"code": error.code})
-        self._connected.set()
-        self._end(error)
+        self._end(error, final=True)
 
     # internal
 
-    def _end(self, error: RealtimeError | None) -> None:
+    def _check_thread(self) -> None:
+        if self._thread_id not in (None, threading.get_ident()):
+            raise RuntimeError(OTHER_THREAD)
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # between two runs of the loop
+        if self._loop not in (None, running):
+            raise RuntimeError(OTHER_THREAD)
+
+    def _check_usable(self) -> None:
+        """Raise an exception if the client has ended, or belongs to another thread or loop."""
+        self._check_thread()
+        if self._end_reason is not None:
+            raise self._end_reason.with_traceback(None)
+
+    def _end(self, reason: RealtimeError, *, final: bool) -> None:
+        """End all watches, lists and rooms. A second call does nothing."""
+        if self._end_reason is not None:
+            return
+        self._end_reason = reason
         for watch in list(self._watches):
-            watch.end(error)
-        self._protocol.end(error)
+            watch.end(reason, final=final)
+        self._protocol.end(reason, final=final)
+        self._set_status("closed", {"code": reason.code if final else 1000})
 
     def _stop_collected(self, subscription: Subscription) -> None:
         """Stop the subscription of a watch that was garbage collected.

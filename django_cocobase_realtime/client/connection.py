@@ -6,26 +6,21 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-try:
-    from websockets.asyncio.client import ClientConnection, connect
-    from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
-except ImportError as missing:
-    raise ImportError(
-        'The client needs websockets: pip install "django-cocobase-realtime[client]"'
-    ) from missing
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from ..wire.codes import CloseCode
-from .backoff import UNAVAILABLE_DELAY, Backoff
+from .backoff import Backoff
 from .errors import RealtimeError, logger
+from .handshake import DEFAULT_OPTIONS, HandshakeFailure
 from .interfaces import Frame
 from .protocol import ClientProtocol
-
-# a token, or a plain or asynchronous function that returns one
-Token = str | Callable[[], str | Awaitable[str | None] | None] | None
+from .tokens import TokenSource
+from .validation import encode
 
 # close code of a connection that ended without a close frame (RFC 6455, section 7.1.5)
 ABNORMAL_CLOSURE = 1006
@@ -35,21 +30,6 @@ RENEWAL_SHARE = 0.8
 MIN_RENEWAL_DELAY = 5.0
 # seconds between two looks at the clock, which jumps if the machine was asleep
 CLOCK_CHECK_INTERVAL = 1.0
-# HTTP status with which a server answers if a proxy does not pass WebSockets on
-UPGRADE_REQUIRED = 426
-# options of `websockets.connect`. It sends no pings, because those of the protocol also measure
-# the latency and notice that the machine was asleep. Compression costs the server more than it
-# saves.
-DEFAULT_OPTIONS: Mapping[str, Any] = {
-    "ping_interval": None,
-    "max_size": None,
-    "close_timeout": 1,
-    "compression": None,
-}
-_MISCONFIGURED_PROXY = (
-    "A proxy in front of the server does not pass WebSockets on: it drops the headers Upgrade and "
-    "Connection. The server's log names the proxy."
-)
 
 
 def now() -> float:
@@ -64,20 +44,25 @@ class Connection:
         self,
         url: str,
         *,
-        token: Token,
+        tokens: TokenSource,
         timeout: float,
         random: Callable[[], float],
         options: Mapping[str, Any],
+        debug: bool,
         on_status: Callable[[str, Mapping[str, Any]], None],
         on_error: Callable[[RealtimeError], None],
         on_terminated: Callable[[RealtimeError], None],
     ) -> None:
         self._url = url
-        self._token = token
+        self._tokens = tokens
         # seconds that the server may take to accept a connection, and to answer
         self._timeout = timeout
         # options of `websockets.connect`
         self._options = {**DEFAULT_OPTIONS, "open_timeout": timeout, **options}
+        # whether frames are logged
+        self._debug = debug
+        # whether the client was authenticated before, so that its address is right
+        self._was_live = False
         # called with "connecting", "live" or "waiting", and details
         self._on_status = on_status
         # called with errors that belong to no request
@@ -93,12 +78,12 @@ class Connection:
         self._abandoned = False
         # the task that renews it; asyncio has only a weak reference to it
         self._renewal: asyncio.Task[None] | None = None
+        # the event loop that `run` is called in
+        self._loop: asyncio.AbstractEventLoop | None = None
         # handles frames; has the state that continues on the next socket
         self.protocol = ClientProtocol(
             send=lambda frame: self._outgoing.put_nowait(frame),
-            call_later=lambda delay, callback: asyncio.get_running_loop().call_later(
-                delay, callback
-            ),
+            call_later=self._call_later,
             on_authenticated=self._handle_authenticated,
             on_auth_failure=self._handle_auth_failure,
             on_error=on_error,
@@ -107,40 +92,73 @@ class Connection:
         )
 
     async def run(self) -> None:
-        """Connect, and reconnect after each loss, until cancelled or terminated by the server."""
+        """Connect, and reconnect after each loss, until cancelled or terminated."""
+        self._loop = asyncio.get_running_loop()
+        clock = asyncio.create_task(self._watch_clock())
+        try:
+            self._on_terminated(await self._run())
+        except Exception as error:
+            # without this, all that wait for the client would wait without end
+            logger.exception("The client failed.")
+            self._on_terminated(_connection_error("not_connected", error))
+        finally:
+            clock.cancel()
+            if self._renewal is not None:
+                self._renewal.cancel()
+
+    async def _run(self) -> RealtimeError:
+        """Stay connected; return the reason for which the client must not reconnect."""
         while True:
             self._on_status("connecting", {})
-            code, closing = await self._connect_once()
+            result = await self._connect_once()
             connected_for = self.protocol.handle_disconnect()
+            if isinstance(result, HandshakeFailure):
+                if result.is_final and not self._was_live:
+                    return result.error
+                if result.is_reported:
+                    self._on_error(result.error)
+                else:
+                    logger.warning("No connection to %s: %s", self._url, result.error.args[0])
+                code, retry_after_ms, reason = ABNORMAL_CLOSURE, result.retry_after_ms, None
+            else:
+                code, closing = result
+                retry_after_ms, reason = closing.get("retry_after_ms"), closing.get("reason")
             if code == CloseCode.PERMISSIONS_CHANGED:
                 self.protocol.handle_permissions_changed()
-            closing = closing or {}
-            delay = self._backoff.next_delay(code, closing.get("retry_after_ms"), connected_for)
+            delay = self._backoff.next_delay(code, retry_after_ms, connected_for)
             if delay is None:
-                reason = closing.get("reason") or f"Closed by the server with {code}."
-                self._on_terminated(RealtimeError(code, reason))
-                return
+                return RealtimeError(code, reason or f"Closed by the server with {code}.")
             await self._wait_before_retry(delay)
 
-    async def _connect_once(self) -> tuple[int, Frame | None]:
-        """Run one connection to its end; return the close code and the ``closing`` frame, if any.
-
-        A connection that cannot be opened ends with `ABNORMAL_CLOSURE`.
-        """
+    async def _connect_once(self) -> tuple[int, Frame] | HandshakeFailure:
+        """Run one connection to its end; return the close code and the ``closing`` frame."""
+        nothing: Frame = {}
         try:
-            return await self._run_socket(await self._fetch_token())
+            token = await self._tokens.fetch()
+        except Exception as error:
+            self._on_error(_connection_error("not_connected", error, "token"))
+            return ABNORMAL_CLOSURE, nothing
+        try:
+            socket = await connect(self._url, **self._options)
+        except Exception as error:
+            return HandshakeFailure(error)
+        try:
+            return await self._run_socket(socket, token)
         except asyncio.CancelledError:
             self.protocol.handle_disconnect()
             raise
-        except (OSError, WebSocketException) as error:
-            if isinstance(error, InvalidStatus) and error.response.status_code == UPGRADE_REQUIRED:
-                self._on_error(RealtimeError("upgrade_required", _MISCONFIGURED_PROXY))
-                # a mistake in a configuration lasts longer than an outage
-                return ABNORMAL_CLOSURE, {"retry_after_ms": UNAVAILABLE_DELAY * 1000}
-            logger.warning("No connection to %s: %s", self._url, error or repr(error))
         except Exception as error:
-            self._on_error(RealtimeError("not_connected", repr(error)))
-        return ABNORMAL_CLOSURE, None
+            self._on_error(_connection_error("not_connected", error))
+        return ABNORMAL_CLOSURE, nothing
+
+    def _call_later(self, delay: float, callback: Callable[[], None]) -> object:
+        return (self._loop or asyncio.get_running_loop()).call_later(delay, callback)
+
+    async def _watch_clock(self) -> None:
+        """Let broadcasts fail in time, also after the machine was asleep."""
+        while True:
+            self.protocol.expire_broadcasts()
+            await asyncio.sleep(CLOCK_CHECK_INTERVAL)
 
     async def _wait_before_retry(self, delay: float) -> None:
         """Wait for ``delay`` seconds, including time in which the machine is asleep.
@@ -153,9 +171,9 @@ class Connection:
         while (remaining := min(end - now(), monotonic_end - time.monotonic())) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(remaining, CLOCK_CHECK_INTERVAL))
 
-    async def _run_socket(self, token: str | None) -> tuple[int, Frame | None]:
-        """Open a socket and receive frames until it is closed."""
-        async with connect(self._url, **self._options) as socket:
+    async def _run_socket(self, socket: ClientConnection, token: str | None) -> tuple[int, Frame]:
+        """Receive frames until a socket is closed."""
+        async with socket:
             self._outgoing = asyncio.Queue()
             self._renew_at = None
             self._abandoned = False
@@ -167,21 +185,29 @@ class Connection:
                 self.protocol.handle_open(token)
                 with contextlib.suppress(ConnectionClosed):
                     async for text in socket:
-                        self.protocol.handle_frame(json.loads(text))
+                        frame = json.loads(text)
+                        self._log("received", frame)
+                        self.protocol.handle_frame(frame)
                         if self._abandoned:
                             break
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-        closing = self.protocol.closing
-        code = closing["code"] if closing else socket.close_code
-        return code or ABNORMAL_CLOSURE, closing
+        closing = self.protocol.closing or {}
+        return closing.get("code") or socket.close_code or ABNORMAL_CLOSURE, closing
 
     async def _write_frames(self, socket: ClientConnection) -> None:
         with contextlib.suppress(ConnectionClosed):
             while True:
-                await socket.send(json.dumps(await self._outgoing.get()))
+                frame = await self._outgoing.get()
+                self._log("sent", frame)
+                await socket.send(encode(frame))
+
+    def _log(self, direction: str, frame: Frame) -> None:
+        if self._debug:
+            shown = {**frame, "token": "…"} if "token" in frame else frame
+            logger.debug("%s %s", direction, json.dumps(shown, ensure_ascii=False))
 
     async def _keepalive(self, socket: ClientConnection) -> None:
         """Send pings and renew the token; abort the socket if the server does not answer."""
@@ -195,19 +221,14 @@ class Connection:
     async def _renew_token(self) -> None:
         connection_id = self.protocol.connection_id
         try:
-            token = await self._fetch_token()
+            token = await self._tokens.fetch()
         except Exception as error:
             # the connection continues, since the old token has not expired yet
-            self._on_error(RealtimeError("not_refreshed", repr(error)))
+            self._on_error(_connection_error("not_refreshed", error, "token"))
+            self._renew_at = now() + MIN_RENEWAL_DELAY
             return
         if self.protocol.connected and self.protocol.connection_id == connection_id:
             self.protocol.authenticate(token)
-
-    async def _fetch_token(self) -> str | None:
-        token = self._token() if callable(self._token) else self._token
-        if token is None or isinstance(token, str):
-            return token
-        return await token
 
     def _handle_auth_failure(self, error: RealtimeError) -> None:
         """Renew the token later; if there is no connection yet, try again on another one."""
@@ -218,10 +239,17 @@ class Connection:
             self.protocol.closing = frame
             self._abandoned = True
 
-    def _handle_authenticated(self, reply: Frame, renewed: bool) -> None:
+    def _handle_authenticated(self, reply: Frame, is_new: bool) -> None:
         expires_at = reply.get("expires_at")
-        if callable(self._token) and expires_at is not None:
+        if self._tokens.is_renewable and expires_at is not None:
             lifetime = datetime.fromisoformat(expires_at).timestamp() - now()
             self._renew_at = now() + max(MIN_RENEWAL_DELAY, RENEWAL_SHARE * lifetime)
-        if not renewed:
-            self._on_status("live", {})
+        self._was_live = True
+        if is_new:
+            self._on_status("live", {"user": reply.get("user")})
+
+
+def _connection_error(code: str, cause: Exception, source: str = "connection") -> RealtimeError:
+    error = RealtimeError(code, str(cause) or repr(cause), source=source)
+    error.__cause__ = cause
+    return error

@@ -1,33 +1,63 @@
-"""The client's exception and logger, and helpers that catch mistakes of the program."""
+"""The client's exceptions and logger, and calls of the program's functions."""
 
 from __future__ import annotations
 
-import json
+import asyncio
+import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 logger = logging.getLogger("django_cocobase_realtime.client")
 
 
 class RealtimeError(Exception):
-    """The server refused a request, or closed the connection and does not allow a new one."""
+    """A request was refused or could not be sent, or the client cannot connect."""
 
-    def __init__(self, code: str | int, message: str, retry_after_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        code: str | int,
+        message: str,
+        retry_after_ms: int | None = None,
+        *,
+        source: str = "server",
+        subscription: str | None = None,
+        room: str | None = None,
+    ) -> None:
         super().__init__(message)
-        # an error code of the protocol ("unknown_collection"), a WebSocket close code (4500), or
-        # a code of this client: "closed" if the connection was lost or the room left,
-        # "not_connected" if connecting could not be attempted, for example because the token
-        # function failed, "not_refreshed" if it failed when the token had to be renewed,
-        # "upgrade_required" if a proxy in front of the server does not pass WebSockets on
+        # an error code of the protocol ("unknown_collection"), a WebSocket close code (4500), the
+        # HTTP status of a refused handshake (401, 403, 404), or a code of this client: "closed" if
+        # the connection was lost, the room left or the client closed, "not_connected" if a
+        # connection could not be attempted, "not_refreshed" if no token was available when it had
+        # to be renewed, "upgrade_required" if a proxy does not pass WebSockets on,
+        # "user_changed" if the client came back as another user, "invalid_certificate" if TLS
+        # failed, "listener" and "compare" if a function of the program failed
         self.code = code
         # milliseconds after which the request may succeed; None if it must not be repeated
         self.retry_after_ms = retry_after_ms
+        # "server", "connection", "token" (the token function), "listener" (another function of the
+        # program) or "compare"
+        self.source = source
+        # the name of the subscription that the error belongs to, as in frames
+        self.subscription = subscription
+        # the name of the room that the error belongs to
+        self.room = room
 
     @classmethod
     def from_frame(cls, frame: Mapping[str, Any]) -> RealtimeError:
         """Return the exception for an ``error`` frame."""
-        return cls(frame["code"], frame.get("message", ""), frame.get("retry_after_ms"))
+        return cls(
+            frame["code"],
+            frame.get("message", ""),
+            frame.get("retry_after_ms"),
+            subscription=frame.get("subscription"),
+            room=frame.get("room"),
+        )
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which the request may succeed; None if it must not be repeated."""
+        return None if self.retry_after_ms is None else self.retry_after_ms / 1000
 
     @property
     def is_failure(self) -> bool:
@@ -38,21 +68,47 @@ class RealtimeError(Exception):
         return f"{self.args[0]} ({self.code})"
 
 
-def call_safely(listener: Callable[..., None], *values: Any) -> None:
-    """Call a function of the program, and log an exception instead of raising it.
+class InvalidRequest(RealtimeError, ValueError):
+    """A value that the server would refuse, found before it is sent."""
 
-    A mistake in a listener must not end the connection.
+
+# called with errors that belong to no request
+Report = Callable[[RealtimeError], None]
+
+# tasks of asynchronous listeners; asyncio has only weak references to them
+_listener_tasks: set[asyncio.Task[None]] = set()
+
+
+def call_safely(report: Report, listener: Callable[..., Any], *values: Any) -> None:
+    """Call a function of the program, which may be asynchronous; report an exception.
+
+    A mistake in a listener must not end the connection, not even one that raises
+    ``CancelledError``.
     """
     try:
-        listener(*values)
-    except Exception:
-        logger.exception("A listener failed.")
+        result = listener(*values)
+        if inspect.isawaitable(result):
+            task = asyncio.get_running_loop().create_task(_await_safely(report, result))
+            _listener_tasks.add(task)
+            task.add_done_callback(_listener_tasks.discard)
+    except (Exception, asyncio.CancelledError) as error:
+        _report_listener(report, error)
 
 
-def ensure_json(value: Any) -> None:
-    """Raise ``TypeError`` or ``ValueError`` if a value cannot be serialized as JSON.
+def log_error(error: RealtimeError) -> None:
+    """Log an error; with the traceback if it is a mistake of the program."""
+    is_mistake = error.source in ("listener", "compare", "token")
+    logger.error("%s", error, exc_info=error.__cause__ if is_mistake else None)
 
-    Called before a value becomes part of a frame. Otherwise the exception would be raised in the
-    task that sends all frames, and end it.
-    """
-    json.dumps(value)
+
+async def _await_safely(report: Report, result: Awaitable[Any]) -> None:
+    try:
+        await result
+    except Exception as error:
+        _report_listener(report, error)
+
+
+def _report_listener(report: Report, error: BaseException) -> None:
+    wrapped = RealtimeError("listener", f"A listener failed: {error!r}", source="listener")
+    wrapped.__cause__ = error
+    report(wrapped)

@@ -33,6 +33,12 @@ class SubscriptionListener(Protocol):
         A snapshot follows if the subscription requests one.
         """
 
+    def on_user_changed(self) -> None:
+        """Drop what belongs to the former user. The subscription begins again for another one."""
+
+    def on_kinds(self, kinds: Mapping[str, str]) -> None:
+        """Handle the kinds of fields ("text", "number"), by which values are compared."""
+
     def on_ready(self) -> None:
         """Handle that the server has accepted the subscription and sent its snapshot, if any."""
 

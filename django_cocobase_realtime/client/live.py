@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import dataclasses
 import functools
 import operator
-import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from .errors import RealtimeError, call_safely
 from .interfaces import CallLater, Frame
 from .messages import Document
+from .order import Compare, FieldOrder, compare_values
 from .streams import Broadcaster, Ready
-from .subscription import Subscribe
+from .subscription import Subscribe, Subscription
 
 # seconds to wait before requesting a snapshot that fills the list up; several documents that leave
 # at about the same time then cause only one request
 REFILL_DELAY = 0.5
 
 Documents = tuple[Document, ...]
-# compares two documents, like the argument of `functools.cmp_to_key`
-Compare = Callable[[Document, Document], int]
 
-_NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+
+# the place before all documents: none is certainly known
+NOTHING_KNOWN = Document("", {})
 
 
 class Live:
@@ -47,9 +50,16 @@ class Live:
         self._on_error = on_error
         self._call_later = call_later
         self._limit = limit
-        self._compare_by_order = compare or _compare_by_field(order)
+        # the comparison of the program, and that by the field of `order`
+        self._compare_by_program = compare
+        self._order = FieldOrder(order)
+        # whether that field is requested although `fields` does not name it
+        self._adds_order_field = compare is None and self._order.is_by_data
         # the known documents by id; with a limit, up to three times as many
         self._known: dict[str, Document] = {}
+        # for the known documents, the data that the server has sent; the program may change `data`
+        # of those it sees, and may not see the field of `order`
+        self._sent: dict[str, Document] = {}
         # the last document of which it is certain that all before it are known; None if all are
         self._last_known: Document | None = None
         # the documents that the program sees
@@ -61,15 +71,20 @@ class Live:
         # the iterators of `changes`
         self._changes: Broadcaster[Documents] = Broadcaster()
         # functions of the program that `subscribe` was called with
-        self._readers: dict[object, Callable[[Documents], None]] = {}
+        self._readers: dict[object, Callable[[Documents], Any]] = {}
         window: dict[str, Any] = {}
         if order is not None:
             window["order"] = order
         if limit is not None:
             window["limit"] = limit
-        self._subscription = subscribe(
-            collection, {"transitions": True, **options, "snapshot": window or True}, self
+        self._options = {"transitions": True, **options, "snapshot": window or True}
+        # the options that the server has accepted
+        self._accepted = self._options
+        # requests a subscription with other options
+        self._request: Callable[[Mapping[str, Any]], Subscription] = lambda options: subscribe(
+            collection, options, self
         )
+        self._subscription = self._request(self._with_order_field(self._options))
 
     @property
     def documents(self) -> Documents:
@@ -92,14 +107,15 @@ class Live:
         """
         return self._changes.iterate()
 
-    def subscribe(self, reader: Callable[[Documents], None]) -> Callable[[], None]:
+    def subscribe(self, reader: Callable[[Documents], Any]) -> Callable[[], None]:
         """Call ``reader`` with `documents` now and after each change.
 
-        Returns a function that ends these calls. An exception in ``reader`` is logged.
+        Returns a function that ends these calls. ``reader`` may be asynchronous. Its exceptions are
+        reported to ``on_error``.
         """
         key = object()
         self._readers[key] = reader
-        call_safely(reader, self._documents)
+        self._read(key)
 
         def stop() -> None:
             self._readers.pop(key, None)
@@ -113,47 +129,77 @@ class Live:
         ``ValueError`` for values that are not JSON. If the server refuses the new options, raises
         `RealtimeError`, and the list continues with the old ones.
         """
-        self._subscription.update(options)
+        self._subscription.update(self._with_order_field(options))
+        self._options = {**self._options, **options}
         self._ready = ready = Ready(self._ready)
         await ready.wait()
 
     def stop(self) -> None:
         """End the subscription. `documents` stays as it is."""
         self._subscription.stop()
+        self._ready.fail(RealtimeError("closed", "The list was stopped.", source="connection"))
         self._changes.end()
 
-    def end(self, error: RealtimeError | None) -> None:
-        """End the iterators because the client is closed, or was terminated with ``error``."""
-        if error is not None:
-            self._ready.fail(error)
-        self._changes.end(error)
+    def end(self, reason: RealtimeError, *, final: bool) -> None:
+        """End the iterators because the client is closed.
+
+        With ``final`` the server does not let it reconnect: remove all documents.
+        """
+        self._ready.fail(reason)
+        if final:
+            self._remove_all()
+        self._changes.end(reason if final else None)
 
     # called by the subscription
 
     def on_event(self, frame: Frame) -> None:
         """Add, replace or remove one document."""
         document = frame["document"]
+        boundary = self._last_known
+        if boundary is not None and boundary.id == document["id"] and self._may_move(frame):
+            # all documents up to the place of this one were known, but the place that the client
+            # knows may be a later one: a snapshot has rows in an order that is older than their
+            # values
+            self._known.pop(boundary.id, None)
+            others = self._sort()
+            before = [other for other in others if self._compare(other, boundary) < 0]
+            self._last_known = before[-1] if before else NOTHING_KNOWN
         if frame["event"] in ("left", "deleted"):
             self._known.pop(document["id"], None)
         else:
-            self._known[document["id"]] = Document.from_frame(document)
+            self._add(document)
         self._refresh()
 
     def on_snapshot(self, documents: list[Frame], truncated: bool) -> None:
         """Replace all documents. A document that has not changed stays the same object."""
         previous, self._known = self._known, {}
+        sent, self._sent = self._sent, {}
         for frame in documents:
-            document = Document.from_frame(frame)
-            known = previous.get(document.id)
-            self._known[document.id] = known if known == document and known else document
-        self._last_known = self._sort()[-1] if truncated and self._known else None
+            self._add(frame)
+            id = frame["id"]
+            if id in previous and sent.get(id) == self._sent[id]:
+                self._known[id] = previous[id]
+        # the last one in the order of the server: another one may have moved behind it since the
+        # server has read the order
+        self._last_known = self._sent[documents[-1]["id"]] if truncated and documents else None
         self._refresh()
 
     def on_resync(self, reason: str) -> None:
         """Do nothing, since a snapshot follows."""
 
+    def on_user_changed(self) -> None:
+        """Remove all documents, which another user may not see."""
+        if self._ready.is_settled:
+            self._ready = Ready()
+        self._remove_all()
+
+    def on_kinds(self, kinds: Mapping[str, str]) -> None:
+        """Compare values from now on as the server does."""
+        self._order.kinds = kinds
+
     def on_ready(self) -> None:
         """Let `ready` and `update` return."""
+        self._accepted = self._options
         self._ready.done()
 
     def on_error(self, error: RealtimeError, *, final: bool) -> None:
@@ -161,12 +207,19 @@ class Live:
 
         With ``final`` remove all documents, since this client may not see them any more.
         """
+        if final and self._adds_order_field and error.code == "bad_request":
+            # the field of `order` can perhaps not be read; the program has not asked for it
+            self._adds_order_field = False
+            if "fields" in self._options:
+                self._subscription = self._request(self._options)
+                return
         self._ready.fail(error)
         self._on_error(error)
         if final:
-            self._known = {}
-            self._refresh()
+            self._remove_all()
             self._changes.end(error)
+        else:
+            self._options = self._accepted
 
     def on_failure(self, error: RealtimeError) -> None:
         """Let `ready` raise the error. The documents stay, and are updated after a success."""
@@ -176,30 +229,75 @@ class Live:
 
     # internal
 
+    def _with_order_field(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return options with which documents can be sorted."""
+        fields, order = options.get("fields"), self._order.field
+        if fields is None or order is None or order in fields or not self._adds_order_field:
+            return dict(options)
+        return {**options, "fields": [*fields, order]}
+
+    def _add(self, frame: Frame) -> None:
+        """Add a document, or replace it."""
+        sent = Document.from_frame(frame)
+        data = copy.deepcopy(dict(sent.data))
+        fields = self._options.get("fields")
+        if fields is not None and self._adds_order_field and self._order.field not in fields:
+            data.pop(self._order.field or "", None)
+        self._sent[sent.id] = sent
+        self._known[sent.id] = dataclasses.replace(sent, data=data)
+
+    def _may_move(self, frame: Frame) -> bool:
+        """Return whether an event may change a document's place in the order."""
+        changed = frame.get("changed")
+        return frame["event"] != "updated" or changed is None or self._order.field in changed
+
+    def _remove_all(self) -> None:
+        self._known, self._sent, self._last_known = {}, {}, None
+        self._refresh()
+
     def _sort(self) -> list[Document]:
-        return sorted(self._known.values(), key=functools.cmp_to_key(self._compare))
+        """Return the known documents in order, as the server has sent them."""
+        documents = [self._sent[id] for id in self._known]
+        if self._compare_by_program is not None:
+            try:
+                return sorted(documents, key=functools.cmp_to_key(self._compare))
+            except Exception as cause:
+                error = RealtimeError("compare", f"compare failed: {cause!r}", source="compare")
+                error.__cause__ = cause
+                self._compare_by_program = None
+                self._on_error(error)
+        return sorted(documents, key=functools.cmp_to_key(self._compare))
 
     def _compare(self, a: Document, b: Document) -> int:
-        return self._compare_by_order(a, b) or compare_values(a.id, b.id)
+        by_order = self._compare_by_program or self._order
+        return by_order(a, b) or compare_values(a.id, b.id, self._order.kinds.get("id"))
 
     def _refresh(self) -> None:
         """Compute the program's documents from the known ones; if they changed, report it."""
-        documents = self._sort()
+        sorted_documents = self._sort()
         if self._limit is not None:
-            documents = self._apply_limit(documents, self._limit)
+            sorted_documents = self._apply_limit(sorted_documents, self._limit)
+        documents = tuple(self._known[document.id] for document in sorted_documents)
         if len(documents) == len(self._documents) and all(
             map(operator.is_, documents, self._documents)
         ):
             return
-        self._documents = tuple(documents)
-        self._changes.put(self._documents)
-        for reader in list(self._readers.values()):
-            call_safely(reader, self._documents)
+        self._documents = documents
+        self._changes.put(documents)
+        for key in list(self._readers):
+            self._read(key)
+
+    def _read(self, key: object) -> None:
+        """Call a reader with the documents, unless it has been stopped."""
+        if reader := self._readers.get(key):
+            call_safely(self._on_error, reader, self._documents)
 
     def _apply_limit(self, documents: list[Document], limit: int) -> list[Document]:
         """Return the first documents, and forget those that are far behind them."""
         last_known = self._last_known
-        if last_known is not None:
+        if last_known is NOTHING_KNOWN:
+            documents = []
+        elif last_known is not None:
             # before a document after the last known one, there may be documents that are unknown
             documents = [
                 document for document in documents if self._compare(document, last_known) <= 0
@@ -207,7 +305,8 @@ class Live:
         if len(documents) > 3 * limit:
             del documents[2 * limit :]
             self._last_known = documents[-1]
-        self._known = {document.id: document for document in documents}
+        self._known = {document.id: self._known[document.id] for document in documents}
+        self._sent = {document.id: document for document in documents}
         if last_known is not None and len(documents) < limit:
             self._schedule_refill()
         return documents[:limit]
@@ -219,38 +318,7 @@ class Live:
 
         def refill() -> None:
             self._refill_scheduled = False
-            self._subscription.update({})  # subscribe again, to receive a new snapshot
+            with contextlib.suppress(RealtimeError):  # the list was stopped
+                self._subscription.update({})  # subscribe again, to receive a new snapshot
 
         self._call_later(REFILL_DELAY, refill)
-
-
-def compare_values(a: Any, b: Any) -> int:
-    """Compare two JSON values; return -1, 0 or 1.
-
-    None is smaller than all other values. Two strings that both contain a number are compared as
-    numbers, since decimals and large integers are sent as strings.
-    """
-    if a == b:
-        return 0
-    if a is None or b is None:
-        return -1 if a is None else 1
-    if isinstance(a, str) and isinstance(b, str):
-        if _NUMBER.fullmatch(a) and _NUMBER.fullmatch(b):
-            a, b = float(a), float(b)
-    elif not (isinstance(a, int | float) and isinstance(b, int | float)):
-        a, b = str(a), str(b)
-    return int(a > b) - int(a < b)
-
-
-def _compare_by_field(order: str | None) -> Compare:
-    """Return the comparison for an order such as ``"title"`` or ``"-title"`` (descending)."""
-    if order is None:
-        return lambda a, b: 0
-    sign = -1 if order.startswith("-") else 1
-    field = order.removeprefix("-")
-
-    def get_value(document: Document) -> Any:
-        # the primary key is not part of the data: it is the document's id
-        return document.data.get(field, document.id)
-
-    return lambda a, b: sign * compare_values(get_value(a), get_value(b))

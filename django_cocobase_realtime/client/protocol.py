@@ -5,12 +5,13 @@ Frames are passed in as arguments and passed on to a function; the clock is an a
 
 from __future__ import annotations
 
+import copy
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from .errors import RealtimeError, ensure_json
+from .errors import RealtimeError
 from .interfaces import CallLater, Frame, SubscriptionListener
 from .messages import Message
 from .requests import RequestChannel
@@ -54,7 +55,7 @@ class ClientProtocol:
         self.latency: float | None = None
         # the `closing` frame, which the server sends before it closes the connection
         self.closing: Frame | None = None
-        # called with each `authenticated` frame, and whether it answers the renewal of a token
+        # called with each `authenticated` frame, and whether the connection or the user is new
         self._on_authenticated = on_authenticated
         # called if the server's code failed, so that it is not known whether the token is valid
         self._on_auth_failure = on_auth_failure
@@ -66,6 +67,8 @@ class ClientProtocol:
         self._clock = clock
         # sends frames on the current socket
         self._channel = RequestChannel(send, call_later)
+        # the project and the user of the last connection; None before the first one
+        self._identity: tuple[Any, Any] | None = None
         # numbers that make the names of subscriptions unique
         self._subscription_numbers = itertools.count(1)
         # the iterators over messages to this user, and to all of the project
@@ -102,9 +105,8 @@ class ClientProtocol:
     ) -> Subscription:
         """Create a subscription, and request it as soon as there is a connection.
 
-        Raises ``TypeError`` or ``ValueError`` if the options are not JSON.
+        Raises ``TypeError`` or ``ValueError`` if the server could not read the options.
         """
-        ensure_json(options)
         name = f"{collection}#{next(self._subscription_numbers)}"
         subscription = Subscription(
             self._channel, name, collection, options, listener, self._remove_subscription
@@ -121,14 +123,15 @@ class ClientProtocol:
         presence: bool,
         history: int | None,
         state: Mapping[str, Any] | None,
-        on_resync: Callable[[str], None] | None,
+        on_resync: Callable[[str], Any] | None,
     ) -> Room:
         """Return a room; if it was not entered before, join it as soon as there is a connection.
 
-        Raises ``TypeError`` or ``ValueError`` if the state is not JSON.
+        Raises ``TypeError`` or ``ValueError`` if the server could not read the state.
         """
         room = self.rooms.get(name)
         if room is not None:
+            room.uses += 1
             return room
         room = self.rooms[name] = Room(
             self._channel,
@@ -142,6 +145,7 @@ class ClientProtocol:
             get_member_id=self._get_member_id,
             clock=self._clock,
         )
+        room.uses = 1
         if self.connected:
             room.join()
         return room
@@ -154,14 +158,19 @@ class ClientProtocol:
         """Call ``callback`` after ``delay`` seconds, even if the connection is lost meanwhile."""
         self._channel.call_later(delay, callback)
 
-    def end(self, error: RealtimeError | None) -> None:
-        """End all subscriptions, rooms and iterators; with ``error``, iterators raise it."""
-        reason = error or RealtimeError("closed", "The client was closed.")
+    def end(self, reason: RealtimeError, *, final: bool) -> None:
+        """End all subscriptions, rooms and iterators.
+
+        With ``final`` the server does not let the client reconnect: iterators raise the reason,
+        and there is no user any more.
+        """
+        if final:
+            self.user = None
         for room in list(self.rooms.values()):
-            room.end(reason, quiet=error is None)
+            room.end(reason, quiet=not final)
         for subscription in self.subscriptions.values():
             subscription.end()
-        self._messages.end(error)
+        self._messages.end(reason if final else None)
         self.rooms.clear()
         self.subscriptions.clear()
 
@@ -195,6 +204,11 @@ class ClientProtocol:
         """Let all subscriptions load their data again on the next connection."""
         for subscription in self.subscriptions.values():
             subscription.handle_permissions_changed()
+
+    def expire_broadcasts(self) -> None:
+        """Let broadcasts fail that could not be sent for too long. Called about once per second."""
+        for room in list(self.rooms.values()):
+            room.expire_broadcasts()
 
     def tick(self) -> bool:
         """Send a ping if it is due; return False if the server no longer answers.
@@ -262,9 +276,11 @@ class ClientProtocol:
             self._on_error(RealtimeError.from_frame(frame))
 
     def _handle_event(self, frame: Frame) -> None:
-        for name in frame.get("subscriptions", ()):
+        names = frame.get("subscriptions", ())
+        for name in names:
             if subscription := self.subscriptions.get(name):
-                subscription.handle_frame(frame)
+                # each subscription has its own data, which the program may change
+                subscription.handle_frame(copy.deepcopy(frame) if len(names) > 1 else frame)
         if frame.get("cursor") is not None:
             self._event_count += 1
             if self._event_count % ACK_INTERVAL == 0:
@@ -279,20 +295,38 @@ class ClientProtocol:
             if error.is_failure:
                 self._on_auth_failure(error)
             return
-        self.user = reply.get("user")
-        self._channel.connection_id = reply.get("connection")
-        self._heartbeat = float(reply.get("heartbeat", self._heartbeat))
         renewed = self.connected
-        self._on_authenticated(reply, renewed)
+        self._heartbeat = float(reply.get("heartbeat", self._heartbeat))
+        is_other_user = self._set_identity(reply)
         if renewed:
-            return
-        self._channel.connected = True
-        self._connected_at = self._clock()
-        self._pinged_at = 0.0
-        for subscription in list(self.subscriptions.values()):
-            subscription.start()
+            self._channel.set_limits(reply.get("limits"))
+        else:
+            self._channel.handle_authenticated(reply.get("connection"), reply.get("limits"))
+            self._connected_at = self._clock()
+            self._pinged_at = 0.0
+        # the program may subscribe in a listener of `on_authenticated`
+        subscriptions, rooms = list(self.subscriptions.values()), list(self.rooms.values())
+        self._on_authenticated(reply, not renewed or is_other_user)
+        if not renewed or is_other_user:
+            for subscription in subscriptions:
+                subscription.start()
+            for room in rooms:
+                room.join()
+
+    def _set_identity(self, reply: Frame) -> bool:
+        """Keep the user; if it is another one, drop what belongs to the former and return True."""
+        self.user = reply.get("user")
+        former, self._identity = self._identity, (reply.get("project"), (self.user or {}).get("id"))
+        if former is None or former == self._identity:
+            return False
+        message = "The client came back as another user."
+        error = RealtimeError("user_changed", message, source="connection")
         for room in list(self.rooms.values()):
-            room.join()
+            room.handle_user_changed(error)
+        for subscription in list(self.subscriptions.values()):
+            subscription.handle_user_changed()
+        self._messages.clear()
+        return True
 
     def _get_member_id(self) -> str | None:
         """Return this client's id as a member of rooms: that of its user, or of its connection."""

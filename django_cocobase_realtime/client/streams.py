@@ -27,6 +27,11 @@ class Ready:
         # an earlier result that gets the same outcome, so that its waiters return
         self._replaces = replaces
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the result is done or failed."""
+        return self._settled.is_set()
+
     def done(self) -> None:
         """Mark the result as done. A result that has failed stays failed."""
         self._settled.set()
@@ -47,11 +52,11 @@ class Ready:
         """Wait until the result is done. If it failed, raise the error."""
         await self._settled.wait()
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)
 
 
 class Queue(Generic[T]):
-    """A queue for one reader, which can be ended, normally or with an error."""
+    """A queue that can be ended, normally or with an error. Each item is for one reader."""
 
     def __init__(self, on_empty: Callable[[], None] | None = None) -> None:
         self._items: deque[T] = deque()
@@ -78,6 +83,10 @@ class Queue(Generic[T]):
             self._ended, self._error = True, error
             self._readable.set()
 
+    def clear(self) -> None:
+        """Drop the items that were not read."""
+        self._items.clear()
+
     async def get(self) -> T:
         """Wait for the next item and return it.
 
@@ -86,7 +95,7 @@ class Queue(Generic[T]):
         while not self._items:
             if self._ended:
                 if self._error is not None:
-                    raise self._error
+                    raise self._error.with_traceback(None)
                 raise StopAsyncIteration
             self._readable.clear()
             await self._readable.wait()
@@ -112,10 +121,14 @@ class QueueIterator(Generic[T]):
 class Broadcaster(Generic[T]):
     """A source of items with any number of iterators.
 
-    An iterator gets the items that are put after its creation.
+    An iterator gets the items that are put after its creation. The first one also gets the last
+    ``backlog`` items before it, so that a program which begins to read a little later misses
+    nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backlog: int = 0) -> None:
+        # items before the first iterator; None after it was created
+        self._backlog: deque[T] | None = deque(maxlen=backlog)
         # queues by iterator, weakly, so that the queue of an unused iterator does not grow
         self._queues: weakref.WeakKeyDictionary[QueueIterator[T], Queue[T]] = (
             weakref.WeakKeyDictionary()
@@ -126,6 +139,9 @@ class Broadcaster(Generic[T]):
     def iterate(self) -> AsyncIterator[T]:
         """Return a new iterator over the items that are put from now on."""
         queue: Queue[T] = Queue()
+        for item in self._backlog or ():
+            queue.put(item)
+        self._backlog = None
         if self._ended:
             queue.end(self._error)
         iterator = QueueIterator(queue)
@@ -134,8 +150,17 @@ class Broadcaster(Generic[T]):
 
     def put(self, item: T) -> None:
         """Append an item to the queue of every iterator."""
+        if self._backlog is not None:
+            self._backlog.append(item)
         for queue in list(self._queues.values()):
             queue.put(item)
+
+    def clear(self) -> None:
+        """Drop the items that were not read."""
+        if self._backlog is not None:
+            self._backlog.clear()
+        for queue in list(self._queues.values()):
+            queue.clear()
 
     def end(self, error: RealtimeError | None = None) -> None:
         """End all iterators, including those created later; with ``error``, they raise it."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from .backoff import Repetition
 from .cursors import CursorTracker
-from .errors import RealtimeError, ensure_json
+from .errors import RealtimeError
 from .interfaces import Frame, SubscriptionListener
+from .rates import Request
 from .requests import CONNECTION_LOST, RequestChannel
 
 
@@ -38,7 +39,11 @@ class Subscription:
         self._on_ended = on_ended
         self._ended = False
         # current options: keys of the `subscribe` frame, except the names and the position
-        self._options = dict(options)
+        self._options = self._prepare(options)
+        # the last `subscribe` request on the current connection
+        self._request: Request | None = None
+        # whether a `subscribe` request was sent on the current connection
+        self._requested = False
         # options that were requested to replace them, and are not accepted or refused yet
         self._new_options: dict[str, Any] | None = None
         self._position = CursorTracker()
@@ -67,18 +72,21 @@ class Subscription:
             else:
                 self._handle_subscribed(reply, options)
 
-        names = {"subscription": self.name, "collection": self.collection}
-        self._channel.send_request(
-            {"type": "subscribe", **names, **options, **position}, handle_reply
+        self._withdraw()
+        self._request = self._channel.send_request(
+            {"type": "subscribe", **self._names, **options, **position}, handle_reply
         )
 
     def update(self, options: Mapping[str, Any]) -> None:
         """Replace some options. If the server refuses, the subscription keeps the old ones.
 
-        Raises ``TypeError`` or ``ValueError`` for values that are not JSON.
+        Raises ``TypeError`` or ``ValueError`` for values that the server cannot read, and
+        `RealtimeError` if the subscription has ended.
         """
-        ensure_json(options)
-        self._new_options = {**(self._new_options or self._options), **options}
+        if self._ended:
+            raise RealtimeError("closed", "The subscription has ended.", subscription=self.name)
+        options = {**(self._new_options or self._options), **options}
+        self._new_options = self._prepare(options)
         if self._channel.connected:
             self.start()
 
@@ -96,9 +104,8 @@ class Subscription:
     def pause(self) -> None:
         """Unsubscribe until `unpause`, which continues from the same position."""
         self.paused = True
-        if self.active:
-            self.active = False
-            self._unsubscribe()
+        self.active = False
+        self._unsubscribe()
 
     def unpause(self) -> None:
         """Subscribe again after `pause`."""
@@ -108,7 +115,19 @@ class Subscription:
 
     def handle_disconnect(self) -> None:
         """Handle the loss of the connection; `start` is called on the next one."""
-        self.active = False
+        self.active = self._requested = False
+        self._request = None
+
+    def handle_user_changed(self) -> None:
+        """Begin again without a position, for another user; `start` must be called."""
+        self.active = self.paused = False
+        self.scope = None
+        self._position = CursorTracker()
+        self._snapshot = None
+        self._options = _without_position(self._options)
+        if self._new_options is not None:
+            self._new_options = _without_position(self._new_options)
+        self._listener.on_user_changed()
 
     def handle_permissions_changed(self) -> None:
         """Forget the scope, so that the server refuses to continue from the last position."""
@@ -142,10 +161,12 @@ class Subscription:
     def _handle_subscribed(self, reply: Frame, options: dict[str, Any]) -> None:
         self.active = not self.paused
         self._repetition.reset()
-        self._options = options
+        # a position that the program gave is used once
+        self._options = _without_position(options)
         self.scope = reply.get("scope")
         if self._new_options is options:
             self._new_options = None
+        self._listener.on_kinds(reply.get("kinds") or {})
         self._snapshot = None
         if reply.get("resumed"):
             self._report_ready()
@@ -175,6 +196,7 @@ class Subscription:
         if reply.get("retry_after_ms") is not None:
             self._channel.call_later_if_connected(reply["retry_after_ms"] / 1000, self.start)
             return
+        error.subscription = self.name
         final = self._new_options is not options
         if final:
             self.end()
@@ -189,8 +211,32 @@ class Subscription:
         if self._new_options is None:
             self._listener.on_ready()
 
+    def _prepare(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a copy of the options that the server can read."""
+        frame = self._channel.prepare({"type": "subscribe", **self._names, **options})
+        return {name: value for name, value in frame.items() if name in options}
+
+    @property
+    def _names(self) -> dict[str, str]:
+        return {"subscription": self.name, "collection": self.collection}
+
+    def _withdraw(self) -> None:
+        """Cancel the last request if it was not sent."""
+        if self._request is not None:
+            self._request.cancel()
+            self._requested = self._requested or self._request.was_sent
+            self._request = None
+
     def _unsubscribe(self) -> None:
-        self._channel.send_request({"type": "unsubscribe", "subscription": self.name})
+        """Unsubscribe if the server knows the subscription."""
+        self._withdraw()
+        if self._requested:
+            self._requested = False
+            self._channel.send_request({"type": "unsubscribe", "subscription": self.name})
+
+
+def _without_position(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in ("since", "scope")}
 
 
 # requests a subscription to a collection with the given options

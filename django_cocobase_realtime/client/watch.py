@@ -63,11 +63,13 @@ class EventBuffer:
         self._ready = Ready(self._ready)
         await self._ready.wait()
 
-    def end(self, error: RealtimeError | None = None) -> None:
-        """End the iteration after the unread events, with ``error`` if given."""
-        if error is not None:
-            self._ready.fail(error)
-        self._events.end(error)
+    def end(self, reason: RealtimeError, *, final: bool = False) -> None:
+        """End the iteration after the unread events; with ``final``, it raises the reason.
+
+        `wait_ready` and `wait_updated` raise the reason in any case.
+        """
+        self._ready.fail(reason)
+        self._events.end(reason if final else None)
 
     # called by the subscription
 
@@ -92,6 +94,16 @@ class EventBuffer:
     def on_resync(self, reason: str) -> None:
         """Append a ``resync`` event."""
         self._events.put(Event("resync", self._collection, reason=reason))
+
+    def on_user_changed(self) -> None:
+        """Drop the unread events, which another user may not see, and append a ``resync``."""
+        if self._ready.is_settled:
+            self._ready = Ready()
+        self._events.clear()
+        self._events.put(Event("resync", self._collection, reason="user_changed"))
+
+    def on_kinds(self, kinds: Mapping[str, str]) -> None:
+        """Do nothing, since events are not sorted."""
 
     def on_ready(self) -> None:
         """Let `wait_ready` and `wait_updated` return."""
@@ -180,11 +192,14 @@ class Watch:
         """End the subscription. Events that have arrived can still be read."""
         self._finalizer.detach()
         self._subscription.stop()
-        self._buffer.end()
+        self._buffer.end(RealtimeError("closed", "The watch was stopped.", source="connection"))
 
-    def end(self, error: RealtimeError | None) -> None:
-        """End the iteration because the client is closed, or was terminated with ``error``."""
-        self._buffer.end(error)
+    def end(self, reason: RealtimeError, *, final: bool) -> None:
+        """End the iteration because the client is closed.
+
+        With ``final`` the server does not let it reconnect, and the iteration raises the reason.
+        """
+        self._buffer.end(reason, final=final)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self

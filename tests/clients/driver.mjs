@@ -1,7 +1,40 @@
 // Drives the JavaScript client: reads commands and reports what the client does. See drivers.py.
 
+// Values that commands cannot contain, because they are not JSON or too long.
+const VALUES = {
+  $surrogate: "Nice \ud83d",
+  $nul: "a\0b",
+  $nan: NaN,
+  $big: 2 ** 60,
+  $undefined: undefined,
+  $long: "x".repeat(70000),
+  $wide: "é".repeat(40000),
+};
+
+function resolve(value) {
+  if (typeof value === "string" && Object.hasOwn(VALUES, value)) return VALUES[value];
+  if (Array.isArray(value)) return value.map(resolve);
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, resolve(each)]));
+}
+
+// What a listener does after its report: throw, reject, or change what it was given.
+function misbehave(behavior, value) {
+  if (behavior === "throw") throw Error("listener");
+  if (behavior === "reject") return Promise.reject(Error("listener"));
+  if (behavior === "mutate") {
+    for (const each of Array.isArray(value) ? value : [value]) {
+      Object.assign(each.document?.data ?? {}, { n: "changed" });
+      Object.assign(each.data ?? {}, { n: "changed" });
+    }
+    if (Array.isArray(value)) value.length = 0;
+  }
+}
+
 export class Driver {
   #objects = {};
+  #calls = {};
+  #timers = new Map();
   #clockShift = 0;
 
   constructor(Realtime, report) {
@@ -9,51 +42,146 @@ export class Driver {
     this.report = (source, kind, fields) => report({ source, kind, ...fields });
     const now = Date.now;
     Date.now = () => now() + this.#clockShift;
+    this.#observeTimers();
+  }
+
+  // Know the client's timers, so that `advance` can run them.
+  #observeTimers() {
+    const { setTimeout, clearTimeout } = globalThis;
+    globalThis.setTimeout = (fn, delay = 0, ...values) => {
+      const run = () => {
+        this.#timers.delete(timer);
+        fn(...values);
+      };
+      const timer = setTimeout(run, delay);
+      this.#timers.set(timer, { run, due: Date.now() + delay });
+      return timer;
+    };
+    globalThis.clearTimeout = (timer) => {
+      this.#timers.delete(timer);
+      clearTimeout(timer);
+    };
   }
 
   do({ op, id, ...rest }) {
-    return this[op](id, rest);
+    try {
+      this[op](id, resolve(rest));
+    } catch ({ code, message }) {
+      this.report(id ?? "db", "failed", { code, message, tag: rest.tag });
+    }
   }
 
-  create(_, { url, tokens, timeout, random = 0.01 }) {
+  #reportError(id, { code, source, retryAfter }) {
+    const fields = { code, origin: source, retry_after: retryAfter };
+    this.report(id, "error", fields);
+    this.report("errors", "error", fields);
+  }
+
+  create(_, { url, tokens, timeout, random = 0.01, options = {}, debug, on_live = [], behavior, error_behavior }) {
     Math.random = () => random;
-    const token = Array.isArray(tokens) ? async () => tokens.length > 1 ? tokens.shift() : tokens[0] : tokens;
-    const db = (this.db = new this.Realtime({ url, token, timeout }));
-    db.on("status", ({ status, delay, code }) =>
-      this.report("db", "status", { status, code, delay: delay === undefined ? undefined : delay / 1000 }));
-    db.on("error", (error) => this.report("db", "error", { code: error.code }));
+    const next = () => (tokens.length > 1 ? tokens.shift() : tokens[0]);
+    const token = Array.isArray(tokens)
+      ? () => {
+          const value = next();
+          if (value === "$throw") throw Error("no token");
+          if (value === "$reject") return Promise.reject(Error("no token"));
+          return value === "$hang" ? new Promise(() => {}) : Promise.resolve(value);
+        }
+      : tokens;
+    if (debug) options.debug = (...values) => this.report("debug", "line", { text: JSON.stringify(values) });
+    const db = (this.db = new this.Realtime({ url, token, timeout, ...options }));
+    db.on("status", ({ status, delay, code, user }) => {
+      this.report("db", "status", { status, code, user, delay: delay === undefined ? undefined : delay / 1000 });
+      if (status === "live") on_live.splice(0).forEach((command) => this.do(command));
+      return misbehave(behavior);
+    });
+    db.on("error", (error) => {
+      this.#reportError("db", error);
+      return misbehave(error_behavior);
+    });
     db.on("message", ({ message }) => this.report("db", "message", { message }));
     db.connect();
   }
 
-  #reportOutcome(id, promise) {
-    promise.then(() => this.report(id, "ready"), (error) => this.report(id, "failed", { code: error.code }));
+  // Connect again after `close`.
+  connect() {
+    this.db.connect();
   }
 
-  watch(id, { collection, options = {} }) {
+  user() {
+    this.report("db", "user", { user: this.db.user });
+  }
+
+  #reportOutcome(id, promise, kind = "ready", fields = {}) {
+    promise.then(
+      () => this.report(id, kind, fields),
+      ({ code }) => this.report(id, "failed", { ...fields, code }),
+    );
+  }
+
+  // Report when `ready` of something is settled, once more.
+  ready(id) {
+    this.#reportOutcome(id, this.#objects[id].ready);
+  }
+
+  // Report each event. After the report, `behavior` is what the handler does wrong.
+  watch(id, { collection, options = {}, behavior }) {
     const stop = (this.#objects[id] = this.db.watchCollection(collection, (event) => {
       const { event: name, document, data, cursor, replayed = false } = event;
       this.report(id, "event", { event: name, id: document.id, data, cursor, replayed });
+      return misbehave(behavior, event);
     }, {
       ...options,
       onSnapshot: (documents, truncated = false) =>
         this.report(id, "snapshot", { ids: documents.map((each) => each.id), truncated }),
       onResync: (reason) => this.report(id, "resync", { reason }),
-      onError: (error) => this.report(id, "error", { code: error.code }),
+      onError: (error) => this.#reportError(id, error),
     }));
     this.#reportOutcome(id, stop.ready);
   }
 
-  live(id, { collection, options = {} }) {
+  // Subscribe to documents and unsubscribe at once, `count` times, as components of a page do.
+  mount(id, { collection, count }) {
+    for (let n = 0; n < count; n++) this.db.watchCollection(collection, () => {}, { filters: { n } })();
+    this.report(id, "mounted");
+  }
+
+  // `compare` is "throw", or a field to compare by in descending order.
+  live(id, { collection, options = {}, compare, behavior }) {
+    if (compare)
+      options.compare = (a, b) => {
+        if (compare === "throw") throw Error("compare");
+        return b.data[compare] - a.data[compare];
+      };
     const store = (this.#objects[id] = this.db.live(collection, {
       ...options,
-      onError: (error) => this.report(id, "error", { code: error.code }),
+      onError: (error) => this.#reportError(id, error),
     }));
     this.#reportOutcome(id, store.ready);
-    store.subscribe((documents) => {
+    this.subscribe(id, { live: id, behavior });
+  }
+
+  // Read the list `live` once more. With the behavior "resubscribe", each call adds a reader.
+  subscribe(id, { live, behavior }) {
+    const store = this.#objects[live];
+    let isSubscribing = false;
+    const read = (documents) => {
       if (documents !== store.documents || documents !== store.getSnapshot()) throw Error("different documents");
-      this.report(id, "documents", { documents: documents.map((each) => [each.id, each.data]) });
-    });
+      this.report(id, "documents", { documents: documents.map((each) => [each.id, structuredClone(each.data)]) });
+      const calls = (this.#calls[id] = (this.#calls[id] ?? 0) + 1);
+      if (behavior === "resubscribe" && !isSubscribing && documents.length && calls < 200) {
+        isSubscribing = true;
+        store.subscribe(read);
+        isSubscribing = false;
+      }
+      return misbehave(behavior, documents);
+    };
+    store.subscribe(read);
+  }
+
+  // Report how often the reader of a list was called.
+  calls(id) {
+    this.report(id, "calls", { calls: this.#calls[id] });
   }
 
   // A live list that is reported only by `show`.
@@ -75,30 +203,30 @@ export class Driver {
     typeof object === "function" ? object() : object.stop();
   }
 
-  room(id, { name, options = {} }) {
+  // With `late`, read the messages only after `ready`.
+  room(id, { name, options = {}, late = false }) {
     const room = (this.#objects[id] = this.db.room(name, options));
+    const read = () =>
+      room.on("message", ({ message, replayed = false }) => this.report(id, "message", { message, replayed }));
+    if (late) room.ready.then(read, () => {});
+    else read();
     this.#reportOutcome(id, room.ready);
-    room.on("message", ({ message, replayed = false }) => this.report(id, "message", { message, replayed }));
     room.on("resync", (reason) => this.report(id, "resync", { reason }));
     room.on("presence", ({ event, member }) =>
       this.report(id, "presence", { event, id: member.id, members: room.members.map((each) => each.id) }));
   }
 
   broadcast(id, { message, tag }) {
-    this.#objects[id].broadcast(message).then(
-      () => this.report(id, "sent", { tag }),
-      (error) => this.report(id, "failed", { tag, code: error.code }),
-    );
+    this.#reportOutcome(id, this.#objects[id].broadcast(message), "sent", { tag });
   }
 
-  async state(id, { state }) {
-    await this.#objects[id].setState(state);
-    this.report(id, "state", { state });
+  state(id, { state }) {
+    this.#reportOutcome(id, this.#objects[id].setState(state), "state", { state });
   }
 
   members(id) {
-    const { members, participants } = this.#objects[id];
-    this.report(id, "members", { members, participants });
+    const { members, participants, state } = this.#objects[id];
+    this.report(id, "members", { members, participants, state });
   }
 
   leave(id) {
@@ -108,6 +236,17 @@ export class Driver {
   // Simulate a computer that slept: the clock has advanced, but no timer has run.
   sleep(_, { seconds }) {
     this.#clockShift += seconds * 1000;
+  }
+
+  // Simulate that time passes: the clock has advanced, and timers of half a minute or more have run.
+  advance(_, { seconds }) {
+    const before = Date.now();
+    this.#clockShift += seconds * 1000;
+    for (const [timer, { run, due }] of [...this.#timers]) {
+      if (due - before < 30000 || due > Date.now()) continue;
+      clearTimeout(timer);
+      run();
+    }
   }
 
   close() {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,17 @@ STATIC = ROOT / "django_cocobase_realtime" / "static" / "django_cocobase_realtim
 FILES = {
     "/realtime.js": STATIC / "realtime.js",
     "/driver.mjs": Path(__file__).parent / "driver.mjs",
+}
+# the limits of a server with default settings
+LIMITS = {
+    "message_bytes": 65536,
+    "name_bytes": 128,
+    "state_bytes": 1024,
+    "subscriptions": 100,
+    "rooms": 50,
+    "messages_rate": [20, 40],
+    "subscribe_rate": [5, 100],
+    "broadcast_rate": [10, 20],
 }
 
 
@@ -103,6 +115,10 @@ class ScriptedServer:
     def __init__(self) -> None:
         self._connections: asyncio.Queue[Connection] = asyncio.Queue()
         self.count = 0
+        # HTTP status with which handshakes are refused; None to accept them
+        self.refusal: int | None = None
+        # refused handshakes
+        self.refused = 0
 
     async def __aenter__(self) -> ScriptedServer:
         self._server = await serve(
@@ -122,7 +138,10 @@ class ScriptedServer:
     def _serve_file(self, connection: ServerConnection, request: Request) -> Response | None:
         """Serve what a browser needs to run the client: an empty page and two scripts."""
         if request.path == "/realtime":
-            return None
+            if self.refusal is None:
+                return None
+            self.refused += 1
+            return Response(self.refusal, "Refused", Headers({"Content-Length": "0"}), b"")
         body, kind = b"<!doctype html><title>Client</title>", "text/html"
         if request.path in FILES:
             body, kind = FILES[request.path].read_bytes(), "text/javascript"
@@ -154,8 +173,12 @@ class ScriptedServer:
             "expires_at": None,
             "heartbeat": 25,
             "protocol": 1,
+            "limits": LIMITS,
+            "now": datetime.now(UTC).isoformat(),
             **fields,
         }
+        if fields["limits"] is None:  # a server of an earlier version
+            del fields["limits"], fields["now"]
         await connection.reply(auth, "authenticated", **fields)
 
 

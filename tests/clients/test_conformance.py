@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.clients.drivers import NodeDriver, PythonDriver
+from tests.clients.drivers import NodeDriver
+from tests.clients.python_driver import PythonDriver
 from tests.clients.scenarios import SCENARIOS
 from tests.clients.scripted_server import ScriptedServer
 

@@ -10,7 +10,8 @@ from asgiref.sync import sync_to_async
 
 from django_cocobase_realtime.models import ApiKey
 from tests.app.models import Post
-from tests.clients.drivers import NodeDriver, PythonDriver
+from tests.clients.drivers import NodeDriver
+from tests.clients.python_driver import PythonDriver
 
 pytestmark = pytest.mark.server
 

@@ -1,0 +1,132 @@
+"""The presence state of this client in a room, without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .errors import RealtimeError
+from .interfaces import Frame
+from .rates import Request
+from .requests import CONNECTION_LOST, RequestChannel
+from .streams import Ready
+
+State = Mapping[str, Any]
+
+
+class OwnState:
+    """Sends the newest state; of several that wait, only the last one is sent."""
+
+    def __init__(
+        self,
+        channel: RequestChannel,
+        room: str,
+        state: State | None,
+        on_accepted: Callable[[State], None],
+    ) -> None:
+        self._channel = channel
+        # name of the room
+        self._room = room
+        # called with a state that the server has accepted
+        self._on_accepted = on_accepted
+        # whether the room is joined on the current connection
+        self._is_open = False
+        # the last state that the server has accepted, or that the room was entered with
+        self._accepted: State | None = None if state is None else self._prepare(state)
+        # the newest state
+        self._newest = self._accepted
+        # the request that is sent or waits for its turn
+        self._request: Request | None = None
+        # done when the newest state is accepted
+        self._settled = Ready()
+
+    @property
+    def newest(self) -> State | None:
+        """The newest state, as a request to join contains it."""
+        return self._newest
+
+    @property
+    def is_unconfirmed(self) -> bool:
+        """Whether the server has not accepted the newest state yet."""
+        return self._newest is not self._accepted
+
+    async def set(self, state: State) -> None:
+        """Replace the state, and wait until the server has accepted it or a newer one.
+
+        While the room is not joined, return at once; the state is sent with the next join.
+        """
+        self._newest = self._prepare(state)
+        if not self._is_open:
+            return
+        if self._settled.is_settled:
+            self._settled = Ready()
+        settled = self._settled
+        self._send()
+        await settled.wait()
+
+    def handle_joined(self, state: State | None) -> None:
+        """Keep the state that the request to join contained, and send a newer one if there is."""
+        if state is not None:
+            self._accepted = state
+        self._is_open = True
+        if self.is_unconfirmed:
+            self._send()
+        else:
+            self._settled.done()
+
+    def close(self) -> None:
+        """Handle the loss of the connection; the newest state is sent with the next join."""
+        self._is_open = False
+        self._request = None
+        self._settled.done()
+
+    def revert(self) -> bool:
+        """Return to the last accepted state; return False if the newest one is accepted."""
+        if not self.is_unconfirmed:
+            return False
+        self._newest = self._accepted
+        return True
+
+    def reset(self) -> None:
+        """Forget the state, for another user."""
+        self._accepted = self._newest = None
+
+    def fail(self, error: RealtimeError) -> None:
+        """Let `set` fail, because the room has ended."""
+        self._is_open = False
+        if self._request is not None:
+            self._request.cancel()
+        self._settled.fail(error)
+
+    def _send(self) -> None:
+        frame = {"type": "state", "room": self._room, "state": self._newest}
+        if self._request is None:
+            self._request = self._channel.send_request(frame, self._handle_reply)
+        elif not self._request.is_sent:
+            self._request.frame = frame
+
+    def _handle_reply(self, reply: Frame) -> None:
+        request, self._request = self._request, None
+        if reply is CONNECTION_LOST or request is None or not self._is_open:
+            return
+        sent: State = request.frame["state"]
+        is_newest = sent is self._newest
+        if reply["type"] != "error":
+            self._accepted = sent
+            self._on_accepted(sent)
+        elif is_newest:
+            self._newest = self._accepted
+            error = RealtimeError.from_frame(reply)
+            error.room = self._room
+            self._settled.fail(error)
+            return
+        if is_newest:
+            self._settled.done()
+        else:
+            self._send()
+
+    def _prepare(self, state: State) -> State:
+        frame = {"type": "state", "room": self._room, "state": dict(state)}
+        prepared: State = self._channel.prepare(frame)["state"]
+        self._channel.check_state(prepared)
+        return prepared
