@@ -14,7 +14,8 @@ from django.db import OperationalError, connection, transaction
 from django_cocobase_realtime.filters.orm import ordering
 from django_cocobase_realtime.managers import RealtimeQuerySet
 from tests.app.models import Post
-from tests.clients.drivers import BrowserDriver, NodeDriver, PythonDriver
+from tests.clients.drivers import BrowserDriver, NodeDriver
+from tests.clients.python_driver import PythonDriver
 from tests.clients.scripted_server import ScriptedServer
 from tests.clients.test_browser import chromium
 from tests.support.forwarder import Forwarder

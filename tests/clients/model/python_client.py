@@ -38,6 +38,12 @@ class Socket:
 
     # for the client
 
+    async def __aenter__(self) -> Socket:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
     async def send(self, text: str) -> None:
         if self.close_code is not None:
             raise ConnectionClosedError(None, None)
