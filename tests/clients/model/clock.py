@@ -12,6 +12,8 @@ from unittest import mock
 
 # seconds since 1970 at which virtual time begins
 EPOCH = 1_800_000_000.0
+# the shortest delay of a timer, in seconds
+RESOLUTION = 1e-6
 
 
 class VirtualSelector(selectors.BaseSelector):
@@ -68,6 +70,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def wall_time(self) -> float:
         """Return seconds since 1970."""
         return EPOCH + self.virtual.now
+
+    def call_later(self, delay: float, callback: Any, *args: Any, **options: Any) -> Any:
+        # a real clock advances between two calls: without this, a timer for the rest of a rounding
+        # error could be set again without end
+        return super().call_later(max(delay, RESOLUTION), callback, *args, **options)
 
     def run(self, until: float, is_interrupted: Callable[[], bool]) -> None:
         """Run everything that is due by ``until``; return early as soon as it is interrupted."""

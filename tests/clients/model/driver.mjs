@@ -133,7 +133,7 @@ class Program {
     this.db.close();
   }
   live({ id, call, collection, options, throws }) {
-    const onError = (error) => report("refused", { id, code: String(error.code) });
+    const onError = (error) => report("refused", { id, code: String(error.code), source: error.source });
     const list = (this.#objects[id] = this.db.live(collection, { ...options, onError }));
     list.subscribe((documents) => {
       report("documents", { id, documents: documents.map((each) => [each.id, each.data]), user: this.db.user?.id ?? null });
@@ -142,7 +142,7 @@ class Program {
     this.#settle(call, list.ready);
   }
   watch({ id, call, collection, options, throws }) {
-    const onError = (error) => report("refused", { id, code: String(error.code) });
+    const onError = (error) => report("refused", { id, code: String(error.code), source: error.source });
     const stop = (this.#objects[id] = this.db.watchCollection(collection, ({ event, document, cursor }) => {
       report("event", { id, event, document: document.id, cursor });
       if (throws) mistake();
@@ -160,7 +160,7 @@ class Program {
     typeof object === "function" ? object() : object.stop();
   }
   room({ id, call, name, options, throws }) {
-    const onError = (error) => report("refused", { id, code: String(error.code) });
+    const onError = (error) => report("refused", { id, code: String(error.code), source: error.source });
     const room = (this.#objects[id] = this.db.room(name, { ...options, onError }));
     room.on("message", ({ message }) => {
       report("message", { id, message });

@@ -122,7 +122,7 @@ class History:
                 promises.message(report["id"], report["message"])
             case "thrown":
                 self.program.mistakes += 1
-            case "error" if report.get("source") == "listener":
+            case "error" | "refused" if report.get("source") == "listener":
                 self.program.reported_mistakes += 1
             case "log" | "raised":
                 raise BrokenPromise(f"{kind}: {report['text']}")

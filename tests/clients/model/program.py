@@ -130,4 +130,5 @@ class Program:
                 each.accepted = False
             for room in self.rooms.values():
                 room.last = None
+                room.states.clear()
         self.user = user

@@ -107,8 +107,9 @@ class Promises:
             case "state":
                 return f"state {frame['state']['call']}"
             case "join":
+                # it may be sent again without a state, which may be the reason for the refusal
                 rooms = [id for id, room in self.program.rooms.items() if _is(room, frame)]
-                return f"join {rooms}"
+                return f"join {rooms} {frame.get('state')}"
         return None
 
     # what the client is answered
@@ -127,6 +128,13 @@ class Promises:
             self.check(not lost, f"a watch has not continued from its position: {frame}")
             item.version = head
         item.accepted = True
+
+    def joined(self, link: Link, frame: Frame) -> None:
+        """Handle that the client receives that it has joined a room."""
+        for room in list(self.program.rooms.values())[::-1]:
+            if _is(room, frame) and not room.left:
+                room.refused = False
+                return
 
     def failed(self, link: Link, id: str) -> None:
         """Handle that a subscription was ended by an error in the server's code."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import random
@@ -16,6 +17,8 @@ from websockets.exceptions import ConnectionClosedError
 
 from django_cocobase_realtime.client import Realtime, RealtimeError
 from django_cocobase_realtime.client import connection as client_connection
+from django_cocobase_realtime.client import protocol as client_protocol
+from django_cocobase_realtime.client.requests import RequestChannel
 from tests.clients.model.clock import VirtualLoop, virtual_time
 
 Report = dict[str, Any]
@@ -161,7 +164,12 @@ class PythonClient:
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:
         connect = lambda url, **options: Connect(self, url, options)  # noqa: E731
-        with virtual_time(self._loop), mock.patch.object(client_connection, "connect", connect):
+        channel = functools.partial(RequestChannel, clock=self._loop.time)
+        with (
+            virtual_time(self._loop),
+            mock.patch.object(client_connection, "connect", connect),
+            mock.patch.object(client_protocol, "RequestChannel", channel),
+        ):
             yield
 
     def do(self, op: str, **fields: Any) -> None:
@@ -286,7 +294,7 @@ class PythonClient:
         self, id: str, call: int, collection: str, options: dict[str, Any], throws: bool
     ) -> None:
         def on_error(error: RealtimeError) -> None:
-            self._report("refused", id=id, code=str(error.code))
+            self._report("refused", id=id, code=str(error.code), source=error.source)
 
         def on_documents(documents: Any) -> None:
             shown = [[document.id, dict(document.data)] for document in documents]

@@ -275,7 +275,8 @@ class ModelServer(Network):
         size = self.random.choice([1, 2, len(members)])
         pages = [members[n : n + size] for n in range(0, len(members), size)] or [[]]
         more = {"more": True} if len(pages) > 1 else {}
-        self.reply(link, request, "joined", members=pages[0], **fields, **more)
+        frame = {"type": "joined", "id": request["id"], "members": pages[0], **fields, **more}
+        self.send(link, frame, lambda: self.observer.joined(link, request))
         for page in pages[1:]:
             frame = {"type": "members", "room": room.name, "members": page}
             self.send(link, {**frame, "more": page is not pages[-1]})
