@@ -21,6 +21,9 @@ class SubscriptionListener(Protocol):
     def on_event(self, frame: Frame) -> None:
         """Handle the ``event`` frame of one change. Duplicates are already removed."""
 
+    def on_events_end(self) -> None:
+        """Handle that all events of one frame were passed to `on_event`."""
+
     def on_snapshot(self, documents: list[Frame], truncated: bool) -> None:
         """Handle a snapshot, which contains all documents that match now.
 

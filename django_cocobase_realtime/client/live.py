@@ -168,6 +168,9 @@ class Live:
             self._known.pop(document["id"], None)
         else:
             self._add(document)
+
+    def on_events_end(self) -> None:
+        """Show the result of the events."""
         self._refresh()
 
     def on_snapshot(self, documents: list[Frame], truncated: bool) -> None:

@@ -85,6 +85,8 @@ class ClientProtocol:
         self._ping_started = 0.0
         # time of the last tick
         self._ticked_at = clock()
+        # the subscriptions that got events of a frame with several events; None outside of one
+        self._batch: set[Subscription] | None = None
         # number of received events that have a cursor
         self._event_count = 0
 
@@ -241,8 +243,14 @@ class ClientProtocol:
             return
         match frame.get("type"):
             case "events":
-                for event in frame["events"]:
-                    self._dispatch(event)
+                batch = self._batch = set()
+                try:
+                    for event in frame["events"]:
+                        self._dispatch(event)
+                finally:
+                    self._batch = None
+                for touched in batch:
+                    touched.handle_events_end()
             case "event" if frame["event"] == "direct" or frame.get("room") == "*":
                 self._messages.put(Message.from_frame(frame))
             case "event" if "room" in frame:
@@ -281,6 +289,10 @@ class ClientProtocol:
             if subscription := self.subscriptions.get(name):
                 # each subscription has its own data, which the program may change
                 subscription.handle_frame(copy.deepcopy(frame) if len(names) > 1 else frame)
+                if self._batch is None:
+                    subscription.handle_events_end()
+                else:
+                    self._batch.add(subscription)
         if frame.get("cursor") is not None:
             self._event_count += 1
             if self._event_count % ACK_INTERVAL == 0:

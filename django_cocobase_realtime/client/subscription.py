@@ -138,6 +138,10 @@ class Subscription:
         self.active = False
         self._handle_refusal(frame, self._options)
 
+    def handle_events_end(self) -> None:
+        """Handle that all events of one frame were handled."""
+        self._listener.on_events_end()
+
     def handle_frame(self, frame: Frame) -> None:
         """Handle an ``event``, ``snapshot`` or ``cursor`` frame of this subscription."""
         if self.paused or not self.active:

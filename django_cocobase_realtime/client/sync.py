@@ -350,7 +350,7 @@ class Realtime:
             return self._loop
 
     def _call(self, function: Callable[[], T]) -> T:
-        return self._get_loop().call(_call(function))
+        return self._get_loop().call(run_function(function))
 
 
 async def _next_item(source: AsyncIterator[T]) -> T:

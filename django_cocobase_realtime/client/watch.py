@@ -81,6 +81,9 @@ class EventBuffer:
         if len(self._events) >= self._limit and subscription and subscription.cursor:
             subscription.pause()
 
+    def on_events_end(self) -> None:
+        """Do nothing, since each event is read on its own."""
+
     def on_snapshot(self, documents: list[Frame], truncated: bool) -> None:
         """Append a ``snapshot`` event."""
         event = Event(
