@@ -112,7 +112,8 @@ class Connection:
 class ScriptedServer:
     """The server. ``accept_authenticated`` waits for a connection and authenticates it."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
         self._connections: asyncio.Queue[Connection] = asyncio.Queue()
         self.count = 0
         # HTTP status with which handshakes are refused; None to accept them
@@ -122,7 +123,11 @@ class ScriptedServer:
 
     async def __aenter__(self) -> ScriptedServer:
         self._server = await serve(
-            self._serve, "127.0.0.1", 0, ping_interval=None, process_request=self._serve_file
+            self._serve,
+            "127.0.0.1",
+            self.port,
+            ping_interval=None,
+            process_request=self._serve_file,
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self

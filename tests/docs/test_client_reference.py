@@ -42,7 +42,7 @@ def test_public_names_of_javascript_client_are_documented():
         body = re.search(rf"interface {owner}\b[^{{]*\{{\n(.*?)\n\}}", types, re.S)[1]
         for name in re.findall(r"^  (?:readonly )?(\w+)[?(:<]", body, re.M):
             assert name in documented | {"name"}, f"{owner}.{name}"
-    body = re.search(r"export class Realtime \{\n(.*?)\n\}", types, re.S)[1]
+    body = re.search(r"export class Realtime\b[^\n]* \{\n(.*?)\n\}", types, re.S)[1]
     for name in re.findall(r"^  (?:readonly )?(\w+)[?(:<]", body, re.M):
         assert name in documented | {"constructor"}, name
 
@@ -51,6 +51,6 @@ def test_typescript_declarations_match_the_module():
     types, module = ((STATIC / name).read_text() for name in ("realtime.d.ts", "realtime.js"))
     for name in re.findall(r"export class (\w+)", types):
         assert f"export class {name}" in module
-    body = re.search(r"export class Realtime \{\n(.*?)\n\}", types, re.S)[1]
+    body = re.search(r"export class Realtime\b[^\n]* \{\n(.*?)\n\}", types, re.S)[1]
     for name in re.findall(r"^  (\w+)[(<]", body, re.M):
         assert re.search(rf"^  {name}\(", module, re.M), name

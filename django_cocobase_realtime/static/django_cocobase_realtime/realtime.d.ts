@@ -1,6 +1,10 @@
 /** Any JSON value. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 export type Data = { [field: string]: any };
+/** An object of JSON values, which an interface may describe. */
+export type JsonObject = { readonly [key: string]: any };
+/** The type of each collection's documents: `new Realtime<{ posts: Post }>()`. */
+export type Collections = { [collection: string]: Data };
 
 /** A document of a collection. */
 export interface Document<T = Data> {
@@ -17,29 +21,52 @@ export interface Document<T = Data> {
 
 export type EventName = "created" | "updated" | "deleted" | "entered" | "left";
 
-/** A change of a document. */
-export interface ChangeEvent<T = Data> {
+interface Change {
   readonly type: "event";
   readonly collection: string;
-  readonly event: EventName;
-  /** Has only the id if the document has `left`, or is too large (`truncated`). */
-  readonly document: Document<T>;
-  /** The same as `document.data`. */
-  readonly data: T;
   /** For updates: the readable fields that changed, if the server tracks them. */
-  readonly changed?: string[];
-  readonly subscriptions: string[];
+  readonly changed?: readonly string[];
+  readonly subscriptions: readonly string[];
   /** The same for all changes of one database transaction. */
   readonly transaction?: string;
   /** Position in the collection's stream. */
   readonly cursor?: string;
   /** The client missed the change, and it was read from the log. */
   readonly replayed?: true;
-  /** The document is too large to send. */
-  readonly truncated?: true;
   /** Time of the change, as ISO 8601. */
   readonly at: string;
 }
+
+/** A change after which the document matches, or that deleted it. */
+export interface DocumentEvent<T = Data> extends Change {
+  readonly event: "created" | "updated" | "deleted" | "entered";
+  /** The document after the change, or before it if it was deleted. */
+  readonly document: { readonly id: string; readonly data: T };
+  /** The same as `document.data`. */
+  readonly data: T;
+  readonly truncated?: undefined;
+}
+
+/** A change after which the document no longer matches. */
+export interface LeftEvent extends Change {
+  readonly event: "left";
+  readonly document: { readonly id: string; readonly data?: undefined };
+  readonly data?: undefined;
+  readonly truncated?: undefined;
+}
+
+/** A change of a document that is too large to send (`truncated`), or whose serializer failed
+ * (`document.error`). */
+export interface IncompleteEvent extends Change {
+  readonly event: "created" | "updated" | "deleted" | "entered";
+  readonly document: { readonly id: string; readonly data?: undefined; readonly error?: true };
+  readonly data?: undefined;
+  readonly truncated?: true;
+}
+
+/** A change of a document. It has `data` unless the document has left, is too large, or could not
+ * be made. */
+export type ChangeEvent<T = Data> = DocumentEvent<T> | LeftEvent | IncompleteEvent;
 
 export interface Options {
   /** Default: `/realtime/` on the site of the page. http(s) is replaced by ws(s). */
@@ -53,29 +80,35 @@ export interface Options {
   WebSocket?: unknown;
 }
 
-export interface SubscriptionOptions {
-  filters?: { [key: string]: Json };
+/** A field of a document. */
+export type Field<T> = keyof T & string;
+/** A field to sort by, with a leading `-` for descending order. */
+export type Order<T> = Field<T> | `-${Field<T>}` | "id" | "-id" | "pk" | "-pk";
+
+export interface SubscriptionOptions<T = Data, F extends Field<T> = Field<T>> {
+  filters?: JsonObject;
   /** The fields that `data` contains. Default: all readable ones. */
-  fields?: string[];
+  fields?: readonly F[];
   /** The id of the only document to watch. */
   document?: string;
 }
 
-export interface WatchOptions<T = Data> extends SubscriptionOptions {
-  events?: ("created" | "updated" | "deleted")[];
+export interface WatchOptions<T = Data, F extends Field<T> = Field<T>>
+  extends SubscriptionOptions<T, F> {
+  events?: readonly ("created" | "updated" | "deleted")[];
   /** Receive an update only if one of these fields changed. */
-  changed?: string[];
+  changed?: readonly Field<T>[];
   /** Receive updates after which a document begins to match as `entered`, and those after which it
    * no longer matches as `left`. */
   transitions?: boolean;
   /** Receive the matching documents before the first event, and again after a resync. */
-  snapshot?: boolean | { limit?: number; order?: string };
+  snapshot?: boolean | { limit?: number; order?: Order<T> };
   /** The `cursor` of an event of an earlier watch, to continue after it. */
   since?: string;
   /** The `scope` in the result of the earlier watch's `ready`. */
   scope?: string;
   /** `truncated`: there are more documents than the limit. */
-  onSnapshot?(documents: Document<T>[], truncated?: boolean): void;
+  onSnapshot?(documents: readonly Document<Pick<T, F>>[], truncated?: boolean): void;
   /** Called if missed events cannot be delivered any more: fetch the data again. */
   onResync?(
     reason:
@@ -104,7 +137,7 @@ export interface Stop {
   /** Resolves when the server has accepted the subscription and the snapshot, if any, is complete. */
   readonly ready: Promise<Subscribed>;
   /** Replace some options in one step. If the server refuses, the watch keeps the old ones. */
-  update(options: Omit<WatchOptions, `on${string}`>): Promise<Subscribed>;
+  update(options: Omit<WatchOptions, `on${string}` | "since" | "scope">): Promise<Subscribed>;
 }
 
 /** A value with subscribers, for Svelte's stores and React's useSyncExternalStore. */
@@ -114,16 +147,17 @@ export interface Store<T> {
   getSnapshot: () => T;
 }
 
-export interface LiveOptions<T = Data> extends SubscriptionOptions {
+export interface LiveOptions<T = Data, F extends Field<T> = Field<T>>
+  extends SubscriptionOptions<T, F> {
   /** The field to sort by, with a leading `-` for descending order. Equal values sort by id. */
-  order?: string;
+  order?: Order<T>;
   /** The highest number of documents. */
   limit?: number;
   /** Must be false for collections with `"track": False`. Documents that no longer match then stay
    * in the list. */
   transitions?: boolean;
   /** Compares two documents, if the server does not sort by the values in `data`. */
-  compare?(a: Document<T>, b: Document<T>): number;
+  compare?(a: Document<Pick<T, F>>, b: Document<Pick<T, F>>): number;
   onError?(error: RealtimeError): void;
 }
 
@@ -133,7 +167,7 @@ export interface Live<T = Data> extends Store<readonly Document<T>[]> {
   readonly documents: readonly Document<T>[];
   readonly ready: Promise<Subscribed>;
   /** Replace options. The old documents stay until the new ones have arrived. */
-  update(options: SubscriptionOptions): Promise<Subscribed>;
+  update(options: SubscriptionOptions<T>): Promise<Subscribed>;
   stop(): void;
 }
 
@@ -176,7 +210,7 @@ export interface RoomOptions {
   /** The number of the last messages to receive, if the room keeps them. */
   history?: number;
   /** An object that the other members see, such as `{ typing: false }`; up to 1 KiB. */
-  state?: { [key: string]: Json };
+  state?: JsonObject;
   onError?(error: RealtimeError): void;
 }
 
@@ -194,7 +228,7 @@ export interface Room<T = any> extends Store<readonly Member[]> {
   /** Send a message. Resolves when the server has confirmed it. It is delivered once, even if the
    * connection is lost meanwhile. */
   broadcast(message: T, options?: { echo?: boolean; ephemeral?: boolean }): Promise<void>;
-  setState(state: { [key: string]: Json }): Promise<void>;
+  setState(state: JsonObject): Promise<void>;
   leave(): void;
 }
 
@@ -210,23 +244,37 @@ export class RealtimeError extends Error {
 }
 
 /** A client, which connects when it is first used, and stays connected. */
-export class Realtime {
+export class Realtime<C extends { [N in keyof C]: object } = Collections> {
   constructor(options?: Options);
   readonly status: Status;
   /** null for an API key without a user, and for an anonymous visitor. */
   readonly user: { readonly id: string; readonly name: string } | null;
   /** Milliseconds that the server took to answer the last ping. */
   readonly latency: number | null;
-  watchCollection<T = Data>(
-    collection: string,
+  watchCollection<N extends keyof C & string, F extends Field<C[N]> = Field<C[N]>>(
+    collection: N,
+    fn: (event: ChangeEvent<Pick<C[N], F>>) => void,
+    options?: WatchOptions<C[N], F>,
+  ): Stop;
+  /** With a type of the documents, for a client without types of its collections. */
+  watchCollection<T>(
+    collection: string extends keyof C ? string : never,
     fn: (event: ChangeEvent<T>) => void,
     options?: WatchOptions<T>,
   ): Stop;
-  live<T = Data>(collection: string, options?: LiveOptions<T>): Live<T>;
+  live<N extends keyof C & string, F extends Field<C[N]> = Field<C[N]>>(
+    collection: N,
+    options?: LiveOptions<C[N], F>,
+  ): Live<Pick<C[N], F>>;
+  /** With a type of the documents, for a client without types of its collections. */
+  live<T>(
+    collection: string extends keyof C ? string : never,
+    options?: LiveOptions<T>,
+  ): Live<T>;
   /** Join a room. For a room that is joined already, return the same object. */
   room<T = any>(name: string, options?: RoomOptions): Room<T>;
   /** Send any request of the protocol. Resolves with its reply. */
-  request(frame: { type: string; [key: string]: Json }): Promise<any>;
+  request(frame: { type: string; [key: string]: any }): Promise<any>;
   /** `delay` is in milliseconds, for `waiting`; `code` is the close code, for `closed`. */
   on(
     name: "status",

@@ -1,125 +1,265 @@
-// The client of django-cocobase-realtime.
+// The client of django-cocobase-realtime. Its options and types are in realtime.d.ts.
 
-const SETTLED = 10000; // ms after which a connection is stable
+const STABLE = 10000; // ms after which a connection counts as stable
 const FORGOTTEN = 240000; // ms after which the server may forget a broadcast's key
+const LONGEST = 2 ** 31 - 1; // ms of a timer
+const CLOSED = { type: "error", code: "closed", message: "Closed." };
+const RATES = { messages_rate: [20, 40], subscribe_rate: [5, 100], broadcast_rate: [10, 20] };
+const QUERY = ["filters", "fields", "document"];
+const WATCH = [...QUERY, "events", "changed", "transitions", "snapshot"];
+const WAKERS = ["online", "offline", "pageshow", "visibilitychange", "resume"];
 
+// ---- Errors and values ----
+
+/** What the server, the connection, or a function of the program refused or failed to do. */
 export class RealtimeError extends Error {
   name = "RealtimeError";
-  constructor({ code, message, retry_after_ms }) {
-    super(message ?? `Closed by the server with ${code}.`);
-    this.code = code;
-    this.retryAfter = retry_after_ms;
+  constructor({ code, message, retry_after_ms, source = "server", subscription, room, cause }) {
+    super(message ?? `Closed by the server with ${code}.`, { cause });
+    Object.assign(this, { code, retryAfter: retry_after_ms, source, subscription, room });
   }
 }
 
-const CLOSED = { type: "error", code: "closed", message: "The connection was lost." };
+const thrown = (source, cause) => ({
+  code: `${source}_failed`,
+  message: cause?.message ?? `${cause}`,
+  source,
+  cause,
+});
 
-function call(fn, ...values) {
-  try {
-    fn?.(...values);
-  } catch (error) {
-    console.error(error);
-  }
+function check(options, names) {
+  for (const name in options)
+    if (!names.includes(name)) throw new TypeError(`Unknown option: ${name}.`);
+  JSON.stringify(options?.filters, (key, value) => {
+    if (value === undefined && key) throw new TypeError(`The filter ${key} is undefined.`);
+    return value;
+  });
 }
 
-class Emitter {
-  #listeners = {};
-  on(name, fn) {
-    const listener = (value) => call(fn, value);
-    const all = (this.#listeners[name] ??= new Set()).add(listener);
-    return () => void all.delete(listener);
-  }
-  _emit(name, value) {
-    this.#listeners[name]?.forEach((listener) => listener(value));
-  }
-  _fail(frame, handler) {
-    const error = new RealtimeError(frame);
-    if (handler) call(handler, error);
-    else if (this.#listeners.error?.size) this._emit("error", error);
-    else console.error(error);
-    return error;
-  }
-  _failed(frame) {
-    this._fail(frame);
-  }
-}
-
-// A store for Svelte and React.
-class Store extends Emitter {
-  #value = [];
-  subscribe = (fn) => {
-    const stop = this.on("change", fn);
-    call(fn, this.#value);
-    return stop;
+// Refuse what the server would refuse before it could read the id.
+function encode(value, limit) {
+  const depths = new Map();
+  let keys = 0;
+  const refuse = (message, code = "bad_request") => {
+    throw new RealtimeError({ code, message });
   };
-  getSnapshot = () => this.#value;
-  _set(value) {
-    if (value.length === this.#value.length && value.every((x, i) => x === this.#value[i])) return;
-    this._emit("change", (this.#value = value));
+  const text = JSON.stringify(value, function (key, each) {
+    const depth = (depths.get(this) ?? 0) + 1;
+    if (Object(each) === each) depths.set(each, depth);
+    if (depth > 17 || (keys += !Array.isArray(this)) > 512) refuse("Too many levels or keys.");
+    if (/[\0\ud800-\udfff]/u.test(typeof each === "string" ? key + each : key))
+      refuse("Text with NUL or half a surrogate pair.");
+    const size = typeof each === "number" ? Math.abs(each) : 0;
+    if (!(size <= 2 ** 53 || (size >= 1e21 && size < Infinity)))
+      refuse("Send this number as text: it is not finite, or beyond 2^53.");
+    return each;
+  });
+  if (text === undefined) refuse("No value.");
+  if (new TextEncoder().encode(text).length > limit) refuse(`Over ${limit} bytes.`, "too_large");
+  return text;
+}
+
+const copy = (value, limit) => JSON.parse(encode(value, limit));
+
+// Several listeners get the same value.
+function freeze(value) {
+  if (Object(value) === value) Object.values(Object.freeze(value)).forEach(freeze);
+  return value;
+}
+
+// A promise that can be replaced after it was settled.
+class Outcome {
+  constructor() {
+    this.renew();
+  }
+  renew() {
+    if (this.pending) return;
+    this.pending = true;
+    this.promise = new Promise((...settle) => (this.settle = settle));
+    this.promise.catch(() => {});
+  }
+  done(value, failed) {
+    this.pending = false;
+    this.settle[+!!failed](value);
   }
 }
-
-// Return false for a duplicate frame.
-function isNew({ cursor }, holder) {
-  if (!cursor) return true;
-  if (holder.seen.has(cursor)) return false;
-  holder.seen.add((holder.cursor = cursor));
-  if (holder.seen.size > 1000) holder.seen.delete(holder.seen.values().next().value);
-  return true;
-}
-
-// A document without data was too large, or its serializer failed.
-const whole = ({ id, data, error }) =>
-  data ? { id, data } : { id, data: {}, [error ? "error" : "truncated"]: true };
 
 const failed = ({ code }) => code === "internal_error";
 
 const byId = (all) => new Map(all.map((each) => [each.id, each]));
 
-function deferred() {
-  const it = {};
-  it.promise = new Promise((...settle) => ([it.resolve, it.reject] = settle));
-  it.promise.catch(() => {});
-  return it;
+// A document without data was too large, or its serializer failed.
+const whole = ({ id, data, error }) =>
+  freeze(data ? { id, data } : { id, data: {}, [error ? "error" : "truncated"]: true });
+
+// ---- Order of values, as on the server ----
+
+const NUMBER = /^-?\d+(\.\d+)?$/; // decimals are text
+
+function scaled(value) {
+  const [whole, part = ""] = `${value}`.split(".");
+  return BigInt(whole + part.padEnd(40, 0));
 }
 
-class Subscription {
-  active = false; // on this connection
-  cursor = null;
+function byCodePoint(a, b) {
+  for (let i = 0; ; i++) {
+    const [x, y] = [a, b].map((text) => text.codePointAt(i) ?? -1);
+    if (x !== y || x < 0) return x - y;
+  }
+}
+
+// An older server does not send the kind.
+function ascending(a, b, kind = "number") {
+  if (a === b) return 0;
+  if (a == null || b == null) return a == null ? -1 : 1;
+  if (/number|decimal/.test(kind) && NUMBER.test(a) && NUMBER.test(b))
+    return a - b || Number(scaled(a) - scaled(b));
+  if (typeof a === "string") return byCodePoint(a, `${b}`);
+  return a - b;
+}
+
+// ---- Listeners ----
+
+class Emitter {
+  #listeners = {};
+  /** Call a function for each event of a name. Returns a function that ends this. */
+  on(name, fn) {
+    const listener = (value) => this._call(fn, value);
+    const all = (this.#listeners[name] ??= new Set()).add(listener);
+    return () => void all.delete(listener);
+  }
+  _emit(name, value) {
+    const all = this.#listeners[name];
+    for (const listener of [...(all ?? [])]) if (all.has(listener)) listener(value);
+    return all?.size;
+  }
+}
+
+// A store for Svelte and React, which is requested again on each connection.
+class Store extends Emitter {
+  known = false; // to the server
   seen = new Set();
+  outcome = new Outcome();
+  #value = freeze([]);
+  #item = {}; // the last request
+
+  constructor(db, all, name) {
+    super();
+    Object.assign(this, { db, all, name });
+  }
+  /** Call a function with the value, now and after each change. */
+  subscribe = (fn) => {
+    const stop = this.on("change", fn);
+    this._call(fn, this.#value);
+    return stop;
+  };
+  /** Return the value: the same object until it changes. */
+  getSnapshot = () => this.#value;
+  /** A promise that resolves when the server has accepted, and all has arrived. */
+  get ready() {
+    return this.outcome.promise;
+  }
+  get _used() {
+    return this.all.get(this.name) === this;
+  }
+  _set(value) {
+    if (value.length === this.#value.length && value.every((x, i) => x === this.#value[i])) return;
+    this._emit("change", (this.#value = freeze(value)));
+  }
+  _call(fn, ...values) {
+    this.db._call(fn, values, this._place);
+  }
+  _fail(frame) {
+    return this.db._fail({ ...frame, ...this._place }, this.onError);
+  }
+  _error(frame) {
+    return new RealtimeError({ ...frame, ...this._place });
+  }
+  _ask(frame, done) {
+    if (!this.#item.id) this.#item.cancelled = true; // it waits
+    const settle = (reply) => reply === CLOSED || !this._used || done(reply);
+    this.#item = this.db._ask(frame, settle, this);
+  }
+  // Try again later and later, since the server's code failed.
+  _again(frame) {
+    this.tries = (this.tries ?? 0) + 1;
+    const delay = 500 * 2 ** Math.min(this.tries, 7) * (1 + Math.random());
+    this.db._later(Math.max(delay, frame.retry_after_ms ?? 0), () => this._used && this._start());
+    this.outcome.done(this._fail(frame), true);
+    this.outcome.renew();
+  }
+  _remove(frame) {
+    this.all.delete(this.name);
+    this.#item.cancelled = true;
+    this._end(CLOSED);
+    if (this.known) this.db._ask(frame);
+  }
+  // Forget what was another user's.
+  _reset() {
+    this.cursor = this.scope = undefined;
+    this.seen.clear();
+    this.outcome.renew();
+  }
+  _end(frame) {
+    this.outcome.done(this._error(frame), true);
+  }
+  // Return false for a duplicate.
+  _isNew({ cursor }) {
+    if (!cursor) return true;
+    if (this.seen.has(cursor)) return false;
+    this.seen.add((this.cursor = cursor));
+    if (this.seen.size > 1000) this.seen.delete(this.seen.values().next().value);
+    return true;
+  }
+}
+
+// ---- Subscriptions ----
+
+class Subscription extends Store {
+  #active = false; // on this connection
   #next = null; // options that replace the others
   #pages = null; // documents of an incomplete snapshot
 
-  constructor(db, name, collection, options, sink) {
-    Object.assign(this, { db, name, collection, options, sink, ready: deferred() });
+  constructor(db, collection, { since, scope, ...options }, handlers) {
+    super(db, db._subscriptions, `${collection}#${++db._last}`);
+    Object.assign(this, { collection, options, cursor: since, scope, ...handlers });
+    db._begin(this);
+  }
+  get _place() {
+    return { subscription: this.name };
   }
 
-  start() {
-    if (this.db._subscriptions.get(this.name) !== this) return; // stopped
+  _start() {
     const wanted = this.#next ?? this.options;
     const from = !this.#next && this.cursor && { since: this.cursor, scope: this.scope };
     const { name: subscription, collection } = this;
-    const frame = { type: "subscribe", subscription, collection, ...wanted, ...from };
-    this.db._ask(frame, (reply) => {
-      if (reply.type === "error") this.#refused(reply, wanted);
+    this._ask({ type: "subscribe", subscription, collection, ...wanted, ...from }, (reply) => {
+      if (reply.type === "error") this._refused(reply, wanted);
       else this.#started(reply, wanted);
     });
   }
 
-  update(options) {
-    this.#next = { ...(this.#next ?? this.options), ...options };
-    if (this.ready.done) this.ready = deferred();
-    if (this.db._live) this.start();
-    return this.ready.promise;
+  /** Replace options. If the server refuses, the old ones stay. */
+  update(options, names = WATCH) {
+    check(options, names);
+    return this.#replace(options);
+  }
+  async #replace(options) {
+    const { db } = this;
+    if (!this._used || db.status === "closed") throw this._error(CLOSED);
+    this.#next = { ...(this.#next ?? this.options), ...copy(options, db._limits.message_bytes) };
+    this.outcome.renew();
+    if (db.status === "live") this._start();
+    return this.ready;
   }
 
+  /** End the subscription. */
   stop() {
-    if (this.db._subscriptions.delete(this.name))
-      this.db._ask({ type: "unsubscribe", subscription: this.name });
+    if (this._used) this._remove({ type: "unsubscribe", subscription: this.name });
   }
 
   #started(reply, wanted) {
-    this.active = true;
+    this.#active = true;
     this.tries = 0;
     this.options = wanted;
     this.reply = reply;
@@ -127,128 +267,122 @@ class Subscription {
     if (this.#next === wanted) this.#next = null;
     this.#pages = null;
     if (reply.resumed) return this.#done();
-    this.seen = new Set();
+    this.seen.clear();
     // an incomplete snapshot starts again
     this.cursor = wanted.snapshot ? null : reply.cursor;
-    if (reply.resync) call(this.sink.resync, reply.resync.reason);
+    if (reply.resync) this._call(this.onResync, reply.resync.reason);
     if (wanted.snapshot) this.#pages = [];
     else this.#done();
   }
 
-  #refused(reply, wanted) {
-    if (reply === CLOSED || !this.db._subscriptions.has(this.name)) return;
+  _refused(reply, wanted = this.options) {
     const replacing = this.#next;
     if (replacing && replacing !== wanted) return;
-    if (failed(reply) && !replacing) {
-      this.ready = this.db._again(this, reply, this.ready, this.sink.error);
-      return;
+    if (failed(reply) && !replacing) return this._again(reply);
+    if (!replacing) {
+      this.all.delete(this.name);
+      this._clear?.();
     }
-    if (reply.retry_after_ms != null)
-      return this.db._later(reply.retry_after_ms, () => this.start());
-    const error = this.db._fail(reply, this.sink.error);
-    this.ready.done = !this.ready.reject(error);
-    if (replacing) {
-      this.#next = null; // keep the old options
-      if (!this.active) this.start();
-    } else {
-      this.db._subscriptions.delete(this.name);
-      call(this.sink.snapshot, [], false, error);
-    }
+    this.#next = null; // keep the old options
+    this.outcome.done(this._fail(reply), true);
+    if (replacing && !this.#active && this.db.status === "live") this._start();
   }
 
-  _failed(frame) {
-    this.active = false;
-    this.#refused(frame, this.options);
+  // The server ended the subscription.
+  _ended(frame) {
+    this.#active = false;
+    this._refused(frame);
   }
-
+  _lost() {
+    this.known = this.#active = false;
+  }
+  _reset({ code }) {
+    super._reset();
+    this.#pages = null;
+    this._clear?.();
+    if (code === "user_changed") this._call(this.onResync, code);
+  }
   #done() {
-    if (!this.#next) this.ready.done = !this.ready.resolve(this.reply);
+    if (!this.#next) this.outcome.done(this.reply);
   }
 
-  event(frame) {
-    if (isNew(frame, this)) call(this.sink.event, frame);
+  _event(frame) {
+    if (this._isNew(frame)) this._call(this.onEvent, frame);
   }
-
-  position({ cursor }) {
+  _position({ cursor }) {
     if (!this.#pages) this.cursor = cursor;
   }
-
-  snapshot({ documents, cursor, more, truncated }) {
+  _snapshot({ documents, cursor, more, truncated }) {
     const pages = this.#pages;
     pages?.push(...documents);
     if (more || !pages) return;
     this.#pages = null;
     this.cursor = cursor;
-    call(this.sink.snapshot, pages, truncated);
+    this._call(this.onSnapshot, pages, truncated);
     this.#done();
   }
 }
 
-const WAKERS = ["online", "offline", "pageshow", "visibilitychange", "resume"];
-
-const NUMBER = /^-?\d+(\.\d+)?$/; // decimals are strings
-
-function ascending(a, b) {
-  if (a === b) return 0;
-  if (a == null || b == null) return a == null ? -1 : 1;
-  if (NUMBER.test(a) && NUMBER.test(b)) [a, b] = [+a, +b];
-  return a < b ? -1 : +(a > b);
-}
+// ---- Lists ----
 
 // With a limit, documents far behind it are dropped, and a new snapshot fills the list.
-class Live extends Store {
+class Live extends Subscription {
   #documents = new Map();
-  #limit;
   #last; // unknown documents may follow it
   #refilling = false;
 
   constructor(db, collection, { order, limit, compare, onError, ...options }) {
-    super();
     const [sign, field] = order?.[0] === "-" ? [-1, order.slice(1)] : [1, order];
-    const value = ({ id, data }) => (field in data ? data[field] : id);
-    const by = compare ?? ((a, b) => sign * ascending(value(a), value(b)));
-    this.compare = (a, b) => by(a, b) || ascending(a.id, b.id);
-    this.#limit = limit ?? Infinity;
     const snapshot = order || limit ? { order, limit } : true;
-    this.subscription = db._watch(collection, { transitions: true, ...options, snapshot }, {
-      event: (frame) => this.#event(frame),
-      snapshot: (documents, truncated) => this.#fill(documents, truncated),
-      error: onError,
+    super(db, collection, sortable({ transitions: true, ...options, snapshot }, field), {
+      onError,
+      onEvent: (frame) => this.#change(frame),
+      onSnapshot: (documents, truncated) => this.#fill(documents, truncated),
     });
-    this.db = db;
+    Object.assign(this, { sign, field, compare, limit: limit ?? Infinity });
   }
 
+  /** The documents. */
   get documents() {
     return this.getSnapshot();
   }
-  get ready() {
-    return this.subscription.ready.promise;
-  }
   update(options) {
-    return this.subscription.update(options);
+    return super.update(sortable(options, this.field), QUERY);
   }
   stop() {
-    this.subscription.stop();
+    super.stop();
+    this.db._changed.delete(this);
   }
 
-  #event({ event, document }) {
-    if (event === "left" || event === "deleted") this.#documents.delete(document.id);
-    else this.#documents.set(document.id, whole(document));
+  #ascending = (a, b) => {
+    const { sign, field } = this;
+    const kinds = this.reply?.kinds ?? {};
+    const value = ({ id, data }) => (field in data ? data[field] : id);
+    return sign * ascending(value(a), value(b), kinds[field]) || ascending(a.id, b.id, kinds.id);
+  };
+
+  #change({ event, document, changed }) {
+    const { id } = document;
+    if (event === "left" || event === "deleted") this.#documents.delete(id);
+    else this.#documents.set(id, whole(document));
+    // it may have moved while the server read it
+    if (id === this.#last?.id && (this.compare || changed?.includes(this.field) !== false))
+      this.#refill();
     this.db._changed.add(this);
   }
 
   #fill(documents, truncated) {
     const kept = (each) => {
       const old = this.#documents.get(each.id);
-      return JSON.stringify(old?.data) === JSON.stringify(each.data) ? old : each;
+      return JSON.stringify(old) === JSON.stringify(each) ? old : each;
     };
-    this.#documents = byId(documents.map(whole).map(kept));
-    this.#last = truncated && this.#sorted().at(-1);
+    const all = documents.map(whole).map(kept);
+    this.#documents = byId(all);
+    this.#last = truncated && all.at(-1); // by the order in which the server read them
     this.db._changed.add(this);
   }
-
-  #sorted() {
-    return [...this.#documents.values()].sort(this.compare);
+  _clear() {
+    this.#fill([]);
   }
 
   #refill() {
@@ -256,87 +390,146 @@ class Live extends Store {
     this.#refilling = true;
     setTimeout(() => {
       this.#refilling = false;
-      this.update({});
+      this.update({}).catch(() => {});
     }, 500);
   }
 
   _flush() {
-    let shown = this.#sorted();
-    const last = this.#last;
-    if (this.#limit < Infinity) {
-      if (last) shown = shown.filter((each) => this.compare(each, last) <= 0);
-      if (shown.length > 3 * this.#limit) this.#last = shown[(shown.length = 2 * this.#limit) - 1];
-      this.#documents = byId(shown);
-      if (last && shown.length < this.#limit) this.#refill();
-      shown = shown.slice(0, this.#limit);
+    const { compare } = this;
+    const byServer = this.#ascending;
+    try {
+      this.#show(compare ? (a, b) => compare(a, b) || byServer(a, b) : byServer);
+    } catch (error) {
+      this.db._fail({ ...thrown("compare", error), ...this._place });
+      this.#show(byServer);
     }
-    this._set(shown);
+  }
+  #show(by) {
+    const { limit } = this;
+    const last = this.#last;
+    let shown = [...this.#documents.values()].sort(by);
+    if (last) shown = shown.filter((each) => by(each, last) <= 0);
+    if (shown.length > 3 * limit) this.#last = shown[(shown.length = 2 * limit) - 1];
+    this.#documents = byId(shown);
+    if (last && shown.length < limit) this.#refill();
+    this._set(shown.slice(0, limit));
   }
 }
 
+// A list cannot be sorted without its field.
+function sortable(options, field) {
+  const { fields } = options;
+  const missing = fields && field && !["id", "pk", ...fields].includes(field);
+  return missing ? { ...options, fields: [...fields, field] } : options;
+}
+
+// ---- Rooms ----
+
 class Room extends Store {
   participants = 0;
-  seen = new Set();
-  cursor;
+  users = 1; // calls of `db.room` without a `leave`
   #joined = false;
+  #accepted; // the last state that the server has not refused
+  #states = []; // calls of `setState` without an answer
+  #sending = false;
   #outbox = new Set();
-  #ready = deferred();
 
-  constructor(db, name, options) {
-    super();
-    Object.assign(this, { db, name, options, state: options.state });
+  constructor(db, name, { onError, ...options }) {
+    super(db, db._rooms, name);
+    Object.assign(this, { options, onError });
+    db._begin(this);
+    this.state = this.#accepted = this.options.state;
   }
-
+  get _place() {
+    return { room: this.name };
+  }
+  /** The members. */
   get members() {
     return this.getSnapshot();
   }
-  get ready() {
-    return this.#ready.promise;
-  }
 
+  /** Send a message, once and in order. Resolves when the server has accepted it. */
   async broadcast(message, options) {
-    if (this.db._rooms.get(this.name) !== this) throw new RealtimeError(CLOSED);
+    check(options, ["echo", "ephemeral"]);
+    this.#require();
+    message = copy(message, this.db._limits.message_bytes);
     const idempotency_key = Date.now().toString(36) + Math.random().toString(36).slice(1);
     const frame = { type: "broadcast", room: this.name, message, ...options, idempotency_key };
-    const item = { frame, at: Date.now(), ...deferred() };
+    const item = Object.assign(new Outcome(), { frame, at: Date.now() });
     this.#outbox.add(item);
-    if (this.#joined) this.#say(item);
+    this.#say();
     return item.promise;
   }
 
-  #say(item) {
-    const settle = (reply) => {
-      if (reply === CLOSED) return; // sent again after a reconnection
-      this.#outbox.delete(item);
-      if (reply.type === "error") item.reject(new RealtimeError(reply));
-      else item.resolve();
-    };
-    if (Date.now() - item.at < FORGOTTEN) this.db._ask(item.frame, settle);
-    else settle({ ...CLOSED }); // a copy: it fails
+  // A message waits for the reply to the one before, whose refusal must not change the order.
+  #say() {
+    for (const item of this.#joined ? this.#outbox : []) {
+      item.sent ??= this.db._ask(item.frame, (reply) => {
+        item.sent = null;
+        if (reply === CLOSED) return; // sent again after a reconnection
+        this.#settle(item, reply);
+        this.#say();
+      });
+      if (!item.frame.ephemeral) return;
+    }
+  }
+  #settle(item, reply) {
+    this.#outbox.delete(item);
+    if (item.sent) item.sent.cancelled = true;
+    const error = reply.type === "error" && this._error(reply);
+    item.done(error || undefined, error);
+  }
+  // Too old to be sent once.
+  _expire(now) {
+    for (const item of this.#outbox)
+      if (Math.abs(now - item.at) > FORGOTTEN) this.#settle(item, CLOSED);
   }
 
+  /** Replace the state that the other members see. Only the newest is sent. */
   async setState(state) {
-    this.state = state;
-    if (!this.#joined) return;
-    await this.db.request({ type: "state", room: this.name, state });
-    const me = this.db.user?.id ?? this.db.connection;
-    this._set(this.members.map((each) => (each.id === me ? { ...each, state } : each)));
+    this.#require();
+    this.state = freeze(copy(state, this.db._limits.state_bytes));
+    const outcome = new Outcome();
+    this.#states.push(outcome);
+    this.#share();
+    return outcome.promise;
   }
-
-  leave() {
-    if (this.db._rooms.get(this.name) !== this) return;
-    this.db._rooms.delete(this.name);
-    this._lost(CLOSED);
-    this.db._ask({ type: "leave", room: this.name });
-  }
-
-  start() {
-    const { name: room, state, cursor } = this;
-    if (this.db._rooms.get(room) !== this) return;
-    const { presence, history } = this.options;
-    const frame = { type: "join", room, presence, state, history, since: cursor };
+  #share() {
+    if (!this.#joined || this.#sending || !this.#states.length) return;
+    let sent;
+    const newest = () => (sent = this.state);
+    const frame = { type: "state", room: this.name, get state() { return newest(); } };
+    this.#sending = true;
     this.db._ask(frame, (reply) => {
-      if (reply === CLOSED || this.db._rooms.get(room) !== this) return;
+      if (reply === CLOSED) return; // the next join has it
+      this.#sending = false;
+      this.#shared(sent, reply);
+      const me = this.db.user?.id ?? this.db.connection;
+      if (reply.type !== "error") this._set(this.members.map((each) => (each.id === me ? freeze({ ...each, state: sent }) : each)));
+      this.#share();
+    });
+  }
+  #shared(state, reply) {
+    const error = reply.type === "error" && this._error(reply);
+    if (error) this.state = this.#accepted;
+    else this.#accepted = state;
+    // the answer to the newest one is that to all
+    if (error || state === this.state)
+      for (const outcome of this.#states.splice(0)) outcome.done(error || undefined, error);
+  }
+
+  /** Leave, unless another part of the program uses the room. */
+  leave() {
+    if (this._used && !--this.users) this._remove({ type: "leave", room: this.name });
+  }
+  #require() {
+    if (!this._used || this.db.status === "closed") throw this._error(CLOSED);
+  }
+
+  _start() {
+    const { name: room, cursor: since, state, options } = this;
+    const { presence, history } = options;
+    this._ask({ type: "join", room, presence, state, history, since }, (reply) => {
       if (reply.type !== "error") {
         this.#joined = true;
         this.tries = 0;
@@ -345,44 +538,54 @@ class Room extends Store {
         this.reply = reply;
         this.participants = reply.participants;
         this._list(reply, []);
-        for (const item of this.#outbox) this.#say(item);
-      } else if (failed(reply)) {
-        this._failed(reply);
-      } else if (reply.retry_after_ms != null) {
-        this.db._later(reply.retry_after_ms, () => this.start());
-      } else {
-        this.db._rooms.delete(room);
-        this._lost(reply);
-        this.db._fail(reply, this.options.onError);
-      }
+        this.#shared(state, reply);
+        this.#share();
+        this.#say();
+      } else if (state !== this.#accepted && /too_large|bad_request/.test(reply.code)) {
+        this.#shared(state, reply); // the state was refused, not the room
+        this._start();
+      } else this._refused(reply);
     });
   }
-
-  _failed(frame) {
-    this.#joined = false;
-    this.#ready = this.db._again(this, frame, this.#ready, this.options.onError);
+  _refused(reply) {
+    if (failed(reply)) return this._ended(reply);
+    this.all.delete(this.name);
+    this._end(reply);
+    this._fail(reply);
   }
-
-  _lost(frame) {
+  // The server ended the membership.
+  _ended(frame) {
     this.#joined = false;
-    if (!frame) return;
-    const error = new RealtimeError(frame);
-    for (const item of this.#outbox) item.reject(error);
-    this.#outbox.clear();
-    this.#ready.reject(error);
+    this._again(frame);
+  }
+  _lost() {
+    this.known = this.#joined = this.#sending = false;
+  }
+  _reset(frame) {
+    this.#accepted = undefined;
+    this.#drop(frame);
+    super._reset();
+  }
+  _end(frame) {
+    this.#drop(frame);
+    super._end(frame);
+  }
+  #drop(frame) {
+    frame = { ...frame, type: "error" };
+    this.#joined = this.#sending = false;
+    this.#outbox.forEach((item) => this.#settle(item, frame));
+    this.#shared(undefined, frame);
     this.#present([], 0);
   }
 
   _said(frame) {
-    if (isNew(frame, this)) this._emit("message", frame);
+    if (this._isNew(frame)) this._emit("message", frame);
   }
-
   // Members may come in several frames.
   _list({ members, more }, old = this.members) {
     this._set([...byId([...old, ...members]).values()]);
-    if (!more) this.#ready.resolve(this.reply);
+    if (!more) this.outcome.done(this.reply);
   }
-
   _presence(frame) {
     const { event, member, participants } = frame;
     const members = byId(this.members);
@@ -391,209 +594,539 @@ class Room extends Store {
     this.#present([...members.values()], participants);
     this._emit("presence", frame);
   }
-
-  #present(members = [], participants) {
+  #present(members, participants) {
     this.participants = participants;
     this._set(members);
   }
 }
 
+// ---- The connection ----
+
+// Sends requests in order, and no faster than the server allows.
+class Lane {
+  #queue = [];
+  #count = 0;
+  #timer;
+  #at = performance.now();
+
+  constructor([rate, burst], send) {
+    // frames may arrive closer together than they are sent
+    Object.assign(this, { rate: (0.9 * rate) / 1000, burst: Math.max(1, burst - 1), send });
+    this.tokens = this.burst;
+  }
+  // After a refusal, an item waits for a delay, and those behind it too.
+  add(item, delay) {
+    this.#refill();
+    if (delay != null) this.tokens = Math.min(this.tokens, 1 - delay * this.rate);
+    item.number ??= ++this.#count;
+    this.#queue.push(item);
+    this.#queue.sort((a, b) => a.number - b.number);
+    this.flush();
+  }
+  flush() {
+    this.#refill();
+    clearTimeout(this.#timer);
+    this.#queue = this.#queue.filter((item) => !item.cancelled);
+    while (this.tokens >= 1 && this.#queue.length) {
+      this.tokens--;
+      this.send(this.#queue.shift());
+    }
+    const delay = Math.min(LONGEST, (1 - this.tokens) / this.rate);
+    if (this.#queue.length) this.#timer = setTimeout(() => this.flush(), delay);
+  }
+  close() {
+    clearTimeout(this.#timer);
+    return this.#queue.splice(0);
+  }
+  #refill() {
+    const now = performance.now();
+    this.tokens = Math.min(this.burst, this.tokens + (now - this.#at) * this.rate);
+    this.#at = now;
+  }
+}
+
+// Notices that the connection is dead, or that the computer slept.
+class Heartbeat {
+  every = Infinity; // ms between pings
+  #asked = 0; // time since which a frame is awaited
+  #pinged = 0;
+  #ticked = Date.now();
+  #slept = false;
+
+  constructor(timeout, send) {
+    Object.assign(this, { timeout, send });
+  }
+  expect() {
+    this.#asked ||= Date.now();
+  }
+  answered() {
+    this.#asked = this.#slept = 0;
+  }
+  stop() {
+    this.#asked = this.#pinged = 0;
+  }
+  ping() {
+    this.#pinged = Date.now();
+    this.expect();
+    this.send();
+  }
+  tick(now, live) {
+    const late = now - this.#ticked > 5000 || (live && now < this.#ticked);
+    this.#ticked = now;
+    if (late) {
+      if (!this.#slept) this.#asked &&= now; // once: in hidden tabs, all ticks are late
+      this.#slept = true;
+    }
+    const dead = this.#asked && now - this.#asked > this.timeout;
+    if (live && !late && !dead && now - this.#pinged >= this.every) this.ping();
+    return { late, dead };
+  }
+}
+
+// Decides when to connect again.
+class Reconnection {
+  attempts = 0; // since the last stable connection
+  #due = 0;
+  #hold = 0; // the server refuses earlier connections
+  #timer;
+
+  constructor(connect) {
+    this.connect = connect;
+  }
+  delay({ code, retry_after_ms }, lasted) {
+    // A server that moves its clients to others is no failure, however often it happens.
+    if (lasted > STABLE || (lasted >= 0 && code === 4200)) this.attempts = 0;
+    const after = retry_after_ms ?? 0;
+    const hold = code === 4200 ? Math.random() * after : Math.max(after, code === 4101 && 5000);
+    const atOnce = !this.attempts && ((code >= 4200 && code < 4300) || code === 4110);
+    const jitter = Math.random() * Math.min(30000, 500 * 2 ** this.attempts++);
+    this.#hold = hold + Date.now();
+    return hold + (atOnce ? 0 : jitter);
+  }
+  wait(delay) {
+    this.cancel();
+    this.#due = Date.now() + delay;
+    this.#timer = setTimeout(this.connect, Math.min(LONGEST, delay));
+  }
+  // The shortest delay; NaN if no connection is awaited.
+  get rest() {
+    return this.#due ? Math.max(0, this.#hold - Date.now()) : NaN;
+  }
+  tick(now) {
+    if (this.#due && now >= this.#due) this.connect();
+  }
+  cancel() {
+    clearTimeout(this.#timer);
+    this.#due = 0;
+  }
+}
+
+// ---- The client ----
+
+/** A client, which connects when it is first used, and stays connected. */
 export class Realtime extends Emitter {
+  /** The state of the connection: idle, connecting, live, waiting or closed. */
   status = "idle";
   user = null;
   latency = null;
-  _live = false;
+  _last = 0; // number of the last request or subscription
+  _limits = {};
   _subscriptions = new Map();
   _rooms = new Map();
-  _changed = new Set();
-  #link = null;
-  #asks = new Map();
-  #last = 0;
-  #attempt = 0;
-  #due = 0; // time of the next connection
-  #hold = 0; // the server refuses earlier ones
-  #asked = 0; // time of an unanswered frame
-  #slept;
-  #pinged = 0;
-  #refresh = 0;
-  #count = 0;
-  #every;
+  _changed = new Set(); // lists to show after this frame
+  #link = null; // the connection: socket, asks, lanes
+  #identity = null; // project and user
+  #refusal = null; // the error with which the server closed the client
+  #closing = null; // the server's last frame
+  #events = 0;
+  #since = NaN; // time of becoming live
+  #refresh = NaN; // time to renew the token
+  #renewing = false;
   #sent;
   #ticker;
-  #ticked;
-  #timer;
-  #closing;
+  #heartbeat;
+  #reconnection = new Reconnection(() => this.connect());
 
-  constructor({ url = "/realtime/", token, timeout = 8000, WebSocket } = {}) {
+  constructor(options = {}) {
     super();
+    check(options, ["url", "token", "timeout", "WebSocket", "debug"]);
+    const { url = "/realtime/", token, timeout = 8000, WebSocket, debug } = options;
     Object.assign(this, { url, token, timeout, WebSocket });
+    this.#heartbeat = new Heartbeat(timeout, () => {
+      this.#sent = performance.now();
+      this.#send({ type: "ping" });
+    });
+    const print = ({ direction, frame }) => console.debug("realtime", direction, frame);
+    if (debug) this.on("frame", debug === true ? print : debug);
   }
 
+  /** Call a function with each event of a collection. Returns a function that ends this. */
   watchCollection(collection, fn, { onSnapshot, onResync, onError, ...options } = {}) {
-    const event = (frame) => fn(Object.assign(frame, { data: frame.document.data }));
-    const snapshot = (documents, truncated, error) => error || onSnapshot?.(documents, truncated);
-    const sink = { event, snapshot, resync: onResync, error: onError };
-    const subscription = this._watch(collection, options, sink);
+    check(options, [...WATCH, "since", "scope"]);
+    const onEvent = (frame) => fn(freeze({ ...frame, data: frame.document.data }));
+    const handlers = { onEvent, onSnapshot, onResync, onError };
+    const subscription = new Subscription(this, collection, options, handlers);
     const stop = () => subscription.stop();
     stop.update = (changes) => subscription.update(changes);
-    stop.ready = subscription.ready.promise;
-    return stop;
+    return Object.defineProperty(stop, "ready", { get: () => subscription.ready });
   }
 
+  /** Return a list of the documents that match, which is kept up to date. */
   live(collection, options = {}) {
+    check(options, [...QUERY, "order", "limit", "transitions", "compare", "onError"]);
     return new Live(this, collection, options);
   }
 
+  /** Join a room, or return it if it is joined. Each call needs a `leave`. */
   room(name, options = {}) {
-    let room = this._rooms.get(name);
-    if (!room) {
-      this._rooms.set(name, (room = new Room(this, name, options)));
-      this.#begin(() => room.start());
-    }
+    check(options, ["presence", "history", "state", "onError"]);
+    const room = this._rooms.get(name);
+    if (!room) return new Room(this, name, options);
+    room.users++;
     return room;
   }
 
+  /** Send any request of the protocol. Resolves with its reply. */
   request(frame) {
-    return new Promise((resolve, reject) =>
-      this._ask(frame, (reply) =>
-        reply.type === "error" ? reject(new RealtimeError(reply)) : resolve(reply),
-      ),
-    );
+    const outcome = new Outcome();
+    this._ask({ ...frame }, (reply) => {
+      const error = reply.type === "error" && new RealtimeError(reply);
+      outcome.done(error || reply, error);
+    }).once = true;
+    return outcome.promise;
   }
 
+  /** Connect now. Needed after `close`, after a final refusal, and without a page. */
   connect() {
     if (this.#link) return;
     this.url = new URL(this.url, globalThis.location?.href).href.replace(/^http/, "ws");
     if (!this.#ticker) {
-      this.#ticked = Date.now();
       this.#ticker = setInterval(() => this.#tick(), Math.min(1000, this.timeout / 4));
-      WAKERS.forEach((name) => globalThis.addEventListener?.(name, this.#wake));
+      WAKERS.forEach((name) => globalThis.addEventListener?.(name, this.#wake, true));
     }
-    this.#open((this.#link = {}));
+    this.#refusal = null;
+    if (this.status === "closed") this.#each((each) => each.outcome.renew());
+    this.#open((this.#link = { asks: new Map() }));
   }
 
+  /** Disconnect, and reject what waits. */
   close() {
-    this.#lost(1000, true);
+    if (this.status !== "closed") this.#lost(1000, true);
   }
 
-  _watch(collection, options, sink) {
-    const name = `${collection}#${++this.#last}`;
-    const subscription = new Subscription(this, name, collection, options, sink);
-    this._subscriptions.set(name, subscription);
-    this.#begin(() => subscription.start());
-    return subscription;
+  // -- For subscriptions and rooms
+
+  _begin(store) {
+    if (this.status === "closed" && !this.#refusal) throw new RealtimeError(CLOSED);
+    if (this.status === "idle") {
+      // a server that renders pages does nothing
+      const message = "Without a page, call connect() first.";
+      if (!globalThis.location && !this.WebSocket)
+        return store._end({ code: "not_connected", source: "connection", message });
+      this.connect();
+    }
+    store.all.set(store.name, store);
+    try {
+      store.options = copy(store.options, this._limits.message_bytes);
+    } catch ({ code = "bad_request", message }) {
+      return queueMicrotask(() => store._refused({ code, message }));
+    }
+    if (this.#refusal) store._end(this.#refusal);
+    else if (this.status === "live") queueMicrotask(() => store._used && store._start());
   }
 
-  _ask(frame, done) {
-    if (!this._live && frame.type !== "auth") return done?.(CLOSED);
-    const id = ++this.#last;
-    this.#asks.set(id, done);
-    this.#send({ ...frame, id });
+  _ask(frame, done, store) {
+    const item = { frame, done, store };
+    const lanes = this.status === "live" && this.#link?.lanes;
+    if (lanes) (lanes[frame.type] ?? lanes.other).add(item);
+    else done?.(CLOSED);
+    return item;
   }
 
   _later(delay, fn) {
     const link = this.#link;
-    setTimeout(() => link === this.#link && this._live && fn(), delay);
+    setTimeout(() => link === this.#link && fn(), delay);
   }
 
-  // Report a failure of the server's code, and try again, each time after twice as long.
-  _again(it, frame, { reject }, handler) {
-    const delay = 500 * 2 ** Math.min((it.tries = (it.tries ?? 0) + 1), 7) * (1 + Math.random());
-    this._later(Math.max(delay, frame.retry_after_ms ?? 0), () => it.start());
-    reject(this._fail(frame, handler));
-    return deferred();
+  // Tell the program of an error.
+  _fail(frame, handler) {
+    const error = new RealtimeError(frame);
+    if (handler) this._call(handler, [error]);
+    else if (!this._emit("error", error)) console.error(error);
+    return error;
   }
 
-  #begin(fn) {
-    if (this._live) fn();
-    else if (this.status === "idle") this.connect();
+  // What a function of the program throws harms nothing else.
+  _call(fn, values, place) {
+    values = [values].flat();
+    const report = (error) => {
+      if (values[0]?.source === "listener") console.error(error);
+      else this._fail({ ...thrown("listener", error), ...place });
+    };
+    try {
+      fn?.(...values)?.then?.(null, report);
+    } catch (error) {
+      report(error);
+    }
   }
 
-  #become(status, detail) {
+  // -- States of the connection
+
+  // The only place that changes the state.
+  #become(status, detail, enter) {
     this.status = status;
+    enter?.();
     this._emit("status", { status, ...detail });
   }
 
+  #each(fn) {
+    [...this._subscriptions.values(), ...this._rooms.values()].forEach(fn);
+  }
+
   async #open(link) {
-    clearTimeout(this.#timer);
-    this.#due = 0;
+    const current = () => link === this.#link;
+    const lost = (problem) =>
+      current() && this.#lost(1006, false, { ...problem, code: "not_connected" });
+    this.#reconnection.cancel();
+    this.#renewing = false;
     this.#become("connecting");
     try {
-      link.token = await (typeof this.token === "function" ? this.token() : this.token);
-      if (link !== this.#link) return;
+      link.token = await this.#getToken();
+    } catch (error) {
+      return lost(thrown("token", error));
+    }
+    if (!current()) return;
+    try {
       const socket = (link.socket = new (this.WebSocket ?? WebSocket)(this.url));
-      this.#asked = Date.now();
-      socket.onopen = () => link === this.#link && this.#authenticate(link);
-      socket.onmessage = ({ data }) => link === this.#link && this.#receive(JSON.parse(data));
-      socket.onclose = ({ code }) => link === this.#link && this.#lost(code);
-    } catch ({ message }) {
-      if (link !== this.#link) return;
-      this._fail({ code: "not_connected", message });
-      this.#lost(1006);
+      const refused = ({ message = "The server does not answer, or refuses." }) =>
+        link.open || lost(thrown("connection", message));
+      this.#heartbeat.expect();
+      socket.onopen = () => {
+        link.open = true;
+        if (current()) this.#authenticate(link, link.token);
+      };
+      socket.onmessage = ({ data }) => current() && this.#receive(data);
+      socket.onerror = refused; // without it, the package ws throws
+      socket.onclose = ({ code }) => refused({}) && current() && this.#lost(code);
+    } catch (error) {
+      lost(thrown("connection", error));
     }
   }
 
-  #authenticate({ token }) {
-    this._ask({ type: "auth", token: token ?? undefined, batch: true }, (hello) => {
-      if (hello.type === "error") {
-        if (this._live || failed(hello)) this._fail(hello);
-        if (!failed(hello)) return;
-        if (this._live) this.#refresh = Date.now() + 5000;
-        else this.#lost((this.#closing = { ...hello, code: 4100 }).code);
-        return;
-      }
-      this.user = hello.user;
-      this.connection = hello.connection;
-      this.#every = hello.heartbeat * 1000;
-      const left = Date.parse(hello.expires_at) - Date.now(); // NaN without an expiry
-      this.#refresh = typeof this.token === "function" && Date.now() + Math.max(5000, 0.8 * left);
-      if (this._live) return;
-      this._live = Date.now();
-      this.#pinged = 0;
-      this.#become("live");
-      this._subscriptions.forEach((each) => each.start());
-      this._rooms.forEach((each) => each.start());
+  async #getToken() {
+    if (typeof this.token !== "function") return this.token;
+    let timer;
+    const late = (_, reject) => {
+      timer = setTimeout(() => reject(new Error("The token function takes too long.")), this.timeout);
+    };
+    try {
+      const token = await Promise.race([this.token(), new Promise(late)]);
+      if (typeof (token ?? "") !== "string") throw new TypeError("The token is not text.");
+      return token;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #authenticate(link, token) {
+    const frame = { type: "auth", token: token ?? undefined, batch: true };
+    const done = (hello) => hello === CLOSED || this.#welcome(link, hello);
+    this.#request({ frame, done, once: true });
+  }
+
+  #welcome(link, hello) {
+    const live = this.status === "live";
+    if (hello.type === "error") {
+      if (live || failed(hello)) this._fail(hello);
+      if (!failed(hello) || link !== this.#link) return;
+      if (live) this.#refresh = Date.now() + 5000;
+      else this.#lost((this.#closing = { ...hello, code: 4100 }).code);
+      return;
+    }
+    const now = Date.now();
+    const { limits, user, connection } = hello;
+    const identity = JSON.stringify([hello.project, user?.id]);
+    const changed = this.#identity && this.#identity !== identity;
+    this.#identity = identity;
+    this.#renewing = false;
+    this._limits = { message_bytes: 65536, state_bytes: 1024, ...limits };
+    Object.assign(this, { user, connection });
+    this.#heartbeat.every = hello.heartbeat * 1000;
+    // by the server's clock; NaN without an expiry
+    const left = Date.parse(hello.expires_at) - (Date.parse(hello.now) || now);
+    this.#refresh = typeof this.token === "function" ? now + Math.max(5000, 0.8 * left) : NaN;
+    if (live && !changed) return;
+    if (!live) {
+      const send = (item) => link === this.#link && this.#request(item);
+      const lane = (name) => new Lane({ ...RATES, ...limits }[`${name}_rate`], send);
+      link.lanes = { subscribe: lane("subscribe"), broadcast: lane("broadcast"), other: lane("messages") };
+      this.#since = now;
+      this._rooms.forEach((room) => room._expire(now));
+    }
+    this.#become("live", { user }, () => {
+      const message = "Another user is logged in now.";
+      if (changed) this.#each((each) => each._reset({ code: "user_changed", message }));
+      this.#each((each) => each._start());
     });
   }
 
-  #send(frame) {
-    this._emit("frame", { direction: "out", frame });
-    this.#link.socket.send(JSON.stringify(frame));
+  async #renew(link) {
+    this.#refresh = NaN;
+    try {
+      const token = await this.#getToken();
+      if (link !== this.#link) return;
+      this.#renewing = true;
+      this.#authenticate(link, token);
+    } catch (error) {
+      if (link !== this.#link) return;
+      this.#refresh = Date.now() + 5000;
+      this._fail({ ...thrown("token", error), code: "not_refreshed" });
+    }
   }
 
-  #receive(frame) {
-    this.#asked = this.#slept = 0;
-    this._emit("frame", { direction: "in", frame });
-    this.#take(frame);
-    this._changed.forEach((store) => store._flush());
+  #lost(code, ours, problem) {
+    const { socket, asks = [], lanes = [] } = this.#link ?? {};
+    const lasted = Date.now() - this.#since;
+    let closing = this.#closing ?? { code };
+    // the new token is another user's, which needs a new connection
+    if (closing.code === 4500 && this.#renewing) closing = { code: 4110 };
+    this.#link = this.#closing = null;
+    this.#since = this.#refresh = NaN;
+    this.#heartbeat.stop();
+    this.#each((each) => each._lost());
+    const unanswered = [...asks.values(), ...Object.values(lanes).flatMap((lane) => lane.close())];
+    const largest = Math.max(...unanswered.map(({ size = 0 }) => size));
+    for (const { size, cancelled, done } of unanswered)
+      if (!cancelled) done?.(code === 1009 && size === largest ? { ...CLOSED, code: "too_large" } : CLOSED);
+    socket?.close();
+
+    code = closing.code;
+    // no hash is empty: the server has all subscriptions load their data again
+    if (code === 4201) this._subscriptions.forEach((each) => (each.scope = ""));
+    if (ours || (code >= 4500 && code < 5000 && code !== 4504)) return this.#stop(code, ours, closing.reason);
+    const delay = this.#reconnection.delay(closing, lasted);
+    if (problem && (problem.source === "token" || this.#reconnection.attempts === 1)) this._fail(problem);
+    // unless a listener has connected or closed
+    if (!this.#link && this.status !== "closed") this.#wait(delay);
+  }
+
+  #wait(delay) {
+    this.#reconnection.wait(delay);
+    this.#become("waiting", { delay });
+  }
+
+  #stop(code, ours, message) {
+    const error = ours ? CLOSED : { code, message };
+    this.#reconnection.cancel();
+    clearInterval(this.#ticker);
+    this.#ticker = null;
+    WAKERS.forEach((name) => globalThis.removeEventListener?.(name, this.#wake, true));
+    this.#become("closed", { code }, () => {
+      if (!ours) {
+        this.#refusal = error;
+        this.user = this.#identity = null;
+        this.#each((each) => each._reset(error));
+      }
+      this.#each((each) => each._end(error));
+      this.#show();
+    });
+    if (!ours) this._fail(error);
+  }
+
+  #tick() {
+    const now = Date.now();
+    const live = this.status === "live";
+    if (!live) this._rooms.forEach((room) => room._expire(now));
+    const { late, dead } = this.#heartbeat.tick(now, live);
+    if (late) this.#wake();
+    if (!this.#link) this.#reconnection.tick(now);
+    else if (dead) this.#lost(4122);
+    else if (live && now > this.#refresh) this.#renew(this.#link);
+  }
+
+  // Check the connection, or connect.
+  #wake = (event) => {
+    if (event?.type === "visibilitychange" && document.hidden) return;
+    const { rest } = this.#reconnection;
+    if (this.status === "live") this.#heartbeat.ping();
+    else if (rest >= 0) this.#wait(rest);
+  };
+
+  // -- Frames
+
+  #request(item) {
+    const { done, store } = item;
+    item.id = ++this._last;
+    const frame = { ...item.frame, id: item.id };
+    let text;
+    try {
+      text = encode(frame, this._limits.message_bytes);
+    } catch ({ code = "bad_request", message }) {
+      return done?.({ type: "error", code, message });
+    }
+    if (store) store.known = true;
+    item.size = text.length;
+    this.#link.asks.set(item.id, item);
+    this.#send(frame, text);
+  }
+
+  #send(frame, text = JSON.stringify(frame)) {
+    const shown = frame.token ? { ...frame, token: "…" } : frame;
+    this._emit("frame", { direction: "out", frame: shown });
+    this.#link?.socket.send(text);
+  }
+
+  #receive(data) {
+    this.#heartbeat.answered();
+    try {
+      const frame = freeze(JSON.parse(data));
+      this._emit("frame", { direction: "in", frame });
+      this.#take(frame);
+    } catch (error) {
+      this._fail({ ...thrown("server", error), code: "bad_frame" });
+    }
+    this.#show();
+  }
+
+  #show() {
+    const lists = [...this._changed];
     this._changed.clear();
+    lists.forEach((list) => list._flush());
+  }
+
+  #reply(link, item, frame) {
+    const { type, retry_after_ms: delay } = frame;
+    link.asks.delete(item.id);
+    if (item.cancelled) return;
+    const again = type === "error" && delay != null && !item.once && !(item.store && failed(frame));
+    if (again) (link.lanes[item.frame.type] ?? link.lanes.other).add(item, delay);
+    else item.done?.(frame);
   }
 
   #take(frame) {
+    const link = this.#link;
+    const item = link?.asks.get(frame.id);
+    const room = this._rooms.get(frame.room);
     const subscription = this._subscriptions.get(frame.subscription);
-    if (this.#asks.has(frame.id)) {
-      const done = this.#asks.get(frame.id);
-      this.#asks.delete(frame.id);
-      return call(done, frame);
-    }
+    if (!link) return; // a listener has closed the client
+    if (item) return this.#reply(link, item, frame);
     switch (frame.type) {
       case "events":
         return frame.events.forEach((each) => this.#take(each));
       case "event":
         if (frame.event === "direct" || frame.room === "*") return this._emit("message", frame);
-        if (frame.room) return this._rooms.get(frame.room)?._said(frame);
-        for (const name of frame.subscriptions ?? []) this._subscriptions.get(name)?.event(frame);
-        if (frame.cursor && ++this.#count % 32 === 0)
-          this.#send({ type: "ack", cursor: frame.cursor });
+        if (frame.room) return room?._said(frame);
+        for (const name of frame.subscriptions ?? []) this._subscriptions.get(name)?._event(frame);
+        if (frame.cursor && ++this.#events % 32 === 0) this.#send({ type: "ack", cursor: frame.cursor });
         return;
       case "snapshot":
-        return subscription?.snapshot(frame);
+        return subscription?._snapshot(frame);
       case "cursor":
-        return subscription?.position(frame);
+        return subscription?._position(frame);
       case "members":
-        return this._rooms.get(frame.room)?._list(frame);
+        return room?._list(frame);
       case "presence":
-        return this._rooms.get(frame.room)?._presence(frame);
+        return room?._presence(frame);
       case "pong":
         this.latency = performance.now() - this.#sent;
         return this._emit("latency", this.latency);
@@ -601,98 +1134,13 @@ export class Realtime extends Emitter {
         this.#closing = frame;
         return;
       case "error":
-        (subscription ?? this._rooms.get(frame.room) ?? this)._failed(frame);
+        if (subscription ?? room) (subscription ?? room)._ended(frame);
+        else this._fail(frame);
     }
-  }
-
-  // Check the connection.
-  #wake = () => {
-    if (this._live) this.#ping();
-    else if (this.#due) this.#wait(this.#hold - Date.now());
-  };
-
-  #tick() {
-    const now = Date.now();
-    if (now - this.#ticked > 5000 || (this._live && now < this.#ticked)) {
-      if (!this.#slept) this.#asked &&= now; // once: in hidden tabs, all ticks are late
-      this.#slept = true;
-      this.#wake();
-    }
-    this.#ticked = now;
-    if (!this.#link) return this.#due && now >= this.#due && this.connect();
-    if (this.#asked && now - this.#asked > this.timeout) return this.#lost(4122);
-    if (!this._live) return;
-    if (now - this.#pinged >= this.#every) this.#ping();
-    if (this.#refresh && now > this.#refresh) this.#renew(this.#link);
-  }
-
-  #ping() {
-    this.#pinged = Date.now();
-    this.#asked ||= this.#pinged;
-    this.#sent = performance.now();
-    this.#send({ type: "ping" });
-  }
-
-  async #renew(link) {
-    this.#refresh = 0;
-    try {
-      const token = await this.token();
-      if (link === this.#link) this.#authenticate({ token });
-    } catch ({ message }) {
-      this._fail({ code: "not_refreshed", message });
-    }
-  }
-
-  #wait(delay) {
-    delay = Math.max(0, delay);
-    clearTimeout(this.#timer);
-    this.#due = Date.now() + delay;
-    this.#timer = setTimeout(() => this.connect(), delay);
-    this.#become("waiting", { delay });
-  }
-
-  #lost(code, ours) {
-    const { socket } = this.#link ?? {};
-    const closing = this.#closing ?? { code };
-    const now = Date.now();
-    // A server that moves its clients to others is no failure, however often it happens.
-    if (this._live && (closing.code === 4200 || now - this._live > SETTLED)) this.#attempt = 0;
-    this.#link = this.#closing = null;
-    this._live = false;
-    this.#asked = this.#refresh = 0;
-    this._subscriptions.forEach((each) => (each.active = false));
-    this._rooms.forEach((each) => each._lost());
-    const asks = this.#asks;
-    this.#asks = new Map();
-    asks.forEach((done) => call(done, CLOSED));
-    socket?.close();
-
-    code = closing.code;
-    // no hash is empty: the server has all subscriptions load their data again
-    if (code === 4201) this._subscriptions.forEach((each) => (each.scope = ""));
-    if (ours || (code >= 4500 && code < 5000 && code !== 4504)) return this.#stop(code, ours, closing.reason);
-    const after = closing.retry_after_ms ?? 0;
-    this.#hold = code === 4200 ? Math.random() * after : Math.max(after, code === 4101 && 5000);
-    const atOnce = !this.#attempt && ((code >= 4200 && code < 4300) || code === 4110);
-    const jitter = Math.random() * Math.min(30000, 500 * 2 ** this.#attempt++);
-    const delay = this.#hold + (atOnce ? 0 : jitter);
-    this.#hold += now;
-    this.#wait(delay);
-  }
-
-  #stop(code, ours, message) {
-    clearTimeout(this.#timer);
-    clearInterval(this.#ticker);
-    this.#ticker = null;
-    this.#due = 0;
-    WAKERS.forEach((name) => globalThis.removeEventListener?.(name, this.#wake));
-    this.#become("closed", { code });
-    if (ours) return;
-    const error = this._fail({ code, message });
-    this._subscriptions.forEach((each) => each.ready.reject(error));
-    this._rooms.forEach((each) => each._lost({ code, message }));
   }
 }
+
+// ---- The page ----
 
 // {% realtime %} sets the URL.
 const page = globalThis.document?.querySelector("script[data-realtime-url]")?.dataset;

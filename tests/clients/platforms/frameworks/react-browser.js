@@ -1,0 +1,28 @@
+import { StrictMode } from "react";
+import { flushSync } from "react-dom";
+import { createRoot, hydrateRoot } from "react-dom/client";
+import { Members } from "./members.jsx";
+import { Posts } from "./posts.jsx";
+
+export { db } from "./db.js";
+
+function show(root, element) {
+  flushSync(() => root.render(<StrictMode>{element}</StrictMode>));
+  return () => root.unmount();
+}
+
+export function hydrate(target, onRecoverableError) {
+  const page = (
+    <main>
+      <Posts status="published" />
+      <Members room="news" />
+    </main>
+  );
+  const root = hydrateRoot(target, page, { onRecoverableError });
+  return () => root.unmount();
+}
+
+export const mount = (target, statuses) =>
+  show(createRoot(target), statuses.map((status) => <Posts key={status} status={status} />));
+
+export const join = (target, room) => show(createRoot(target), <Members room={room} />);

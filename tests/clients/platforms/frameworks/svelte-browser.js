@@ -1,0 +1,15 @@
+import { flushSync, hydrate as hydrateComponent, mount as mountComponent, unmount } from "svelte";
+import Posts from "./Posts.svelte";
+
+export { db } from "./db.js";
+
+export function hydrate(target) {
+  const component = hydrateComponent(Posts, { target, props: { status: "published" }, recover: false });
+  return () => unmount(component);
+}
+
+export function mount(target, statuses) {
+  const components = statuses.map((status) => mountComponent(Posts, { target, props: { status } }));
+  flushSync();
+  return () => components.forEach((component) => unmount(component));
+}
