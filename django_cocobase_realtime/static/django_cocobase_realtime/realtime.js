@@ -184,7 +184,9 @@ class Store extends Emitter {
   _again(frame) {
     this.tries = (this.tries ?? 0) + 1;
     const delay = 500 * 2 ** Math.min(this.tries, 7) * (1 + Math.random());
-    this.db._later(Math.max(delay, frame.retry_after_ms ?? 0), () => this._used && this._start());
+    const item = this.#item;
+    const again = () => this._used && this.#item === item && this._start();
+    this.db._later(Math.max(delay, frame.retry_after_ms ?? 0), again);
     this.outcome.done(this._fail(frame), true);
     this.outcome.renew();
   }
