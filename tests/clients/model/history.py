@@ -180,7 +180,7 @@ class History:
         if self.program.status != "closed":
             self.do("close")
         self.advance(5.0)
-        self.promises.ended(None, 4500, None, self.client.now)  # it must not connect any more
+        self.promises.forbid_connection()
         self.advance(60.0)
         if self.program.status != "closed":
             raise BrokenPromise(f"the status is {self.program.status} after close()")

@@ -81,6 +81,8 @@ class Link:
     rooms: dict[str, bool] = field(default_factory=dict)
     rates: dict[str, Rate] = field(default_factory=dict)
     refusals_in_row: int = 0
+    # whether a token of another user was refused
+    is_renewal_refused: bool = False
 
 
 def create_query(request: Frame, user: str | None) -> Query:

@@ -43,8 +43,8 @@ class Network:
         """Handle that a connection is lost."""
         raise NotImplementedError
 
-    def handle(self, link: Link, request: Frame) -> None:
-        """Handle a request."""
+    def handle(self, link: Link, request: Frame, at: float) -> None:
+        """Handle a request that was sent at some time."""
         raise NotImplementedError
 
     # time
@@ -149,6 +149,6 @@ class Network:
 
         def handle() -> None:
             if not link.closed:
-                self.handle(link, frame)
+                self.handle(link, frame, at)
 
         self.call_at(link.next_request, handle)

@@ -73,8 +73,8 @@ class RoomState:
     last: int | None = None
     # states that were set, oldest first: (call, state)
     states: list[tuple[Call, Any]] = field(default_factory=list)
-    # the number of the last broadcast that the server has accepted
-    last_call: int = 0
+    # calls of the broadcasts that the server has accepted, and the times at which they were sent
+    accepted: list[tuple[int, float]] = field(default_factory=list)
 
 
 def query_of(options: dict[str, Any], user: str | None) -> Query:

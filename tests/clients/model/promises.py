@@ -34,6 +34,11 @@ class Promises:
         self._not_before: dict[tuple[int, str], float] = {}
         # time before which the client must not connect; None if it must not at all
         self._connect_not_before: float | None = 0.0
+        # calls of states with which a room was not joined
+        self._lost_states: set[int] = set()
+        # when broadcasts were sent last, and when a refusal of them arrived, by call
+        self._sent_at: dict[int, float] = {}
+        self._refused_at: dict[int, float] = {}
         # the position of each message, by room and message
         self._positions: dict[tuple[str, str], int] = {}
 
@@ -57,6 +62,10 @@ class Promises:
         """Handle that the program has asked for a connection."""
         self._connect_not_before = 0.0
 
+    def forbid_connection(self) -> None:
+        """Handle that the program has closed the client."""
+        self._connect_not_before = None
+
     def requested(self, link: Link, frame: Frame, at: float) -> None:
         """Check a request."""
         key = self._key(frame)
@@ -73,6 +82,7 @@ class Promises:
         elif frame["type"] == "broadcast":
             self._check_sender(link, frame["message"], "broadcast")
             call = self.program.calls[frame["message"]["call"]]
+            self._sent_at[call.number] = at
             outcome = f"it was rejected with {call.error}"
             self.check(not call.error, f"sent although {outcome}: {frame['message']}")
         elif frame["type"] in ("state", "join") and frame.get("state"):
@@ -153,6 +163,8 @@ class Promises:
         if key is None:
             return
         retry = error.get("retry_after_ms")
+        if request["type"] == "broadcast":
+            self._refused_at[request["message"]["call"]] = now
         if retry is not None:
             self._not_before[link.socket, key] = now + retry / 1000
         elif error["code"] in FINAL:
@@ -162,6 +174,8 @@ class Promises:
                 if item is not None and item.options["filters"] == request["filters"]:
                     item.refused = True
             elif request["type"] == "join":
+                if request.get("state"):
+                    self._lost_states.add(request["state"]["call"])
                 for room in self.program.open_rooms():
                     if room.name == request["room"]:
                         room.refused = True
@@ -173,7 +187,8 @@ class Promises:
             delay = 0.0
         elif code == 4101:
             delay = max(5.0, delay)
-        is_final = 4500 <= code < 5000 and code != 4504
+        # after a renewal as another user, a client may find out who it is
+        is_final = 4500 <= code < 5000 and code != 4504 and not link.is_renewal_refused
         self._connect_not_before = None if is_final else now + delay
 
     def broadcast(self, link: Link, room: RoomData, broadcast: Broadcast) -> None:
@@ -183,10 +198,15 @@ class Promises:
         self.check(not twice, f"accepted twice: {broadcast.message}")
         self.remember(room, broadcast)
         state = self.program.rooms.get(broadcast.message["room"])
-        if state is not None:
-            after = f"{broadcast.message} after call {state.last_call}"
-            self.check(number > state.last_call, f"broadcasts not in order: {after}")
-            state.last_call = number
+        if state is None:
+            return
+        # those that were sent before the client knew of a refusal may overtake the refused one
+        known_at = self._refused_at.get(number, 0.0)
+        for later, sent_at in state.accepted:
+            is_overtaken = later > number and sent_at >= known_at
+            after = f"{broadcast.message} after call {later}"
+            self.check(not is_overtaken, f"broadcasts not in order: {after}")
+        state.accepted.append((number, self._sent_at[number]))
 
     def remember(self, room: RoomData, broadcast: Broadcast) -> None:
         """Remember a broadcast of this client or another one."""
@@ -312,7 +332,8 @@ class Promises:
         self.check(members == expected, f"{room.id} has the members {members}, not {expected}")
         if member is not None and (states := _possible_states(room, user)):
             state = data.members.get(member)
-            self.check(state in states, f"{room.id} has {state}, not {states[-1]}")
+            is_lost = any(call.number in self._lost_states for call, _ in room.states)
+            self.check(is_lost or state in states, f"{room.id} has {state}, not {states[-1]}")
         if data.keeps_history and room.last is not None:
             self.check(room.last == len(data.broadcasts), f"{room.id} missed the last messages")
 

@@ -73,7 +73,7 @@ class ModelServer(Network):
             link, frame, lambda: self.observer.refusal_arrived(link, request, frame, self.now)
         )
 
-    def handle(self, link: Link, request: Frame) -> None:
+    def handle(self, link: Link, request: Frame, at: float) -> None:
         type = request["type"]
         if type == "ping":
             self.send(link, {"type": "pong"})
@@ -81,16 +81,16 @@ class ModelServer(Network):
             pass
         elif type != "auth" and not link.authenticated:
             self.observer.fail(f"{type} was sent before the client was authenticated")
-        elif type == "auth" or self._is_admitted(link, request):
+        elif type == "auth" or self._is_admitted(link, request, at):
             refusals = self.refusals.get(type)
             if refusals:
                 self._refuse_as_asked(link, request, *refusals.pop(0))
             else:
                 getattr(self, f"_handle_{type}")(link, request)
 
-    def _is_admitted(self, link: Link, request: Frame) -> bool:
+    def _is_admitted(self, link: Link, request: Frame, at: float) -> bool:
         name = f"{request['type']}_rate"
-        retry = link.rates[name if name in RATES else "messages_rate"].take(self.now)
+        retry = link.rates[name if name in RATES else "messages_rate"].take(at)
         if retry is None:
             link.refusals_in_row = 0
             return True
@@ -112,6 +112,7 @@ class ModelServer(Network):
     def _handle_auth(self, link: Link, request: Frame) -> None:
         if link.authenticated and link.user != self.user:
             if self.random.random() < 0.5:
+                link.is_renewal_refused = True
                 self.refuse(link, request, "authentication_failed")
                 self.close(link, 4500, None, True)
                 return
