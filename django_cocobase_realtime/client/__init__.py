@@ -12,6 +12,7 @@ Each module imports only from those that are listed before it:
   and the types that the modules share.
 - ``validation``: refuses what the server would refuse.
 - ``streams``: the results and iterators that a program awaits.
+- ``frozen``: values that several readers share.
 - ``cursors``: positions in streams, and the detection of duplicates.
 - ``order``: compares documents as the server sorts them.
 - ``backoff``: the delay before a reconnection.

@@ -272,9 +272,8 @@ class Realtime:
         `Live.ready` raises `RealtimeError`.
         """
         self._check_usable()
-        if on_error is None:
-            report = self._report_error
-        else:
+        report = self._report_error
+        if on_error is not None:
             report = functools.partial(call_safely, self._report_error, on_error)
         options = {
             "filters": {**(filters or {}), **equal},
@@ -290,6 +289,7 @@ class Realtime:
             limit=limit,
             compare=compare,
             on_error=report,
+            on_mistake=self._report_error,
             call_later=self._protocol.call_later,
         )
         self._watches.add(live)
@@ -346,13 +346,12 @@ class Realtime:
             call_safely(self._report_error, self._on_status, status, detail)
 
     def _report_error(self, error: RealtimeError) -> None:
-        if self._on_error is not None:
-            call_safely(log_error, self._on_error, error)
-        else:
-            log_error(error)
+        call_safely(log_error, self._on_error or log_error, error)
 
     def _terminate(self, error: RealtimeError) -> None:
         self._end(error, final=True)
+        if self._on_error is not None:
+            self._report_error(error)  # otherwise, all that wait for the client raise it
 
     # internal
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import functools
 import operator
@@ -11,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from .errors import RealtimeError, call_safely
+from .frozen import freeze
 from .interfaces import CallLater, Frame
 from .messages import Document
 from .order import Compare, FieldOrder, compare_values
@@ -45,9 +45,13 @@ class Live:
         limit: int | None,
         compare: Compare | None,
         on_error: Callable[[RealtimeError], None],
+        on_mistake: Callable[[RealtimeError], None],
         call_later: CallLater,
     ) -> None:
+        # called with refusals of the subscription
         self._on_error = on_error
+        # called with errors of `compare` and of readers
+        self._on_mistake = on_mistake
         self._call_later = call_later
         self._limit = limit
         # the comparison of the program, and that by the field of `order`
@@ -57,8 +61,8 @@ class Live:
         self._adds_order_field = compare is None and self._order.is_by_data
         # the known documents by id; with a limit, up to three times as many
         self._known: dict[str, Document] = {}
-        # for the known documents, the data that the server has sent; the program may change `data`
-        # of those it sees, and may not see the field of `order`
+        # for the known documents, the data that the server has sent; the program does not see the
+        # field of `order` if it has not requested it
         self._sent: dict[str, Document] = {}
         # the last document of which it is certain that all before it are known; None if all are
         self._last_known: Document | None = None
@@ -111,7 +115,7 @@ class Live:
         """Call ``reader`` with `documents` now and after each change.
 
         Returns a function that ends these calls. ``reader`` may be asynchronous. Its exceptions are
-        reported to ``on_error``.
+        reported to the client's ``on_error``.
         """
         key = object()
         self._readers[key] = reader
@@ -242,12 +246,12 @@ class Live:
     def _add(self, frame: Frame) -> None:
         """Add a document, or replace it."""
         sent = Document.from_frame(frame)
-        data = copy.deepcopy(dict(sent.data))
+        data = dict(sent.data)
         fields = self._options.get("fields")
         if fields is not None and self._adds_order_field and self._order.field not in fields:
             data.pop(self._order.field or "", None)
         self._sent[sent.id] = sent
-        self._known[sent.id] = dataclasses.replace(sent, data=data)
+        self._known[sent.id] = dataclasses.replace(sent, data=freeze(data))
 
     def _may_move(self, frame: Frame) -> bool:
         """Return whether an event may change a document's place in the order."""
@@ -268,7 +272,7 @@ class Live:
                 error = RealtimeError("compare", f"compare failed: {cause!r}", source="compare")
                 error.__cause__ = cause
                 self._compare_by_program = None
-                self._on_error(error)
+                self._on_mistake(error)
         return sorted(documents, key=functools.cmp_to_key(self._compare))
 
     def _compare(self, a: Document, b: Document) -> int:
@@ -293,7 +297,7 @@ class Live:
     def _read(self, key: object) -> None:
         """Call a reader with the documents, unless it has been stopped."""
         if reader := self._readers.get(key):
-            call_safely(self._on_error, reader, self._documents)
+            call_safely(self._on_mistake, reader, self._documents)
 
     def _apply_limit(self, documents: list[Document], limit: int) -> list[Document]:
         """Return the first documents, and forget those that are far behind them."""

@@ -102,14 +102,15 @@ class OwnState:
         frame = {"type": "state", "room": self._room, "state": self._newest}
         if self._request is None:
             self._request = self._channel.send_request(frame, self._handle_reply)
-        elif not self._request.is_sent:
+        else:
+            # sent instead of the older one if that is not sent yet, or refused by rate
             self._request.frame = frame
 
     def _handle_reply(self, reply: Frame) -> None:
         request, self._request = self._request, None
         if reply is CONNECTION_LOST or request is None or not self._is_open:
             return
-        sent: State = request.frame["state"]
+        sent: State = (request.sent_frame or request.frame)["state"]
         is_newest = sent is self._newest
         if reply["type"] != "error":
             self._accepted = sent

@@ -55,6 +55,7 @@ class Request:
         "limit",
         "number",
         "on_reply",
+        "sent_frame",
         "was_sent",
     )
 
@@ -68,8 +69,10 @@ class Request:
     ) -> None:
         # place in the order of requests
         self.number = number
-        # the frame without an id; may be replaced until the request is sent
+        # the frame without an id; may be replaced for the next time that the request is sent
         self.frame = frame
+        # the frame that was sent last
+        self.sent_frame: Frame | None = None
         # called with the reply
         self.on_reply = on_reply
         # name of the limit that the request is counted by

@@ -197,6 +197,7 @@ class RequestChannel:
         self._last_id += 1
         lane = self._lanes.get(LANES.get(request.frame["type"], ("", ""))[0])
         self._pending[self._last_id] = (request, lane)
+        request.sent_frame = request.frame
         frame = {**request.frame, "id": self._last_id}
         try:
             # the limit may not have been known, or may have been another, when it was prepared

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import heapq
 import logging
 import math
 import time
@@ -331,11 +332,10 @@ class PythonDriver(Driver):
     def do_advance(self, _: Any, seconds: float) -> None:
         self._clock_shift += seconds
         loop = asyncio.get_running_loop()
-        for timer in list(loop._scheduled):
-            if 30 <= timer.when() - loop.time() <= seconds and not timer.cancelled():
-                callback, values = timer._callback, timer._args
-                timer.cancel()
-                loop.call_soon(callback, *values)
+        for timer in loop._scheduled:
+            if timer.when() - loop.time() >= 30:
+                timer._when -= seconds
+        heapq.heapify(loop._scheduled)
 
     def do_close(self, _: Any) -> None:
         self._spawn(self._db.close())

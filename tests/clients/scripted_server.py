@@ -68,12 +68,20 @@ class Connection:
         assert frame["type"] == type, frame
         return frame
 
-    async def receive_nothing(self, seconds: float = 0.3) -> None:
+    async def receive_any(self) -> dict[str, Any]:
+        """Return the next request, of any type."""
+        return await asyncio.wait_for(self._frames.get(), TIMEOUT)
+
+    async def receive_within(self, seconds: float) -> dict[str, Any] | None:
+        """Return the next request, or None if none arrives in time."""
         try:
-            frame = await asyncio.wait_for(self._frames.get(), seconds)
+            return await asyncio.wait_for(self._frames.get(), seconds)
         except TimeoutError:
-            return
-        raise AssertionError(frame)
+            return None
+
+    async def receive_nothing(self, seconds: float = 0.3) -> None:
+        frame = await self.receive_within(seconds)
+        assert frame is None, frame
 
     async def send(self, *frames: dict[str, Any]) -> None:
         for frame in frames:

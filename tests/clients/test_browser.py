@@ -10,7 +10,7 @@ import pytest
 
 from tests.app.models import Post
 from tests.clients.drivers import BrowserDriver
-from tests.clients.scenarios import SCENARIOS
+from tests.clients.scenarios import JAVASCRIPT_SCENARIOS
 from tests.clients.scripted_server import ScriptedServer
 from tests.support.chromium import ARGUMENTS, CHROMIUM, require_chromium
 
@@ -39,12 +39,12 @@ async def test_conformance_scenarios():
                 page = await (await browser.new_context()).new_page()
                 await page.goto(f"http://127.0.0.1:{server.port}/")
                 async with BrowserDriver(page) as client:
-                    await SCENARIOS[name](server, client)
+                    await JAVASCRIPT_SCENARIOS[name](server, client)
             except Exception:
                 failed[name] = traceback.format_exc()
 
     async with chromium() as browser:
-        await asyncio.gather(*(run(browser, name) for name in SCENARIOS))
+        await asyncio.gather(*(run(browser, name) for name in JAVASCRIPT_SCENARIOS))
     assert not failed, "\n".join(failed.values())
 
 

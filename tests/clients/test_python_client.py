@@ -137,7 +137,10 @@ async def test_room_messages_are_read_by_iteration(server):
     assert request["echo"] is False
     await connection.reply(request, "sent", room="chat")
     await task
+    room.leave()  # the other of two users keeps it
+    await connection.receive_nothing()
     room.leave()
+    await connection.receive("leave")
     assert [message async for message in messages] == []
     await db.close()
 

@@ -7,21 +7,55 @@ Each scenario is a conversation between a scripted server and a client that is d
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Coroutine
+from types import ModuleType
+from typing import Any
 
 from tests.clients.scenarios import (
     authentication,
     connection_loss,
     failures,
+    identity,
+    javascript,
+    lifecycle,
+    lists,
     live,
+    mistakes,
+    rates,
     rooms,
+    settling,
     subscriptions,
 )
 
-SCENARIOS = {
-    name: function
-    for module in (authentication, subscriptions, live, connection_loss, rooms, failures)
-    for name, function in vars(module).items()
-    if inspect.iscoroutinefunction(function)
-    and function.__module__ == module.__name__
-    and next(iter(inspect.signature(function).parameters), "") == "server"
-}
+Scenario = Callable[..., Coroutine[Any, Any, None]]
+
+
+def _find(*modules: ModuleType) -> dict[str, Scenario]:
+    """Return the scenarios in modules by name: the functions whose first argument is a server."""
+    return {
+        name: function
+        for module in modules
+        for name, function in vars(module).items()
+        if inspect.iscoroutinefunction(function)
+        and function.__module__ == module.__name__
+        and next(iter(inspect.signature(function).parameters), "") == "server"
+    }
+
+
+# what every client must do
+SCENARIOS = _find(
+    authentication,
+    subscriptions,
+    live,
+    connection_loss,
+    rooms,
+    failures,
+    settling,
+    identity,
+    rates,
+    lists,
+    mistakes,
+    lifecycle,
+)
+# what the JavaScript client must also do
+JAVASCRIPT_SCENARIOS = SCENARIOS | _find(javascript)

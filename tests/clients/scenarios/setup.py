@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.clients.drivers import Driver
-from tests.clients.scripted_server import Connection, ScriptedServer
+from tests.clients.scripted_server import LIMITS, Connection, ScriptedServer, broadcast_event
 
 
 async def start_client(server: ScriptedServer, client: Driver, **options: Any) -> None:
@@ -26,9 +26,55 @@ async def start_watching(
     return connection, request
 
 
-async def accept_reconnect(server: ScriptedServer, client: Driver) -> Any:
-    """Return the connection of a client that reconnects after a loss."""
+async def accept_reconnect(server: ScriptedServer, client: Driver, **fields: Any) -> Any:
+    """Return the connection of a client that reconnects after a loss.
+
+    ``fields`` are those of ``authenticated``. If they have a user, the client must report it.
+    """
     await client.wait_for("db", "status", status="waiting")
-    connection = await server.accept_authenticated()
-    await client.wait_for("db", "status", status="live")
+    connection = await server.accept_authenticated(**fields)
+    user = {"user": fields["user"]} if "user" in fields else {}
+    await client.wait_for("db", "status", status="live", **user)
     return connection
+
+
+async def start_live(
+    server: ScriptedServer, client: Driver, *documents: Any, kinds: Any = None, **options: Any
+) -> tuple[Connection, Any]:
+    """Let ``l`` show posts, which are ``documents``. Return its connection and its request."""
+    await start_client(server, client)
+    await client.do("live", "l", collection="posts", options=options)
+    connection = await server.accept_authenticated()
+    request = await connection.receive("subscribe")
+    kinds = {} if kinds is None else {"kinds": kinds}
+    await connection.reply_subscribed(request, cursor="c0", scope="s", **kinds)
+    await connection.send_snapshot(request, *documents, cursor="c0")
+    await client.wait_for("l", "ready")
+    return connection, request
+
+
+async def accept_join(connection: Connection, **fields: Any) -> Any:
+    """Accept the next request, which must be ``join``. Return it."""
+    join = await connection.receive("join")
+    members = [{"id": "7", "name": "ada", "state": join.get("state", {})}]
+    joined = {"room": join["room"], "participants": 1, "members": members, **fields}
+    await connection.reply(join, "joined", **joined)
+    return join
+
+
+async def start_room(
+    server: ScriptedServer, client: Driver, *, limits: Any = LIMITS, **options: Any
+) -> Connection:
+    """Let ``r`` join the room ``chat``. Return its connection."""
+    await start_client(server, client)
+    await client.do("room", "r", name="chat", options=options)
+    connection = await server.accept_authenticated(limits=limits)
+    await accept_join(connection)
+    await client.wait_for("r", "ready")
+    return connection
+
+
+async def send_marker(connection: Connection, client: Driver) -> None:
+    """Send a message to the client, and wait until it has handled all frames before it."""
+    await connection.send({**broadcast_event("*", "marker")})
+    await client.wait_for("db", "message", message="marker")
