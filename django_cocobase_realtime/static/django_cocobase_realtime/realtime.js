@@ -608,6 +608,7 @@ class Room extends Store {
 class Lane {
   #queue = [];
   #count = 0;
+  #unanswered = 0;
   #timer;
   #at = performance.now();
 
@@ -619,7 +620,7 @@ class Lane {
   // After a refusal, an item waits for a delay, and those behind it too.
   add(item, delay) {
     this.#refill();
-    if (delay != null) this.tokens = Math.min(this.tokens, 1 - delay * this.rate);
+    if (delay != null) this.tokens = Math.min(this.tokens, 2 - delay * this.rate); // its reply takes one
     item.number ??= ++this.#count;
     this.#queue.push(item);
     this.#queue.sort((a, b) => a.number - b.number);
@@ -629,12 +630,19 @@ class Lane {
     this.#refill();
     clearTimeout(this.#timer);
     this.#queue = this.#queue.filter((item) => !item.cancelled);
-    while (this.tokens >= 1 && this.#queue.length) {
-      this.tokens--;
+    while (this.tokens - this.#unanswered >= 1 && this.#queue.length) {
+      this.#unanswered++;
       this.send(this.#queue.shift());
     }
     const delay = Math.min(LONGEST, (1 - this.tokens) / this.rate);
-    if (this.#queue.length) this.#timer = setTimeout(() => this.flush(), delay);
+    if (this.#queue.length && delay > 0) this.#timer = setTimeout(() => this.flush(), delay);
+  }
+  // A busy server counts late what it received early, so the reply takes the token.
+  answered() {
+    this.#refill();
+    this.tokens--;
+    this.#unanswered--;
+    this.flush();
   }
   close() {
     clearTimeout(this.#timer);
@@ -840,7 +848,7 @@ export class Realtime extends Emitter {
   _ask(frame, done, store) {
     const item = { frame, done, store };
     const lanes = this.status === "live" && this.#link?.lanes;
-    if (lanes) (lanes[frame.type] ?? lanes.other).add(item);
+    if (lanes) (item.lane = lanes[frame.type] ?? lanes.other).add(item);
     else done?.(CLOSED);
     return item;
   }
@@ -1099,10 +1107,10 @@ export class Realtime extends Emitter {
   #reply(link, item, frame) {
     const { type, retry_after_ms: delay } = frame;
     link.asks.delete(item.id);
-    if (item.cancelled) return;
     const again = type === "error" && delay != null && !item.once && !(item.store && failed(frame));
-    if (again) (link.lanes[item.frame.type] ?? link.lanes.other).add(item, delay);
-    else item.done?.(frame);
+    if (again && !item.cancelled) item.lane.add(item, delay);
+    item.lane?.answered();
+    if (!again && !item.cancelled) item.done?.(frame);
   }
 
   #take(frame) {
