@@ -332,6 +332,7 @@ class Live extends Subscription {
   #documents = new Map();
   #last; // unknown documents may follow it
   #refilling = false;
+  #keys = new WeakMap(); // values to sort by, which the documents do not have
 
   constructor(db, collection, { order, limit, compare, onError, ...options }) {
     const [sign, field] = order?.[0] === "-" ? [-1, order.slice(1)] : [1, order];
@@ -341,7 +342,8 @@ class Live extends Subscription {
       onEvent: (frame) => this.#change(frame),
       onSnapshot: (documents, truncated) => this.#fill(documents, truncated),
     });
-    Object.assign(this, { sign, field, compare, limit: limit ?? Infinity });
+    const hides = isMissing(options.fields, field);
+    Object.assign(this, { sign, field, compare, hides, limit: limit ?? Infinity });
   }
 
   /** The documents. */
@@ -349,6 +351,7 @@ class Live extends Subscription {
     return this.getSnapshot();
   }
   update(options) {
+    if ("fields" in Object(options)) this.hides = isMissing(options.fields, this.field);
     return super.update(sortable(options, this.field), QUERY);
   }
   stop() {
@@ -359,26 +362,39 @@ class Live extends Subscription {
   #ascending = (a, b) => {
     const { sign, field } = this;
     const kinds = this.reply?.kinds ?? {};
-    const value = ({ id, data }) => (field in data ? data[field] : id);
+    const value = (each) =>
+      this.#keys.has(each) ? this.#keys.get(each) : field in each.data ? each.data[field] : each.id;
     return sign * ascending(value(a), value(b), kinds[field]) || ascending(a.id, b.id, kinds.id);
   };
 
   #change({ event, document, changed }) {
     const { id } = document;
     if (event === "left" || event === "deleted") this.#documents.delete(id);
-    else this.#documents.set(id, whole(document));
+    else this.#documents.set(id, this.#hide(whole(document)));
     // it may have moved while the server read it
     if (id === this.#last?.id && (this.compare || changed?.includes(this.field) !== false))
       this.#refill();
     this.db._changed.add(this);
   }
 
+  // Keep the field that only sorting needs out of the data.
+  #hide(document) {
+    const { field } = this;
+    if (!this.hides || !(field in document.data)) return document;
+    const { [field]: key, ...data } = document.data;
+    const shown = { ...document, data };
+    this.#keys.set(shown, key);
+    return shown;
+  }
+
   #fill(documents, truncated) {
     const kept = (each) => {
       const old = this.#documents.get(each.id);
-      return JSON.stringify(old) === JSON.stringify(each) ? old : each;
+      if (JSON.stringify(old) !== JSON.stringify(each)) return each;
+      if (this.#keys.has(each)) this.#keys.set(old, this.#keys.get(each));
+      return old;
     };
-    const all = documents.map(whole).map(kept);
+    const all = documents.map((each) => kept(this.#hide(whole(each))));
     this.#documents = byId(all);
     this.#last = truncated && all.at(-1); // by the order in which the server read them
     this.db._changed.add(this);
@@ -419,11 +435,10 @@ class Live extends Subscription {
 }
 
 // A list cannot be sorted without its field.
-function sortable(options, field) {
-  const { fields } = options;
-  const missing = fields && field && !["id", "pk", ...fields].includes(field);
-  return missing ? { ...options, fields: [...fields, field] } : options;
-}
+const isMissing = (fields, field) =>
+  !!fields && !!field && !["id", "pk", ...fields].includes(field);
+const sortable = (options, field) =>
+  isMissing(options?.fields, field) ? { ...options, fields: [...options.fields, field] } : options;
 
 // ---- Rooms ----
 
