@@ -44,6 +44,8 @@ class ListState:
     # options of an update that has not settled, and its call
     new_options: dict[str, Any] | None = None
     update: Call | None = None
+    # options of an update that failed because the client was closed
+    possible_options: dict[str, Any] | None = None
     stopped: bool = False
     # whether the server has refused it
     refused: bool = False
@@ -56,8 +58,8 @@ class ListState:
 
     def queries(self, user: str | None) -> list[Query]:
         """Return what the list may show now."""
-        options = [self.options, *([self.new_options] if self.new_options else [])]
-        return [query_of(each, user) for each in options]
+        options = (self.options, self.new_options, self.possible_options)
+        return [query_of(each, user) for each in options if each is not None]
 
 
 @dataclass
@@ -73,8 +75,8 @@ class RoomState:
     last: int | None = None
     # states that were set, oldest first: (call, state)
     states: list[tuple[Call, Any]] = field(default_factory=list)
-    # calls of the broadcasts that the server has accepted, and the times at which they were sent
-    accepted: list[tuple[int, float]] = field(default_factory=list)
+    # calls of the broadcasts that the server has accepted, and the order in which they were sent
+    accepted: list[tuple[int, int]] = field(default_factory=list)
 
 
 def query_of(options: dict[str, Any], user: str | None) -> Query:

@@ -119,6 +119,7 @@ class ModelServer(Network):
             for name in list(link.rooms):
                 self._leave(link, name)
             link.subscriptions.clear()
+            self.observer.user_changed(link)
         link.authenticated, link.user = True, self.user
         link.connection = f"connection-{link.socket}"
         user = self.user and {"id": self.user, "name": self.user}
