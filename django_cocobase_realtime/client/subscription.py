@@ -207,7 +207,9 @@ class Subscription:
             self._on_ended(self)
         else:
             self._new_options = None
-            if not self.active:
+            if not self.active and error.is_failure:
+                self._start_later(self._repetition.next_delay(error.retry_after_ms))
+            elif not self.active:
                 self.start()
         self._listener.on_error(error, final=final)
 
