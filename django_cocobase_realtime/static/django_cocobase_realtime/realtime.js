@@ -182,13 +182,16 @@ class Store extends Emitter {
   }
   // Try again later and later, since the server's code failed.
   _again(frame) {
+    this._retry(frame);
+    this.outcome.done(this._fail(frame), true);
+    this.outcome.renew();
+  }
+  _retry(frame) {
     this.tries = (this.tries ?? 0) + 1;
     const delay = 500 * 2 ** Math.min(this.tries, 7) * (1 + Math.random());
     const item = this.#item;
     const again = () => this._used && this.#item === item && this._start();
     this.db._later(Math.max(delay, frame.retry_after_ms ?? 0), again);
-    this.outcome.done(this._fail(frame), true);
-    this.outcome.renew();
   }
   _remove(frame) {
     this.all.delete(this.name);
@@ -287,7 +290,9 @@ class Subscription extends Store {
     }
     this.#next = null; // keep the old options
     this.outcome.done(this._fail(reply), true);
-    if (replacing && !this.#active && this.db.status === "live") this._start();
+    if (!replacing || this.#active || this.db.status !== "live") return;
+    if (this.tries || failed(reply)) this._retry(reply);
+    else this._start();
   }
 
   // The server ended the subscription.
@@ -681,6 +686,10 @@ class Heartbeat {
   constructor(timeout, send) {
     Object.assign(this, { timeout, send });
   }
+  // Begin to notice sleep.
+  start() {
+    this.#ticked = Date.now();
+  }
   expect() {
     this.#asked ||= Date.now();
   }
@@ -826,6 +835,7 @@ export class Realtime extends Emitter {
     if (this.#link) return;
     this.url = new URL(this.url, globalThis.location?.href).href.replace(/^http/, "ws");
     if (!this.#ticker) {
+      this.#heartbeat.start();
       this.#ticker = setInterval(() => this.#tick(), Math.min(1000, this.timeout / 4));
       WAKERS.forEach((name) => globalThis.addEventListener?.(name, this.#wake, true));
     }
