@@ -183,7 +183,8 @@ class Promises:
             self._refused.add(key)
             if request["type"] == "subscribe":
                 item = self.program.lists.get(request["filters"]["id"])
-                if item is not None and item.options["filters"] == request["filters"]:
+                is_replaced = item is None or item.new_options is not None
+                if item and not is_replaced and item.options["filters"] == request["filters"]:
                     item.refused = True
             elif request["type"] == "join":
                 if request.get("state"):
