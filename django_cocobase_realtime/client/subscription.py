@@ -194,11 +194,11 @@ class Subscription:
         error = RealtimeError.from_frame(reply)
         if error.is_failure and self._new_options is None:
             delay = self._repetition.next_delay(error.retry_after_ms)
-            self._channel.call_later_if_connected(delay, self.start)
+            self._start_later(delay)
             self._listener.on_failure(error)
             return
         if reply.get("retry_after_ms") is not None:
-            self._channel.call_later_if_connected(reply["retry_after_ms"] / 1000, self.start)
+            self._start_later(reply["retry_after_ms"] / 1000)
             return
         error.subscription = self.name
         final = self._new_options is not options
@@ -207,9 +207,21 @@ class Subscription:
             self._on_ended(self)
         else:
             self._new_options = None
-            if not self.active:
+            if not self.active and error.is_failure:
+                self._start_later(self._repetition.next_delay(error.retry_after_ms))
+            elif not self.active:
                 self.start()
         self._listener.on_error(error, final=final)
+
+    def _start_later(self, delay: float) -> None:
+        """Request the subscription again, unless that happens before for another reason."""
+        request = self._request
+
+        def start_again() -> None:
+            if self._request is request:
+                self.start()
+
+        self._channel.call_later_if_connected(delay, start_again)
 
     def _report_ready(self) -> None:
         if self._new_options is None:

@@ -184,6 +184,16 @@ export class Driver {
     this.report(id, "calls", { calls: this.#calls[id] });
   }
 
+  // A live list that is reported only by `show`.
+  list(id, { collection, options = {} }) {
+    const store = (this.#objects[id] = this.db.live(collection, options));
+    this.#reportOutcome(id, store.ready);
+  }
+
+  show(id) {
+    this.report(id, "shown", { documents: this.#objects[id].documents.map((each) => [each.id, each.data]) });
+  }
+
   update(id, { options }) {
     this.#reportOutcome(id, this.#objects[id].update(options));
   }

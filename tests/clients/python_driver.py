@@ -236,6 +236,15 @@ class PythonDriver(Driver):
         self._report_outcome(id, live.ready())
         self.do_subscribe(id, id, behavior)
 
+    def do_list(self, id: str, collection: str, options: Any = None) -> None:
+        """Create a live list that is reported only by ``show``."""
+        live = self._objects[id] = self._db.live(collection, **(options or {}))
+        self._report_outcome(id, live.ready())
+
+    def do_show(self, id: str) -> None:
+        documents = [[each.id, dict(each.data)] for each in self._objects[id].documents]
+        self.report(id, "shown", documents=documents)
+
     def do_subscribe(self, id: str, live: str, behavior: str | None = None) -> None:
         store, is_subscribing = self._objects[live], False
 

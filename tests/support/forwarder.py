@@ -12,6 +12,8 @@ class Forwarder:
     def __init__(self, target: int) -> None:
         self.target = target
         self._tasks: set[asyncio.Task[None]] = set()
+        # the sockets of the clients, and those to the servers
+        self._pairs: list[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = []
 
     async def __aenter__(self) -> Forwarder:
         self._server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
@@ -28,9 +30,17 @@ class Forwarder:
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/realtime"
 
+    def cut(self) -> None:
+        """Abort all connections, and lose what is on its way."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for writer in pair:
+                writer.transport.abort()
+
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             to_server = await asyncio.open_connection("127.0.0.1", self.target)
+            self._pairs.append((writer, to_server[1]))
             for source, target in ((reader, to_server[1]), (to_server[0], writer)):
                 task = asyncio.ensure_future(_copy(source, target))
                 self._tasks.add(task)

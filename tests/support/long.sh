@@ -50,6 +50,14 @@ soak() { # soak DATABASE
     "$python" -m benchmarks.soak --minutes "${SOAK_MINUTES:-30}" --database "$1"
 }
 
+client_model() {
+    HISTORIES=10000 "$python" -m pytest -q -n 2 tests/clients/model
+}
+
+client_lists() { # client_lists DATABASE
+    WRITES=10000 TEST_DATABASE=$1 "$python" -m pytest -q -n 2 tests/clients/test_lists.py
+}
+
 part "capture on PostgreSQL 16" capture_on_postgres 16
 part "capture on PostgreSQL 18" capture_on_postgres 18
 for database in sqlite postgres; do
@@ -60,6 +68,9 @@ for database in sqlite postgres; do
     part "django, number of queries, $database" "${suite[@]}" --mode queries
     part "django 6.1, all folders, $database" newest_django "$database"
 done
+part "clients, 10,000 random histories" client_model
+part "clients, lists under 10,000 writes, sqlite" client_lists sqlite
+part "clients, lists under 10,000 writes, postgres" client_lists postgres
 part "soak, sqlite" soak sqlite
 part "soak, postgres" soak postgres
 

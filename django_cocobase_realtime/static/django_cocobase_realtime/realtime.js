@@ -181,11 +181,16 @@ class Store extends Emitter {
   }
   // Try again later and later, since the server's code failed.
   _again(frame) {
-    this.tries = (this.tries ?? 0) + 1;
-    const delay = 500 * 2 ** Math.min(this.tries, 7) * (1 + Math.random());
-    this.db._later(Math.max(delay, frame.retry_after_ms ?? 0), () => this._used && this._start());
+    this._retry(frame);
     this.outcome.done(0, this._fail(frame));
     this.outcome.renew();
+  }
+  _retry(frame) {
+    this.tries = (this.tries ?? 0) + 1;
+    const delay = 500 * 2 ** Math.min(this.tries, 7) * (1 + Math.random());
+    const item = this.#item;
+    const again = () => this._used && this.#item === item && this._start();
+    this.db._later(Math.max(delay, frame.retry_after_ms ?? 0), again);
   }
   _remove(frame) {
     this.all.delete(this.name);
@@ -282,7 +287,9 @@ class Subscription extends Store {
     }
     this.#next = null; // keep the old options
     this.outcome.done(0, this._fail(reply));
-    if (replacing && !this.#active && this.db.status === "live") this._start();
+    if (!replacing || this.#active || this.db.status !== "live") return;
+    if (this.tries || failed(reply)) this._retry(reply);
+    else this._start();
   }
 
   _ended(frame) {
@@ -326,6 +333,7 @@ class Live extends Subscription {
   #documents = new Map();
   #last; // unknown documents may follow it
   #refilling = false;
+  #keys = new WeakMap(); // values to sort by, which the documents do not have
 
   constructor(db, collection, { order, limit, compare, onError, ...options }) {
     const [sign, field] = order?.[0] === "-" ? [-1, order.slice(1)] : [1, order];
@@ -335,7 +343,8 @@ class Live extends Subscription {
       onEvent: (frame) => this.#change(frame),
       onSnapshot: (documents, truncated) => this.#fill(documents, truncated),
     });
-    Object.assign(this, { sign, field, compare, limit: limit ?? Infinity });
+    const hides = isMissing(options.fields, field);
+    Object.assign(this, { sign, field, compare, hides, limit: limit ?? Infinity });
   }
 
   /** The documents. */
@@ -343,6 +352,7 @@ class Live extends Subscription {
     return this.getSnapshot();
   }
   update(options) {
+    if ("fields" in Object(options)) this.hides = isMissing(options.fields, this.field);
     return super.update(sortable(options, this.field), QUERY);
   }
   stop() {
@@ -353,26 +363,39 @@ class Live extends Subscription {
   #ascending = (a, b) => {
     const { sign, field } = this;
     const kinds = this.reply?.kinds ?? {};
-    const value = ({ id, data }) => (field in data ? data[field] : id);
+    const value = (each) =>
+      this.#keys.has(each) ? this.#keys.get(each) : field in each.data ? each.data[field] : each.id;
     return sign * ascending(value(a), value(b), kinds[field] ?? kinds.id) || ascending(a.id, b.id, kinds.id);
   };
 
   #change({ event, document, changed }) {
     const { id } = document;
     if (event === "left" || event === "deleted") this.#documents.delete(id);
-    else this.#documents.set(id, whole(document));
+    else this.#documents.set(id, this.#hide(whole(document)));
     // it may have moved during the snapshot
     if (id === this.#last?.id && (this.compare || changed?.includes(this.field) !== false))
       this.#refill();
     this.db._changed.add(this);
   }
 
+  // Keep the field that only sorting needs out of the data.
+  #hide(document) {
+    const { field } = this;
+    if (!this.hides || !(field in document.data)) return document;
+    const { [field]: key, ...data } = document.data;
+    const shown = { ...document, data };
+    this.#keys.set(shown, key);
+    return shown;
+  }
+
   #fill(documents, truncated) {
     const kept = (each) => {
       const old = this.#documents.get(each.id);
-      return JSON.stringify(old) === JSON.stringify(each) ? old : each;
+      if (JSON.stringify(old) !== JSON.stringify(each)) return each;
+      if (this.#keys.has(each)) this.#keys.set(old, this.#keys.get(each));
+      return old;
     };
-    const all = documents.map(whole).map(kept);
+    const all = documents.map((each) => kept(this.#hide(whole(each))));
     this.#documents = byId(all);
     this.#last = truncated && all.at(-1);
     this.db._changed.add(this);
@@ -413,11 +436,10 @@ class Live extends Subscription {
 }
 
 // A list cannot be sorted without its field.
-function sortable(options, field) {
-  const { fields } = options;
-  const missing = fields && field && !["id", "pk", ...fields].includes(field);
-  return missing ? { ...options, fields: [...fields, field] } : options;
-}
+const isMissing = (fields, field) =>
+  !!fields && !!field && !["id", "pk", ...fields].includes(field);
+const sortable = (options, field) =>
+  isMissing(options?.fields, field) ? { ...options, fields: [...options.fields, field] } : options;
 
 // ---- Rooms ----
 
@@ -658,6 +680,10 @@ class Heartbeat {
   constructor(timeout, send) {
     Object.assign(this, { timeout, send });
   }
+  // Begin to notice sleep.
+  start() {
+    this.#ticked = Date.now();
+  }
   expect() {
     this.#asked ||= Date.now();
   }
@@ -803,6 +829,7 @@ export class Realtime extends Emitter {
     if (this.#link) return;
     this.url = new URL(this.url, globalThis.location?.href).href.replace(/^http/, "ws");
     if (!this.#ticker) {
+      this.#heartbeat.start();
       this.#ticker = setInterval(() => this.#tick(), Math.min(1000, this.timeout / 4));
       WAKERS.forEach((name) => globalThis.addEventListener?.(name, this.#wake, true));
     }

@@ -1,0 +1,99 @@
+"""Connections and subscriptions as the server's model sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.clients.model.data import Change, Query
+
+Frame = dict[str, Any]
+
+
+class Rate:
+    """A token bucket."""
+
+    def __init__(self, per_second: float, burst: float, now: float) -> None:
+        self._per_second, self._burst = per_second, burst
+        self._tokens, self._at = burst, now
+
+    def take(self, now: float) -> int | None:
+        """Take a token; without one, return the milliseconds until there is one again."""
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
+        self._at = now
+        if self._tokens >= 1 - 1e-6:
+            self._tokens -= 1
+            return None
+        return int((1 - self._tokens) / self._per_second * 1000) + 1
+
+
+@dataclass
+class ServedSubscription:
+    """One subscription of a connection."""
+
+    name: str
+    # the program's name for it
+    id: str
+    query: Query
+    transitions: bool
+    # events that wait until the pages of a snapshot are sent; None if none is being sent
+    waiting: list[tuple[Change, str]] | None = None
+
+    def event(self, change: Change) -> str | None:
+        """Return the name of the event that a change is for this subscription, if any."""
+        before, after = map(self.query.matches, (change.before, change.after))
+        if change.after is None:
+            return "deleted" if before else None
+        if change.before is None:
+            return "created" if after else None
+        if not self.transitions:
+            return "updated" if after else None
+        return {(True, True): "updated", (False, True): "entered", (True, False): "left"}.get(
+            (before, after)
+        )
+
+
+@dataclass
+class Link:
+    """One connection."""
+
+    socket: int
+    # seconds that frames take to the client
+    latency: float
+    # seconds that the server takes for each request
+    thinking: float
+    # whether the client has received that it is open
+    opened: bool = False
+    user: str | None = None
+    authenticated: bool = False
+    connection: str = ""
+    # whether what the client sends is lost
+    deaf: bool = False
+    # whether what the server sends is lost
+    mute: bool = False
+    closed: bool = False
+    # when the last frame arrives that was sent
+    last_due: float = 0.0
+    # when the last request is handled that was received
+    next_request: float = 0.0
+    subscriptions: dict[str, ServedSubscription] = field(default_factory=dict)
+    # names of rooms, and whether the connection is listed there
+    rooms: dict[str, bool] = field(default_factory=dict)
+    rates: dict[str, Rate] = field(default_factory=dict)
+    refusals_in_row: int = 0
+    # whether a token of another user was refused
+    is_renewal_refused: bool = False
+
+
+def create_query(request: Frame, user: str | None) -> Query:
+    """Return what a ``subscribe`` frame asks for."""
+    snapshot = request.get("snapshot")
+    window = snapshot if isinstance(snapshot, dict) else {}
+    fields = request.get("fields")
+    return Query(
+        user=user,
+        group=request.get("filters", {}).get("group"),
+        fields=None if fields is None else tuple(fields),
+        order=window.get("order"),
+        limit=window.get("limit"),
+    )

@@ -1,0 +1,136 @@
+"""The calls of the program, and the state that its client has reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.clients.model.data import Query
+
+# refusals that are final
+FINAL = ("forbidden", "invalid_filter", "limit_exceeded", "too_large", "bad_request")
+
+
+class BrokenPromise(AssertionError):
+    """The client has broken a promise."""
+
+
+@dataclass
+class Call:
+    """A call of the program, which must settle once."""
+
+    number: int
+    kind: str
+    # the object that it was made on
+    target: str
+    at: float
+    # the user that the client showed
+    user: str | None
+    # whether the client had been authenticated
+    known: bool
+    settled: bool = False
+    error: str | None = None
+
+
+@dataclass
+class ListState:
+    """A live list or a watch."""
+
+    id: str
+    is_watch: bool
+    # options that the server has accepted, or the first ones
+    options: dict[str, Any]
+    throws: bool
+    # options of an update that has not settled, and its call
+    new_options: dict[str, Any] | None = None
+    update: Call | None = None
+    # options of an update that failed because the client was closed
+    possible_options: dict[str, Any] | None = None
+    stopped: bool = False
+    # whether the server has refused it
+    refused: bool = False
+    # the latest version of the table that was shown, or the position of the last event
+    version: int = 0
+    # whether each list that is shown must be one that the server had at some time
+    strict: bool = True
+    # whether a snapshot has begun with an incomplete or mixed state
+    accepted: bool = False
+
+    def queries(self, user: str | None) -> list[Query]:
+        """Return what the list may show now."""
+        options = (self.options, self.new_options, self.possible_options)
+        return [query_of(each, user) for each in options if each is not None]
+
+
+@dataclass
+class RoomState:
+    """A room that the program has joined."""
+
+    id: str
+    name: str
+    throws: bool
+    left: bool = False
+    refused: bool = False
+    # position of the last message that arrived; None before the first one
+    last: int | None = None
+    # states that were set, oldest first: (call, state)
+    states: list[tuple[Call, Any]] = field(default_factory=list)
+    # calls of the broadcasts that the server has accepted, and the order in which they were sent
+    accepted: list[tuple[int, int]] = field(default_factory=list)
+
+
+def query_of(options: dict[str, Any], user: str | None) -> Query:
+    """Return the query of a list with these options."""
+    fields = options.get("fields")
+    return Query(
+        user=user,
+        group=options["filters"].get("group"),
+        fields=None if fields is None else tuple(fields),
+        order=options.get("order"),
+        limit=options.get("limit"),
+    )
+
+
+class Program:
+    """The calls, lists and rooms of the program."""
+
+    def __init__(self) -> None:
+        self.calls: dict[int, Call] = {}
+        self.lists: dict[str, ListState] = {}
+        self.rooms: dict[str, RoomState] = {}
+        # the status of the client
+        self.status = "idle"
+        # the user that the client shows
+        self.user: str | None = None
+        # whether the client has ever been authenticated
+        self.known = False
+        # number of exceptions that the program has raised, and of errors that reported one
+        self.mistakes = 0
+        self.reported_mistakes = 0
+
+    def call(self, kind: str, target: str, at: float) -> Call:
+        number = len(self.calls) + 1
+        call = self.calls[number] = Call(number, kind, target, at, self.user, self.known)
+        return call
+
+    def open_lists(self) -> list[ListState]:
+        return [each for each in self.lists.values() if not each.stopped and not each.refused]
+
+    def open_rooms(self) -> list[RoomState]:
+        return [each for each in self.rooms.values() if not each.left and not each.refused]
+
+    def forget(self) -> None:
+        """Forget all lists and rooms, as a new client does not know them."""
+        self.lists.clear()
+        self.rooms.clear()
+        self.status, self.user, self.known = "idle", None, False
+
+    def change_user(self, user: str | None) -> None:
+        """Handle that the client shows another user."""
+        if self.known and user != self.user:
+            for each in self.lists.values():
+                each.accepted = False
+            for room in self.rooms.values():
+                room.last = None
+                room.states.clear()
+        self.user = user
