@@ -78,6 +78,8 @@ export interface Options {
   timeout?: number;
   /** Needed if there is no global WebSocket: `import WebSocket from "ws"`. */
   WebSocket?: unknown;
+  /** Print each frame, or pass it to a function. Tokens are left out. */
+  debug?: boolean | ((passed: { direction: "in" | "out"; frame: any }) => void);
 }
 
 /** A field of a document. */
@@ -117,7 +119,8 @@ export interface WatchOptions<T = Data, F extends Field<T> = Field<T>>
       | "ahead_of_head"
       | "invalid_cursor"
       | "scope_changed"
-      | "replay_limit",
+      | "replay_limit"
+      | "user_changed",
   ): void;
   onError?(error: RealtimeError): void;
 }
@@ -236,11 +239,19 @@ export type Status = "idle" | "connecting" | "live" | "waiting" | "closed";
 
 /** The server refused a request, or closed the connection and does not allow a new one. */
 export class RealtimeError extends Error {
-  /** An error code of the protocol, a WebSocket close code, or `closed`, `not_connected` or
-   * `not_refreshed`. */
+  /** An error code of the protocol, a WebSocket close code, or a code of the client: `closed`,
+   * `not_connected`, `not_refreshed`, `user_changed`, `listener_failed`, `compare_failed` or
+   * `bad_frame`. */
   readonly code: string | number;
   /** Milliseconds after which the request may succeed. */
   readonly retryAfter?: number | null;
+  /** What has failed: a function of the program (`listener`, `compare`, `token`), the server, or
+   * the connection. What a function has thrown is the `cause`. */
+  readonly source: "listener" | "compare" | "token" | "server" | "connection";
+  /** The name of the subscription, if the error belongs to one. */
+  readonly subscription?: string;
+  /** The name of the room, if the error belongs to one. */
+  readonly room?: string;
 }
 
 /** A client, which connects when it is first used, and stays connected. */
@@ -275,10 +286,16 @@ export class Realtime<C extends { [N in keyof C]: object } = Collections> {
   room<T = any>(name: string, options?: RoomOptions): Room<T>;
   /** Send any request of the protocol. Resolves with its reply. */
   request(frame: { type: string; [key: string]: any }): Promise<any>;
-  /** `delay` is in milliseconds, for `waiting`; `code` is the close code, for `closed`. */
+  /** `delay` is in milliseconds, for `waiting`; `code` is the close code, for `closed`; `user` is
+   * for `live`. */
   on(
     name: "status",
-    fn: (change: { status: Status; delay?: number; code?: number }) => void,
+    fn: (change: {
+      status: Status;
+      delay?: number;
+      code?: number;
+      user?: { readonly id: string; readonly name: string } | null;
+    }) => void,
   ): () => void;
   on(name: "error", fn: (error: RealtimeError) => void): () => void;
   /** Messages from Django to all of the project (`room` is "*"), or to this user. */

@@ -11,7 +11,7 @@ const WAKERS = ["online", "offline", "pageshow", "visibilitychange", "resume"];
 
 // ---- Errors and values ----
 
-/** What the server, the connection, or a function of the program refused or failed to do. */
+/** A refusal or failure, of which `source` names the cause. */
 export class RealtimeError extends Error {
   name = "RealtimeError";
   constructor({ code, message, retry_after_ms, source = "server", subscription, room, cause }) {
@@ -20,8 +20,8 @@ export class RealtimeError extends Error {
   }
 }
 
-const thrown = (source, cause) => ({
-  code: `${source}_failed`,
+const thrown = (source, cause, code = `${source}_failed`) => ({
+  code,
   message: cause?.message ?? `${cause}`,
   source,
   cause,
@@ -44,6 +44,7 @@ function encode(value, limit) {
     throw new RealtimeError({ code, message });
   };
   const text = JSON.stringify(value, function (key, each) {
+    if (each === undefined && Array.isArray(this)) refuse("A list with undefined.");
     const depth = (depths.get(this) ?? 0) + 1;
     if (Object(each) === each) depths.set(each, depth);
     if (depth > 17 || (keys += !Array.isArray(this)) > 512) refuse("Too many levels or keys.");
@@ -61,7 +62,6 @@ function encode(value, limit) {
 
 const copy = (value, limit) => JSON.parse(encode(value, limit));
 
-// Several listeners get the same value.
 function freeze(value) {
   if (Object(value) === value) Object.values(Object.freeze(value)).forEach(freeze);
   return value;
@@ -78,9 +78,9 @@ class Outcome {
     this.promise = new Promise((...settle) => (this.settle = settle));
     this.promise.catch(() => {});
   }
-  done(value, failed) {
+  done(value, error) {
     this.pending = false;
-    this.settle[+!!failed](value);
+    this.settle[+!!error](error || value);
   }
 }
 
@@ -108,7 +108,6 @@ function byCodePoint(a, b) {
   }
 }
 
-// An older server does not send the kind.
 function ascending(a, b, kind = "number") {
   if (a === b) return 0;
   if (a == null || b == null) return a == null ? -1 : 1;
@@ -185,7 +184,7 @@ class Store extends Emitter {
     this.tries = (this.tries ?? 0) + 1;
     const delay = 500 * 2 ** Math.min(this.tries, 7) * (1 + Math.random());
     this.db._later(Math.max(delay, frame.retry_after_ms ?? 0), () => this._used && this._start());
-    this.outcome.done(this._fail(frame), true);
+    this.outcome.done(0, this._fail(frame));
     this.outcome.renew();
   }
   _remove(frame) {
@@ -194,16 +193,14 @@ class Store extends Emitter {
     this._end(CLOSED);
     if (this.known) this.db._ask(frame);
   }
-  // Forget what was another user's.
   _reset() {
     this.cursor = this.scope = undefined;
     this.seen.clear();
     this.outcome.renew();
   }
   _end(frame) {
-    this.outcome.done(this._error(frame), true);
+    this.outcome.done(0, this._error(frame));
   }
-  // Return false for a duplicate.
   _isNew({ cursor }) {
     if (!cursor) return true;
     if (this.seen.has(cursor)) return false;
@@ -284,11 +281,10 @@ class Subscription extends Store {
       this._clear?.();
     }
     this.#next = null; // keep the old options
-    this.outcome.done(this._fail(reply), true);
+    this.outcome.done(0, this._fail(reply));
     if (replacing && !this.#active && this.db.status === "live") this._start();
   }
 
-  // The server ended the subscription.
   _ended(frame) {
     this.#active = false;
     this._refused(frame);
@@ -309,7 +305,7 @@ class Subscription extends Store {
   _event(frame) {
     if (this._isNew(frame)) this._call(this.onEvent, frame);
   }
-  _position({ cursor }) {
+  _cursor({ cursor }) {
     if (!this.#pages) this.cursor = cursor;
   }
   _snapshot({ documents, cursor, more, truncated }) {
@@ -325,7 +321,7 @@ class Subscription extends Store {
 
 // ---- Lists ----
 
-// With a limit, documents far behind it are dropped, and a new snapshot fills the list.
+// With a limit, documents far behind are dropped; a new snapshot fills the list.
 class Live extends Subscription {
   #documents = new Map();
   #last; // unknown documents may follow it
@@ -358,15 +354,14 @@ class Live extends Subscription {
     const { sign, field } = this;
     const kinds = this.reply?.kinds ?? {};
     const value = ({ id, data }) => (field in data ? data[field] : id);
-    const kind = kinds[field ?? "id"];
-    return sign * ascending(value(a), value(b), kind) || ascending(a.id, b.id, kinds.id);
+    return sign * ascending(value(a), value(b), kinds[field] ?? kinds.id) || ascending(a.id, b.id, kinds.id);
   };
 
   #change({ event, document, changed }) {
     const { id } = document;
     if (event === "left" || event === "deleted") this.#documents.delete(id);
     else this.#documents.set(id, whole(document));
-    // it may have moved while the server read it
+    // it may have moved during the snapshot
     if (id === this.#last?.id && (this.compare || changed?.includes(this.field) !== false))
       this.#refill();
     this.db._changed.add(this);
@@ -379,7 +374,7 @@ class Live extends Subscription {
     };
     const all = documents.map(whole).map(kept);
     this.#documents = byId(all);
-    this.#last = truncated && all.at(-1); // by the order in which the server read them
+    this.#last = truncated && all.at(-1);
     this.db._changed.add(this);
   }
   _clear() {
@@ -462,7 +457,7 @@ class Room extends Store {
     return item.promise;
   }
 
-  // A message waits for the reply to the one before, whose refusal must not change the order.
+  // One after the other: a refusal must not change the order.
   #say() {
     for (const item of this.#joined ? this.#outbox : []) {
       item.sent ??= this.db._ask(item.frame, (reply) => {
@@ -477,8 +472,7 @@ class Room extends Store {
   #settle(item, reply) {
     this.#outbox.delete(item);
     if (item.sent) item.sent.cancelled = true;
-    const error = reply.type === "error" && this._error(reply);
-    item.done(error || undefined, error);
+    item.done(undefined, reply.type === "error" && this._error(reply));
   }
   // Too old to be sent once.
   _expire(now) {
@@ -516,7 +510,7 @@ class Room extends Store {
     else this.#accepted = state;
     // the answer to the newest one is that to all
     if (error || state === this.state)
-      for (const outcome of this.#states.splice(0)) outcome.done(error || undefined, error);
+      for (const outcome of this.#states.splice(0)) outcome.done(undefined, error);
   }
 
   /** Leave, unless another part of the program uses the room. */
@@ -538,7 +532,7 @@ class Room extends Store {
         if (reply.resync) this._emit("resync", reply.resync.reason);
         this.reply = reply;
         this.participants = reply.participants;
-        this._list(reply, []);
+        this._members(reply, []);
         this.#shared(state, reply);
         this.#share();
         this.#say();
@@ -554,7 +548,6 @@ class Room extends Store {
     this._end(reply);
     this._fail(reply);
   }
-  // The server ended the membership.
   _ended(frame) {
     this.#joined = false;
     this._again(frame);
@@ -583,7 +576,7 @@ class Room extends Store {
     if (this._isNew(frame)) this._emit("message", frame);
   }
   // Members may come in several frames.
-  _list({ members, more }, old = this.members) {
+  _members({ members, more }, old = this.members) {
     this._set([...byId([...old, ...members]).values()]);
     if (!more) this.outcome.done(this.reply);
   }
@@ -607,18 +600,19 @@ class Room extends Store {
 class Lane {
   #queue = [];
   #count = 0;
+  #unanswered = 0;
   #timer;
   #at = performance.now();
 
   constructor([rate, burst], send) {
-    // frames may arrive closer together than they are sent
+    // slower than allowed, since frames may arrive closer together
     Object.assign(this, { rate: (0.9 * rate) / 1000, burst: Math.max(1, burst - 1), send });
     this.tokens = this.burst;
   }
   // After a refusal, an item waits for a delay, and those behind it too.
   add(item, delay) {
     this.#refill();
-    if (delay != null) this.tokens = Math.min(this.tokens, 1 - delay * this.rate);
+    if (delay != null) this.tokens = Math.min(this.tokens, 2 - delay * this.rate); // its reply takes one
     item.number ??= ++this.#count;
     this.#queue.push(item);
     this.#queue.sort((a, b) => a.number - b.number);
@@ -628,12 +622,19 @@ class Lane {
     this.#refill();
     clearTimeout(this.#timer);
     this.#queue = this.#queue.filter((item) => !item.cancelled);
-    while (this.tokens >= 1 && this.#queue.length) {
-      this.tokens--;
+    while (this.tokens - this.#unanswered >= 1 && this.#queue.length) {
+      this.#unanswered++;
       this.send(this.#queue.shift());
     }
     const delay = Math.min(LONGEST, (1 - this.tokens) / this.rate);
-    if (this.#queue.length) this.#timer = setTimeout(() => this.flush(), delay);
+    if (this.#queue.length && delay > 0) this.#timer = setTimeout(() => this.flush(), delay);
+  }
+  // A busy server counts late what it received early, so the reply takes the token.
+  answered() {
+    this.#refill();
+    this.tokens--;
+    this.#unanswered--;
+    this.flush();
   }
   close() {
     clearTimeout(this.#timer);
@@ -695,7 +696,7 @@ class Reconnection {
     this.connect = connect;
   }
   delay({ code, retry_after_ms }, lasted) {
-    // A server that moves its clients to others is no failure, however often it happens.
+    // a server that moves its clients is no failure
     if (lasted > STABLE || (lasted >= 0 && code === 4200)) this.attempts = 0;
     const after = retry_after_ms ?? 0;
     const hold = code === 4200 ? Math.random() * after : Math.max(after, code === 4101 && 5000);
@@ -782,7 +783,8 @@ export class Realtime extends Emitter {
   room(name, options = {}) {
     check(options, ["presence", "history", "state", "onError"]);
     const room = this._rooms.get(name);
-    if (!room) return new Room(this, name, options);
+    // on a closed client, this throws
+    if (!room || (this.status === "closed" && !this.#refusal)) return new Room(this, name, options);
     room.users++;
     return room;
   }
@@ -791,13 +793,12 @@ export class Realtime extends Emitter {
   request(frame) {
     const outcome = new Outcome();
     this._ask({ ...frame }, (reply) => {
-      const error = reply.type === "error" && new RealtimeError(reply);
-      outcome.done(error || reply, error);
+      outcome.done(reply, reply.type === "error" && new RealtimeError(reply));
     }).once = true;
     return outcome.promise;
   }
 
-  /** Connect now. Needed after `close`, after a final refusal, and without a page. */
+  /** Connect now. Needed after `close`, and after a final refusal. */
   connect() {
     if (this.#link) return;
     this.url = new URL(this.url, globalThis.location?.href).href.replace(/^http/, "ws");
@@ -821,9 +822,8 @@ export class Realtime extends Emitter {
     if (this.status === "closed" && !this.#refusal) throw new RealtimeError(CLOSED);
     if (this.status === "idle") {
       // a server that renders pages does nothing
-      const message = "Without a page, call connect() first.";
-      if (!globalThis.location && !this.WebSocket)
-        return store._end({ code: "not_connected", source: "connection", message });
+      if (!globalThis.location && !/^\w+:/.test(this.url))
+        return store._end(thrown("connection", "There is no page.", "not_connected"));
       this.connect();
     }
     store.all.set(store.name, store);
@@ -839,7 +839,7 @@ export class Realtime extends Emitter {
   _ask(frame, done, store) {
     const item = { frame, done, store };
     const lanes = this.status === "live" && this.#link?.lanes;
-    if (lanes) (lanes[frame.type] ?? lanes.other).add(item);
+    if (lanes) (item.lane = lanes[frame.type] ?? lanes.other).add(item);
     else done?.(CLOSED);
     return item;
   }
@@ -849,10 +849,9 @@ export class Realtime extends Emitter {
     setTimeout(() => link === this.#link && fn(), delay);
   }
 
-  // Tell the program of an error.
   _fail(frame, handler) {
     const error = new RealtimeError(frame);
-    if (handler) this._call(handler, [error]);
+    if (handler) this._call(() => handler(error), []);
     else if (!this._emit("error", error)) console.error(error);
     return error;
   }
@@ -861,7 +860,7 @@ export class Realtime extends Emitter {
   _call(fn, values, place) {
     values = [values].flat();
     const report = (error) => {
-      if (values[0]?.source === "listener") console.error(error);
+      if (values[0] instanceof RealtimeError) console.error(error);
       else this._fail({ ...thrown("listener", error), ...place });
     };
     try {
@@ -877,7 +876,8 @@ export class Realtime extends Emitter {
   #become(status, detail, enter) {
     this.status = status;
     enter?.();
-    this._emit("status", { status, ...detail });
+    // unless a listener has changed it
+    if (this.status === status) this._emit("status", { status, ...detail });
   }
 
   #each(fn) {
@@ -981,7 +981,7 @@ export class Realtime extends Emitter {
     } catch (error) {
       if (link !== this.#link) return;
       this.#refresh = Date.now() + 5000;
-      this._fail({ ...thrown("token", error), code: "not_refreshed" });
+      this._fail(thrown("token", error, "not_refreshed"));
     }
   }
 
@@ -1002,7 +1002,7 @@ export class Realtime extends Emitter {
     socket?.close();
 
     code = closing.code;
-    // no hash is empty: the server has all subscriptions load their data again
+    // no hash is empty: all data is loaded again
     if (code === 4201) this._subscriptions.forEach((each) => (each.scope = ""));
     if (ours || (code >= 4500 && code < 5000 && code !== 4504)) return this.#stop(code, ours, closing.reason);
     const delay = this.#reconnection.delay(closing, lasted);
@@ -1084,7 +1084,7 @@ export class Realtime extends Emitter {
       this._emit("frame", { direction: "in", frame });
       this.#take(frame);
     } catch (error) {
-      this._fail({ ...thrown("server", error), code: "bad_frame" });
+      this._fail(thrown("server", error, "bad_frame"));
     }
     this.#show();
   }
@@ -1098,17 +1098,16 @@ export class Realtime extends Emitter {
   #reply(link, item, frame) {
     const { type, retry_after_ms: delay } = frame;
     link.asks.delete(item.id);
-    if (item.cancelled) return;
     const again = type === "error" && delay != null && !item.once && !(item.store && failed(frame));
-    if (again) (link.lanes[item.frame.type] ?? link.lanes.other).add(item, delay);
-    else item.done?.(frame);
+    if (again && !item.cancelled) item.lane.add(item, delay);
+    item.lane?.answered();
+    if (!again && !item.cancelled) item.done?.(frame);
   }
 
   #take(frame) {
     const link = this.#link;
     const item = link?.asks.get(frame.id);
-    const room = this._rooms.get(frame.room);
-    const subscription = this._subscriptions.get(frame.subscription);
+    const owner = this._subscriptions.get(frame.subscription) ?? this._rooms.get(frame.room);
     if (!link) return; // a listener has closed the client
     if (item) return this.#reply(link, item, frame);
     switch (frame.type) {
@@ -1116,26 +1115,22 @@ export class Realtime extends Emitter {
         return frame.events.forEach((each) => this.#take(each));
       case "event":
         if (frame.event === "direct" || frame.room === "*") return this._emit("message", frame);
-        if (frame.room) return room?._said(frame);
+        if (frame.room) return owner?._said(frame);
         for (const name of frame.subscriptions ?? []) this._subscriptions.get(name)?._event(frame);
         if (frame.cursor && ++this.#events % 32 === 0) this.#send({ type: "ack", cursor: frame.cursor });
         return;
       case "snapshot":
-        return subscription?._snapshot(frame);
       case "cursor":
-        return subscription?._position(frame);
       case "members":
-        return room?._list(frame);
       case "presence":
-        return room?._presence(frame);
+        return owner?.[`_${frame.type}`](frame);
       case "pong":
         this.latency = performance.now() - this.#sent;
         return this._emit("latency", this.latency);
       case "closing":
-        this.#closing = frame;
-        return;
+        return void (this.#closing = frame);
       case "error":
-        if (subscription ?? room) (subscription ?? room)._ended(frame);
+        if (owner) owner._ended(frame);
         else this._fail(frame);
     }
   }

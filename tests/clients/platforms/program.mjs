@@ -10,6 +10,7 @@ const WebSocket = ws ? (await import(ws)).default : undefined;
 const db = new Realtime({ url, token: "key", timeout: 1000, WebSocket });
 db.on("status", ({ status, code }) => report("db", "status", { status, code }));
 db.on("error", ({ code, message }) => report("db", "error", { code, message }));
+db.connect(); // without a page, no list or room does that
 
 const posts = db.live("posts", { order: "n" });
 posts.subscribe((documents) => report("posts", "documents", { ids: documents.map(({ id }) => id) }));

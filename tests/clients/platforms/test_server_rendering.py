@@ -10,8 +10,8 @@ pytestmark = pytest.mark.timeout(250)  # the first test of a machine downloads t
 MAX_HEAP_GROWTH = 250_000
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_documented_components_render_on_a_server(framework, tmp_path):
+@pytest.mark.parametrize("framework", [*FRAMEWORKS, "plain"])
+def test_rendering_on_a_server_leaves_nothing_behind(framework, tmp_path):
     build(framework, tmp_path)
     report = render(tmp_path)
     assert "<ul" in report["html"]

@@ -1,5 +1,6 @@
 // Compiles the components of one framework for a server and for browsers.
 
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { build } from "esbuild";
 
@@ -29,7 +30,7 @@ const vue = (ssr) => ({
   },
 });
 
-const plugins = { react: () => [], vue: (ssr) => [vue(ssr)], svelte: (ssr) => [svelte(ssr ? "server" : "client")] };
+const plugins = { react: () => [], plain: () => [], vue: (ssr) => [vue(ssr)], svelte: (ssr) => [svelte(ssr ? "server" : "client")] };
 
 const common = { bundle: true, jsx: "automatic", logLevel: "warning", loader: { ".js": "jsx" } };
 await build({
@@ -41,6 +42,7 @@ await build({
   packages: "external",
   plugins: plugins[framework](true),
 });
+if (!existsSync(`${framework}-browser.js`)) process.exit();
 await build({
   ...common,
   entryPoints: [`${framework}-browser.js`],
