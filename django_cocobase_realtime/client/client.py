@@ -155,7 +155,7 @@ class Realtime:
         task = self._task
         if task is not None and task is not asyncio.current_task() and not task.done():
             task.cancel()
-            # unlike awaiting the task, this tells a cancellation of it from one of this call
+            # unlike awaiting the task, this raises only a cancellation of this call
             await asyncio.wait([task])
 
     # using the connection

@@ -157,7 +157,7 @@ class Connection:
     async def _watch_clock(self) -> None:
         """Let broadcasts fail in time, also after the machine was asleep."""
         while True:
-            self.protocol.expire_broadcasts()
+            self.protocol.handle_tick()
             await asyncio.sleep(CLOCK_CHECK_INTERVAL)
 
     async def _wait_before_retry(self, delay: float) -> None:
@@ -173,27 +173,28 @@ class Connection:
 
     async def _run_socket(self, socket: ClientConnection, token: str | None) -> tuple[int, Frame]:
         """Receive frames until a socket is closed."""
-        async with socket:
-            self._outgoing = asyncio.Queue()
-            self._renew_at = None
-            self._abandoned = False
-            tasks = [
-                asyncio.create_task(self._write_frames(socket)),
-                asyncio.create_task(self._keepalive(socket)),
-            ]
-            try:
-                self.protocol.handle_open(token)
-                with contextlib.suppress(ConnectionClosed):
-                    async for text in socket:
-                        frame = json.loads(text)
-                        self._log("received", frame)
-                        self.protocol.handle_frame(frame)
-                        if self._abandoned:
-                            break
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        self._outgoing = asyncio.Queue()
+        self._renew_at = None
+        self._abandoned = False
+        tasks = [
+            asyncio.create_task(self._write_frames(socket)),
+            asyncio.create_task(self._keepalive(socket)),
+        ]
+        try:
+            self.protocol.handle_open(token)
+            with contextlib.suppress(ConnectionClosed):
+                async for text in socket:
+                    frame = json.loads(text)
+                    self._log("received", frame)
+                    self.protocol.handle_frame(frame)
+                    if self._abandoned:
+                        break
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            # also after an exception; as a context manager, the socket would report a failure
+            await socket.close()
         closing = self.protocol.closing or {}
         return closing.get("code") or socket.close_code or ABNORMAL_CLOSURE, closing
 

@@ -207,10 +207,10 @@ class ClientProtocol:
         for subscription in self.subscriptions.values():
             subscription.handle_permissions_changed()
 
-    def expire_broadcasts(self) -> None:
+    def handle_tick(self) -> None:
         """Let broadcasts fail that could not be sent for too long. Called about once per second."""
         for room in list(self.rooms.values()):
-            room.expire_broadcasts()
+            room.handle_tick()
 
     def tick(self) -> bool:
         """Send a ping if it is due; return False if the server no longer answers.

@@ -218,7 +218,7 @@ class Room:
         if self._ready.is_settled:
             self._ready = Ready()
 
-    def expire_broadcasts(self) -> None:
+    def handle_tick(self) -> None:
         """Let broadcasts fail that could not be sent for too long."""
         self._outbox.expire()
 

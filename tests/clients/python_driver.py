@@ -174,15 +174,6 @@ class PythonDriver(Driver):
         )
         self._db.start()
         self._spawn(self._listen(self._db.messages()))
-        self._spawn(self._report_refusal())
-
-    async def _report_refusal(self) -> None:
-        """Report that the client cannot connect at all, which JavaScript reports as an error."""
-        try:
-            await self._db.connected()
-        except RealtimeError as error:
-            if not isinstance(error.code, int) and error.code != "closed":
-                self._report_error("db", error)
 
     def do_user(self, _: Any) -> None:
         user = self._db.user
@@ -290,6 +281,7 @@ class PythonDriver(Driver):
             with contextlib.suppress(RealtimeError):
                 if late:
                     await room.ready()
+                    await asyncio.sleep(0)  # let the report come first that the room is ready
                 async for broadcast in room:
                     self.report(
                         id, "message", message=broadcast.message, replayed=broadcast.replayed

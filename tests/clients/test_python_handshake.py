@@ -128,7 +128,7 @@ def make_certificate(key, certificate):
 
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
+    now = datetime.now(UTC).replace(tzinfo=None)
     builder = x509.CertificateBuilder(name, name, private.public_key(), 1, now)
     signed = builder.not_valid_after(now + timedelta(days=1)).sign(private, hashes.SHA256())
     pem = serialization.Encoding.PEM

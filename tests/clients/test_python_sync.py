@@ -96,7 +96,7 @@ def test_watch_is_iterated(script):
     assert request["filters"] == {"status": "published"}
     for n in (1, 2):
         script.do(connection.send(change_event(request, "created", str(n), f"c{n}", n=n)))
-    events = [event.data["n"] for event, _ in zip(watch, range(2), strict=False)]
+    events = [event.data["n"] for _, event in zip(range(2), watch, strict=False)]
     assert events == [1, 2]
     assert (watch.scope, db.user["name"], db.status) == ("s", "ada", "live")
     watch.stop()
