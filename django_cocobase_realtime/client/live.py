@@ -269,7 +269,8 @@ class Live:
             try:
                 return sorted(documents, key=functools.cmp_to_key(self._compare))
             except Exception as cause:
-                error = RealtimeError("compare_failed", f"compare failed: {cause!r}", source="compare")
+                message = f"compare failed: {cause!r}"
+                error = RealtimeError("compare_failed", message, source="compare")
                 error.__cause__ = cause
                 self._compare_by_program = None
                 self._on_mistake(error)

@@ -71,6 +71,11 @@ export class Driver {
     }
   }
 
+  // Run several commands at once.
+  batch(_, { commands }) {
+    commands.forEach((command) => this.do(command));
+  }
+
   #reportError(id, { code, source, retryAfter }) {
     const fields = { code, origin: source, retry_after: retryAfter };
     this.report(id, "error", fields);

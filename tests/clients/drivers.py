@@ -75,6 +75,14 @@ class Driver(Reports):
     async def do(self, op: str, id: str | None = None, **rest: Any) -> None:
         raise NotImplementedError
 
+    async def do_at_once(self, op: str, ids: list[str], **each: list[Any]) -> None:
+        """Run several commands in one step; ``each`` has a value for each of them."""
+        commands = [
+            {"op": op, "id": id, **dict(zip(each, values, strict=True))}
+            for id, *values in zip(ids, *each.values(), strict=True)
+        ]
+        await self.do("batch", commands=commands)
+
     async def __aenter__(self) -> Driver:
         return self
 

@@ -97,6 +97,10 @@ class PythonDriver(Driver):
             fields = {"code": getattr(error, "code", None), "tag": rest.get("tag")}
             self.report(id or "db", "failed", **fields, message=str(error))
 
+    def do_batch(self, _: Any, commands: Any) -> None:
+        for command in commands:
+            self._run(**command)
+
     def _spawn(self, work: Any) -> None:
         self._tasks.append(asyncio.create_task(work))
 

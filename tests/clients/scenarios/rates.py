@@ -106,11 +106,11 @@ async def broadcasts_queued_offline_are_sent_at_the_allowed_rate(
 ) -> None:
     await start_client(server, client)
     await client.do("room", "r", name="chat")
-    for n in range(50):
-        await client.do("broadcast", "r", message=n, tag=n)
+    numbers = list(range(50))
+    await client.do_at_once("broadcast", ["r"] * 50, message=numbers, tag=numbers)
     rated = RatedServer(await server.accept_authenticated(limits={**LIMITS, **RATES}))
     await rated.answer_until(lambda: len(rated.accepted) == 51)
-    assert [request["message"] for request in rated.accepted[1:]] == list(range(50))
+    assert [request["message"] for request in rated.accepted[1:]] == numbers
     for n in range(50):
         await client.wait_for("r", "sent", tag=n)
     assert server.count == 1
@@ -121,10 +121,10 @@ async def broadcasts_at_once_are_sent_in_order_at_the_allowed_rate(
 ) -> None:
     connection = await start_room(server, client, limits={**LIMITS, **RATES})
     rated = RatedServer(connection)
-    for n in range(50):
-        await client.do("broadcast", "r", message=n, tag=n)
+    numbers = list(range(50))
+    await client.do_at_once("broadcast", ["r"] * 50, message=numbers, tag=numbers)
     await rated.answer_until(lambda: len(rated.accepted) == 50)
-    assert [request["message"] for request in rated.accepted] == list(range(50))
+    assert [request["message"] for request in rated.accepted] == numbers
     for n in range(50):
         await client.wait_for("r", "sent", tag=n)
 
@@ -174,8 +174,7 @@ async def state_is_sent_again_after_the_requested_delay(
 async def newest_of_many_states_arrives(server: ScriptedServer, client: Driver) -> None:
     connection = await start_room(server, client, limits={**LIMITS, **RATES})
     rated = RatedServer(connection)
-    for n in range(48):
-        await client.do("state", "r", state={"n": n})
+    await client.do_at_once("state", ["r"] * 48, state=[{"n": n} for n in range(48)])
     newest = {"n": 47}
     await rated.answer_until(lambda: [r["state"] for r in rated.accepted][-1:] == [newest])
     await rated.answer_for(0.5)
@@ -227,12 +226,12 @@ async def many_subscriptions_are_requested_at_the_allowed_rate(
     server: ScriptedServer, client: Driver
 ) -> None:
     await start_client(server, client)
-    for n in range(40):
-        await client.do("watch", f"w{n}", collection="posts")
+    names = [f"w{n}" for n in range(40)]
+    await client.do_at_once("watch", names, collection=["posts"] * 40)
     rated = RatedServer(await server.accept_authenticated(limits={**LIMITS, **RATES}))
     await rated.answer_until(lambda: len(rated.subscriptions) == 40)
-    for n in range(40):
-        await client.wait_for(f"w{n}", "ready")
+    for name in names:
+        await client.wait_for(name, "ready")
     assert server.count == 1
 
 

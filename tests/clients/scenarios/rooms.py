@@ -145,6 +145,9 @@ async def broadcast_is_repeated_with_its_idempotency_key(
     assert again["idempotency_key"] == refused["idempotency_key"]
     await connection.reply(again, "sent", room="chat")
     await client.expect("r", "sent", tag="c")
+    await client.do("broadcast", "r", message="no", tag="d")
+    await connection.reply_error(await connection.receive("broadcast"), "forbidden")
+    await client.expect("r", "failed", tag="d", code="forbidden")
     await connection.receive_nothing()
 
 
