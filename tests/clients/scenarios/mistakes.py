@@ -153,7 +153,7 @@ async def check_error_listener(behavior: str, server: ScriptedServer, client: Dr
 async def token_function_that_never_answers_is_asked_again(
     server: ScriptedServer, client: Driver
 ) -> None:
-    await start_client(server, client, tokens=["$hang", "second"], timeout=1000)
+    await start_client(server, client, tokens=["$hang", "second"], timeout=2000)
     await client.wait_for("errors", "error", origin="token")
     await client.wait_for("db", "status", status="waiting")
     connection = await server.accept_authenticated()
