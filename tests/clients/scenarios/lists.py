@@ -1,6 +1,6 @@
 """Promise 4: a list is the server's list.
 
-What a client must do for it:
+A client must:
 
 - Compare values by ``kinds`` of ``subscribed``: numbers and decimals exactly, also as strings;
   texts by code points, also if they look like numbers. ``id`` is the kind of the ids. Null comes

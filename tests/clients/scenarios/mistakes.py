@@ -1,6 +1,6 @@
 """Promise 5: the program's mistakes stay its own.
 
-What a client must do for it:
+A client must:
 
 - Report what a listener or ``compare`` raises to ``error`` of the client, with ``source``
   "listener" or "compare", and go on: the other listeners are called. In JavaScript, listeners may
@@ -170,7 +170,7 @@ async def token_function_that_throws_is_asked_again(server: ScriptedServer, clie
 
 
 async def refused_handshake_is_reported(server: ScriptedServer, client: Driver) -> None:
-    """Python raises it. JavaScript is not told the status, and tries again."""
+    """Python raises it. JavaScript does not see the status, and tries again."""
     server.refusal = 403
     client.may_log = True
     await client.do("create", url=server.url, tokens="key")
