@@ -15,7 +15,7 @@ from typing import Any
 from .json import MAX_INT, is_valid_text
 
 MAX_ID_LENGTH = 64  # characters
-# tokens at the begin of an oversized frame in which the id is searched
+# tokens at the start of an oversized frame in which the id is searched
 MAX_HEAD_TOKENS = 64
 # characters at the end of an oversized frame in which the id is searched
 TAIL_LENGTH = 512
@@ -32,12 +32,12 @@ def find_id(text: str) -> str | int | None:
 
     The object must be complete.
     """
-    found, is_complete = _search(text)
-    return found if is_complete else None
+    id, is_complete = _search(text)
+    return id if is_complete else None
 
 
 def find_id_in_oversized(text: str) -> str | int | None:
-    """Return the ``id`` if it stands at the begin or the end of a text; else None.
+    """Return the ``id`` if it stands at the start or the end of a text; else None.
 
     The time for it does not depend on the length of the text.
     """
@@ -49,7 +49,7 @@ def find_id_in_oversized(text: str) -> str | int | None:
 
 def _search(text: str, max_tokens: int | None = None) -> tuple[str | int | None, bool]:
     """Return the last id in the outer object, and whether the object has an end."""
-    found: str | int | None = None
+    id: str | int | None = None
     depth, key, last = 0, "", ""
     for match in islice(_TOKEN.finditer(text), max_tokens):
         part = match[0]
@@ -60,14 +60,14 @@ def _search(text: str, max_tokens: int | None = None) -> tuple[str | int | None,
         elif part in ("}", "]"):
             depth -= 1
             if not depth:
-                return found, True
+                return id, True
         elif depth == 1:
             if part == ":":
                 key = last
             elif last == ":" and _string(key) == "id":
-                found = _id_of(part)
+                id = _id_of(part)
         last = part
-    return found, False
+    return id, False
 
 
 def _string(token: str) -> Any:

@@ -18,7 +18,7 @@ function resolve(value) {
   return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, resolve(each)]));
 }
 
-// What a listener does after its report: throw, reject, or change what it was given.
+// Do after a report what a listener may do wrong: throw, reject, or change its argument.
 function misbehave(behavior, value) {
   if (behavior === "throw") throw Error("listener");
   if (behavior === "reject") return Promise.reject(Error("listener"));

@@ -173,7 +173,7 @@ async def ping_unanswered_before_sleep_is_sent_again_after_it(
 async def dead_connection_is_noticed_after_clock_is_set_back(
     server: ScriptedServer, client: Driver
 ) -> None:
-    await start_client(server, client, timeout=1000)
+    await start_client(server, client, timeout=2000)
     connection = await server.accept_authenticated()
     await client.wait_for("db", "status", status="live")
     async with asyncio.timeout(10):

@@ -1,6 +1,6 @@
 """Promise 2: a client is one person.
 
-What a client must do for it when ``authenticated`` has another user than before, after a
+A client must do the following when ``authenticated`` has another user than before, after a
 reconnection or as the answer to a renewal (where a client may also reconnect):
 
 - Reject broadcasts and other calls that wait, with any code.
@@ -99,7 +99,7 @@ async def list_of_another_user_is_emptied_and_loaded_again(
     await client.expect("l", "documents", documents=[["2", {"n": "bob's"}]])
 
 
-async def watch_of_another_user_starts_afresh(server: ScriptedServer, client: Driver) -> None:
+async def watch_of_another_user_does_not_resume(server: ScriptedServer, client: Driver) -> None:
     connection, request = await start_watching(server, client)
     await connection.send(change_event(request, "created", "1", "c1"))
     await client.wait_for("w", "event", id="1")

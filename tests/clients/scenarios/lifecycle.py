@@ -1,6 +1,6 @@
 """Promises 6 and 7: a client's own life is clean, and it costs what is needed.
 
-What a client must do for it:
+A client must:
 
 - Count the users of a room: ``room(name)`` twice and ``leave`` once keeps it.
 - Use a given ``since`` for the first request alone.

@@ -1,6 +1,6 @@
 """Promise 5: the program's mistakes stay its own.
 
-What a client must do for it:
+A client must:
 
 - Report what a listener or ``compare`` raises to ``error`` of the client, with ``source``
   "listener" or "compare", and go on: the other listeners are called. In JavaScript, listeners may
@@ -153,7 +153,7 @@ async def check_error_listener(behavior: str, server: ScriptedServer, client: Dr
 async def token_function_that_never_answers_is_asked_again(
     server: ScriptedServer, client: Driver
 ) -> None:
-    await start_client(server, client, tokens=["$hang", "second"], timeout=1000)
+    await start_client(server, client, tokens=["$hang", "second"], timeout=2000)
     await client.wait_for("errors", "error", origin="token")
     await client.wait_for("db", "status", status="waiting")
     connection = await server.accept_authenticated()
@@ -170,7 +170,7 @@ async def token_function_that_throws_is_asked_again(server: ScriptedServer, clie
 
 
 async def refused_handshake_is_reported(server: ScriptedServer, client: Driver) -> None:
-    """Python raises it. JavaScript is not told the status, and tries again."""
+    """Python raises it. JavaScript does not see the status, and tries again."""
     server.refusal = 403
     client.may_log = True
     await client.do("create", url=server.url, tokens="key")

@@ -1,6 +1,6 @@
 """Promise 3: a refusal that passes is waited out.
 
-What a client must do for it:
+A client must:
 
 - Send no more requests of a kind than the rates in ``limits`` allow, in their order: a burst, and
   then so many per second. ``subscribe`` and ``broadcast`` have rates of their own.

@@ -1,6 +1,6 @@
 """Promise 1: every call settles, and what was refused is not sent again.
 
-What a client must do for it:
+A client must:
 
 - Refuse values that the server could not read, or that are larger than ``limits`` of
   ``authenticated`` allow, before it sends them: half a surrogate, NUL, NaN, integers beyond 2^53.
