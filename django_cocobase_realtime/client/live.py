@@ -13,7 +13,7 @@ from .errors import RealtimeError, call_safely
 from .frozen import freeze
 from .interfaces import CallLater, Frame
 from .messages import Document
-from .order import Compare, FieldOrder, compare_values
+from .order import Compare, FieldOrder
 from .streams import Broadcaster, Ready
 from .subscription import Subscribe, Subscription
 
@@ -278,7 +278,7 @@ class Live:
 
     def _compare(self, a: Document, b: Document) -> int:
         by_order = self._compare_by_program or self._order
-        return by_order(a, b) or compare_values(a.id, b.id, self._order.kinds.get("id"))
+        return by_order(a, b) or self._order.compare_ids(a, b)
 
     def _refresh(self) -> None:
         """Compute the program's documents from the known ones; if they changed, report it."""

@@ -41,6 +41,10 @@ class FieldOrder:
         kind = self.kinds.get(self.field)
         return self._sign * compare_values(self._value(a), self._value(b), kind)
 
+    def compare_ids(self, a: Document, b: Document) -> int:
+        """Compare the ids of two documents; return -1, 0 or 1."""
+        return compare_values(a.id, b.id, self.kinds.get("id"))
+
     def _value(self, document: Document) -> Any:
         return document.data.get(self.field or "", document.id)
 

@@ -245,8 +245,8 @@ export class RealtimeError extends Error {
   readonly code: string | number;
   /** Milliseconds after which the request may succeed. */
   readonly retryAfter?: number | null;
-  /** What has failed: a function of the program (`listener`, `compare`, `token`), the server, or
-   * the connection. What a function has thrown is the `cause`. */
+  /** The part that has failed: a function of the program (`listener`, `compare`, `token`), the
+   * server, or the connection. The `cause` is the value that a function has thrown. */
   readonly source: "listener" | "compare" | "token" | "server" | "connection";
   /** The name of the subscription, if the error belongs to one. */
   readonly subscription?: string;

@@ -883,7 +883,7 @@ export class Realtime extends Emitter {
     return error;
   }
 
-  // What a function of the program throws harms nothing else.
+  // Call a function of the program. An exception is reported, and harms nothing else.
   _call(fn, values, place) {
     values = [values].flat();
     const report = (error) => {
