@@ -190,7 +190,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         for timer in timers:
             _cancel(timer)
         was_counted = self._count.is_counted
-        self._count.remove_user()
+        self._count.keep_address()
         self._closer.end(self._count.close)
         if self._closing is not None:
             self._closing.cancel()

@@ -192,12 +192,14 @@ class ConnectionCount:
             self._keys.remove((counter, key))
             connection_counters.decrement(counter, key)
 
-    def remove_user(self) -> None:
-        """Count the connection no longer for its user, who may open another one."""
-        for counter, key in self._keys or ():
-            if counter is CounterKey.USER:
+    def keep_address(self) -> None:
+        """Count the connection for the process and its address only.
+
+        Its user, or a client that is not authenticated yet, may open another one.
+        """
+        for counter, key in list(self._keys or ()):
+            if counter is not CounterKey.ADDRESS:
                 self.remove(counter, key)
-                return
 
     def close(self) -> None:
         """Remove the connection from all counters."""

@@ -64,7 +64,7 @@ async def test_whole_flow_with_and_without_prefix(serve, transactional_db, kind)
     urls = [server.socket_url, server.socket_url if kind == "uvicorn" else prefixed]
 
     # a page of the site loads the client, which connects under the prefix
-    assert 'data-realtime-url="/app/realtime"' in await call(request, server, "/live")
+    assert 'data-realtime-url="/app/realtime/"' in await call(request, server, "/live")
 
     async with connect(urls[0], key) as client, connect(urls[1] + "/", key) as other:
         cursor = (await client.subscribe("posts", snapshot=True))["cursor"]
