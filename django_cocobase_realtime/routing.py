@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import urlsplit
 
 from channels.routing import URLRouter
 from channels.security.websocket import OriginValidator
 from django.conf import settings
-from django.core.handlers.asgi import get_script_prefix
 from django.urls import re_path
 
 from .conf import conf
 from .transport import missing_upgrade
 from .types import ASGIApplication, Receive, Scope, Send
+from .utils.site_path import path_in_site
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +68,9 @@ class _Router:
         self._router = URLRouter([*websocket_urlpatterns(prefix), re_path("", unknown_path)])
 
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
-        # the validator has copied the scope, so it may be changed
-        for path in _paths(scope):
+        # the validator has copied the scope, so it may be changed; the second path is needed if the
+        # routes begin like the prefix of the site
+        for path in dict.fromkeys((path_in_site(scope), scope["path"])):
             if self._native_path.fullmatch(path):
                 scope["url_route"] = _NATIVE_ROUTE
                 return _consumer(scope, receive, send)
@@ -85,19 +86,6 @@ class _Router:
         router: Any = self._router
         awaitable: Awaitable[None] = router(scope, receive, send)
         return awaitable
-
-
-def _paths(scope: Scope) -> Iterator[str]:
-    """Yield the paths to route: without the prefix of the site first, and then as it is.
-
-    The prefix is that of HTTP requests: FORCE_SCRIPT_NAME, or the ``root_path`` of the server. The
-    path begins with it unless a proxy has removed it; uvicorn adds it again.
-    """
-    path: str = scope["path"]
-    prefix = get_script_prefix(scope).rstrip("/")
-    if prefix and path.startswith(f"{prefix}/"):
-        yield path[len(prefix) :]
-    yield path
 
 
 _NATIVE_ROUTE: dict[str, Any] = {"args": (), "kwargs": {}}

@@ -159,7 +159,7 @@ def start_reconnect(request, body):
     """Start making changes, and close this visitor's connections while they are made."""
     if change_generator.reconnect.is_running:
         return error_response("Another visitor's run is not finished yet.", status=409)
-    start = partial(start_outage, request.user, request.session.session_key)
+    start = partial(start_outage, request.session.session_key)
     change_generator.reconnect.start(RECONNECT_RATE, RECONNECT_CHANGES, at={OUTAGE_AT: start})
     return JsonResponse(_reconnect_run())
 

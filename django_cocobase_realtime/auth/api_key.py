@@ -10,6 +10,7 @@ from collections.abc import Collection
 from datetime import timedelta
 
 from django.db import DatabaseError
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from ..identity import Identity, display_name, public_name
@@ -58,8 +59,7 @@ class ApiKeyAuthenticator(Authenticator):
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
         """Return the keys that were revoked, expired, or moved to another project or user."""
-        prefixes = {identity.credential.partition(":")[2] for identity in identities}
-        keys = ApiKey.objects.select_related("user").filter(prefix__in=prefixes)
+        keys = _find_keys(identities).select_related("user")
         live = {
             (key_credential(key.prefix), key.project, key.user_id) for key in keys if key.is_live()
         }
@@ -71,16 +71,17 @@ class ApiKeyAuthenticator(Authenticator):
 
     def changed(self, identities: Collection[Identity]) -> set[str]:
         """Return the keys whose scope was changed."""
-        prefixes = {identity.credential.partition(":")[2] for identity in identities}
-        scopes = {
-            key_credential(key.prefix): key.scope
-            for key in ApiKey.objects.filter(prefix__in=prefixes)
-        }
+        scopes = {key_credential(key.prefix): key.scope for key in _find_keys(identities)}
         return {
             identity.credential
             for identity in identities
             if scopes.get(identity.credential, identity.scope) != identity.scope
         }
+
+
+def _find_keys(identities: Collection[Identity]) -> QuerySet[ApiKey]:
+    prefixes = {identity.credential.partition(":")[2] for identity in identities}
+    return ApiKey.objects.filter(prefix__in=prefixes)
 
 
 def key_credential(prefix: str) -> str:

@@ -66,7 +66,7 @@ def authenticate(token: str | None, scope: Scope) -> Identity | None:
     if token is not None and (not 0 < len(token) <= MAX_TOKEN_LENGTH or not token.isprintable()):
         return None
     failure: ProjectCodeFailed | None = None
-    for path in sorted(conf.authenticators, key=_is_for_visitors):
+    for path in sorted(conf.authenticators, key=is_for_visitors):
         try:
             authenticator = _load(path)
             if isinstance(authenticator, Anonymous) and (undecided or failure or not_yet_valid):
@@ -104,7 +104,7 @@ def authenticate(token: str | None, scope: Scope) -> Identity | None:
     return None
 
 
-def _is_for_visitors(path: str) -> bool:
+def is_for_visitors(path: str) -> bool:
     """Return whether an authenticator accepts anonymous visitors, so that it is asked last."""
     try:
         return isinstance(_load(path), Anonymous)

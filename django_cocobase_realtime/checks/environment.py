@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from channels_redis.utils import create_pool, decode_hosts  # type: ignore[import-untyped]
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage
@@ -65,6 +64,12 @@ def check_layer_hosts() -> Iterator[CheckMessage]:
     layer = getattr(settings, "CHANNEL_LAYERS", {}).get(conf.channel_layer, {})
     if not str(layer.get("BACKEND", "")).startswith("channels_redis."):
         return
+    # imported here, because the import of redis takes longer than all other checks together
+    from channels_redis.utils import (  # type: ignore[import-untyped]
+        create_pool,
+        decode_hosts,
+    )
+
     hosts = (layer.get("CONFIG") or {}).get("hosts")
     hint = "Each is a URL, a pair (host, port), or a dictionary of options of redis-py."
     try:

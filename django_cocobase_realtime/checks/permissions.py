@@ -10,7 +10,6 @@ from types import CodeType
 from typing import Any
 
 from django.core.checks import CheckMessage
-from django.utils.module_loading import import_string
 
 from ..declarations.registry import registry
 from ..permissions import And, Not, Or
@@ -23,10 +22,7 @@ CLOCKS = frozenset({"now", "utcnow", "today", "localtime", "localdate", "time_ns
 def check_moments() -> Iterator[CheckMessage]:
     """Check that no `visible_to` looks at the clock: it is asked once per subscription."""
     for collection in registry:
-        permission = collection.permission
-        if isinstance(permission, str):
-            permission = import_string(permission)
-        for part in (type(collection), *permission_parts(permission)):
+        for part in (type(collection), *permission_parts(collection.loaded_permission)):
             names = _clocks(getattr(part, "visible_to", None))
             if names:
                 yield warning(

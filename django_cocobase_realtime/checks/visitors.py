@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.core.checks import CheckMessage
-from django.utils.module_loading import import_string
 
-from ..auth.anonymous import Anonymous
+from ..auth.backends import is_for_visitors
 from ..conf import conf
 from ..declarations.collection import Collection
 from ..declarations.registry import registry, room_registry
@@ -39,7 +38,7 @@ def check_visitors() -> Iterator[CheckMessage]:
         yield from _check_permission(collection)
     public = [f"collection {c.name!r}" for c in collections if c.public]
     public += [f"rooms {room.pattern!r}" for room in room_registry if room.public]
-    if public and not any(_is_for_visitors(path) for path in conf.authenticators):
+    if public and not any(map(is_for_visitors, conf.authenticators)):
         yield warning(
             66,
             f"Declared as public: {', '.join(public)}. But anonymous visitors cannot connect.",
@@ -49,7 +48,7 @@ def check_visitors() -> Iterator[CheckMessage]:
 
 
 def _check_permission(collection: Collection) -> Iterator[CheckMessage]:
-    name, permission = collection.name, _load(collection.permission)
+    name, permission = collection.name, collection.loaded_permission
     if not collection.public:
         if any(part is AllowAny for part in permission_parts(permission)):
             yield warning(
@@ -79,10 +78,6 @@ def _check_permission(collection: Collection) -> Iterator[CheckMessage]:
         )
 
 
-def _load(permission: Any) -> Any:
-    return import_string(permission) if isinstance(permission, str) else permission
-
-
 def _always_refuses(permission: Any) -> bool:
     """Return whether a permission refuses anonymous visitors, whatever the project's code does."""
     match permission:
@@ -98,11 +93,3 @@ def _is_inherited(part: Any) -> bool:
     """Return whether `fields_for` is that of a base class of this app, which allows all fields."""
     cls: Any = part if isinstance(part, type) else type(part)
     return cls.fields_for in (Permission.fields_for, Collection.fields_for)
-
-
-def _is_for_visitors(path: str) -> bool:
-    try:
-        cls = import_string(path)
-    except ImportError:  # reported by another check
-        return False
-    return isinstance(cls, type) and issubclass(cls, Anonymous)

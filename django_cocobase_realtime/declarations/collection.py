@@ -132,7 +132,7 @@ class Collection:
             return self._grant(identity, ClientFilters(filters, self.schema, self._field_aliases))
 
     def _grant(self, identity: Identity, filters: ClientFilters) -> Grant | None:
-        permission = self if self.permission is None else And(self._permission, self)
+        permission = self if self.permission is None else And(self.loaded_permission, self)
         decision = evaluate_permission(permission, identity, filters, self._parse_visible, self)
         if decision is None:
             return None
@@ -235,7 +235,7 @@ class Collection:
         if own_filter or hasattr(self, "has_object_permission") or self.serializer is not None:
             return True
         try:
-            return self.permission is not None and depends_on_rows(self._permission)
+            return self.permission is not None and depends_on_rows(self.loaded_permission)
         except ImportError:  # reported by a system check
             return True
 
@@ -350,7 +350,8 @@ class Collection:
         return None
 
     @cached_property
-    def _permission(self) -> Any:
+    def loaded_permission(self) -> Any:
+        """The option ``permission``, imported if it is a dotted path."""
         permission = self.permission
         return import_string(permission) if isinstance(permission, str) else permission
 

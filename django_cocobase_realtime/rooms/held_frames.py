@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from sys import getsizeof
 from typing import Protocol
 
-from ..transport.waiting_frames import WaitingFrame, pack, unpack
+from ..transport.waiting_frames import CountedFrames
 from ..transport.writer import Writer
 
 
@@ -17,20 +16,17 @@ class Held(Protocol):
     has_ended: bool
 
 
-class HeldFrames:
+class HeldFrames(CountedFrames[tuple[Held, bool]]):
     """The frames of all rooms of one connection, in the order in which they are to be sent.
 
-    They are counted like those in the queue of the connection, so that they cannot fill the memory.
+    The note is the membership, and whether the frame is an event, see `Writer.push_event`.
     """
 
-    __slots__ = ("_bytes", "_done", "_frames", "_writer")
+    __slots__ = ("_done", "_writer")
 
     def __init__(self, writer: Writer) -> None:
+        super().__init__(writer)
         self._writer = writer
-        # the frames, each with its membership, and whether it is an event, see `Writer.push_event`
-        self._frames: list[tuple[Held, WaitingFrame, bool]] = []
-        # bytes of the frames
-        self._bytes = 0
         # set when frames are held no longer
         self._done = asyncio.Event()
 
@@ -40,26 +36,19 @@ class HeldFrames:
 
     def append(self, membership: Held, text: str, *, is_event: bool) -> None:
         """Add a frame."""
-        frame = pack(text)
-        size = getsizeof(frame)
-        self._frames.append((membership, frame, is_event))
-        self._bytes += size
-        self._writer.reserve(1, size)
+        self.add(text, (membership, is_event))
 
     def flush(self) -> None:
         """Send all frames of memberships that have not ended."""
-        frames = self._frames
-        self.clear()
-        for membership, frame, is_event in frames:
+        for text, (membership, is_event) in self.take():
             if membership.has_ended:
                 continue
             if is_event:
-                self._writer.push_event(unpack(frame))
+                self._writer.push_event(text)
             else:
-                self._writer.push(unpack(frame))
+                self._writer.push(text)
 
     def clear(self) -> None:
         """Drop all frames."""
-        self._writer.release(len(self._frames), self._bytes)
-        self._frames, self._bytes = [], 0
+        super().clear()
         self._done.set()

@@ -26,7 +26,7 @@ def get_buffer_probe(send: Any) -> Callable[[], bool] | None:
 
     In daphne 4, ``send`` is bound to a protocol, whose Twisted transport has the unsent bytes.
     """
-    transport: Any = getattr(_protocol(send), "transport", None)
+    transport: Any = getattr(find_protocol(send), "transport", None)
     if not all(hasattr(transport, name) for name in ("dataBuffer", "offset", "_tempDataLen")):
         return None
 
@@ -39,7 +39,7 @@ def get_buffer_probe(send: Any) -> Callable[[], bool] | None:
 
 def get_pausable_transport(send: Any) -> Any:
     """Return the transport with ``pauseProducing`` and ``resumeProducing``; None if unknown."""
-    transport: Any = getattr(_protocol(send), "transport", None)
+    transport: Any = getattr(find_protocol(send), "transport", None)
     if all(hasattr(transport, name) for name in ("pauseProducing", "resumeProducing")):
         return transport
     return None
@@ -75,7 +75,7 @@ def paused_reading(send: Any) -> Iterator[None]:
 
 def limit_reads(send: Any) -> None:
     """Let the server read at most `READ_BYTES` from the socket at a time."""
-    transport: Any = getattr(_protocol(send), "transport", None)
+    transport: Any = getattr(find_protocol(send), "transport", None)
     if hasattr(transport, "bufferSize"):
         transport.bufferSize = READ_BYTES
 
@@ -86,7 +86,7 @@ def set_close_timeout(send: Any, seconds: float) -> None:
     autobahn, which daphne uses, drops the socket after one second. A client that reads slowly
     would not receive the close frame, which comes after the unread data.
     """
-    protocol = _protocol(send)
+    protocol = find_protocol(send)
     if hasattr(protocol, "closeHandshakeTimeout"):
         protocol.closeHandshakeTimeout = seconds
 
@@ -96,7 +96,7 @@ def deny_handshake(send: Any, status: int, reason: str, headers: dict[str, str])
 
     daphne can deny a handshake with 403 only, which proxies do not repeat on another server.
     """
-    protocol: Any = _protocol(send)
+    protocol: Any = find_protocol(send)
     names = ("failHandshake", "handshake_deferred")
     if not all(hasattr(protocol, name) for name in names):
         return False
@@ -109,5 +109,6 @@ def deny_handshake(send: Any, status: int, reason: str, headers: dict[str, str])
     return True
 
 
-def _protocol(send: Any) -> Any:
+def find_protocol(send: Any) -> Any:
+    """Return daphne's protocol of the connection behind ``send``; None with other servers."""
     return send.args[0] if isinstance(send, partial) and send.args else None

@@ -8,7 +8,6 @@ memory. With most servers the app cannot prevent that: it finds their settings b
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -79,8 +78,8 @@ def find_problems(send: Any) -> list[str]:
 
 def _message_size(send: Any, config: Any, in_gunicorn: bool) -> tuple[str, Any]:
     """Return how to limit the size of messages, and the limit in bytes, which is 1 if unknown."""
-    if isinstance(send, partial) and send.args:
-        factory: Any = getattr(send.args[0], "factory", None)
+    if (protocol := daphne.find_protocol(send)) is not None:
+        factory: Any = getattr(protocol, "factory", None)
         size = getattr(factory, "maxMessagePayloadSize", 1)
         return "start daphne with --websocket-max-message-size", size
     if hasattr(config, "websocket_max_message_size"):

@@ -12,11 +12,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from django.core.handlers.asgi import get_script_prefix
 from django.core.signals import request_started
 
 from ..types import Scope
 from ..utils.repeated_log import omitted_text, repeated_log
+from ..utils.site_path import path_in_site
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def _on_request(
             [name for name, _ in scope["headers"]]
         ):
             return
-        path = _without_prefix(scope["path"], get_script_prefix(scope).rstrip("/"))
+        path = path_in_site(scope)
         if _is_ours(path):
             headers = {name.decode("latin1"): v.decode("latin1") for name, v in scope["headers"]}
             peer = (scope.get("client") or ("unknown",))[0]
@@ -96,11 +96,6 @@ def _on_request(
             _report(path, peer, environ.get("SERVER_PROTOCOL", "HTTP/?"), headers)
             if isinstance(environ, dict) and path.strip("/") in prefixes:
                 environ["PATH_INFO"] = _with_slash(path)
-
-
-def _without_prefix(path: str, prefix: str) -> str:
-    """Return the path below the prefix of the site, which a proxy may have removed already."""
-    return path.removeprefix(prefix) if f"{path}/".startswith(f"{prefix}/") else path
 
 
 def _with_slash(path: str) -> str:

@@ -6,19 +6,20 @@ granian, which drops a connection itself when the application has ended.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
+
+from .daphne import find_protocol
 
 
 def find_transport(send: Any) -> Any:
     """Return the transport of asyncio or Twisted behind ``send``; None if it is not found."""
-    owner: Any = getattr(send, "__self__", None)
-    if isinstance(send, partial) and send.args:  # daphne
-        owner = send.args[0]
-    elif hasattr(owner, "handshake"):  # hypercorn: a stream, its protocol, and the TCP connection
-        for _ in range(2):
-            owner = getattr(getattr(owner, "send", None), "__self__", None)
-        owner = getattr(owner, "writer", None)
+    owner: Any = find_protocol(send)
+    if owner is None:
+        owner = getattr(send, "__self__", None)
+        if hasattr(owner, "handshake"):  # hypercorn: a stream, its protocol, the TCP connection
+            for _ in range(2):
+                owner = getattr(getattr(owner, "send", None), "__self__", None)
+            owner = getattr(owner, "writer", None)
     return getattr(owner, "transport", None)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from sys import getsizeof
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 # a frame while it waits: a text if it is ASCII, or else its UTF-8
 WaitingFrame = str | bytes
+
+T = TypeVar("T")
 
 
 def pack(text: str) -> WaitingFrame:
@@ -41,42 +43,58 @@ class ByteAccount(Protocol):
         """Send an event."""
 
 
-class FrameBuffer:
-    """Events that must be sent after others, which are still being read.
+class CountedFrames(Generic[T]):
+    """Frames that wait outside of the queue, each with a note.
 
-    They are counted like those in the queue of the connection, because they cannot be dropped.
+    They are counted like those in the queue of the connection, so that they cannot fill the memory.
     """
 
     __slots__ = ("_account", "_bytes", "_frames")
 
     def __init__(self, account: ByteAccount) -> None:
         self._account = account
-        # the events, each with its number in a history, or None
-        self._frames: list[tuple[WaitingFrame, int | None]] = []
-        # bytes of the events
+        self._frames: list[tuple[WaitingFrame, T]] = []
+        # bytes of the frames
         self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def append(self, text: str, seq: int | None = None) -> None:
-        """Add an event. ``seq`` is its number in a history; None if it is not kept."""
+    def add(self, text: str, note: T) -> None:
+        """Add a frame."""
         frame = pack(text)
         size = getsizeof(frame)
-        self._frames.append((frame, seq))
+        self._frames.append((frame, note))
         self._bytes += size
         self._account.reserve(1, size)
 
     def clear(self) -> None:
-        """Remove all events."""
+        """Remove all frames."""
         self._account.release(len(self._frames), self._bytes)
         self._frames, self._bytes = [], 0
+
+    def take(self) -> Iterator[tuple[str, T]]:
+        """Remove all frames, and return them with their notes."""
+        frames = self._frames
+        self.clear()
+        return ((unpack(frame), note) for frame, note in frames)
+
+
+class FrameBuffer(CountedFrames[int | None]):
+    """Events that must be sent after others, which are still being read.
+
+    The note is the number of the event in a history, or None. They cannot be dropped.
+    """
+
+    __slots__ = ()
+
+    def append(self, text: str, seq: int | None = None) -> None:
+        """Add an event. ``seq`` is its number in a history; None if it is not kept."""
+        self.add(text, seq)
 
     def flush(self, after: int | None = None, push: Callable[[str], None] | None = None) -> None:
         """Send all events, or pass them to ``push``, without those numbered ``after`` or lower."""
         push = push or self._account.push_event
-        frames = self._frames
-        self.clear()
-        for frame, seq in frames:
+        for text, seq in self.take():
             if after is None or seq is None or seq > after:
-                push(unpack(frame))
+                push(text)

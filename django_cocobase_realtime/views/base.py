@@ -7,10 +7,10 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Hashable
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import Error as DatabaseFailure
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from ..auth.backends import AuthenticationUnavailable
 from ..auth.http import TooManyAttempts, identify, request_address
@@ -36,6 +36,7 @@ _rates = KeyedRate()
 # answers that are being delayed
 _delayed = DelayedAnswers()
 
+R = TypeVar("R", bound=HttpResponse)
 View = Callable[[HttpRequest], Coroutine[Any, Any, JsonResponse]]
 
 
@@ -77,6 +78,13 @@ def json_errors(view: View) -> View:
             return JsonResponse({"detail": "Unavailable; try again."}, status=503)
 
     return call
+
+
+def without_log(response: R) -> R:
+    """Return a response that Django does not log although its status is that of an error."""
+    unlogged: Any = response
+    unlogged._has_been_logged = True
+    return response
 
 
 async def require_identity(request: HttpRequest) -> Identity:

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_safe
 
 from ..hub.drain import drain
 from ..pubsub.layer import channel_layer
+from .base import without_log
 
 
 @never_cache
@@ -27,10 +28,8 @@ def ready(request: HttpRequest) -> JsonResponse:
     The status is also 503 from the moment at which the process is asked to stop.
     """
     if drain.is_draining:
-        response = JsonResponse({"status": "draining"}, status=503)
         # Django would log a planned stop as an error, for each check, and mail it to ADMINS
-        response._has_been_logged = True  # type: ignore[attr-defined]
-        return response
+        return without_log(JsonResponse({"status": "draining"}, status=503))
     try:
         with connections["default"].cursor() as cursor:
             cursor.execute("SELECT 1")

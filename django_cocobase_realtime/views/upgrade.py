@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
 from ..transport.missing_upgrade import GUIDE, explain, is_handshake
+from .base import without_log
 
 _FOR_CLIENTS = """\
 426 Upgrade Required: the WebSocket handshake arrived as an ordinary HTTP request.
@@ -42,6 +41,4 @@ def upgrade_required(request: HttpRequest) -> HttpResponse:
         response["Upgrade"] = "websocket"
         response["Connection"] = "Upgrade"
     # Django would log a line for each of these responses, and clients try again and again
-    logged: Any = response
-    logged._has_been_logged = True
-    return response
+    return without_log(response)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
+from django.db import connections
 
 from django_cocobase_realtime.auth import jwks, throttling
 from django_cocobase_realtime.auth.backends import (
@@ -163,6 +164,8 @@ def authenticate_in_threads(tokens):
             result = authenticate(tokens[n], {})
         except (AuthenticationUnavailable, NotYetValid) as error:
             result = error
+        finally:
+            connections.close_all()
         results[n] = result, time.monotonic() - started_at
 
     threads = [threading.Thread(target=run, args=(n,)) for n in range(len(tokens))]

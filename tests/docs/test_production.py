@@ -5,7 +5,6 @@ import contextlib
 import getpass
 import os
 import re
-import shutil
 import signal
 import ssl
 import subprocess
@@ -23,6 +22,7 @@ from tests.support.blocks import ROOT, code_blocks
 from tests.support.chromium import ARGUMENTS, CHROMIUM, require_chromium
 from tests.support.debian import Debian
 from tests.support.nginx import MAIN, require_nginx, write_certificate
+from tests.support.programs import require_program
 from tests.support.servers import Server, free_port
 
 pytestmark = pytest.mark.server
@@ -52,9 +52,7 @@ def require_servers():
     require_nginx()
     require_chromium()
     for command in ("curl", "git"):
-        if shutil.which(command) is None:
-            assert not os.environ.get("REQUIRE_SERVERS"), f"CI needs {command}."
-            pytest.skip(f"No {command} on this machine.")
+        require_program(command)
 
 
 def git(folder, *command):

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import time
 import urllib.request
 
@@ -14,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from django_cocobase_realtime.models import ApiKey
 from tests.app.models import Post
 from tests.support.client import connect
+from tests.support.narrow_sockets import open_narrow_socket
 from tests.support.servers import (
     ALL_SERVERS,
     OTHER_SERVERS,
@@ -128,15 +128,6 @@ async def test_whole_flow_with_and_without_prefix(serve, transactional_db, kind)
         assert time.monotonic() - began < SHUTDOWN_TIMEOUT
     log = server.log.read_text()
     assert "Traceback" not in log, log[log.index("Traceback") :][:3000]
-
-
-def open_narrow_socket(port):
-    """Open a connected socket with a small receive buffer, which fills quickly."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
-    sock.connect(("127.0.0.1", port))
-    sock.setblocking(False)
-    return sock
 
 
 @pytest.mark.parametrize("kind", ALL_SERVERS)

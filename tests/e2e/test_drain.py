@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 import time
 import urllib.error
 from contextlib import AsyncExitStack, suppress
@@ -21,6 +20,7 @@ from django_cocobase_realtime.models import ApiKey
 from tests.app.models import Post
 from tests.support.client import connect
 from tests.support.forwarder import Forwarder
+from tests.support.narrow_sockets import open_narrow_socket
 from tests.support.servers import OTHER_SERVERS, SERVERS, other_servers
 from tests.support.threads import call
 
@@ -246,15 +246,6 @@ async def test_clients_move_without_loss_and_without_leaving_rooms(serve, redis,
         assert (event, member) == ("left", "gone")
         assert at - closed_at > 4  # its close was up to `DRAIN` before that of the other one
         observing.cancel()
-
-
-def open_narrow_socket(port):
-    """Open a connected socket with a small receive buffer, which fills quickly."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
-    sock.connect(("127.0.0.1", port))
-    sock.setblocking(False)
-    return sock
 
 
 @pytest.mark.parametrize("kind", other_servers("uvicorn", "hypercorn"))

@@ -3,13 +3,13 @@
 import asyncio
 import os
 import signal
-import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
 from django_cocobase_realtime.models import ApiKey
 from tests.support.client import connect
+from tests.support.narrow_sockets import open_narrow_socket
 from tests.support.servers import other_servers
 from tests.support.threads import call
 
@@ -21,15 +21,6 @@ LIMITS = {
     "event_bytes": 500_000,
 }
 CLOSE_TIMEOUT = 4.0
-
-
-def open_narrow_socket(port):
-    """Open a connected socket with a small receive buffer, which fills quickly."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.connect(("127.0.0.1", port))
-    sock.setblocking(False)
-    return sock
 
 
 @asynccontextmanager
@@ -47,7 +38,7 @@ async def stalled_clients(server, key):
                     key,
                     compression=None,
                     ping_interval=None,
-                    sock=open_narrow_socket(server.port),
+                    sock=open_narrow_socket(server.port, 4096),
                 )
             )
             await client.subscribe("posts", filters={"views": {"lte": number}})

@@ -5,18 +5,16 @@ from __future__ import annotations
 import datetime as dt
 import getpass
 import ipaddress
-import os
-import shutil
 import ssl
 from pathlib import Path
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from .blocks import ROOT, code_blocks
+from .programs import require_program
 from .servers import Server, free_port
 
 PAGE = ROOT / "docs" / "how-to" / "production.md"
@@ -102,11 +100,7 @@ class DocumentedNginx(Nginx):
 
 def require_nginx() -> str:
     """Return the path of nginx. Without it, skip the test; in CI, fail it."""
-    path = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if path is None:
-        assert not os.environ.get("REQUIRE_SERVERS"), "CI needs nginx."
-        pytest.skip("No nginx on this machine.")
-    return path
+    return require_program("nginx")
 
 
 def write_certificate(folder: Path) -> tuple[Path, Path]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 from pathlib import Path
 
-import pytest
-
+from .programs import require_program
 from .servers import Server
 
 # connections to PostgreSQL for each database: fewer than the threads that use them, so that
@@ -60,8 +58,4 @@ class PgBouncer(Server):
 
 def require_pgbouncer() -> str:
     """Return the path of PgBouncer. Without it, skip the test; in CI, fail it."""
-    path = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if path is None:
-        assert not os.environ.get("REQUIRE_SERVERS"), "CI needs PgBouncer."
-        pytest.skip("No PgBouncer on this machine.")
-    return path
+    return require_program("pgbouncer", "PgBouncer")

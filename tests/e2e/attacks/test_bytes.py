@@ -8,6 +8,7 @@ import zlib
 
 import pytest
 
+from tests.support.narrow_sockets import open_narrow_socket
 from tests.support.threads import call
 
 from .helpers import ATTACKER, PeakMemory, attack, connect, slowest_login
@@ -118,17 +119,12 @@ async def test_text_outside_of_ascii_is_counted_in_bytes(start, api_key):
 
 def stalled(server, token):
     """Connect with a small receive buffer."""
-    return attack(server.socket_url, token, max_queue=1, sock=narrow_socket(server.port))
-
-
-def narrow_socket(port):
-    import socket
-
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-    sock.connect(("127.0.0.1", port))
-    sock.setblocking(False)
-    return sock
+    return attack(
+        server.socket_url,
+        token,
+        max_queue=1,
+        sock=open_narrow_socket(server.port, RECEIVE_BUFFER_BYTES),
+    )
 
 
 @pytest.mark.parametrize("asks", ["snapshot", "since"])
