@@ -110,7 +110,8 @@ class Hub:
         self.reauthorizer.cancel(connection)
         self.topics.remove_connection(connection)
         self.rooms.remove_connection(connection, lost=lost)
-        if not self.connections and (self._tasks or self.topics.has_threads):
+        has_threads = self.topics.has_threads or self.rooms.has_threads
+        if not self.connections and (self._tasks or has_threads):
             # shielded, because the task that closes the last connection is often cancelled
             await run_shielded(self._shutdown(self._detach()))
 
@@ -127,11 +128,14 @@ class Hub:
         return tasks
 
     async def _shutdown(self, tasks: list[asyncio.Task[None]]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.rooms.stop()
-        await self.groups.leave_all()
+        try:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.rooms.stop()
+            await self.groups.leave_all()
+        finally:
+            self.rooms.close()  # also if the event loop ends first, which cancels this task
 
     # subscriptions
 

@@ -88,6 +88,11 @@ class PresenceSync:
             self._thread = DatabaseThread(database_for(PresenceRoom))
         return await self._thread.run(function, *args, **kwargs)
 
+    @property
+    def has_thread(self) -> bool:
+        """Whether there is a thread that `close` must end."""
+        return self._thread is not None
+
     # the background task
 
     async def run(self) -> None:
@@ -122,7 +127,7 @@ class PresenceSync:
         self._wake.set()
 
     async def stop(self) -> None:
-        """Report departures, for up to `FLUSH_TIMEOUT` seconds, and end the thread.
+        """Report departures, for up to `FLUSH_TIMEOUT` seconds.
 
         Connections that are not reported leave when the lease ends. The lease is extended if it
         could end before the grace period of a connection, whose client may reconnect to another
@@ -137,10 +142,13 @@ class PresenceSync:
                     await self.call(get_backend().renew_lease, self.server, seconds)
         except Exception as error:
             logger.warning("Departures could not be reported to the presence backend: %r", error)
+        self._renew_at = float("-inf")  # the next join renews the lease first
+
+    def close(self) -> None:
+        """End the thread, after the calls that were already made."""
         if self._thread is not None:
             self._thread.close()
             self._thread = None
-        self._renew_at = float("-inf")  # the next join renews the lease first
 
     # the lease
 

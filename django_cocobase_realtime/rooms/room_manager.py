@@ -104,6 +104,15 @@ class RoomManager:
             self._is_running = False
             await self.presence.stop()
 
+    @property
+    def has_threads(self) -> bool:
+        """Whether there are threads that `close` must end."""
+        return self.presence.has_thread
+
+    def close(self) -> None:
+        """End the threads."""
+        self.presence.close()
+
     # joining
 
     async def join(

@@ -13,6 +13,7 @@ from django_cocobase_realtime.hub.hub import Hub
 from django_cocobase_realtime.models import ApiKey, PresenceConnection
 from django_cocobase_realtime.permissions import Permission
 from django_cocobase_realtime.presence.database import DatabasePresence
+from django_cocobase_realtime.utils.concurrency import other_tasks
 from tests.app.models import Post
 from tests.support.sockets import open_socket
 
@@ -77,6 +78,37 @@ async def test_hub_replaced_while_request_is_pending(realtime, user, api_key, se
             await socket.incoming.put({"type": "websocket.disconnect", "code": 1005})
             await Post.objects.acreate(title="x")
             assert (await other.receive("event"))["document"]["data"]["title"] == "x"
+
+
+@pytest.fixture
+async def hub(user):
+    """A hub that was shut down after its last connection has left a room."""
+    async with open_socket(user=user) as socket:
+        await socket.send_frame(type="join", room="lobby")
+        await socket.wait_for_frame("joined")
+        hub = Hub.current()
+        (hub.last_connection,) = hub.connections.values()
+    assert not hub.rooms.has_threads
+    return hub
+
+
+async def test_join_that_outlasts_the_shutdown_leaves_no_thread(hub):
+    await hub.rooms.presence.call(int)  # as a join does that was in progress
+    assert hub.rooms.has_threads
+    await hub.close(hub.last_connection)  # as the connection does after its last request
+    assert not hub.rooms.has_threads
+
+
+async def test_shutdown_that_is_cancelled_leaves_no_thread(hub):
+    await hub.rooms.presence.call(int)
+    closing = asyncio.create_task(hub.close(hub.last_connection))
+    while not (tasks := other_tasks()):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the shutdown begins
+    for task in tasks:
+        task.cancel()  # as an event loop does when it ends
+    await asyncio.gather(closing, *tasks, return_exceptions=True)
+    assert not hub.rooms.has_threads
 
 
 class BlockingPermission(Permission):
