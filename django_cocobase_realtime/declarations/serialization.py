@@ -314,6 +314,8 @@ class RowCodec:
         connection = connections[using]
         expression = field.get_col(self.model._meta.db_table)
         value = decode_raw(value)
+        if isinstance(field, models.BinaryField) and isinstance(value, int):
+            raise TypeError("bytes(value), which fields call, makes that many zeros of a number.")
         backend_converters = connection.ops.get_db_converters(expression)
         for convert in (*backend_converters, *expression.get_db_converters(connection)):
             value = convert(value, expression, connection)

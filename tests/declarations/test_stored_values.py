@@ -211,3 +211,12 @@ def test_stored_value_is_sent_if_the_text_of_the_fields_value_cannot_be_made():
     finally:
         del apps.all_models["app"]["named"]
         apps.clear_cache()
+
+
+def test_number_in_a_binary_field_is_not_as_many_zeros():
+    """`PackedField` calls `bytes(value)`, as many fields do: a large number would fill memory."""
+    codec = RowCodec(Patient)
+    image = {"name": "Ada", "packed": 10**7}
+    assert codec.decode(image, "default")["packed"] == str(10**7)
+    patient = codec.to_instance(Patient, image, "default")
+    assert patient.get_deferred_fields() >= {"packed"}
