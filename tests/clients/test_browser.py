@@ -15,6 +15,8 @@ from tests.clients.scripted_server import ScriptedServer
 from tests.support.chromium import ARGUMENTS, CHROMIUM, require_chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+# tests that share the scenarios, and run at the same time
+PARTS = 4
 
 
 @asynccontextmanager
@@ -28,7 +30,9 @@ async def chromium():
         await browser.close()
 
 
-async def test_conformance_scenarios():
+@pytest.mark.parametrize("part", range(PARTS))
+async def test_conformance_scenarios(part):
+    names = sorted(JAVASCRIPT_SCENARIOS)[part::PARTS]
     failed = {}
     pages = asyncio.Semaphore(6)  # a scenario spends most of its time waiting
 
@@ -44,7 +48,7 @@ async def test_conformance_scenarios():
                 failed[name] = traceback.format_exc()
 
     async with chromium() as browser:
-        await asyncio.gather(*(run(browser, name) for name in JAVASCRIPT_SCENARIOS))
+        await asyncio.gather(*(run(browser, name) for name in names))
     assert not failed, "\n".join(failed.values())
 
 
