@@ -16,7 +16,9 @@ from tests.support.chromium import ARGUMENTS, CHROMIUM, require_chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 # tests that share the scenarios, and run at the same time
-PARTS = 4
+PARTS = 3
+# pages of each of them: a scenario spends most of its time waiting
+PAGES = 4
 
 
 @asynccontextmanager
@@ -34,21 +36,23 @@ async def chromium():
 async def test_conformance_scenarios(part):
     names = sorted(JAVASCRIPT_SCENARIOS)[part::PARTS]
     failed = {}
-    pages = asyncio.Semaphore(6)  # a scenario spends most of its time waiting
 
-    async def run(browser, name):
-        async with pages, ScriptedServer() as server:
+    async def run(browser):
+        # one context per page: pages of one context share throttled timers
+        context = await browser.new_context()
+        while names:
+            name = names.pop()
             try:
-                # one context per page: pages of one context share throttled timers
-                page = await (await browser.new_context()).new_page()
-                await page.goto(f"http://127.0.0.1:{server.port}/")
-                async with BrowserDriver(page) as client:
-                    await JAVASCRIPT_SCENARIOS[name](server, client)
+                async with ScriptedServer() as server:
+                    page = await context.new_page()
+                    await page.goto(f"http://127.0.0.1:{server.port}/")
+                    async with BrowserDriver(page) as client:
+                        await JAVASCRIPT_SCENARIOS[name](server, client)
             except Exception:
                 failed[name] = traceback.format_exc()
 
     async with chromium() as browser:
-        await asyncio.gather(*(run(browser, name) for name in names))
+        await asyncio.gather(*(run(browser) for _ in range(PAGES)))
     assert not failed, "\n".join(failed.values())
 
 

@@ -116,11 +116,13 @@ async def room_left_after_failure_is_not_joined_again(
     await start_client(server, client)
     await client.do("room", "r", name="chat")
     connection = await server.accept_authenticated()
-    await connection.reply_error(await connection.receive("join"), "internal_error")
+    # long enough for a busy machine
+    refusal = {"retry_after_ms": 3000}
+    await connection.reply_error(await connection.receive("join"), "internal_error", **refusal)
     await client.wait_for("r", "failed", code="internal_error")
     await client.do("leave", "r")
     await connection.receive("leave")
-    await connection.receive_nothing(2)
+    await connection.receive_nothing(3.5)
 
 
 async def failed_auth_causes_a_reconnect_with_growing_delay(

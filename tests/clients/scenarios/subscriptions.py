@@ -340,9 +340,9 @@ async def subscription_stopped_before_its_answer_is_unsubscribed(
     requests = [await connection.receive("subscribe") for _ in "ab"]
     await client.do("stop", "a")  # before its request is answered
     assert (await connection.receive("unsubscribe"))["subscription"].startswith("a")
-    await connection.reply_error(requests[1], "rate_limited", retry_after_ms=2000)
+    await connection.reply_error(requests[1], "rate_limited", retry_after_ms=3000)
     await asyncio.sleep(0.2)
     await client.do("stop", "b")  # while it waits to retry
     await connection.receive("unsubscribe")
     await connection.reply_subscribed(requests[0], cursor="c0")
-    await connection.receive_nothing(2.2)
+    await connection.receive_nothing(3.2)
