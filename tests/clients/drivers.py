@@ -138,16 +138,18 @@ class NodeDriver(Driver):
 
 
 class BrowserDriver(Driver):
-    """The JavaScript client in a page of a browser."""
+    """The JavaScript client in a page of a browser, which further drivers can use after it."""
 
     def __init__(self, page: Any) -> None:
         super().__init__()
         self.page = page
+        self.errors: list[str] = []
 
     async def __aenter__(self) -> BrowserDriver:
-        self.errors: list[str] = []
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        await self.page.expose_function("report", self.add)
+        self.page.on("pageerror", self._add_error)
+        if not hasattr(self.page, "driver"):
+            await self.page.expose_function("report", lambda *args: self.page.driver.add(*args))
+        self.page.driver = self
         await self.page.evaluate("""async () => {
             const { Realtime } = await import("/realtime.js");
             const { Driver } = await import("/driver.mjs");
@@ -160,5 +162,9 @@ class BrowserDriver(Driver):
         await self.page.evaluate("(command) => void window.driver.do(command)", command)
 
     async def __aexit__(self, *error: object) -> None:
-        await self.page.close()
+        await self.page.goto("about:blank")
+        self.page.remove_listener("pageerror", self._add_error)
         assert not self.errors
+
+    def _add_error(self, error: Exception) -> None:
+        self.errors.append(str(error))

@@ -39,12 +39,11 @@ async def test_conformance_scenarios(part):
 
     async def run(browser):
         # one context per page: pages of one context share throttled timers
-        context = await browser.new_context()
+        page = await (await browser.new_context()).new_page()
         while names:
             name = names.pop()
             try:
                 async with ScriptedServer() as server:
-                    page = await context.new_page()
                     await page.goto(f"http://127.0.0.1:{server.port}/")
                     async with BrowserDriver(page) as client:
                         await JAVASCRIPT_SCENARIOS[name](server, client)
