@@ -211,6 +211,11 @@ class Room:
         """The own state of this client, which the other members see."""
         return self._room.state
 
+    @property
+    def uses(self) -> int:
+        """How often the room was entered and not left."""
+        return self._room.uses
+
     def ready(self, timeout: float | None = None) -> Self:
         """Wait until the room is joined, and return it."""
         self._loop.call(self._room.ready(), timeout)

@@ -58,6 +58,11 @@ client_lists() { # client_lists DATABASE
     WRITES=10000 TEST_DATABASE=$1 "$python" -m pytest -q -n 2 tests/clients/test_lists.py
 }
 
+client_applications() {
+    REQUIRE_APPLICATIONS=1 REQUIRE_BROWSER=1 "$python" -m pytest -q -n 0 \
+        tests/clients/platforms/test_applications.py
+}
+
 part "capture on PostgreSQL 16" capture_on_postgres 16
 part "capture on PostgreSQL 18" capture_on_postgres 18
 for database in sqlite postgres; do
@@ -71,6 +76,7 @@ done
 part "clients, 10,000 random histories" client_model
 part "clients, lists under 10,000 writes, sqlite" client_lists sqlite
 part "clients, lists under 10,000 writes, postgres" client_lists postgres
+part "clients, Next.js, Nuxt and SvelteKit" client_applications
 part "soak, sqlite" soak sqlite
 part "soak, postgres" soak postgres
 

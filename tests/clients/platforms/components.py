@@ -31,15 +31,32 @@ FILE_NAME = re.compile(r"(?:// |<!-- )(\S+\.(?:jsx?|vue|svelte))\b")
 
 def write_examples(framework: str, folder: Path) -> None:
     """Write the examples that a section of the guide names by file, and those of all sections."""
-    text = GUIDE.read_text()
-    sections = {part.split("\n", 1)[0].lower(): part for part in text.split("\n## ")}
-    other = [sections[name] for name in FRAMEWORKS if name != framework]
+    sections = _sections("\n## ")
+    left_out = [*FRAMEWORKS, "next.js, nuxt and sveltekit"]
+    _write(
+        [text for name, text in sections.items() if name not in left_out or name == framework],
+        folder,
+    )
+
+
+def write_page(title: str, folder: Path) -> None:
+    """Write the example of the section about Next.js, Nuxt or SvelteKit."""
+    _write([_sections("\n### ")[title.lower()]], folder)
+
+
+def _sections(heading: str) -> dict[str, str]:
+    parts = GUIDE.read_text().split(heading)
+    return {part.split("\n", 1)[0].lower(): part for part in parts}
+
+
+def _write(sections: list[str], folder: Path) -> None:
     for language in ("js", "jsx", "html"):
         for block in code_blocks(GUIDE, language):
-            if any(block in section for section in other):
-                continue
-            if (name := FILE_NAME.match(block)) is not None:
-                (folder / name[1]).write_text(block)
+            name = FILE_NAME.match(block)
+            if name is not None and any(block in section for section in sections):
+                file = folder / name[1]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(block)
 
 
 def build(framework: str, folder: Path) -> None:

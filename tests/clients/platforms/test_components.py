@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.app.models import Post
-from tests.clients.platforms.components import build, render
+from tests.clients.platforms.components import FRAMEWORKS, build, render
 from tests.support.chromium import ARGUMENTS, CHROMIUM, require_chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -116,6 +116,22 @@ async def test_hydration_and_hundreds_of_components(serve, cookie, tmp_path, fra
         assert await page.evaluate("statuses") == ["connecting", "live"]
         await page.evaluate("end()")
         await wait_for(page, "counts.subscribed === counts.unsubscribed")
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+async def test_another_value_of_a_prop_creates_another_list(serve, cookie, tmp_path, framework):
+    await asyncio.to_thread(build, framework, tmp_path)
+    server = await asyncio.to_thread(serve, "uvicorn")
+    await publish("public")
+    await Post.objects.acreate(title="secret", status="draft")
+    async with open_page(server, cookie, tmp_path) as page:
+        await page.evaluate("void (window.component = app.follow(one, 'published'))")
+        await wait_for(page, "one.innerText.trim() === 'public'")
+        await page.evaluate("component.change('draft')")
+        await wait_for(page, "one.innerText.trim() === 'secret'")
+        await wait_for(page, "counts.subscribed === 2 && counts.unsubscribed === 1")
+        await page.evaluate("component.end()")
+        await wait_for(page, "counts.unsubscribed === 2")
 
 
 async def test_strict_mode_and_two_components_with_one_room(serve, cookie, tmp_path):

@@ -9,9 +9,10 @@ const [framework] = process.argv.slice(2);
 const svelte = (generate) => ({
   name: "svelte",
   async setup({ onLoad }) {
-    const { compile } = await import("svelte/compiler");
-    onLoad({ filter: /\.svelte$/ }, async ({ path }) => {
-      const { js, warnings } = compile(await readFile(path, "utf8"), { generate, dev: generate === "client", filename: path });
+    const { compile, compileModule } = await import("svelte/compiler");
+    onLoad({ filter: /\.svelte(\.js)?$/ }, async ({ path }) => {
+      const run = path.endsWith(".js") ? compileModule : compile;
+      const { js, warnings } = run(await readFile(path, "utf8"), { generate, dev: generate === "client", filename: path });
       return { contents: js.code, warnings: warnings.map(({ message }) => ({ text: message })) };
     });
   },

@@ -26,3 +26,11 @@ export const mount = (target, statuses) =>
   show(createRoot(target), statuses.map((status) => <Posts key={status} status={status} />));
 
 export const join = (target, room) => show(createRoot(target), <Members room={room} />);
+
+// One component, whose `status` can be changed.
+export function follow(target, status) {
+  const root = createRoot(target);
+  const change = (value) => flushSync(() => root.render(<Posts status={value} />));
+  change(status);
+  return { change, end: () => root.unmount() };
+}

@@ -1,5 +1,6 @@
 import { flushSync, hydrate as hydrateComponent, mount as mountComponent, unmount } from "svelte";
 import Posts from "./Posts.svelte";
+import { createProps } from "./props.svelte.js";
 
 export { db } from "./db.js";
 
@@ -12,4 +13,12 @@ export function mount(target, statuses) {
   const components = statuses.map((status) => mountComponent(Posts, { target, props: { status } }));
   flushSync();
   return () => components.forEach((component) => unmount(component));
+}
+
+// One component, whose `status` can be changed.
+export function follow(target, status) {
+  const props = createProps({ status });
+  const component = mountComponent(Posts, { target, props });
+  flushSync();
+  return { change: (value) => { props.status = value; }, end: () => unmount(component) };
 }

@@ -1,4 +1,4 @@
-import { createApp, createSSRApp, h } from "vue";
+import { createApp, createSSRApp, h, ref } from "vue";
 import Posts from "./Posts.vue";
 
 export { db } from "./db.js";
@@ -13,4 +13,12 @@ export function mount(target, statuses) {
   const app = createApp({ render: () => statuses.map((status) => h(Posts, { status })) });
   app.mount(target);
   return () => app.unmount();
+}
+
+// One component, whose `status` can be changed.
+export function follow(target, status) {
+  const current = ref(status);
+  const app = createApp({ render: () => h(Posts, { status: current.value }) });
+  app.mount(target);
+  return { change: (value) => { current.value = value; }, end: () => app.unmount() };
 }

@@ -1,0 +1,9 @@
+export const dynamic = "force-dynamic"; // render each request
+
+export default function Layout({ children }) {
+  return (
+    <html lang="en">
+      <body>{children}</body>
+    </html>
+  );
+}

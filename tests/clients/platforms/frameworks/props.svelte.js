@@ -1,0 +1,4 @@
+export function createProps(initial) {
+  const props = $state(initial);
+  return props;
+}
