@@ -36,6 +36,7 @@ export class Driver {
   #calls = {};
   #timers = new Map();
   #clockShift = 0;
+  #page = new EventTarget();
 
   constructor(Realtime, report) {
     this.Realtime = Realtime;
@@ -43,6 +44,9 @@ export class Driver {
     const now = Date.now;
     Date.now = () => now() + this.#clockShift;
     this.#observeTimers();
+    // Node has no page whose events wake the client
+    globalThis.addEventListener ??= this.#page.addEventListener.bind(this.#page);
+    globalThis.removeEventListener ??= this.#page.removeEventListener.bind(this.#page);
   }
 
   // Know the client's timers, so that `advance` can run them.
@@ -129,8 +133,10 @@ export class Driver {
     this.#reportOutcome(id, this.#objects[id].ready);
   }
 
-  // Report each event. After the report, `behavior` is what the handler does wrong.
-  watch(id, { collection, options = {}, behavior }) {
+  // Report each event. After the report, `behavior` is what the handler does wrong. `on_error` and
+  // `on_resync` are commands to run once in these handlers.
+  watch(id, { collection, options = {}, behavior, on_error = [], on_resync = [] }) {
+    const run = (commands) => commands.splice(0).forEach((command) => this.do(command));
     const stop = (this.#objects[id] = this.db.watchCollection(collection, (event) => {
       const { event: name, document, data, cursor, replayed = false } = event;
       this.report(id, "event", { event: name, id: document.id, data, cursor, replayed });
@@ -139,8 +145,14 @@ export class Driver {
       ...options,
       onSnapshot: (documents, truncated = false) =>
         this.report(id, "snapshot", { ids: documents.map((each) => each.id), truncated }),
-      onResync: (reason) => this.report(id, "resync", { reason }),
-      onError: (error) => this.#reportError(id, error),
+      onResync: (reason) => {
+        this.report(id, "resync", { reason });
+        run(on_resync);
+      },
+      onError: (error) => {
+        this.#reportError(id, error);
+        run(on_error);
+      },
     }));
     this.#reportOutcome(id, stop.ready);
   }
@@ -236,6 +248,20 @@ export class Driver {
 
   leave(id) {
     this.#objects[id].leave();
+  }
+
+  request(id, { frame }) {
+    this.#reportOutcome(id, this.db.request(frame), "reply");
+  }
+
+  // Call methods, and ignore the promises that they return.
+  ignore(id, { calls }) {
+    for (const [method, value] of calls) this.#objects[id][method](value);
+  }
+
+  // Simulate an event of the page, such as `online`.
+  wake(_, { event }) {
+    this.#page.dispatchEvent(new Event(event));
   }
 
   // Simulate a computer that slept: the clock has advanced, but no timer has run.

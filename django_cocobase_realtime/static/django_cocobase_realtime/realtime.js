@@ -4,6 +4,7 @@ const STABLE = 10000; // ms after which a connection counts as stable
 const FORGOTTEN = 240000; // ms after which the server may forget a broadcast's key
 const LONGEST = 2 ** 31 - 1; // ms of a timer
 const CLOSED = { type: "error", code: "closed", message: "Closed." };
+const UNANSWERED = "The server does not answer, or refuses.";
 const RATES = { messages_rate: [20, 40], subscribe_rate: [5, 100], broadcast_rate: [10, 20] };
 const QUERY = ["filters", "fields", "document"];
 const WATCH = [...QUERY, "events", "changed", "transitions", "snapshot"];
@@ -67,6 +68,17 @@ function freeze(value) {
   return value;
 }
 
+// Return the promise of a function, also if it throws.
+function promised(fn) {
+  try {
+    return fn();
+  } catch (error) {
+    const promise = Promise.reject(error);
+    if (error.code === "closed") promise.catch(() => {});
+    return promise;
+  }
+}
+
 // A promise that can be replaced after it was settled.
 class Outcome {
   constructor() {
@@ -75,12 +87,13 @@ class Outcome {
   renew() {
     if (this.pending) return;
     this.pending = true;
-    this.promise = new Promise((...settle) => (this.settle = settle));
-    this.promise.catch(() => {});
+    this.promise = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
+    this.promise.catch(() => {}); // if ignored, it must not end Node
   }
   done(value, error) {
     this.pending = false;
-    this.settle[+!!error](error || value);
+    if (error) this.reject(error);
+    else this.resolve(value);
   }
 }
 
@@ -110,6 +123,7 @@ function byCodePoint(a, b) {
 
 function ascending(a, b, kind = "number") {
   if (a === b) return 0;
+  if (typeof a === "number" && typeof b === "number") return a - b;
   if (a == null || b == null) return a == null ? -1 : 1;
   if (/number|decimal/.test(kind) && NUMBER.test(a) && NUMBER.test(b))
     return a - b || Number(scaled(a) - scaled(b));
@@ -129,8 +143,9 @@ class Emitter {
   }
   _emit(name, value) {
     const all = this.#listeners[name];
+    const count = all?.size;
     for (const listener of [...(all ?? [])]) if (all.has(listener)) listener(value);
-    return all?.size;
+    return count;
   }
 }
 
@@ -161,29 +176,35 @@ class Store extends Emitter {
   get _used() {
     return this.all.get(this.name) === this;
   }
+  _require() {
+    if (!this._used || this.db.status === "closed") throw this._error(CLOSED);
+  }
   _set(value) {
     if (value.length === this.#value.length && value.every((x, i) => x === this.#value[i])) return;
     this._emit("change", (this.#value = freeze(value)));
   }
   _call(fn, ...values) {
-    this.db._call(fn, values, this._place);
+    this.db._run(fn, values, this._place);
   }
   _fail(frame) {
-    return this.db._fail({ ...frame, ...this._place }, this.onError);
+    this.db._fail({ ...frame, ...this._place }, this.onError);
   }
   _error(frame) {
     return new RealtimeError({ ...frame, ...this._place });
   }
   _ask(frame, done) {
     if (!this.#item.id) this.#item.cancelled = true; // it waits
-    const settle = (reply) => reply === CLOSED || !this._used || done(reply);
+    const settle = (reply) => {
+      if (reply !== CLOSED && this._used) done(reply);
+    };
     this.#item = this.db._ask(frame, settle, this);
   }
   // Try again later and later, since the server's code failed.
   _again(frame) {
     this._retry(frame);
-    this.outcome.done(0, this._fail(frame));
+    this.outcome.done(null, this._error(frame));
     this.outcome.renew();
+    this._fail(frame); // its handler may stop it
   }
   _retry(frame) {
     this.tries = (this.tries ?? 0) + 1;
@@ -204,7 +225,7 @@ class Store extends Emitter {
     this.outcome.renew();
   }
   _end(frame) {
-    this.outcome.done(0, this._error(frame));
+    this.outcome.done(null, this._error(frame));
   }
   _isNew({ cursor }) {
     if (!cursor) return true;
@@ -235,7 +256,8 @@ class Subscription extends Store {
     const wanted = this.#next ?? this.options;
     const from = !this.#next && this.cursor && { since: this.cursor, scope: this.scope };
     const { name: subscription, collection } = this;
-    this._ask({ type: "subscribe", subscription, collection, ...wanted, ...from }, (reply) => {
+    const options = this._complete?.(wanted) ?? wanted;
+    this._ask({ type: "subscribe", subscription, collection, ...options, ...from }, (reply) => {
       if (reply.type === "error") this._refused(reply, wanted);
       else this.#started(reply, wanted);
     });
@@ -244,15 +266,14 @@ class Subscription extends Store {
   /** Replace options. If the server refuses, the old ones stay. */
   update(options, names = WATCH) {
     check(options, names);
-    return this.#replace(options);
-  }
-  async #replace(options) {
-    const { db } = this;
-    if (!this._used || db.status === "closed") throw this._error(CLOSED);
-    this.#next = { ...(this.#next ?? this.options), ...copy(options, db._limits.message_bytes) };
-    this.outcome.renew();
-    if (db.status === "live") this._start();
-    return this.ready;
+    return promised(() => {
+      this._require();
+      const changes = copy(options, this.db._limits.message_bytes);
+      this.#next = { ...(this.#next ?? this.options), ...changes };
+      this.outcome.renew();
+      if (this.db.status === "live") this._start();
+      return this.ready;
+    });
   }
 
   /** End the subscription. */
@@ -286,10 +307,12 @@ class Subscription extends Store {
       this._clear?.();
     }
     this.#next = null; // keep the old options
-    this.outcome.done(0, this._fail(reply));
-    if (!replacing || this.#active || this.db.status !== "live") return;
-    if (this.tries || failed(reply)) this._retry(reply);
-    else this._start();
+    this.outcome.done(null, this._error(reply));
+    if (replacing && !this.#active && this.db.status === "live") {
+      if (this.tries || failed(reply)) this._retry(reply);
+      else this._start();
+    }
+    this._fail(reply);
   }
 
   _ended(frame) {
@@ -298,6 +321,10 @@ class Subscription extends Store {
   }
   _lost() {
     this.known = this.#active = false;
+  }
+  _end(frame) {
+    this.#next = null;
+    super._end(frame);
   }
   _reset({ code }) {
     super._reset();
@@ -338,13 +365,12 @@ class Live extends Subscription {
   constructor(db, collection, { order, limit, compare, onError, ...options }) {
     const [sign, field] = order?.[0] === "-" ? [-1, order.slice(1)] : [1, order];
     const snapshot = order || limit ? { order, limit } : true;
-    super(db, collection, sortable({ transitions: true, ...options, snapshot }, field), {
+    super(db, collection, { transitions: true, ...options, snapshot }, {
       onError,
       onEvent: (frame) => this.#change(frame),
       onSnapshot: (documents, truncated) => this.#fill(documents, truncated),
     });
-    const hides = isMissing(options.fields, field);
-    Object.assign(this, { sign, field, compare, hides, limit: limit ?? Infinity });
+    Object.assign(this, { sign, field, compare, limit: limit ?? Infinity });
   }
 
   /** The documents. */
@@ -352,8 +378,16 @@ class Live extends Subscription {
     return this.getSnapshot();
   }
   update(options) {
-    if ("fields" in Object(options)) this.hides = isMissing(options.fields, this.field);
-    return super.update(sortable(options, this.field), QUERY);
+    return super.update(options, QUERY);
+  }
+  // A list cannot be sorted without its field.
+  _complete(options) {
+    const { fields } = options;
+    return this.#lacksKey(fields) ? { ...options, fields: [...fields, this.field] } : options;
+  }
+  #lacksKey(fields) {
+    const { field } = this;
+    return Array.isArray(fields) && field && !["id", "pk", ...fields].includes(field);
   }
   stop() {
     super.stop();
@@ -381,7 +415,7 @@ class Live extends Subscription {
   // Keep the field that only sorting needs out of the data.
   #hide(document) {
     const { field } = this;
-    if (!this.hides || !(field in document.data)) return document;
+    if (!this.#lacksKey(this.options.fields) || !(field in document.data)) return document;
     const { [field]: key, ...data } = document.data;
     const shown = { ...document, data };
     this.#keys.set(shown, key);
@@ -428,18 +462,15 @@ class Live extends Subscription {
     const last = this.#last;
     let shown = [...this.#documents.values()].sort(by);
     if (last) shown = shown.filter((each) => by(each, last) <= 0);
-    if (shown.length > 3 * limit) this.#last = shown[(shown.length = 2 * limit) - 1];
+    if (shown.length > 3 * limit) {
+      shown = shown.slice(0, 2 * limit);
+      this.#last = shown.at(-1);
+    }
     this.#documents = byId(shown);
     if (last && shown.length < limit) this.#refill();
     this._set(shown.slice(0, limit));
   }
 }
-
-// A list cannot be sorted without its field.
-const isMissing = (fields, field) =>
-  !!fields && !!field && !["id", "pk", ...fields].includes(field);
-const sortable = (options, field) =>
-  isMissing(options?.fields, field) ? { ...options, fields: [...options.fields, field] } : options;
 
 // ---- Rooms ----
 
@@ -467,16 +498,18 @@ class Room extends Store {
   }
 
   /** Send a message, once and in order. Resolves when the server has accepted it. */
-  async broadcast(message, options) {
+  broadcast(message, options) {
     check(options, ["echo", "ephemeral"]);
-    this.#require();
-    message = copy(message, this.db._limits.message_bytes);
-    const idempotency_key = Date.now().toString(36) + Math.random().toString(36).slice(1);
-    const frame = { type: "broadcast", room: this.name, message, ...options, idempotency_key };
-    const item = Object.assign(new Outcome(), { frame, at: Date.now() });
-    this.#outbox.add(item);
-    this.#say();
-    return item.promise;
+    return promised(() => {
+      this._require();
+      message = copy(message, this.db._limits.message_bytes);
+      const idempotency_key = Date.now().toString(36) + Math.random().toString(36).slice(1);
+      const frame = { type: "broadcast", room: this.name, message, ...options, idempotency_key };
+      const item = Object.assign(new Outcome(), { frame, at: Date.now() });
+      this.#outbox.add(item);
+      this.#say();
+      return item.promise;
+    });
   }
 
   // One after the other: a refusal must not change the order.
@@ -503,13 +536,15 @@ class Room extends Store {
   }
 
   /** Replace the state that the other members see. Only the newest is sent. */
-  async setState(state) {
-    this.#require();
-    this.state = freeze(copy(state, this.db._limits.state_bytes));
-    const outcome = new Outcome();
-    this.#states.push(outcome);
-    this.#share();
-    return outcome.promise;
+  setState(state) {
+    return promised(() => {
+      this._require();
+      state = this.state = freeze(copy(state, this.db._limits.state_bytes));
+      const outcome = Object.assign(new Outcome(), { state });
+      this.#states.push(outcome);
+      this.#share();
+      return outcome.promise;
+    });
   }
   #share() {
     if (!this.#joined || this.#sending || !this.#states.length) return;
@@ -528,19 +563,16 @@ class Room extends Store {
   }
   #shared(state, reply) {
     const error = reply.type === "error" && this._error(reply);
-    if (error) this.state = this.#accepted;
-    else this.#accepted = state;
-    // the answer to the newest one is that to all
-    if (error || state === this.state)
-      for (const outcome of this.#states.splice(0)) outcome.done(undefined, error);
+    if (!error) this.#accepted = state;
+    else if (state === this.state) this.state = this.#accepted;
+    // it replaced those before
+    const count = 1 + this.#states.findIndex((each) => each.state === state);
+    for (const outcome of this.#states.splice(0, count)) outcome.done(undefined, error);
   }
 
   /** Leave, unless another part of the program uses the room. */
   leave() {
     if (this._used && !--this.users) this._remove({ type: "leave", room: this.name });
-  }
-  #require() {
-    if (!this._used || this.db.status === "closed") throw this._error(CLOSED);
   }
 
   _start() {
@@ -578,19 +610,19 @@ class Room extends Store {
     this.known = this.#joined = this.#sending = false;
   }
   _reset(frame) {
+    super._reset();
     this.#accepted = undefined;
     this.#drop(frame);
-    super._reset();
   }
   _end(frame) {
-    this.#drop(frame);
     super._end(frame);
+    this.#drop(frame);
   }
   #drop(frame) {
-    frame = { ...frame, type: "error" };
     this.#joined = this.#sending = false;
-    this.#outbox.forEach((item) => this.#settle(item, frame));
-    this.#shared(undefined, frame);
+    this.#outbox.forEach((item) => this.#settle(item, { ...frame, type: "error" }));
+    this.state = this.#accepted;
+    for (const outcome of this.#states.splice(0)) outcome.done(undefined, this._error(frame));
     this.#present([], 0);
   }
 
@@ -646,7 +678,7 @@ class Lane {
     this.#queue = this.#queue.filter((item) => !item.cancelled);
     while (this.tokens - this.#unanswered >= 1 && this.#queue.length) {
       this.#unanswered++;
-      this.send(this.#queue.shift());
+      if (!this.send(this.#queue.shift())) this.#unanswered--; // refused here
     }
     const delay = Math.min(LONGEST, (1 - this.tokens) / this.rate);
     if (this.#queue.length && delay > 0) this.#timer = setTimeout(() => this.flush(), delay);
@@ -680,7 +712,6 @@ class Heartbeat {
   constructor(timeout, send) {
     Object.assign(this, { timeout, send });
   }
-  // Begin to notice sleep.
   start() {
     this.#ticked = Date.now();
   }
@@ -688,7 +719,8 @@ class Heartbeat {
     this.#asked ||= Date.now();
   }
   answered() {
-    this.#asked = this.#slept = 0;
+    this.#asked = 0;
+    this.#slept = false;
   }
   stop() {
     this.#asked = this.#pinged = 0;
@@ -701,6 +733,7 @@ class Heartbeat {
   tick(now, live) {
     const late = now - this.#ticked > 5000 || (live && now < this.#ticked);
     this.#ticked = now;
+    this.#asked = Math.min(this.#asked, now);
     if (late) {
       if (!this.#slept) this.#asked &&= now; // once: in hidden tabs, all ticks are late
       this.#slept = true;
@@ -714,6 +747,7 @@ class Heartbeat {
 // Decides when to connect again.
 class Reconnection {
   attempts = 0; // since the last stable connection
+  #delay = 0;
   #due = 0;
   #hold = 0; // the server refuses earlier connections
   #timer;
@@ -725,7 +759,7 @@ class Reconnection {
     // a server that moves its clients is no failure
     if (lasted > STABLE || (lasted >= 0 && code === 4200)) this.attempts = 0;
     const after = retry_after_ms ?? 0;
-    const hold = code === 4200 ? Math.random() * after : Math.max(after, code === 4101 && 5000);
+    const hold = code === 4200 ? Math.random() * after : Math.max(after, code === 4101 ? 5000 : 0);
     const atOnce = !this.attempts && ((code >= 4200 && code < 4300) || code === 4110);
     const jitter = Math.random() * Math.min(30000, 500 * 2 ** this.attempts++);
     this.#hold = hold + Date.now();
@@ -733,12 +767,14 @@ class Reconnection {
   }
   wait(delay) {
     this.cancel();
+    this.#delay = delay;
     this.#due = Date.now() + delay;
     this.#timer = setTimeout(this.connect, Math.min(LONGEST, delay));
   }
   // The shortest delay; NaN if no connection is awaited.
   get rest() {
-    return this.#due ? Math.max(0, this.#hold - Date.now()) : NaN;
+    const rest = Math.max(0, this.#hold - Date.now());
+    return this.#due ? Math.min(rest, this.#delay) : NaN;
   }
   tick(now) {
     if (this.#due && now >= this.#due) this.connect();
@@ -846,21 +882,22 @@ export class Realtime extends Emitter {
   // -- For subscriptions and rooms
 
   _begin(store) {
-    if (this.status === "closed" && !this.#refusal) throw new RealtimeError(CLOSED);
     if (this.status === "idle") {
       // a server that renders pages does nothing
       if (!globalThis.location && !/^\w+:/.test(this.url))
         return store._end(thrown("connection", "There is no page.", "not_connected"));
       this.connect();
     }
+    if (this.status === "closed" && !this.#refusal) throw new RealtimeError(CLOSED);
     store.all.set(store.name, store);
     try {
       store.options = copy(store.options, this._limits.message_bytes);
     } catch ({ code = "bad_request", message }) {
-      return queueMicrotask(() => store._refused({ code, message }));
+      return queueMicrotask(() => store._used && store._refused({ code, message }));
     }
+    const start = () => store._used && !store.known && store._start();
     if (this.#refusal) store._end(this.#refusal);
-    else if (this.status === "live") queueMicrotask(() => store._used && store._start());
+    else if (this.status === "live") queueMicrotask(start);
   }
 
   _ask(frame, done, store) {
@@ -878,14 +915,15 @@ export class Realtime extends Emitter {
 
   _fail(frame, handler) {
     const error = new RealtimeError(frame);
-    if (handler) this._call(() => handler(error), []);
+    if (handler) this._call(() => handler(error));
     else if (!this._emit("error", error)) console.error(error);
-    return error;
   }
 
+  _call(fn, ...values) {
+    this._run(fn, values);
+  }
   // Call a function of the program. An exception is reported, and harms nothing else.
-  _call(fn, values, place) {
-    values = [values].flat();
+  _run(fn, values, place) {
     const report = (error) => {
       if (values[0] instanceof RealtimeError) console.error(error);
       else this._fail({ ...thrown("listener", error), ...place });
@@ -908,13 +946,13 @@ export class Realtime extends Emitter {
   }
 
   #each(fn) {
-    [...this._subscriptions.values(), ...this._rooms.values()].forEach(fn);
+    const all = [...this._subscriptions.values(), ...this._rooms.values()];
+    all.forEach((each) => each._used && fn(each));
   }
 
   async #open(link) {
     const current = () => link === this.#link;
-    const lost = (problem) =>
-      current() && this.#lost(1006, false, { ...problem, code: "not_connected" });
+    const lost = (problem) => current() && this.#lost(1006, false, problem);
     this.#reconnection.cancel();
     this.#renewing = false;
     this.#become("connecting");
@@ -926,16 +964,19 @@ export class Realtime extends Emitter {
     if (!current()) return;
     try {
       const socket = (link.socket = new (this.WebSocket ?? WebSocket)(this.url));
-      const refused = ({ message = "The server does not answer, or refuses." }) =>
-        link.open || lost(thrown("connection", message));
+      const refused = ({ message }) => lost(thrown("connection", message ?? UNANSWERED));
       this.#heartbeat.expect();
       socket.onopen = () => {
         link.open = true;
         if (current()) this.#authenticate(link, link.token);
       };
       socket.onmessage = ({ data }) => current() && this.#receive(data);
-      socket.onerror = refused; // without it, the package ws throws
-      socket.onclose = ({ code }) => refused({}) && current() && this.#lost(code);
+      // without it, the package ws throws
+      socket.onerror = (event) => link.open || refused(event);
+      socket.onclose = ({ code }) => {
+        if (!link.open) refused({});
+        else if (current()) this.#lost(code);
+      };
     } catch (error) {
       lost(thrown("connection", error));
     }
@@ -958,18 +999,18 @@ export class Realtime extends Emitter {
 
   #authenticate(link, token) {
     const frame = { type: "auth", token: token ?? undefined, batch: true };
-    const done = (hello) => hello === CLOSED || this.#welcome(link, hello);
-    this.#request({ frame, done, once: true });
+    this.#request({ frame, done: (hello) => this.#welcome(link, hello), once: true });
   }
 
   #welcome(link, hello) {
+    if (hello === CLOSED) return;
     const live = this.status === "live";
     if (hello.type === "error") {
       if (live || failed(hello)) this._fail(hello);
       if (!failed(hello) || link !== this.#link) return;
-      if (live) this.#refresh = Date.now() + 5000;
-      else this.#lost((this.#closing = { ...hello, code: 4100 }).code);
-      return;
+      if (live) return void (this.#refresh = Date.now() + 5000);
+      this.#closing = { ...hello, code: 4100 };
+      return this.#lost(4100);
     }
     const now = Date.now();
     const { limits, user, connection } = hello;
@@ -985,6 +1026,7 @@ export class Realtime extends Emitter {
     this.#refresh = typeof this.token === "function" ? now + Math.max(5000, 0.8 * left) : NaN;
     if (live && !changed) return;
     if (!live) {
+      this.#heartbeat.answered();
       const send = (item) => link === this.#link && this.#request(item);
       const lane = (name) => new Lane({ ...RATES, ...limits }[`${name}_rate`], send);
       link.lanes = { subscribe: lane("subscribe"), broadcast: lane("broadcast"), other: lane("messages") };
@@ -1033,7 +1075,8 @@ export class Realtime extends Emitter {
     if (code === 4201) this._subscriptions.forEach((each) => (each.scope = ""));
     if (ours || (code >= 4500 && code < 5000 && code !== 4504)) return this.#stop(code, ours, closing.reason);
     const delay = this.#reconnection.delay(closing, lasted);
-    if (problem && (problem.source === "token" || this.#reconnection.attempts === 1)) this._fail(problem);
+    if (problem && (problem.source === "token" || this.#reconnection.attempts === 1))
+      this._fail({ ...problem, code: "not_connected" });
     // unless a listener has connected or closed
     if (!this.#link && this.status !== "closed") this.#wait(delay);
   }
@@ -1055,7 +1098,7 @@ export class Realtime extends Emitter {
         this.user = this.#identity = null;
         this.#each((each) => each._reset(error));
       }
-      this.#each((each) => each._end(error));
+      this.#each((each) => this.#link || each._end(error));
       this.#show();
     });
     if (!ours) this._fail(error);
@@ -1068,7 +1111,7 @@ export class Realtime extends Emitter {
     const { late, dead } = this.#heartbeat.tick(now, live);
     if (late) this.#wake();
     if (!this.#link) this.#reconnection.tick(now);
-    else if (dead) this.#lost(4122);
+    else if (dead) this.#lost(4122, false, !live && thrown("connection", UNANSWERED));
     else if (live && now > this.#refresh) this.#renew(this.#link);
   }
 
@@ -1090,22 +1133,24 @@ export class Realtime extends Emitter {
     try {
       text = encode(frame, this._limits.message_bytes);
     } catch ({ code = "bad_request", message }) {
-      return done?.({ type: "error", code, message });
+      done?.({ type: "error", code, message });
+      return false;
     }
     if (store) store.known = true;
     item.size = text.length;
     this.#link.asks.set(item.id, item);
     this.#send(frame, text);
+    return true;
   }
 
   #send(frame, text = JSON.stringify(frame)) {
     const shown = frame.token ? { ...frame, token: "…" } : frame;
     this._emit("frame", { direction: "out", frame: shown });
-    this.#link?.socket.send(text);
+    this.#link?.socket?.send(text);
   }
 
   #receive(data) {
-    this.#heartbeat.answered();
+    if (this.status === "live") this.#heartbeat.answered();
     try {
       const frame = freeze(JSON.parse(data));
       this._emit("frame", { direction: "in", frame });

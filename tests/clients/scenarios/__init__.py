@@ -15,6 +15,7 @@ from tests.clients.scenarios import (
     authentication,
     connection_loss,
     failures,
+    hostile_javascript,
     identity,
     javascript,
     lifecycle,
@@ -58,4 +59,4 @@ SCENARIOS = _find(
     lifecycle,
 )
 # what the JavaScript client must also do
-JAVASCRIPT_SCENARIOS = SCENARIOS | _find(javascript)
+JAVASCRIPT_SCENARIOS = SCENARIOS | _find(javascript, hostile_javascript)

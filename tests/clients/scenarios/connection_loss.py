@@ -127,7 +127,7 @@ async def unanswered_auth_causes_a_reconnect(server: ScriptedServer, client: Dri
     await start_client(server, client, timeout=1500)
     connection = await server.accept()
     await connection.receive("auth")
-    await client.expect("db", "status", status="waiting")
+    await client.wait_for("db", "status", status="waiting")
     await server.accept_authenticated()
 
 
