@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from .client import Realtime
-from .errors import RealtimeError
+from .errors import closed_error
 
 T = TypeVar("T")
 
@@ -138,11 +138,6 @@ def wait_for(future: concurrent.futures.Future[T], timeout: float | None = None)
         return future.result()
     except concurrent.futures.CancelledError:
         raise closed_error() from None
-
-
-def closed_error() -> RealtimeError:
-    """Return the error of calls to a closed client."""
-    return RealtimeError("closed", "The client was closed.", source="connection")
 
 
 async def run_function(function: Callable[[], T]) -> T:

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any
 
 from .connection import Connection
-from .errors import RealtimeError, call_safely, log_error
-from .handshake import check_options, normalize_url
+from .errors import RealtimeError, call_safely, closed_error, log_error
+from .handshake import check_options, check_timeout, normalize_url
 from .live import Live
 from .messages import Message
 from .order import Compare
@@ -72,6 +72,7 @@ class Realtime:
         **options: Any,
     ) -> None:
         check_options(options, OWN_KEYWORDS)
+        check_timeout(timeout)
         self.url = normalize_url(url)
         # "idle", "connecting", "live", "waiting" or "closed"
         self.status = "idle"
@@ -131,6 +132,8 @@ class Realtime:
         if self._task is None:
             self._loop, self._thread_id = asyncio.get_running_loop(), threading.get_ident()
             self._task = self._loop.create_task(self._connection.run())
+            # the task may also be cancelled by other code than `close`
+            self._task.add_done_callback(lambda _: self._end(closed_error(), final=False))
 
     async def connected(self) -> None:
         """Wait until there is a connection and the server has authenticated it.
@@ -150,11 +153,13 @@ class Realtime:
     async def close(self) -> None:
         """Close the connection permanently, and end all watches, lists and rooms."""
         self._check_thread()
-        message = "The client was closed."
-        self._end(RealtimeError("closed", message, source="connection"), final=False)
+        self._end(closed_error(), final=False)
         task = self._task
-        if task is not None and task is not asyncio.current_task() and not task.done():
+        if task is None or task.done():
+            return
+        if not task.cancelling():  # a second cancellation would interrupt the first close
             task.cancel()
+        if task is not asyncio.current_task():  # it is in a token function
             # unlike awaiting the task, this raises only a cancellation of this call
             await asyncio.wait([task])
 
@@ -229,7 +234,7 @@ class Realtime:
         watch = Watch(
             self._protocol.subscribe,
             collection,
-            _without_none(options),
+            options,
             buffer,
             self._stop_collected,
             self._report_error,
@@ -284,7 +289,7 @@ class Realtime:
         live = Live(
             self._protocol.subscribe,
             collection,
-            _without_none(options),
+            options,
             order=order,
             limit=limit,
             compare=compare,
@@ -391,7 +396,3 @@ class Realtime:
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the connection
             self._loop.call_soon_threadsafe(subscription.stop)
-
-
-def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}

@@ -72,6 +72,11 @@ class InvalidRequest(RealtimeError, ValueError):
     """A value that the server would refuse, found before it is sent."""
 
 
+def closed_error() -> RealtimeError:
+    """Return the error of calls to a closed client."""
+    return RealtimeError("closed", "The client was closed.", source="connection")
+
+
 # called with errors that belong to no request
 Report = Callable[[RealtimeError], None]
 
