@@ -1,11 +1,14 @@
 """The Python client in rare situations: cancellations, misuse, full buffers."""
 
 import asyncio
+import sys
 import threading
 
 import pytest
 
 from django_cocobase_realtime.client import Realtime, RealtimeError
+from django_cocobase_realtime.client import sync as realtime
+from tests.clients.blocking_script import Script
 from tests.clients.scripted_server import ScriptedServer, change_event
 from tests.clients.test_python_client import open_client
 from tests.clients.test_python_lifecycle import join
@@ -173,3 +176,64 @@ async def test_refused_call_in_another_thread_changes_nothing(server):
     room.leave()
     await connection.receive("leave")
     await db.close()
+
+
+async def test_asynchronous_reader_before_the_loop_runs_is_reported():
+    def subscribe():
+        errors = []
+        db = Realtime("ws://127.0.0.1:9/", on_error=errors.append)
+        db.live("posts").subscribe(reader)
+        return errors
+
+    async def reader(documents):
+        raise AssertionError
+
+    (error,) = await asyncio.to_thread(subscribe)
+    assert (error.code, error.source) == ("listener_failed", "listener")
+
+
+def exit_program(*values):
+    sys.exit(3)
+
+
+async def exit_program_later(*values):
+    sys.exit(3)
+
+
+@pytest.mark.parametrize("listener", [exit_program, exit_program_later])
+def test_exit_in_a_listener_does_not_end_the_client_in_its_thread(listener):
+    script, errors = Script(), []
+    db = realtime.Realtime(
+        script.url, token="key", proxy=None, on_status=listener, on_error=errors.append
+    )
+    accepted = script.later(script.server.accept_authenticated())
+    with db:
+        accepted.result(5)
+        db.room("chat")
+        assert db.status == "live"
+    assert {error.code for error in errors} == {"listener_failed"}
+    script.close()
+
+
+@pytest.mark.parametrize("token", [exit_program, exit_program_later])
+def test_exit_in_a_token_function_is_reported(token):
+    errors = []
+    db = realtime.Realtime("ws://127.0.0.1:9/", token=token, proxy=None, on_error=errors.append)
+    db.start()
+    with pytest.raises(TimeoutError):
+        db.connected(timeout=0.3)
+    assert (errors[0].code, errors[0].source) == ("not_connected", "token")
+    db.close()
+
+
+def test_client_whose_loop_was_ended_is_closed():
+    db = realtime.Realtime("ws://127.0.0.1:9/", proxy=None)
+    db.start()
+    loop = db._get_loop()
+    loop._loop.call_soon_threadsafe(loop._loop.stop)
+    for _ in "ab":
+        with pytest.raises(RealtimeError, match="closed"):
+            db.connected(timeout=5)
+    with pytest.raises(RealtimeError, match="closed"):
+        db.watch("posts")
+    db.close()
