@@ -287,7 +287,10 @@ class Subscription extends Store {
     }
     this.#next = null; // keep the old options
     this.outcome.done(0, this._fail(reply));
-    if (!replacing || this.#active || this.db.status !== "live") return;
+    if (!replacing) return;
+    this.outcome.renew();
+    if (this.#active && !this.#pages) this.#done();
+    if (this.#active || this.db.status !== "live") return;
     if (this.tries || failed(reply)) this._retry(reply);
     else this._start();
   }
@@ -446,10 +449,10 @@ const sortable = (options, field) =>
 class Room extends Store {
   participants = 0;
   users = 1; // calls of `db.room` without a `leave`
-  #joined = false;
+  #joined = null; // an object per join
   #accepted; // the last state that the server has not refused
   #states = []; // calls of `setState` without an answer
-  #sending = false;
+  sent = null; // the request with the state
   #outbox = new Set();
 
   constructor(db, name, { onError, ...options }) {
@@ -481,10 +484,11 @@ class Room extends Store {
 
   // One after the other: a refusal must not change the order.
   #say() {
-    for (const item of this.#joined ? this.#outbox : []) {
+    const joined = this.#joined;
+    for (const item of joined ? this.#outbox : []) {
       item.sent ??= this.db._ask(item.frame, (reply) => {
-        item.sent = null;
-        if (reply === CLOSED) return; // sent again after a reconnection
+        // sent again after the next join
+        if (reply === CLOSED || (reply.type === "error" && joined !== this.#joined)) return;
         this.#settle(item, reply);
         this.#say();
       });
@@ -495,6 +499,14 @@ class Room extends Store {
     this.#outbox.delete(item);
     if (item.sent) item.sent.cancelled = true;
     item.done(undefined, reply.type === "error" && this._error(reply));
+  }
+  // Send nothing until the next join, not even what waits for its turn.
+  #pause() {
+    this.#joined = null;
+    for (const each of [this, ...this.#outbox]) {
+      if (each.sent) each.sent.cancelled = true;
+      each.sent = null;
+    }
   }
   // Too old to be sent once.
   _expire(now) {
@@ -512,14 +524,14 @@ class Room extends Store {
     return outcome.promise;
   }
   #share() {
-    if (!this.#joined || this.#sending || !this.#states.length) return;
+    const joined = this.#joined;
+    if (!joined || this.sent || !this.#states.length) return;
     let sent;
     const newest = () => (sent = this.state);
     const frame = { type: "state", room: this.name, get state() { return newest(); } };
-    this.#sending = true;
-    this.db._ask(frame, (reply) => {
-      if (reply === CLOSED) return; // the next join has it
-      this.#sending = false;
+    this.sent = this.db._ask(frame, (reply) => {
+      if (reply === CLOSED || joined !== this.#joined) return; // the next join has it
+      this.sent = null;
       this.#shared(sent, reply);
       const me = this.db.user?.id ?? this.db.connection;
       if (reply.type !== "error") this._set(this.members.map((each) => (each.id === me ? freeze({ ...each, state: sent }) : each)));
@@ -548,7 +560,7 @@ class Room extends Store {
     const { presence, history } = options;
     this._ask({ type: "join", room, presence, state, history, since }, (reply) => {
       if (reply.type !== "error") {
-        this.#joined = true;
+        this.#joined = {};
         this.tries = 0;
         if (!reply.resumed) this.cursor = reply.cursor;
         if (reply.resync) this._emit("resync", reply.resync.reason);
@@ -558,8 +570,10 @@ class Room extends Store {
         this.#shared(state, reply);
         this.#share();
         this.#say();
-      } else if (state !== this.#accepted && /too_large|bad_request/.test(reply.code)) {
-        this.#shared(state, reply); // the state was refused, not the room
+      } else if (state && /too_large|bad_request/.test(reply.code) && (state !== this.#accepted || state !== this.state)) {
+        // the state was refused, not the room
+        if (state === this.state) this.#shared(state, reply);
+        else if (state === this.#accepted) this.#accepted = undefined;
         this._start();
       } else this._refused(reply);
     });
@@ -571,11 +585,12 @@ class Room extends Store {
     this._fail(reply);
   }
   _ended(frame) {
-    this.#joined = false;
+    this.#pause();
     this._again(frame);
   }
   _lost() {
-    this.known = this.#joined = this.#sending = false;
+    this.known = false;
+    this.#pause();
   }
   _reset(frame) {
     this.#accepted = undefined;
@@ -588,7 +603,7 @@ class Room extends Store {
   }
   #drop(frame) {
     frame = { ...frame, type: "error" };
-    this.#joined = this.#sending = false;
+    this.#pause();
     this.#outbox.forEach((item) => this.#settle(item, frame));
     this.#shared(undefined, frame);
     this.#present([], 0);
