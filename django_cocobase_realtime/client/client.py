@@ -125,7 +125,7 @@ class Realtime:
     def start(self) -> None:
         """Connect, and stay connected, in a task of the running event loop.
 
-        ``async with`` calls this method. A second call does nothing. Raises `RealtimeError` if the
+        ``async with`` and the first use call it. A second call does nothing. Raises `RealtimeError` if the
         client has ended.
         """
         self._check_usable()
@@ -219,7 +219,7 @@ class Realtime:
         `RealtimeError` if the client has ended. If the server refuses the subscription,
         `Watch.ready` and the iteration raise `RealtimeError`.
         """
-        self._check_usable()
+        self._begin_use()
         options = {
             "filters": {**(filters or {}), **equal},
             "fields": fields,
@@ -276,7 +276,7 @@ class Realtime:
         `RealtimeError` if the client has ended. If the server refuses the subscription,
         `Live.ready` raises `RealtimeError`.
         """
-        self._check_usable()
+        self._begin_use()
         report = self._report_error
         if on_error is not None:
             report = functools.partial(call_safely, self._report_error, on_error)
@@ -323,7 +323,7 @@ class Realtime:
         ``ValueError`` if the server cannot read the state, and `RealtimeError` if the client has
         ended. If the server refuses, `Room.ready` and the iteration raise `RealtimeError`.
         """
-        self._check_usable()
+        self._begin_use()
         return self._protocol.enter_room(
             name, presence=presence, history=history, state=state, on_resync=on_resync
         )
@@ -334,7 +334,7 @@ class Realtime:
         It yields the `Message` objects that arrive from now on. It ends when the client is closed,
         and raises `RealtimeError` if the server does not let this client reconnect.
         """
-        self._check_usable()
+        self._begin_use()
         return self._protocol.messages()
 
     # called by the connection
@@ -370,6 +370,11 @@ class Realtime:
         if self._loop not in (None, running):
             raise RuntimeError(OTHER_THREAD)
 
+    def _begin_use(self) -> None:
+        self._check_usable()
+        with contextlib.suppress(RuntimeError):  # no event loop is running yet
+            self.start()
+
     def _check_usable(self) -> None:
         """Raise an exception if the client has ended, or belongs to another thread or loop."""
         self._check_thread()
@@ -387,10 +392,7 @@ class Realtime:
         self._set_status("closed", {"code": reason.code if final else 1000})
 
     def _stop_collected(self, subscription: Subscription) -> None:
-        """Stop the subscription of a watch that was garbage collected.
-
-        This may be called in another thread than that of the event loop.
-        """
+        """Stop the subscription of a watch that was garbage collected, perhaps in another thread."""
         if self._loop is None:
             subscription.stop()
             return

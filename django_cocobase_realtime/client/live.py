@@ -271,26 +271,34 @@ class Live:
     def _sort(self) -> list[Document]:
         """Return the known documents in order, as the server has sent them."""
         documents = [self._sent[id] for id in self._known]
+        return sorted(documents, key=functools.cmp_to_key(self._compare))
+
+    def _compare(self, a: Document, b: Document) -> int:
+        """Compare two documents; no longer by the program's function after it has failed."""
         if self._compare_by_program is not None:
             try:
-                return sorted(documents, key=functools.cmp_to_key(self._compare))
+                result = self._compare_by_program(a, b)
+                return (result > 0) - (result < 0) or self._order.compare_ids(a, b)
             except Exception as cause:
                 message = f"compare failed: {cause!r}"
                 error = RealtimeError("compare_failed", message, source="compare")
                 error.__cause__ = cause
                 self._compare_by_program = None
                 self._on_mistake(error)
-        return sorted(documents, key=functools.cmp_to_key(self._compare))
+        return self._order(a, b) or self._order.compare_ids(a, b)
 
-    def _compare(self, a: Document, b: Document) -> int:
-        by_order = self._compare_by_program or self._order
-        return by_order(a, b) or self._order.compare_ids(a, b)
+    def _arrange(self) -> list[Document]:
+        """Return the documents that the program sees, as the server has sent them."""
+        compare = self._compare_by_program
+        documents = self._sort()
+        if self._limit is not None:
+            documents = self._apply_limit(documents, self._limit)
+        # two orders must not be mixed
+        return documents if compare is self._compare_by_program else self._arrange()
 
     def _refresh(self) -> None:
         """Compute the program's documents from the known ones; if they changed, report it."""
-        sorted_documents = self._sort()
-        if self._limit is not None:
-            sorted_documents = self._apply_limit(sorted_documents, self._limit)
+        sorted_documents = self._arrange()
         documents = tuple(self._known[document.id] for document in sorted_documents)
         if len(documents) == len(self._documents) and all(
             map(operator.is_, documents, self._documents)

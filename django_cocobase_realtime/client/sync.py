@@ -289,7 +289,7 @@ class Realtime:
         self.close()
 
     def start(self) -> None:
-        """Connect, and stay connected. ``with`` calls this method. A second call does nothing."""
+        """Connect, and stay connected. ``with`` and the first use call this method."""
         self._call(self._client.start)
 
     def connected(self, timeout: float | None = None) -> None:
