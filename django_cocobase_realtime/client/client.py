@@ -125,8 +125,8 @@ class Realtime:
     def start(self) -> None:
         """Connect, and stay connected, in a task of the running event loop.
 
-        ``async with`` and the first use call it. A second call does nothing. Raises `RealtimeError` if the
-        client has ended.
+        ``async with`` and the first use call it. A second call does nothing. Raises
+        `RealtimeError` if the client has ended.
         """
         self._check_usable()
         if self._task is None:
@@ -392,7 +392,7 @@ class Realtime:
         self._set_status("closed", {"code": reason.code if final else 1000})
 
     def _stop_collected(self, subscription: Subscription) -> None:
-        """Stop the subscription of a watch that was garbage collected, perhaps in another thread."""
+        """Stop the subscription of a watch that was collected, perhaps in another thread."""
         if self._loop is None:
             subscription.stop()
             return
