@@ -86,7 +86,7 @@ async def test_update_of_a_watch_with_a_full_buffer_settles(server):
     await connection.receive("unsubscribe")
     update = asyncio.create_task(watch.update(filters={"n": 1}))
     request = await connection.receive("subscribe")
-    # the third event was dropped, so that the server must tell that some are missing
+    # the third event was dropped, so that the server must report that some are missing
     assert (request["filters"], request["since"], request["scope"]) == ({"n": 1}, "c2", "")
     resync = {"resumed": False, "resync": {"reason": "scope_changed"}}
     await connection.reply_subscribed(request, cursor="c3", scope="t", **resync)
