@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from .client import Realtime
-from .errors import RealtimeError
+from .errors import closed_error
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Loop:
         # a daemon, so that a client which was not closed does not keep the program alive; it has
         # no reference to this object
         self._thread = threading.Thread(
-            target=_run_loop, args=(self._loop,), name="realtime", daemon=True
+            target=_run_loop, args=(self._loop, self._gate), name="realtime", daemon=True
         )
         self._thread.start()
         # ends the client and the thread, once
@@ -87,11 +87,13 @@ class Loop:
             future.cancel()
 
 
-def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+def _run_loop(loop: asyncio.AbstractEventLoop, gate: Gate) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
     finally:
+        with gate.lock:
+            gate.is_open = False
         # what still waits is cancelled, so that no thread waits for it without end
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
@@ -116,6 +118,8 @@ def _shut_down(
     if os.getpid() != pid:
         return  # after a fork: the connection belongs to the other process
     with gate.lock:
+        if not gate.is_open:
+            return  # the loop was ended by an exception such as `SystemExit`
         gate.is_open = False
         closing = asyncio.run_coroutine_threadsafe(client.close(), loop)
     closing.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
@@ -138,11 +142,6 @@ def wait_for(future: concurrent.futures.Future[T], timeout: float | None = None)
         return future.result()
     except concurrent.futures.CancelledError:
         raise closed_error() from None
-
-
-def closed_error() -> RealtimeError:
-    """Return the error of calls to a closed client."""
-    return RealtimeError("closed", "The client was closed.", source="connection")
 
 
 async def run_function(function: Callable[[], T]) -> T:

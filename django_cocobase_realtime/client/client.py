@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any
 
 from .connection import Connection
-from .errors import RealtimeError, call_safely, log_error
-from .handshake import check_options, normalize_url
+from .errors import RealtimeError, call_safely, closed_error, log_error
+from .handshake import check_options, check_timeout, normalize_url
 from .live import Live
 from .messages import Message
 from .order import Compare
@@ -72,6 +72,7 @@ class Realtime:
         **options: Any,
     ) -> None:
         check_options(options, OWN_KEYWORDS)
+        check_timeout(timeout)
         self.url = normalize_url(url)
         # "idle", "connecting", "live", "waiting" or "closed"
         self.status = "idle"
@@ -124,13 +125,15 @@ class Realtime:
     def start(self) -> None:
         """Connect, and stay connected, in a task of the running event loop.
 
-        ``async with`` calls this method. A second call does nothing. Raises `RealtimeError` if the
-        client has ended.
+        ``async with`` and the first use call it. A second call does nothing. Raises
+        `RealtimeError` if the client has ended.
         """
         self._check_usable()
         if self._task is None:
             self._loop, self._thread_id = asyncio.get_running_loop(), threading.get_ident()
             self._task = self._loop.create_task(self._connection.run())
+            # the task may also be cancelled by other code than `close`
+            self._task.add_done_callback(lambda _: self._end(closed_error(), final=False))
 
     async def connected(self) -> None:
         """Wait until there is a connection and the server has authenticated it.
@@ -150,11 +153,13 @@ class Realtime:
     async def close(self) -> None:
         """Close the connection permanently, and end all watches, lists and rooms."""
         self._check_thread()
-        message = "The client was closed."
-        self._end(RealtimeError("closed", message, source="connection"), final=False)
+        self._end(closed_error(), final=False)
         task = self._task
-        if task is not None and task is not asyncio.current_task() and not task.done():
+        if task is None or task.done():
+            return
+        if not task.cancelling():  # a second cancellation would interrupt the first close
             task.cancel()
+        if task is not asyncio.current_task():  # it is in a token function
             # unlike awaiting the task, this raises only a cancellation of this call
             await asyncio.wait([task])
 
@@ -214,7 +219,7 @@ class Realtime:
         `RealtimeError` if the client has ended. If the server refuses the subscription,
         `Watch.ready` and the iteration raise `RealtimeError`.
         """
-        self._check_usable()
+        self._begin_use()
         options = {
             "filters": {**(filters or {}), **equal},
             "fields": fields,
@@ -229,7 +234,7 @@ class Realtime:
         watch = Watch(
             self._protocol.subscribe,
             collection,
-            _without_none(options),
+            options,
             buffer,
             self._stop_collected,
             self._report_error,
@@ -271,7 +276,7 @@ class Realtime:
         `RealtimeError` if the client has ended. If the server refuses the subscription,
         `Live.ready` raises `RealtimeError`.
         """
-        self._check_usable()
+        self._begin_use()
         report = self._report_error
         if on_error is not None:
             report = functools.partial(call_safely, self._report_error, on_error)
@@ -284,7 +289,7 @@ class Realtime:
         live = Live(
             self._protocol.subscribe,
             collection,
-            _without_none(options),
+            options,
             order=order,
             limit=limit,
             compare=compare,
@@ -318,7 +323,7 @@ class Realtime:
         ``ValueError`` if the server cannot read the state, and `RealtimeError` if the client has
         ended. If the server refuses, `Room.ready` and the iteration raise `RealtimeError`.
         """
-        self._check_usable()
+        self._begin_use()
         return self._protocol.enter_room(
             name, presence=presence, history=history, state=state, on_resync=on_resync
         )
@@ -329,7 +334,7 @@ class Realtime:
         It yields the `Message` objects that arrive from now on. It ends when the client is closed,
         and raises `RealtimeError` if the server does not let this client reconnect.
         """
-        self._check_usable()
+        self._begin_use()
         return self._protocol.messages()
 
     # called by the connection
@@ -365,6 +370,11 @@ class Realtime:
         if self._loop not in (None, running):
             raise RuntimeError(OTHER_THREAD)
 
+    def _begin_use(self) -> None:
+        self._check_usable()
+        with contextlib.suppress(RuntimeError):  # no event loop is running yet
+            self.start()
+
     def _check_usable(self) -> None:
         """Raise an exception if the client has ended, or belongs to another thread or loop."""
         self._check_thread()
@@ -382,16 +392,9 @@ class Realtime:
         self._set_status("closed", {"code": reason.code if final else 1000})
 
     def _stop_collected(self, subscription: Subscription) -> None:
-        """Stop the subscription of a watch that was garbage collected.
-
-        This may be called in another thread than that of the event loop.
-        """
+        """Stop the subscription of a watch that was collected, perhaps in another thread."""
         if self._loop is None:
             subscription.stop()
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the connection
             self._loop.call_soon_threadsafe(subscription.stop)
-
-
-def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}

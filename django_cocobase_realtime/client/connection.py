@@ -192,9 +192,13 @@ class Connection:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            # also after an exception; as a context manager, the socket would report a failure
-            await socket.close()
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+                # also after an exception; as a context manager, the socket would report a failure
+                await socket.close()
+            finally:
+                # if the close was cancelled, too
+                socket.transport.abort()
         closing = self.protocol.closing or {}
         return closing.get("code") or socket.close_code or ABNORMAL_CLOSURE, closing
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -72,6 +73,11 @@ class InvalidRequest(RealtimeError, ValueError):
     """A value that the server would refuse, found before it is sent."""
 
 
+def closed_error() -> RealtimeError:
+    """Return the error of calls to a closed client."""
+    return RealtimeError("closed", "The client was closed.", source="connection")
+
+
 # called with errors that belong to no request
 Report = Callable[[RealtimeError], None]
 
@@ -83,16 +89,23 @@ def call_safely(report: Report, listener: Callable[..., Any], *values: Any) -> N
     """Call a function of the program, which may be asynchronous; report an exception.
 
     A mistake in a listener must not end the connection, not even one that raises
-    ``CancelledError``.
+    ``CancelledError`` or, outside of the main thread, where it does not end the program,
+    ``SystemExit``.
     """
+    result: Any = None
     try:
         result = listener(*values)
         if inspect.isawaitable(result):
-            task = asyncio.get_running_loop().create_task(_await_safely(report, result))
+            loop = asyncio.get_running_loop()
+            task = loop.create_task(_await_safely(report, result))
             _listener_tasks.add(task)
             task.add_done_callback(_listener_tasks.discard)
     except (Exception, asyncio.CancelledError) as error:
+        if inspect.iscoroutine(result):
+            result.close()  # there is no event loop yet
         _report_listener(report, error)
+    except SystemExit as error:
+        _report_exit(report, error)
 
 
 def log_error(error: RealtimeError) -> None:
@@ -106,6 +119,14 @@ async def _await_safely(report: Report, result: Awaitable[Any]) -> None:
         await result
     except Exception as error:
         _report_listener(report, error)
+    except SystemExit as error:
+        _report_exit(report, error)
+
+
+def _report_exit(report: Report, error: SystemExit) -> None:
+    if threading.current_thread() is threading.main_thread():
+        raise error
+    _report_listener(report, error)
 
 
 def _report_listener(report: Report, error: BaseException) -> None:

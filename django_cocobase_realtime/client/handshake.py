@@ -76,6 +76,14 @@ def check_options(options: Mapping[str, Any], own: frozenset[str]) -> None:
             raise TypeError(f"Realtime() got an unexpected keyword argument {name!r}.{hint}")
 
 
+def check_timeout(timeout: float) -> None:
+    """Raise ``TypeError`` or ``ValueError`` unless a timeout is a positive number."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}.")
+    if not timeout > 0:
+        raise ValueError(f"timeout must be positive, not {timeout}.")
+
+
 class HandshakeFailure:
     """Why a connection was not opened, and whether another attempt may help."""
 

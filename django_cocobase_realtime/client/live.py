@@ -16,13 +16,16 @@ from .messages import Document
 from .order import Compare, FieldOrder
 from .streams import Broadcaster, Ready
 from .subscription import Subscribe, Subscription
+from .validation import check_names
 
 # seconds to wait before requesting a snapshot that fills the list up; several documents that leave
 # at about the same time then cause only one request
 REFILL_DELAY = 0.5
 
-Documents = tuple[Document, ...]
+# options that `Live.update` replaces
+OPTIONS = frozenset({"filters", "fields", "document"})
 
+Documents = tuple[Document, ...]
 
 # the place before all documents: none is certainly known
 NOTHING_KNOWN = Document("", {})
@@ -129,10 +132,12 @@ class Live:
     async def update(self, **options: Any) -> None:
         """Replace ``filters``, ``fields`` or ``document``.
 
-        The old documents stay until the new ones have arrived. Raises ``TypeError`` or
-        ``ValueError`` for values that are not JSON. If the server refuses the new options, raises
-        `RealtimeError`, and the list continues with the old ones.
+        The old documents stay until the new ones have arrived. None stands for the
+        default. Raises ``TypeError`` or ``ValueError`` for other names and for values that are not
+        JSON. If the server refuses the new options, raises `RealtimeError`, and the list continues
+        with the old ones.
         """
+        check_names(options, OPTIONS)
         self._subscription.update(self._with_order_field(options))
         self._options = {**self._options, **options}
         self._ready = ready = Ready(self._ready)
@@ -217,7 +222,7 @@ class Live:
         if final and self._adds_order_field and error.code == "bad_request":
             # the field of `order` can perhaps not be read; the program has not asked for it
             self._adds_order_field = False
-            if "fields" in self._options:
+            if self._options.get("fields") is not None:
                 self._subscription = self._request(self._options)
                 return
         self._ready.fail(error)
@@ -227,6 +232,7 @@ class Live:
             self._changes.end(error)
         else:
             self._options = self._accepted
+            self._ready = Ready()
 
     def on_failure(self, error: RealtimeError) -> None:
         """Let `ready` raise the error. The documents stay, and are updated after a success."""
@@ -265,26 +271,34 @@ class Live:
     def _sort(self) -> list[Document]:
         """Return the known documents in order, as the server has sent them."""
         documents = [self._sent[id] for id in self._known]
+        return sorted(documents, key=functools.cmp_to_key(self._compare))
+
+    def _compare(self, a: Document, b: Document) -> int:
+        """Compare two documents; no longer by the program's function after it has failed."""
         if self._compare_by_program is not None:
             try:
-                return sorted(documents, key=functools.cmp_to_key(self._compare))
+                result = self._compare_by_program(a, b)
+                return (result > 0) - (result < 0) or self._order.compare_ids(a, b)
             except Exception as cause:
                 message = f"compare failed: {cause!r}"
                 error = RealtimeError("compare_failed", message, source="compare")
                 error.__cause__ = cause
                 self._compare_by_program = None
                 self._on_mistake(error)
-        return sorted(documents, key=functools.cmp_to_key(self._compare))
+        return self._order(a, b) or self._order.compare_ids(a, b)
 
-    def _compare(self, a: Document, b: Document) -> int:
-        by_order = self._compare_by_program or self._order
-        return by_order(a, b) or self._order.compare_ids(a, b)
+    def _arrange(self) -> list[Document]:
+        """Return the documents that the program sees, as the server has sent them."""
+        compare = self._compare_by_program
+        documents = self._sort()
+        if self._limit is not None:
+            documents = self._apply_limit(documents, self._limit)
+        # two orders must not be mixed
+        return documents if compare is self._compare_by_program else self._arrange()
 
     def _refresh(self) -> None:
         """Compute the program's documents from the known ones; if they changed, report it."""
-        sorted_documents = self._sort()
-        if self._limit is not None:
-            sorted_documents = self._apply_limit(sorted_documents, self._limit)
+        sorted_documents = self._arrange()
         documents = tuple(self._known[document.id] for document in sorted_documents)
         if len(documents) == len(self._documents) and all(
             map(operator.is_, documents, self._documents)

@@ -11,7 +11,7 @@ from typing import Any
 from .messages import Document
 
 # compares two documents, like the argument of `functools.cmp_to_key`
-Compare = Callable[[Document, Document], int]
+Compare = Callable[[Document, Document], float]
 
 # names under which the primary key can be an order; it is not part of the data
 KEY_NAMES = frozenset({"id", "pk"})

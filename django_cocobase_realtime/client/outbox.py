@@ -43,6 +43,8 @@ class Outbox:
         self._clock = clock
         # whether the room is joined on the current connection
         self._is_open = False
+        # number of times that the room was no longer joined
+        self._closures = 0
         # broadcasts that are not confirmed, oldest first, as keys of a dictionary
         self._pending: dict[PendingBroadcast, None] = {}
 
@@ -81,6 +83,10 @@ class Outbox:
     def close(self) -> None:
         """Keep broadcasts until the next `open`."""
         self._is_open = False
+        self._closures += 1
+        for broadcast in self._pending:
+            if broadcast.request is not None:
+                broadcast.request.cancel()
 
     def expire(self) -> None:
         """Let those fail that have waited too long."""
@@ -97,11 +103,14 @@ class Outbox:
             broadcast.sent.fail(error)
 
     def _send(self, broadcast: PendingBroadcast) -> None:
+        closures = self._closures
+
         def handle_reply(reply: Frame) -> None:
-            if reply is CONNECTION_LOST:
+            is_error = reply["type"] == "error"
+            if reply is CONNECTION_LOST or (is_error and closures != self._closures):
                 return  # it is sent again after the next join
             self._pending.pop(broadcast, None)
-            if reply["type"] == "error":
+            if is_error:
                 error = RealtimeError.from_frame(reply)
                 error.room = self._room
                 broadcast.sent.fail(error)

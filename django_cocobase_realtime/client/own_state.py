@@ -76,27 +76,35 @@ class OwnState:
 
     def close(self) -> None:
         """Handle the loss of the connection; the newest state is sent with the next join."""
-        self._is_open = False
-        self._request = None
+        self._withdraw()
         self._settled.done()
 
-    def revert(self) -> bool:
-        """Return to the last accepted state; return False if the newest one is accepted."""
-        if not self.is_unconfirmed:
+    def handle_join_refused(self, state: State | None) -> bool:
+        """Give up the state of a refused request to join; return whether another may succeed."""
+        if state is None or (state is self._accepted and not self.is_unconfirmed):
             return False
-        self._newest = self._accepted
+        if state is self._newest:
+            self._newest = self._accepted
+        elif state is self._accepted:
+            self._accepted = None
         return True
 
-    def reset(self) -> None:
-        """Forget the state, for another user."""
+    def reset(self, error: RealtimeError) -> None:
+        """Forget the state, for another user; `set` fails."""
+        self.fail(error)
         self._accepted = self._newest = None
 
     def fail(self, error: RealtimeError) -> None:
         """Let `set` fail, because the room has ended."""
-        self._is_open = False
-        if self._request is not None:
-            self._request.cancel()
+        self._withdraw()
         self._settled.fail(error)
+
+    def _withdraw(self) -> None:
+        """Send nothing before the next join, not even what waits for its turn."""
+        self._is_open = False
+        request, self._request = self._request, None
+        if request is not None:
+            request.cancel()
 
     def _send(self) -> None:
         frame = {"type": "state", "room": self._room, "state": self._newest}

@@ -121,7 +121,7 @@ class RequestChannel:
         Raises ``TypeError`` if it is not JSON, `InvalidRequest` if the server would refuse it, and
         ``RuntimeError`` if called in another thread than that of the event loop.
         """
-        self._check_thread()
+        self.check_thread()
         return prepare(frame, self.limits.get("message_bytes"))
 
     def check_state(self, state: Any) -> None:
@@ -141,7 +141,7 @@ class RequestChannel:
         A refusal by rate is no reply: the request is sent again. The request that is returned can
         be cancelled until it is sent.
         """
-        self._check_thread()
+        self.check_thread()
         kind = frame["type"]
         self._last_number += 1
         lane_name, limit = LANES.get(kind, ("", ""))
@@ -189,7 +189,8 @@ class RequestChannel:
 
         self._call_later(delay, run)
 
-    def _check_thread(self) -> None:
+    def check_thread(self) -> None:
+        """Raise ``RuntimeError`` in another thread than that of the event loop."""
         if self._thread_id not in (None, threading.get_ident()):
             raise RuntimeError(OTHER_THREAD)
 

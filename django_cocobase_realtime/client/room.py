@@ -18,6 +18,8 @@ from .rates import Request
 from .requests import CONNECTION_LOST, RequestChannel
 from .streams import Broadcaster, Ready
 
+# codes with which a join may be refused because of its state
+STATE_REFUSALS = frozenset({"bad_request", "too_large"})
 # messages that are kept for the first iterator, at least
 BACKLOG = 100
 
@@ -157,6 +159,7 @@ class Room:
         If `Realtime.room` has returned the room several times, the others keep it: it is left when
         `leave` has been called as often. Further calls do nothing.
         """
+        self._channel.check_thread()
         self.uses -= 1
         if self._ended or self.uses > 0:
             return
@@ -209,8 +212,7 @@ class Room:
         """Drop what belongs to the former user, whose broadcasts fail; `join` must be called."""
         self._outbox.close()
         self._outbox.fail(error)
-        self._state.close()
-        self._state.reset()
+        self._state.reset(error)
         self._position = CursorTracker()
         self._set_members({}, 0)
         self._messages.clear()
@@ -228,8 +230,7 @@ class Room:
         self._outbox.close()
         error = RealtimeError.from_frame(frame)
         error.room = self.name
-        delay = self._repetition.next_delay(error.retry_after_ms)
-        self._channel.call_later_if_connected(delay, self.join)
+        self._join_later(self._repetition.next_delay(error.retry_after_ms))
         self._ready.fail(error)
         self._ready = Ready()
         self._on_error(error)
@@ -303,11 +304,11 @@ class Room:
         elif RealtimeError.from_frame(reply).is_failure:
             self.handle_failure(reply)
         elif reply.get("retry_after_ms") is not None:
-            self._channel.call_later_if_connected(reply["retry_after_ms"] / 1000, self.join)
+            self._join_later(reply["retry_after_ms"] / 1000)
         else:
             error = RealtimeError.from_frame(reply)
             error.room = self.name
-            if self._state.revert():
+            if error.code in STATE_REFUSALS and self._state.handle_join_refused(state):
                 # a state that the server has not accepted must not cost the room
                 self._on_error(error)
                 self.join()
@@ -315,6 +316,16 @@ class Room:
             self._on_ended(self)
             self.end(error)
             self._on_error(error)
+
+    def _join_later(self, delay: float) -> None:
+        """Request to join again, unless that happens before for another reason."""
+        request = self._request
+
+        def join_again() -> None:
+            if self._request is request:
+                self.join()
+
+        self._channel.call_later_if_connected(delay, join_again)
 
     def _handle_joined(self, reply: Frame, state: Mapping[str, Any] | None) -> None:
         self._repetition.reset()

@@ -12,6 +12,9 @@ from .interfaces import Frame, SubscriptionListener
 from .rates import Request
 from .requests import CONNECTION_LOST, RequestChannel
 
+# a scope with which no cursor is valid, since no hash is empty
+NO_SCOPE = ""
+
 
 class Subscription:
     """A subscription, which after a reconnection is requested again from its last position."""
@@ -47,6 +50,8 @@ class Subscription:
         # options that were requested to replace them, and are not accepted or refused yet
         self._new_options: dict[str, Any] | None = None
         self._position = CursorTracker()
+        # whether there may be events after the position that were dropped because of a pause
+        self._missed_events = False
         # delays of further requests after the server's code failed
         self._repetition = Repetition()
         # documents of a snapshot whose pages have not all arrived; None if there is no such
@@ -65,6 +70,9 @@ class Subscription:
         position = {}
         if self._new_options is None and self.cursor is not None:
             position = {"since": self.cursor, "scope": self.scope}
+        elif self._missed_events and self.cursor is not None:
+            # a cursor is not valid with other options; the server answers with a `resync`
+            position = {"since": self.cursor, "scope": NO_SCOPE}
 
         def handle_reply(reply: Frame) -> None:
             if reply["type"] == "error":
@@ -87,11 +95,14 @@ class Subscription:
             raise RealtimeError("closed", "The subscription has ended.", subscription=self.name)
         options = {**(self._new_options or self._options), **options}
         self._new_options = self._prepare(options)
+        # the program may read no events before the update is accepted
+        self.paused = False
         if self._channel.connected:
             self.start()
 
     def stop(self) -> None:
         """End the subscription and unsubscribe."""
+        self._channel.check_thread()
         if not self._ended:
             self.end()
             self._on_ended(self)
@@ -102,8 +113,13 @@ class Subscription:
         self._ended = True
 
     def pause(self) -> None:
-        """Unsubscribe until `unpause`, which continues from the same position."""
-        self.paused = True
+        """Unsubscribe until `unpause`, which continues from the same position.
+
+        Do nothing while the program waits for an update.
+        """
+        if self._new_options is not None:
+            return
+        self.paused = self._missed_events = True
         self.active = False
         self._unsubscribe()
 
@@ -120,7 +136,7 @@ class Subscription:
 
     def handle_user_changed(self) -> None:
         """Begin again without a position, for another user; `start` must be called."""
-        self.active = self.paused = False
+        self.active = self.paused = self._missed_events = False
         self.scope = None
         self._position = CursorTracker()
         self._snapshot = None
@@ -131,7 +147,7 @@ class Subscription:
 
     def handle_permissions_changed(self) -> None:
         """Forget the scope, so that the server refuses to continue from the last position."""
-        self.scope = ""  # no hash is empty
+        self.scope = NO_SCOPE
 
     def handle_failure(self, frame: Frame) -> None:
         """Handle an ``error`` with which the server has ended the subscription."""
@@ -164,6 +180,7 @@ class Subscription:
 
     def _handle_subscribed(self, reply: Frame, options: dict[str, Any]) -> None:
         self.active = not self.paused
+        self._missed_events = self.paused
         self._repetition.reset()
         # a position that the program gave is used once
         self._options = _without_position(options)
@@ -212,6 +229,8 @@ class Subscription:
             elif not self.active:
                 self.start()
         self._listener.on_error(error, final=final)
+        if self.active and self._snapshot is None:
+            self._report_ready()  # with the old options
 
     def _start_later(self, delay: float) -> None:
         """Request the subscription again, unless that happens before for another reason."""
@@ -228,7 +247,8 @@ class Subscription:
             self._listener.on_ready()
 
     def _prepare(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a copy of the options that the server can read."""
+        """Return a copy of the options that the server can read, without those that are None."""
+        options = {name: value for name, value in options.items() if value is not None}
         frame = self._channel.prepare({"type": "subscribe", **self._names, **options})
         return {name: value for name, value in frame.items() if name in options}
 

@@ -21,9 +21,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Generic, Self, TypeVar
 
-from .background_loop import WAIT_INTERVAL, Loop, closed_error, run_function, wait_for
+from .background_loop import WAIT_INTERVAL, Loop, run_function, wait_for
 from .client import Realtime as AsyncRealtime
-from .errors import RealtimeError
+from .errors import RealtimeError, closed_error
 from .live import Documents
 from .live import Live as AsyncLive
 from .messages import Event, Message, Presence
@@ -294,7 +294,7 @@ class Realtime:
         self.close()
 
     def start(self) -> None:
-        """Connect, and stay connected. ``with`` calls this method. A second call does nothing."""
+        """Connect, and stay connected. ``with`` and the first use call this method."""
         self._call(self._client.start)
 
     def connected(self, timeout: float | None = None) -> None:

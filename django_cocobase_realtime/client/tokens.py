@@ -50,6 +50,10 @@ class TokenSource:
             if task is not None and task.cancelling():
                 raise
             raise RuntimeError("The token function was cancelled.") from error
+        except SystemExit as error:
+            if threading.current_thread() is threading.main_thread():
+                raise
+            raise RuntimeError(f"The token function raised {error!r}.") from error
         if token is None or isinstance(token, str):
             return token
         raise TypeError(
@@ -83,13 +87,15 @@ async def _run_in_thread(function: Callable[[], Any]) -> Any:
 
     def run() -> None:
         result: Any = None
-        error: BaseException | None = None
+        error: Exception | None = None
         try:
             result = function()
         except StopIteration as stop:
             error = RuntimeError(f"The token function raised {stop!r}.")
-        except BaseException as caught:
+        except Exception as caught:
             error = caught
+        except BaseException as caught:  # in a thread, it does not end the program
+            error = RuntimeError(f"The token function raised {caught!r}.")
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, result, error)
 

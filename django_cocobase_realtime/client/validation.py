@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from ..wire.json import InvalidJson, parse_object
@@ -41,6 +42,14 @@ def prepare(frame: Frame, max_bytes: int | None = None) -> dict[str, Any]:
     check_size(text, max_bytes)
     del copy["id"]
     return copy
+
+
+def check_names(options: Mapping[str, Any], names: frozenset[str]) -> None:
+    """Raise ``TypeError`` for options with other names."""
+    for name in options:
+        if name not in names:
+            known = f"The options are {', '.join(sorted(names))}."
+            raise TypeError(f"update() got an unexpected keyword argument {name!r}. {known}")
 
 
 def check_size(text: str, max_bytes: int | None) -> None:

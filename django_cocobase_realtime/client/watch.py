@@ -13,6 +13,20 @@ from .interfaces import Frame
 from .messages import Document, Event
 from .streams import Queue, Ready
 from .subscription import Subscribe, Subscription
+from .validation import check_names
+
+# options that `Watch.update` replaces
+OPTIONS = frozenset(
+    {
+        "filters",
+        "fields",
+        "document",
+        "events",
+        "changed",
+        "transitions",
+        "snapshot",
+    }
+)
 
 
 class EventBuffer:
@@ -117,6 +131,8 @@ class EventBuffer:
         self._ready.fail(error)
         if final:
             self._events.end(error)
+        else:
+            self._ready = Ready()
 
     def on_failure(self, error: RealtimeError) -> None:
         """Let `wait_ready` raise the error. Events continue after a success."""
@@ -184,17 +200,20 @@ class Watch:
     async def update(self, **options: Any) -> None:
         """Replace some options of `Realtime.watch` in one step, such as ``filters``.
 
-        Returns when the server has accepted the new options. Raises ``TypeError`` or
-        ``ValueError`` for values that are not JSON. If the server refuses, raises `RealtimeError`,
-        and the watch continues with the old options.
+        Returns when the server has accepted the new options. None stands for the default. If events
+        could not be received in the meantime, because too many were unread, there is a ``resync``.
+
+        Raises ``TypeError`` or ``ValueError`` for other names and for values that are not JSON. If
+        the server refuses, raises `RealtimeError`, and the watch continues with the old options.
         """
+        check_names(options, OPTIONS)
         self._subscription.update(options)
         await self._buffer.wait_updated()
 
     def stop(self) -> None:
         """End the subscription. Events that have arrived can still be read."""
-        self._finalizer.detach()
         self._subscription.stop()
+        self._finalizer.detach()
         self._buffer.end(RealtimeError("closed", "The watch was stopped.", source="connection"))
 
     def end(self, reason: RealtimeError, *, final: bool) -> None:

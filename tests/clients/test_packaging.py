@@ -18,7 +18,7 @@ from tests.support.npm import install_packages
 from tests.support.servers import ROOT
 
 SCRIPT = STATIC / "realtime.js"
-MAX_KIB = 12  # of the file as it is served, with its comments
+MAX_KIB = 13  # of the file as it is served, with its comments
 MAX_MINIFIED_KIB = 8
 
 
@@ -30,7 +30,7 @@ def compressed_kib():
     return kib(SCRIPT.read_bytes())
 
 
-def test_javascript_module_is_at_most_12_kib_compressed():
+def test_javascript_module_is_at_most_13_kib_compressed():
     assert compressed_kib() <= MAX_KIB
 
 

@@ -50,10 +50,10 @@ function encode(value, limit) {
     if (Object(each) === each) depths.set(each, depth);
     if (depth > 17 || (keys += !Array.isArray(this)) > 512) refuse("Too many levels or keys.");
     if (/[\0\ud800-\udfff]/u.test(typeof each === "string" ? key + each : key))
-      refuse("Text with NUL or half a surrogate pair.");
+      refuse("Text with NUL or a lone surrogate.");
     const size = typeof each === "number" ? Math.abs(each) : 0;
     if (!(size <= 2 ** 53 || (size >= 1e21 && size < Infinity)))
-      refuse("Send this number as text: it is not finite, or beyond 2^53.");
+      refuse("A number that is not finite, or beyond 2^53.");
     return each;
   });
   if (text === undefined) refuse("No value.");
@@ -179,7 +179,8 @@ class Store extends Emitter {
   _require() {
     if (!this._used || this.db.status === "closed") throw this._error(CLOSED);
   }
-  _set(value) {
+  _set(values) {
+    const value = [...values];
     if (value.length === this.#value.length && value.every((x, i) => x === this.#value[i])) return;
     this._emit("change", (this.#value = freeze(value)));
   }
@@ -308,9 +309,11 @@ class Subscription extends Store {
     }
     this.#next = null; // keep the old options
     this.outcome.done(null, this._error(reply));
-    if (replacing && !this.#active && this.db.status === "live") {
-      if (this.tries || failed(reply)) this._retry(reply);
-      else this._start();
+    if (replacing) {
+      this.outcome.renew();
+      if (this.#active && !this.#pages) this.#done();
+      if (!this.#active && (this.tries || failed(reply))) this._retry(reply);
+      else if (!this.#active) this._start();
     }
     this._fail(reply);
   }
@@ -373,7 +376,6 @@ class Live extends Subscription {
     Object.assign(this, { sign, field, compare, limit: limit ?? Infinity });
   }
 
-  /** The documents. */
   get documents() {
     return this.getSnapshot();
   }
@@ -477,10 +479,10 @@ class Live extends Subscription {
 class Room extends Store {
   participants = 0;
   users = 1; // calls of `db.room` without a `leave`
-  #joined = false;
+  #joined = null; // an object per join
   #accepted; // the last state that the server has not refused
   #states = []; // calls of `setState` without an answer
-  #sending = false;
+  sent = null; // the request with the state
   #outbox = new Set();
 
   constructor(db, name, { onError, ...options }) {
@@ -514,10 +516,11 @@ class Room extends Store {
 
   // One after the other: a refusal must not change the order.
   #say() {
-    for (const item of this.#joined ? this.#outbox : []) {
+    const joined = this.#joined;
+    for (const item of joined ? this.#outbox : []) {
       item.sent ??= this.db._ask(item.frame, (reply) => {
-        item.sent = null;
-        if (reply === CLOSED) return; // sent again after a reconnection
+        // sent again after the next join
+        if (reply === CLOSED || (reply.type === "error" && joined !== this.#joined)) return;
         this.#settle(item, reply);
         this.#say();
       });
@@ -528,6 +531,14 @@ class Room extends Store {
     this.#outbox.delete(item);
     if (item.sent) item.sent.cancelled = true;
     item.done(undefined, reply.type === "error" && this._error(reply));
+  }
+  // Send nothing until the next join, not even what waits for its turn.
+  #pause() {
+    this.#joined = null;
+    for (const each of [this, ...this.#outbox]) {
+      if (each.sent) each.sent.cancelled = true;
+      each.sent = null;
+    }
   }
   // Too old to be sent once.
   _expire(now) {
@@ -547,14 +558,14 @@ class Room extends Store {
     });
   }
   #share() {
-    if (!this.#joined || this.#sending || !this.#states.length) return;
+    const joined = this.#joined;
+    if (!joined || this.sent || !this.#states.length) return;
     let sent;
     const newest = () => (sent = this.state);
     const frame = { type: "state", room: this.name, get state() { return newest(); } };
-    this.#sending = true;
-    this.db._ask(frame, (reply) => {
-      if (reply === CLOSED) return; // the next join has it
-      this.#sending = false;
+    this.sent = this.db._ask(frame, (reply) => {
+      if (reply === CLOSED || joined !== this.#joined) return; // the next join has it
+      this.sent = null;
       this.#shared(sent, reply);
       const me = this.db.user?.id ?? this.db.connection;
       if (reply.type !== "error") this._set(this.members.map((each) => (each.id === me ? freeze({ ...each, state: sent }) : each)));
@@ -580,7 +591,7 @@ class Room extends Store {
     const { presence, history } = options;
     this._ask({ type: "join", room, presence, state, history, since }, (reply) => {
       if (reply.type !== "error") {
-        this.#joined = true;
+        this.#joined = {};
         this.tries = 0;
         if (!reply.resumed) this.cursor = reply.cursor;
         if (reply.resync) this._emit("resync", reply.resync.reason);
@@ -590,8 +601,10 @@ class Room extends Store {
         this.#shared(state, reply);
         this.#share();
         this.#say();
-      } else if (state !== this.#accepted && /too_large|bad_request/.test(reply.code)) {
-        this.#shared(state, reply); // the state was refused, not the room
+      } else if (state && /too_large|bad_request/.test(reply.code) && (state !== this.#accepted || state !== this.state)) {
+        // the state was refused, not the room
+        if (state === this.state) this.#shared(state, reply);
+        else if (state === this.#accepted) this.#accepted = undefined;
         this._start();
       } else this._refused(reply);
     });
@@ -603,11 +616,12 @@ class Room extends Store {
     this._fail(reply);
   }
   _ended(frame) {
-    this.#joined = false;
+    this.#pause();
     this._again(frame);
   }
   _lost() {
-    this.known = this.#joined = this.#sending = false;
+    this.known = false;
+    this.#pause();
   }
   _reset(frame) {
     super._reset();
@@ -619,10 +633,11 @@ class Room extends Store {
     this.#drop(frame);
   }
   #drop(frame) {
-    this.#joined = this.#sending = false;
-    this.#outbox.forEach((item) => this.#settle(item, { ...frame, type: "error" }));
+    frame = { ...frame, type: "error" };
+    this.#pause();
+    this.#outbox.forEach((item) => this.#settle(item, frame));
     this.state = this.#accepted;
-    for (const outcome of this.#states.splice(0)) outcome.done(undefined, this._error(frame));
+    this.#shared(this.#states.at(-1)?.state, frame);
     this.#present([], 0);
   }
 
@@ -631,7 +646,7 @@ class Room extends Store {
   }
   // Members may come in several frames.
   _members({ members, more }, old = this.members) {
-    this._set([...byId([...old, ...members]).values()]);
+    this._set(byId([...old, ...members]).values());
     if (!more) this.outcome.done(this.reply);
   }
   _presence(frame) {
@@ -639,7 +654,7 @@ class Room extends Store {
     const members = byId(this.members);
     if (event === "left") members.delete(member.id);
     else members.set(member.id, member);
-    this.#present([...members.values()], participants);
+    this.#present(members.values(), participants);
     this._emit("presence", frame);
   }
   #present(members, participants) {
@@ -986,7 +1001,7 @@ export class Realtime extends Emitter {
     if (typeof this.token !== "function") return this.token;
     let timer;
     const late = (_, reject) => {
-      timer = setTimeout(() => reject(new Error("The token function takes too long.")), this.timeout);
+      timer = setTimeout(() => reject(new Error("The token function is too slow.")), this.timeout);
     };
     try {
       const token = await Promise.race([this.token(), new Promise(late)]);
@@ -1034,7 +1049,7 @@ export class Realtime extends Emitter {
       this._rooms.forEach((room) => room._expire(now));
     }
     this.#become("live", { user }, () => {
-      const message = "Another user is logged in now.";
+      const message = "Another user logged in.";
       if (changed) this.#each((each) => each._reset({ code: "user_changed", message }));
       this.#each((each) => each._start());
     });

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from tests.clients.drivers import Driver
-from tests.clients.scenarios.setup import accept_reconnect, start_client
+from tests.clients.scenarios.setup import accept_join, accept_reconnect, start_client, start_room
 from tests.clients.scripted_server import Connection, ScriptedServer, change_event
 
 
@@ -123,6 +123,42 @@ async def room_left_after_failure_is_not_joined_again(
     await client.do("leave", "r")
     await connection.receive("leave")
     await connection.receive_nothing(3.5)
+
+
+async def broadcasts_of_a_room_that_fails_are_sent_after_the_next_join(
+    server: ScriptedServer, client: Driver
+) -> None:
+    connection = await start_room(server, client)
+    ended = {"type": "error", "code": "internal_error", "message": "No.", "room": "chat"}
+    # one waits for its turn when the room fails
+    await client.do("broadcast", "r", message="waits", tag="waits")
+    first = await connection.receive("broadcast")
+    await connection.reply_error(first, "rate_limited", retry_after_ms=300)
+    await asyncio.sleep(0.1)
+    await connection.send(ended)
+    await accept_join(connection)
+    again = await connection.receive("broadcast")
+    assert again["idempotency_key"] == first["idempotency_key"]
+    await connection.reply(again, "sent", room="chat")
+    await client.wait_for("r", "sent", tag="waits")
+    # another one arrives at a server that has just ended the room
+    await client.do("broadcast", "r", message="late", tag="late")
+    first = await connection.receive("broadcast")
+    await connection.send(ended)
+    await connection.reply_error(first, "not_joined")
+    await accept_join(connection)
+    again = await connection.receive("broadcast")
+    assert again["idempotency_key"] == first["idempotency_key"]
+    await connection.reply(again, "sent", room="chat")
+    await client.wait_for("r", "sent", tag="late")
+
+
+async def room_that_fails_twice_is_joined_once(server: ScriptedServer, client: Driver) -> None:
+    connection = await start_room(server, client)
+    ended = {"type": "error", "code": "internal_error", "message": "No.", "room": "chat"}
+    await connection.send(ended, ended)
+    await accept_join(connection)
+    await connection.receive_nothing(4.5)
 
 
 async def failed_auth_causes_a_reconnect_with_growing_delay(

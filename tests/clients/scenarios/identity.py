@@ -14,6 +14,7 @@ After 4500 and 4505, lists and members are empty and ``user`` is null.
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from tests.clients.drivers import Driver
@@ -166,6 +167,25 @@ async def renewal_as_another_user_drops_what_was_shown(
     await server.authenticate(connection, auth, user=BOB)
     await client.wait_for("r", "failed", tag="x")
     await client.wait_for("l", "documents", documents=[])
+
+
+async def waiting_state_is_not_sent_as_another_user(server: ScriptedServer, client: Driver) -> None:
+    await start_client(server, client, tokens=["ada", "bob"])
+    await client.do("room", "r", name="chat")
+    later = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() + 7200))
+    connection = await server.accept_authenticated(expires_at=later)
+    await accept_join(connection)
+    await client.wait_for("r", "ready")
+    await client.do("sleep", seconds=7000)  # the token is renewed
+    auth = await connection.receive("auth")
+    await client.do("state", "r", state={"typing": "ada"})
+    state = await connection.receive("state")
+    await connection.reply_error(state, "rate_limited", retry_after_ms=500)
+    await asyncio.sleep(0.1)
+    await server.authenticate(connection, auth, user=BOB)
+    await client.wait_for("r", "failed", state={"typing": "ada"})
+    while (frame := await connection.receive_within(1)) is not None:
+        assert (frame["type"], frame.get("state")) == ("join", None), frame
 
 
 async def nothing_is_shown_after_the_credential_was_revoked(

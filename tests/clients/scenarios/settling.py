@@ -160,6 +160,22 @@ async def state_set_before_the_room_is_joined_settles(
     await client.wait_for("r", "members", state={"mood": 1})
 
 
+async def newer_state_survives_a_join_that_was_refused_for_an_older_one(
+    server: ScriptedServer, client: Driver
+) -> None:
+    await start_client(server, client)
+    await client.do("room", "r", name="chat", options={"state": {"mood": 1}})
+    connection = await server.accept_authenticated()
+    join = await connection.receive("join")
+    await client.do("state", "r", state={"mood": 2})
+    await connection.reply_error(join, "bad_request")
+    join = await accept_join(connection)
+    assert join["state"] == {"mood": 2}
+    await client.wait_for("r", "ready")
+    await client.do("members", "r")
+    await client.wait_for("r", "members", state={"mood": 2})
+
+
 async def state_unanswered_at_a_loss_settles_after_the_next_join(
     server: ScriptedServer, client: Driver
 ) -> None:

@@ -269,6 +269,23 @@ async def refused_update_keeps_the_old_subscription(server: ScriptedServer, clie
     assert (again["filters"], again["since"]) == ({"n": 1}, "c1")
 
 
+async def subscription_is_ready_after_a_refused_update(
+    server: ScriptedServer, client: Driver
+) -> None:
+    connection, _ = await start_watching(server, client)
+    await client.do("list", "l", collection="posts")
+    request = await connection.receive("subscribe")
+    await connection.reply_subscribed(request, cursor="c0", scope="s")
+    await connection.send_snapshot(request, cursor="c0")
+    await client.wait_for("l", "ready")
+    for id in ("w", "l"):
+        await client.do("update", id, options={"filters": {"nope": 2}})
+        await connection.reply_error(await connection.receive("subscribe"), "invalid_filter")
+        await client.wait_for(id, "failed", code="invalid_filter")
+        await client.do("ready", id)
+        await client.wait_for(id, "ready")
+
+
 async def unanswered_update_is_repeated_after_loss(server: ScriptedServer, client: Driver) -> None:
     connection, _ = await start_watching(server, client, filters={"n": 1})
     await client.do("update", "w", options={"filters": {"nope": 2}})
