@@ -47,6 +47,13 @@ def user(transactional_db: None, django_user_model: Any) -> Any:
 
 
 @pytest.fixture
+def cookie(client: Any, user: Any) -> str:
+    """Return the session cookie of ``user``, who is logged in."""
+    client.force_login(user)
+    return str(client.cookies["sessionid"].value)
+
+
+@pytest.fixture
 def redis() -> Iterator[Redis]:
     """An empty Redis for this test alone."""
     server = Redis()

@@ -76,12 +76,6 @@ async def live_page(browser, server, cookie):
     await context.close()
 
 
-@pytest.fixture
-def cookie(client, user):
-    client.force_login(user)
-    return client.cookies["sessionid"].value
-
-
 async def publish(title):
     await Post.objects.acreate(title=title, status="published")
 

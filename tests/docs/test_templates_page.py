@@ -34,12 +34,6 @@ def render_page(kind):
     return script + engines["django"].from_string(page).render()
 
 
-@pytest.fixture
-def cookie(client, user):
-    client.force_login(user)
-    return client.cookies["sessionid"].value
-
-
 @pytest.mark.parametrize("kind", PAGES)
 async def test_page_requests_its_list_again_after_each_change(serve, cookie, kind):
     from playwright.async_api import expect

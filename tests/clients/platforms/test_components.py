@@ -71,12 +71,6 @@ async def open_page(server, cookie, folder):
         await browser.close()
 
 
-@pytest.fixture
-def cookie(client, user):
-    client.force_login(user)
-    return client.cookies["sessionid"].value
-
-
 async def publish(title):
     await Post.objects.acreate(title=title, status="published")
 
