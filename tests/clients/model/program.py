@@ -102,7 +102,7 @@ class Program:
         self.status = "idle"
         # the user that the client shows
         self.user: str | None = None
-        # whether the client has ever been authenticated
+        # whether `user` is known: the client was authenticated, and not refused for good since
         self.known = False
         # number of exceptions that the program has raised, and of errors that reported one
         self.mistakes = 0

@@ -237,6 +237,8 @@ class Promises:
         program.change_user(user)
         if status == "live":
             program.known = True
+        elif status == "closed" and user is None:
+            program.known = False  # it was refused: its next user is not another one
 
     def settled(self, number: int, error: str | None) -> None:
         """Check that a call settles once, and truthfully."""
