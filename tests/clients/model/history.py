@@ -111,7 +111,7 @@ class History:
             case "token":
                 self._give_token(report["token"])
             case "status":
-                promises.status(report["status"], report["user"])
+                promises.status(report["status"], report["user"], report.get("code"))
             case "settled":
                 promises.settled(report["call"], report["error"])
             case "documents":

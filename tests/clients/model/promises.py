@@ -227,8 +227,8 @@ class Promises:
 
     # what the client reports to its program
 
-    def status(self, status: str, user: str | None) -> None:
-        """Check a change of the status."""
+    def status(self, status: str, user: str | None, code: int | None) -> None:
+        """Check a change of the status. The code is 1000 if the program closed the client."""
         program = self.program
         is_new_user = program.status == status == "live" and user != program.user
         legal = status in NEXT_STATUS[program.status] or is_new_user
@@ -237,8 +237,8 @@ class Promises:
         program.change_user(user)
         if status == "live":
             program.known = True
-        elif status == "closed" and user is None:
-            program.known = False  # it was refused: its next user is not another one
+        elif status == "closed" and code != 1000:
+            program.known = False  # after a refusal, the next user is not another one
 
     def settled(self, number: int, error: str | None) -> None:
         """Check that a call settles once, and truthfully."""
