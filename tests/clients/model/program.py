@@ -128,9 +128,17 @@ class Program:
     def change_user(self, user: str | None) -> None:
         """Handle that the client shows another user."""
         if self.known and user != self.user:
-            for each in self.lists.values():
-                each.accepted = False
-            for room in self.rooms.values():
-                room.last = None
-                room.states.clear()
+            self._start_afresh()
         self.user = user
+
+    def refuse(self) -> None:
+        """Handle that the client was refused for good: whoever is its next user is a new one."""
+        self.known = False
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        for each in self.lists.values():
+            each.accepted = False
+        for room in self.rooms.values():
+            room.last = None
+            room.states.clear()

@@ -238,7 +238,7 @@ class Promises:
         if status == "live":
             program.known = True
         elif status == "closed" and code != 1000:
-            program.known = False  # after a refusal, the next user is not another one
+            program.refuse()
 
     def settled(self, number: int, error: str | None) -> None:
         """Check that a call settles once, and truthfully."""
