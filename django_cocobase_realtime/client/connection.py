@@ -24,6 +24,7 @@ from .validation import encode
 
 # close code of a connection that ended without a close frame (RFC 6455, section 7.1.5)
 ABNORMAL_CLOSURE = 1006
+NOT_AUTHENTICATED = "The server accepts connections, but does not authenticate this client."
 # a token is renewed after this share of the time until it expires
 RENEWAL_SHARE = 0.8
 # minimum in seconds before a token is renewed
@@ -63,6 +64,8 @@ class Connection:
         self._debug = debug
         # whether the client was authenticated before, so that its address is right
         self._was_live = False
+        # whether it was reported that the server does not authenticate; False after it does
+        self._is_silence_reported = False
         # called with "connecting", "live" or "waiting", and details
         self._on_status = on_status
         # called with errors that belong to no request
@@ -222,6 +225,9 @@ class Connection:
                 self._renewal = asyncio.create_task(self._renew_token())
             await asyncio.sleep(min(CLOCK_CHECK_INTERVAL, self._timeout / 4))
         socket.transport.abort()
+        if not (self.protocol.connected or self._is_silence_reported):
+            self._is_silence_reported = True
+            self._on_error(RealtimeError("not_connected", NOT_AUTHENTICATED, source="connection"))
 
     async def _renew_token(self) -> None:
         connection_id = self.protocol.connection_id
@@ -247,11 +253,19 @@ class Connection:
     def _handle_authenticated(self, reply: Frame, is_new: bool) -> None:
         expires_at = reply.get("expires_at")
         if self._tokens.is_renewable and expires_at is not None:
-            lifetime = datetime.fromisoformat(expires_at).timestamp() - now()
+            # by the clock of the server, since that of this machine may be wrong
+            sent_at = reply.get("now")
+            server_time = now() if sent_at is None else _timestamp(sent_at)
+            lifetime = _timestamp(expires_at) - server_time
             self._renew_at = now() + max(MIN_RENEWAL_DELAY, RENEWAL_SHARE * lifetime)
         self._was_live = True
+        self._is_silence_reported = False
         if is_new:
             self._on_status("live", {"user": reply.get("user")})
+
+
+def _timestamp(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
 
 
 def _connection_error(code: str, cause: Exception, source: str = "connection") -> RealtimeError:

@@ -189,7 +189,7 @@ class Live:
         for frame in documents:
             self._add(frame)
             id = frame["id"]
-            if id in previous and sent.get(id) == self._sent[id]:
+            if previous.get(id) == self._known[id] and sent.get(id) == self._sent[id]:
                 self._known[id] = previous[id]
         # the last one in the order of the server: another one may have moved behind it since the
         # server has read the order
@@ -206,12 +206,13 @@ class Live:
         self._remove_all()
 
     def on_kinds(self, kinds: Mapping[str, str]) -> None:
-        """Compare values from now on as the server does."""
+        """Compare values from now on as the server does, which has accepted the options."""
         self._order.kinds = kinds
+        if not self._subscription.is_updating:
+            self._accepted = self._options
 
     def on_ready(self) -> None:
         """Let `ready` and `update` return."""
-        self._accepted = self._options
         self._ready.done()
 
     def on_error(self, error: RealtimeError, *, final: bool) -> None:
@@ -253,7 +254,7 @@ class Live:
         """Add a document, or replace it."""
         sent = Document.from_frame(frame)
         data = dict(sent.data)
-        fields = self._options.get("fields")
+        fields = self._accepted.get("fields")
         if fields is not None and self._adds_order_field and self._order.field not in fields:
             data.pop(self._order.field or "", None)
         self._sent[sent.id] = sent

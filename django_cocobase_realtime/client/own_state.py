@@ -37,8 +37,8 @@ class OwnState:
         self._newest = self._accepted
         # the request that is sent or waits for its turn
         self._request: Request | None = None
-        # done when the newest state is accepted
-        self._settled = Ready()
+        # states that were set and not answered, oldest first, and what their callers wait for
+        self._waiting: list[tuple[State, Ready]] = []
 
     @property
     def newest(self) -> State | None:
@@ -55,12 +55,11 @@ class OwnState:
 
         While the room is not joined, return at once; the state is sent with the next join.
         """
-        self._newest = self._prepare(state)
+        newest = self._newest = self._prepare(state)
         if not self._is_open:
             return
-        if self._settled.is_settled:
-            self._settled = Ready()
-        settled = self._settled
+        settled = Ready()
+        self._waiting.append((newest, settled))
         self._send()
         await settled.wait()
 
@@ -71,13 +70,11 @@ class OwnState:
         self._is_open = True
         if self.is_unconfirmed:
             self._send()
-        else:
-            self._settled.done()
 
     def close(self) -> None:
         """Handle the loss of the connection; the newest state is sent with the next join."""
         self._withdraw()
-        self._settled.done()
+        self._settle_all(None)
 
     def handle_join_refused(self, state: State | None) -> bool:
         """Give up the state of a refused request to join; return whether another may succeed."""
@@ -97,7 +94,7 @@ class OwnState:
     def fail(self, error: RealtimeError) -> None:
         """Let `set` fail, because the room has ended."""
         self._withdraw()
-        self._settled.fail(error)
+        self._settle_all(error)
 
     def _withdraw(self) -> None:
         """Send nothing before the next join, not even what waits for its turn."""
@@ -119,23 +116,38 @@ class OwnState:
         if reply is CONNECTION_LOST or request is None or not self._is_open:
             return
         sent: State = (request.sent_frame or request.frame)["state"]
-        is_newest = sent is self._newest
+        error: RealtimeError | None = None
         if reply["type"] != "error":
             self._accepted = sent
             self._on_accepted(sent)
-        elif is_newest:
-            self._newest = self._accepted
+        else:
             error = RealtimeError.from_frame(reply)
             error.room = self._room
-            self._settled.fail(error)
-            return
-        if is_newest:
-            self._settled.done()
-        else:
+            if sent is self._newest:
+                self._newest = self._accepted
+        # it was sent in place of those before it; newer ones have an answer of their own
+        for index, (state, _) in enumerate(self._waiting):
+            if state is sent:
+                answered, self._waiting = self._waiting[: index + 1], self._waiting[index + 1 :]
+                _settle(answered, error)
+                break
+        if self.is_unconfirmed:
             self._send()
+
+    def _settle_all(self, error: RealtimeError | None) -> None:
+        waiting, self._waiting = self._waiting, []
+        _settle(waiting, error)
 
     def _prepare(self, state: State) -> State:
         frame = {"type": "state", "room": self._room, "state": dict(state)}
         prepared: State = self._channel.prepare(frame)["state"]
         self._channel.check_state(prepared)
         return prepared
+
+
+def _settle(waiting: list[tuple[State, Ready]], error: RealtimeError | None) -> None:
+    for _, settled in waiting:
+        if error is None:
+            settled.done()
+        else:
+            settled.fail(error)

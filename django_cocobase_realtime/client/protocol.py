@@ -77,7 +77,8 @@ class ClientProtocol:
         self._connected_at = 0.0
         # seconds between two pings
         self._heartbeat = DEFAULT_HEARTBEAT
-        # time of the first frame that the server has not answered; None after any frame from it
+        # time of the first frame that the server has not answered; None after any frame from it,
+        # and on a new connection after `authenticated`
         self._waiting_since: float | None = None
         # time of the last ping
         self._pinged_at = 0.0
@@ -233,7 +234,8 @@ class ClientProtocol:
 
     def handle_frame(self, frame: Frame) -> None:
         """Handle one frame from the server."""
-        self._waiting_since = None
+        if self.connected:
+            self._waiting_since = None  # before, only an accepted `auth` is an answer
         self._dispatch(frame)
 
     # internal
@@ -316,6 +318,7 @@ class ClientProtocol:
             self._channel.handle_authenticated(reply.get("connection"), reply.get("limits"))
             self._connected_at = self._clock()
             self._pinged_at = 0.0
+            self._waiting_since = None
         # the program may subscribe in a listener of `on_authenticated`
         subscriptions, rooms = list(self.subscriptions.values()), list(self.rooms.values())
         self._on_authenticated(reply, not renewed or is_other_user)

@@ -204,7 +204,15 @@ class RequestChannel:
             # the limit may not have been known, or may have been another, when it was prepared
             check_size(encode(frame), self.limits.get("message_bytes"))
         except InvalidRequest as error:
-            refusal = {"type": "error", "id": self._last_id}
-            self.handle_reply({**refusal, "code": error.code, "message": error.args[0]})
+            refusal = {"type": "error", "code": error.code, "message": error.args[0]}
+            self._reply_later({**refusal, "id": self._last_id})
         else:
             self._send(frame)
+
+    def _reply_later(self, reply: Frame) -> None:
+        """Reply to a request after the call that has made it returned, as the server does."""
+
+        def pass_on() -> None:
+            self.handle_reply(reply)
+
+        self._call_later(0, pass_on)

@@ -62,6 +62,11 @@ class Subscription:
         """The position up to which all events have arrived; None before it is known."""
         return self._position.cursor
 
+    @property
+    def is_updating(self) -> bool:
+        """Whether new options are requested, and not accepted or refused yet."""
+        return self._new_options is not None
+
     def start(self) -> None:
         """Request the subscription, from the current position if there is one."""
         if self.paused or self._ended:
@@ -209,6 +214,7 @@ class Subscription:
         if self._new_options is not None and self._new_options is not options:
             return  # newer options have been requested since
         error = RealtimeError.from_frame(reply)
+        error.subscription = self.name
         if error.is_failure and self._new_options is None:
             delay = self._repetition.next_delay(error.retry_after_ms)
             self._start_later(delay)
@@ -217,7 +223,6 @@ class Subscription:
         if reply.get("retry_after_ms") is not None:
             self._start_later(reply["retry_after_ms"] / 1000)
             return
-        error.subscription = self.name
         final = self._new_options is not options
         if final:
             self.end()

@@ -163,8 +163,9 @@ export class Driver {
     this.report(id, "mounted");
   }
 
-  // `compare` is "throw", or a field to compare by in descending order.
-  live(id, { collection, options = {}, compare, behavior }) {
+  // `compare` is "throw", or a field to compare by in descending order. `on_error` are commands to
+  // run once when the list reports an error.
+  live(id, { collection, options = {}, compare, behavior, on_error = [] }) {
     if (compare)
       options.compare = (a, b) => {
         if (compare === "throw") throw Error("compare");
@@ -172,7 +173,10 @@ export class Driver {
       };
     const store = (this.#objects[id] = this.db.live(collection, {
       ...options,
-      onError: (error) => this.#reportError(id, error),
+      onError: (error) => {
+        this.#reportError(id, error);
+        on_error.splice(0).forEach((command) => this.do(command));
+      },
     }));
     this.#reportOutcome(id, store.ready);
     this.subscribe(id, { live: id, behavior });

@@ -226,7 +226,15 @@ class PythonDriver(Driver):
         options: Any = None,
         compare: str | None = None,
         behavior: str | None = None,
+        on_error: Any = (),
     ) -> None:
+        commands = list(on_error)
+
+        def report_error(error: RealtimeError) -> None:
+            self._report_error(id, error)
+            while commands:
+                self._run(**commands.pop(0))
+
         def compare_documents(a: Any, b: Any) -> Any:
             if compare == "throw":
                 raise LookupError("compare")
@@ -235,7 +243,7 @@ class PythonDriver(Driver):
         if compare is not None:
             options = {**(options or {}), "compare": compare_documents}
         live = self._objects[id] = self._db.live(
-            collection, **(options or {}), on_error=lambda error: self._report_error(id, error)
+            collection, **(options or {}), on_error=report_error
         )
         self._report_outcome(id, live.ready())
         self.do_subscribe(id, id, behavior)
@@ -320,7 +328,8 @@ class PythonDriver(Driver):
         self.report(id, "members", members=members, participants=room.participants, state=state)
 
     def do_leave(self, id: str) -> None:
-        self._objects[id].leave()
+        if id in self._objects:  # otherwise, the client has refused it
+            self._objects[id].leave()
 
     def do_sleep(self, _: Any, seconds: float) -> None:
         self._clock_shift += seconds

@@ -8,6 +8,7 @@ import pytest
 
 from django_cocobase_realtime.client import Realtime, RealtimeError
 from django_cocobase_realtime.client import sync as realtime
+from django_cocobase_realtime.client.requests import RequestChannel
 from tests.clients.blocking_script import Script
 from tests.clients.scripted_server import ScriptedServer, change_event
 from tests.clients.test_python_client import open_client
@@ -286,3 +287,29 @@ def test_client_without_asyncio_connects_at_its_first_use():
     room.leave()
     db.close()
     script.close()
+
+
+async def test_failure_of_a_watch_names_its_subscription(server):
+    errors = asyncio.Queue()
+    db, connection = await open_client(server, on_error=errors.put_nowait)
+    watch = db.watch("posts")
+    request = await connection.receive("subscribe")
+    await connection.reply_error(request, "internal_error")
+    error = await asyncio.wait_for(errors.get(), 5)
+    assert (error.code, error.subscription) == ("internal_error", request["subscription"])
+    watch.stop()
+    await db.close()
+
+
+def test_request_that_the_client_refuses_is_answered_after_the_call():
+    """As by the server: the program's state at the reply is that after the call."""
+    sent, later, replies = [], [], []
+    channel = RequestChannel(sent.append, lambda delay, callback: later.append(callback))
+    channel.handle_open()
+    channel.handle_authenticated("c", {"message_bytes": 100})
+    channel.send_request({"type": "join", "room": "x" * 200}, replies.append)
+    assert replies == []
+    for callback in later:
+        callback()
+    assert [reply["code"] for reply in replies] == ["too_large"]
+    assert sent == []

@@ -15,7 +15,6 @@ from tests.clients.scenarios import (
     authentication,
     connection_loss,
     failures,
-    hostile_javascript,
     identity,
     javascript,
     lifecycle,
@@ -59,4 +58,4 @@ SCENARIOS = _find(
     lifecycle,
 )
 # what the JavaScript client must also do
-JAVASCRIPT_SCENARIOS = SCENARIOS | _find(javascript, hostile_javascript)
+JAVASCRIPT_SCENARIOS = SCENARIOS | _find(javascript)

@@ -65,3 +65,23 @@ async def expired_token_is_replaced_without_delay(server: ScriptedServer, client
     await client.expect("db", "status", status="waiting", delay=0)
     connection = await server.accept_authenticated()
     assert connection.auth["token"] == "second"
+
+
+async def refused_auth_without_a_close_ends_in_a_new_attempt(
+    server: ScriptedServer, client: Driver
+) -> None:
+    await start_client(server, client, timeout=1500)
+    connection = await server.accept()
+    await connection.reply_error(await connection.receive("auth"), "authentication_failed")
+    await client.wait_for("db", "status", status="waiting")
+    await server.accept_authenticated()
+
+
+async def token_is_renewed_by_the_clock_of_the_server(
+    server: ScriptedServer, client: Driver
+) -> None:
+    await client.do("sleep", seconds=-3600)
+    await start_client(server, client, tokens=["first", "second"], timeout=2000)
+    soon = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() + 2))
+    connection = await server.accept_authenticated(expires_at=soon)
+    assert (await connection.receive("auth"))["token"] == "second"

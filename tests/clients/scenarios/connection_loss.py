@@ -208,3 +208,37 @@ async def closed_client_does_not_reconnect(server: ScriptedServer, client: Drive
     await client.expect("db", "status", status="closed")
     await asyncio.sleep(0.3)
     assert server.count == 1
+
+
+async def server_that_accepts_but_does_not_answer_is_reported(
+    server: ScriptedServer, client: Driver
+) -> None:
+    await start_client(server, client, timeout=1500)
+    await server.accept()
+    await client.wait_for("errors", "error", code="not_connected", origin="connection")
+    for _ in range(2):  # once, until it authenticates
+        await server.accept()
+    await client.expect_nothing("errors")
+
+
+async def clock_set_back_while_connecting_does_not_extend_the_timeout(
+    server: ScriptedServer, client: Driver
+) -> None:
+    await start_client(server, client, timeout=1500)
+    connection = await server.accept()
+    await connection.receive("auth")
+    await client.do("sleep", seconds=-3600)
+    await client.wait_for("db", "status", status="waiting")
+    await server.accept_authenticated()
+
+
+async def clock_set_back_while_waiting_does_not_extend_the_delay(
+    server: ScriptedServer, client: Driver
+) -> None:
+    await start_client(server, client, random=0.9)
+    connection = await server.accept_authenticated()
+    await client.wait_for("db", "status", status="live")
+    connection.abort()
+    await client.wait_for("db", "status", status="waiting")
+    await client.do("sleep", seconds=-3600)
+    await server.accept_authenticated()

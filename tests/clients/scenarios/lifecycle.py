@@ -19,6 +19,7 @@ from tests.clients.scenarios.setup import (
     accept_join,
     accept_reconnect,
     start_client,
+    start_client_live,
     start_room,
     start_watching,
 )
@@ -179,3 +180,17 @@ async def connection_limit_is_waited_out_each_time(server: ScriptedServer, clien
     connection = await server.accept_authenticated()
     await connection.reply_subscribed(await connection.receive("subscribe"), cursor="c0")
     await client.wait_for("w", "ready")
+
+
+async def room_with_a_bad_state_that_was_left_does_not_remove_its_successor(
+    server: ScriptedServer, client: Driver
+) -> None:
+    connection = await start_client_live(server, client)
+    bad = {"op": "room", "id": "r", "name": "chat", "options": {"state": {"n": "$nan"}}}
+    good = {"op": "room", "id": "s", "name": "chat"}
+    await client.do("batch", commands=[bad, {"op": "leave", "id": "r"}, good])
+    await accept_join(connection)
+    await client.wait_for("s", "ready")
+    await client.do("broadcast", "s", message=1, tag="x")
+    await connection.reply(await connection.receive("broadcast"), "sent")
+    await client.wait_for("s", "sent", tag="x")

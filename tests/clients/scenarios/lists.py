@@ -201,3 +201,30 @@ async def list_after_missed_events_equals_a_fresh_one(
     ):
         await connection.send({**event, "replayed": True})
     await wait_for_ids(client, "4", "1")
+
+
+async def refused_fields_do_not_change_what_a_list_shows(
+    server: ScriptedServer, client: Driver
+) -> None:
+    first = ("1", {"title": "a", "n": 1})
+    connection, request = await start_live(server, client, first, order="n", fields=["title"])
+    await client.do("update", "l", options={"fields": ["title", "n", "secret"]})
+    await connection.reply_error(await connection.receive("subscribe"), "bad_request")
+    await client.wait_for("l", "failed", code="bad_request")
+    await connection.send(change_event(request, "updated", "1", "c1", title="b", n=1))
+    await client.wait_for("l", "documents", documents=[["1", {"title": "b"}]])
+
+
+async def fields_are_hidden_until_others_are_accepted(
+    server: ScriptedServer, client: Driver
+) -> None:
+    first = ("1", {"title": "a", "n": 1})
+    connection, request = await start_live(server, client, first, order="n", fields=["title"])
+    await client.do("update", "l", options={"fields": ["title", "n"]})
+    update = await connection.receive("subscribe")
+    await connection.send(change_event(request, "updated", "1", "c1", title="b", n=1))
+    await client.wait_for("l", "documents", documents=[["1", {"title": "b"}]])
+    await connection.reply_subscribed(update, cursor="c1", scope="s")
+    await connection.send_snapshot(update, ("1", {"title": "b", "n": 1}), cursor="c1")
+    await client.wait_for("l", "documents", documents=[["1", {"title": "b", "n": 1}]])
+    await client.wait_for("l", "ready")

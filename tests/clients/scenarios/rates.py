@@ -274,3 +274,22 @@ async def refused_update_is_repeated_after_the_requested_delay(
     assert request["filters"] == {"n": 2}
     await connection.reply_subscribed(request, cursor="c1")
     await client.wait_for("w", "ready")
+
+
+async def broadcasts_that_are_too_large_do_not_block_others(
+    server: ScriptedServer, client: Driver
+) -> None:
+    """More than the burst of the rate: a request that was not sent gets no reply."""
+    await start_client(server, client)
+    await client.do("room", "r", name="chat")
+    for n in range(30):
+        await client.do("broadcast", "r", message="$long", tag=str(n))
+    await client.do("broadcast", "r", message="good", tag="good")
+    connection = await server.accept_authenticated()
+    await accept_join(connection)
+    for n in range(30):
+        await client.wait_for("r", "failed", tag=str(n), code="too_large")
+    request = await connection.receive("broadcast")
+    assert request["message"] == "good"
+    await connection.reply(request, "sent", room="chat")
+    await client.wait_for("r", "sent", tag="good")

@@ -19,6 +19,7 @@ from tests.clients.scenarios.setup import (
     accept_reconnect,
     send_marker,
     start_client,
+    start_client_live,
     start_room,
     start_watching,
 )
@@ -318,3 +319,73 @@ async def server_that_sends_no_limits_is_used_as_before(
     await client.wait_for("r", "sent", tag="x")
     await client.do("broadcast", "r", message="$surrogate", tag="y")
     await client.wait_for("r", "failed", tag="y")
+
+
+async def subscription_stopped_in_its_error_handler_settles(
+    server: ScriptedServer, client: Driver
+) -> None:
+    connection = await start_client_live(server, client)
+    stop = {"op": "stop", "id": "w"}
+    await client.do("live", "w", collection="posts", on_error=[stop, {"op": "ready", "id": "w"}])
+    await connection.reply_error(await connection.receive("subscribe"), "internal_error")
+    for _ in range(2):  # `ready` of before, and of now
+        await client.wait_for("w", "failed")
+
+
+async def update_in_the_handler_of_a_refused_update_has_its_own_result(
+    server: ScriptedServer, client: Driver
+) -> None:
+    connection = await start_client_live(server, client)
+    second = {"op": "update", "id": "w", "options": {"filters": {"b": 2}}}
+    await client.do("live", "w", collection="posts", on_error=[second])
+    request = await connection.receive("subscribe")
+    await connection.reply_subscribed(request)
+    await connection.send_snapshot(request)
+    await client.wait_for("w", "ready")
+    await client.do("update", "w", options={"filters": {"a": 1}})
+    await connection.reply_error(await connection.receive("subscribe"), "invalid_filter")
+    request = await connection.receive("subscribe")
+    assert request["filters"] == {"b": 2}
+    await client.wait_for("w", "failed", code="invalid_filter")
+    await connection.reply_subscribed(request)
+    await connection.send_snapshot(request)
+    await client.wait_for("w", "ready")
+
+
+async def newer_state_survives_the_refusal_of_an_older_one(
+    server: ScriptedServer, client: Driver
+) -> None:
+    connection = await start_room(server, client)
+    await client.do("state", "r", state={"n": 1})
+    first = await connection.receive("state")
+    await client.do("state", "r", state={"n": 2})
+    await connection.receive_nothing()
+    await connection.reply_error(first, "internal_error")
+    await client.wait_for("r", "failed", state={"n": 1}, code="internal_error")
+    request = await connection.receive("state")
+    assert request["state"] == {"n": 2}
+    await connection.reply(request, "state", room="chat")
+    await client.wait_for("r", "state", state={"n": 2})
+    await client.do("members", "r")
+    await client.wait_for("r", "members", state={"n": 2})
+
+
+async def older_state_settles_before_the_newer_one_is_answered(
+    server: ScriptedServer, client: Driver
+) -> None:
+    connection = await start_room(server, client)
+    await client.do("state", "r", state={"n": 1})
+    first = await connection.receive("state")
+    for n in (2, 3):
+        await client.do("state", "r", state={"n": n})
+    await connection.receive_nothing()
+    await connection.reply(first, "state", room="chat")
+    await client.expect("r", "state", state={"n": 1})
+    request = await connection.receive("state")
+    assert request["state"] == {"n": 3}
+    await client.expect_nothing("r")
+    await connection.reply_error(request, "internal_error")
+    for n in (2, 3):  # one request for both
+        await client.expect("r", "failed", state={"n": n}, code="internal_error")
+    await client.do("members", "r")
+    await client.wait_for("r", "members", state={"n": 1})

@@ -13,6 +13,13 @@ async def start_client(server: ScriptedServer, client: Driver, **options: Any) -
     await client.expect("db", "status", status="connecting")
 
 
+async def start_client_live(server: ScriptedServer, client: Driver, **options: Any) -> Connection:
+    await start_client(server, client, **options)
+    connection = await server.accept_authenticated()
+    await client.wait_for("db", "status", status="live")
+    return connection
+
+
 async def start_watching(
     server: ScriptedServer, client: Driver, **options: Any
 ) -> tuple[Connection, Any]:
