@@ -53,7 +53,7 @@ function encode(value, limit) {
       refuse("Text with NUL or a lone surrogate.");
     const size = typeof each === "number" ? Math.abs(each) : 0;
     if (!(size <= 2 ** 53 || (size >= 1e21 && size < Infinity)))
-      refuse("A number that is not finite, or beyond 2^53.");
+      refuse("A number beyond 2^53, or not finite.");
     return each;
   });
   if (text === undefined) refuse("No value.");
@@ -272,8 +272,9 @@ class Subscription extends Store {
       const changes = copy(options, this.db._limits.message_bytes);
       this.#next = { ...(this.#next ?? this.options), ...changes };
       this.outcome.renew();
+      const { ready } = this; // a refusal renews it
       if (this.db.status === "live") this._start();
-      return this.ready;
+      return ready;
     });
   }
 

@@ -113,6 +113,16 @@ async def unreadable_update_keeps_the_subscription(server: ScriptedServer, clien
     assert (again["filters"], again["since"]) == (first["filters"], "c0")
 
 
+async def oversized_update_is_refused_without_being_sent(
+    server: ScriptedServer, client: Driver
+) -> None:
+    """The options alone are not too large, but the request is."""
+    connection, _ = await start_watching(server, client, filters={"n": 1})
+    await client.do("update", "w", options={"filters": {"n": "x" * 65500}})
+    await client.wait_for("w", "failed", code="too_large")
+    await connection.receive_nothing()
+
+
 async def refused_state_is_not_part_of_the_next_join(
     server: ScriptedServer, client: Driver
 ) -> None:
