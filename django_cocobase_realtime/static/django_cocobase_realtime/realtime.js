@@ -16,17 +16,15 @@ const WAKERS = ["online", "offline", "pageshow", "visibilitychange", "resume"];
 export class RealtimeError extends Error {
   name = "RealtimeError";
   constructor({ code, message, retry_after_ms, source = "server", subscription, room, cause }) {
-    super(message ?? `Closed by the server with ${code}.`, { cause });
+    super(message ?? `Closed with ${code}.`, { cause });
     Object.assign(this, { code, retryAfter: retry_after_ms, source, subscription, room });
   }
 }
 
-const thrown = (source, cause, code = `${source}_failed`) => ({
-  code,
-  message: cause?.message ?? `${cause}`,
-  source,
-  cause,
-});
+const thrown = (source, cause, code = `${source}_failed`) => {
+  const message = cause?.message ?? `${cause}`;
+  return { code, message, source, cause };
+};
 
 function check(options, names) {
   for (const name in options)
@@ -232,7 +230,8 @@ class Store extends Emitter {
     if (!cursor) return true;
     if (this.seen.has(cursor)) return false;
     this.seen.add((this.cursor = cursor));
-    if (this.seen.size > 1000) this.seen.delete(this.seen.values().next().value);
+    const [oldest] = this.seen;
+    if (this.seen.size > 1000) this.seen.delete(oldest);
     return true;
   }
 }
@@ -722,7 +721,7 @@ class Heartbeat {
   every = Infinity; // ms between pings
   #asked = 0; // time since which a frame is awaited
   #pinged = 0;
-  #ticked = Date.now();
+  #ticked;
   #slept = false;
 
   constructor(timeout, send) {
@@ -1002,7 +1001,7 @@ export class Realtime extends Emitter {
     if (typeof this.token !== "function") return this.token;
     let timer;
     const late = (_, reject) => {
-      timer = setTimeout(() => reject(new Error("The token function is too slow.")), this.timeout);
+      timer = setTimeout(() => reject(new Error("The token function hangs.")), this.timeout);
     };
     try {
       const token = await Promise.race([this.token(), new Promise(late)]);
