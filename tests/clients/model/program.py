@@ -128,15 +128,15 @@ class Program:
     def change_user(self, user: str | None) -> None:
         """Handle that the client shows another user."""
         if self.known and user != self.user:
-            self._start_afresh()
+            self._forget_answers()
         self.user = user
 
     def refuse(self) -> None:
-        """Handle that the client was refused for good: whoever is its next user is a new one."""
+        """Handle that the client was refused for good: its next user is a new one."""
         self.known = False
-        self._start_afresh()
+        self._forget_answers()
 
-    def _start_afresh(self) -> None:
+    def _forget_answers(self) -> None:
         for each in self.lists.values():
             each.accepted = False
         for room in self.rooms.values():
