@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextvars
+import threading
+import weakref
 from collections.abc import Callable, Coroutine, Hashable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 from django.db import close_old_connections, connections
 
 from ..conf import conf
-from .fair_queue import SERVER, Owner
-from .workers import FairWorkers
+from .fair_queue import SERVER, Job, Owner
+from .workers import FairWorkers, run_job
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,6 +27,8 @@ MIN_AUTHENTICATION_WORKERS = 2
 RESERVED_CONNECTIONS = 2
 # `max_size` of psycopg's pool if it is not configured
 DEFAULT_POOL_SIZE = 4
+# seconds for which the end of the process waits for each `DatabaseThread`
+EXIT_TIMEOUT = 5.0
 
 # the client for which this task or thread works
 _owner: contextvars.ContextVar[Owner] = contextvars.ContextVar("realtime_owner", default=SERVER)
@@ -147,13 +152,25 @@ async def _run(
 class DatabaseThread:
     """A thread that keeps one database connection open, for regular queries.
 
-    If Django has a pool of connections, it is returned to the pool after each call instead.
+    If Django has a pool of connections, it is returned to the pool after each call instead. The
+    connection is closed when the thread ends: after `close`, or when nothing refers to this object.
     """
 
     def __init__(self, using: str) -> None:
         # alias of the database
         self._using = using
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"realtime-log-{using}")
+        # the calls; None ends the thread. Unlike other queues, it can be used in a destructor.
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._thread = threading.Thread(
+            # not waited for by the interpreter, which would do so before `_close_threads`
+            target=_run_jobs,
+            args=(self._jobs, using),
+            name=f"realtime-log-{using}",
+            daemon=True,
+        )
+        self._thread.start()
+        self._end = weakref.finalize(self, self._jobs.put, None)
+        _database_threads.add(self)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function in the thread, and return its result.
@@ -171,12 +188,44 @@ class DatabaseThread:
                 connections[self._using].close()
             return result
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        if not self._end.alive:
+            raise RuntimeError("The thread was closed.")
+        job = Job(call, SERVER, None)
+        self._jobs.put(job)
+        result: T = await asyncio.wrap_future(job.future)
+        return result
 
     def close(self) -> None:
-        """Close the connection and end the thread, after the calls that were already made."""
-        self._thread.submit(lambda: connections[self._using].close())
-        self._thread.shutdown(wait=False)
+        """End the thread, after the calls that were already made."""
+        self._end()
+
+    def join(self, seconds: float) -> None:
+        """Wait until the thread has ended, but not longer than this."""
+        self._thread.join(seconds)
+
+
+def _run_jobs(jobs: SimpleQueue[Job | None], using: str) -> None:
+    try:
+        while (job := jobs.get()) is not None:
+            run_job(job)
+            del job  # it refers to the `DatabaseThread`
+    finally:
+        connections[using].close()
+
+
+_database_threads: weakref.WeakSet[DatabaseThread] = weakref.WeakSet()
+
+
+def _close_threads() -> None:
+    threads = list(_database_threads)
+    for thread in threads:
+        thread.close()
+    for thread in threads:
+        thread.join(EXIT_TIMEOUT)
+
+
+# as in `workers`, before the interpreter refuses new work in thread pools
+getattr(threading, "_register_atexit", atexit.register)(_close_threads)
 
 
 def spawn_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -82,7 +82,7 @@ class FairWorkers:
     def _work(self) -> None:
         try:
             while (job := self._wait_for_job()) is not None:
-                _run(job)
+                run_job(job)
                 with self._condition:
                     self._queue.end(job, time.monotonic())
                     if self._idle and self._queue.waiting:
@@ -111,7 +111,8 @@ class FairWorkers:
                     self._idle -= 1
 
 
-def _run(job: Job) -> None:
+def run_job(job: Job) -> None:
+    """Make a call, unless it was cancelled, and set its future."""
     if not job.future.set_running_or_notify_cancel():
         return
     try:

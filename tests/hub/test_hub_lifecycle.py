@@ -51,7 +51,7 @@ async def test_hub_shutdown_removes_presence_of_all_connections(user, monkeypatc
     async with asyncio.timeout(5):
         while await PresenceConnection.objects.acount():
             await asyncio.sleep(0.05)
-        while not thread._thread._shutdown or len(hub.groups):
+        while thread._thread.is_alive() or len(hub.groups):
             await asyncio.sleep(0.05)
 
 

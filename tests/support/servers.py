@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import random
 import shlex
 import shutil
 import signal
@@ -29,9 +30,15 @@ START_TIMEOUT = 30.0
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that no program uses, and that the system gives to no client in the meantime.
+
+    Systems give clients ports from 32,768 on.
+    """
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Server:

@@ -16,6 +16,7 @@ from django.db import connection, connections
 
 from django_cocobase_realtime.utils import concurrency
 from django_cocobase_realtime.utils.concurrency import (
+    DatabaseThread,
     run_authentication,
     run_for_subject,
     run_in_threadpool,
@@ -182,3 +183,26 @@ def test_process_ends_after_the_calls_that_run():
     command = [sys.executable, "-c", EXITING]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+
+
+def query():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    return connections["default"]
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_database_thread_closes_its_connection(closed):
+    """Also without `close`, because an event loop may end before that is called."""
+    thread = DatabaseThread("default")
+    used = await thread.run(query)
+    assert used.connection is not None
+    worker = thread._thread
+    if closed:
+        thread.close()
+        with pytest.raises(RuntimeError):
+            await thread.run(query)
+    del thread
+    await asyncio.to_thread(worker.join, 5)
+    assert not worker.is_alive()
+    assert used.connection is None
