@@ -19,6 +19,7 @@ from tests.clients.python_driver import PythonDriver
 from tests.clients.scripted_server import ScriptedServer
 from tests.clients.test_browser import chromium
 from tests.support.forwarder import Forwarder
+from tests.support.threads import call
 
 WRITES = int(os.environ.get("WRITES", "500"))
 SEED = int(os.environ.get("SEED", "0"))
@@ -135,7 +136,7 @@ async def open_client(stack, name, monkeypatch):
 async def compare(clients):
     """Wait until all lists of all clients equal the database."""
     for name in LISTS:
-        expected = await asyncio.to_thread(documents, name)
+        expected = await call(documents, name)
         for client in clients:
             shown = None
             for _ in range(int(TIMEOUT / 0.05)):
@@ -171,7 +172,7 @@ async def test_lists_equal_database_under_random_writes_with_cuts(
             forwarders.append(forwarder)
         count = rounds = 0
         while count < WRITES:
-            count += await asyncio.to_thread(write_several, numbers)
+            count += await call(write_several, numbers)
             if numbers.random() < 0.05:
                 await asyncio.sleep(numbers.choice([0.0, 0.02, 0.1]))
                 numbers.choice(forwarders).cut()
