@@ -115,6 +115,7 @@ def test_snapshot_of_the_largest_filters(name):
         assert set(keys) == expected
 
 
+@pytest.mark.timeout(300)  # seconds on an idle machine, minutes on a busy one
 @pytest.mark.parametrize("key", ["$or", "$and"])
 def test_filter_of_the_project_with_thousands_of_parts(key):
     row = Everything.objects.create(integer=5, small=3)
