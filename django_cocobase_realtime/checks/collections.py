@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection as Container
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from django.core.checks import CheckMessage
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
+from ..capture.recorder import log_exists
 from ..capture.triggers import by_triggers, is_installed, left_over
 from ..conf import conf
 from ..declarations.capture_mode import TRIGGER_VENDORS
@@ -237,10 +237,12 @@ def _check_triggers(name: str, collection: Collection) -> Iterator[CheckMessage]
         yield error(13, f"Collection {name!r}: triggers write the log; 'durable' must be True.")
 
 
-def check_installed_triggers(databases: Container[str]) -> Iterator[CheckMessage]:
+def check_installed_triggers(databases: Iterable[str]) -> Iterator[CheckMessage]:
     """Check that the triggers of collections that need them are installed, and no others."""
+    # `migrate` runs this before it creates the log and the triggers
+    migrated = {using for using in databases if log_exists(using)}
     for collection in by_triggers():
-        if collection.database in databases and not is_installed(collection):
+        if collection.database in migrated and not is_installed(collection):
             yield warning(
                 14,
                 f"Collection {collection.name!r}: its triggers are not installed or out of date.",
