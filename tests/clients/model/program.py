@@ -75,7 +75,7 @@ class RoomState:
     last: int | None = None
     # states that were set, oldest first: (call, state)
     states: list[tuple[Call, Any]] = field(default_factory=list)
-    # calls of the broadcasts that the server has accepted, and the order in which they were sent
+    # calls of the broadcasts that the server has accepted, and the sockets on which they arrived
     accepted: list[tuple[int, int]] = field(default_factory=list)
 
 

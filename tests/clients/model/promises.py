@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tests.clients.model.data import Broadcast, RoomData, Table
@@ -38,8 +39,9 @@ class Promises:
         self._number = 0
         # calls of states with which a room was not joined
         self._lost_states: set[int] = set()
-        # order in which broadcasts were sent last, and in which refusals of them arrived, by call
-        self._sent_at: dict[int, int] = {}
+        # order in which broadcasts were sent first on a connection, by socket and call, and in
+        # which refusals of them arrived, by call
+        self._sent_at: dict[tuple[int, int], int] = {}
         self._refused_at: dict[int, int] = {}
         # the position of each message, by room and message
         self._positions: dict[tuple[str, str], int] = {}
@@ -84,7 +86,7 @@ class Promises:
         elif frame["type"] == "broadcast":
             self._check_sender(link, frame["message"], "broadcast")
             call = self.program.calls[frame["message"]["call"]]
-            self._sent_at[call.number] = self._next_number()
+            self._sent_at.setdefault((link.socket, call.number), self._next_number())
             outcome = f"it was rejected with {call.error}"
             self.check(not call.error, f"sent although {outcome}: {frame['message']}")
         elif frame["type"] in ("state", "join") and frame.get("state"):
@@ -213,13 +215,19 @@ class Promises:
         state = self.program.rooms.get(broadcast.message["room"])
         if state is None:
             return
-        # those that were sent before the client knew of a refusal may overtake the refused one
-        known_at = self._refused_at.get(number, 0)
-        for later, sent_at in state.accepted:
-            is_overtaken = later > number and sent_at >= known_at
-            after = f"{broadcast.message} after call {later}"
-            self.check(not is_overtaken, f"broadcasts not in order: {after}")
-        state.accepted.append((number, self._sent_at[number]))
+        for later, socket in state.accepted:
+            in_order = later < number or self._was_refused_meanwhile(number, later, socket)
+            self.check(in_order, f"broadcasts not in order: {broadcast.message} after call {later}")
+        state.accepted.append((number, link.socket))
+
+    def _was_refused_meanwhile(self, number: int, later: int, socket: int) -> bool:
+        """Return whether a broadcast was sent after another one, before a refusal of that arrived.
+
+        It may then overtake the refused one. Some refusals never arrive.
+        """
+        sent_at = self._sent_at[socket, later]
+        was_before = self._sent_at.get((socket, number), math.inf) < sent_at
+        return was_before and sent_at < self._refused_at.get(number, math.inf)
 
     def remember(self, room: RoomData, broadcast: Broadcast) -> None:
         """Remember a broadcast of this client or another one."""
