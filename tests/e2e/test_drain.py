@@ -192,6 +192,7 @@ async def test_clients_move_without_loss_and_without_leaving_rooms(serve, redis,
     old, new = servers
     changes, posts, accepted, over = [], [], [], asyncio.Event()
     async with AsyncExitStack() as stack:
+        stack.callback(over.set)  # also if the test fails
         forwarder = await stack.enter_async_context(Forwarder(old.port))
         observer = await stack.enter_async_context(connect(new.socket_url, token("observer")))
         await observer.send({"type": "join", "room": "hall", "presence": False})
