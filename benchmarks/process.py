@@ -19,12 +19,16 @@ def process_tree(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the user and system time of the tree in seconds, to 10 ms."""
+    """Return the user and system time of the tree in seconds, to 10 ms.
+
+    That of processes that have ended, and were waited for, is included.
+    """
     total = 0
     for member in process_tree(pid):
         fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
-        # proc(5): utime and stime are fields 14 and 15; the name, which may have spaces, is 2
-        total += int(fields[11]) + int(fields[12])
+        # proc(5): utime, stime, cutime and cstime are fields 14 to 17; the name, which may have
+        # spaces, is 2
+        total += sum(map(int, fields[11:15]))
     return total / TICK
 
 
