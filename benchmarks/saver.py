@@ -24,6 +24,7 @@ import sys
 import time
 from array import array
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tests.support.servers import ROOT
@@ -36,7 +37,10 @@ BELL = "benchmark"  # channel of NOTIFY and of Redis
 
 
 class Saver:
-    """A saving process. ``env`` is that of a server, whose database it uses."""
+    """A saving process. ``env`` is that of a server, whose database it uses.
+
+    It saves the first ``models`` of `benchmarks.site.many` in turn; if that is 0, posts.
+    """
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class Saver:
         seconds: float = 0,
         first: int = 0,
         redis: str = "",
+        models: int = 0,
     ) -> None:
         if how in ("bare", "note"):
             env = {**env, "REALTIME_TEST_SETTINGS": json.dumps({"COLLECTIONS": {}})}
@@ -58,6 +63,7 @@ class Saver:
             "seconds": seconds,
             "first": first,
             "redis": redis,
+            "models": models,
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.saver", json.dumps(arguments)],
@@ -132,8 +138,24 @@ def bulk_create(numbers: range) -> int:
     return time.monotonic_ns()
 
 
+def save_in_turn(models: int) -> Callable[[int], int]:
+    """Return a function that saves the row of a number, and returns the time after the commit."""
+    from benchmarks.site import document
+    from benchmarks.site.many.models import rows
+
+    saved = [model._default_manager.create() for model in rows[:models]]
+
+    def save(number: int) -> int:
+        row = saved[number % models]
+        row.body = document.data(number, 1)["body"]
+        row.save()
+        return time.monotonic_ns()
+
+    return save
+
+
 def main(
-    how: str, rate: float, count: int, seconds: float, first: int, redis: str
+    how: str, rate: float, count: int, seconds: float, first: int, redis: str, models: int
 ) -> dict[str, Any]:
     """Save ``count`` rows, or for ``seconds``; ``rate`` is 0 for as fast as possible."""
     import django
@@ -144,11 +166,12 @@ def main(
     if how == "silent":
         silence()
     ring = ring_of(redis) if how == "note" else None
+    save_one = save_in_turn(models) if models else partial(save.save, classes=1)
 
     def write(number: int) -> tuple[int, int]:
         if how == "bulk":
             return bulk_create(range(number, number + BULK)), BULK
-        at = save.save(number, 1)
+        at = save_one(number)
         if ring is not None:
             ring(document.text(number, 1))
         return at, 1

@@ -52,10 +52,11 @@ Row = dict[str, Any]
 class WritePath:
     """The servers, clients and saves of one database."""
 
-    def __init__(self, arguments: argparse.Namespace, redis: Any) -> None:
+    def __init__(self, arguments: argparse.Namespace, redis: Any, database: int | None) -> None:
         self.arguments = arguments
         self.redis = redis
-        self.database = database_process()
+        # id of the database's first process; None on SQLite
+        self.database = database
         self.bare: list[float] = []
 
     def servers(self, count: int, layer: str, **database: Any) -> list[MeasuredServer]:
@@ -244,7 +245,7 @@ def measure_database(arguments: argparse.Namespace) -> None:
     redis.start()
     print_line(f"\n{arguments.database}, {arguments.server}; × is a multiple of a bare save")
     try:
-        rows = asyncio.run(WritePath(arguments, redis).measure())
+        rows = asyncio.run(WritePath(arguments, redis, database_process()).measure())
     finally:
         redis.kill()
     rows = [{"database": arguments.database, **row} for row in rows]
