@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -39,7 +40,8 @@ BELL = "benchmark"  # channel of NOTIFY and of Redis
 class Saver:
     """A saving process. ``env`` is that of a server, whose database it uses.
 
-    It saves the first ``models`` of `benchmarks.site.many` in turn; if that is 0, posts.
+    It saves the first ``models`` of `benchmarks.site.many` in turn; if that is 0, posts. With the
+    port ``control`` it saves when it is triggered there, as in `benchmarks.site.control`.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Saver:
         first: int = 0,
         redis: str = "",
         models: int = 0,
+        control: int = 0,
     ) -> None:
         if how in ("bare", "note"):
             env = {**env, "REALTIME_TEST_SETTINGS": json.dumps({"COLLECTIONS": {}})}
@@ -64,6 +67,7 @@ class Saver:
             "first": first,
             "redis": redis,
             "models": models,
+            "control": control,
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.saver", json.dumps(arguments)],
@@ -154,8 +158,28 @@ def save_in_turn(models: int) -> Callable[[int], int]:
     return save
 
 
+def save_when_triggered(port: int, write: Callable[[int], tuple[int, int]]) -> None:
+    """Save a row for each number in a datagram, and answer with the time of its commit."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        control.bind(("127.0.0.1", port))
+        print(json.dumps("ready"), flush=True)
+        while True:
+            payload, sender = control.recvfrom(4096)
+            message = json.loads(payload)
+            for number in range(message["first"], message["first"] + message["count"]):
+                at, _ = write(number)
+                control.sendto(json.dumps({"n": number, "at": at}).encode(), sender)
+
+
 def main(
-    how: str, rate: float, count: int, seconds: float, first: int, redis: str, models: int
+    how: str,
+    rate: float,
+    count: int,
+    seconds: float,
+    first: int,
+    redis: str,
+    models: int,
+    control: int,
 ) -> dict[str, Any]:
     """Save ``count`` rows, or for ``seconds``; ``rate`` is 0 for as fast as possible."""
     import django
@@ -178,6 +202,8 @@ def main(
 
     for number in range(WARM_UP):
         write(FIRST_WARM_UP + first + number * BULK)
+    if control:
+        save_when_triggered(control, write)
     print(json.dumps("ready"), flush=True)
     sys.stdin.readline()
     numbers, times = array("q"), array("q")

@@ -58,13 +58,13 @@ async def application(scope, receive, send):
     await receive()
     await send({"type": "websocket.accept"})
     await receive()
-    if not sends:
+    sends.append(send)
+    if len(sends) == 1:
         if url := os.environ.get("BENCH_REDIS"):
             await listen_to_redis(url)
         else:
             os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
             listen_to_postgres()
-    sends.append(send)
     await send({"type": "websocket.send", "text": "ok"})
     while (await receive())["type"] != "websocket.disconnect":
         pass
