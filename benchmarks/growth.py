@@ -192,6 +192,7 @@ class Growth:
         finally:
             server.kill()
         rows.append(ms_row("first subscribe of a server", events, first * 1000))
+        await asyncio.to_thread(trim, events)  # opens a connection
         took = await asyncio.to_thread(time_of, lambda: trim(events))
         rows.append(ms_row("trim that deletes nothing", events, took))
         took = await asyncio.to_thread(time_of, lambda: trim(events - TRIMMED))
@@ -203,7 +204,8 @@ class Growth:
         """Measure the memory and CPU of connections that receive nothing."""
         kind, count = self.arguments.server, self.arguments.connections
         rows = []
-        for target in (targets.raw_asgi(kind), targets.realtime(kind)):
+        for make_target in (targets.raw_asgi, targets.realtime):
+            target = await asyncio.to_thread(make_target, kind)
             row = await asyncio.to_thread(memory.connections, target, count)
             row |= {"name": f"{count:,} connections, {target.name}", "unit": "KiB each"}
             rows.append({**row, "value": row["bytes_each"] / 1024})
