@@ -63,17 +63,12 @@ class Growth:
     async def servers(self) -> list[Row]:
         """Measure an event with several servers."""
         path = WritePath(self.arguments, self.redis, self.database)
-        rows = await path.layer("pubsub", "pubsub")
-        return [
-            {
-                **row,
-                "name": f"{row['processes']} servers",
-                "value": row["together_us"],
-                "unit": "µs CPU per event, all servers",
-            }
-            for row in rows
-            if row["name"] == "realtime"
-        ]
+        rows = []
+        for count in self.arguments.processes:
+            row = await path.processes("pubsub", count)
+            row |= {"name": f"{count} servers", "value": row["together_us"]}
+            rows.append({**row, "unit": "µs CPU per event, all servers"})
+        return rows
 
     async def hosts(self) -> list[Row]:
         """Measure an event with two servers and one or two Redis hosts."""
@@ -89,7 +84,7 @@ class Growth:
             ):
                 path = WritePath(self.arguments, redis, self.database)
                 for layer in ("pubsub", "core"):
-                    (row,) = await path.run(path.servers(2, layer), path.paced("watched"))
+                    row = await path.processes(layer, 2)
                     unit = "µs CPU per event, 2 servers"
                     row |= {"name": f"{name}, {layer}", "value": row["together_us"], "unit": unit}
                     rows.append(row)

@@ -142,8 +142,13 @@ class WritePath:
             server.kill()
         return rows
 
+    async def processes(self, layer: str, count: int) -> Row:
+        """Measure a number of processes on one layer, and nothing else."""
+        (row,) = await self.run(self.servers(count, layer), self.paced("watched"))
+        return row
+
     async def layer(self, layer: str, title: str, **database: Any) -> list[Row]:
-        """Measure each number of processes on one layer."""
+        """Measure each number of processes on one layer, and what is compared with them."""
         rows = []
         for count in self.arguments.processes:
             await self.bare_save()
