@@ -120,20 +120,20 @@ class Arrivals:
         """Measure all kinds of clients."""
         rows = []
         probe = self.server()
-        probe.start()
         try:
+            probe.start()
             answers = asyncio.run(record_answers(probe, token(0)))
         finally:
             probe.kill()
         raw = asgi(
             self.arguments.server, "raw_arrivals", shared=True, BENCH_ANSWERS=json.dumps(answers)
         )
-        raw.start()
         try:
+            raw.start()
             for name, settings, credential in self.kinds:
                 server = self.server(settings)
-                server.start()
                 try:
+                    server.start()
                     for snapshot in (False, True):
                         row = self.compare(raw, server, credential, snapshot)
                         if snapshot and settings is None and credential is token:
@@ -194,8 +194,8 @@ class Arrivals:
     def count_queries(self) -> float:
         """Return the number of queries for documents per client that asks for a snapshot."""
         server = self.server(BENCH_COUNT_QUERIES="1")
-        server.start()
         try:
+            server.start()
             clients = self.arguments.clients
             self.arrive(server, [steps(token(n), True) for n in range(clients)])
             return ask(server, queries=True) / clients

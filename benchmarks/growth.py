@@ -158,12 +158,12 @@ class Growth:
             "LOG": {"MAX_EVENTS": None, "MAX_AGE": None},
         }
         server = asgi(self.arguments.server, "realtime", settings=settings, shared=True)
-        await asyncio.to_thread(server.start)
         subscribe = {"type": "subscribe", "collection": COLLECTION, "subscription": "posts"}
         stream = await Stream.objects.aget(collection=COLLECTION)
         since = encode(COLLECTION, stream.epoch, stream.head - RESUMED)
         rows = []
         try:
+            await asyncio.to_thread(server.start)
             first = time.monotonic()
             client = await RawSocket.open(server.url)
             await client.authenticate(token(1))

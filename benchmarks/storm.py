@@ -171,8 +171,8 @@ async def measure(arguments: argparse.Namespace, redis: Any) -> list[Row]:
     server = asgi(kind, "realtime", layers=layers, settings=settings, shared=True)
     clients = [Client(number) for number in range(arguments.clients)]
     others = [Client(len(clients) + number) for number in range(OTHERS)]
-    await asyncio.to_thread(server.start)
     try:
+        await asyncio.to_thread(server.start)
         row = await storm(server, clients, others, server.env)
     finally:
         server.kill()
@@ -184,9 +184,9 @@ async def measure(arguments: argparse.Namespace, redis: Any) -> list[Row]:
         return rows
     answers = json.dumps([texts[:1], texts[1:2], texts[1:]])
     raw = asgi(kind, "raw_arrivals", shared=True, BENCH_ANSWERS=answers)
-    await asyncio.to_thread(raw.start)
     clients = [Client(number) for number in range(arguments.clients)]
     try:
+        await asyncio.to_thread(raw.start)
         row = await storm(raw, clients, [], server.env)
     finally:
         raw.kill()
