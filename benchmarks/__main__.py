@@ -1,6 +1,6 @@
 """Run all benchmarks, or the named ones, in small sizes; then write ``docs/benchmarks.md``.
 
-    python -m benchmarks                     # about fifteen minutes
+    python -m benchmarks                     # about half an hour
     python -m benchmarks fanout filtered
 
 Each can be run alone in larger sizes (``python -m benchmarks.fanout --help``). Exits with 1 if a
@@ -20,6 +20,13 @@ BENCHMARKS: dict[str, list[str]] = {
     "fanout": ["--rounds", "3", "--seconds", "0.4"],
     "filtered": ["--rounds", "3", "--seconds", "0.4"],
     "steady_rate": ["--rounds", "2", "--seconds", "4"],
+    "write_path": ["--processes", "1", "4", "--seconds", "3"],
+    "arrivals": ["--clients", "500", "--rounds", "3"],
+    "storm": [],
+    "growth": [
+        *("--seconds", "2", "--events", "10000", "200000", "--backlog", "200000"),
+        *("--connections", "1000"),
+    ],
     "memory": ["--connections", "4000"],
     "stalled": [],
     "fair": [],

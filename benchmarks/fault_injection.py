@@ -1,11 +1,14 @@
 """Inject faults while rows change, and compare the received events with the committed changes.
 
-Two servers (daphne and uvicorn), PostgreSQL, Redis, several writers with rollbacks and savepoints.
-Redis is killed, restarted, flushed and suspended, and servers are killed. Clients reconnect with
-their cursor. Exits with 1 if an event was lost, invented, duplicated or out of order, or if a
-client's rows differ from the table in the end.
+Two servers (daphne and uvicorn), one database, Redis, several writers with rollbacks and
+savepoints. Redis is killed, restarted, flushed and suspended, servers are killed, and on PostgreSQL
+their connections to the database are terminated. Without Redis, servers find out about changes of
+other processes only as the database allows. Clients reconnect with their cursor. Exits with 1 if an
+event was lost, invented, duplicated or out of order, or if a client's rows differ from the table in
+the end.
 
     python -m benchmarks.fault_injection --changes 100000
+    python -m benchmarks.fault_injection --changes 100000 --database sqlite --no-redis
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import print_line, set_up
+
+CATCH_UP_SECONDS = 120.0  # in which clients receive the rest after the last change
+SERVER_NAME = "realtime-server"  # application_name of the servers' connections to PostgreSQL
 
 
 def write(number: int, changes: int, path: str) -> None:
@@ -93,6 +99,20 @@ def _change(random_source: random.Random, own: list[int], number: int, shared: i
         return ("created", item.pk, 0)
     item.delete()
     return ("deleted", key, 0)
+
+
+def writer_environment(env: dict[str, str]) -> dict[str, str]:
+    """Return the environment of the writers, from that of a server.
+
+    On SQLite their transactions begin as writing ones: those that read first could not wait.
+    """
+    databases = json.loads(env["REALTIME_TEST_DATABASES"])
+    for database in databases.values():
+        if database["ENGINE"].endswith("sqlite3"):
+            database["OPTIONS"] = {**database["OPTIONS"], "transaction_mode": "IMMEDIATE"}
+    writers_env = {**env, "REALTIME_TEST_DATABASES": json.dumps(databases, default=str)}
+    writers_env.pop("PGAPPNAME", None)
+    return writers_env
 
 
 class Listener:
@@ -167,15 +187,34 @@ class Listener:
         }
 
 
+def terminate_backends() -> None:
+    """End the connections of the servers to PostgreSQL, but not those of the writers."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
+            [SERVER_NAME],
+        )
+    connection.close()
+
+
 async def inject_faults(
-    servers: list[Any], redis: Any, seconds: float, tally: Counter[str]
+    servers: list[Any], redis: Any, database: str, seconds: float, tally: Counter[str]
 ) -> None:
     random_source = random.Random(7)
+    faults = ["kill server"]
+    if redis is not None:
+        faults += ["kill redis", "flush redis", "suspend redis"]
+    if database == "postgres":
+        faults.append("terminate backends")
     while True:
         await asyncio.sleep(seconds * (0.5 + random_source.random()))
-        fault = random_source.choice(["kill redis", "flush redis", "suspend redis", "kill server"])
+        fault = random_source.choice(faults)
         tally[fault] += 1
-        if fault == "kill redis":
+        if fault == "terminate backends":
+            await asyncio.to_thread(terminate_backends)
+        elif fault == "kill redis":
             await asyncio.to_thread(redis.kill)
             await asyncio.sleep(random_source.random())
             await asyncio.to_thread(redis.start)
@@ -216,11 +255,15 @@ async def main(arguments: argparse.Namespace) -> int:
         return ApiKey.objects.create_key("fault injection")[1]
 
     key = await prepare()
-    redis = Redis()
-    redis.start()
-    options = {"layers": redis.layer(arguments.layer), "settings": arguments.setting}
+    redis = Redis() if arguments.redis else None
+    layers = None
+    if redis is not None:
+        redis.start()
+        layers = redis.layer(arguments.layer)
+    options = {"layers": layers, "settings": arguments.setting}
     servers = [AsgiServer("daphne", **options), AsgiServer("uvicorn", **options)]
     for server in servers:
+        server.env["PGAPPNAME"] = SERVER_NAME
         await asyncio.to_thread(server.start)
     urls = [server.socket_url for server in servers]
     listeners = [Listener(urls[n % 2 :] + urls[: n % 2], key) for n in range(arguments.clients)]
@@ -230,7 +273,7 @@ async def main(arguments: argparse.Namespace) -> int:
     changes_per_writer = arguments.changes // arguments.writers
     paths = [f"{folder}/{n}" for n in range(arguments.writers)]
     command = [sys.executable, "-m", "benchmarks.fault_injection", "--write"]
-    env = {**servers[0].env}
+    env = writer_environment(servers[0].env)
     began = time.monotonic()
     writers = [
         await asyncio.create_subprocess_exec(
@@ -239,20 +282,25 @@ async def main(arguments: argparse.Namespace) -> int:
         for n, path in enumerate(paths)
     ]
     tally: Counter[str] = Counter()
-    faults_task = asyncio.create_task(inject_faults(servers, redis, arguments.every, tally))
+    faults_task = asyncio.create_task(
+        inject_faults(servers, redis, arguments.database, arguments.every, tally)
+    )
     codes = [await writer.wait() for writer in writers]
+    if faults_task.done():
+        faults_task.result()  # raises what has ended it, for example a server that did not start
     faults_task.cancel()
     took = time.monotonic() - began
-    redis.resume()
-    if not redis.is_ready():
-        await asyncio.to_thread(redis.start)
+    if redis is not None:
+        redis.resume()
+        if not redis.is_ready():
+            await asyncio.to_thread(redis.start)
     for server in servers:
         if not server.is_ready():
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(server.start)
     committed = [tuple(json.loads(line)) for path in paths for line in Path(path).open()]
     rows = await sync_to_async(lambda: dict(Item.objects.values_list("pk", "size")))()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + CATCH_UP_SECONDS
     while time.monotonic() < deadline and any(len(s.events) < len(committed) for s in listeners):
         await asyncio.sleep(0.2)
     await asyncio.sleep(1)
@@ -260,7 +308,8 @@ async def main(arguments: argparse.Namespace) -> int:
         task.cancel()
     for server in servers:
         server.stop()
-    redis.stop()
+    if redis is not None:
+        redis.stop()
     writers_words = f"{arguments.writers} writers in {took:.0f} s"
     print_line(f"{len(committed)} changes committed by {writers_words}; {dict(tally)}")
     bad = any(codes)
@@ -285,11 +334,13 @@ if __name__ == "__main__":
     parser.add_argument("--writers", type=int, default=4)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--every", type=float, default=3.0, help="seconds between faults")
+    parser.add_argument("--database", choices=["sqlite", "postgres"], default="postgres")
+    parser.add_argument("--no-redis", dest="redis", action="store_false")
     parser.add_argument("--layer", choices=["core", "pubsub"], default="pubsub")
     parser.add_argument("--triggers", action="store_true", help="capture by triggers")
     chosen = parser.parse_args()
     items = {"model": "app.Item", "capture": "triggers" if chosen.triggers else "signals"}
     chosen.setting = {"COLLECTIONS": {"items": items}}
     os.environ["REALTIME_TEST_SETTINGS"] = json.dumps(chosen.setting)
-    set_up("postgres")
+    set_up(chosen.database)
     sys.exit(asyncio.run(main(chosen)))

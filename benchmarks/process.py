@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -14,17 +15,29 @@ def process_tree(pid: int) -> list[int]:
     pids = [pid]
     for member in pids:
         for task in Path(f"/proc/{member}/task").glob("*/children"):
-            pids += [int(child) for child in task.read_text().split()]
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                pids += [int(child) for child in task.read_text().split()]
     return pids
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the user and system time of the tree in seconds, to 10 ms."""
+    """Return the user and system time of the tree in seconds, to 10 ms.
+
+    That of processes that have ended, and were waited for, is included.
+    """
     total = 0
-    for member in process_tree(pid):
-        fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
-        # proc(5): utime and stime are fields 14 and 15; the name, which may have spaces, is 2
-        total += int(fields[11]) + int(fields[12])
+    # parents last: they have the time of a child that ends before it is read
+    for member in reversed(process_tree(pid)):
+        try:
+            text = Path(f"/proc/{member}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            if member == pid:
+                raise
+            continue
+        fields = text.rpartition(")")[2].split()
+        # proc(5): utime, stime, cutime and cstime are fields 14 to 17; the name, which may have
+        # spaces, is 2
+        total += sum(map(int, fields[11:15]))
     return total / TICK
 
 

@@ -44,6 +44,9 @@ def listen(emit: Emit) -> None:
         if message.get("memory"):
             message["reply"](message["memory"], release_memory())
             return
+        if message.get("queries"):
+            message["reply"](0, sys.modules["benchmarks.site.query_count"].count)
+            return
         if message.get("nothing"):  # to measure the cost of the trigger alone
             message["reply"](message["first"], 0)
             return

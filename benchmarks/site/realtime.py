@@ -10,6 +10,10 @@ from django_cocobase_realtime.routing import realtime_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.site.settings")
 views = get_asgi_application()
 realtime = realtime_application()
+if os.environ.get("BENCH_COUNT_QUERIES"):
+    from . import query_count
+
+    query_count.install()
 # as the guide for deployments recommends
 gc.collect()
 gc.freeze()

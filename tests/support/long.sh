@@ -50,6 +50,10 @@ soak() { # soak DATABASE
     "$python" -m benchmarks.soak --minutes "${SOAK_MINUTES:-30}" --database "$1"
 }
 
+faults() { # faults DATABASE [OPTION]
+    "$python" -m benchmarks.fault_injection --changes "${CHANGES:-100000}" --database "$@"
+}
+
 client_model() {
     HISTORIES=10000 "$python" -m pytest -q -n 2 tests/clients/model
 }
@@ -77,6 +81,10 @@ part "clients, 10,000 random histories" client_model
 part "clients, lists under 10,000 writes, sqlite" client_lists sqlite
 part "clients, lists under 10,000 writes, postgres" client_lists postgres
 part "clients, Next.js, Nuxt and SvelteKit" client_applications
+for database in sqlite postgres; do
+    part "faults, $database" faults "$database"
+    part "faults, $database, without Redis" faults "$database" --no-redis
+done
 part "soak, sqlite" soak sqlite
 part "soak, postgres" soak postgres
 
