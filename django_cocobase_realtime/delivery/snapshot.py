@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from sys import getsizeof
 from typing import Any
 
 from django.db.models import QuerySet
 from msgspec import Raw
-from msgspec.structs import replace
 
-from ..capture.tables import WatchedTable, identify
 from ..conf import conf
 from ..declarations.collection import Collection
-from ..events import Change, now
 from ..filters.orm import ordering, to_q
 from ..transport.waiting_frames import size_of
 from ..utils.concurrency import run_in_threadpool
 from ..wire import frames
 from .checked_rows import select_shown_keys
-from .event_frames import document_of
-from .row_permissions import is_visible
 from .subscription import SnapshotQuery, Subscription
+from .visible_documents import Document, read_documents
 
 PAGE_SIZE = 200  # documents of a page, and rows that are read in one call
 FIRST_ROWS = 30  # rows that are read without knowing how large they are
 GROWTH = 8  # factor by which more rows are read after small ones
-
-# {"id": ..., "data": {...}}
-Document = dict[str, Any]
 
 
 async def send_snapshot(
@@ -141,7 +134,8 @@ class DocumentReader:
             keys = [self._keys.popleft() for _ in range(count)]
             unread -= count
             largest = 1
-            for number, document in enumerate(self._load(keys), start=1):
+            loaded = read_documents(self._collection, self._subscription, keys)
+            for number, document in enumerate(loaded, start=1):
                 if document is None:
                     continue
                 text = _encode(document)
@@ -165,27 +159,6 @@ class DocumentReader:
             )
         elif not self._keys and self._packed:
             self._keys.extend(pickle.loads(self._packed.popleft()))  # noqa: S301
-
-    def _load(self, keys: Sequence[Any]) -> Iterator[Document | None]:
-        """Yield the document of each primary key, or None if it was deleted or does not match."""
-        collection, subscription = self._collection, self._subscription
-        codec, using = collection.codec, collection.database
-        rows = WatchedTable(collection.concrete_model, (collection,)).read(using, keys)
-        for key in keys:
-            row = rows.get(identify(collection.concrete_model, key))
-            if row is None:
-                yield None
-                continue
-            id, stored = codec.document_id(key), codec.image(row)
-            image = codec.decode(stored, using)
-            if not is_visible(collection, subscription, image) or collection.is_deleted(image):
-                yield None
-                continue
-            change = Change("", collection.name, "created", id, "", now(), after=image)
-            document = collection.make_document(replace(change, after=stored), using)
-            if document is not None:
-                change = Change("", "", "created", id, "", "", document=document)
-            yield document_of(change, subscription.query.fields)
 
 
 def select_keys(
