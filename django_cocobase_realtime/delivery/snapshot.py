@@ -61,7 +61,8 @@ async def send_snapshot(
                 page = _take(ready, size, max_bytes)
                 remaining -= len(page)
                 more = bool(ready) and remaining > 0
-                frame = frames.snapshot(subscription.name, page, cursor, more=more)
+                documents = list(map(Raw, page))
+                frame = frames.snapshot(subscription.name, documents, cursor, more=more)
                 if not more and (ready or is_cut):
                     frame["truncated"] = True
                 await writer.wait_drained()
@@ -74,19 +75,44 @@ def _is_full(ready: Sequence[bytes], size: int, max_bytes: int) -> bool:
     return len(ready) > size or sum(map(len, ready)) > max_bytes
 
 
-def _take(ready: deque[bytes], size: int, max_bytes: int) -> list[Any]:
+def _take(ready: deque[bytes], size: int, max_bytes: int) -> list[bytes]:
     """Remove the documents of a page from those that are ready, and return them."""
-    page: list[Any] = []
+    page: list[bytes] = []
     length = 0
     while ready and len(page) < size:
         length += len(ready[0])
         if page and length > max_bytes:
             break
-        page.append(Raw(ready.popleft()))
+        page.append(ready.popleft())
     return page
 
 
 # in worker threads
+
+
+def read_pages(
+    collection: Collection, subscription: Subscription, query: SnapshotQuery, max_bytes: int
+) -> tuple[list[list[bytes]], bool] | None:
+    """Return the documents that match now, in pages, and whether there are more than the limit.
+
+    Returns None if they have more than ``max_bytes``. Not for rows that are checked one by one.
+    """
+    keys = select_keys(collection, subscription, query.order, query.limit)
+    is_cut = len(keys) > query.limit
+    reader = DocumentReader(collection, subscription, keys[: query.limit])
+    del keys
+    documents: deque[bytes] = deque()
+    size = 0
+    while reader.has_more:
+        part = reader.read(max_bytes - size)
+        documents += part
+        size += sum(map(len, part))
+        if size > max_bytes:
+            return None
+    pages: list[list[bytes]] = []
+    while documents:
+        pages.append(_take(documents, PAGE_SIZE, conf.limits.event_bytes))
+    return pages, is_cut
 
 
 class DocumentReader:
