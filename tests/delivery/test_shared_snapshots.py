@@ -92,6 +92,18 @@ async def snapshots(*sockets):
     return [socket.frames_of_type("snapshot") for socket in sockets]
 
 
+def assert_same_text(sockets):
+    """Check that the snapshots of several clients are one text in memory."""
+    texts = [
+        message["text"]
+        for socket in sockets
+        for message in socket.sent
+        if '"type":"snapshot"' in message.get("text", "")
+    ]
+    assert len(texts) == len(sockets)
+    assert len({id(text) for text in texts}) == 1
+
+
 def titles(frames):
     return [document["data"]["title"] for frame in frames for document in frame["documents"]]
 
@@ -110,14 +122,7 @@ async def test_clients_that_ask_at_once_share_one_read_and_one_text(api_key, rea
         assert reads.count == 1
         assert len(statements.of("app_post")) <= 3
         assert all(titles(pages) == [str(n) for n in range(50)] for pages in frames)
-        texts = [
-            message["text"]
-            for socket in sockets
-            for message in socket.sent
-            if '"type":"snapshot"' in message.get("text", "")
-        ]
-        assert len(texts) == 20
-        assert len({id(text) for text in texts}) == 1
+        assert_same_text(sockets)
         await Post.objects.acreate(title="live")
         for socket in sockets:
             await socket.wait_for_frame("event")
@@ -211,6 +216,7 @@ async def test_client_that_leaves_does_not_affect_the_others(api_key, reads):
         assert all(titles(pages) == ["a"] for pages in await snapshots(*sockets[1:]))
         assert not sockets[0].frames_of_type("snapshot")
         assert reads.count == 1
+        assert_same_text(sockets[1:])
 
 
 async def test_read_without_clients_is_forgotten(api_key, reads, monkeypatch):
