@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sys import getsizeof
 from typing import Any
 
+from django.db import models
 from django.db.models import QuerySet
 from msgspec import Raw
 
@@ -21,9 +22,22 @@ from .checked_rows import select_shown_keys
 from .subscription import SnapshotQuery, Subscription
 from .visible_documents import Document, read_documents
 
-PAGE_SIZE = 200  # documents of a page, and rows that are read in one call
+PAGE_SIZE = 200  # documents of a page, and rows that are read in one call unless they are small
 FIRST_ROWS = 30  # rows that are read without knowing how large they are
+MAX_ROWS = 1000  # rows that are read in one call if they cannot be large
+MAX_ROW_BYTES = 1024 * 1024  # of all these rows together
 GROWTH = 8  # factor by which more rows are read after small ones
+
+# fields whose values take at most 32 bytes in a database
+SHORT_FIELDS = (
+    models.BooleanField,
+    models.IntegerField,
+    models.FloatField,
+    models.DateField,
+    models.TimeField,
+    models.DurationField,
+    models.UUIDField,
+)
 
 
 async def send_snapshot(
@@ -133,7 +147,10 @@ class DocumentReader:
         # bytes of the largest document of the last part that was read
         self._expected = 1
         # rows to read at a time
-        self._next_count = FIRST_ROWS
+        small_rows = _small_rows(collection.concrete_model)
+        self._next_count = max(FIRST_ROWS, small_rows)
+        # rows to read in one call
+        self._max_rows = max(PAGE_SIZE, small_rows)
 
     @property
     def has_more(self) -> bool:
@@ -148,13 +165,13 @@ class DocumentReader:
     def read(self, max_bytes: int) -> list[bytes]:
         """Return the next documents, up to the one with which they exceed ``max_bytes``.
 
-        At most `PAGE_SIZE` rows are read. Rows that were deleted, or do not match any more, are
-        left out.
+        At most `PAGE_SIZE` rows are read, or `MAX_ROWS` if no row can be large. Rows that were
+        deleted, or do not match any more, are left out.
         """
         self._unpack()
         documents: list[bytes] = []
         length = 0
-        unread = min(len(self._keys), PAGE_SIZE)
+        unread = min(len(self._keys), self._max_rows)
         while unread and length <= max_bytes:
             count = max(1, min(self._next_count, (max_bytes - length) // self._expected, unread))
             keys = [self._keys.popleft() for _ in range(count)]
@@ -175,16 +192,36 @@ class DocumentReader:
         return documents
 
     def _unpack(self) -> None:
-        """Have the next `PAGE_SIZE` keys as objects, and the others as bytes."""
-        if len(self._keys) > PAGE_SIZE:
+        """Have the next keys as objects, and the others as bytes."""
+        size = self._max_rows
+        if len(self._keys) > size:
             keys = list(self._keys)
-            self._keys = deque(keys[:PAGE_SIZE])
+            self._keys = deque(keys[:size])
             self._packed = deque(
-                pickle.dumps(keys[start : start + PAGE_SIZE])
-                for start in range(PAGE_SIZE, len(keys), PAGE_SIZE)
+                pickle.dumps(keys[start : start + size]) for start in range(size, len(keys), size)
             )
         elif not self._keys and self._packed:
             self._keys.extend(pickle.loads(self._packed.popleft()))  # noqa: S301
+
+
+def _small_rows(model: type[models.Model]) -> int:
+    """Return how many rows have `MAX_ROW_BYTES` at most, by the declarations of their fields.
+
+    Returns 0 if the values of a field may have any length.
+    """
+    size = 0
+    for field in model._meta.concrete_fields:
+        while isinstance(field, models.ForeignKey):
+            field = field.target_field
+        if not type(field).__module__.startswith("django."):
+            return 0
+        if isinstance(field, SHORT_FIELDS):
+            size += 32
+        elif isinstance(field, models.CharField | models.FileField) and field.max_length:
+            size += 4 * field.max_length
+        else:
+            return 0
+    return min(MAX_ROWS, MAX_ROW_BYTES // size)
 
 
 def select_keys(

@@ -84,7 +84,7 @@ def posts():
 
 
 def read_all(settings, filter=None, fields=None, **options):
-    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"posts": {"model": "app.Post", **options}}}
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"posts": {"model": "app.Post"} | options}}
     collection = registry.get("posts")
     query = AuthorizedQuery(filter or Filter.everything(), fields)
     subscription = Subscription(None, SubscriptionRequest("posts", "posts"), query)
@@ -120,6 +120,32 @@ def test_queries_for_1000_documents(settings, posts, serializer):
         "tags": [{"name": "tag 0"}, {"name": "tag 1"}],
         "comments": 1,
     }
+
+
+class AuthorSerializer(serializers.ModelSerializer):
+    posts = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Author
+        fields = ("name", "posts")
+
+    def get_posts(self, author):
+        return [post.title for post in author.post_set.all()]
+
+
+def with_posts(authors):
+    return authors.prefetch_related("post_set")
+
+
+def test_three_queries_for_1000_small_rows(settings):
+    authors = Author.objects.bulk_create(Author(name=str(n)) for n in range(DOCUMENTS))
+    Post.objects.bulk_create(Post(title=author.name, author=author) for author in authors)
+    documents, statements = read_all(
+        settings, model="app.Author", serializer=AuthorSerializer, queryset=with_posts
+    )
+    expected = [{"name": str(n), "posts": [str(n)]} for n in range(DOCUMENTS)]
+    assert [document["data"] for document in documents] == expected
+    assert len(statements) == 3
 
 
 def test_rows_are_serialized_in_few_calls(settings, posts):
