@@ -191,6 +191,12 @@ class SharedSnapshots:
                 else:
                     read.position = Position(read.position.epoch, change.seq)
 
+    def expire(self) -> None:
+        """Let no client join the reads that have begun."""
+        for reads in self._reads.values():
+            if reads.current is not None:
+                reads.current.is_outdated = True
+
     def stop(self) -> None:
         """Cancel all reads."""
         for reads in self._reads.values():

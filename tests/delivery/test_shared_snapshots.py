@@ -9,8 +9,10 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import OperationalError
 
+from django_cocobase_realtime import capture_disabled, disconnect
 from django_cocobase_realtime.delivery import shared_snapshots
 from django_cocobase_realtime.hub.hub import Hub
+from django_cocobase_realtime.models import ApiKey
 from django_cocobase_realtime.permissions import Permission
 from django_cocobase_realtime.utils.fair_queue import WorkersOverloaded
 from django_cocobase_realtime.wire.codes import CloseCode
@@ -273,6 +275,25 @@ async def test_client_reads_alone_if_the_read_takes_too_long(api_key, reads, mon
         assert all(titles(pages) == ["a"] for pages in await snapshots(*sockets))
 
 
+async def test_clients_that_are_reconnected_after_an_import_read_again(api_key, reads):
+    """The import was not captured, so that no event corrects a snapshot from before it."""
+    await Post.objects.acreate(title="old")
+    async with AsyncExitStack() as stack:
+        key = await ApiKey.objects.aget()
+        other = (await sync_to_async(ApiKey.objects.create_key)("other"))[1]
+        (first,) = await connect(stack, api_key, 1)
+        (staying,) = await connect(stack, other, 1)
+        await request(first, staying)
+        await snapshots(first, staying)
+        with capture_disabled():
+            await Post.objects.aupdate(title="imported")
+        await sync_to_async(disconnect)(key=key.prefix, reconnect=True)
+        await first.wait_until(lambda: first.close_code == CloseCode.PERMISSIONS_CHANGED)
+        (again,) = await connect(stack, api_key, 1)
+        await request(again)
+        assert [titles(pages) for pages in await snapshots(again)] == [["imported"]]
+
+
 class OwnPosts(Permission):
     def visible_to(self, identity):
         return {"project": identity.project}
@@ -294,8 +315,6 @@ async def test_rows_that_are_checked_one_by_one_are_not_shared(api_key, reads, c
 
 
 async def test_only_equal_requests_are_shared(api_key, reads, configure):
-    from django_cocobase_realtime.models import ApiKey
-
     configure(permission=f"{__name__}.OwnPosts")
     for title in "abc":
         await Post.objects.acreate(title=title)
