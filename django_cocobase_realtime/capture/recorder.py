@@ -16,6 +16,7 @@ from django.db import connections
 from msgspec.structs import replace
 
 from ..declarations.collection import Collection
+from ..declarations.row_documents import make_documents
 from ..declarations.row_reader import Row
 from ..declarations.serialization import changed_fields
 from ..events import Change, now
@@ -164,7 +165,7 @@ def _push(current: Transaction, collections: Iterable[str]) -> None:
 
 def _publication(collection: Collection, change: Change, using: str) -> Callable[[], None]:
     def publish() -> None:
-        document = collection.make_document(change, using)
+        (document,) = make_documents(collection, [change], using)
         broker.publish(change if document is None else replace(change, document=document))
 
     return publish

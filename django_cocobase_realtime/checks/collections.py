@@ -174,7 +174,7 @@ def _check_soft_delete(name: str, collection: Collection) -> Iterator[CheckMessa
 
 
 def _check_classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
-    for option in ("permission", "serializer"):
+    for option in ("permission", "serializer", "queryset"):
         value = getattr(collection, option)
         if isinstance(value, str):
             try:
@@ -196,8 +196,8 @@ def _check_classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
                     f"Collection {name!r}: 'permission' has no method that decides anything.",
                     f"Give it one of {', '.join(methods)}.",
                 )
-        if option == "serializer" and value is not None and not callable(value):
-            yield error(8, f"Collection {name!r}: 'serializer' cannot be called.")
+        if option != "permission" and value is not None and not callable(value):
+            yield error(8, f"Collection {name!r}: '{option}' cannot be called.")
     if collection.durable is True:
         yield from _check_log_tables(name, collection)
     if collection.capture not in (None, "signals", "triggers"):

@@ -27,7 +27,7 @@ from ..permissions import And, Visible
 from ..utils.project_code import calling
 from ..utils.transactions import database_for
 from .authorization import Grant, evaluate_permission
-from .documents import Serializer, serialize_safely
+from .documents import Serializer
 from .image_fields import default_names, depends_on_rows, fields_not_secret, filter_names
 from .serialization import RowCodec
 
@@ -38,6 +38,7 @@ OPTIONS = (
     "filters",
     "permission",
     "serializer",
+    "queryset",
     "durable",
     "track",
     "capture",
@@ -99,6 +100,10 @@ class Collection:
     aliases: ClassVar[Sequence[str]] = ()
     # whether anonymous visitors may read what the permission shows them
     public: ClassVar[bool] = False
+
+    def queryset(self, queryset: models.QuerySet[Any]) -> models.QuerySet[Any]:
+        """Return the queryset for the serializer's rows, with related rows and annotations."""
+        return queryset
 
     # what an identity may see
 
@@ -321,7 +326,7 @@ class Collection:
 
     def _serialized_names(self) -> Sequence[str]:
         """Return the names of a DRF serializer's fields; nothing for another serializer."""
-        serializer = self._serializer
+        serializer = self.loaded_serializer
         if isinstance(serializer, type) and hasattr(serializer, "get_fields"):
             return tuple(serializer().fields)
         return ()
@@ -356,7 +361,8 @@ class Collection:
         return import_string(permission) if isinstance(permission, str) else permission
 
     @cached_property
-    def _serializer(self) -> Serializer | None:
+    def loaded_serializer(self) -> Serializer | None:
+        """The option ``serializer``, imported if it is a dotted path."""
         # read from the class, because a function would be bound to the instance
         declared = type(self).__dict__.get("serializer", type(self).serializer)
         if isinstance(declared, staticmethod):
@@ -365,6 +371,16 @@ class Collection:
             declared = import_string(declared)
         serializer: Serializer | None = declared
         return serializer
+
+    @cached_property
+    def loaded_queryset(self) -> Callable[[Any], Any] | None:
+        """The option ``queryset`` as a function; None if there is none, or no serializer."""
+        declared: Any = type(self).queryset
+        if self.serializer is None or declared in (None, Collection.queryset):
+            return None
+        function: Callable[[Any], Any]
+        function = import_string(declared) if isinstance(declared, str) else self.queryset
+        return function
 
     @property
     def stream(self) -> str:
@@ -379,20 +395,3 @@ class Collection:
     def database(self) -> str:
         """Alias of the database that contains the collection's rows and its log."""
         return database_for(self.model_class)
-
-    def make_document(self, change: Change, using: str) -> dict[str, Any] | None:
-        """Return the data that the serializer makes of a changed row.
-
-        The change is taken as it is stored, not decoded. The row is taken as it is after the
-        change, or as it was before if it is deleted now, or counts as deleted. Returns None if
-        the collection has no serializer, and `FAILED_DOCUMENT` if the serializer raises.
-        """
-        serializer = self._serializer
-        if serializer is None:
-            return None
-        decoded = self.decode(change, using).after
-        image = change.after
-        if decoded is None or (change.before is not None and self.is_deleted(decoded)):
-            image = change.before
-        instance = self.codec.to_instance(self.model_class, image or {}, using)
-        return serialize_safely(serializer, instance, collection=self.name, using=using)

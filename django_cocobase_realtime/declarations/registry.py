@@ -184,9 +184,10 @@ class CollectionRegistry(Registry[Collection]):
                 f"Collection {name!r} must be a model label or a dictionary with a 'model'."
             )
         options = dict(entry)
-        serializer = options.get("serializer")
-        if callable(serializer) and not isinstance(serializer, type):
-            options["serializer"] = staticmethod(serializer)
+        for name in ("serializer", "queryset"):
+            function = options.get(name)
+            if callable(function) and not isinstance(function, type):
+                options[name] = staticmethod(function)
         return options
 
 

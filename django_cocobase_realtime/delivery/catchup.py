@@ -15,14 +15,15 @@ import asyncio
 import logging
 
 from ..log.cursor import Position
-from ..log.cursor import encode as encode_cursor
 from ..transport.waiting_frames import FrameBuffer
 from ..utils.concurrency import set_owner
 from ..utils.project_code import DATABASE_UNAVAILABLE
 from ..wire.codes import CloseCode
 from .replay import replay
+from .shared_snapshots import SharedFrames, cursor_at, send_frames
 from .snapshot import send_snapshot
 from .subscription import CatchUp, CatchUpPlan, SnapshotQuery, Subscription
+from .tailer import LogTailer
 from .topic import CollectionTopic
 
 logger = logging.getLogger(__name__)
@@ -104,12 +105,7 @@ async def _run(
         position = plan.after or tailer.position
         if plan.snapshot is not None:
             async with connection.writer.snapshot_turn:
-                position = plan.after or tailer.position
-                # if the snapshot is started again, replay everything since its first page after it
-                catchup.plan = CatchUpPlan(position, plan.snapshot)
-                cursor = encode_cursor(subscription.stream, position.epoch, position.seq)
-                await send_snapshot(subscription, topic.collection, plan.snapshot, cursor)
-                catchup.plan = CatchUpPlan(position)
+                position = await _send_snapshot(subscription, catchup, topic, tailer, plan)
         if await replay(subscription, catchup, topic, tailer, position):
             go_live(subscription, topic)
         else:
@@ -127,6 +123,38 @@ async def _run(
         topic.end_with_error(subscription)
 
 
+async def _send_snapshot(
+    subscription: Subscription,
+    catchup: CatchUp,
+    topic: CollectionTopic,
+    tailer: LogTailer,
+    plan: CatchUpPlan,
+) -> Position:
+    """Send the snapshot of a plan; return the position from which the events must follow it."""
+    assert plan.snapshot is not None
+    # a snapshot that was interrupted is read alone, since it keeps its first position
+    shared = None if plan.after else await _read_shared(subscription, topic, plan.snapshot)
+    position = plan.after or (shared and shared.position) or tailer.position
+    # if the snapshot is started again, replay everything since its first page after it
+    catchup.plan = CatchUpPlan(position, plan.snapshot)
+    if shared is not None:
+        await send_frames(subscription, shared.frames)
+    else:
+        cursor = cursor_at(subscription.stream, position)
+        await send_snapshot(subscription, topic.collection, plan.snapshot, cursor)
+    catchup.plan = CatchUpPlan(position)
+    return position
+
+
+async def _read_shared(
+    subscription: Subscription, topic: CollectionTopic, query: SnapshotQuery
+) -> SharedFrames | None:
+    """Return the frames of a shared snapshot; None if the client must read alone."""
+    # a client that does not read must not make the server read more
+    await subscription.connection.writer.wait_drained()
+    return await topic.shared_snapshots.read(subscription, query)
+
+
 # without a log
 
 
@@ -141,7 +169,11 @@ async def _without_log(
         async with subscription.connection.writer.snapshot_turn:
             # not earlier, since the snapshot contains what happens while it waits for its turn
             _start_buffering(subscription, catchup, topic)
-            await send_snapshot(subscription, topic.collection, query, None)
+            shared = await _read_shared(subscription, topic, query)
+            if shared is None:
+                await send_snapshot(subscription, topic.collection, query, None)
+            else:
+                await send_frames(subscription, shared.frames)
     _flush_buffer(subscription, topic)
 
 

@@ -236,7 +236,10 @@ class _RowState:
 def is_visible(collection: Collection, subscription: Subscription, image: Image) -> bool:
     """Return whether a subscription may see a row.
 
-    May use the ORM, so it must not be called in an event loop.
+    ``image`` has at least the fields of the filter; with a row permission, all fields. May use the
+    ORM, so it must not be called in an event loop.
     """
+    if subscription.query.check is None:
+        return subscription.query.filter.matches(collection.row(image))
     state = _RowState.of(collection, image)
     return state is not None and state.is_visible_to(subscription)

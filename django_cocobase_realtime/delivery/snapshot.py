@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from sys import getsizeof
 from typing import Any
 
+from django.db import models
 from django.db.models import QuerySet
 from msgspec import Raw
-from msgspec.structs import replace
 
-from ..capture.tables import WatchedTable, identify
 from ..conf import conf
 from ..declarations.collection import Collection
-from ..events import Change, now
 from ..filters.orm import ordering, to_q
 from ..transport.waiting_frames import size_of
 from ..utils.concurrency import run_in_threadpool
 from ..wire import frames
 from .checked_rows import select_shown_keys
-from .event_frames import document_of
-from .row_permissions import is_visible
 from .subscription import SnapshotQuery, Subscription
+from .visible_documents import Document, read_documents
 
-PAGE_SIZE = 200  # documents of a page, and rows that are read in one call
+PAGE_SIZE = 200  # documents of a page, and rows that are read in one call unless they are small
 FIRST_ROWS = 30  # rows that are read without knowing how large they are
+MAX_ROWS = 1000  # rows that are read in one call if they cannot be large
+MAX_ROW_BYTES = 1024 * 1024  # of all these rows together
 GROWTH = 8  # factor by which more rows are read after small ones
 
-# {"id": ..., "data": {...}}
-Document = dict[str, Any]
+# fields whose values take at most 32 bytes in a database
+SHORT_FIELDS = (
+    models.BooleanField,
+    models.IntegerField,
+    models.FloatField,
+    models.DateField,
+    models.TimeField,
+    models.DurationField,
+    models.UUIDField,
+)
 
 
 async def send_snapshot(
@@ -68,7 +75,8 @@ async def send_snapshot(
                 page = _take(ready, size, max_bytes)
                 remaining -= len(page)
                 more = bool(ready) and remaining > 0
-                frame = frames.snapshot(subscription.name, page, cursor, more=more)
+                documents = list(map(Raw, page))
+                frame = frames.snapshot(subscription.name, documents, cursor, more=more)
                 if not more and (ready or is_cut):
                     frame["truncated"] = True
                 await writer.wait_drained()
@@ -81,19 +89,44 @@ def _is_full(ready: Sequence[bytes], size: int, max_bytes: int) -> bool:
     return len(ready) > size or sum(map(len, ready)) > max_bytes
 
 
-def _take(ready: deque[bytes], size: int, max_bytes: int) -> list[Any]:
+def _take(ready: deque[bytes], size: int, max_bytes: int) -> list[bytes]:
     """Remove the documents of a page from those that are ready, and return them."""
-    page: list[Any] = []
+    page: list[bytes] = []
     length = 0
     while ready and len(page) < size:
         length += len(ready[0])
         if page and length > max_bytes:
             break
-        page.append(Raw(ready.popleft()))
+        page.append(ready.popleft())
     return page
 
 
 # in worker threads
+
+
+def read_pages(
+    collection: Collection, subscription: Subscription, query: SnapshotQuery, max_bytes: int
+) -> tuple[list[list[bytes]], bool] | None:
+    """Return the documents that match now, in pages, and whether there are more than the limit.
+
+    Returns None if they have more than ``max_bytes``. Not for rows that are checked one by one.
+    """
+    keys = select_keys(collection, subscription, query.order, query.limit)
+    is_cut = len(keys) > query.limit
+    reader = DocumentReader(collection, subscription, keys[: query.limit])
+    del keys
+    documents: deque[bytes] = deque()
+    size = 0
+    while reader.has_more:
+        part = reader.read(max_bytes - size)
+        documents += part
+        size += sum(map(len, part))
+        if size > max_bytes:
+            return None
+    pages: list[list[bytes]] = []
+    while documents:
+        pages.append(_take(documents, PAGE_SIZE, conf.limits.event_bytes))
+    return pages, is_cut
 
 
 class DocumentReader:
@@ -114,7 +147,10 @@ class DocumentReader:
         # bytes of the largest document of the last part that was read
         self._expected = 1
         # rows to read at a time
-        self._next_count = FIRST_ROWS
+        small_rows = _small_rows(collection.concrete_model)
+        self._next_count = max(FIRST_ROWS, small_rows)
+        # rows to read in one call
+        self._max_rows = max(PAGE_SIZE, small_rows)
 
     @property
     def has_more(self) -> bool:
@@ -129,19 +165,20 @@ class DocumentReader:
     def read(self, max_bytes: int) -> list[bytes]:
         """Return the next documents, up to the one with which they exceed ``max_bytes``.
 
-        At most `PAGE_SIZE` rows are read. Rows that were deleted, or do not match any more, are
-        left out.
+        At most `PAGE_SIZE` rows are read, or `MAX_ROWS` if no row can be large. Rows that were
+        deleted, or do not match any more, are left out.
         """
         self._unpack()
         documents: list[bytes] = []
         length = 0
-        unread = min(len(self._keys), PAGE_SIZE)
+        unread = min(len(self._keys), self._max_rows)
         while unread and length <= max_bytes:
             count = max(1, min(self._next_count, (max_bytes - length) // self._expected, unread))
             keys = [self._keys.popleft() for _ in range(count)]
             unread -= count
             largest = 1
-            for number, document in enumerate(self._load(keys), start=1):
+            loaded = read_documents(self._collection, self._subscription, keys)
+            for number, document in enumerate(loaded, start=1):
                 if document is None:
                     continue
                 text = _encode(document)
@@ -155,37 +192,36 @@ class DocumentReader:
         return documents
 
     def _unpack(self) -> None:
-        """Have the next `PAGE_SIZE` keys as objects, and the others as bytes."""
-        if len(self._keys) > PAGE_SIZE:
+        """Have the next keys as objects, and the others as bytes."""
+        size = self._max_rows
+        if len(self._keys) > size:
             keys = list(self._keys)
-            self._keys = deque(keys[:PAGE_SIZE])
+            self._keys = deque(keys[:size])
             self._packed = deque(
-                pickle.dumps(keys[start : start + PAGE_SIZE])
-                for start in range(PAGE_SIZE, len(keys), PAGE_SIZE)
+                pickle.dumps(keys[start : start + size]) for start in range(size, len(keys), size)
             )
         elif not self._keys and self._packed:
             self._keys.extend(pickle.loads(self._packed.popleft()))  # noqa: S301
 
-    def _load(self, keys: Sequence[Any]) -> Iterator[Document | None]:
-        """Yield the document of each primary key, or None if it was deleted or does not match."""
-        collection, subscription = self._collection, self._subscription
-        codec, using = collection.codec, collection.database
-        rows = WatchedTable(collection.concrete_model, (collection,)).read(using, keys)
-        for key in keys:
-            row = rows.get(identify(collection.concrete_model, key))
-            if row is None:
-                yield None
-                continue
-            id, stored = codec.document_id(key), codec.image(row)
-            image = codec.decode(stored, using)
-            if not is_visible(collection, subscription, image) or collection.is_deleted(image):
-                yield None
-                continue
-            change = Change("", collection.name, "created", id, "", now(), after=image)
-            document = collection.make_document(replace(change, after=stored), using)
-            if document is not None:
-                change = Change("", "", "created", id, "", "", document=document)
-            yield document_of(change, subscription.query.fields)
+
+def _small_rows(model: type[models.Model]) -> int:
+    """Return how many rows have `MAX_ROW_BYTES` at most, by the declarations of their fields.
+
+    Returns 0 if the values of a field may have any length.
+    """
+    size = 0
+    for field in model._meta.concrete_fields:
+        while isinstance(field, models.ForeignKey):
+            field = field.target_field
+        if not type(field).__module__.startswith("django."):
+            return 0
+        if isinstance(field, SHORT_FIELDS):
+            size += 32
+        elif isinstance(field, models.CharField | models.FileField) and field.max_length:
+            size += 4 * field.max_length
+        else:
+            return 0
+    return min(MAX_ROWS, MAX_ROW_BYTES // size)
 
 
 def select_keys(

@@ -20,6 +20,7 @@ from ..utils.fair_queue import Owner
 from .event_frames import ChangeFrames
 from .incomplete_images import find_undecidable, is_complete, restore
 from .row_permissions import RowPermissionQueue
+from .shared_snapshots import SharedSnapshots
 from .subscription import Delivery, Subscription
 from .table import SubscriptionTable
 from .tailer import LogTailer
@@ -41,6 +42,8 @@ class CollectionTopic:
         self.table = SubscriptionTable(collection.schema)
         # follows the log; None for a collection without a log
         self.tailer: LogTailer | None = None
+        # snapshots that several subscriptions are sent
+        self.shared_snapshots = SharedSnapshots(collection, lambda: self.position)
         # called if the log no longer contains the next events, so that they cannot be delivered
         self._on_position_lost = on_position_lost
         # ends a subscription that cannot continue
@@ -66,7 +69,8 @@ class CollectionTopic:
         return self.tailer
 
     def stop(self) -> None:
-        """Stop the tailer and the evaluation of row permissions."""
+        """Stop the tailer, the reads of snapshots and the evaluation of row permissions."""
+        self.shared_snapshots.stop()
         self._row_permissions.stop()
         if self._restoration is not None:
             self._restoration.cancel()
@@ -116,6 +120,7 @@ class CollectionTopic:
 
     def dispatch(self, change: Change) -> None:
         """Deliver a change to every subscription that must see it. No database, no waiting."""
+        self.shared_snapshots.note(change)
         queries = (subscription.query for subscription in self.table)
         if find_undecidable(self.collection, change, queries):
             if self.tailer is not None and change.seq is not None:

@@ -187,6 +187,11 @@ class TopicManager:
         if topic is not None:
             topic.notify()
 
+    def expire_snapshots(self) -> None:
+        """Read snapshots again, because the project asks clients to load their data again."""
+        for topic in self.topics.values():
+            topic.shared_snapshots.expire()
+
     def get_listener(self, name: str) -> Callable[[], None] | None:
         """Return the function to call when the log of a collection has new events, or None.
 

@@ -179,6 +179,7 @@ class Hub:
             case DisconnectRequested():
                 self._disconnect(event)
             case PermissionsChanged():
+                self.topics.expire_snapshots()
                 self.reauthorizer.request(
                     c for c in self.connections.values() if event.concerns(c.identity)
                 )
@@ -202,6 +203,7 @@ class Hub:
                     connection.writer.push_event(text)
 
     def _disconnect(self, event: DisconnectRequested) -> None:
+        self.topics.expire_snapshots()
         for connection in list(self.connections.values()):
             if connection.identity is not None and event.concerns(connection.identity):
                 connection.close(CloseCode(event.code))

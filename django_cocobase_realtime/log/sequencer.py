@@ -25,9 +25,10 @@ from msgspec.structs import replace
 
 from ..declarations.collection import Collection
 from ..declarations.registry import UnknownCollection, registry
+from ..declarations.row_documents import make_documents
 from ..events import FAILED_DOCUMENT, Change
 from ..models import LogEvent, Stream
-from ..utils.project_code import ProjectCodeFailed, is_unavailable
+from ..utils.project_code import ProjectCodeFailed
 from ..utils.transactions import write_transaction
 from .append import json_text
 from .decoding import FIELDS, Row, changes_from_rows
@@ -209,26 +210,24 @@ def _store_documents(using: str, collection: Collection, changes: list[Change]) 
     """Make the documents of events, once, and return the events with them."""
     events = LogEvent.objects.using(using).filter(collection=collection.stream)
     with_documents = []
-    for change in changes:
-        document, text = _make_document(collection, change, using)
+    documents = make_documents(collection, changes, using)
+    for change, document in zip(changes, documents, strict=True):
+        document, text = _encode_document(collection, document)
         events.filter(seq=change.seq).update(document=text)
         with_documents.append(replace(change, document=document))
     return with_documents
 
 
-def _make_document(
-    collection: Collection, change: Change, using: str
+def _encode_document(
+    collection: Collection, document: dict[str, Any] | None
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """Return the document of an event, also as text; `FAILED_DOCUMENT` if none can be made.
+    """Return a document, also as text; `FAILED_DOCUMENT` if it cannot be encoded.
 
     An event for which this fails must not keep clients from those that follow.
     """
     try:
-        document = collection.make_document(change, using)
         return document, json_text(document)
     except Exception as error:
-        if is_unavailable(error):
-            raise
         failure = ProjectCodeFailed(f"collection {collection.name!r}", "serializer")
         failure.__cause__ = error
         failure.log()

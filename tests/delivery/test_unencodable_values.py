@@ -9,7 +9,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from django_cocobase_realtime import broadcast, send_to_user
-from django_cocobase_realtime.declarations.collection import Collection
+from django_cocobase_realtime.declarations import row_documents
 from django_cocobase_realtime.delivery.tailer import LogTailer
 from django_cocobase_realtime.events import Change
 from django_cocobase_realtime.log import decoding
@@ -204,14 +204,14 @@ async def test_document_that_cannot_be_made_does_not_stop_the_others(
     settings.COCOBASE_REALTIME = {
         "COLLECTIONS": {"posts": {"model": "app.Post", "serializer": f"{__name__}.serialize"}}
     }
-    make_document = Collection.make_document
+    make_instance = row_documents.make_instance
 
-    def fail(self, change, using):
+    def fail(collection, change, using):
         if change.after["title"] == "unreadable":
             raise RuntimeError("It cannot be made.")
-        return make_document(self, change, using)
+        return make_instance(collection, change, using)
 
-    monkeypatch.setattr(Collection, "make_document", fail)
+    monkeypatch.setattr(row_documents, "make_instance", fail)
     async with realtime(token=api_key) as app:
         await app.subscribe("posts")
         post = await create("unreadable")
