@@ -29,6 +29,7 @@ from ..events import FAILED_DOCUMENT, Change
 from ..models import LogEvent, Stream
 from ..utils.project_code import ProjectCodeFailed, is_unavailable
 from ..utils.transactions import write_transaction
+from . import sqlite_numbering
 from .append import json_text
 from .decoding import FIELDS, Row, changes_from_rows
 
@@ -66,11 +67,30 @@ def sequence(using: str, collection: str, limit: int = BATCH_SIZE) -> SequenceRe
     """
     streams = Stream.objects.using(using)
     with write_transaction(using):
+        if sqlite_numbering.is_supported(connections[using]):
+            numbered = sqlite_numbering.number_rows(using, collection, limit)
+            if numbered is not None:
+                return _describe(using, collection, numbered)
         stream = streams.select_for_update().filter(collection=collection).first()
         if stream is not None:
             return _sequence(using, stream, limit)
     streams.get_or_create(collection=collection)
     return sequence(using, collection, limit)
+
+
+def _describe(
+    using: str, collection: str, numbered: sqlite_numbering.NumberedRows
+) -> SequenceResult:
+    """Return the result for rows that were numbered; store the documents of a serializer."""
+    epoch, start = numbered.epoch, numbered.head
+    changes: list[Change] = []
+    if numbered.rows:
+        seqs = [row[1] for row in numbered.rows]
+        changes = changes_from_rows(using, numbered.rows, epoch=epoch, seqs=seqs)
+        serialized = _serialized_collection(collection)
+        if serialized is not None:
+            changes = _store_documents(using, serialized, changes)
+    return SequenceResult(epoch, numbered.floor, start, start + len(changes), changes=changes)
 
 
 def _sequence(using: str, stream: Stream, limit: int) -> SequenceResult:
