@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 from ..events import Change, Event, LogAppended, encode
 from ..log.cursor import Position
-from ..log.reader import StreamBatch, StreamRange, fetch_new
+from ..log.log_reader import LogReader
+from ..log.reader import StreamBatch, StreamRange
 from ..log.retention import rotate_epoch
-from ..utils.concurrency import DatabaseThread
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +30,15 @@ class LogTailer:
     """Delivers each event of a stream once, in order. Belongs to one event loop.
 
     ``deliver`` is called with each event, ``on_position_lost`` if the log no longer holds the
-    events after the tailer's position, ``announce`` with what other processes must know. The log
-    is read on ``thread``, in the database ``using``. There, ``restore`` prepares events for which
-    ``is_complete`` is false.
+    events after the tailer's position, ``announce`` with what other processes must know. ``reader``
+    reads the log, in the database ``using``. Events for which ``is_complete`` is false are prepared
+    by ``restore``, in a thread.
     """
 
     def __init__(
         self,
         collection: str,
-        thread: DatabaseThread,
+        reader: LogReader,
         using: str,
         *,
         deliver: Callable[[Change], None],
@@ -57,8 +57,8 @@ class LogTailer:
         self.seq = 0
         # number of the last event that was removed from the log
         self.floor = 0
-        # the thread on which the log is read
-        self._thread = thread
+        # reads the log
+        self._reader = reader
         # called with each event
         self._deliver = deliver
         # called if the log no longer contains the events after the tailer's position
@@ -149,18 +149,16 @@ class LogTailer:
         while True:
             position = self.position if self._started else None
             notified, self._notified = self._notified, False
-            batch, restored = await self._thread.run(self._fetch, position, notified)
-            self._apply(batch, restored)
+            if (epoch := self._epoch_to_end) is not None:
+                await self._reader.run(rotate_epoch, self.using, [self.collection], epoch=epoch)
+                self._epoch_to_end = None
+            batch = await self._reader.fetch_new(self.collection, position, notified=notified)
+            changes = batch.changes
+            if not all(map(self._is_complete, changes)):
+                changes = await self._reader.run(self._restore, changes)
+            self._apply(batch, changes)
             if not batch.more:
                 return
-
-    def _fetch(self, position: Position | None, notified: bool) -> tuple[StreamBatch, list[Change]]:
-        """Return new events, as they are in the log and as they must be delivered."""
-        if self._epoch_to_end is not None:
-            rotate_epoch(self.using, [self.collection], epoch=self._epoch_to_end)
-            self._epoch_to_end = None
-        batch = fetch_new(self.using, self.collection, position, notified)
-        return batch, self._restore(batch.changes)
 
     def _apply(self, batch: StreamBatch, restored: list[Change]) -> None:
         self.floor = batch.floor

@@ -13,9 +13,10 @@ from ..declarations.collection import Collection
 from ..declarations.soft_delete import apply_soft_delete
 from ..events import Change, Event
 from ..log.cursor import Position
+from ..log.log_reader import LogReader
 from ..transport.connection import Connection
 from ..transport.fan_out import fan_out
-from ..utils.concurrency import DatabaseThread, run_in_threadpool, set_owner
+from ..utils.concurrency import run_in_threadpool, set_owner
 from ..utils.fair_queue import Owner
 from .event_frames import ChangeFrames
 from .incomplete_images import find_undecidable, is_complete, restore
@@ -51,11 +52,11 @@ class CollectionTopic:
         self._unrestored: deque[Change] = deque()
         self._restoration: asyncio.Task[None] | None = None
 
-    def start_tailer(self, thread: DatabaseThread, announce: Callable[[Event], None]) -> LogTailer:
+    def start_tailer(self, reader: LogReader, announce: Callable[[Event], None]) -> LogTailer:
         """Create the tailer, which follows the collection's log, and return it."""
         self.tailer = LogTailer(
             self.collection.stream,
-            thread,
+            reader,
             self.collection.database,
             deliver=self.dispatch,
             on_position_lost=self._on_position_lost,

@@ -87,7 +87,7 @@ def _describe(
     if numbered.rows:
         seqs = [row[1] for row in numbered.rows]
         changes = changes_from_rows(using, numbered.rows, epoch=epoch, seqs=seqs)
-        serialized = _serialized_collection(collection)
+        serialized = serialized_collection(collection)
         if serialized is not None:
             changes = _store_documents(using, serialized, changes)
     return SequenceResult(epoch, numbered.floor, start, start + len(changes), changes=changes)
@@ -108,7 +108,7 @@ def _sequence(using: str, stream: Stream, limit: int) -> SequenceResult:
     if len(rows[0]) > 1:
         seqs = range(start + 1, head + 1)
         changes = changes_from_rows(using, rows, epoch=stream.epoch, seqs=seqs)
-    collection = _serialized_collection(stream.collection)
+    collection = serialized_collection(stream.collection)
     if collection is not None:
         if changes is not None:
             changes = _store_documents(using, collection, changes)
@@ -207,7 +207,7 @@ def _number(using: str, ids: list[int], first: int, transaction: str) -> None:
             )
 
 
-def _serialized_collection(name: str) -> Collection | None:
+def serialized_collection(name: str) -> Collection | None:
     """Return the collection if it has a serializer, whose documents are stored in the log."""
     try:
         collection = registry.get(name)

@@ -1,0 +1,172 @@
+"""Reading of the log on the event loop, by one connection to PostgreSQL for all streams.
+
+Streams that must be read at the same time are read by one call. A thread is used for what the
+function in the database cannot do: to number events whose documents a serializer makes, to convert
+images that triggers wrote, and for all streams if there is no function, or a pooler such as
+PgBouncer in transaction mode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from django.db import connections
+
+from ..utils.concurrency import spawn_task
+from . import postgres_numbering
+from .column_images import is_by_column
+from .cursor import Position
+from .decoding import changes_from_rows
+from .postgres_connection import ConnectionPooled, PostgresConnection
+from .postgres_numbering import StreamRows
+from .reader import StreamBatch
+from .sequencer import serialized_collection
+from .thread_reader import ThreadReader
+
+logger = logging.getLogger(__name__)
+
+# seconds between two calls, so that under load each of them finds more events
+CALL_INTERVAL = 0.004
+# seconds for which a thread is used before the function is looked for again
+RETRY_INTERVAL = 60.0
+
+
+class _Request(NamedTuple):
+    """A stream that must be read."""
+
+    collection: str
+    position: Position | None
+    # result: None if the thread must read the stream
+    rows: asyncio.Future[StreamRows | None]
+
+
+class PostgresReader(ThreadReader):
+    """Numbers and reads the events of the streams in one database, for one event loop."""
+
+    def __init__(self, using: str) -> None:
+        super().__init__(using)
+        self._connection = PostgresConnection(using)
+        # the call of the function; None until it is known
+        self._sql: str | None = None
+        # time until which the thread is used, by the event loop's clock
+        self._use_thread_until = float("-inf")
+        # streams that must be read by the next call
+        self._requests: list[_Request] = []
+        # the task that makes calls; None if there are no requests
+        self._task: asyncio.Task[None] | None = None
+        # time of the last call, by the event loop's clock
+        self._called_at = float("-inf")
+        self._is_closed = False
+
+    async def fetch_new(
+        self, collection: str, position: Position | None, *, notified: bool = False
+    ) -> StreamBatch:
+        """Do the same as `ThreadReader.fetch_new`, without a thread if possible."""
+        found = None
+        if serialized_collection(collection) is None:
+            found = await self._read(collection, position)
+        if found is None:
+            return await super().fetch_new(collection, position, notified=notified)
+        decode = partial(
+            changes_from_rows,
+            self.using,
+            found.rows,
+            epoch=found.epoch,
+            seqs=[row[1] for row in found.rows],
+        )
+        by_column = any(is_by_column(text) for row in found.rows for text in row[6:8])
+        changes = await self.run(decode) if by_column else decode()
+        seq = found.rows[-1][1] if found.rows else found.head
+        is_behind = position is not None and position.epoch == found.epoch and seq < found.head
+        more = found.unfinished or is_behind
+        return StreamBatch(found.epoch, found.floor, found.start, found.head, changes, more)
+
+    async def _read(self, collection: str, position: Position | None) -> StreamRows | None:
+        """Return what the function returns for a stream; None if the thread must be used."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._use_thread_until:
+            return None
+        request = _Request(collection, position, loop.create_future())
+        self._requests.append(request)
+        if self._task is None:
+            self._task = spawn_task(self._serve())
+        return await request.rows
+
+    async def _serve(self) -> None:
+        """Make calls until there are no more requests."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._requests:
+                delay = self._called_at + CALL_INTERVAL - loop.time()
+                await asyncio.sleep(max(delay, 0))
+                self._called_at = loop.time()
+                requests = [r for r in self._requests if not r.rows.done()]
+                self._requests.clear()
+                try:
+                    found = await self._call(requests)
+                except Exception as error:
+                    _fail(requests, error)
+                else:
+                    for request in requests:
+                        if not request.rows.done():
+                            request.rows.set_result(found.get(request.collection))
+        finally:
+            self._task = None
+            _fail(self._requests, ConnectionError("The reader was stopped."))
+            self._requests.clear()
+            if self._is_closed:
+                self._connection.drop()
+
+    async def _call(self, requests: Sequence[_Request]) -> dict[str, StreamRows]:
+        """Number and read streams; those that are left out must be read by the thread."""
+        if not requests or not await self._ensure_open():
+            return {}
+        assert self._sql is not None
+        streams = [(request.collection, request.position) for request in requests]
+        ((text,),) = await self._connection.fetch(self._sql, postgres_numbering.parameters(streams))
+        try:
+            return postgres_numbering.decode_result(text)
+        except (ValueError, RecursionError) as error:
+            # an image is damaged; it is not known which
+            logger.warning("Events of the log cannot be read together: %s", error)
+            return {}
+
+    async def _ensure_open(self) -> bool:
+        """Open the connection if it is not open; return False if the thread must be used."""
+        if self._connection.is_open:
+            return True
+        self._sql = await self.run(_find_function, self.using)
+        if self._sql is not None:
+            try:
+                await self._connection.open()
+            except ConnectionPooled:
+                self._sql = None
+        if self._sql is None:
+            self._use_thread_until = asyncio.get_running_loop().time() + RETRY_INTERVAL
+        return self._sql is not None
+
+    def close(self) -> None:
+        """End the thread and close connections, without waiting."""
+        super().close()
+        self._is_closed = True
+        self._connection.close()
+        if self._task is None:
+            self._connection.drop()
+
+
+def _find_function(using: str) -> str | None:
+    """Return the call of the function; close the connection, which is rarely needed afterwards."""
+    try:
+        return postgres_numbering.find_function(using)
+    finally:
+        connections[using].close()
+
+
+def _fail(requests: Sequence[_Request], error: Exception) -> None:
+    for request in requests:
+        if not request.rows.done():
+            request.rows.set_exception(error)
