@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 MAX_INLINE_BYTES = 32 * 1024
 # seconds before the log is read again after an exception of the database
 RETRY_INTERVAL = 1.0
+# seconds that another process has to number an event, before this one does so
+LEADER_TIMEOUT = 0.25
 
 
 class LogTailer:
@@ -75,6 +77,8 @@ class LogTailer:
         self._wake = asyncio.Event()
         # whether the log is known to have new events
         self._notified = False
+        # ends the time in which another process must have numbered announced events
+        self._leader_timer: asyncio.TimerHandle | None = None
         # futures of `wait_caught_up`, which end after the next read
         self._waiters: list[asyncio.Future[None]] = []
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -92,11 +96,33 @@ class LogTailer:
     def stop(self) -> None:
         """Stop reading."""
         self._task.cancel()
+        if self._leader_timer is not None:
+            self._leader_timer.cancel()
+        self._reader.release(self.collection)
 
     def notify(self) -> None:
         """Read the log, because it has new events."""
         self._notified = True
         self._wake.set()
+
+    def receive_announcement(self, announcement: LogAppended) -> None:
+        """Handle an announcement of another process that the log has new events.
+
+        If they have no number yet, and another process is the leader of the stream, it numbers them
+        and sends them. If nothing arrives from it in time, it may have ended.
+        """
+        if announcement.numbered or self._reader.is_leader(self.collection):
+            self.notify()
+        elif self._leader_timer is None:
+            loop = asyncio.get_running_loop()
+            self._leader_timer = loop.call_later(
+                LEADER_TIMEOUT, self._read_if_unchanged, self.position
+            )
+
+    def _read_if_unchanged(self, position: Position) -> None:
+        self._leader_timer = None
+        if self.position == position:
+            self.notify()
 
     def rotate_epoch(self) -> None:
         """Begin a new epoch: clients are disconnected and fetch everything again.
@@ -195,11 +221,11 @@ class LogTailer:
         """Announce the events that this read has numbered to the other processes."""
         numbered = [c for c in batch.changes if c.seq is not None and c.seq > batch.start]
         if len(numbered) < batch.head - batch.start:
-            self._announce(LogAppended(self.collection))
+            self._announce(LogAppended(self.collection, numbered=True))
             return
         for change in numbered:
             is_small = len(encode(change)) <= MAX_INLINE_BYTES
-            self._announce(change if is_small else LogAppended(self.collection))
+            self._announce(change if is_small else LogAppended(self.collection, numbered=True))
 
 
 def _resolve(waiters: list[asyncio.Future[None]], error: Exception | None) -> None:

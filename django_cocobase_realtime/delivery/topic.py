@@ -11,7 +11,7 @@ from functools import partial
 from ..conf import conf
 from ..declarations.collection import Collection
 from ..declarations.soft_delete import apply_soft_delete
-from ..events import Change, Event
+from ..events import Change, Event, LogAppended
 from ..log.cursor import Position
 from ..log.log_reader import LogReader
 from ..transport.connection import Connection
@@ -114,6 +114,11 @@ class CollectionTopic:
         """Read the log, because it has new events."""
         if self.tailer is not None:
             self.tailer.notify()
+
+    def receive_announcement(self, announcement: LogAppended) -> None:
+        """Handle an announcement of another process that the log has new events."""
+        if self.tailer is not None:
+            self.tailer.receive_announcement(announcement)
 
     def dispatch(self, change: Change) -> None:
         """Deliver a change to every subscription that must see it. No database, no waiting."""

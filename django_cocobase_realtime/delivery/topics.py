@@ -11,7 +11,7 @@ from functools import partial
 
 from ..conf import conf
 from ..declarations.registry import registry
-from ..events import Change, Event
+from ..events import Change, Event, LogAppended
 from ..log.cursor import Position
 from ..log.log_reader import LogReader, create_reader
 from ..log.reader import StreamRange
@@ -180,6 +180,12 @@ class TopicManager:
         topic = self.topics.get(change.collection)
         if topic is not None:
             topic.receive(change)
+
+    def receive_announcement(self, announcement: LogAppended) -> None:
+        """Handle an announcement of another process that the log of a collection has new events."""
+        topic = self.topics.get(announcement.collection)
+        if topic is not None:
+            topic.receive_announcement(announcement)
 
     def notify(self, name: str) -> None:
         """Read the log of a collection, because it has new events."""

@@ -169,7 +169,7 @@ class Hub:
             case Change():
                 self.topics.receive(event)
             case LogAppended():
-                self.topics.notify(event.collection)
+                self.topics.receive_announcement(event)
             case Broadcast() if event.is_for_all:
                 self._deliver_direct(event)
             case Broadcast() | PresenceChange():

@@ -49,7 +49,13 @@ class LogReader(Protocol):
         """
 
     def is_leader(self, collection: str) -> bool:
-        """Return whether this process must number the events of a stream."""
+        """Return whether this process must number the events of a stream.
+
+        If not, another process does so, and announces them. `fetch_new` numbers them anyway.
+        """
+
+    def release(self, collection: str) -> None:
+        """Let another process number the events of a stream that is no longer followed."""
 
     def close(self) -> None:
         """End threads and close connections, without waiting."""

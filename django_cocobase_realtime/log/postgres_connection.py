@@ -31,6 +31,11 @@ BACKENDS = (
     "django.db.backends.postgresql.base",
     "django.contrib.gis.db.backends.postgis.base",
 )
+# tables that were almost empty when a statement was planned must not be scanned later
+_CONFIGURE = (
+    "SELECT set_config('default_transaction_isolation', 'read committed', false), "
+    "set_config('enable_seqscan', 'off', false)"
+)
 
 
 class ConnectionPooled(Exception):
@@ -92,8 +97,7 @@ class PostgresConnection:
             (pid,) = await cursor.fetchone() or (None,)
         if pid != connection.info.backend_pid:  # PgBouncer makes up a process id for its clients
             raise ConnectionPooled
-        level = "SELECT set_config('default_transaction_isolation', 'read committed', false)"
-        await self.fetch(level)
+        await self.fetch(_CONFIGURE)
         if role:
             await self.fetch("SELECT set_config('role', %s, false)", [role])
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from django.db import connections
 
+from ..models import LogEvent, Stream
 from .cursor import Position
 from .decoding import Row
 
@@ -53,8 +54,20 @@ class StreamRows:
     rows: list[Row]
 
 
-def find_function(using: str) -> str | None:
-    """Return the call of the function as SQL, or None if the function is not installed."""
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """Statements for the log in one schema of a database."""
+
+    # name of the schema, quoted if necessary
+    schema: str
+    # calls the function
+    follow: str
+    # returns the streams that are not at given positions, or have events without a number
+    find_behind: str
+
+
+def find_function(using: str) -> Statements | None:
+    """Return the statements, or None if the function is not installed."""
     with connections[using].cursor() as cursor:
         cursor.execute(
             "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_proc p "
@@ -65,12 +78,20 @@ def find_function(using: str) -> str | None:
         row = cursor.fetchone()
     if row is None:
         return None
+    schema = row[0]
     limits = f"{PAGE_EVENTS}, {PAGE_BYTES}, {BACKLOG_EVENTS}"
-    return f"SELECT {row[0]}.{NAME}(%s::text[], %s::text[], %s::bigint[], {limits})"
+    follow = f"SELECT {schema}.{NAME}(%s::text[], %s::text[], %s::bigint[], {limits})"
+    find_behind = (
+        "SELECT f.name FROM unnest(%s::text[], %s::text[], %s::bigint[]) f(name, epoch, seq) "  # noqa: S608 - our tables
+        f"LEFT JOIN {schema}.{Stream._meta.db_table} s ON s.collection = f.name "
+        "WHERE (s.epoch, s.head) <> (f.epoch, f.seq) OR EXISTS ("
+        f"SELECT FROM {schema}.{LogEvent._meta.db_table} WHERE collection = f.name AND seq IS NULL)"
+    )
+    return Statements(schema, follow, find_behind)
 
 
 def parameters(requests: Sequence[tuple[str, Position | None]]) -> list[list[Any]]:
-    """Return the parameters of a call for streams and the positions of their readers.
+    """Return the parameters of a statement for streams and the positions of their readers.
 
     No events are returned to a reader without a position.
     """

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
+import psycopg
 from django.db import connections
 
 from ..utils.concurrency import spawn_task
@@ -21,8 +23,9 @@ from . import postgres_numbering
 from .column_images import is_by_column
 from .cursor import Position
 from .decoding import changes_from_rows
+from .leadership import StreamLeadership
 from .postgres_connection import ConnectionPooled, PostgresConnection
-from .postgres_numbering import StreamRows
+from .postgres_numbering import Statements, StreamRows
 from .reader import StreamBatch
 from .sequencer import serialized_collection
 from .thread_reader import ThreadReader
@@ -33,6 +36,8 @@ logger = logging.getLogger(__name__)
 CALL_INTERVAL = 0.004
 # seconds for which a thread is used before the function is looked for again
 RETRY_INTERVAL = 60.0
+# sqlstates of a lost connection: None, or that of a server that ends the session
+_LOST = (None, "57P01", "57P02", "57P05")
 
 
 class _Request(NamedTuple):
@@ -50,8 +55,12 @@ class PostgresReader(ThreadReader):
     def __init__(self, using: str) -> None:
         super().__init__(using)
         self._connection = PostgresConnection(using)
-        # the call of the function; None until it is known
-        self._sql: str | None = None
+        # the streams that this process numbers
+        self._leadership = StreamLeadership(self._connection.fetch)
+        # None until it is known whether there is the function
+        self._statements: Statements | None = None
+        # held while the connection is opened
+        self._opening = asyncio.Lock()
         # time until which the thread is used, by the event loop's clock
         self._use_thread_until = float("-inf")
         # streams that must be read by the next call
@@ -67,6 +76,8 @@ class PostgresReader(ThreadReader):
     ) -> StreamBatch:
         """Do the same as `ThreadReader.fetch_new`, without a thread if possible."""
         found = None
+        if await self._ensure_open():
+            await self._leadership.acquire([collection])
         if serialized_collection(collection) is None:
             found = await self._read(collection, position)
         if found is None:
@@ -107,7 +118,7 @@ class PostgresReader(ThreadReader):
                 requests = [r for r in self._requests if not r.rows.done()]
                 self._requests.clear()
                 try:
-                    found = await self._call(requests)
+                    found = await self._call_again_if_lost(requests)
                 except Exception as error:
                     _fail(requests, error)
                 else:
@@ -121,13 +132,23 @@ class PostgresReader(ThreadReader):
             if self._is_closed:
                 self._connection.drop()
 
+    async def _call_again_if_lost(self, requests: Sequence[_Request]) -> dict[str, StreamRows]:
+        """Do the same as `_call`; once more if a connection was lost that had been idle."""
+        was_open = self._connection.is_open
+        try:
+            return await self._call(requests)
+        except psycopg.OperationalError as error:
+            if not was_open or self._is_closed or error.sqlstate not in _LOST:
+                raise
+        return await self._call(requests)
+
     async def _call(self, requests: Sequence[_Request]) -> dict[str, StreamRows]:
         """Number and read streams; those that are left out must be read by the thread."""
         if not requests or not await self._ensure_open():
             return {}
-        assert self._sql is not None
-        streams = [(request.collection, request.position) for request in requests]
-        ((text,),) = await self._connection.fetch(self._sql, postgres_numbering.parameters(streams))
+        assert self._statements is not None
+        parameters = postgres_numbering.parameters([(r.collection, r.position) for r in requests])
+        ((text,),) = await self._connection.fetch(self._statements.follow, parameters)
         try:
             return postgres_numbering.decode_result(text)
         except (ValueError, RecursionError) as error:
@@ -139,15 +160,45 @@ class PostgresReader(ThreadReader):
         """Open the connection if it is not open; return False if the thread must be used."""
         if self._connection.is_open:
             return True
-        self._sql = await self.run(_find_function, self.using)
-        if self._sql is not None:
-            try:
-                await self._connection.open()
-            except ConnectionPooled:
-                self._sql = None
-        if self._sql is None:
-            self._use_thread_until = asyncio.get_running_loop().time() + RETRY_INTERVAL
-        return self._sql is not None
+        async with self._opening:
+            loop = asyncio.get_running_loop()
+            if self._connection.is_open:
+                return True
+            if loop.time() < self._use_thread_until:
+                return False
+            self._statements = await self.run(_find_function, self.using)
+            if self._statements is not None:
+                try:
+                    await self._connection.open()
+                    self._leadership.reset(self._statements.schema)
+                except ConnectionPooled:
+                    self._statements = None
+            if self._statements is None:
+                self._use_thread_until = loop.time() + RETRY_INTERVAL
+            return self._statements is not None
+
+    async def find_behind(self, positions: Mapping[str, Position]) -> set[str]:
+        """Do the same as `ThreadReader.find_behind`; try to be the leader of the streams."""
+        if not await self._ensure_open():
+            return await super().find_behind(positions)
+        assert self._statements is not None
+        await self._leadership.acquire(positions, again=True)
+        rows = await self._connection.fetch(
+            self._statements.find_behind, postgres_numbering.parameters(list(positions.items()))
+        )
+        return {name for (name,) in rows}
+
+    def is_leader(self, collection: str) -> bool:
+        """Return whether this process must number the events of a stream."""
+        if self._statements is None:
+            return True  # the thread numbers them: there is no leader
+        return self._connection.is_open and collection in self._leadership
+
+    def release(self, collection: str) -> None:
+        """Let another process number the events of a stream that is no longer followed."""
+        released = self._leadership.release(collection)
+        if released is not None:
+            spawn_task(_complete(released))
 
     def close(self) -> None:
         """End the thread and close connections, without waiting."""
@@ -158,12 +209,17 @@ class PostgresReader(ThreadReader):
             self._connection.drop()
 
 
-def _find_function(using: str) -> str | None:
-    """Return the call of the function; close the connection, which is rarely needed afterwards."""
+def _find_function(using: str) -> Statements | None:
+    """Return the statements for the log; close the connection, which is rarely needed later."""
     try:
         return postgres_numbering.find_function(using)
     finally:
         connections[using].close()
+
+
+async def _complete(released: Awaitable[object]) -> None:
+    with suppress(psycopg.Error, TimeoutError):  # the end of the connection has released the lock
+        await released
 
 
 def _fail(requests: Sequence[_Request], error: Exception) -> None:

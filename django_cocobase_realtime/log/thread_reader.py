@@ -49,6 +49,9 @@ class ThreadReader:
         """
         return True
 
+    def release(self, collection: str) -> None:
+        """Do nothing: there is no leader."""
+
     def close(self) -> None:
         """End the thread and close connections, without waiting."""
         self._thread.close()

@@ -71,8 +71,8 @@ def test_function_is_in_the_schema_of_the_tables():
     execute(f"INSERT INTO {SCHEMA}.cocobase_realtime_stream VALUES (1, 'posts', 'other', 7, 7)")
     migration.install(None, editor)
     sql = find_function("default")
-    assert f"SELECT {SCHEMA}." in sql
+    assert f"SELECT {SCHEMA}." in sql.follow
     with connection.cursor() as cursor:
         cursor.execute("SET search_path = public")
-        cursor.execute(sql, [["posts"], [None], [None]])
+        cursor.execute(sql.follow, [["posts"], [None], [None]])
         assert cursor.fetchone() == ('[["posts","other",7,7,7,false,[]]]',)
