@@ -75,26 +75,26 @@ class PostgresReader(ThreadReader):
         self, collection: str, position: Position | None, *, notified: bool = False
     ) -> StreamBatch:
         """Do the same as `ThreadReader.fetch_new`, without a thread if possible."""
-        found = None
+        page = None
         if await self._ensure_open():
             await self._leadership.acquire([collection])
         if serialized_collection(collection) is None:
-            found = await self._read(collection, position)
-        if found is None:
+            page = await self._read(collection, position)
+        if page is None:
             return await super().fetch_new(collection, position, notified=notified)
         decode = partial(
             changes_from_rows,
             self.using,
-            found.rows,
-            epoch=found.epoch,
-            seqs=[row[1] for row in found.rows],
+            page.rows,
+            epoch=page.epoch,
+            seqs=[row[1] for row in page.rows],
         )
-        by_column = any(is_by_column(text) for row in found.rows for text in row[6:8])
+        by_column = any(is_by_column(text) for row in page.rows for text in row[6:8])
         changes = await self.run(decode) if by_column else decode()
-        seq = found.rows[-1][1] if found.rows else found.head
-        is_behind = position is not None and position.epoch == found.epoch and seq < found.head
-        more = found.unfinished or is_behind
-        return StreamBatch(found.epoch, found.floor, found.start, found.head, changes, more)
+        seq = page.rows[-1][1] if page.rows else page.head
+        is_behind = position is not None and position.epoch == page.epoch and seq < page.head
+        more = page.unfinished or is_behind
+        return StreamBatch(page.epoch, page.floor, page.start, page.head, changes, more)
 
     async def _read(self, collection: str, position: Position | None) -> StreamRows | None:
         """Return what the function returns for a stream; None if the thread must be used."""
@@ -118,13 +118,13 @@ class PostgresReader(ThreadReader):
                 requests = [r for r in self._requests if not r.rows.done()]
                 self._requests.clear()
                 try:
-                    found = await self._call_again_if_lost(requests)
+                    pages = await self._call_again_if_lost(requests)
                 except Exception as error:
                     _fail(requests, error)
                 else:
                     for request in requests:
                         if not request.rows.done():
-                            request.rows.set_result(found.get(request.collection))
+                            request.rows.set_result(pages.get(request.collection))
         finally:
             self._task = None
             _fail(self._requests, ConnectionError("The reader was stopped."))

@@ -1,4 +1,4 @@
-"""What a tailer does if another process announces that there are new events."""
+"""Announcements of another process: what they make a tailer do."""
 
 import asyncio
 from types import SimpleNamespace
