@@ -92,16 +92,16 @@ class PostgresConnection:
 
     async def _configure(self, connection: psycopg.AsyncConnection[Any], role: str | None) -> None:
         # not prepared: a pooler might not keep the statement
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            cursor = await connection.execute("SELECT pg_backend_pid()", prepare=False)
-            (pid,) = await cursor.fetchone() or (None,)
+        ((pid,),) = await self.fetch("SELECT pg_backend_pid()", prepare=False)
         if pid != connection.info.backend_pid:  # PgBouncer makes up a process id for its clients
             raise ConnectionPooled
         await self.fetch(_CONFIGURE)
         if role:
             await self.fetch("SELECT set_config('role', %s, false)", [role])
 
-    async def fetch(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
+    async def fetch(
+        self, sql: str, params: Sequence[Any] = (), *, prepare: bool = True
+    ) -> list[Any]:
         """Execute a statement and return its rows.
 
         After an exception, the connection is closed. Raises the exceptions of psycopg, and
@@ -119,7 +119,7 @@ class PostgresConnection:
 
         timer = asyncio.get_running_loop().call_later(STATEMENT_TIMEOUT, give_up)
         try:
-            cursor = await connection.execute(sql.encode(), params or None)
+            cursor = await connection.execute(sql.encode(), params or None, prepare=prepare)
             return await cursor.fetchall()
         except BaseException as error:
             self.drop()

@@ -101,9 +101,9 @@ async def test_streams_that_are_read_at_the_same_time_are_read_by_one_call(reade
     calls = []
     fetch = reader._connection.fetch
 
-    async def count(sql, params=()):
+    async def count(sql, params=(), **options):
         calls.append(params)
-        return await fetch(sql, params)
+        return await fetch(sql, params, **options)
 
     monkeypatch.setattr(reader._connection, "fetch", count)
     await asyncio.gather(read(reader), read(reader, collection="items"))
