@@ -57,11 +57,13 @@ class Change(msgspec.Struct, frozen=True, tag="change", omit_defaults=True):
         return self.document == FAILED_DOCUMENT
 
 
-class LogAppended(msgspec.Struct, frozen=True, tag="bell"):
+class LogAppended(msgspec.Struct, frozen=True, tag="bell", omit_defaults=True):
     """The log of a collection has new events, which processes must read there."""
 
     # name of the collection
     collection: str
+    # whether they have numbers; otherwise, one of the processes must number them
+    numbered: bool = False
 
 
 class Sender(msgspec.Struct, frozen=True):

@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 from ..events import Change, Event, LogAppended, encode
 from ..log.cursor import Position
-from ..log.reader import StreamBatch, StreamRange, fetch_new
+from ..log.log_reader import LogReader
+from ..log.reader import StreamBatch, StreamRange
 from ..log.retention import rotate_epoch
-from ..utils.concurrency import DatabaseThread
 
 logger = logging.getLogger(__name__)
 
@@ -24,21 +24,23 @@ logger = logging.getLogger(__name__)
 MAX_INLINE_BYTES = 32 * 1024
 # seconds before the log is read again after an exception of the database
 RETRY_INTERVAL = 1.0
+# seconds that another process has to number an event, before this one does so
+LEADER_TIMEOUT = 0.25
 
 
 class LogTailer:
     """Delivers each event of a stream once, in order. Belongs to one event loop.
 
     ``deliver`` is called with each event, ``on_position_lost`` if the log no longer holds the
-    events after the tailer's position, ``announce`` with what other processes must know. The log
-    is read on ``thread``, in the database ``using``. There, ``restore`` prepares events for which
-    ``is_complete`` is false.
+    events after the tailer's position, ``announce`` with what other processes must know. ``reader``
+    reads the log, in the database ``using``. Events for which ``is_complete`` is false are prepared
+    by ``restore``, in a thread.
     """
 
     def __init__(
         self,
         collection: str,
-        thread: DatabaseThread,
+        reader: LogReader,
         using: str,
         *,
         deliver: Callable[[Change], None],
@@ -57,8 +59,8 @@ class LogTailer:
         self.seq = 0
         # number of the last event that was removed from the log
         self.floor = 0
-        # the thread on which the log is read
-        self._thread = thread
+        # reads the log
+        self._reader = reader
         # called with each event
         self._deliver = deliver
         # called if the log no longer contains the events after the tailer's position
@@ -75,6 +77,8 @@ class LogTailer:
         self._wake = asyncio.Event()
         # whether the log is known to have new events
         self._notified = False
+        # ends the time in which another process must have numbered announced events
+        self._leader_timer: asyncio.TimerHandle | None = None
         # futures of `wait_caught_up`, which end after the next read
         self._waiters: list[asyncio.Future[None]] = []
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -92,11 +96,33 @@ class LogTailer:
     def stop(self) -> None:
         """Stop reading."""
         self._task.cancel()
+        if self._leader_timer is not None:
+            self._leader_timer.cancel()
+        self._reader.release(self.collection)
 
     def notify(self) -> None:
         """Read the log, because it has new events."""
         self._notified = True
         self._wake.set()
+
+    def receive_announcement(self, announcement: LogAppended) -> None:
+        """Handle an announcement of another process that the log has new events.
+
+        If they have no number yet, and another process is the leader of the stream, it numbers them
+        and sends them. If nothing arrives from it in time, it may have ended.
+        """
+        if announcement.numbered or self._reader.is_leader(self.collection):
+            self.notify()
+        elif self._leader_timer is None:
+            loop = asyncio.get_running_loop()
+            self._leader_timer = loop.call_later(
+                LEADER_TIMEOUT, self._read_if_unchanged, self.position
+            )
+
+    def _read_if_unchanged(self, position: Position) -> None:
+        self._leader_timer = None
+        if self.position == position:
+            self.notify()
 
     def rotate_epoch(self) -> None:
         """Begin a new epoch: clients are disconnected and fetch everything again.
@@ -149,18 +175,16 @@ class LogTailer:
         while True:
             position = self.position if self._started else None
             notified, self._notified = self._notified, False
-            batch, restored = await self._thread.run(self._fetch, position, notified)
-            self._apply(batch, restored)
+            if (epoch := self._epoch_to_end) is not None:
+                await self._reader.run(rotate_epoch, self.using, [self.collection], epoch=epoch)
+                self._epoch_to_end = None
+            batch = await self._reader.fetch_new(self.collection, position, notified=notified)
+            changes = batch.changes
+            if not all(map(self._is_complete, changes)):
+                changes = await self._reader.run(self._restore, changes)
+            self._apply(batch, changes)
             if not batch.more:
                 return
-
-    def _fetch(self, position: Position | None, notified: bool) -> tuple[StreamBatch, list[Change]]:
-        """Return new events, as they are in the log and as they must be delivered."""
-        if self._epoch_to_end is not None:
-            rotate_epoch(self.using, [self.collection], epoch=self._epoch_to_end)
-            self._epoch_to_end = None
-        batch = fetch_new(self.using, self.collection, position, notified)
-        return batch, self._restore(batch.changes)
 
     def _apply(self, batch: StreamBatch, restored: list[Change]) -> None:
         self.floor = batch.floor
@@ -197,11 +221,11 @@ class LogTailer:
         """Announce the events that this read has numbered to the other processes."""
         numbered = [c for c in batch.changes if c.seq is not None and c.seq > batch.start]
         if len(numbered) < batch.head - batch.start:
-            self._announce(LogAppended(self.collection))
+            self._announce(LogAppended(self.collection, numbered=True))
             return
         for change in numbered:
             is_small = len(encode(change)) <= MAX_INLINE_BYTES
-            self._announce(change if is_small else LogAppended(self.collection))
+            self._announce(change if is_small else LogAppended(self.collection, numbered=True))
 
 
 def _resolve(waiters: list[asyncio.Future[None]], error: Exception | None) -> None:

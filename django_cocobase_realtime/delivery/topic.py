@@ -11,11 +11,12 @@ from functools import partial
 from ..conf import conf
 from ..declarations.collection import Collection
 from ..declarations.soft_delete import apply_soft_delete
-from ..events import Change, Event
+from ..events import Change, Event, LogAppended
 from ..log.cursor import Position
+from ..log.log_reader import LogReader
 from ..transport.connection import Connection
 from ..transport.fan_out import fan_out
-from ..utils.concurrency import DatabaseThread, run_in_threadpool, set_owner
+from ..utils.concurrency import run_in_threadpool, set_owner
 from ..utils.fair_queue import Owner
 from .event_frames import ChangeFrames
 from .incomplete_images import find_undecidable, is_complete, restore
@@ -54,11 +55,11 @@ class CollectionTopic:
         self._unrestored: deque[Change] = deque()
         self._restoration: asyncio.Task[None] | None = None
 
-    def start_tailer(self, thread: DatabaseThread, announce: Callable[[Event], None]) -> LogTailer:
+    def start_tailer(self, reader: LogReader, announce: Callable[[Event], None]) -> LogTailer:
         """Create the tailer, which follows the collection's log, and return it."""
         self.tailer = LogTailer(
             self.collection.stream,
-            thread,
+            reader,
             self.collection.database,
             deliver=self.dispatch,
             on_position_lost=self._on_position_lost,
@@ -117,6 +118,11 @@ class CollectionTopic:
         """Read the log, because it has new events."""
         if self.tailer is not None:
             self.tailer.notify()
+
+    def receive_announcement(self, announcement: LogAppended) -> None:
+        """Handle an announcement of another process that the log has new events."""
+        if self.tailer is not None:
+            self.tailer.receive_announcement(announcement)
 
     def dispatch(self, change: Change) -> None:
         """Deliver a change to every subscription that must see it. No database, no waiting."""

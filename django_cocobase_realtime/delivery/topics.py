@@ -11,13 +11,13 @@ from functools import partial
 
 from ..conf import conf
 from ..declarations.registry import registry
-from ..events import Change, Event
+from ..events import Change, Event, LogAppended
 from ..log.cursor import Position
+from ..log.log_reader import LogReader, create_reader
 from ..log.reader import StreamRange
 from ..pubsub.groups import JOIN_TIMEOUT, JOIN_TIMEOUT_DURABLE, GroupMemberships
 from ..pubsub.layer import collection_group
 from ..transport.connection import NATIVE, Connection
-from ..utils.concurrency import DatabaseThread
 from ..wire import frames, sdk_frames
 from ..wire.codes import CloseCode, ErrorCode
 from . import catchup
@@ -41,8 +41,8 @@ class TopicManager:
         self.topics: dict[str, CollectionTopic] = {}
         # number of subscriptions, including those that are being opened, by name of the collection
         self._reference_counts: Counter[str] = Counter()
-        # threads that read the log, by alias of the database
-        self._threads: dict[str, DatabaseThread] = {}
+        # readers of the log, by alias of the database
+        self._readers: dict[str, LogReader] = {}
         # subscriptions by connection and name
         self._subscriptions: dict[Connection, dict[str, Subscription]] = {}
         # costs of the filters of subscriptions that are being opened
@@ -87,7 +87,7 @@ class TopicManager:
                 return None
             tailer = topic.tailer
             if tailer is None:
-                tailer = topic.start_tailer(self.thread(collection.database), self._announce)
+                tailer = topic.start_tailer(self.reader(collection.database), self._announce)
             await tailer.wait_caught_up()
         except BaseException:
             self.release(name)
@@ -181,6 +181,12 @@ class TopicManager:
         if topic is not None:
             topic.receive(change)
 
+    def receive_announcement(self, announcement: LogAppended) -> None:
+        """Handle an announcement of another process that the log of a collection has new events."""
+        topic = self.topics.get(announcement.collection)
+        if topic is not None:
+            topic.receive_announcement(announcement)
+
     def notify(self, name: str) -> None:
         """Read the log of a collection, because it has new events."""
         topic = self.topics.get(name)
@@ -212,20 +218,20 @@ class TopicManager:
                 positions.setdefault(topic.tailer.using, {})[name] = topic.tailer.position
         return positions
 
-    def thread(self, using: str) -> DatabaseThread:
-        """Return the thread that reads the log in the database ``using``."""
-        thread = self._threads.get(using)
-        if thread is None:
-            thread = self._threads[using] = DatabaseThread(using)
-        return thread
+    def reader(self, using: str) -> LogReader:
+        """Return the reader of the log in the database ``using``."""
+        reader = self._readers.get(using)
+        if reader is None:
+            reader = self._readers[using] = create_reader(using)
+        return reader
 
     @property
-    def has_threads(self) -> bool:
-        """Whether there are threads that `close` must end."""
-        return bool(self._threads)
+    def has_readers(self) -> bool:
+        """Whether there are readers that `close` must close."""
+        return bool(self._readers)
 
     def close(self) -> None:
-        """End the threads."""
-        for thread in self._threads.values():
-            thread.close()
-        self._threads.clear()
+        """Close the readers."""
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()

@@ -14,7 +14,6 @@ from ..conf import conf
 from ..declarations.registry import registry
 from ..delivery.topics import TopicManager
 from ..log.cursor import encode as encode_cursor
-from ..log.reader import streams_behind
 from ..log.retention import trim as trim_log
 from ..rooms import retention
 from ..transport.connection import NATIVE
@@ -56,7 +55,7 @@ async def poll_log(topics: TopicManager) -> None:
         await asyncio.sleep(conf.log.poll)
         for using, positions in topics.positions().items():
             try:
-                names = await topics.thread(using).run(streams_behind, using, positions)
+                names = await topics.reader(using).find_behind(positions)
             except Exception as error:
                 logger.warning("The log cannot be read: %r", error)
                 continue

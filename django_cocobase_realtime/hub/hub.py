@@ -110,8 +110,8 @@ class Hub:
         self.reauthorizer.cancel(connection)
         self.topics.remove_connection(connection)
         self.rooms.remove_connection(connection, lost=lost)
-        has_threads = self.topics.has_threads or self.rooms.has_threads
-        if not self.connections and (self._tasks or has_threads):
+        must_close = self.topics.has_readers or self.rooms.has_threads
+        if not self.connections and (self._tasks or must_close):
             # shielded, because the task that closes the last connection is often cancelled
             await run_shielded(self._shutdown(self._detach()))
 
@@ -169,7 +169,7 @@ class Hub:
             case Change():
                 self.topics.receive(event)
             case LogAppended():
-                self.topics.notify(event.collection)
+                self.topics.receive_announcement(event)
             case Broadcast() if event.is_for_all:
                 self._deliver_direct(event)
             case Broadcast() | PresenceChange():

@@ -30,6 +30,7 @@ from ..events import FAILED_DOCUMENT, Change
 from ..models import LogEvent, Stream
 from ..utils.project_code import ProjectCodeFailed
 from ..utils.transactions import write_transaction
+from . import sqlite_numbering
 from .append import json_text
 from .decoding import FIELDS, Row, changes_from_rows
 
@@ -67,11 +68,30 @@ def sequence(using: str, collection: str, limit: int = BATCH_SIZE) -> SequenceRe
     """
     streams = Stream.objects.using(using)
     with write_transaction(using):
+        if sqlite_numbering.is_supported(connections[using]):
+            numbered = sqlite_numbering.number_rows(using, collection, limit)
+            if numbered is not None:
+                return _describe(using, collection, numbered)
         stream = streams.select_for_update().filter(collection=collection).first()
         if stream is not None:
             return _sequence(using, stream, limit)
     streams.get_or_create(collection=collection)
     return sequence(using, collection, limit)
+
+
+def _describe(
+    using: str, collection: str, numbered: sqlite_numbering.NumberedRows
+) -> SequenceResult:
+    """Return the result for rows that were numbered; store the documents of a serializer."""
+    epoch, start = numbered.epoch, numbered.head
+    changes: list[Change] = []
+    if numbered.rows:
+        seqs = [row[1] for row in numbered.rows]
+        changes = changes_from_rows(using, numbered.rows, epoch=epoch, seqs=seqs)
+        serialized = serialized_collection(collection)
+        if serialized is not None:
+            changes = _store_documents(using, serialized, changes)
+    return SequenceResult(epoch, numbered.floor, start, start + len(changes), changes=changes)
 
 
 def _sequence(using: str, stream: Stream, limit: int) -> SequenceResult:
@@ -89,7 +109,7 @@ def _sequence(using: str, stream: Stream, limit: int) -> SequenceResult:
     if len(rows[0]) > 1:
         seqs = range(start + 1, head + 1)
         changes = changes_from_rows(using, rows, epoch=stream.epoch, seqs=seqs)
-    collection = _serialized_collection(stream.collection)
+    collection = serialized_collection(stream.collection)
     if collection is not None:
         if changes is not None:
             changes = _store_documents(using, collection, changes)
@@ -188,7 +208,7 @@ def _number(using: str, ids: list[int], first: int, transaction: str) -> None:
             )
 
 
-def _serialized_collection(name: str) -> Collection | None:
+def serialized_collection(name: str) -> Collection | None:
     """Return the collection if it has a serializer, whose documents are stored in the log."""
     try:
         collection = registry.get(name)

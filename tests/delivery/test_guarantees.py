@@ -4,13 +4,14 @@ import asyncio
 import json
 import subprocess
 import sys
-import time
+from functools import partial
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from django_cocobase_realtime import capture_disabled
+from django_cocobase_realtime.log.log_reader import create_reader
 from django_cocobase_realtime.log.retention import rotate_epoch, trim
 from django_cocobase_realtime.models import ApiKey, LogEvent, Stream
 from tests.app.models import Author, Post
@@ -262,14 +263,25 @@ async def test_unsubscribe_stops_a_replay(realtime, api_key):
         assert await client.receive_nothing()
 
 
+def replace_fetch(monkeypatch, replacement):
+    """Call ``replacement`` with a reader's method ``fetch_new``, and its arguments, instead."""
+
+    def create(using):
+        reader = create_reader(using)
+        reader.fetch_new = partial(replacement, reader.fetch_new)
+        return reader
+
+    monkeypatch.setattr("django_cocobase_realtime.delivery.topics.create_reader", create)
+
+
 async def test_unavailable_database_at_subscribe_closes_connection(realtime, api_key, monkeypatch):
     from django.db import OperationalError
 
-    def fail(*args):
+    async def fail(*args, **kwargs):
         raise OperationalError("gone")
 
     async with realtime(token=api_key) as client:
-        monkeypatch.setattr("django_cocobase_realtime.delivery.tailer.fetch_new", fail)
+        replace_fetch(monkeypatch, fail)
         await client.send({"type": "subscribe", "collection": "posts"})
         assert await client.closed() == 4101
 
@@ -284,16 +296,14 @@ async def test_two_subscriptions_create_one_stream(realtime, api_key):
 
 async def test_connection_closed_while_subscribing_leaves_no_topic(realtime, api_key, monkeypatch):
     from django_cocobase_realtime import disconnect
-    from django_cocobase_realtime.delivery import tailer
     from django_cocobase_realtime.hub.hub import Hub
 
-    def slow_fetch(*args):
-        time.sleep(0.4)
-        return fetch(*args)
+    async def fetch_slowly(fetch, *args, **kwargs):
+        await asyncio.sleep(0.4)
+        return await fetch(*args, **kwargs)
 
     before = len(asyncio.all_tasks())
-    fetch = tailer.fetch_new
-    monkeypatch.setattr(tailer, "fetch_new", slow_fetch)
+    replace_fetch(monkeypatch, fetch_slowly)
     async with realtime(token=api_key) as client:
         hub = Hub.current()
         await client.send({"type": "subscribe", "collection": "posts"})
@@ -302,6 +312,6 @@ async def test_connection_closed_while_subscribing_leaves_no_topic(realtime, api
         assert await client.closed() == 4500
     await asyncio.sleep(0.1)
     topics = hub.topics
-    assert (topics.topics, topics._threads) == ({}, {})
+    assert (topics.topics, topics._readers) == ({}, {})
     assert hub.connections == {}
     assert len(asyncio.all_tasks()) == before

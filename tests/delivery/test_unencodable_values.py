@@ -231,7 +231,7 @@ async def test_event_that_cannot_be_delivered_is_skipped(caplog):
 
     tailer = LogTailer(
         "posts",
-        SimpleNamespace(run=None),
+        SimpleNamespace(release=lambda collection: None),
         connection.alias,
         deliver=deliver,
         on_position_lost=lambda: None,

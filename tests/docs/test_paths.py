@@ -82,6 +82,11 @@ def save_post() -> None:
 
 async def test_save_reaches_the_socket_by_the_documented_path(api_key):
     documented = documented_path("The path of a change")
+    if connection.vendor == "postgresql":
+        by_thread = ["thread_reader", "reader", "sequencer"]
+        start = documented.index("log/thread_reader.py")
+        assert documented[start : start + 3] == [f"log/{name}.py" for name in by_thread]
+        documented[start : start + 3] = ["log/postgres_reader.py", "log/postgres_numbering.py"]
     with recorded_calls() as recorder:
         async with connect(token=api_key) as client:
             await client.subscribe("posts")

@@ -74,7 +74,7 @@ async def test_hub_replaced_while_request_is_pending(realtime, user, api_key, se
             assert Hub.current() is not first
             BlockingPermission.release.set()
             await asyncio.sleep(0.2)
-            assert not first.topics.has_threads
+            assert not first.topics.has_readers
             await socket.incoming.put({"type": "websocket.disconnect", "code": 1005})
             await Post.objects.acreate(title="x")
             assert (await other.receive("event"))["document"]["data"]["title"] == "x"

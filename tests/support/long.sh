@@ -46,6 +46,11 @@ newest_django() { # newest_django DATABASE
     .venv-3.13/bin/python -m tests.django_suite --folders all --bare --database "$1"
 }
 
+numbering() {
+    STRESS_SECONDS=300 TEST_DATABASE=postgres "$python" -m pytest -q -n 0 \
+        tests/log/test_numbering_stress.py
+}
+
 soak() { # soak DATABASE
     "$python" -m benchmarks.soak --minutes "${SOAK_MINUTES:-30}" --database "$1"
 }
@@ -85,6 +90,7 @@ for database in sqlite postgres; do
     part "faults, $database" faults "$database"
     part "faults, $database, without Redis" faults "$database" --no-redis
 done
+part "processes that number at the same time" numbering
 part "soak, sqlite" soak sqlite
 part "soak, postgres" soak postgres
 

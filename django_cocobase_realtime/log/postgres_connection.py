@@ -1,0 +1,153 @@
+"""A connection to PostgreSQL on an event loop, without a thread.
+
+It has the parameters of Django's connections. Each statement is a transaction of its own, with the
+isolation level READ COMMITTED, and is prepared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from django.db import connections
+
+from ..utils.concurrency import connection_pool_size
+
+# seconds after which an attempt to connect fails
+CONNECT_TIMEOUT = 10.0
+# seconds after which a statement fails, for example if the server hangs
+STATEMENT_TIMEOUT = 30.0
+# milliseconds after which a server counts as lost that confirms nothing, unless the project has
+# set the option; without it, a half-open connection is noticed after `STATEMENT_TIMEOUT` only
+TCP_USER_TIMEOUT = 10_000
+# backends of Django; those of other packages may connect in their own way
+BACKENDS = (
+    "django.db.backends.postgresql.base",
+    "django.contrib.gis.db.backends.postgis.base",
+)
+# tables that were almost empty when a statement was planned must not be scanned later
+_CONFIGURE = (
+    "SELECT set_config('default_transaction_isolation', 'read committed', false), "
+    "set_config('enable_seqscan', 'off', false)"
+)
+
+
+class ConnectionPooled(Exception):
+    """There is a pooler such as PgBouncer, so statements may be executed in different sessions."""
+
+
+def is_supported(using: str) -> bool:
+    """Return whether the event loop can use a database: Django's PostgreSQL without a pool."""
+    connection: Any = connections[using]
+    return (
+        type(connection).__module__ in BACKENDS
+        and connection.Database is psycopg
+        and connection_pool_size(using) is None
+        and sys.platform != "win32"  # its default event loop has no `add_reader`
+    )
+
+
+class PostgresConnection:
+    """A connection of one event loop to a database. Executes one statement after the other."""
+
+    def __init__(self, using: str) -> None:
+        # alias of the database
+        self._using = using
+        self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._is_closed = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is open, as far as is known without a statement."""
+        return self._connection is not None
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises `ConnectionPooled`, or the exceptions of psycopg.
+        """
+        wrapper: Any = connections[self._using]
+        params = wrapper.get_connection_params()
+        for name in ("context", "cursor_factory", "prepare_threshold"):
+            params.pop(name, None)  # of connections that are not asynchronous
+        params.setdefault("tcp_user_timeout", TCP_USER_TIMEOUT)
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            connection = await psycopg.AsyncConnection.connect(
+                **params, autocommit=True, prepare_threshold=0
+            )
+        self._connection = connection
+        try:
+            if self._is_closed:
+                raise psycopg.OperationalError("The connection was closed while it was opened.")
+            await self._configure(connection, wrapper.settings_dict["OPTIONS"].get("assume_role"))
+        except BaseException:
+            self.drop()
+            raise
+
+    async def _configure(self, connection: psycopg.AsyncConnection[Any], role: str | None) -> None:
+        # not prepared: a pooler might not keep the statement
+        ((pid,),) = await self.fetch("SELECT pg_backend_pid()", prepare=False)
+        if pid != connection.info.backend_pid:  # PgBouncer makes up a process id for its clients
+            raise ConnectionPooled
+        await self.fetch(_CONFIGURE)
+        if role:
+            await self.fetch("SELECT set_config('role', %s, false)", [role])
+
+    async def fetch(
+        self, sql: str, params: Sequence[Any] = (), *, prepare: bool = True
+    ) -> list[Any]:
+        """Execute a statement and return its rows.
+
+        After an exception, the connection is closed. Raises the exceptions of psycopg, and
+        ``TimeoutError`` if the server does not answer within `STATEMENT_TIMEOUT` seconds.
+        """
+        connection = self._connection
+        if connection is None:
+            raise psycopg.OperationalError("The connection is closed.")
+        is_late = False
+
+        def give_up() -> None:
+            nonlocal is_late
+            is_late = True
+            self._shut_down()
+
+        timer = asyncio.get_running_loop().call_later(STATEMENT_TIMEOUT, give_up)
+        try:
+            cursor = await connection.execute(sql.encode(), params or None, prepare=prepare)
+            return await cursor.fetchall()
+        except BaseException as error:
+            self.drop()
+            if is_late and isinstance(error, psycopg.Error):
+                raise TimeoutError("PostgreSQL did not answer.") from error
+            raise
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Close the connection, without waiting. A statement that is executed fails."""
+        self._is_closed = True
+        self._shut_down()
+
+    def _shut_down(self) -> None:
+        """End the connection so that what waits for the server fails.
+
+        Closing it would not be noticed: the event loop would wait for a socket that is gone, and
+        ignore another one that gets its number.
+        """
+        connection = self._connection
+        if connection is None or connection.closed:
+            return
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+            end.shutdown(socket.SHUT_RDWR)
+
+    def drop(self) -> None:
+        """Close a connection that executes no statement, without waiting."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.pgconn.finish()

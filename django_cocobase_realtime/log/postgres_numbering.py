@@ -1,0 +1,128 @@
+"""Calls of the function that numbers and reads events on PostgreSQL, and their results.
+
+A migration installs the function. One call looks for events without a number in several streams,
+numbers them, and returns the events after the position of each reader, as one JSON text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from django.db import connections
+
+from ..models import LogEvent, Stream
+from .cursor import Position
+from .decoding import Row
+
+# events of a stream that one call returns
+PAGE_EVENTS = 1000
+# bytes of images of a stream after which a call returns no more events
+PAGE_BYTES = 512 * 1024
+# events that one call numbers, if more than `PAGE_EVENTS` have no number
+BACKLOG_EVENTS = 10_000
+
+NAME = "cocobase_realtime_follow"
+_SIGNATURE = f"{NAME}(text[], text[], bigint[], integer, integer, integer)"
+
+# [seq, id, [transaction, op, document id], before, after, changed, document, time]
+_Event = tuple[
+    int, int, tuple[str, str, str], msgspec.Raw, msgspec.Raw, msgspec.Raw, msgspec.Raw, str
+]
+# [stream, epoch, floor, head before the call, head, whether to call again, events]
+_Stream = tuple[str, str, int, int, int, bool, list[_Event]]
+_decode = msgspec.json.Decoder(list[_Stream]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRows:
+    """The range of a stream, and rows of events after a position."""
+
+    epoch: str
+    # number of the last event that was deleted
+    floor: int
+    # number of the last event before the call
+    start: int
+    # number of the last event
+    head: int
+    # whether there may be more events without a number
+    unfinished: bool
+    # the events, in order of their numbers, with the columns ``FIELDS``
+    rows: list[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """Statements for the log in one schema of a database."""
+
+    # name of the schema, quoted if necessary
+    schema: str
+    # calls the function
+    follow: str
+    # returns the streams that are not at given positions, or have events without a number
+    find_behind: str
+
+
+def find_function(using: str) -> Statements | None:
+    """Return the statements, or None if the function is not installed."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_proc p "
+            "JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace "
+            "WHERE p.oid = to_regprocedure(%s) AND has_function_privilege(p.oid, 'EXECUTE')",
+            [_SIGNATURE],
+        )
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    schema = row[0]
+    limits = f"{PAGE_EVENTS}, {PAGE_BYTES}, {BACKLOG_EVENTS}"
+    follow = f"SELECT {schema}.{NAME}(%s::text[], %s::text[], %s::bigint[], {limits})"
+    find_behind = (
+        "SELECT f.name FROM unnest(%s::text[], %s::text[], %s::bigint[]) f(name, epoch, seq) "  # noqa: S608 - our tables
+        f"LEFT JOIN {schema}.{Stream._meta.db_table} s ON s.collection = f.name "
+        "WHERE (s.epoch, s.head) <> (f.epoch, f.seq) OR EXISTS ("
+        f"SELECT FROM {schema}.{LogEvent._meta.db_table} WHERE collection = f.name AND seq IS NULL)"
+    )
+    return Statements(schema, follow, find_behind)
+
+
+def parameters(requests: Sequence[tuple[str, Position | None]]) -> list[list[Any]]:
+    """Return the parameters of a statement for streams and the positions of their readers.
+
+    No events are returned to a reader without a position.
+    """
+    return [
+        [name for name, _ in requests],
+        [None if position is None else position.epoch for _, position in requests],
+        [None if position is None else position.seq for _, position in requests],
+    ]
+
+
+def decode_result(text: str | None) -> dict[str, StreamRows]:
+    """Return the result of a call by stream. Streams that do not exist are left out.
+
+    Raises ``ValueError`` or ``RecursionError`` if an image in the log is not JSON.
+    """
+    return {
+        name: StreamRows(
+            epoch, floor, start, head, unfinished, [_row(name, event) for event in events]
+        )
+        for name, epoch, floor, start, head, unfinished, events in (
+            [] if text is None else _decode(text)
+        )
+    }
+
+
+def _row(name: str, event: _Event) -> Row:
+    seq, id, (transaction, op, document_id), before, after, changed, document, at = event
+    texts = (_text(before), _text(after), _text(changed), _text(document))
+    return (id, seq, transaction, name, op, document_id, *texts, datetime.fromisoformat(at))
+
+
+def _text(value: msgspec.Raw) -> str | None:
+    text = bytes(value)
+    return None if text == b"null" else text.decode()
