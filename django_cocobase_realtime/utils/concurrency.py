@@ -6,14 +6,16 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from django.db import close_old_connections, connections
+from django.db import connections
 
 from ..conf import conf
+from . import kept_connections
 from .fair_queue import SERVER, Owner
-from .workers import FairWorkers
+from .workers import FairWorkers, are_connections_closing, close_kept_connections
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,6 +26,9 @@ MIN_AUTHENTICATION_WORKERS = 2
 RESERVED_CONNECTIONS = 2
 # `max_size` of psycopg's pool if it is not configured
 DEFAULT_POOL_SIZE = 4
+
+# seconds that a hub waits for connections of worker threads to be closed
+CLOSE_TIMEOUT = 1.0
 
 # the client for which this task or thread works
 _owner: contextvars.ContextVar[Owner] = contextvars.ContextVar("realtime_owner", default=SERVER)
@@ -92,8 +97,8 @@ async def run_in_threadpool(function: Callable[P, T], *args: P.args, **kwargs: P
     the call begins, the call is not made. Raises `WorkersOverloaded` if too many calls of the
     owner wait.
 
-    Before and after the call, database connections that are too old or broken are closed, as
-    Django does before and after requests.
+    Before and after the call, database connections that are too old or broken are closed. Others
+    stay open for a short time, see `kept_connections`.
     """
     return await _run(_workers, _owner.get(), _subject.get(), partial(function, *args, **kwargs))
 
@@ -129,11 +134,11 @@ async def _run(
     workers: FairWorkers, owner: Owner, subject: Hashable, function: Callable[[], T]
 ) -> T:
     def call() -> T:
-        close_old_connections()
+        kept_connections.before_call()
         try:
             return function()
         finally:
-            close_old_connections()
+            kept_connections.after_call()
 
     job = workers.submit(partial(contextvars.copy_context().run, call), owner, subject)
     try:
@@ -142,6 +147,19 @@ async def _run(
         workers.discard(job)
         raise
     return result
+
+
+async def stop_keeping_connections(holder: object) -> None:
+    """Close the idle connections of worker threads, if they are kept for no other holder.
+
+    Waits until they are closed, so that the database can be dropped, but not for calls that run.
+    """
+    if not kept_connections.release(holder) or not close_kept_connections():
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            while are_connections_closing():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
 
 
 class DatabaseThread:

@@ -13,11 +13,16 @@ from typing import Any
 
 from django.db import connections
 
+from . import kept_connections
 from .fair_queue import SERVER, FairQueue, Job, Owner
 
 
 class FairWorkers:
-    """Threads that make calls, at most ``size()`` of them. They are started when needed."""
+    """Threads that make calls, at most ``size()`` of them. They are started when needed.
+
+    A thread closes the database connections that it keeps when it has had no call for
+    `kept_connections.IDLE_SECONDS`, or when `close_connections` was called.
+    """
 
     def __init__(self, name: str, size: Callable[[], int]) -> None:
         self._name = name
@@ -31,6 +36,12 @@ class FairWorkers:
         self._threads: set[threading.Thread] = set()
         # number of threads that wait for a call
         self._idle = 0
+        # threads that make a call
+        self._busy: set[threading.Thread] = set()
+        # threads that may keep database connections
+        self._keeping: set[threading.Thread] = set()
+        # those of them that must close their connections now, or after the call that they make
+        self._told_to_close: set[threading.Thread] = set()
         # number of threads as of the last `submit`
         self._size = 1
         self._closed = False
@@ -60,6 +71,18 @@ class FairWorkers:
             self._queue.remove(job)
         job.future.cancel()
 
+    def close_connections(self) -> None:
+        """Let threads close the connections that they keep."""
+        with self._condition:
+            self._told_to_close = set(self._keeping)
+            self._condition.notify_all()
+
+    @property
+    def is_closing_connections(self) -> bool:
+        """Whether threads that make no call have not closed their connections yet."""
+        with self._condition:
+            return bool(self._told_to_close - self._busy)
+
     def close(self) -> None:
         """Wait for the calls that run, drop those that wait, and end the threads."""
         with self._condition:
@@ -80,10 +103,18 @@ class FairWorkers:
         self._threads.add(thread)
 
     def _work(self) -> None:
+        thread = threading.current_thread()
         try:
-            while (job := self._wait_for_job()) is not None:
+            while (job := self._wait_for_job(thread)) is not None:
+                if job is _CLOSE_CONNECTIONS:
+                    kept_connections.close_kept()
+                    with self._condition:
+                        self._keeping.discard(thread)
+                        self._told_to_close.discard(thread)
+                    continue
                 _run(job)
                 with self._condition:
+                    self._busy.discard(thread)
                     self._queue.end(job, time.monotonic())
                     if self._idle and self._queue.waiting:
                         # this call may have kept two others from running
@@ -91,24 +122,37 @@ class FairWorkers:
                 del job  # it holds the result
         finally:
             with self._condition:
-                self._threads.discard(threading.current_thread())
+                self._forget(thread)
             connections.close_all()
 
-    def _wait_for_job(self) -> Job | None:
-        """Return the next call, or None if the thread must end."""
+    def _wait_for_job(self, thread: threading.Thread) -> Job | None:
+        """Return the next call, or `_CLOSE_CONNECTIONS`, or None if the thread must end."""
         with self._condition:
             while True:
                 if self._closed or len(self._threads) > self._size:
-                    self._threads.discard(threading.current_thread())
+                    self._forget(thread)
                     return None
+                if thread in self._told_to_close:
+                    return _CLOSE_CONNECTIONS
                 job = self._queue.start_next(time.monotonic(), self._size)
                 if job is not None:
+                    self._busy.add(thread)
+                    self._keeping.add(thread)
                     return job
+                keeps = thread in self._keeping
                 self._idle += 1
                 try:
-                    self._condition.wait()
+                    is_notified = self._condition.wait(
+                        kept_connections.IDLE_SECONDS if keeps else None
+                    )
                 finally:
                     self._idle -= 1
+                if not is_notified and keeps:
+                    return _CLOSE_CONNECTIONS
+
+    def _forget(self, thread: threading.Thread) -> None:
+        for threads in (self._threads, self._busy, self._keeping, self._told_to_close):
+            threads.discard(thread)
 
 
 def _run(job: Job) -> None:
@@ -122,7 +166,22 @@ def _run(job: Job) -> None:
         job.future.set_result(result)
 
 
+# returned to a thread instead of a call
+_CLOSE_CONNECTIONS = Job(kept_connections.close_kept)
+
 _all_workers: weakref.WeakSet[FairWorkers] = weakref.WeakSet()
+
+
+def close_kept_connections() -> bool:
+    """Let idle threads close the connections that they keep; return whether some have to."""
+    for workers in list(_all_workers):
+        workers.close_connections()
+    return are_connections_closing()
+
+
+def are_connections_closing() -> bool:
+    """Return whether threads have not closed their connections yet."""
+    return any(workers.is_closing_connections for workers in list(_all_workers))
 
 
 def _close_all() -> None:
