@@ -16,6 +16,9 @@ from django.db import connections
 from . import kept_connections
 from .fair_queue import SERVER, FairQueue, Job, Owner
 
+# most calls that are made together
+MAX_TOGETHER = 64
+
 
 class FairWorkers:
     """Threads that make calls, at most ``size()`` of them. They are started when needed.
@@ -41,7 +44,7 @@ class FairWorkers:
         # threads that may keep database connections
         self._keeping: set[threading.Thread] = set()
         # those of them that must close their connections now, or after the call that they make
-        self._told_to_close: set[threading.Thread] = set()
+        self._must_close: set[threading.Thread] = set()
         # number of threads as of the last `submit`
         self._size = 1
         self._closed = False
@@ -51,7 +54,14 @@ class FairWorkers:
         self, call: Callable[[], Any], owner: Owner = SERVER, subject: Hashable = None
     ) -> Job:
         """Make a call in a thread. The result is that of the job's ``future``."""
-        job = Job(call, owner, subject)
+        return self.submit_job(Job(call, owner, subject))
+
+    def submit_job(self, job: Job) -> Job:
+        """Make the call of a job, and those of others that may be made together with it.
+
+        If there are several, ``call`` gets a list of their items, and returns a list with the
+        result of each, or the exception that it raises.
+        """
         size = self._get_size()
         with self._condition:
             if self._closed:
@@ -74,14 +84,14 @@ class FairWorkers:
     def close_connections(self) -> None:
         """Let threads close the connections that they keep."""
         with self._condition:
-            self._told_to_close = set(self._keeping)
+            self._must_close = set(self._keeping)
             self._condition.notify_all()
 
     @property
     def is_closing_connections(self) -> bool:
         """Whether threads that make no call have not closed their connections yet."""
         with self._condition:
-            return bool(self._told_to_close - self._busy)
+            return bool(self._must_close - self._busy)
 
     def close(self) -> None:
         """Wait for the calls that run, drop those that wait, and end the threads."""
@@ -105,40 +115,44 @@ class FairWorkers:
     def _work(self) -> None:
         thread = threading.current_thread()
         try:
-            while (job := self._wait_for_job(thread)) is not None:
-                if job is _CLOSE_CONNECTIONS:
+            while (jobs := self._wait_for_jobs(thread)) is not None:
+                if not jobs:
                     kept_connections.close_kept()
                     with self._condition:
                         self._keeping.discard(thread)
-                        self._told_to_close.discard(thread)
+                        self._must_close.discard(thread)
                     continue
-                _run(job)
+                _run(jobs)
                 with self._condition:
                     self._busy.discard(thread)
-                    self._queue.end(job, time.monotonic())
+                    self._queue.end_together(jobs, time.monotonic())
                     if self._idle and self._queue.waiting:
                         # this call may have kept two others from running
                         self._condition.notify()
-                del job  # it holds the result
+                del jobs  # they hold the results
         finally:
             with self._condition:
                 self._forget(thread)
             connections.close_all()
 
-    def _wait_for_job(self, thread: threading.Thread) -> Job | None:
-        """Return the next call, or `_CLOSE_CONNECTIONS`, or None if the thread must end."""
+    def _wait_for_jobs(self, thread: threading.Thread) -> list[Job] | None:
+        """Return the next calls, which are made together; None if the thread must end.
+
+        The list is empty if the thread must close its connections.
+        """
         with self._condition:
             while True:
                 if self._closed or len(self._threads) > self._size:
                     self._forget(thread)
                     return None
-                if thread in self._told_to_close:
-                    return _CLOSE_CONNECTIONS
-                job = self._queue.start_next(time.monotonic(), self._size)
+                if thread in self._must_close:
+                    return []
+                now = time.monotonic()
+                job = self._queue.start_next(now, self._size)
                 if job is not None:
                     self._busy.add(thread)
                     self._keeping.add(thread)
-                    return job
+                    return self._queue.start_together(job, now, self._size, MAX_TOGETHER)
                 keeps = thread in self._keeping
                 self._idle += 1
                 try:
@@ -148,26 +162,31 @@ class FairWorkers:
                 finally:
                     self._idle -= 1
                 if not is_notified and keeps:
-                    return _CLOSE_CONNECTIONS
+                    return []
 
     def _forget(self, thread: threading.Thread) -> None:
-        for threads in (self._threads, self._busy, self._keeping, self._told_to_close):
+        for threads in (self._threads, self._busy, self._keeping, self._must_close):
             threads.discard(thread)
 
 
-def _run(job: Job) -> None:
-    if not job.future.set_running_or_notify_cancel():
+def _run(jobs: list[Job]) -> None:
+    jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+    if not jobs:
         return
+    first = jobs[0]
     try:
-        result = job.call()
+        if first.together is None:
+            first.future.set_result(first.call())
+            return
+        results = first.call([job.item for job in jobs])
     except BaseException as error:  # raised again by the code that waits for the result
-        job.future.set_exception(error)
-    else:
-        job.future.set_result(result)
+        results = [error] * len(jobs)
+    for job, result in zip(jobs, results, strict=True):
+        if isinstance(result, BaseException):
+            job.future.set_exception(result)
+        else:
+            job.future.set_result(result)
 
-
-# returned to a thread instead of a call
-_CLOSE_CONNECTIONS = Job(kept_connections.close_kept)
 
 _all_workers: weakref.WeakSet[FairWorkers] = weakref.WeakSet()
 

@@ -34,10 +34,10 @@ def _one_thread(settings):
 
 @pytest.fixture
 async def holder():
-    held = Holder()
-    kept_connections.hold(held)
-    yield held
-    await stop_keeping_connections(held)
+    hub = Holder()
+    kept_connections.hold(hub)
+    yield hub
+    await stop_keeping_connections(hub)
 
 
 def used() -> Any:
