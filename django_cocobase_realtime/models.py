@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import secrets
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -90,33 +90,18 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         )
         return key, f"crk_{prefix}_{secret}"
 
-    def find(self, text: str) -> ApiKey | None:
-        """Return the live key with this text, or None."""
-        return self.find_many([text]).get(text)
-
-    def find_many(self, texts: Iterable[str]) -> dict[str, ApiKey]:
-        """Return the live keys with these texts, by text. Makes one query."""
-        parts = {text: split for text in texts if (split := _split_key(text)) is not None}
-        if not parts:
-            return {}
-        prefixes = {prefix for prefix, _ in parts.values()}
-        rows = self.select_related("user").filter(prefix__in=prefixes).order_by()
-        keys, live = {key.prefix: key for key in rows}, {}
-        for text, (prefix, secret) in parts.items():
-            key = keys.get(prefix)
-            # compare hashes even if the prefix is unknown, so that both cases take the same time
-            hashed_secret = key.hashed_secret if key is not None else "0" * 64
-            matches = hmac.compare_digest(hashed_secret, hash_secret(secret))
-            if key is not None and matches and key.is_live():
-                live[text] = key
-        return live
-
-
-def _split_key(text: str) -> tuple[str, str] | None:
-    """Return prefix and secret of a key's text; None if it is not the text of a key."""
-    kind, _, rest = text.partition("_")
-    prefix, _, secret = rest.partition("_")
-    return (prefix, secret) if kind == "crk" and len(prefix) == PREFIX_LENGTH and secret else None
+    def find(self, text: str, keys: Mapping[str, ApiKey] | None = None) -> ApiKey | None:
+        """Return the live key with this text, or None; from ``keys``, by prefix, if given."""
+        kind, _, rest = text.partition("_")
+        prefix, _, secret = rest.partition("_")
+        if kind != "crk" or len(prefix) != PREFIX_LENGTH or not secret:
+            return None
+        rows = self.select_related("user").filter(prefix=prefix)
+        key = rows.first() if keys is None else keys.get(prefix)
+        # compare hashes even if the prefix is unknown, so that both cases take the same time
+        hashed_secret = key.hashed_secret if key is not None else "0" * 64
+        matches = hmac.compare_digest(hashed_secret, hash_secret(secret))
+        return key if key is not None and matches and key.is_live() else None
 
 
 def _checked_names(attribute: str, names: Iterable[str] | None) -> list[str] | None:

@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from ..identity import Identity, display_name, public_name
-from ..models import ApiKey
+from ..models import PREFIX_LENGTH, ApiKey
 from ..types import Scope
 from .base import Answer, Authenticator, Credential, first
 
@@ -37,10 +37,11 @@ class ApiKeyAuthenticator(Authenticator):
 
     def authenticate_many(self, credentials: Sequence[Credential]) -> list[Answer]:
         """Return the identities of several keys; see `together`."""
-        tokens = [token or "" for token, _ in credentials]
-        keys = ApiKey.objects.find_many(token for token in tokens if token.startswith(KEY_PREFIX))
-        _store_use(keys.values())
-        return [None if (key := keys.get(token)) is None else _identity(key) for token in tokens]
+        texts = [t if t is not None and t.startswith(KEY_PREFIX) else "" for t, _ in credentials]
+        rows = _read_keys(text.split("_", 2)[1] for text in texts if text)
+        keys = [ApiKey.objects.find(text, rows) for text in texts]
+        _store_use({key.pk: key for key in keys if key is not None}.values())
+        return [None if key is None else _identity(key) for key in keys]
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
         """Return the keys that were revoked, expired, or moved to another project or user."""
@@ -62,6 +63,15 @@ class ApiKeyAuthenticator(Authenticator):
             for identity in identities
             if scopes.get(identity.credential, identity.scope) != identity.scope
         }
+
+
+def _read_keys(prefixes: Iterable[str]) -> dict[str, ApiKey]:
+    """Return the keys with these prefixes, by prefix. Makes one query, or none."""
+    possible = {prefix for prefix in prefixes if len(prefix) == PREFIX_LENGTH}
+    if not possible:
+        return {}
+    rows = ApiKey.objects.select_related("user").filter(prefix__in=possible).order_by()
+    return {key.prefix: key for key in rows}
 
 
 def _identity(key: ApiKey) -> Identity:

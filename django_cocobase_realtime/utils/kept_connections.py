@@ -36,7 +36,7 @@ _holders: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class _Kept(threading.local):
-    """What a thread knows about the connections that it keeps."""
+    """The connections that a thread keeps."""
 
     def __init__(self) -> None:
         # the driver's connections by alias
