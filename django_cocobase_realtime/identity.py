@@ -125,6 +125,9 @@ class Identity:
     scope: AccessScope = UNRESTRICTED
     # whether this is a visitor without a credential, who may only read what is public
     is_anonymous: bool = False
+    # fingerprint of the Django user's permissions, read immediately after the user and before any
+    # permission was evaluated; None if it was not read
+    fingerprint: Any = field(default=None, compare=False, repr=False)
 
     @property
     def is_authenticated(self) -> bool:

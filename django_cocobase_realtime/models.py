@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import secrets
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -90,13 +90,14 @@ class ApiKeyManager(models.Manager["ApiKey"]):
         )
         return key, f"crk_{prefix}_{secret}"
 
-    def find(self, text: str) -> ApiKey | None:
-        """Return the live key with this text, or None."""
+    def find(self, text: str, keys: Mapping[str, ApiKey] | None = None) -> ApiKey | None:
+        """Return the live key with this text, or None; from ``keys``, by prefix, if given."""
         kind, _, rest = text.partition("_")
         prefix, _, secret = rest.partition("_")
         if kind != "crk" or len(prefix) != PREFIX_LENGTH or not secret:
             return None
-        key = self.select_related("user").filter(prefix=prefix).first()
+        rows = self.select_related("user").filter(prefix=prefix)
+        key = rows.first() if keys is None else keys.get(prefix)
         # compare hashes even if the prefix is unknown, so that both cases take the same time
         hashed_secret = key.hashed_secret if key is not None else "0" * 64
         matches = hmac.compare_digest(hashed_secret, hash_secret(secret))

@@ -44,8 +44,12 @@ class NotYetValid(Exception):
     """
 
 
+class MustBeAlone(Exception):
+    """The credential cannot be checked together with others, since that may take long."""
+
+
 @lru_cache(maxsize=32)
-def _load(path: str) -> Authenticator:
+def load_authenticator(path: str) -> Authenticator:
     """Return an instance of the authenticator class with this dotted path."""
     authenticator: Authenticator = import_string(path)()
     return authenticator
@@ -61,53 +65,105 @@ def authenticate(token: str | None, scope: Scope) -> Identity | None:
     database fails; `ProjectCodeFailed` after another exception, since it is not known whether the
     token is valid; and `NotYetValid` if one of them raises it.
     """
-    undecided: AuthenticationUnavailable | None = None
-    not_yet_valid: NotYetValid | None = None
-    if token is not None and (not 0 < len(token) <= MAX_TOKEN_LENGTH or not token.isprintable()):
-        return None
-    failure: ProjectCodeFailed | None = None
+    attempt = Attempt(token, scope)
     for path in sorted(conf.authenticators, key=is_for_visitors):
-        try:
-            authenticator = _load(path)
-            if isinstance(authenticator, Anonymous) and (undecided or failure or not_yet_valid):
-                continue  # the visitor may be a user
-            identity: Identity | None = synchronous(authenticator.authenticate(token, scope))
-            if identity is not None and scope.get("type") != "http":
-                identity = with_member_name(identity)
-        except AuthenticationUnavailable as error:
-            # the token may be one of another authenticator
-            undecided = error
-            continue
-        except NotYetValid as error:
-            not_yet_valid = error
-            continue
-        except Exception as error:
-            if is_unavailable(error):
-                raise AuthenticationUnavailable(path) from error
+        if attempt.is_decided:
+            break
+        attempt.add(path, _ask_one(path, attempt))
+    return attempt.result()
+
+
+def _ask_one(path: str, attempt: Attempt) -> Identity | Exception | None:
+    """Return the answer of an authenticator, or the exception that it raised."""
+    try:
+        authenticator = load_authenticator(path)
+        if isinstance(authenticator, Anonymous) and attempt.is_undecided:
+            return None  # the visitor may be a user
+        identity: Identity | None = synchronous(
+            authenticator.authenticate(attempt.token, attempt.scope)
+        )
+        if identity is not None and attempt.scope.get("type") != "http":
+            identity = with_member_name(identity)
+    except Exception as error:
+        return error
+    return identity
+
+
+class Attempt:
+    """An attempt to authenticate with a token, and the answers of authenticators so far."""
+
+    __slots__ = (
+        "_failure",
+        "_identity",
+        "_not_yet_valid",
+        "_undecided",
+        "is_decided",
+        "scope",
+        "token",
+    )
+
+    def __init__(self, token: str | None, scope: Scope) -> None:
+        self.token = token
+        self.scope = scope
+        # whether no other authenticator needs to be asked
+        self.is_decided = token is not None and (
+            not 0 < len(token) <= MAX_TOKEN_LENGTH or not token.isprintable()
+        )
+        self._identity: Identity | None = None
+        # what the authenticators raised that were asked
+        self._undecided: AuthenticationUnavailable | None = None
+        self._not_yet_valid: NotYetValid | None = None
+        self._failure: ProjectCodeFailed | None = None
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether an authenticator could not decide, so that the client may be a user."""
+        return bool(self._undecided or self._failure or self._not_yet_valid)
+
+    def add(self, path: str, answer: Identity | Exception | None) -> None:
+        """Record what an authenticator has returned or raised."""
+        match answer:
+            case None:
+                pass
+            case AuthenticationUnavailable():
+                # the token may be one of another authenticator
+                self._undecided = answer
+            case NotYetValid():
+                self._not_yet_valid = answer
+            case Exception():
+                if is_unavailable(answer):
+                    self._undecided = AuthenticationUnavailable(path)
+                    self._undecided.__cause__ = answer
+                    self.is_decided = True
+                    return
+                if self._failure is not None:
+                    self._failure.log()  # the last one is logged by the caller, or by `result`
+                self._failure = _failure(path, "authenticate", answer)
+            case _:
+                self._identity, self.is_decided = answer, True
+
+    def result(self) -> Identity | None:
+        """Return the identity, or None; raise what `authenticate` raises."""
+        identity, failure = self._identity, self._failure
+        if identity is None and self._undecided is None:
             if failure is not None:
-                failure.log()  # the last one is logged by the caller, or below
-            failure = _failure(path, "authenticate", error)
-            continue
-        if identity is not None:
-            if failure is not None:
-                failure.log()
-            is_downgraded = identity.is_anonymous and token is not None
-            return None if is_downgraded or _is_expired(identity) else identity
-    if undecided is not None:
+                raise failure
+            if self._not_yet_valid is not None:
+                raise self._not_yet_valid
+            return None
         if failure is not None:
             failure.log()
-        raise undecided
-    if failure is not None:
-        raise failure
-    if not_yet_valid is not None:
-        raise not_yet_valid
-    return None
+        if identity is None:
+            assert self._undecided is not None
+            raise self._undecided
+        is_downgraded = identity.is_anonymous and self.token is not None
+        return None if is_downgraded or _is_expired(identity) else identity
 
 
 def is_for_visitors(path: str) -> bool:
     """Return whether an authenticator accepts anonymous visitors, so that it is asked last."""
     try:
-        return isinstance(_load(path), Anonymous)
+        return isinstance(load_authenticator(path), Anonymous)
     except Exception:  # it cannot be imported, which is handled when it is asked
         return False
 
@@ -146,7 +202,7 @@ def find_changed(path: str, identities: Collection[Identity]) -> set[str]:
 
 
 def _ask(path: str, method_name: str, identities: Collection[Identity]) -> set[str]:
-    authenticator = _load(path)
+    authenticator = load_authenticator(path)
     prefix = f"{authenticator.kind}:"
     own = [identity for identity in identities if identity.credential.startswith(prefix)]
     # an authenticator need not inherit from the base class

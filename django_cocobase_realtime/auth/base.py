@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import ClassVar
+from collections.abc import Collection, Sequence
+from typing import ClassVar, TypeAlias
 
 from ..identity import Identity
 from ..types import Scope
+
+# a token, or None, and the ASGI scope of the handshake
+Credential: TypeAlias = tuple[str | None, Scope]
+# an identity, None, or the exception that `Authenticator.authenticate` would raise
+Answer: TypeAlias = Identity | Exception | None
+
+
+def first(answers: Sequence[Answer]) -> Identity | None:
+    """Return the first answer, or raise it if it is an exception."""
+    answer = answers[0]
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 class Authenticator:

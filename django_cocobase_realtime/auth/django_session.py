@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any
@@ -11,13 +12,15 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.cache import SessionStore as CacheSessionStore
+from django.contrib.sessions.backends.db import SessionStore as DatabaseSessionStore
 from django.core.cache import InvalidCacheKey
 from django.http import parse_cookie
+from django.utils import timezone
 
 from ..identity import Identity, display_name, is_active
 from ..types import Scope
-from .backends import AuthenticationUnavailable
-from .base import Authenticator
+from .backends import AuthenticationUnavailable, MustBeAlone
+from .base import Answer, Authenticator, Credential
 from .users import (
     find_invalid_users,
     is_django_user,
@@ -60,11 +63,32 @@ class DjangoSessionAuthenticator(Authenticator):
         if key is None:
             return None
         session = _load_session(key)
-        user = _session_user(session)
-        if user is None:
-            return None
-        expires_at = datetime.now(UTC) + timedelta(seconds=session.get_expiry_age())
-        return _identity(user, session_credential(key), expires_at, {"session": key})
+        return _session_identity(key, session, _session_user(session))
+
+    def authenticate_many(self, credentials: Sequence[Credential]) -> list[Answer]:
+        """Return the identities of several sessions; see `together`.
+
+        Only sessions in the database are loaded together.
+        """
+        answers: list[Answer] = [None] * len(credentials)
+        keys: dict[int, str] = {}
+        store = import_module(settings.SESSION_ENGINE).SessionStore
+        for number, (token, scope) in enumerate(credentials):
+            if token is not None or not scope.get("realtime_origin_checked"):
+                continue
+            if scope.get("user") is not None:
+                answers[number] = MustBeAlone()
+            elif (key := _session_key(scope)) is not None:
+                keys[number] = key
+                if store is not DatabaseSessionStore:
+                    answers[number] = MustBeAlone()
+        if keys and store is DatabaseSessionStore:
+            sessions = _load_sessions(store, set(keys.values()))
+            users = _read_users(sessions.values())
+            for number, key in keys.items():
+                if (session := sessions.get(key)) is not None:
+                    answers[number] = _answer(key, session, users)
+        return answers
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
         """Return the sessions that ended, or whose user is no longer valid."""
@@ -100,6 +124,44 @@ def _identity(
         expires_at=expires_at,
         private={**session_auth_hash(user), **(private or {})},
     )
+
+
+def _session_identity(key: str, session: Any, user: Any) -> Identity | None:
+    if user is None:
+        return None
+    expires_at = datetime.now(UTC) + timedelta(seconds=session.get_expiry_age())
+    return _identity(user, session_credential(key), expires_at, {"session": key})
+
+
+def _answer(key: str, session: Any, users: Mapping[Any, Any]) -> Answer:
+    try:
+        user = users.get(_session_pk(session))
+        return _session_identity(key, session, user if _is_valid(session, user) else None)
+    except Exception as error:  # of the project's user model, or an invalid session
+        return error
+
+
+def _load_sessions(store: Any, keys: Collection[str]) -> dict[str, Any]:
+    """Return the sessions in the database that have not expired, by key. Makes one query."""
+    rows = store.get_model_class().objects.filter(
+        session_key__in=keys, expire_date__gt=timezone.now()
+    )
+    sessions = {}
+    for row in rows:
+        session = sessions[row.session_key] = store()
+        session.update(session.decode(row.session_data))
+    return sessions
+
+
+def _read_users(sessions: Iterable[Any]) -> dict[Any, Any]:
+    """Return the users of sessions, by primary key. Makes one query."""
+    pks = set()
+    for session in sessions:
+        with suppress(Exception):  # which is the answer for this session
+            pks.add(_session_pk(session))
+    pks.discard(None)
+    rows = get_user_model()._default_manager.filter(pk__in=pks).order_by() if pks else ()
+    return {user.pk: user for user in rows}
 
 
 def _load_session(key: str) -> Any:
@@ -150,14 +212,26 @@ def _session_user(session: Any) -> Any:
     Applies the rules of ``django.contrib.auth.get_user``, but unlike that function does not delete
     a session whose password hash is out of date.
     """
-    try:
-        pk = get_user_model()._meta.pk.to_python(session[SESSION_KEY])
-    except KeyError:
+    pk = _session_pk(session)
+    if pk is None:
         return None
     user = get_user_model()._default_manager.filter(pk=pk).first()
-    if user is None or not is_active(user):
+    return user if _is_valid(session, user) else None
+
+
+def _session_pk(session: Any) -> Any:
+    """Return the primary key of the user of a session; None if no user is logged in."""
+    try:
+        return get_user_model()._meta.pk.to_python(session[SESSION_KEY])
+    except KeyError:
         return None
+
+
+def _is_valid(session: Any, user: Any) -> bool:
+    """Return whether the user of a session is active, and has the same password as then."""
+    if user is None or not is_active(user):
+        return False
     if not hasattr(user, "get_session_auth_hash"):
-        return user
+        return True
     session_hash = session.get(HASH_SESSION_KEY)
-    return user if session_hash and matches_session_hash(user, session_hash) else None
+    return bool(session_hash and matches_session_hash(user, session_hash))

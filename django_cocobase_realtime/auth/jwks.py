@@ -79,6 +79,18 @@ class KeySet:
             raise NotYetValid("The key that signed the token is unknown.")
         return claims
 
+    def has_key_for(self, token: str) -> bool:
+        """Return whether `decode` certainly makes no request for this token now."""
+        with self._lock:
+            if time.monotonic() - self._fetched_at >= LIFETIME:
+                return False
+            keys = self._keys
+        try:
+            kid = jwt.get_unverified_header(token).get("kid")
+        except jwt.PyJWTError:
+            return True
+        return kid is not None and any(key.key_id == kid for key in keys)
+
     def _current_keys(self) -> tuple[PyJWK, ...]:
         """Return the keys, which are fetched first if they have expired."""
         now = time.monotonic()

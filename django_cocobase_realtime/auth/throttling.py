@@ -15,11 +15,12 @@ from ..conf import conf
 from ..identity import Identity
 from ..options import Limits
 from ..types import Scope
-from ..utils.concurrency import run_authentication
+from ..utils.concurrency import run_authentication, run_authentications
 from ..utils.fair_queue import Owner
 from ..utils.limits import DelayedAnswers
 from ..utils.project_code import ProjectCodeFailed
-from .backends import AuthenticationPostponed, NotYetValid, authenticate
+from .backends import AuthenticationPostponed, MustBeAlone, NotYetValid, authenticate
+from .together import authenticate_many, may_be_together
 
 WINDOW_SECONDS = 60.0  # for which a failure counts
 THROTTLE_DELAY = 1.0  # seconds by which an answer to an address over its limit is delayed
@@ -100,7 +101,7 @@ async def authenticate_throttled(
     if token is not None and auth_throttle.is_known_bad(token, now):
         return None
     try:
-        identity = await run_authentication(Owner(address, connection), authenticate, token, scope)
+        identity = await _authenticate(Owner(address, connection), token, scope)
     except NotYetValid:
         auth_throttle.record_failure(address, None, now)
         return None
@@ -111,3 +112,15 @@ async def authenticate_throttled(
     if identity is None:
         auth_throttle.record_failure(address, token, now)
     return identity
+
+
+async def _authenticate(owner: Owner, token: str | None, scope: Scope) -> Identity | None:
+    if may_be_together():
+        try:
+            identity: Identity | None = await run_authentications(
+                owner, authenticate_many, (token, scope)
+            )
+            return identity
+        except MustBeAlone:
+            pass
+    return await run_authentication(owner, authenticate, token, scope)

@@ -7,8 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
-from django.db import models
+from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.db import DataError, models
 from django.utils.crypto import constant_time_compare
 
 from ..identity import Identity, is_active
@@ -38,6 +38,52 @@ def active_user(lookup: str, value: Any) -> Any:
     return user
 
 
+def active_users(lookup: str, values: Collection[Any]) -> dict[Any, Any]:
+    """Return what `active_user` returns for several values, without those that are None.
+
+    Makes one query if the field is unique and one of Django's own types.
+    """
+    wanted = set(values)
+    field = _unique_field(lookup)
+    if field is None or len(wanted) < 2:
+        users = ((value, active_user(lookup, value)) for value in wanted)
+        return {value: user for value, user in users if user is not None}
+    keys: dict[Any, Any] = {}
+    for value in wanted:
+        try:
+            keys[value] = field.to_python(value)
+        except (ValueError, TypeError, ValidationError, OverflowError):
+            continue
+    manager = get_user_model()._default_manager
+    try:
+        rows = list(manager.filter(**{f"{field.attname}__in": set(keys.values())}).order_by())
+    except (ValueError, TypeError, ValidationError, OverflowError, DataError):
+        rows = []  # one of the values is not possible
+    by_key = {getattr(user, field.attname): user for user in rows}
+    active = {}
+    for value, key in keys.items():
+        user = by_key.get(key)
+        if user is None:
+            # the database may compare in another way than Python
+            user = active_user(lookup, value)
+        elif not is_active(user) or not _is_written_as(value, user, lookup):
+            user = None
+        if user is not None:
+            active[value] = user
+    return active
+
+
+def _unique_field(lookup: str) -> Any:
+    """Return the unique field of the user model with this name; None if it is another lookup."""
+    meta = get_user_model()._meta
+    try:
+        field: Any = meta.pk if lookup == "pk" else meta.get_field(lookup)
+    except FieldDoesNotExist:
+        return None
+    is_plain = not field.is_relation and type(field).__module__.startswith("django.db.models.")
+    return field if is_plain and field.unique else None
+
+
 def _is_written_as(value: Any, user: Any, lookup: str) -> bool:
     """Return whether a value is the usual text of a number or UUID that a field has."""
     current = getattr(user, lookup, None)
@@ -65,14 +111,20 @@ def find_invalid_users(identities: Collection[Identity]) -> set[str]:
     with_user = [identity for identity in identities if is_django_user(identity.user)]
     if not with_user:
         return set()
-    users = get_user_model()._default_manager
-    rows = users.filter(pk__in={identity.user.pk for identity in with_user})
-    active = {user.pk: user for user in rows if is_active(user)}
+    active = {pk: user for pk, user in find_users(with_user).items() if is_active(user)}
     return {
         identity.credential
         for identity in with_user
         if not _is_valid(identity, active.get(identity.user.pk))
     }
+
+
+def find_users(identities: Collection[Identity]) -> dict[Any, Any]:
+    """Return the Django users of identities as they are in the database now, by primary key."""
+    pks = {identity.user.pk for identity in identities if is_django_user(identity.user)}
+    if not pks:
+        return {}
+    return {user.pk: user for user in get_user_model()._default_manager.filter(pk__in=pks)}
 
 
 def _is_valid(identity: Identity, user: Any) -> bool:
@@ -129,9 +181,28 @@ def permission_fingerprints(identities: Collection[Identity]) -> dict[Any, Finge
     pks = {identity.user.pk for identity in identities if is_django_user(identity.user)}
     if not pks:
         return {}
-    flags = [name for name in ("is_staff", "is_superuser") if _has_column(user_model, name)]
-    rows = user_model._default_manager.filter(pk__in=pks).values_list("pk", *flags)
-    parts: dict[Any, list[Any]] = {pk: [tuple(values)] for pk, *values in rows}
+    rows = user_model._default_manager.filter(pk__in=pks).values_list("pk", *_flag_names())
+    return _fingerprints({pk: tuple(values) for pk, *values in rows})
+
+
+def fingerprints_of(users: Collection[Any]) -> dict[Any, Fingerprint]:
+    """Return the `Fingerprint` of users that were just read, by primary key.
+
+    Makes two queries, and a third one if some of them are in groups.
+    """
+    names = _flag_names()
+    return _fingerprints({user.pk: tuple(getattr(user, n) for n in names) for user in users})
+
+
+def _flag_names() -> list[str]:
+    names = ("is_staff", "is_superuser")
+    return [name for name in names if _has_column(get_user_model(), name)]
+
+
+def _fingerprints(flags: dict[Any, tuple[Any, ...]]) -> dict[Any, Fingerprint]:
+    """Return the fingerprints of users, given the values of their flags by primary key."""
+    user_model, pks = get_user_model(), set(flags)
+    parts: dict[Any, list[Any]] = {pk: [values] for pk, values in flags.items()}
     groups = _related_pairs(user_model, "groups", pks)
     group_permissions: dict[Any, list[Any]] = {}
     for group, permission in _related_pairs(

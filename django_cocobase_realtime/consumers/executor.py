@@ -9,13 +9,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any
 
 from ..declarations.authorization import Grant
 from ..declarations.collection import Collection
 from ..declarations.registry import UnknownCollection, registry, room_registry
 from ..declarations.room import RoomGrant
+from ..hub.grants import evaluate_collection
 from ..hub.hub import Hub
 from ..presence.base import PresenceUnavailable
 from ..protocol import effects as do
@@ -53,8 +53,7 @@ async def _authorize_collection(
     collection = _find_collection(effect.collection)
     grant: Grant | None = None
     if collection is not None and collection.admits(identity):
-        evaluate = partial(collection.grant, identity, effect.filters)
-        grant = await run_for_subject(collection.stream, evaluate)
+        grant = await evaluate_collection(collection, identity, effect.filters)
     else:
         # a thread is used here, too, so that this takes as long as a refusal by the permission;
         # but no queue of the collection, which would show that it exists

@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
 from ..auth import backends
-from ..auth.users import Fingerprint, is_django_user, permission_fingerprints
+from ..auth.users import (
+    Fingerprint,
+    find_users,
+    is_django_user,
+    permission_fingerprints,
+    same_user,
+)
 from ..conf import conf
 from ..delivery.topics import TopicManager
 from ..identity import AccessScope, Identity
@@ -120,9 +126,17 @@ class CredentialChecks:
         """Reauthorize the connections of users whose permissions have changed."""
         identities = list({id(i): i for i in by_connection.values()}.values())
         last = self._fingerprints
-        current = self._fingerprints = (
-            await run_check(PERMISSIONS, permission_fingerprints, identities) if identities else {}
+        new = {
+            connection: identity
+            for connection, identity in self._rechecks.find_new(by_connection).items()
+            if identity.fingerprint is not None
+        }
+        current, unchanged = (
+            await run_check(PERMISSIONS, _read_fingerprints, identities, list(new.values()))
+            if identities
+            else ({}, frozenset())
         )
+        self._fingerprints = current
         changed = {pk for pk, value in current.items() if last.get(pk, value) != value}
         self._reauthorizer.request(
             connection
@@ -130,7 +144,8 @@ class CredentialChecks:
             if connection.identity is identity and _user_pk(identity) in changed
         )
         self._rechecks.start(
-            {c: identity for c, identity in by_connection.items() if c.id in self._connections}
+            {c: identity for c, identity in by_connection.items() if c.id in self._connections},
+            {connection for connection, identity in new.items() if id(identity) in unchanged},
         )
 
 
@@ -149,6 +164,22 @@ def _key(identity: Identity) -> CredentialKey | None:
 def _user_pk(identity: Identity) -> Any:
     """Return the primary key of the Django user, as in fingerprints, or None."""
     return identity.user.pk if is_django_user(identity.user) else None
+
+
+def _read_fingerprints(
+    identities: Collection[Identity], new: Collection[Identity]
+) -> tuple[dict[Any, Fingerprint], frozenset[int]]:
+    """Return the fingerprints of users, and which of the new identities are the same as then.
+
+    These are the ``id()`` of those whose user and whose fingerprint did not change since the
+    login. Uses the ORM.
+    """
+    current = permission_fingerprints(identities)
+    same = [i for i in new if current.get(_user_pk(i)) == i.fingerprint]
+    users = find_users(same)
+    return current, frozenset(
+        id(identity) for identity in same if same_user(users.get(_user_pk(identity)), identity.user)
+    )
 
 
 def _find_ended(

@@ -2,28 +2,41 @@
 
 Each permission is evaluated in a call of its own, which counts for the owner of the task and for
 the collection or the declaration of rooms, so that slow permissions get no more than fair shares.
-Permissions that refuse by the scope of the credential alone need no thread.
+Permissions that refuse by the scope of the credential alone need no thread. Nor does a collection
+that overrides nothing, and names no permission or one of this app that looks only at the identity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..auth.users import refresh_user
 from ..conf import conf
+from ..declarations.authorization import Grant
+from ..declarations.collection import Collection
 from ..declarations.registry import UnknownCollection, registry
 from ..declarations.room import RoomGrant
 from ..delivery.query import AuthorizedQuery, allow_the_same, rebuild_query
 from ..delivery.subscription import Subscription
 from ..identity import Identity
+from ..permissions import AllowAny, HasCredential, IsAuthenticated, Permission
 from ..rooms.local_room import RoomMembership
 from ..utils.concurrency import run_for_subject, run_in_threadpool
 from ..utils.project_code import ProjectCodeFailed
 
 T = TypeVar("T")
+
+# permissions that use neither the ORM nor an attribute of the user
+_PERMISSIONS_WITHOUT_QUERIES = (Permission, AllowAny, HasCredential, IsAuthenticated)
+# the methods by which a collection decides
+_METHODS = ("can_subscribe", "visible_to", "fields_for", "admits", "grant", "_grant")
+
+# collections whose permission was evaluated before, so that their cached properties are computed
+_evaluated: weakref.WeakSet[Collection] = weakref.WeakSet()
 
 
 async def refresh_identity(identity: Identity) -> Identity | None:
@@ -50,6 +63,41 @@ async def evaluate_room(
     return await run_for_subject(room, _result_or_failure, grant)
 
 
+async def evaluate_collection(
+    collection: Collection, identity: Identity, filters: Mapping[str, Any]
+) -> Grant | None:
+    """Return what an identity may see of a collection that admits it, or None.
+
+    A refusal takes as long as one by a permission that needs a thread.
+    """
+    evaluate = partial(collection.grant, identity, filters)
+    if _needs_thread(collection):
+        grant = await run_for_subject(collection.stream, evaluate)
+        _evaluated.add(collection)
+        return grant
+    grant = evaluate()
+    if grant is None:
+        await run_for_subject(None, _do_nothing)
+    return grant
+
+
+def _needs_thread(collection: Collection) -> bool:
+    """Return whether code of the project, or a query, may be needed to evaluate a permission."""
+    if collection not in _evaluated or hasattr(collection, "has_object_permission"):
+        return True
+    cls = type(collection)
+    if any(getattr(cls, name) is not getattr(Collection, name) for name in _METHODS):
+        return True
+    permission = collection.loaded_permission
+    return permission is not None and all(
+        permission is not other for other in _PERMISSIONS_WITHOUT_QUERIES
+    )
+
+
+def _do_nothing() -> None:
+    pass
+
+
 async def evaluate_subscription(
     subscription: Subscription, identity: Identity
 ) -> AuthorizedQuery | ProjectCodeFailed | None:
@@ -61,6 +109,8 @@ async def evaluate_subscription(
     if not collection.admits(identity):
         return None
     rebuild = partial(rebuild_query, conf.limits, subscription.request.serialized, identity)
+    if not _needs_thread(collection):
+        return _result_or_failure(rebuild)
     return await run_for_subject(collection.stream, _result_or_failure, rebuild)
 
 

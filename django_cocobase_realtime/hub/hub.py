@@ -32,7 +32,8 @@ from ..rooms.room_frames import RoomFrames
 from ..rooms.room_manager import RoomManager
 from ..transport.connection import Connection
 from ..transport.fan_out import FrameBatcher
-from ..utils.concurrency import run_shielded
+from ..utils import kept_connections
+from ..utils.concurrency import run_shielded, stop_keeping_connections
 from ..wire.codes import CloseCode
 from . import background_tasks
 from .credential_checks import CredentialChecks
@@ -85,6 +86,7 @@ class Hub:
         """Add a connection. The first one starts the hub's background tasks."""
         self.connections[connection.id] = connection
         if not self._tasks:
+            kept_connections.hold(self)
             broker.attach(self._loop, self.topics.get_listener)
             for work in (
                 self.groups.listen,
@@ -134,7 +136,9 @@ class Hub:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.rooms.stop()
             await self.groups.leave_all()
+            await stop_keeping_connections(self)
         finally:
+            kept_connections.release(self)
             self.rooms.close()  # also if the event loop ends first, which cancels this task
 
     # subscriptions

@@ -1,14 +1,15 @@
 """Rechecks: evaluate the permissions of new connections once more, each in its own task.
 
 Permissions may have changed after they were evaluated, but before the fingerprint of the user was
-read for the first time, so that the fingerprint does not show the change.
+read for the first time, so that the fingerprint does not show the change. If the fingerprint was
+read at the login, before any permission was evaluated, it is only compared.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from django.db import Error as DatabaseFailure
 
@@ -44,21 +45,31 @@ class Rechecks:
         # tasks that run, by connection
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
 
-    def start(self, identities: Mapping[Connection, Identity]) -> None:
+    def find_new(self, identities: Mapping[Connection, Identity]) -> dict[Connection, Identity]:
+        """Return the connections that need a recheck."""
+        return {
+            connection: identity
+            for connection, identity in identities.items()
+            if identity.user is not None and self._checked.get(connection) is not identity
+        }
+
+    def start(
+        self, identities: Mapping[Connection, Identity], unchanged: Collection[Connection] = ()
+    ) -> None:
         """Start the missing rechecks of all connections, and forget those that are closed.
 
         The fingerprints of their users must have been read after ``identities`` were collected.
+        ``unchanged`` are those whose user is the same as at the login, also its permissions.
         """
         self._checked = {c: known for c, known in self._checked.items() if c in identities}
         for connection in self._tasks.keys() - identities.keys():
             self._tasks.pop(connection).cancel()
-        for connection, identity in identities.items():
-            if (
-                identity.user is not None
-                and self._checked.get(connection) is not identity
-                and connection not in self._tasks
-                and not self._reauthorizer.is_running(connection)
-            ):
+        for connection, identity in self.find_new(identities).items():
+            if connection in self._tasks or self._reauthorizer.is_running(connection):
+                continue
+            if connection in unchanged:
+                self._checked[connection] = identity
+            else:
                 self._tasks[connection] = self._loop.create_task(self._run(connection, identity))
 
     def stop(self) -> None:

@@ -8,15 +8,17 @@ import contextvars
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Hashable
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-from django.db import close_old_connections, connections
+from django.db import connections
 
 from ..conf import conf
+from . import kept_connections
 from .fair_queue import SERVER, Job, Owner
-from .workers import FairWorkers, run_job
+from .workers import FairWorkers, are_connections_closing, close_kept_connections, run_jobs
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +31,12 @@ RESERVED_CONNECTIONS = 2
 DEFAULT_POOL_SIZE = 4
 # seconds for which the end of the process waits for each `DatabaseThread`
 EXIT_TIMEOUT = 5.0
+
+# seconds that a hub waits for connections of worker threads to be closed
+CLOSE_TIMEOUT = 1.0
+
+# variable of the module `decimal`, of which some tasks have a copy of their own
+DECIMAL_CONTEXT = "decimal_context"
 
 # the client for which this task or thread works
 _owner: contextvars.ContextVar[Owner] = contextvars.ContextVar("realtime_owner", default=SERVER)
@@ -97,8 +105,8 @@ async def run_in_threadpool(function: Callable[P, T], *args: P.args, **kwargs: P
     the call begins, the call is not made. Raises `WorkersOverloaded` if too many calls of the
     owner wait.
 
-    Before and after the call, database connections that are too old or broken are closed, as
-    Django does before and after requests.
+    Before and after the call, database connections that are too old or broken are closed. Others
+    stay open for a short time, see `kept_connections`.
     """
     return await _run(_workers, _owner.get(), _subject.get(), partial(function, *args, **kwargs))
 
@@ -121,6 +129,30 @@ async def run_authentication(
     return await _run(_authentication_workers, owner, None, partial(function, *args, **kwargs))
 
 
+async def run_authentications(
+    owner: Owner, function: Callable[[list[Any]], list[Any]], item: Any
+) -> Any:
+    """Do the same as `run_authentication` for an item that is handled together with others.
+
+    ``function`` gets the items of calls that wait at the same time, and returns a list with the
+    result for each, or the exception to raise. Calls are made together only if their tasks have
+    the same context variables, since a database router or a manager may depend on them.
+    """
+    context = contextvars.copy_context()
+    call = partial(context.run, _call, function)
+    job = Job(call, owner, together=(function, _context_key(context)), item=item)
+    return await _result(_authentication_workers, _authentication_workers.submit_job(job))
+
+
+def _context_key(context: contextvars.Context) -> Hashable:
+    """Return what distinguishes contexts, apart from the owner and the subject."""
+    return frozenset(
+        (var, id(value))
+        for var, value in context.items()
+        if var is not _owner and var is not _subject and var.name != DECIMAL_CONTEXT
+    )
+
+
 async def run_check(name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Do the same as `run_in_threadpool`, in threads that do nothing but check all connections.
 
@@ -133,20 +165,38 @@ async def run_check(name: str, function: Callable[P, T], *args: P.args, **kwargs
 async def _run(
     workers: FairWorkers, owner: Owner, subject: Hashable, function: Callable[[], T]
 ) -> T:
-    def call() -> T:
-        close_old_connections()
-        try:
-            return function()
-        finally:
-            close_old_connections()
+    call = partial(contextvars.copy_context().run, _call, function)
+    result: T = await _result(workers, workers.submit(call, owner, subject))
+    return result
 
-    job = workers.submit(partial(contextvars.copy_context().run, call), owner, subject)
+
+async def _result(workers: FairWorkers, job: Job) -> Any:
     try:
-        result: T = await asyncio.wrap_future(job.future)
+        return await asyncio.wrap_future(job.future)
     except asyncio.CancelledError:
         workers.discard(job)
         raise
-    return result
+
+
+def _call(function: Callable[..., T], *args: Any) -> T:
+    kept_connections.before_call()
+    try:
+        return function(*args)
+    finally:
+        kept_connections.after_call()
+
+
+async def stop_keeping_connections(holder: object) -> None:
+    """Close the idle connections of worker threads, if they are kept for no other holder.
+
+    Waits until they are closed, so that the database can be dropped, but not for calls that run.
+    """
+    if not kept_connections.release(holder) or not close_kept_connections():
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            while are_connections_closing():  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
 
 
 class DatabaseThread:
@@ -207,7 +257,7 @@ class DatabaseThread:
 def _run_jobs(jobs: SimpleQueue[Job | None], using: str) -> None:
     try:
         while (job := jobs.get()) is not None:
-            run_job(job)
+            run_jobs([job])
             del job  # it refers to the `DatabaseThread`
     finally:
         connections[using].close()

@@ -13,11 +13,19 @@ from typing import Any
 
 from django.db import connections
 
+from . import kept_connections
 from .fair_queue import SERVER, FairQueue, Job, Owner
+
+# most calls that are made together
+MAX_TOGETHER = 64
 
 
 class FairWorkers:
-    """Threads that make calls, at most ``size()`` of them. They are started when needed."""
+    """Threads that make calls, at most ``size()`` of them. They are started when needed.
+
+    A thread closes the database connections that it keeps when it has had no call for
+    `kept_connections.IDLE_SECONDS`, or when `close_connections` was called.
+    """
 
     def __init__(self, name: str, size: Callable[[], int]) -> None:
         self._name = name
@@ -31,6 +39,12 @@ class FairWorkers:
         self._threads: set[threading.Thread] = set()
         # number of threads that wait for a call
         self._idle = 0
+        # threads that make a call
+        self._busy: set[threading.Thread] = set()
+        # threads that may keep database connections
+        self._keeping: set[threading.Thread] = set()
+        # those of them that must close their connections now, or after the call that they make
+        self._must_close: set[threading.Thread] = set()
         # number of threads as of the last `submit`
         self._size = 1
         self._closed = False
@@ -40,7 +54,14 @@ class FairWorkers:
         self, call: Callable[[], Any], owner: Owner = SERVER, subject: Hashable = None
     ) -> Job:
         """Make a call in a thread. The result is that of the job's ``future``."""
-        job = Job(call, owner, subject)
+        return self.submit_job(Job(call, owner, subject))
+
+    def submit_job(self, job: Job) -> Job:
+        """Make the call of a job, and those of others that may be made together with it.
+
+        If there are several, ``call`` gets a list of their items, and returns a list with the
+        result of each, or the exception that it raises.
+        """
         size = self._get_size()
         with self._condition:
             if self._closed:
@@ -59,6 +80,18 @@ class FairWorkers:
         with self._condition:
             self._queue.remove(job)
         job.future.cancel()
+
+    def close_connections(self) -> None:
+        """Let threads close the connections that they keep."""
+        with self._condition:
+            self._must_close = set(self._keeping)
+            self._condition.notify_all()
+
+    @property
+    def is_closing_connections(self) -> bool:
+        """Whether threads that make no call have not closed their connections yet."""
+        with self._condition:
+            return bool(self._must_close - self._busy)
 
     def close(self) -> None:
         """Wait for the calls that run, drop those that wait, and end the threads."""
@@ -80,50 +113,95 @@ class FairWorkers:
         self._threads.add(thread)
 
     def _work(self) -> None:
+        thread = threading.current_thread()
         try:
-            while (job := self._wait_for_job()) is not None:
-                run_job(job)
+            while (jobs := self._wait_for_jobs(thread)) is not None:
+                if not jobs:
+                    kept_connections.close_kept()
+                    with self._condition:
+                        self._keeping.discard(thread)
+                        self._must_close.discard(thread)
+                    continue
+                run_jobs(jobs)
                 with self._condition:
-                    self._queue.end(job, time.monotonic())
+                    self._busy.discard(thread)
+                    self._queue.end_together(jobs, time.monotonic())
                     if self._idle and self._queue.waiting:
                         # this call may have kept two others from running
                         self._condition.notify()
-                del job  # it holds the result
+                del jobs  # they hold the results
         finally:
             with self._condition:
-                self._threads.discard(threading.current_thread())
+                self._forget(thread)
             connections.close_all()
 
-    def _wait_for_job(self) -> Job | None:
-        """Return the next call, or None if the thread must end."""
+    def _wait_for_jobs(self, thread: threading.Thread) -> list[Job] | None:
+        """Return the next calls, which are made together; None if the thread must end.
+
+        The list is empty if the thread must close its connections.
+        """
         with self._condition:
             while True:
                 if self._closed or len(self._threads) > self._size:
-                    self._threads.discard(threading.current_thread())
+                    self._forget(thread)
                     return None
-                job = self._queue.start_next(time.monotonic(), self._size)
+                if thread in self._must_close:
+                    return []
+                now = time.monotonic()
+                job = self._queue.start_next(now, self._size)
                 if job is not None:
-                    return job
+                    self._busy.add(thread)
+                    self._keeping.add(thread)
+                    return self._queue.start_together(job, now, self._size, MAX_TOGETHER)
+                keeps = thread in self._keeping
                 self._idle += 1
                 try:
-                    self._condition.wait()
+                    is_notified = self._condition.wait(
+                        kept_connections.IDLE_SECONDS if keeps else None
+                    )
                 finally:
                     self._idle -= 1
+                if not is_notified and keeps:
+                    return []
+
+    def _forget(self, thread: threading.Thread) -> None:
+        for threads in (self._threads, self._busy, self._keeping, self._must_close):
+            threads.discard(thread)
 
 
-def run_job(job: Job) -> None:
-    """Make a call, unless it was cancelled, and set its future."""
-    if not job.future.set_running_or_notify_cancel():
+def run_jobs(jobs: list[Job]) -> None:
+    """Make the calls that were not cancelled, all by the first one, and set their futures."""
+    jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+    if not jobs:
         return
+    first = jobs[0]
     try:
-        result = job.call()
+        if first.together is None:
+            first.future.set_result(first.call())
+            return
+        results = first.call([job.item for job in jobs])
     except BaseException as error:  # raised again by the code that waits for the result
-        job.future.set_exception(error)
-    else:
-        job.future.set_result(result)
+        results = [error] * len(jobs)
+    for job, result in zip(jobs, results, strict=True):
+        if isinstance(result, BaseException):
+            job.future.set_exception(result)
+        else:
+            job.future.set_result(result)
 
 
 _all_workers: weakref.WeakSet[FairWorkers] = weakref.WeakSet()
+
+
+def close_kept_connections() -> bool:
+    """Let idle threads close the connections that they keep; return whether some have to."""
+    for workers in list(_all_workers):
+        workers.close_connections()
+    return are_connections_closing()
+
+
+def are_connections_closing() -> bool:
+    """Return whether threads have not closed their connections yet."""
+    return any(workers.is_closing_connections for workers in list(_all_workers))
 
 
 def _close_all() -> None:
