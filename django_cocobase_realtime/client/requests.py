@@ -179,13 +179,19 @@ class RequestChannel:
         """Call ``callback`` after ``delay`` seconds, even if the connection is lost meanwhile."""
         self._call_later(delay, callback)
 
-    def call_later_if_connected(self, delay: float, callback: Callable[[], None]) -> None:
-        """Call ``callback`` after ``delay`` seconds if the current connection still exists."""
-        connection_id = self.connection_id
+    def repeat_later(
+        self, delay: float, get_last: Callable[[], Request | None], repeat: Callable[[], None]
+    ) -> None:
+        """Call ``repeat`` after ``delay`` seconds if the current connection still exists.
+
+        It is not called if ``get_last``, which returns the last request, returns another one then.
+        """
+        connection_id, last = self.connection_id, get_last()
 
         def run() -> None:
-            if self.connected and self.connection_id == connection_id:
-                callback()
+            is_connected = self.connected and self.connection_id == connection_id
+            if is_connected and get_last() is last:
+                repeat()
 
         self._call_later(delay, run)
 

@@ -319,13 +319,7 @@ class Room:
 
     def _join_later(self, delay: float) -> None:
         """Request to join again, unless that happens before for another reason."""
-        request = self._request
-
-        def join_again() -> None:
-            if self._request is request:
-                self.join()
-
-        self._channel.call_later_if_connected(delay, join_again)
+        self._channel.repeat_later(delay, lambda: self._request, self.join)
 
     def _handle_joined(self, reply: Frame, state: Mapping[str, Any] | None) -> None:
         self._repetition.reset()

@@ -239,13 +239,7 @@ class Subscription:
 
     def _start_later(self, delay: float) -> None:
         """Request the subscription again, unless that happens before for another reason."""
-        request = self._request
-
-        def start_again() -> None:
-            if self._request is request:
-                self.start()
-
-        self._channel.call_later_if_connected(delay, start_again)
+        self._channel.repeat_later(delay, lambda: self._request, self.start)
 
     def _report_ready(self) -> None:
         if self._new_options is None:
