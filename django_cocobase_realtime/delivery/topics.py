@@ -5,6 +5,8 @@ A process follows a collection while at least one of its connections is subscrib
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,9 +15,10 @@ from ..conf import conf
 from ..declarations.registry import registry
 from ..events import Change, Event
 from ..log.cursor import Position
-from ..log.reader import StreamRange
+from ..log.reader import StreamRange, streams_behind
 from ..pubsub.groups import JOIN_TIMEOUT, JOIN_TIMEOUT_DURABLE, GroupMemberships
 from ..pubsub.layer import collection_group
+from ..pubsub.listener import DatabaseListeners
 from ..transport.connection import NATIVE, Connection
 from ..utils.concurrency import DatabaseThread
 from ..wire import frames, sdk_frames
@@ -24,6 +27,8 @@ from . import catchup
 from .filter_costs import NewFilter, exceeds_limit
 from .subscription import CatchUp, CatchUpPlan, Subscription
 from .topic import CollectionTopic
+
+logger = logging.getLogger(__name__)
 
 # message of the error with which a subscription ends
 ENDED = "The subscription ended, because of an error in the server's code; subscribe again later."
@@ -43,6 +48,10 @@ class TopicManager:
         self._reference_counts: Counter[str] = Counter()
         # threads that read the log, by alias of the database
         self._threads: dict[str, DatabaseThread] = {}
+        # receive announcements of new events from PostgreSQL
+        self._listeners = DatabaseListeners(self.notify, self._look_later)
+        # tasks of `_look_later` that have not ended
+        self._looks: set[asyncio.Task[None]] = set()
         # subscriptions by connection and name
         self._subscriptions: dict[Connection, dict[str, Subscription]] = {}
         # costs of the filters of subscriptions that are being opened
@@ -88,6 +97,7 @@ class TopicManager:
             tailer = topic.tailer
             if tailer is None:
                 tailer = topic.start_tailer(self.thread(collection.database), self._announce)
+                self._listeners.follow(collection.database, name)
             await tailer.wait_caught_up()
         except BaseException:
             self.release(name)
@@ -102,6 +112,8 @@ class TopicManager:
             del self._reference_counts[name]
             topic = self.topics.pop(name, None)
             if topic is not None:
+                if topic.tailer is not None:
+                    self._listeners.unfollow(topic.tailer.using, name)
                 topic.stop()
 
     def attach(
@@ -207,6 +219,25 @@ class TopicManager:
                 positions.setdefault(topic.tailer.using, {})[name] = topic.tailer.position
         return positions
 
+    async def find_new(self, using: str, positions: dict[str, Position]) -> None:
+        """Read the logs that have events after these positions, in one database."""
+        try:
+            names = await self.thread(using).run(streams_behind, using, positions)
+        except Exception as error:
+            logger.warning("The log cannot be read: %r", error)
+            return
+        for name in names:
+            self.notify(name)
+
+    def _look_later(self, using: str, names: list[str]) -> None:
+        """Look for new events of streams, of which announcements may have been missed."""
+        positions = self.positions().get(using, {})
+        wanted = {name: positions[name] for name in names if name in positions}
+        if wanted:
+            task = asyncio.get_running_loop().create_task(self.find_new(using, wanted))
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
+
     def thread(self, using: str) -> DatabaseThread:
         """Return the thread that reads the log in the database ``using``."""
         thread = self._threads.get(using)
@@ -220,7 +251,14 @@ class TopicManager:
         return bool(self._threads)
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads and the connections that receive announcements."""
+        self._listeners.stop()
+        for task in self._looks:
+            task.cancel()
         for thread in self._threads.values():
             thread.close()
         self._threads.clear()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connections that receive announcements are closed."""
+        await self._listeners.wait_stopped()

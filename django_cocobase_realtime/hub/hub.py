@@ -134,6 +134,7 @@ class Hub:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.rooms.stop()
             await self.groups.leave_all()
+            await self.topics.wait_closed()
         finally:
             self.rooms.close()  # also if the event loop ends first, which cancels this task
 
