@@ -141,18 +141,17 @@ class Broker:
         and publishes them. Other processes are notified by PostgreSQL if they listen to it, and
         through the channel layer otherwise. Never raises an exception.
         """
-        is_alone = is_in_memory(channel_layer())
         # payloads by stream; with its own name as payload, this process ignores the notification
         to_others: dict[str, str] = {}
         for stream in streams:
             if not self._notify_hubs(stream):
                 to_others[stream] = ""
-            elif is_alone:
+            elif _is_alone():
                 # the hub cannot reach other processes, so they must read the log as well
                 to_others[stream] = self.origin
-        if not to_others or notify_listeners(using, to_others, always=is_alone):
+        if not to_others or notify_listeners(using, to_others, _is_alone):
             return
-        if self._loops or not is_alone:
+        if self._loops or not _is_alone():
             for stream, payload in to_others.items():
                 if not payload:
                     self.publish(LogAppended(stream))
@@ -343,6 +342,11 @@ def _flush_at_exit() -> None:
 # This must run before the interpreter refuses new work in thread pools, which look up host names.
 # concurrent.futures uses the same hook, and the hooks run in reverse order of registration.
 getattr(threading, "_register_atexit", atexit.register)(_flush_at_exit)
+
+
+def _is_alone() -> bool:
+    """Return whether the channel layer does not reach other processes."""
+    return is_in_memory(channel_layer())
 
 
 def _group_for(event: Event) -> str:

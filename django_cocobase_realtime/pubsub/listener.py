@@ -77,8 +77,6 @@ class DatabaseListener:
         self._is_stopped = False
         # exception with which the connection was lost
         self._failure: Exception | None = None
-        # channel of the test, and what is set when its notification arrives
-        self._test: tuple[str, asyncio.Event] = "", asyncio.Event()
         self._task = spawn_task(self._run())
 
     def follow(self, stream: str) -> None:
@@ -102,10 +100,12 @@ class DatabaseListener:
         while not self._is_stopped:
             try:
                 async with connect(self.using) as connection:
+                    if not await _is_delivered(self.using, connection):
+                        raise NotDelivered
+                    # receives what arrives while a statement is executed
                     connection.add_notify_handler(
                         lambda notify: self._receive(notify.channel, notify.payload)
                     )
-                    await self._test_delivery(connection)
                     delay = RETRY_DELAYS[0]
                     await self._listen(connection)
             except NotDelivered:
@@ -132,21 +132,6 @@ class DatabaseListener:
                 while not self._is_stopped:
                     self._wake.clear()
                     await self._wake.wait()
-
-    async def _test_delivery(self, connection: AsyncConnection[Any]) -> None:
-        """Raise `NotDelivered` if a notification does not arrive while the connection is idle."""
-        channel = f"{CHANNEL_PREFIX}test_{secrets.token_hex(8)}"
-        self._test = channel, asyncio.Event()
-        await _execute(connection, f'LISTEN "{channel}"')
-        with self._reading(connection):
-            async with connect(self.using) as other:
-                await _execute(other, f'NOTIFY "{channel}"')
-            with suppress(TimeoutError):
-                async with asyncio.timeout(TEST_TIMEOUT):
-                    await self._test[1].wait()
-        if not self._test[1].is_set():
-            raise self._failure or NotDelivered
-        await _execute(connection, f'UNLISTEN "{channel}"')
 
     async def _listen(self, connection: AsyncConnection[Any]) -> None:
         """Receive announcements until the connection is lost, or `stop` is called."""
@@ -203,11 +188,8 @@ class DatabaseListener:
             asyncio.get_running_loop().remove_reader(number)
             self._failure = error
             self._wake.set()
-            self._test[1].set()
 
     def _receive(self, channel: str, payload: str) -> None:
-        if channel == self._test[0]:
-            self._test[1].set()
         stream = self._streams.get(channel)
         if stream is None or payload == broker.origin:
             return  # this process has called its own hub already
@@ -262,6 +244,28 @@ class DatabaseListeners:
 def supports_listen(using: str) -> bool:
     """Return whether a database is PostgreSQL, and used with psycopg 3."""
     return connections[using].vendor == "postgresql" and find_spec("psycopg") is not None
+
+
+async def receives_notifications(using: str) -> bool:
+    """Return whether notifications arrive on a connection to a database.
+
+    Raises the exceptions of the database if no connection can be opened.
+    """
+    async with connect(using) as connection:
+        return await _is_delivered(using, connection)
+
+
+async def _is_delivered(using: str, connection: AsyncConnection[Any]) -> bool:
+    """Return whether a notification arrives on a connection while it is idle."""
+    channel = f"{CHANNEL_PREFIX}test_{secrets.token_hex(8)}"
+    await _execute(connection, f'LISTEN "{channel}"')
+    async with connect(using) as other:
+        await _execute(other, f'NOTIFY "{channel}"')
+    notifications = connection.notifies(timeout=TEST_TIMEOUT, stop_after=1)
+    is_delivered = [notify.channel async for notify in notifications] == [channel]
+    if is_delivered:
+        await _execute(connection, f'UNLISTEN "{channel}"')
+    return is_delivered
 
 
 @asynccontextmanager

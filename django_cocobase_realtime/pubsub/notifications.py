@@ -13,14 +13,16 @@ it has written nothing.
 from __future__ import annotations
 
 import logging
-import selectors
+import select
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hashlib import blake2s
 from typing import Any
 
 from django.db import connections
+
+from ..utils.repeated_log import omitted_text, repeated_log
 
 logger = logging.getLogger(__name__)
 
@@ -50,19 +52,21 @@ def channel_name(stream: str) -> str:
     return CHANNEL_PREFIX + blake2s(stream.encode(), digest_size=16).hexdigest()
 
 
-def notify_listeners(using: str, streams: Mapping[str, str], *, always: bool = False) -> bool:
+def notify_listeners(
+    using: str, streams: Mapping[str, str], is_alone: Callable[[], bool] = lambda: False
+) -> bool:
     """Announce new events of streams by ``NOTIFY``; return whether a server process listens.
 
     The values of ``streams`` are payloads, in hexadecimal. Never raises an exception. Returns False
     without a statement inside a transaction, after an error, and for a second after no process has
-    listened, unless ``always``.
+    listened, unless the channel layer ``is_alone``: it does not reach other processes.
     """
     connection: Any = connections[using]
     if connection.vendor != "postgresql":
         return False
     now = time.monotonic()
     if now < _failed_until.get(using, 0.0) or (
-        not always and now < _unanswered_until.get(using, 0.0)
+        now < _unanswered_until.get(using, 0.0) and not is_alone()
     ):
         return False
     driver = connection.connection
@@ -77,7 +81,10 @@ def notify_listeners(using: str, streams: Mapping[str, str], *, always: bool = F
         is_received = _notify(pgconn, streams)
     except Exception as error:
         _failed_until[using] = now + RETRY_INTERVAL
-        logger.warning("NOTIFY failed in database %r: %r", using, error)
+        omitted = repeated_log.admit(("NOTIFY", using))
+        if omitted is not None:
+            text = omitted_text(omitted)
+            logger.warning("NOTIFY failed in database %r: %r%s", using, error, text)
         if isinstance(error, TimeoutError):
             # the statement may still be executed, so the connection can execute no other one
             connection.close()
@@ -89,16 +96,20 @@ def notify_listeners(using: str, streams: Mapping[str, str], *, always: bool = F
 
 
 def _notify(pgconn: Any, streams: Mapping[str, str]) -> bool:
-    statements = [f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}"]
-    statements += [
-        f"NOTIFY \"{channel_name(stream)}\", '{payload}'" for stream, payload in streams.items()
-    ]
-    # the lock is not available while a process listens; the transaction's end releases it
-    statements.append(f"SELECT pg_catalog.pg_try_advisory_xact_lock_shared({LISTENER_LOCK})")
-    result = _execute(pgconn, ";".join(statements).encode())[-1]
+    result = _execute(pgconn, _statements(tuple(streams.items())))[-1]
     if result.status != _TUPLES_OK:
         raise ConnectionError((result.error_message or b"").decode(errors="replace").strip())
     return bool(result.get_value(0, 0) == b"f")
+
+
+@lru_cache(maxsize=4096)
+def _statements(streams: tuple[tuple[str, str], ...]) -> bytes:
+    """Return statements that announce new events, and then look whether a process listens."""
+    statements = [f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}"]
+    statements += [f"NOTIFY \"{channel_name(stream)}\", '{payload}'" for stream, payload in streams]
+    # the lock is not available while a process listens; the transaction's end releases it
+    statements.append(f"SELECT pg_catalog.pg_try_advisory_xact_lock_shared({LISTENER_LOCK})")
+    return ";".join(statements).encode()
 
 
 def _execute(pgconn: Any, statements: bytes) -> list[Any]:
@@ -109,15 +120,22 @@ def _execute(pgconn: Any, statements: bytes) -> list[Any]:
     deadline = time.monotonic() + ANSWER_TIMEOUT
     results: list[Any] = []
     pgconn.send_query(statements)
-    with selectors.DefaultSelector() as selector:
-        selector.register(pgconn.socket, selectors.EVENT_READ)
-        while True:
-            pgconn.flush()
-            while pgconn.is_busy():
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise TimeoutError(f"There was no answer within {ANSWER_TIMEOUT} seconds.")
-                pgconn.consume_input()
-            result = pgconn.get_result()
-            if result is None:
-                return results
-            results.append(result)
+    pgconn.flush()
+    while True:
+        while pgconn.is_busy():
+            if not _wait_readable(pgconn.socket, max(0.0, deadline - time.monotonic())):
+                raise TimeoutError(f"There was no answer within {ANSWER_TIMEOUT} seconds.")
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            return results
+        results.append(result)
+
+
+def _wait_readable(number: int, seconds: float) -> bool:
+    """Wait until a socket is readable; return whether it is."""
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([number], [], [], seconds)[0])
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))

@@ -9,6 +9,7 @@ import contextlib
 import pytest
 from django.db import connection
 
+from django_cocobase_realtime.checks import check_database
 from django_cocobase_realtime.pubsub.listener import APPLICATION_NAME
 from tests.app.models import Post
 from tests.e2e.test_pgbouncer import pooled  # noqa: F401 - a fixture
@@ -143,3 +144,9 @@ async def test_writer_behind_pgbouncer_notifies_server_with_a_connection_of_its_
         await asyncio.sleep(1)
         await call(create, "a")
         assert await receive_titles(client, 1) == ["a"]
+
+
+def test_check_reports_pgbouncer(pooled):  # noqa: F811
+    (message,) = check_database(databases=["default"])
+    assert message.id == "cocobase_realtime.I085"
+    assert "do not pass its pooler" in message.msg

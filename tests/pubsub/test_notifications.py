@@ -25,9 +25,12 @@ POSTS = {"posts": ""}
 
 
 @pytest.fixture(autouse=True)
-def _forget_failures(monkeypatch):
+def _new_state(monkeypatch):
     monkeypatch.setattr(notifications, "_unanswered_until", {})
     monkeypatch.setattr(notifications, "_failed_until", {})
+    notifications._statements.cache_clear()
+    yield
+    notifications._statements.cache_clear()
 
 
 class Received:
