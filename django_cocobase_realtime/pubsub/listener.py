@@ -17,7 +17,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 APPLICATION_NAME = "cocobase_realtime"
 # seconds in which a connection must be opened
 CONNECT_TIMEOUT = 5
+# channel of the test of a connection; always the same, because poolers keep it
+TEST_CHANNEL = f"{CHANNEL_PREFIX}test"
 # seconds in which the notification that tests a connection must arrive
 TEST_TIMEOUT = 2.0
 # seconds between two queries that notice a lost connection, and in which they must be answered
@@ -257,14 +259,17 @@ async def receives_notifications(using: str) -> bool:
 
 async def _is_delivered(using: str, connection: AsyncConnection[Any]) -> bool:
     """Return whether a notification arrives on a connection while it is idle."""
-    channel = f"{CHANNEL_PREFIX}test_{secrets.token_hex(8)}"
-    await _execute(connection, f'LISTEN "{channel}"')
+    token, is_delivered = secrets.token_hex(8), False
+    await _execute(connection, f'LISTEN "{TEST_CHANNEL}"')
     async with connect(using) as other:
-        await _execute(other, f'NOTIFY "{channel}"')
-    notifications = connection.notifies(timeout=TEST_TIMEOUT, stop_after=1)
-    is_delivered = [notify.channel async for notify in notifications] == [channel]
-    if is_delivered:
-        await _execute(connection, f'UNLISTEN "{channel}"')
+        await _execute(other, f"NOTIFY \"{TEST_CHANNEL}\", '{token}'")
+    async with aclosing(connection.notifies(timeout=TEST_TIMEOUT)) as notifications:
+        # other processes may test their connections at the same time
+        async for notify in notifications:
+            if notify.payload == token:
+                is_delivered = True
+                break
+    await _execute(connection, f'UNLISTEN "{TEST_CHANNEL}"')
     return is_delivered
 
 
