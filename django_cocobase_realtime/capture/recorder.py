@@ -152,15 +152,18 @@ def push(using: str, collections: Iterable[str]) -> None:
     """Announce on commit, once per transaction, that these collections have new events."""
     connection = connections[using]
     if not connection.in_atomic_block and connection.get_autocommit():
-        for name in collections:
-            broker.notify(name)
+        broker.notify(collections, using)
         return
     _push(Transaction.current(using), collections)
 
 
 def _push(current: Transaction, collections: Iterable[str]) -> None:
-    for name in collections:
-        current.once_on_commit(name, partial(broker.notify, name))
+    current.streams.update(dict.fromkeys(collections))
+    current.once_on_commit("announcement", partial(_announce, current))
+
+
+def _announce(current: Transaction) -> None:
+    broker.notify(current.streams, current.connection.alias)
 
 
 def _publication(collection: Collection, change: Change, using: str) -> Callable[[], None]:

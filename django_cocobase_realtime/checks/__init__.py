@@ -16,6 +16,7 @@ from ..options import OPTIONS, SETTING
 from .base import error
 from .collections import check_collections, check_installed_triggers
 from .databases import (
+    check_announcements,
     check_connection_pools,
     check_database_vendors,
     check_presence_database,
@@ -135,4 +136,4 @@ def check_database(
     """Run the checks that query the database, as part of ``check --database default``."""
     if not databases or first_problem() is not None:
         return []
-    return list(check_installed_triggers(databases))
+    return [*check_installed_triggers(databases), *check_announcements(databases)]

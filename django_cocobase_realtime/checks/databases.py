@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from django.conf import settings
 from django.core.checks import CheckMessage
@@ -14,6 +15,7 @@ from ..declarations.capture_mode import captured_by
 from ..declarations.registry import registry
 from ..models import PresenceRoom
 from ..presence.base import BACKENDS
+from ..pubsub.listener import receives_notifications, supports_listen
 from ..utils.concurrency import RESERVED_CONNECTIONS, connection_pool_size, worker_count
 from ..utils.transactions import database_for
 from .base import error, info, warning
@@ -132,3 +134,38 @@ def check_unseen_writes() -> Iterator[CheckMessage]:
             "Watch the models whose tables a view shows, or call notify_change. "
             "Else silence cocobase_realtime.I083.",
         )
+
+
+def check_announcements(databases: Container[str]) -> Iterator[CheckMessage]:
+    """Find out how new events of PostgreSQL databases are announced to server processes."""
+    durable = {collection.database for collection in registry if collection.durable}
+    for using in sorted(durable):
+        if using not in databases or connections[using].vendor != "postgresql":
+            continue
+        reason = _reason_for_layer(using)
+        if reason is None:
+            yield info(
+                84,
+                f"New events of database {using!r} are announced to server processes by NOTIFY.",
+                "Broadcasts and presence need a channel layer. Silence cocobase_realtime.I084 to "
+                "see a message only if NOTIFY cannot be used.",
+            )
+        else:
+            yield info(
+                85,
+                f"New events of database {using!r} are announced to server processes through the "
+                f"channel layer, because {reason}.",
+                "Saves are faster, and need no channel layer, if server processes have a direct "
+                "connection to PostgreSQL and psycopg 3. Else silence cocobase_realtime.I085.",
+            )
+
+
+def _reason_for_layer(using: str) -> str | None:
+    """Return why LISTEN cannot be used; None if it can."""
+    if not supports_listen(using):
+        return "it is used with psycopg 2"
+    try:
+        is_delivered = asyncio.run(receives_notifications(using))
+    except Exception as error:
+        return f"no connection can be opened that listens: {error}"
+    return None if is_delivered else "notifications do not pass its pooler"

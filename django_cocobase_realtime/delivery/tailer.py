@@ -93,6 +93,11 @@ class LogTailer:
         """The positions from which a client can resume, as of the last read of the log."""
         return StreamRange(self.epoch, self.seq, self.floor)
 
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process must number the events of the stream."""
+        return self._reader.is_leader(self.collection)
+
     def stop(self) -> None:
         """Stop reading."""
         self._task.cancel()
@@ -111,7 +116,7 @@ class LogTailer:
         If they have no number yet, and another process is the leader of the stream, it numbers them
         and sends them. If nothing arrives from it in time, it may have ended.
         """
-        if announcement.numbered or self._reader.is_leader(self.collection):
+        if announcement.numbered or self.is_leader:
             self.notify()
         elif self._leader_timer is None:
             loop = asyncio.get_running_loop()

@@ -5,8 +5,10 @@ A process follows a collection while at least one of its connections is subscrib
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from ..conf import conf
@@ -16,7 +18,8 @@ from ..log.cursor import Position
 from ..log.log_reader import LogReader, create_reader
 from ..log.reader import StreamRange
 from ..pubsub.groups import JOIN_TIMEOUT, JOIN_TIMEOUT_DURABLE, GroupMemberships
-from ..pubsub.layer import collection_group
+from ..pubsub.layer import channel_layer, collection_group, is_in_memory
+from ..pubsub.listener import DatabaseListeners
 from ..transport.connection import NATIVE, Connection
 from ..wire import frames, sdk_frames
 from ..wire.codes import CloseCode, ErrorCode
@@ -24,6 +27,8 @@ from . import catchup
 from .filter_costs import NewFilter, exceeds_limit
 from .subscription import CatchUp, CatchUpPlan, Subscription
 from .topic import CollectionTopic
+
+logger = logging.getLogger(__name__)
 
 # message of the error with which a subscription ends
 ENDED = "The subscription ended, because of an error in the server's code; subscribe again later."
@@ -43,6 +48,10 @@ class TopicManager:
         self._reference_counts: Counter[str] = Counter()
         # readers of the log, by alias of the database
         self._readers: dict[str, LogReader] = {}
+        # receive announcements of new events from PostgreSQL
+        self._listeners = DatabaseListeners(self._receive_notification, self._look_later)
+        # tasks of `_look_later` that have not ended
+        self._looks: set[asyncio.Task[None]] = set()
         # subscriptions by connection and name
         self._subscriptions: dict[Connection, dict[str, Subscription]] = {}
         # costs of the filters of subscriptions that are being opened
@@ -92,6 +101,7 @@ class TopicManager:
         except BaseException:
             self.release(name)
             raise
+        self._listen(collection.database, [name])
         return tailer.range
 
     def release(self, name: str) -> None:
@@ -102,6 +112,8 @@ class TopicManager:
             del self._reference_counts[name]
             topic = self.topics.pop(name, None)
             if topic is not None:
+                if topic.tailer is not None:
+                    self._listeners.unfollow(topic.tailer.using, name)
                 topic.stop()
 
     def attach(
@@ -187,6 +199,13 @@ class TopicManager:
         if topic is not None:
             topic.receive_announcement(announcement)
 
+    def _receive_notification(self, name: str) -> None:
+        """Handle a notification of PostgreSQL that the log of a collection has new events."""
+        if self._numbers(name):
+            self.notify(name)
+        else:
+            self.receive_announcement(LogAppended(name))
+
     def notify(self, name: str) -> None:
         """Read the log of a collection, because it has new events."""
         topic = self.topics.get(name)
@@ -203,10 +222,7 @@ class TopicManager:
 
         The broker calls this method, from any thread.
         """
-        topic = self.topics.get(name)
-        if topic is None or topic.tailer is None:
-            return None
-        return partial(self.notify, name)
+        return partial(self.notify, name) if self._numbers(name) else None
 
     # reading the log
 
@@ -217,6 +233,43 @@ class TopicManager:
             if topic.tailer is not None:
                 positions.setdefault(topic.tailer.using, {})[name] = topic.tailer.position
         return positions
+
+    async def find_new(self, using: str, positions: Mapping[str, Position]) -> None:
+        """Read the logs that have events after these positions, in one database."""
+        try:
+            names = await self.reader(using).find_behind(positions)
+        except Exception as error:
+            logger.warning("The log cannot be read: %r", error)
+            return
+        for name in names:
+            self.notify(name)
+        self._listen(using, positions)
+
+    def _listen(self, using: str, names: Iterable[str]) -> None:
+        """Receive notifications of the streams whose events this process numbers."""
+        for name in names:
+            if self._numbers(name):
+                self._listeners.follow(using, name)
+            else:
+                self._listeners.unfollow(using, name)
+
+    def _numbers(self, name: str) -> bool:
+        """Return whether this process numbers the events of a stream.
+
+        If the channel layer does not reach the process that is the leader, all processes do so.
+        """
+        topic = self.topics.get(name)
+        tailer = None if topic is None else topic.tailer
+        return tailer is not None and (tailer.is_leader or is_in_memory(channel_layer()))
+
+    def _look_later(self, using: str, names: list[str]) -> None:
+        """Look for new events of streams, of which announcements may have been missed."""
+        positions = self.positions().get(using, {})
+        wanted = {name: positions[name] for name in names if name in positions}
+        if wanted:
+            task = asyncio.get_running_loop().create_task(self.find_new(using, wanted))
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
 
     def reader(self, using: str) -> LogReader:
         """Return the reader of the log in the database ``using``."""
@@ -231,7 +284,14 @@ class TopicManager:
         return bool(self._readers)
 
     def close(self) -> None:
-        """Close the readers."""
+        """Close the readers, and the connections that receive announcements."""
+        self._listeners.stop()
+        for task in self._looks:
+            task.cancel()
         for reader in self._readers.values():
             reader.close()
         self._readers.clear()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connections that receive announcements are closed."""
+        await self._listeners.wait_stopped()

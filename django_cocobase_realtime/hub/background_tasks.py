@@ -48,19 +48,13 @@ async def run_forever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 async def poll_log(topics: TopicManager) -> None:
     """Regularly look for new events in the log of followed collections.
 
-    Normally they are announced, but a channel layer may lose messages, and processes without one
-    cannot announce anything.
+    Normally they are announced, but a channel layer may lose messages, and some writers announce
+    nothing: other programs, and on other databases than PostgreSQL processes without a layer.
     """
     while True:
         await asyncio.sleep(conf.log.poll)
         for using, positions in topics.positions().items():
-            try:
-                names = await topics.reader(using).find_behind(positions)
-            except Exception as error:
-                logger.warning("The log cannot be read: %r", error)
-                continue
-            for name in names:
-                topics.notify(name)
+            await topics.find_new(using, positions)
 
 
 async def trim_logs() -> None:

@@ -136,6 +136,7 @@ class Hub:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.rooms.stop()
             await self.groups.leave_all()
+            await self.topics.wait_closed()
             await stop_keeping_connections(self)
         finally:
             kept_connections.release(self)

@@ -32,7 +32,7 @@ _COLUMNS = (
 class Transaction:
     """An open database transaction, with an id and functions that are called after its commit."""
 
-    __slots__ = ("_block", "_hooks", "connection", "count", "id", "last_rows")
+    __slots__ = ("_block", "_hooks", "connection", "count", "id", "last_rows", "streams")
 
     def __init__(self, connection: Any, block: object) -> None:
         # on PostgreSQL the database has its own name for it (see `_insert_sql`)
@@ -43,6 +43,8 @@ class Transaction:
         self.count = 0
         # rows in several tables as they were last recorded, by table and identity
         self.last_rows: dict[Any, Any] = {}
+        # streams whose new events are announced on commit
+        self.streams: dict[str, None] = {}
         # the outermost atomic block; None if the project manages transactions by hand
         self._block = block
         # hook by the key of `once_on_commit`

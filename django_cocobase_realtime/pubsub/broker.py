@@ -55,6 +55,7 @@ from .layer import (
     is_in_memory,
     room_group,
 )
+from .notifications import notify_listeners
 
 logger = logging.getLogger(__name__)
 
@@ -133,24 +134,40 @@ class Broker:
         except Exception:
             logger.exception("An event could not be published.")
 
-    def notify(self, collection: str) -> None:
-        """Announce that the log of a collection has new events.
+    def notify(self, streams: Iterable[str], using: str) -> None:
+        """Announce, after a commit in a database, that the logs of streams have new events.
 
-        If a hub of this process follows the collection, only this hub is notified: it numbers the
-        events and publishes them. Otherwise the announcement is published to other processes. Does
-        not wait and never raises an exception.
+        If a hub of this process follows a stream, only this hub is notified: it numbers the events
+        and publishes them. Other processes are notified by PostgreSQL if they listen to it, and
+        through the channel layer otherwise. Never raises an exception.
         """
+        # payloads by stream; with its own name as payload, this process ignores the notification
+        to_others: dict[str, str] = {}
+        for stream in streams:
+            if not self._notify_hubs(stream):
+                to_others[stream] = ""
+            elif _is_alone():
+                # the hub cannot reach other processes, so they must read the log as well
+                to_others[stream] = self.origin
+        if not to_others or notify_listeners(using, to_others, _is_alone):
+            return
+        if self._loops or not _is_alone():
+            for stream, payload in to_others.items():
+                if not payload:
+                    self.publish(LogAppended(stream))
+
+    def _notify_hubs(self, stream: str) -> bool:
+        """Notify the hubs of this process that follow a stream; return whether there is one."""
         notified = False
         for loop, get_listener in list(self._loops.items()):
-            listener = get_listener(collection)
+            listener = get_listener(stream)
             if listener is not None:
                 try:
                     loop.call_soon_threadsafe(listener)
                     notified = True
                 except RuntimeError:  # the loop was closed without a detach
                     continue
-        if not notified and (self._loops or not is_in_memory(channel_layer())):
-            self.publish(LogAppended(collection))
+        return notified
 
     async def send(self, event: Event, timeout: float = SEND_TIMEOUT) -> bool:
         """Publish an event; return whether the layer accepted it within ``timeout`` seconds."""
@@ -325,6 +342,11 @@ def _flush_at_exit() -> None:
 # This must run before the interpreter refuses new work in thread pools, which look up host names.
 # concurrent.futures uses the same hook, and the hooks run in reverse order of registration.
 getattr(threading, "_register_atexit", atexit.register)(_flush_at_exit)
+
+
+def _is_alone() -> bool:
+    """Return whether the channel layer does not reach other processes."""
+    return is_in_memory(channel_layer())
 
 
 def _group_for(event: Event) -> str:

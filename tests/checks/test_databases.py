@@ -7,7 +7,7 @@ from django.core.checks import run_checks
 from django.core.management import call_command
 from django.db import connections
 
-from django_cocobase_realtime.checks import check_settings, check_writes
+from django_cocobase_realtime.checks import check_database, check_settings, check_writes, databases
 from django_cocobase_realtime.checks.databases import check_tenants
 from django_cocobase_realtime.utils.concurrency import worker_count
 from tests.app.models import Post
@@ -141,3 +141,25 @@ def test_small_connection_pool_is_reported_and_limits_workers(
         assert "'other'" in message.msg
         assert f"only {usable} of {workers}" in message.msg
         assert f"to {workers + 2} or more" in message.hint
+
+
+@pytest.mark.skipif(connections["default"].vendor != "postgresql", reason="Needs PostgreSQL.")
+@pytest.mark.django_db(databases=["default", "other"])
+def test_way_of_announcements_is_reported_with_the_database_checks(monkeypatch):
+    messages = check_database(databases=["default", "other"])
+    assert ids(messages) == ["I084"]
+    assert "'default' are announced to server processes by NOTIFY" in messages[0].msg
+    assert check_database(databases=["other"]) == check_database(databases=[]) == []
+    monkeypatch.setattr(databases, "supports_listen", lambda using: False)
+    (message,) = check_database(databases=["default"])
+    assert ids([message]) == ["I085"]
+    assert "psycopg 2" in message.msg
+
+
+@pytest.mark.skipif(connections["default"].vendor != "postgresql", reason="Needs PostgreSQL.")
+@pytest.mark.django_db(databases=["default"])
+def test_refused_connection_for_announcements_is_reported(monkeypatch):
+    monkeypatch.setitem(connections["default"].settings_dict, "USER", "no_such_role")
+    (message,) = check_database(databases=["default"])
+    assert ids([message]) == ["I085"]
+    assert "no_such_role" in message.msg

@@ -15,6 +15,7 @@ import pytest
 from django.db import connection
 
 import django_cocobase_realtime
+from django_cocobase_realtime.pubsub.listener import DatabaseListeners
 from django_cocobase_realtime.testing import connect
 from django_cocobase_realtime.utils import concurrency
 from django_cocobase_realtime.utils.workers import FairWorkers
@@ -60,6 +61,8 @@ def _new_threads(monkeypatch, settings):
     monkeypatch.setattr(concurrency, "_workers", workers[0])
     monkeypatch.setattr(concurrency, "_authentication_workers", workers[1])
     settings.COCOBASE_REALTIME = {**settings.COCOBASE_REALTIME, "LOG": {"POLL": 3600}}
+    # PostgreSQL: the log is read as soon as the connection is open
+    monkeypatch.setattr(DatabaseListeners, "follow", lambda *args: None)
     yield
     for started in workers:
         started.close()
