@@ -137,26 +137,19 @@ def check_unseen_writes() -> Iterator[CheckMessage]:
 
 
 def check_announcements(databases: Container[str]) -> Iterator[CheckMessage]:
-    """Find out how new events of PostgreSQL databases are announced to server processes."""
+    """Find PostgreSQL databases whose new events cannot be announced by ``NOTIFY``."""
     durable = {collection.database for collection in registry if collection.durable}
     for using in sorted(durable):
         if using not in databases or connections[using].vendor != "postgresql":
             continue
         reason = _reason_for_layer(using)
-        if reason is None:
+        if reason is not None:
             yield info(
                 84,
-                f"New events of database {using!r} are announced to server processes by NOTIFY.",
-                "Broadcasts and presence need a channel layer. Silence cocobase_realtime.I084 to "
-                "see a message only if NOTIFY cannot be used.",
-            )
-        else:
-            yield info(
-                85,
                 f"New events of database {using!r} are announced to server processes through the "
                 f"channel layer, because {reason}.",
                 "Saves are faster, and need no channel layer, if server processes have a direct "
-                "connection to PostgreSQL and psycopg 3. Else silence cocobase_realtime.I085.",
+                "connection to PostgreSQL and psycopg 3. Else silence cocobase_realtime.I084.",
             )
 
 

@@ -148,5 +148,5 @@ async def test_writer_behind_pgbouncer_notifies_server_with_a_connection_of_its_
 
 def test_check_reports_pgbouncer(pooled):  # noqa: F811
     (message,) = check_database(databases=["default"])
-    assert message.id == "cocobase_realtime.I085"
+    assert message.id == "cocobase_realtime.I084"
     assert "do not pass its pooler" in message.msg
