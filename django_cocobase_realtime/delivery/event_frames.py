@@ -38,6 +38,11 @@ class ChangeFrames:
         # cursor of the change; None if it is not logged
         self.cursor = cursor_of(change)
 
+    @property
+    def forms(self) -> int:
+        """Number of forms in which the change was encoded."""
+        return len(self._texts)
+
     def text(self, frame_spec: FrameSpec, event: str) -> str:
         """Return the frame for connections with one matching subscription of this spec."""
         spec = frame_spec

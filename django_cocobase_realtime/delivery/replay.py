@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from time import monotonic
 
 from ..conf import conf
 from ..declarations.collection import Collection
@@ -26,6 +28,7 @@ from .tailer import LogTailer
 from .topic import CollectionTopic
 
 PAGE_BYTES = 256 * 1024  # of the images that are read, and of the frames, unless one is larger
+MAX_BLOCKING = 0.002  # seconds for which the event loop makes frames without a break
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,9 @@ async def replay(
             # not read before the client has read the last page
             await writer.wait_drained()
             after = Position(epoch, sent)
-            page = await run_in_threadpool(
-                _read_page, topic.collection, topic.table, subscription, tailer, after, tailer.seq
-            )
+            page = await _shared_page(topic, subscription, after, tailer.seq)
+            if page is None:
+                page = await run_in_threadpool(_read_page, topic, subscription, after, tailer.seq)
             if page is None:
                 return False
             with writer.holding(page.size):
@@ -83,21 +86,41 @@ async def replay(
     return True
 
 
+async def _shared_page(
+    topic: CollectionTopic, subscription: Subscription, after: Position, until: int
+) -> _Page | None:
+    """Return the frames of changes that were read for several subscriptions; None without them."""
+    if subscription.query.check is not None:
+        return None  # the time that a client waits must not depend on what others were shown
+    changes = await topic.shared_replays.read(after, until)
+    if not changes:
+        return None
+    waiting_events: list[tuple[int, list[WaitingFrame]]] = []
+    size, began_at = 0, monotonic()
+    for change in changes:
+        if texts := change.texts(subscription):
+            waiting = list(map(pack, texts))
+            waiting_events.append((change.seq, waiting))
+            size += size_of(waiting)
+        if size > PAGE_BYTES:
+            break
+        if monotonic() - began_at > MAX_BLOCKING:
+            await asyncio.sleep(0)
+            began_at = monotonic()
+    return _Page(waiting_events, change.seq, size)
+
+
 def _read_page(
-    collection: Collection,
-    table: SubscriptionTable,
-    subscription: Subscription,
-    tailer: LogTailer,
-    after: Position,
-    until: int,
+    topic: CollectionTopic, subscription: Subscription, after: Position, until: int
 ) -> _Page | None:
     """Return the frames of the events after a position; None if the log does not contain them.
 
     May use the ORM: not for event loops.
     """
     limits, seq = conf.limits, after.seq
+    collection, table = topic.collection, topic.table
     changes = read_events(
-        tailer.using,
+        collection.database,
         subscription.stream,
         after.epoch,
         seq,
@@ -112,7 +135,7 @@ def _read_page(
     for change in restore(collection, changes):
         if find_undecidable(collection, change, [subscription.query]):
             # otherwise the client would come back with the same cursor
-            rotate_epoch(tailer.using, [collection.stream], epoch=after.epoch)
+            rotate_epoch(collection.database, [collection.stream], epoch=after.epoch)
             return None
         seq = change.seq or seq
         for visible, delivery in _find_deliveries(collection, table, subscription, change):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pickle
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from sys import getsizeof
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.db import models
 from django.db.models import QuerySet
 from msgspec import Raw
 
@@ -19,25 +19,12 @@ from ..transport.waiting_frames import size_of
 from ..utils.concurrency import run_in_threadpool
 from ..wire import frames
 from .checked_rows import select_shown_keys
+from .row_sizes import FEW_ROWS, MAX_ROW_BYTES, MAX_ROWS, row_bytes, small_rows
 from .subscription import SnapshotQuery, Subscription
 from .visible_documents import Document, read_documents
 
 PAGE_SIZE = 200  # documents of a page, and rows that are read in one call unless they are small
-FIRST_ROWS = 30  # rows that are read without knowing how large they are
-MAX_ROWS = 1000  # rows that are read in one call if they cannot be large
-MAX_ROW_BYTES = 1024 * 1024  # of all these rows together
 GROWTH = 8  # factor by which more rows are read after small ones
-
-# fields whose values take at most 32 bytes in a database
-SHORT_FIELDS = (
-    models.BooleanField,
-    models.IntegerField,
-    models.FloatField,
-    models.DateField,
-    models.TimeField,
-    models.DurationField,
-    models.UUIDField,
-)
 
 
 async def send_snapshot(
@@ -49,14 +36,15 @@ async def send_snapshot(
     """
     writer = subscription.connection.writer
     if subscription.query.check is None:
-        keys = await run_in_threadpool(
+        selected, is_cut = await run_in_threadpool(
             select_keys, collection, subscription, query.order, query.limit
         )
-        is_cut = len(keys) > query.limit
     else:
         keys, is_cut = await select_shown_keys(collection, subscription, query)
-    reader = DocumentReader(collection, subscription, keys[: query.limit])
-    del keys
+        selected = SelectedKeys(keys)
+        del keys
+    reader = DocumentReader(collection, subscription, selected)
+    del selected
     remaining, max_bytes = query.limit, conf.limits.event_bytes
     ready: deque[bytes] = deque()
     more = True
@@ -111,10 +99,8 @@ def read_pages(
 
     Returns None if they have more than ``max_bytes``. Not for rows that are checked one by one.
     """
-    keys = select_keys(collection, subscription, query.order, query.limit)
-    is_cut = len(keys) > query.limit
-    reader = DocumentReader(collection, subscription, keys[: query.limit])
-    del keys
+    selected, is_cut = select_keys(collection, subscription, query.order, query.limit)
+    reader = DocumentReader(collection, subscription, selected)
     documents: deque[bytes] = deque()
     size = 0
     while reader.has_more:
@@ -129,6 +115,14 @@ def read_pages(
     return pages, is_cut
 
 
+class SelectedKeys(NamedTuple):
+    """The primary keys of the rows of a snapshot, in its order."""
+
+    keys: Sequence[Any]
+    # bytes of each row, roughly; empty if they were not measured
+    sizes: Sequence[int] = ()
+
+
 class DocumentReader:
     """Reads the documents with given primary keys, in their order, as JSON.
 
@@ -136,21 +130,28 @@ class DocumentReader:
     """
 
     def __init__(
-        self, collection: Collection, subscription: Subscription, keys: Sequence[Any]
+        self, collection: Collection, subscription: Subscription, selected: SelectedKeys
     ) -> None:
         self._collection = collection
         self._subscription = subscription
-        # the next keys
-        self._keys: deque[Any] = deque(keys)
-        # the other keys in groups, as bytes, which take much less memory than objects
+        # the next keys, and the bytes of their rows if they are known
+        self._keys: deque[Any] = deque(selected.keys)
+        self._sizes: deque[int] = deque(selected.sizes)
+        # the other keys and sizes in groups, as bytes, which take much less memory than objects
         self._packed: deque[bytes] = deque()
+        # whether the rows were measured
+        self._is_measured = bool(selected.sizes)
+        # bytes of the documents per byte of their rows, in the last part that was read
+        self._ratio = 1.0
         # bytes of the largest document of the last part that was read
         self._expected = 1
-        # rows to read at a time
-        small_rows = _small_rows(collection.concrete_model)
-        self._next_count = max(FIRST_ROWS, small_rows)
-        # rows to read in one call
-        self._max_rows = max(PAGE_SIZE, small_rows)
+        # rows to read at a time, if they were not measured
+        few_rows = small_rows(collection.concrete_model)
+        self._next_count = max(FEW_ROWS, few_rows)
+        # rows to read in one call; few if each may cost the serializer queries of its own
+        self._max_rows = PAGE_SIZE
+        if collection.serializer is None or collection.loaded_queryset is not None:
+            self._max_rows = MAX_ROWS if self._is_measured else max(PAGE_SIZE, few_rows)
 
     @property
     def has_more(self) -> bool:
@@ -160,23 +161,25 @@ class DocumentReader:
     @property
     def size(self) -> int:
         """Bytes of the keys that were not read."""
-        return size_of(self._packed) + sum(map(getsizeof, self._keys))
+        unread = size_of(self._packed) + sum(map(getsizeof, self._keys))
+        return unread + sum(map(getsizeof, self._sizes))
 
     def read(self, max_bytes: int) -> list[bytes]:
         """Return the next documents, up to the one with which they exceed ``max_bytes``.
 
-        At most `PAGE_SIZE` rows are read, or `MAX_ROWS` if no row can be large. Rows that were
-        deleted, or do not match any more, are left out.
+        At most `PAGE_SIZE` rows are read, or `MAX_ROWS` if they are known to be small. Rows that
+        were deleted, or do not match any more, are left out.
         """
         self._unpack()
         documents: list[bytes] = []
         length = 0
         unread = min(len(self._keys), self._max_rows)
         while unread and length <= max_bytes:
-            count = max(1, min(self._next_count, (max_bytes - length) // self._expected, unread))
+            count = self._count_rows(max_bytes - length, unread)
             keys = [self._keys.popleft() for _ in range(count)]
+            sizes = [self._sizes.popleft() for _ in range(count)] if self._is_measured else []
             unread -= count
-            largest = 1
+            number, largest, start = 0, 1, length
             loaded = read_documents(self._collection, self._subscription, keys)
             for number, document in enumerate(loaded, start=1):
                 if document is None:
@@ -187,47 +190,44 @@ class DocumentReader:
                 largest = max(largest, len(text))
                 if length > max_bytes:
                     self._keys.extendleft(reversed(keys[number:]))
+                    self._sizes.extendleft(reversed(sizes[number:]))
                     break
             self._expected, self._next_count = largest, count * GROWTH
+            self._ratio = max(length - start, 1) / max(sum(sizes[:number]), 1)
         return documents
+
+    def _count_rows(self, max_bytes: int, unread: int) -> int:
+        """Return how many of the next rows to read for documents of ``max_bytes``."""
+        if not self._is_measured:
+            return max(1, min(self._next_count, max_bytes // self._expected, unread))
+        max_bytes = min(int(max_bytes / self._ratio), MAX_ROW_BYTES)
+        size = 0
+        for count, row_size in enumerate(islice(self._sizes, unread), start=1):
+            size += row_size
+            if size > max_bytes:
+                return count
+        return unread
 
     def _unpack(self) -> None:
         """Have the next keys as objects, and the others as bytes."""
         size = self._max_rows
         if len(self._keys) > size:
-            keys = list(self._keys)
-            self._keys = deque(keys[:size])
+            keys, sizes = list(self._keys), list(self._sizes)
+            self._keys, self._sizes = deque(keys[:size]), deque(sizes[:size])
             self._packed = deque(
-                pickle.dumps(keys[start : start + size]) for start in range(size, len(keys), size)
+                pickle.dumps((keys[start : start + size], sizes[start : start + size]))
+                for start in range(size, len(keys), size)
             )
         elif not self._keys and self._packed:
-            self._keys.extend(pickle.loads(self._packed.popleft()))  # noqa: S301
-
-
-def _small_rows(model: type[models.Model]) -> int:
-    """Return how many rows have `MAX_ROW_BYTES` at most, by the declarations of their fields.
-
-    Returns 0 if the values of a field may have any length.
-    """
-    size = 0
-    for field in model._meta.concrete_fields:
-        while isinstance(field, models.ForeignKey):
-            field = field.target_field
-        if not type(field).__module__.startswith("django."):
-            return 0
-        if isinstance(field, SHORT_FIELDS):
-            size += 32
-        elif isinstance(field, models.CharField | models.FileField) and field.max_length:
-            size += 4 * field.max_length
-        else:
-            return 0
-    return min(MAX_ROWS, MAX_ROW_BYTES // size)
+            keys, sizes = pickle.loads(self._packed.popleft())  # noqa: S301
+            self._keys.extend(keys)
+            self._sizes.extend(sizes)
 
 
 def select_keys(
     collection: Collection, subscription: Subscription, order: str | None, limit: int
-) -> list[Any]:
-    """Return the primary keys of the first ``limit`` matching rows, and of one more if there is.
+) -> tuple[SelectedKeys, bool]:
+    """Return the primary keys of the first ``limit`` matching rows, and whether there are more.
 
     On every database, nulls sort lowest, texts sort by code points, and equal values by key.
     """
@@ -238,7 +238,14 @@ def select_keys(
     # managers of the project may replace names of fields, or leave rows out
     rows: QuerySet[Any] = QuerySet(model, using=using).filter(to_q(filter, model, using))
     by = [] if order is None else [ordering(model, order, using)]
-    return list(rows.order_by(*by, "pk").values_list("pk", flat=True)[: limit + 1])
+    rows = rows.order_by(*by, "pk")
+    size = row_bytes(collection, limit, is_sorted=order is not None)
+    if size is None:
+        keys = list(rows.values_list("pk", flat=True)[: limit + 1])
+        return SelectedKeys(keys[:limit]), len(keys) > limit
+    selected = list(rows.values_list("pk", size)[: limit + 1])
+    keys = [key for key, _ in selected[:limit]]
+    return SelectedKeys(keys, [size for _, size in selected[:limit]]), len(selected) > limit
 
 
 def _encode(document: Document) -> bytes:

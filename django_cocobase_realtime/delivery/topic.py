@@ -21,6 +21,7 @@ from ..utils.fair_queue import Owner
 from .event_frames import ChangeFrames
 from .incomplete_images import find_undecidable, is_complete, restore
 from .row_permissions import RowPermissionQueue
+from .shared_replays import SharedReplays
 from .shared_snapshots import SharedSnapshots
 from .subscription import Delivery, Subscription
 from .table import SubscriptionTable
@@ -45,6 +46,8 @@ class CollectionTopic:
         self.tailer: LogTailer | None = None
         # snapshots that several subscriptions are sent
         self.shared_snapshots = SharedSnapshots(collection, lambda: self.position)
+        # changes that several subscriptions replay
+        self.shared_replays = SharedReplays(collection)
         # called if the log no longer contains the next events, so that they cannot be delivered
         self._on_position_lost = on_position_lost
         # ends a subscription that cannot continue
@@ -70,8 +73,9 @@ class CollectionTopic:
         return self.tailer
 
     def stop(self) -> None:
-        """Stop the tailer, the reads of snapshots and the evaluation of row permissions."""
+        """Stop the tailer, shared reads and the evaluation of row permissions."""
         self.shared_snapshots.stop()
+        self.shared_replays.stop()
         self._row_permissions.stop()
         if self._restoration is not None:
             self._restoration.cancel()
@@ -135,6 +139,7 @@ class CollectionTopic:
                 self._on_position_lost()
             return
         visible = apply_soft_delete(self.collection.decode(change), self.collection)
+        self.shared_replays.note(change, visible)
         if visible is None:
             return
         recipients, single = self.table.find_recipients(visible)

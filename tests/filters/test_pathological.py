@@ -105,14 +105,14 @@ def test_snapshot_of_the_largest_filters(name):
             continue
         query = AuthorizedQuery(filter, ("id",))
         subscription = Subscription(None, SubscriptionRequest("s", "everything"), query)
-        keys = select_keys(collection, subscription, None, 100)
-        reader = DocumentReader(collection, subscription, keys)
+        selected, _ = select_keys(collection, subscription, None, 100)
+        reader = DocumentReader(collection, subscription, selected)
         documents = [json.loads(text) for text in reader.read(10**7)]
-        assert [document["id"] for document in documents] == [str(key) for key in keys]
+        assert [document["id"] for document in documents] == [str(key) for key in selected.keys]
         codec = collection.codec
         images = {row["id"]: codec.image(row) for row in Everything.objects.values(*codec.attnames)}
         expected = {pk for pk, image in images.items() if filter.matches(collection.row(image))}
-        assert set(keys) == expected
+        assert set(selected.keys) == expected
 
 
 @pytest.mark.timeout(300)  # seconds on an idle machine, minutes on a busy one
