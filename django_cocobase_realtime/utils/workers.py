@@ -16,9 +16,6 @@ from django.db import connections
 from . import kept_connections
 from .fair_queue import SERVER, FairQueue, Job, Owner
 
-# most calls that are made together
-MAX_TOGETHER = 64
-
 
 class FairWorkers:
     """Threads that make calls, at most ``size()`` of them. They are started when needed.
@@ -54,14 +51,7 @@ class FairWorkers:
         self, call: Callable[[], Any], owner: Owner = SERVER, subject: Hashable = None
     ) -> Job:
         """Make a call in a thread. The result is that of the job's ``future``."""
-        return self.submit_job(Job(call, owner, subject))
-
-    def submit_job(self, job: Job) -> Job:
-        """Make the call of a job, and those of others that may be made together with it.
-
-        If there are several, ``call`` gets a list of their items, and returns a list with the
-        result of each, or the exception that it raises.
-        """
+        job = Job(call, owner, subject)
         size = self._get_size()
         with self._condition:
             if self._closed:
@@ -115,44 +105,40 @@ class FairWorkers:
     def _work(self) -> None:
         thread = threading.current_thread()
         try:
-            while (jobs := self._wait_for_jobs(thread)) is not None:
-                if not jobs:
+            while (job := self._wait_for_job(thread)) is not None:
+                if job is _CLOSE_CONNECTIONS:
                     kept_connections.close_kept()
                     with self._condition:
                         self._keeping.discard(thread)
                         self._must_close.discard(thread)
                     continue
-                run_jobs(jobs)
+                run_job(job)
                 with self._condition:
                     self._busy.discard(thread)
-                    self._queue.end_together(jobs, time.monotonic())
+                    self._queue.end(job, time.monotonic())
                     if self._idle and self._queue.waiting:
                         # this call may have kept two others from running
                         self._condition.notify()
-                del jobs  # they hold the results
+                del job  # it holds the result
         finally:
             with self._condition:
                 self._forget(thread)
             connections.close_all()
 
-    def _wait_for_jobs(self, thread: threading.Thread) -> list[Job] | None:
-        """Return the next calls, which are made together; None if the thread must end.
-
-        The list is empty if the thread must close its connections.
-        """
+    def _wait_for_job(self, thread: threading.Thread) -> Job | None:
+        """Return the next call, or `_CLOSE_CONNECTIONS`, or None if the thread must end."""
         with self._condition:
             while True:
                 if self._closed or len(self._threads) > self._size:
                     self._forget(thread)
                     return None
                 if thread in self._must_close:
-                    return []
-                now = time.monotonic()
-                job = self._queue.start_next(now, self._size)
+                    return _CLOSE_CONNECTIONS
+                job = self._queue.start_next(time.monotonic(), self._size)
                 if job is not None:
                     self._busy.add(thread)
                     self._keeping.add(thread)
-                    return self._queue.start_together(job, now, self._size, MAX_TOGETHER)
+                    return job
                 keeps = thread in self._keeping
                 self._idle += 1
                 try:
@@ -162,32 +148,27 @@ class FairWorkers:
                 finally:
                     self._idle -= 1
                 if not is_notified and keeps:
-                    return []
+                    return _CLOSE_CONNECTIONS
 
     def _forget(self, thread: threading.Thread) -> None:
         for threads in (self._threads, self._busy, self._keeping, self._must_close):
             threads.discard(thread)
 
 
-def run_jobs(jobs: list[Job]) -> None:
-    """Make the calls that were not cancelled, all by the first one, and set their futures."""
-    jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-    if not jobs:
+def run_job(job: Job) -> None:
+    """Make a call that was not cancelled, and set its future."""
+    if not job.future.set_running_or_notify_cancel():
         return
-    first = jobs[0]
     try:
-        if first.together is None:
-            first.future.set_result(first.call())
-            return
-        results = first.call([job.item for job in jobs])
+        result = job.call()
     except BaseException as error:  # raised again by the code that waits for the result
-        results = [error] * len(jobs)
-    for job, result in zip(jobs, results, strict=True):
-        if isinstance(result, BaseException):
-            job.future.set_exception(result)
-        else:
-            job.future.set_result(result)
+        job.future.set_exception(error)
+    else:
+        job.future.set_result(result)
 
+
+# returned to a thread instead of a call
+_CLOSE_CONNECTIONS = Job(kept_connections.close_kept)
 
 _all_workers: weakref.WeakSet[FairWorkers] = weakref.WeakSet()
 
