@@ -19,7 +19,7 @@ from ..conf import conf
 from . import kept_connections
 from .batches import Batches
 from .fair_queue import SERVER, Job, Owner
-from .workers import FairWorkers, are_connections_closing, close_kept_connections, run_job
+from .workers import FairWorkers, are_connections_closing, close_kept_connections
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -265,7 +265,8 @@ class DatabaseThread:
 def _run_jobs(jobs: SimpleQueue[Job | None], using: str) -> None:
     try:
         while (job := jobs.get()) is not None:
-            run_job(job)
+            job.run()
+            job.finish()
             del job  # it refers to the `DatabaseThread`
     finally:
         connections[using].close()

@@ -51,7 +51,18 @@ class WorkersOverloaded(OperationalError):
 class Job:
     """A call that waits for a thread or runs."""
 
-    __slots__ = ("account", "call", "future", "owner", "share", "started_at", "subject")
+    __slots__ = (
+        "_error",
+        "_has_run",
+        "_result",
+        "account",
+        "call",
+        "future",
+        "owner",
+        "share",
+        "started_at",
+        "subject",
+    )
 
     def __init__(
         self, call: Callable[[], Any], owner: Owner = SERVER, subject: Hashable = None
@@ -66,6 +77,29 @@ class Job:
         self.started_at = 0.0
         # its result
         self.future: Future[Any] = Future()
+        # what `run` has to leave for `finish`
+        self._has_run = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Make the call, unless it was cancelled."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        self._has_run = True
+        try:
+            self._result = self.call()
+        except BaseException as error:  # raised again by the code that waits for the result
+            self._error = error
+
+    def finish(self) -> None:
+        """Set the future to the result of the call."""
+        if not self._has_run:
+            return
+        if self._error is None:
+            self.future.set_result(self._result)
+        else:
+            self.future.set_exception(self._error)
 
 
 class _Share:
