@@ -6,7 +6,7 @@ A process follows a collection while at least one of its connections is subscrib
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 
 from ..conf import conf
@@ -18,6 +18,8 @@ from ..log.reader import StreamRange
 from ..pubsub.groups import JOIN_TIMEOUT, JOIN_TIMEOUT_DURABLE, GroupMemberships
 from ..pubsub.layer import collection_group
 from ..transport.connection import NATIVE, Connection
+from ..utils import small_set
+from ..utils.small_set import SmallSet
 from ..wire import frames, sdk_frames
 from ..wire.codes import CloseCode, ErrorCode
 from . import catchup
@@ -45,6 +47,8 @@ class TopicManager:
         self._readers: dict[str, LogReader] = {}
         # subscriptions by connection and name
         self._subscriptions: dict[Connection, dict[str, Subscription]] = {}
+        # connections by the account of their owner
+        self._accounts: dict[Hashable, SmallSet[Connection]] = {}
         # costs of the filters of subscriptions that are being opened
         self._pending_costs: dict[Connection, float] = {}
 
@@ -52,6 +56,7 @@ class TopicManager:
 
     def add_connection(self, connection: Connection) -> Mapping[str, Subscription]:
         """Return a mapping of a connection's subscriptions by name, which is kept up to date."""
+        small_set.add_to(self._accounts, connection.owner.account, connection)
         return self._subscriptions.setdefault(connection, {})
 
     def subscriptions(self, connection: Connection) -> list[Subscription]:
@@ -60,8 +65,10 @@ class TopicManager:
 
     def reserve_filter_cost(self, connection: Connection, new: NewFilter) -> bool:
         """Return whether a new filter is within the limit, and count it until `attach`."""
-        limits = conf.limits
-        if exceeds_limit(limits, connection, new, self._subscriptions, self._pending_costs):
+        same = small_set.items(self._accounts.get(connection.owner.account))
+        if exceeds_limit(
+            conf.limits, connection, new, same, self._subscriptions, self._pending_costs
+        ):
             return False
         self._pending_costs[connection] = new.query.cost
         return True
@@ -154,6 +161,8 @@ class TopicManager:
 
     def remove_connection(self, connection: Connection) -> None:
         """Remove all subscriptions of a connection."""
+        if connection in self._subscriptions:
+            small_set.remove_from(self._accounts, connection.owner.account, connection)
         self._pending_costs.pop(connection, None)
         for subscription in list(self._subscriptions.pop(connection, {}).values()):
             self._forget(subscription)
