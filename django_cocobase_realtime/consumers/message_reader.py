@@ -1,9 +1,9 @@
 """Reading the messages of the ASGI server, also while a request is being handled.
 
-While a request waits, for example for the database, a bounded number of further messages is read.
-If one of them says that the client has disconnected, the request is cancelled, and so is each of
-the remaining ones when it waits: a broadcast is still sent, for example. Requests that do not wait,
-which are most of them, cost no task.
+While a request waits for long, for example for the database, a bounded number of further messages
+is read. If one of them says that the client has disconnected, the request is cancelled, and so is
+each of the remaining ones when it waits: a broadcast is still sent, for example. Requests that do
+not wait for long, which are most of them, cost no task.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ MAX_MESSAGES = 128
 # bytes of these messages; the last one may exceed it
 MAX_BYTES = 64 * 1024
 
+# seconds that a request waits until further messages are read; not with daphne, which queues them
+# without a limit
+READ_AHEAD_DELAY = 0.05
 # seconds between two checks of whether a request has ended
 IDLE_POLL_INTERVAL = 0.01
 
@@ -43,6 +46,7 @@ class MessageReader:
         "_main",
         "_on_message",
         "_receive",
+        "_start_handle",
         "_task",
         "_transport",
         "_unread",
@@ -61,6 +65,8 @@ class MessageReader:
         self._is_handling = False
         # whether the request was cancelled by `cancel_request`
         self._is_cancelled = False
+        # calls `_start`, or `_read`
+        self._start_handle: asyncio.Handle | None = None
         # the task that reads ahead
         self._task: asyncio.Task[None] | None = None
         # whether this task waits for a message in a way that may be cancelled without a loss
@@ -99,7 +105,7 @@ class MessageReader:
     async def handle(self, request: Coroutine[Any, Any, None]) -> None:
         """Handle a request; if the client disconnects meanwhile, cancel it and return."""
         # in the next iteration of the event loop, because most requests have ended by then
-        handle = asyncio.get_running_loop().call_soon(self._start)
+        self._start_handle = asyncio.get_running_loop().call_soon(self._start)
         self._is_handling = True
         try:
             await request
@@ -108,7 +114,8 @@ class MessageReader:
                 raise
         finally:
             self._is_handling = self._is_cancelled = False
-            handle.cancel()
+            self._start_handle.cancel()
+            self._start_handle = None
             if self._task is not None:
                 await self._stop()
 
@@ -152,7 +159,14 @@ class MessageReader:
             self.cancel_request()
         elif self._is_full:
             self._pause()
-        elif self._task is None:
+        elif self._transport is not None:
+            self._read()
+        else:
+            loop = asyncio.get_running_loop()
+            self._start_handle = loop.call_later(READ_AHEAD_DELAY, self._read)
+
+    def _read(self) -> None:
+        if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._read_ahead())
 
     async def _read_ahead(self) -> None:

@@ -32,22 +32,23 @@ def exceeds_limit(
     limits: Limits,
     connection: Connection,
     new: NewFilter,
+    connections: Iterable[Connection],
     subscriptions: Mapping[Connection, Mapping[str, Subscription]],
     pending: Mapping[Connection, float],
 ) -> bool:
     """Return whether a client's filters would cost more than the limit with a new one.
 
-    ``subscriptions`` are those of all connections by name, and ``pending`` the costs of filters
-    whose subscriptions are being opened.
+    ``connections`` are those of the same account, ``subscriptions`` those of all connections by
+    name, and ``pending`` the costs of filters whose subscriptions are being opened.
 
     Small costs are not counted: if all subscriptions of a client cost as much, they stay within the
     limit. The total may therefore be twice the limit.
     """
     limit, cost = limits.filter_cost, new.query.cost
-    identity, account = connection.identity, connection.owner.account
+    identity = connection.identity
     is_user = identity is not None and identity.user_key is not None
-    connections = limits.connections_per_user if is_user else limits.connections_per_address
-    if cost * limits.subscriptions * connections <= limit:
+    most = limits.connections_per_user if is_user else limits.connections_per_address
+    if cost * limits.subscriptions * most <= limit:
         return False
     key = _evaluation(connection, new.subscription, new.stream, new.transitions, new.query)
     costs = {key: cost}
@@ -56,9 +57,9 @@ def exceeds_limit(
     if sum(costs.values()) > limit:
         return True
     waiting = 0.0
-    for other, by_name in subscriptions.items():
-        if other is not connection and other.owner.account == account:
-            _add_costs(costs, by_name.values())
+    for other in connections:
+        if other is not connection:
+            _add_costs(costs, subscriptions.get(other, {}).values())
             waiting += pending.get(other, 0.0)
     return sum(costs.values()) + waiting > limit
 

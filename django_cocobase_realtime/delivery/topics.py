@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 
 from ..conf import conf
@@ -21,6 +21,8 @@ from ..pubsub.groups import JOIN_TIMEOUT, JOIN_TIMEOUT_DURABLE, GroupMemberships
 from ..pubsub.layer import channel_layer, collection_group, is_in_memory
 from ..pubsub.listener import DatabaseListeners
 from ..transport.connection import NATIVE, Connection
+from ..utils import small_set
+from ..utils.small_set import SmallSet
 from ..wire import frames, sdk_frames
 from ..wire.codes import CloseCode, ErrorCode
 from . import catchup
@@ -54,6 +56,8 @@ class TopicManager:
         self._looks: set[asyncio.Task[None]] = set()
         # subscriptions by connection and name
         self._subscriptions: dict[Connection, dict[str, Subscription]] = {}
+        # connections by the account of their owner
+        self._accounts: dict[Hashable, SmallSet[Connection]] = {}
         # costs of the filters of subscriptions that are being opened
         self._pending_costs: dict[Connection, float] = {}
 
@@ -61,6 +65,7 @@ class TopicManager:
 
     def add_connection(self, connection: Connection) -> Mapping[str, Subscription]:
         """Return a mapping of a connection's subscriptions by name, which is kept up to date."""
+        small_set.add_to(self._accounts, connection.owner.account, connection)
         return self._subscriptions.setdefault(connection, {})
 
     def subscriptions(self, connection: Connection) -> list[Subscription]:
@@ -69,8 +74,10 @@ class TopicManager:
 
     def reserve_filter_cost(self, connection: Connection, new: NewFilter) -> bool:
         """Return whether a new filter is within the limit, and count it until `attach`."""
-        limits = conf.limits
-        if exceeds_limit(limits, connection, new, self._subscriptions, self._pending_costs):
+        same = small_set.items(self._accounts.get(connection.owner.account))
+        if exceeds_limit(
+            conf.limits, connection, new, same, self._subscriptions, self._pending_costs
+        ):
             return False
         self._pending_costs[connection] = new.query.cost
         return True
@@ -166,6 +173,8 @@ class TopicManager:
 
     def remove_connection(self, connection: Connection) -> None:
         """Remove all subscriptions of a connection."""
+        if connection in self._subscriptions:
+            small_set.remove_from(self._accounts, connection.owner.account, connection)
         self._pending_costs.pop(connection, None)
         for subscription in list(self._subscriptions.pop(connection, {}).values()):
             self._forget(subscription)

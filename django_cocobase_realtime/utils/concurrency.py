@@ -17,8 +17,9 @@ from django.db import connections
 
 from ..conf import conf
 from . import kept_connections
+from .batches import Batches
 from .fair_queue import SERVER, Job, Owner
-from .workers import FairWorkers, are_connections_closing, close_kept_connections, run_jobs
+from .workers import FairWorkers, are_connections_closing, close_kept_connections
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,6 +86,10 @@ def connection_pool_size(using: str) -> int | None:
 _workers = FairWorkers("worker", worker_count)
 _authentication_workers = FairWorkers("authentication", authentication_worker_count)
 _check_workers = FairWorkers("check", check_worker_count)
+# items for the threads of authentication, by event loop
+_batches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Batches] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def set_owner(owner: Owner, subject: Hashable = None) -> None:
@@ -138,10 +143,13 @@ async def run_authentications(
     result for each, or the exception to raise. Calls are made together only if their tasks have
     the same context variables, since a database router or a manager may depend on them.
     """
+    loop = asyncio.get_running_loop()
+    batches = _batches.get(loop)
+    if batches is None:
+        batches = _batches[loop] = Batches(_authentication_workers, authentication_worker_count)
     context = contextvars.copy_context()
     call = partial(context.run, _call, function)
-    job = Job(call, owner, together=(function, _context_key(context)), item=item)
-    return await _result(_authentication_workers, _authentication_workers.submit_job(job))
+    return await batches.run(owner.account, (function, _context_key(context)), call, item)
 
 
 def _context_key(context: contextvars.Context) -> Hashable:
@@ -257,7 +265,8 @@ class DatabaseThread:
 def _run_jobs(jobs: SimpleQueue[Job | None], using: str) -> None:
     try:
         while (job := jobs.get()) is not None:
-            run_jobs([job])
+            job.run()
+            job.finish()
             del job  # it refers to the `DatabaseThread`
     finally:
         connections[using].close()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Container, Hashable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -52,35 +52,22 @@ class Job:
     """A call that waits for a thread or runs."""
 
     __slots__ = (
+        "_error",
+        "_has_run",
+        "_result",
         "account",
         "call",
         "future",
-        "item",
         "owner",
         "share",
         "started_at",
         "subject",
-        "together",
-        "weight",
     )
 
     def __init__(
-        self,
-        call: Callable[..., Any],
-        owner: Owner = SERVER,
-        subject: Hashable = None,
-        *,
-        together: Hashable = None,
-        item: Any = None,
+        self, call: Callable[[], Any], owner: Owner = SERVER, subject: Hashable = None
     ) -> None:
-        # a function without arguments; with ``together``, one of a list of items
         self.call = call
-        # jobs whose values are equal, and not None, may be made in one call
-        self.together = together
-        # what the call is for, if it may be made together with others
-        self.item = item
-        # share of the call's time that this job is charged with
-        self.weight = 1.0
         self.owner = owner
         self.subject = subject
         # the shares of its account and of its connection, once it is in a queue
@@ -90,6 +77,29 @@ class Job:
         self.started_at = 0.0
         # its result
         self.future: Future[Any] = Future()
+        # what `run` has to leave for `finish`
+        self._has_run = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Make the call, unless it was cancelled."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        self._has_run = True
+        try:
+            self._result = self.call()
+        except BaseException as error:  # raised again by the code that waits for the result
+            self._error = error
+
+    def finish(self) -> None:
+        """Set the future to the result of the call."""
+        if not self._has_run:
+            return
+        if self._error is None:
+            self.future.set_result(self._result)
+        else:
+            self.future.set_exception(self._error)
 
 
 class _Share:
@@ -112,7 +122,7 @@ class _Share:
 
     def used_at(self, now: float) -> float:
         """Return the used seconds, including those of calls that run."""
-        return self.used + sum((now - job.started_at) * job.weight for job in self.running)
+        return self.used + sum(now - job.started_at for job in self.running)
 
 
 class _Shares(dict[Hashable, _Share]):
@@ -146,12 +156,10 @@ class _Shares(dict[Hashable, _Share]):
 class _Account(_Share):
     """The share of an account, and those of its connections."""
 
-    __slots__ = ("connections", "queues", "threads")
+    __slots__ = ("connections", "queues")
 
     def __init__(self, used: float) -> None:
         super().__init__(used)
-        # number of threads that make its calls
-        self.threads = 0
         self.connections = _Shares()
         # calls that wait, by subject
         self.queues: dict[Hashable, _Queue] = {}
@@ -253,7 +261,7 @@ class FairQueue:
 
         ``size`` is the number of threads.
         """
-        bound = _bound(size)
+        bound = max(1, size // 2)
         candidates = [
             candidate
             for subject in list(self._heaps)
@@ -262,57 +270,24 @@ class FairQueue:
         ]
         if not candidates:
             return None
-        job = self._start(min(candidates), now)
-        job.account.threads += 1
-        self._running[job.subject] += 1
-        return job
-
-    def start_together(self, job: Job, now: float, size: int, limit: int) -> list[Job]:
-        """Return up to ``limit`` calls that are made in the same thread, of which one has started.
-
-        They are those that would be next, as long as they may be made together with it. For its
-        accounts the thread is one of those that they may occupy.
-        """
-        jobs, accounts = [job], {job.account}
-        if job.together is None:
-            return jobs
-        while len(jobs) < limit:
-            for account in accounts:  # their queues may have been dropped from the heap
-                if (queue := account.queues.get(job.subject)) is not None:
-                    self._push(job.subject, queue, now)
-            if job.subject not in self._heaps:
-                break
-            candidate = self._peek(job.subject, now, _bound(size), accounts)
-            if candidate is None or candidate.job.together != job.together:
-                break
-            jobs.append(self._start(candidate, now))
-            accounts.add(candidate.job.account)
-        for account in accounts - {job.account}:
-            account.threads += 1
-        for other in jobs:
-            other.weight = 1 / len(jobs)
-        return jobs
+        best = min(candidates)
+        self._accounts.served = max(self._accounts.served, best.account_used)
+        connections = best.job.account.connections
+        connections.served = max(connections.served, best.connection_used)
+        self._start(best.job, now)
+        return best.job
 
     def end(self, job: Job, now: float) -> None:
         """Record that a call has ended."""
-        self.end_together([job], now)
-
-    def end_together(self, jobs: list[Job], now: float) -> None:
-        """Record that calls have ended that were made in one thread."""
-        subject = jobs[0].subject
-        self._running[subject] -= 1
-        if not self._running[subject]:
-            del self._running[subject]
-        accounts = {job.account: None for job in jobs}
-        for job in jobs:
-            for share in (job.account, job.share):
-                share.running.discard(job)
-                share.used += (now - job.started_at) * job.weight
-        for account in accounts:
-            account.threads -= 1
-            account.forget_connections()
-            for subject, queue in account.queues.items():
-                self._push(subject, queue, now)
+        for share in (job.account, job.share):
+            share.running.discard(job)
+            share.used += now - job.started_at
+        job.account.forget_connections()
+        self._running[job.subject] -= 1
+        if not self._running[job.subject]:
+            del self._running[job.subject]
+        for subject, queue in job.account.queues.items():
+            self._push(subject, queue, now)
 
     def drain(self) -> list[Job]:
         """Remove and return all calls that wait."""
@@ -338,22 +313,16 @@ class FairQueue:
             item = (queue.account.used_at(now), next(self._order), queue)
             heapq.heappush(self._heaps.setdefault(subject, []), item)
 
-    def _peek(
-        self, subject: Hashable, now: float, bound: int, unbound: Container[_Account] = ()
-    ) -> _Candidate | None:
-        """Return the first call of a subject whose account may occupy another thread.
-
-        The accounts in ``unbound`` do not need another one.
-        """
+    def _peek(self, subject: Hashable, now: float, bound: int) -> _Candidate | None:
+        """Return the first call of a subject whose account may occupy another thread."""
         heap = self._heaps[subject]
         while heap:
             used, order, queue = heap[0]
-            account = queue.account
-            if not queue.jobs or (account.threads >= bound and account not in unbound):
+            if not queue.jobs or len(queue.account.running) >= bound:
                 heapq.heappop(heap)
                 queue.is_in_heap = False
                 continue
-            used_now = account.used_at(now)
+            used_now = queue.account.used_at(now)
             if used_now <= used:
                 job = queue.next_job(now)
                 return _Candidate(used, job.share.used_at(now), order, job)
@@ -361,12 +330,8 @@ class FairQueue:
         del self._heaps[subject]
         return None
 
-    def _start(self, candidate: _Candidate, now: float) -> Job:
-        """Begin a call that is the first of its heap, and return it."""
-        job = candidate.job
-        self._accounts.served = max(self._accounts.served, candidate.account_used)
-        connections = job.account.connections
-        connections.served = max(connections.served, candidate.connection_used)
+    def _start(self, job: Job, now: float) -> None:
+        """Begin a call that is the first of its heap."""
         _, _, queue = heapq.heappop(self._heaps[job.subject])
         queue.is_in_heap = False
         job.started_at = now
@@ -375,9 +340,4 @@ class FairQueue:
         self.remove(job)
         if queue.jobs:  # behind those with the same time
             self._push(job.subject, queue, now)
-        return job
-
-
-def _bound(size: int) -> int:
-    """Return how many threads of ``size`` an account or a subject may occupy."""
-    return max(1, size // 2)
+        self._running[job.subject] += 1

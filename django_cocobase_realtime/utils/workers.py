@@ -9,15 +9,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from django.db import connections
 
 from . import kept_connections
 from .fair_queue import SERVER, FairQueue, Job, Owner
-
-# most calls that are made together
-MAX_TOGETHER = 64
 
 
 class FairWorkers:
@@ -34,11 +32,12 @@ class FairWorkers:
         _all_workers.add(self)
 
     def _reset(self) -> None:
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
         self._queue = FairQueue()
         self._threads: set[threading.Thread] = set()
-        # number of threads that wait for a call
-        self._idle = 0
+        # threads that wait, each for an item of a queue of its own; the last one is woken first, so
+        # that the others close their connections. Faster than `threading.Condition`.
+        self._idle: dict[threading.Thread, SimpleQueue[None]] = {}
         # threads that make a call
         self._busy: set[threading.Thread] = set()
         # threads that may keep database connections
@@ -54,56 +53,58 @@ class FairWorkers:
         self, call: Callable[[], Any], owner: Owner = SERVER, subject: Hashable = None
     ) -> Job:
         """Make a call in a thread. The result is that of the job's ``future``."""
-        return self.submit_job(Job(call, owner, subject))
-
-    def submit_job(self, job: Job) -> Job:
-        """Make the call of a job, and those of others that may be made together with it.
-
-        If there are several, ``call`` gets a list of their items, and returns a list with the
-        result of each, or the exception that it raises.
-        """
+        job = Job(call, owner, subject)
         size = self._get_size()
-        with self._condition:
+        with self._lock:
             if self._closed:
                 raise RuntimeError("The process is about to end.")
             self._queue.add(job, time.monotonic())
             if size < self._size:
-                self._condition.notify_all()  # threads that are too many end
+                self._wake_all()  # threads that are too many end
             self._size = size
-            if self._idle < self._queue.waiting and len(self._threads) < size:
+            if self._idle:
+                self._wake()
+            elif len(self._threads) < size:
                 self._start_thread()
-            self._condition.notify()
         return job
 
     def discard(self, job: Job) -> None:
         """Do not make a call that waits; if it runs already, its result is ignored."""
-        with self._condition:
+        with self._lock:
             self._queue.remove(job)
         job.future.cancel()
 
     def close_connections(self) -> None:
         """Let threads close the connections that they keep."""
-        with self._condition:
+        with self._lock:
             self._must_close = set(self._keeping)
-            self._condition.notify_all()
+            self._wake_all()
 
     @property
     def is_closing_connections(self) -> bool:
         """Whether threads that make no call have not closed their connections yet."""
-        with self._condition:
+        with self._lock:
             return bool(self._must_close - self._busy)
 
     def close(self) -> None:
         """Wait for the calls that run, drop those that wait, and end the threads."""
-        with self._condition:
+        with self._lock:
             self._closed = True
             waiting = self._queue.drain()
             threads = list(self._threads)
-            self._condition.notify_all()
+            self._wake_all()
         for job in waiting:
             job.future.cancel()
         for thread in threads:
             thread.join()
+
+    def _wake(self) -> None:
+        _, wakes = self._idle.popitem()
+        wakes.put(None)
+
+    def _wake_all(self) -> None:
+        while self._idle:
+            self._wake()
 
     def _start_thread(self) -> None:
         name = f"realtime-{self._name}-{next(self._numbers)}"
@@ -114,79 +115,71 @@ class FairWorkers:
 
     def _work(self) -> None:
         thread = threading.current_thread()
+        wakes: SimpleQueue[None] = SimpleQueue()
+        job: Job | None = None
         try:
-            while (jobs := self._wait_for_jobs(thread)) is not None:
-                if not jobs:
-                    kept_connections.close_kept()
-                    with self._condition:
-                        self._keeping.discard(thread)
-                        self._must_close.discard(thread)
-                    continue
-                run_jobs(jobs)
-                with self._condition:
-                    self._busy.discard(thread)
-                    self._queue.end_together(jobs, time.monotonic())
-                    if self._idle and self._queue.waiting:
-                        # this call may have kept two others from running
-                        self._condition.notify()
-                del jobs  # they hold the results
+            while True:
+                with self._lock:
+                    self._idle.pop(thread, None)  # it was not woken, if it waited
+                    ended, job = job, None
+                    if ended is not None:
+                        self._end(ended, thread)
+                    must_close = thread in self._must_close
+                    must_end = self._closed or len(self._threads) > self._size
+                    if must_end:
+                        self._forget(thread)
+                    elif not must_close:
+                        job = self._start_job(thread)
+                    if job is None and not must_close and not must_end:
+                        self._idle[thread] = wakes
+                if ended is not None:
+                    # after the lines above, so that callers do not find this thread busy
+                    ended.finish()
+                    ended = None  # it holds the result
+                if must_end:
+                    return
+                if job is not None:
+                    job.run()
+                elif must_close or not self._wait(thread, wakes):
+                    self._close_connections(thread)
         finally:
-            with self._condition:
+            with self._lock:
                 self._forget(thread)
             connections.close_all()
 
-    def _wait_for_jobs(self, thread: threading.Thread) -> list[Job] | None:
-        """Return the next calls, which are made together; None if the thread must end.
+    def _start_job(self, thread: threading.Thread) -> Job | None:
+        job = self._queue.start_next(time.monotonic(), self._size)
+        if job is not None:
+            self._busy.add(thread)
+            self._keeping.add(thread)
+        return job
 
-        The list is empty if the thread must close its connections.
-        """
-        with self._condition:
-            while True:
-                if self._closed or len(self._threads) > self._size:
-                    self._forget(thread)
-                    return None
-                if thread in self._must_close:
-                    return []
-                now = time.monotonic()
-                job = self._queue.start_next(now, self._size)
-                if job is not None:
-                    self._busy.add(thread)
-                    self._keeping.add(thread)
-                    return self._queue.start_together(job, now, self._size, MAX_TOGETHER)
-                keeps = thread in self._keeping
-                self._idle += 1
-                try:
-                    is_notified = self._condition.wait(
-                        kept_connections.IDLE_SECONDS if keeps else None
-                    )
-                finally:
-                    self._idle -= 1
-                if not is_notified and keeps:
-                    return []
+    def _end(self, job: Job, thread: threading.Thread) -> None:
+        self._busy.discard(thread)
+        self._queue.end(job, time.monotonic())
+        if self._idle and self._queue.waiting > 1:
+            # this call may have kept two others from running, of which this thread takes one
+            self._wake()
+
+    def _wait(self, thread: threading.Thread, wakes: SimpleQueue[None]) -> bool:
+        """Wait until there is something to do; return False if connections must be closed first."""
+        keeps = thread in self._keeping
+        try:
+            wakes.get(timeout=kept_connections.IDLE_SECONDS if keeps else None)
+        except Empty:
+            return False
+        return True
+
+    def _close_connections(self, thread: threading.Thread) -> None:
+        kept_connections.close_kept()
+        with self._lock:
+            self._keeping.discard(thread)
+            self._must_close.discard(thread)
 
     def _forget(self, thread: threading.Thread) -> None:
+        self._idle.pop(thread, None)
         for threads in (self._threads, self._busy, self._keeping, self._must_close):
             threads.discard(thread)
-
-
-def run_jobs(jobs: list[Job]) -> None:
-    """Make the calls that were not cancelled, all by the first one, and set their futures."""
-    jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-    if not jobs:
-        return
-    first = jobs[0]
-    try:
-        if first.together is None:
-            first.future.set_result(first.call())
-            return
-        results = first.call([job.item for job in jobs])
-    except BaseException as error:  # raised again by the code that waits for the result
-        results = [error] * len(jobs)
-    for job, result in zip(jobs, results, strict=True):
-        if isinstance(result, BaseException):
-            job.future.set_exception(result)
-        else:
-            job.future.set_result(result)
 
 
 _all_workers: weakref.WeakSet[FairWorkers] = weakref.WeakSet()

@@ -175,7 +175,9 @@ def authenticate_in_threads(tokens):
     return threads, results
 
 
-def test_many_logins_at_once_cause_one_fetch(server):
+def test_many_logins_at_once_cause_one_fetch(server, monkeypatch):
+    for name in ("FETCH_TIMEOUT", "JOIN_TIMEOUT", "ABANDON_AFTER"):
+        monkeypatch.setattr(jwks, name, 60.0)  # the machine may be slow
     server.answering.clear()
     threads, results = authenticate_in_threads([server.sign(n) for n in range(20)])
     time.sleep(0.3)
@@ -187,17 +189,17 @@ def test_many_logins_at_once_cause_one_fetch(server):
 
 
 def test_hung_server_occupies_one_thread_only(server, clock, monkeypatch):
-    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 2.0)
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 4.0)
     server.answering.clear()
     threads, results = authenticate_in_threads([server.sign(n) for n in range(6)])
     for thread in threads:
         thread.join()
     assert all(isinstance(result, AuthenticationUnavailable) for result, _ in results)
-    assert all(seconds < jwks.JOIN_TIMEOUT + 0.5 for _, seconds in results[1:])
+    assert all(seconds < jwks.JOIN_TIMEOUT + 2.5 for _, seconds in results[1:])
     started_at = time.monotonic()
     with pytest.raises(AuthenticationUnavailable):
         authenticate(server.sign("ada"), {})
-    assert time.monotonic() - started_at < 0.5
+    assert time.monotonic() - started_at < jwks.JOIN_TIMEOUT
     # a request that never ends is abandoned
     clock.offset = jwks.ABANDON_AFTER
     server.answering.set()
@@ -205,7 +207,7 @@ def test_hung_server_occupies_one_thread_only(server, clock, monkeypatch):
 
 
 def test_hung_server_does_not_delay_tokens_with_expired_keys_for_long(server, clock, monkeypatch):
-    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 2.0)
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 4.0)
     assert is_accepted(server.sign("ada"))
     server.answering.clear()
     clock.offset = jwks.LIFETIME + 1
@@ -213,7 +215,7 @@ def test_hung_server_does_not_delay_tokens_with_expired_keys_for_long(server, cl
     for thread in threads:
         thread.join()
     assert [result.subject for result, _ in results] == [str(n) for n in range(6)]
-    assert all(seconds < jwks.JOIN_TIMEOUT + 0.5 for _, seconds in results[1:])
+    assert all(seconds < jwks.JOIN_TIMEOUT + 2.5 for _, seconds in results[1:])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -268,11 +270,13 @@ async def test_token_with_unknown_key_is_accepted_when_its_key_appears(
 
 
 async def test_token_that_is_not_valid_yet_is_accepted_in_time(realtime, server):
-    token = server.sign("ada", nbf=datetime.now(UTC) + timedelta(seconds=1))
+    starts_at = datetime.now(UTC) + timedelta(seconds=3)
+    token = server.sign("ada", nbf=starts_at)
     async with realtime(authenticate=False) as client:
         await client.send({"type": "auth", "token": token})
         assert await client.closed() == 4500
-    await asyncio.sleep(1.5)
+    while datetime.now(UTC) < starts_at + timedelta(seconds=1):  # in whole seconds
+        await asyncio.sleep(0.1)
     async with realtime(token=token):
         pass
 

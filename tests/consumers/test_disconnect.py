@@ -293,22 +293,28 @@ async def test_large_messages_are_bounded_by_bytes():
     for _ in range(5):
         queue.put_nowait(frame("x" * message_reader.MAX_BYTES))
     await reader.next()
-    await reader.handle(asyncio.sleep(0.05))
+    await reader.handle(asyncio.sleep(0.3))
     assert queue.qsize() == 3
 
 
-async def test_requests_that_do_not_wait_start_no_task():
+@pytest.mark.parametrize("waits", [0, 10])
+async def test_requests_that_do_not_wait_for_long_start_no_task(monkeypatch, waits):
+    monkeypatch.setattr(message_reader, "READ_AHEAD_DELAY", 60)
     queue = asyncio.Queue()
+    queue.put_nowait(frame("unread"))
     reader = MessageReader(queue.get, None, lambda: None)
 
     async def request():
-        pass
+        for _ in range(waits):
+            await asyncio.sleep(0)
+            assert len(asyncio.all_tasks()) == 1
 
     for _ in range(3):
         await reader.handle(request())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 1
+    assert queue.qsize() == 1
 
 
 class FutureOnlyQueue:
@@ -329,10 +335,10 @@ class FutureOnlyQueue:
 async def test_receive_that_cannot_be_cancelled_loses_no_message():
     server = FutureOnlyQueue()
     reader = MessageReader(server.receive, None, lambda: None)
-    await reader.handle(asyncio.sleep(0.01))
+    await reader.handle(asyncio.sleep(0.2))
     server.put(frame("1"))
     assert (await reader.next())["text"] == "1"
-    await reader.handle(asyncio.sleep(0.01))
+    await reader.handle(asyncio.sleep(0.2))
     waiting = asyncio.create_task(reader.next())
     await asyncio.sleep(0.01)
     server.put(frame("2"))
@@ -345,7 +351,7 @@ async def test_exception_of_the_server_is_raised_by_the_next_read():
         raise ConnectionError("gone")
 
     reader = MessageReader(receive, None, lambda: None)
-    await reader.handle(asyncio.sleep(0.05))
+    await reader.handle(asyncio.sleep(0.2))
     with pytest.raises(ConnectionError):
         await reader.next()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from django_cocobase_realtime.utils.fair_queue import (
 )
 from django_cocobase_realtime.utils.workers import FairWorkers
 
+TIMEOUT = 30  # seconds, plenty for a slow machine
 ADA, BOB, EVE = Owner("ada", 1), Owner("bob", 2), Owner("eve", 3)
 
 
@@ -50,16 +52,16 @@ class Recorder:
 
         def call() -> None:
             entered.set()
-            gate.wait(10)
+            gate.wait(TIMEOUT)
 
         self.jobs.append(self.workers.submit(call, owner, subject))
-        assert entered.wait(5)
+        assert entered.wait(TIMEOUT)
         return gate
 
     def wait(self) -> None:
         for job in self.jobs:
             if not job.future.cancelled():
-                job.future.result(10)
+                job.future.result(TIMEOUT)
 
     def threads(self) -> list[threading.Thread]:
         return list(self.workers._threads)
@@ -82,9 +84,9 @@ def recorder() -> Iterator[Callable[[int], Recorder]]:
 
 def test_call_returns_its_result_and_exception(recorder):
     workers = recorder(2).workers
-    assert workers.submit(lambda: 3).future.result(5) == 3
+    assert workers.submit(lambda: 3).future.result(TIMEOUT) == 3
     with pytest.raises(ZeroDivisionError):
-        workers.submit(lambda: 1 / 0).future.result(5)
+        workers.submit(lambda: 1 / 0).future.result(TIMEOUT)
 
 
 def test_newcomer_is_next_after_many_calls_of_another_account(recorder):
@@ -99,18 +101,19 @@ def test_newcomer_is_next_after_many_calls_of_another_account(recorder):
     assert [n for name, n in (b for b in pool.began if b != "bob")] == list(range(100))
 
 
-def test_accounts_get_the_same_time_not_the_same_number_of_calls(recorder):
-    pool = recorder(1)
-    gate = pool.block(SERVER)
+def test_accounts_get_the_same_time_not_the_same_number_of_calls():
+    queue, now, began = FairQueue(), 0.0, []
     for _ in range(5):
-        pool.submit("slow", ADA, seconds=0.05)
+        queue.add(Job(int, ADA, "slow"), now)
     for _ in range(50):
-        pool.submit("fast", BOB, seconds=0.001)
-    gate.set()
-    pool.wait()
+        queue.add(Job(int, BOB, "fast"), now)
+    while (job := queue.start_next(now, 1)) is not None:
+        began.append(job.subject)
+        now += 0.05 if job.subject == "slow" else 0.001
+        queue.end(job, now)
     # while the second of the slow ones ran, none of the others had used as much time
-    third_slow = [n for n, name in enumerate(pool.began) if name == "slow"][2]
-    assert pool.began[:third_slow].count("fast") >= 40
+    third_slow = [n for n, name in enumerate(began) if name == "slow"][2]
+    assert began[:third_slow].count("fast") >= 40
 
 
 def test_account_that_was_idle_cannot_catch_up_on_time():
@@ -169,11 +172,11 @@ def test_account_occupies_half_of_the_threads(recorder):
     pool.block(ADA)
     pool.block(ADA)
     third = pool.submit("ada", ADA)
-    assert pool.submit("bob", BOB).future.result(5) == "bob"
+    assert pool.submit("bob", BOB).future.result(TIMEOUT) == "bob"
     time.sleep(0.05)
     assert not third.future.done()
     pool.gates[0].set()
-    assert third.future.result(5) == "ada"
+    assert third.future.result(TIMEOUT) == "ada"
 
 
 def test_subject_occupies_half_of_the_threads(recorder):
@@ -181,11 +184,11 @@ def test_subject_occupies_half_of_the_threads(recorder):
     pool.block(ADA, "slow collection")
     pool.block(BOB, "slow collection")
     waiting = pool.submit("eve", EVE, "slow collection")
-    assert pool.submit("other", EVE, "other collection").future.result(5) == "other"
+    assert pool.submit("other", EVE, "other collection").future.result(TIMEOUT) == "other"
     time.sleep(0.05)
     assert not waiting.future.done()
     pool.gates[1].set()
-    assert waiting.future.result(5) == "eve"
+    assert waiting.future.result(TIMEOUT) == "eve"
 
 
 def test_one_thread_serves_accounts_and_subjects_in_turn(recorder):
@@ -204,7 +207,7 @@ def test_two_calls_that_waited_for_one_begin(recorder):
     pool.block(ADA, "collection")
     pool.block(ADA)
     pool.block(BOB, "collection")
-    entered = threading.Barrier(3, timeout=5)
+    entered = threading.Barrier(3, timeout=TIMEOUT)
     for owner, subject in ((ADA, None), (EVE, "collection")):
         pool.jobs.append(pool.workers.submit(entered.wait, owner, subject))
     time.sleep(0.05)
@@ -213,6 +216,40 @@ def test_two_calls_that_waited_for_one_begin(recorder):
     pool.gates[1].set()
     pool.gates[2].set()
     pool.wait()
+
+
+def test_caller_with_a_result_does_not_find_the_thread_busy(recorder, monkeypatch):
+    """Otherwise a hub that stops after the last call would not wait for its connection."""
+    pool = recorder(1)
+    found = []
+    set_result = Future.set_result
+
+    def record(self: Future[Any], result: Any) -> None:
+        found.append((set(pool.workers._busy), pool.workers._queue._running))
+        set_result(self, result)
+
+    monkeypatch.setattr(Future, "set_result", record)
+    pool.submit("one").future.result(TIMEOUT)
+    assert found == [(set(), {})]
+
+
+def test_each_thread_that_has_to_close_its_connections_does(recorder):
+    """Also if others wait as well, which have none."""
+    pool = recorder(4)
+    for owner in (ADA, ADA, BOB, BOB):
+        pool.block(owner)
+    for gate in pool.gates:
+        gate.set()
+    pool.wait()
+    pool.submit("one keeps")
+    for _ in range(3):
+        pool.wait()
+        pool.workers.close_connections()
+        deadline = time.monotonic() + TIMEOUT
+        while pool.workers.is_closing_connections and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert not pool.workers._keeping
+        pool.submit("one keeps")
 
 
 def test_discarded_call_is_not_made(recorder):
@@ -234,7 +271,7 @@ def test_discarding_a_running_call_keeps_its_thread(recorder):
     gate = pool.block(ADA)
     pool.workers.discard(pool.jobs[0])
     gate.set()
-    assert pool.submit("next", BOB).future.result(5) == "next"
+    assert pool.submit("next", BOB).future.result(TIMEOUT) == "next"
 
 
 def test_connection_with_too_many_calls_is_refused(recorder):
@@ -253,7 +290,7 @@ def test_connection_with_too_many_calls_is_refused(recorder):
 def test_threads_are_started_when_needed_and_end_when_there_are_too_many(recorder):
     pool = recorder(4)
     for _ in range(20):
-        pool.submit("one after the other").future.result(5)
+        pool.submit("one after the other").future.result(TIMEOUT)
     assert len(pool.threads()) <= 2
     for owner in (ADA, ADA, BOB, BOB):
         pool.block(owner)
@@ -262,12 +299,12 @@ def test_threads_are_started_when_needed_and_end_when_there_are_too_many(recorde
     pool.size = 1
     for gate in pool.gates:
         gate.set()
-    pool.submit("after").future.result(5)
-    deadline = time.monotonic() + 5
+    pool.submit("after").future.result(TIMEOUT)
+    deadline = time.monotonic() + TIMEOUT
     while len(pool.threads()) > 1 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(pool.threads()) == 1
-    assert pool.submit("still works").future.result(5) == "still works"
+    assert pool.submit("still works").future.result(TIMEOUT) == "still works"
 
 
 def test_close_drops_calls_that_wait_and_ends_threads(recorder):
