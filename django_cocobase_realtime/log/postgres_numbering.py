@@ -85,10 +85,10 @@ async def find_function_on(fetch: Fetch) -> Statements | None:
     return _statements(await fetch(_FIND, [_SIGNATURE]))
 
 
-def _statements(found: Sequence[tuple[str]]) -> Statements | None:
-    if not found:
+def _statements(rows: Sequence[tuple[str]]) -> Statements | None:
+    if not rows:
         return None
-    schema = found[0][0]
+    schema = rows[0][0]
     limits = f"{PAGE_EVENTS}, {PAGE_BYTES}, {BACKLOG_EVENTS}"
     follow = f"SELECT {schema}.{NAME}(%s::text[], %s::text[], %s::bigint[], {limits})"
     find_behind = (

@@ -235,6 +235,10 @@ class PostgresReader(ThreadReader):
             return True  # the thread numbers them: there is no leader
         return self._is_ready and collection in self._leadership
 
+    async def reason_for_thread(self) -> str | None:
+        """Return why a thread numbers the events; None if no thread is needed."""
+        return await self._open()
+
     def release(self, collection: str) -> None:
         """Let another process number the events of a stream that is no longer followed."""
         released = self._leadership.release(collection)
