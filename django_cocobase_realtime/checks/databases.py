@@ -138,26 +138,19 @@ def check_unseen_writes() -> Iterator[CheckMessage]:
 
 
 def check_announcements(databases: Container[str]) -> Iterator[CheckMessage]:
-    """Find out how new events of PostgreSQL databases are announced to server processes."""
+    """Find PostgreSQL databases whose new events cannot be announced by ``NOTIFY``."""
     durable = {collection.database for collection in registry if collection.durable}
     for using in sorted(durable):
         if using not in databases or connections[using].vendor != "postgresql":
             continue
         reason = _reason_for_layer(using)
-        if reason is None:
+        if reason is not None:
             yield info(
                 84,
-                f"New events of database {using!r} are announced to server processes by NOTIFY.",
-                "Broadcasts and presence need a channel layer. Silence cocobase_realtime.I084 to "
-                "see a message only if NOTIFY cannot be used.",
-            )
-        else:
-            yield info(
-                85,
                 f"New events of database {using!r} are announced to server processes through the "
                 f"channel layer, because {reason}.",
                 "Saves are faster, and need no channel layer, if server processes have a direct "
-                "connection to PostgreSQL and psycopg 3. Else silence cocobase_realtime.I085.",
+                "connection to PostgreSQL and psycopg 3. Else silence cocobase_realtime.I084.",
             )
 
 
@@ -184,11 +177,11 @@ def check_numbering(databases: Container[str]) -> Iterator[CheckMessage]:
             continue
         if reason is not None:
             yield info(
-                86,
+                85,
                 f"Events of database {using!r} are numbered by the ORM, in a thread of each server "
                 f"process, because {reason}.",
                 "An event costs several times less CPU if server processes have a direct "
                 "connection to PostgreSQL, and the role that migrates may create functions. "
                 "Migration 0008_numbering_function creates the function; reverse it and apply it "
-                "again to repeat this. Else silence cocobase_realtime.I086.",
+                "again to repeat this. Else silence cocobase_realtime.I085.",
             )

@@ -91,7 +91,8 @@ if is_postgres():
         assert (
             query(
                 "SELECT count(*), count(*) FILTER (WHERE has_function_privilege('public', oid, "
-                "'EXECUTE')) FROM pg_proc WHERE proname LIKE 'cocobase_realtime%'",
+                "'EXECUTE')) FROM pg_proc WHERE prorettype = 'trigger'::regtype "
+                "AND proname LIKE 'cocobase_realtime%'",
                 copy,
             )
             == "1|0"

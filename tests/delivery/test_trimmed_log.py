@@ -2,6 +2,7 @@
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import transaction
 
 from django_cocobase_realtime.hub.hub import Hub
 from django_cocobase_realtime.log.retention import trim
@@ -18,6 +19,7 @@ async def test_connection_is_closed_when_unread_events_were_trimmed(realtime, ap
         "LOG": {"POLL": 3600},  # the process does not poll during the test
     }
 
+    @transaction.atomic  # so that the process cannot read the events in between
     def append_and_trim():
         for number in range(3):
             LogEvent.objects.create(

@@ -35,7 +35,8 @@ class CallRecorder:
         self.modules: dict[str, None] = {}
 
     def __call__(self, frame, event, argument) -> None:
-        if self.active and event == "call":
+        # the broker asks who the leader is before there is anything to do
+        if self.active and event == "call" and frame.f_code.co_name != "is_leader":
             filename = Path(frame.f_code.co_filename)
             if filename.is_relative_to(PACKAGE):
                 self.modules.setdefault(str(filename.relative_to(PACKAGE)))

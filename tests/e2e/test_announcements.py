@@ -150,7 +150,7 @@ async def test_writer_behind_pgbouncer_notifies_server_with_a_connection_of_its_
 def test_check_reports_pgbouncer(pooled, monkeypatch):  # noqa: F811
     monkeypatch.setattr(sys, "argv", ["manage.py", "check"])
     announced, numbered = check_database(databases=["default"])
-    assert announced.id == "cocobase_realtime.I085"
+    assert announced.id == "cocobase_realtime.I084"
     assert "do not pass its pooler" in announced.msg
-    assert numbered.id == "cocobase_realtime.I086"
+    assert numbered.id == "cocobase_realtime.I085"
     assert "its pooler gives each transaction another connection" in numbered.msg

@@ -179,7 +179,9 @@ def installed(using: str) -> dict[str, Installed]:
             "quote_ident(n.nspname) || '.' || quote_ident(f.proname) "
             "FROM pg_proc f JOIN pg_namespace n ON n.oid = f.pronamespace "
             # all names that begin with the prefix, by the index of the names
-            "WHERE f.proname >= %s AND f.proname < %s AND pg_function_is_visible(f.oid)",
+            "WHERE f.proname >= %s AND f.proname < %s AND pg_function_is_visible(f.oid) "
+            # other functions of this app return something else
+            "AND f.prorettype = 'trigger'::regtype",
             [TRIGGER_PREFIX, TRIGGER_PREFIX[:-1] + chr(ord(TRIGGER_PREFIX[-1]) + 1)],
         )
         functions = cursor.fetchall()
