@@ -19,6 +19,7 @@ from .databases import (
     check_announcements,
     check_connection_pools,
     check_database_vendors,
+    check_numbering,
     check_presence_database,
     check_tenants,
     check_unseen_writes,
@@ -136,4 +137,7 @@ def check_database(
     """Run the checks that query the database, as part of ``check --database default``."""
     if not databases or first_problem() is not None:
         return []
-    return [*check_installed_triggers(databases), *check_announcements(databases)]
+    messages = [*check_installed_triggers(databases), *check_announcements(databases)]
+    if is_check_command():  # not before the migration that creates the function
+        messages += check_numbering(databases)
+    return messages

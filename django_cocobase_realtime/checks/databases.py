@@ -13,6 +13,7 @@ from django.db import connections
 from ..conf import conf
 from ..declarations.capture_mode import captured_by
 from ..declarations.registry import registry
+from ..log.log_reader import reason_for_thread
 from ..models import PresenceRoom
 from ..presence.base import BACKENDS
 from ..pubsub.listener import receives_notifications, supports_listen
@@ -162,3 +163,25 @@ def _reason_for_layer(using: str) -> str | None:
     except Exception as error:
         return f"no connection can be opened that listens: {error}"
     return None if is_delivered else "notifications do not pass its pooler"
+
+
+def check_numbering(databases: Container[str]) -> Iterator[CheckMessage]:
+    """Report PostgreSQL databases whose events are numbered in a thread of each server process."""
+    durable = {collection.database for collection in registry if collection.durable}
+    for using in sorted(durable):
+        if using not in databases or connections[using].vendor != "postgresql":
+            continue
+        try:
+            reason = asyncio.run(reason_for_thread(using))
+        except Exception:  # noqa: S112 - `check_announcements` reports it
+            continue
+        if reason is not None:
+            yield info(
+                85,
+                f"Events of database {using!r} are numbered by the ORM, in a thread of each server "
+                f"process, because {reason}.",
+                "An event costs several times less CPU if server processes have a direct "
+                "connection to PostgreSQL, and the role that migrates may create functions. "
+                "Migration 0008_numbering_function creates the function; reverse it and apply it "
+                "again to repeat this. Else silence cocobase_realtime.I085.",
+            )

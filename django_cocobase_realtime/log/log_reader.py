@@ -54,6 +54,9 @@ class LogReader(Protocol):
         If not, another process does so, and announces them. `fetch_new` numbers them anyway.
         """
 
+    async def reason_for_thread(self) -> str | None:
+        """Return why a thread numbers the events; None if no thread is needed."""
+
     def release(self, collection: str) -> None:
         """Let another process number the events of a stream that is no longer followed."""
 
@@ -69,3 +72,15 @@ def create_reader(using: str) -> LogReader:
         if postgres_connection.is_supported(using):
             return postgres_reader.PostgresReader(using)
     return ThreadReader(using)
+
+
+async def reason_for_thread(using: str) -> str | None:
+    """Return why the events of a PostgreSQL database are numbered in a thread; None if not.
+
+    Raises the exceptions of psycopg.
+    """
+    reader = create_reader(using)
+    try:
+        return await reader.reason_for_thread()
+    finally:
+        reader.close()

@@ -31,10 +31,13 @@ BACKENDS = (
     "django.db.backends.postgresql.base",
     "django.contrib.gis.db.backends.postgis.base",
 )
-# tables that were almost empty when a statement was planned must not be scanned later
+# Tables that were almost empty when a statement was planned must not be scanned later. The server
+# must notice after half a minute that this host is gone, because the session holds locks
 _CONFIGURE = (
     "SELECT set_config('default_transaction_isolation', 'read committed', false), "
-    "set_config('enable_seqscan', 'off', false)"
+    "set_config('enable_seqscan', 'off', false), set_config('tcp_keepalives_idle', '15', false), "
+    "set_config('tcp_keepalives_interval', '5', false), "
+    "set_config('tcp_keepalives_count', '3', false)"
 )
 
 
@@ -60,12 +63,16 @@ class PostgresConnection:
         # alias of the database
         self._using = using
         self._connection: psycopg.AsyncConnection[Any] | None = None
+        # held while a statement is executed
+        self._executing = asyncio.Lock()
+        self._is_open = False
+        # whether `close` was called
         self._is_closed = False
 
     @property
     def is_open(self) -> bool:
-        """Whether the connection is open, as far as is known without a statement."""
-        return self._connection is not None
+        """Whether `open` has finished, and no statement has failed since."""
+        return self._is_open
 
     async def open(self) -> None:
         """Connect.
@@ -89,6 +96,7 @@ class PostgresConnection:
         except BaseException:
             self.drop()
             raise
+        self._is_open = True
 
     async def _configure(self, connection: psycopg.AsyncConnection[Any], role: str | None) -> None:
         # not prepared: a pooler might not keep the statement
@@ -100,16 +108,35 @@ class PostgresConnection:
             await self.fetch("SELECT set_config('role', %s, false)", [role])
 
     async def fetch(
-        self, sql: str, params: Sequence[Any] = (), *, prepare: bool = True
+        self,
+        sql: str,
+        params: Sequence[Any] = (),
+        *,
+        prepare: bool = True,
+        timeout: float | None = None,
     ) -> list[Any]:
-        """Execute a statement and return its rows.
+        """Execute a statement, after those that are being executed, and return its rows.
 
         After an exception, the connection is closed. Raises the exceptions of psycopg, and
-        ``TimeoutError`` if the server does not answer within `STATEMENT_TIMEOUT` seconds.
+        ``TimeoutError`` if the server does not answer within ``timeout`` seconds, or
+        `STATEMENT_TIMEOUT`.
         """
         connection = self._connection
-        if connection is None:
-            raise psycopg.OperationalError("The connection is closed.")
+        async with self._executing:
+            # another statement may have failed while this one was waiting
+            if connection is None or self._connection is not connection:
+                raise psycopg.OperationalError("The connection is closed.")
+            seconds = STATEMENT_TIMEOUT if timeout is None else timeout
+            return await self._execute(connection, sql, params, prepare, seconds)
+
+    async def _execute(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        sql: str,
+        params: Sequence[Any],
+        prepare: bool,
+        timeout: float,
+    ) -> list[Any]:
         is_late = False
 
         def give_up() -> None:
@@ -117,7 +144,7 @@ class PostgresConnection:
             is_late = True
             self._shut_down()
 
-        timer = asyncio.get_running_loop().call_later(STATEMENT_TIMEOUT, give_up)
+        timer = asyncio.get_running_loop().call_later(timeout, give_up)
         try:
             cursor = await connection.execute(sql.encode(), params or None, prepare=prepare)
             return await cursor.fetchall()
@@ -149,5 +176,6 @@ class PostgresConnection:
     def drop(self) -> None:
         """Close a connection that executes no statement, without waiting."""
         connection, self._connection = self._connection, None
+        self._is_open = False
         if connection is not None:
             connection.pgconn.finish()

@@ -17,6 +17,7 @@ from django.db import connections
 from ..models import LogEvent, Stream
 from .cursor import Position
 from .decoding import Row
+from .leadership import Fetch
 
 # events of a stream that one call returns
 PAGE_EVENTS = 1000
@@ -27,6 +28,12 @@ BACKLOG_EVENTS = 10_000
 
 NAME = "cocobase_realtime_follow"
 _SIGNATURE = f"{NAME}(text[], text[], bigint[], integer, integer, integer)"
+# returns the schema of the function, quoted if necessary; nothing if it cannot be called
+_FIND = (
+    "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_proc p "
+    "JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace "
+    "WHERE p.oid = to_regprocedure(%s) AND has_function_privilege(p.oid, 'EXECUTE')"
+)
 
 # [seq, id, [transaction, op, document id], before, after, changed, document, time]
 _Event = tuple[
@@ -67,18 +74,21 @@ class Statements:
 
 
 def find_function(using: str) -> Statements | None:
-    """Return the statements, or None if the function is not installed."""
+    """Return the statements; None if the function is not installed, or must not be called."""
     with connections[using].cursor() as cursor:
-        cursor.execute(
-            "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_proc p "
-            "JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace "
-            "WHERE p.oid = to_regprocedure(%s) AND has_function_privilege(p.oid, 'EXECUTE')",
-            [_SIGNATURE],
-        )
-        row = cursor.fetchone()
-    if row is None:
+        cursor.execute(_FIND, [_SIGNATURE])
+        return _statements(cursor.fetchall())
+
+
+async def find_function_on(fetch: Fetch) -> Statements | None:
+    """Do the same as `find_function`, on a connection of the event loop."""
+    return _statements(await fetch(_FIND, [_SIGNATURE]))
+
+
+def _statements(rows: Sequence[tuple[str]]) -> Statements | None:
+    if not rows:
         return None
-    schema = row[0]
+    schema = rows[0][0]
     limits = f"{PAGE_EVENTS}, {PAGE_BYTES}, {BACKLOG_EVENTS}"
     follow = f"SELECT {schema}.{NAME}(%s::text[], %s::text[], %s::bigint[], {limits})"
     find_behind = (

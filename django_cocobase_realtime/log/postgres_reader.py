@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import psycopg
-from django.db import connections
 
 from ..utils.concurrency import spawn_task
 from . import postgres_numbering
@@ -30,14 +29,22 @@ from .reader import StreamBatch
 from .sequencer import serialized_collection
 from .thread_reader import ThreadReader
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 # seconds between two calls, so that under load each of them finds more events
 CALL_INTERVAL = 0.004
 # seconds for which a thread is used before the function is looked for again
 RETRY_INTERVAL = 60.0
+# seconds in which the server must answer the regular question for new events
+ANSWER_TIMEOUT = 5.0
 # sqlstates of a lost connection: None, or that of a server that ends the session
 _LOST = (None, "57P01", "57P02", "57P05")
+
+# reasons for which a thread is used
+NOT_INSTALLED = "the function that does so is not installed"
+POOLED = "its pooler gives each transaction another connection"
 
 
 class _Request(NamedTuple):
@@ -61,6 +68,8 @@ class PostgresReader(ThreadReader):
         self._statements: Statements | None = None
         # held while the connection is opened
         self._opening = asyncio.Lock()
+        # the last message about the way in which events are numbered
+        self._logged_way = ""
         # time until which the thread is used, by the event loop's clock
         self._use_thread_until = float("-inf")
         # streams that must be read by the next call
@@ -76,8 +85,7 @@ class PostgresReader(ThreadReader):
     ) -> StreamBatch:
         """Do the same as `ThreadReader.fetch_new`, without a thread if possible."""
         page = None
-        if await self._ensure_open():
-            await self._leadership.acquire([collection])
+        await self._again_if_lost(partial(self._lead, collection))
         if serialized_collection(collection) is None:
             page = await self._read(collection, position)
         if page is None:
@@ -95,6 +103,10 @@ class PostgresReader(ThreadReader):
         is_behind = position is not None and position.epoch == page.epoch and seq < page.head
         more = page.unfinished or is_behind
         return StreamBatch(page.epoch, page.floor, page.start, page.head, changes, more)
+
+    async def _lead(self, collection: str) -> None:
+        if await self._ensure_open():
+            await self._leadership.acquire([collection])
 
     async def _read(self, collection: str, position: Position | None) -> StreamRows | None:
         """Return what the function returns for a stream; None if the thread must be used."""
@@ -118,7 +130,7 @@ class PostgresReader(ThreadReader):
                 requests = [r for r in self._requests if not r.rows.done()]
                 self._requests.clear()
                 try:
-                    pages = await self._call_again_if_lost(requests)
+                    pages = await self._again_if_lost(partial(self._call, requests))
                 except Exception as error:
                     _fail(requests, error)
                 else:
@@ -132,15 +144,15 @@ class PostgresReader(ThreadReader):
             if self._is_closed:
                 self._connection.drop()
 
-    async def _call_again_if_lost(self, requests: Sequence[_Request]) -> dict[str, StreamRows]:
-        """Do the same as `_call`; once more if a connection was lost that had been idle."""
+    async def _again_if_lost(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of a call; call again if a connection was lost that had been idle."""
         was_open = self._connection.is_open
         try:
-            return await self._call(requests)
+            return await call()
         except psycopg.OperationalError as error:
             if not was_open or self._is_closed or error.sqlstate not in _LOST:
                 raise
-        return await self._call(requests)
+        return await call()
 
     async def _call(self, requests: Sequence[_Request]) -> dict[str, StreamRows]:
         """Number and read streams; those that are left out must be read by the thread."""
@@ -158,33 +170,62 @@ class PostgresReader(ThreadReader):
 
     async def _ensure_open(self) -> bool:
         """Open the connection if it is not open; return False if the thread must be used."""
-        if self._connection.is_open:
+        if self._is_ready:
             return True
         async with self._opening:
             loop = asyncio.get_running_loop()
-            if self._connection.is_open:
+            if self._is_ready:
                 return True
             if loop.time() < self._use_thread_until:
                 return False
-            self._statements = await self.run(_find_function, self.using)
-            if self._statements is not None:
-                try:
-                    await self._connection.open()
-                    self._leadership.reset(self._statements.schema)
-                except ConnectionPooled:
-                    self._statements = None
-            if self._statements is None:
+            reason = await self._open()
+            if reason is not None:
                 self._use_thread_until = loop.time() + RETRY_INTERVAL
-            return self._statements is not None
+            self._log_way(reason)
+            return reason is None
+
+    def _log_way(self, reason: str | None) -> None:
+        """Log in which way events are numbered, unless it is the same as before."""
+        way = "by a function, without a thread"
+        if reason is not None:
+            way = f"by the ORM, in a thread, because {reason}"
+        if way != self._logged_way:
+            self._logged_way = way
+            logger.info("Events in database %r are numbered %s.", self.using, way)
+
+    @property
+    def _is_ready(self) -> bool:
+        """Whether the connection is open, and the function was found on it."""
+        return self._connection.is_open and self._statements is not None
+
+    async def _open(self) -> str | None:
+        """Open the connection; return the reason if it cannot be used, and None if it can."""
+        self._statements = None
+        try:
+            await self._connection.open()
+        except ConnectionPooled:
+            return POOLED
+        self._statements = await postgres_numbering.find_function_on(self._connection.fetch)
+        if self._statements is None:
+            self._connection.drop()
+            return NOT_INSTALLED
+        self._leadership.reset(self._statements.schema)
+        return None
 
     async def find_behind(self, positions: Mapping[str, Position]) -> set[str]:
         """Do the same as `ThreadReader.find_behind`; try to be the leader of the streams."""
+        behind = await self._again_if_lost(partial(self._find_behind, positions))
+        return await super().find_behind(positions) if behind is None else behind
+
+    async def _find_behind(self, positions: Mapping[str, Position]) -> set[str] | None:
         if not await self._ensure_open():
-            return await super().find_behind(positions)
+            return None
         assert self._statements is not None
         await self._leadership.acquire(positions, again=True)
         rows = await self._connection.fetch(
-            self._statements.find_behind, postgres_numbering.parameters(list(positions.items()))
+            self._statements.find_behind,
+            postgres_numbering.parameters(list(positions.items())),
+            timeout=ANSWER_TIMEOUT,
         )
         return {name for (name,) in rows}
 
@@ -192,7 +233,11 @@ class PostgresReader(ThreadReader):
         """Return whether this process must number the events of a stream."""
         if self._statements is None:
             return True  # the thread numbers them: there is no leader
-        return self._connection.is_open and collection in self._leadership
+        return self._is_ready and collection in self._leadership
+
+    async def reason_for_thread(self) -> str | None:
+        """Return why a thread numbers the events; None if no thread is needed."""
+        return await self._open()
 
     def release(self, collection: str) -> None:
         """Let another process number the events of a stream that is no longer followed."""
@@ -207,14 +252,6 @@ class PostgresReader(ThreadReader):
         self._connection.close()
         if self._task is None:
             self._connection.drop()
-
-
-def _find_function(using: str) -> Statements | None:
-    """Return the statements for the log; close the connection, which is rarely needed later."""
-    try:
-        return postgres_numbering.find_function(using)
-    finally:
-        connections[using].close()
 
 
 async def _complete(released: Awaitable[object]) -> None:

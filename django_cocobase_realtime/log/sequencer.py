@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import connections
-from django.db.models import Count, Max, QuerySet
+from django.db.models import QuerySet
 from msgspec.structs import replace
 
 from ..declarations.collection import Collection
@@ -35,7 +35,7 @@ from .append import json_text
 from .decoding import FIELDS, Row, changes_from_rows
 
 BATCH_SIZE = 1000  # events numbered in one transaction
-BACKLOG_BATCH_SIZE = 10_000  # the same, if more than `BATCH_SIZE` events have no number
+BACKLOG_BATCH_SIZE = 10_000  # the same, if more than `BATCH_SIZE` have no number
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +132,7 @@ def _events_to_number(using: str, collection: str, limit: int) -> tuple[list[Row
         rows = list(waiting.values_list(*FIELDS)[: limit + 1])
     if len(rows) <= limit:
         return _group_by_transaction([(row[2], row) for row in rows]), False
-    # there are many, and the last event of a transaction may come long after the first
-    oldest, more = _oldest_transactions(waiting)
-    ids = waiting.filter(transaction_id__in=oldest).values_list("transaction_id", "id")
+    ids, more = _first_transactions(waiting)
     return _group_by_transaction([(transaction, (id,)) for transaction, id in ids]), more
 
 
@@ -167,20 +165,36 @@ def _group_by_transaction(rows: list[tuple[str, Row]]) -> list[Row]:
     return [row for group in groups.values() for row in group]
 
 
-def _oldest_transactions(waiting: QuerySet[LogEvent]) -> tuple[list[str], bool]:
+def _first_transactions(waiting: QuerySet[LogEvent]) -> tuple[list[tuple[str, int]], bool]:
     """Return the first transactions, which have about `BACKLOG_BATCH_SIZE` events in all.
 
-    Also returns whether there are more.
+    The result are pairs of a transaction's id and an event's id, and whether there are more. The
+    transactions that are complete among the first events are the first in the order of their last
+    events. More of the first events are examined if few are left, because a transaction is long.
     """
-    groups = waiting.order_by().values("transaction_id").annotate(last=Max("id"), count=Count("id"))
-    transactions: list[str] = []
-    total = 0
-    for group in groups.order_by("last")[: BACKLOG_BATCH_SIZE + 1]:
-        if total >= BACKLOG_BATCH_SIZE:
-            return transactions, True
-        transactions.append(group["transaction_id"])
-        total += group["count"]
-    return transactions, False
+    size = BACKLOG_BATCH_SIZE
+    while True:
+        ids = list(waiting.values_list("transaction_id", "id")[:size])
+        if len(ids) < size:
+            return ids, False
+        incomplete = _incomplete_transactions(waiting, *ids[-1])
+        complete = [(transaction, id) for transaction, id in ids if transaction not in incomplete]
+        if len(complete) >= BACKLOG_BATCH_SIZE / 2:
+            return complete, True
+        size *= 4
+
+
+def _incomplete_transactions(
+    waiting: QuerySet[LogEvent], last_transaction: str, last_id: int
+) -> set[str]:
+    """Return which transactions with events up to an id also have later ones."""
+    later = waiting.filter(id__gt=last_id)
+    if connections[waiting.db].vendor == "sqlite":  # its transactions write one after the other
+        following = later.values_list("transaction_id", flat=True).first()
+        return {last_transaction} if following == last_transaction else set()
+    examined = waiting.filter(id__lte=last_id).order_by().values("transaction_id")
+    same = later.filter(transaction_id__in=examined).order_by()
+    return set(same.values_list("transaction_id", flat=True).distinct())
 
 
 def _number(using: str, ids: list[int], first: int, transaction: str) -> None:

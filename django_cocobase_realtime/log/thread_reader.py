@@ -49,6 +49,10 @@ class ThreadReader:
         """
         return True
 
+    async def reason_for_thread(self) -> str | None:
+        """Return why a thread numbers the events."""
+        return "the engine, the driver or the pool of connections does not allow anything else"
+
     def release(self, collection: str) -> None:
         """Do nothing: there is no leader."""
 

@@ -21,7 +21,10 @@ SIGNATURE = 'cocobase_realtime_follow(text[], text[], bigint[], integer, integer
 
 # For each of some streams, the function numbers the events without a number, and returns those
 # after a position: at most `page_events`, and, but for the first one, `page_bytes`. If more than
-# `page_events` have no number, it numbers about `backlog_events`, and the next call the others.
+# `page_events` have no number, it numbers about `backlog_events`, or five times as many if there are
+# very many, and the next calls the others: the transactions that are complete among the first events
+# are the first in the order of their last events. If this leaves few, because a transaction is long,
+# more of the first events are examined.
 #
 # It is volatile, so in READ COMMITTED each statement in it sees what was committed before this
 # statement: after waiting for the lock of a stream, it sees what the process that had the lock has
@@ -43,6 +46,10 @@ DECLARE
     waiting text[];
     stream record;
     starts bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(names)]);
+    size bigint;
+    last_id bigint;
+    examined bigint;
+    ids bigint[];
     numbered bigint;
     unfinished text[] := '{}';
     result text;
@@ -67,23 +74,35 @@ BEGIN
                         WHERE collection = stream.collection AND seq IS NULL) w
                 ) place WHERE e.id = place.id;
             ELSE
-                UPDATE cocobase_realtime_logevent e SET seq = place.seq FROM (
-                    SELECT w.id, stream.head + row_number() OVER (ORDER BY t.last, w.id) AS seq
-                    FROM cocobase_realtime_logevent w JOIN (
-                        SELECT transaction_id, last FROM (
-                            SELECT transaction_id, max(id) AS last, count(*) AS size,
-                                sum(count(*)) OVER (ORDER BY max(id)) AS total
-                            FROM cocobase_realtime_logevent
-                            WHERE collection = stream.collection AND seq IS NULL
-                            GROUP BY transaction_id) g
-                        WHERE total - size < backlog_events) t USING (transaction_id)
-                    WHERE w.collection = stream.collection AND w.seq IS NULL
-                ) place WHERE e.id = place.id;
-            END IF;
-            GET DIAGNOSTICS numbered = ROW_COUNT;
-            IF numbered > page_events THEN
+                SELECT count(*) INTO size FROM (
+                    SELECT FROM cocobase_realtime_logevent
+                    WHERE collection = stream.collection AND seq IS NULL
+                    LIMIT 40 * backlog_events) w;
+                size := least(greatest(size / 8, backlog_events), 5 * backlog_events);
+                LOOP
+                    SELECT max(id), count(*) INTO last_id, examined FROM (
+                        SELECT id FROM cocobase_realtime_logevent
+                        WHERE collection = stream.collection AND seq IS NULL
+                        ORDER BY id LIMIT size) w;
+                    WITH first AS MATERIALIZED (
+                        SELECT id, transaction_id, max(id) OVER (PARTITION BY transaction_id) AS last
+                        FROM cocobase_realtime_logevent
+                        WHERE collection = stream.collection AND seq IS NULL AND id <= last_id
+                    ), incomplete AS MATERIALIZED (
+                        SELECT DISTINCT transaction_id FROM cocobase_realtime_logevent
+                        WHERE collection = stream.collection AND seq IS NULL AND id > last_id
+                            AND transaction_id IN (SELECT transaction_id FROM first)
+                    )
+                    SELECT array_agg(id ORDER BY last, id) INTO ids FROM first
+                    WHERE transaction_id NOT IN (SELECT transaction_id FROM incomplete);
+                    EXIT WHEN examined < size OR cardinality(ids) >= backlog_events / 2;
+                    size := size * 4;
+                END LOOP;
+                UPDATE cocobase_realtime_logevent e SET seq = stream.head + place.number
+                FROM unnest(ids) WITH ORDINALITY AS place(id, number) WHERE e.id = place.id;
                 unfinished := unfinished || stream.collection::text;
             END IF;
+            GET DIAGNOSTICS numbered = ROW_COUNT;
             UPDATE cocobase_realtime_stream SET head = stream.head + numbered WHERE id = stream.id;
             starts[array_position(names, stream.collection::text)] := stream.head;
         END LOOP;

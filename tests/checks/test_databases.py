@@ -1,5 +1,6 @@
 """Checks of what the databases support, and of the writes that are not seen."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from django.db import connections
 
 from django_cocobase_realtime.checks import check_database, check_settings, check_writes, databases
 from django_cocobase_realtime.checks.databases import check_tenants
+from django_cocobase_realtime.log import postgres_numbering
 from django_cocobase_realtime.utils.concurrency import worker_count
 from tests.app.models import Post
 
@@ -160,3 +162,21 @@ def test_refused_connection_for_announcements_is_reported(monkeypatch):
     (message,) = check_database(databases=["default"])
     assert ids([message]) == ["I084"]
     assert "no_such_role" in message.msg
+
+
+@pytest.mark.skipif(connections["default"].vendor != "postgresql", reason="Needs PostgreSQL.")
+@pytest.mark.django_db(databases=["default"])
+@pytest.mark.parametrize(
+    ("options", "signature", "reason"),
+    [
+        ({}, "not_installed()", "is not installed"),
+        ({"pool": True}, postgres_numbering._SIGNATURE, "the pool of connections"),
+    ],
+)
+def test_numbering_in_a_thread_is_reported(monkeypatch, options, signature, reason):
+    monkeypatch.setattr(sys, "argv", ["manage.py", "check"])
+    monkeypatch.setattr(postgres_numbering, "_SIGNATURE", signature)
+    monkeypatch.setitem(connections["default"].settings_dict, "OPTIONS", options)
+    message = check_database(databases=["default"])[-1]
+    assert ids([message]) == ["I085"]
+    assert reason in message.msg

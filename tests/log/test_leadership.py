@@ -1,11 +1,13 @@
 """One process per stream numbers: which one, and who follows it."""
 
 import asyncio
+import time
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, connections
 
+from django_cocobase_realtime.log import postgres_numbering
 from django_cocobase_realtime.log.cursor import Position
 from django_cocobase_realtime.log.log_reader import create_reader
 from django_cocobase_realtime.models import LogEvent, Stream
@@ -17,9 +19,25 @@ pytestmark = [
 POSITIONS = {"posts": Position("", 0), "items": Position("", 0)}
 
 
+def wait_for_locks():
+    """Wait until the sessions of other tests have ended, which were the leaders."""
+    deadline = time.monotonic() + 20
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = "
+                "(SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+            if cursor.fetchone() == (0,):
+                return
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 @pytest.fixture
 async def readers():
     """Readers of two server processes."""
+    await sync_to_async(wait_for_locks)()
     for name in POSITIONS:
         await Stream.objects.acreate(collection=name)
     readers = [create_reader("default") for _ in range(2)]
@@ -119,9 +137,7 @@ async def test_follower_numbers_if_it_must_read(readers):
 
 
 async def test_without_the_function_every_process_numbers(readers, monkeypatch):
-    monkeypatch.setattr(
-        "django_cocobase_realtime.log.postgres_numbering.find_function", lambda using: None
-    )
+    monkeypatch.setattr(postgres_numbering, "_SIGNATURE", "not_installed()")
     for reader in readers:
         await reader.fetch_new("posts", None)
     assert leaders(readers) == [True, True]

@@ -27,7 +27,7 @@ pytestmark = [
 
 @pytest.fixture
 async def reader(monkeypatch):
-    """A reader, which must not use its thread but to look for the function."""
+    """A reader, with the functions that were called in its thread."""
     calls = []
     run = ThreadReader.run
 
@@ -47,7 +47,7 @@ async def reader(monkeypatch):
 
 def thread_calls(reader):
     functions = [getattr(call, "func", call) for call in reader.calls]
-    return [f.__name__ for f in functions if f is not postgres_reader._find_function]
+    return [f.__name__ for f in functions]
 
 
 def log(transactions, collection="posts", **values):
@@ -136,10 +136,10 @@ async def test_backlog_is_numbered_in_batches(reader, monkeypatch):
     monkeypatch.setattr(postgres_numbering, "BACKLOG_EVENTS", 10)
     await sync_to_async(log)([str(n // 3) for n in range(35)])
     first = await read(reader)
-    assert (first.start, first.head, first.more) == (0, 12, True)  # whole transactions
+    assert (first.start, first.head, first.more) == (0, 9, True)  # whole transactions
     assert [change.seq for change in first.changes] == [1, 2, 3, 4, 5]
     without_position = await reader.fetch_new("posts", None)
-    assert (without_position.head, without_position.more) == (24, True)
+    assert (without_position.head, without_position.more) == (18, True)
     while (await reader.fetch_new("posts", None)).more:
         pass
     numbers = LogEvent.objects.order_by("id").values_list("seq", flat=True)
@@ -200,20 +200,30 @@ async def test_function_in_another_schema_is_called(reader):
     assert sql.follow.startswith("SELECT public.cocobase_realtime_follow(")
 
 
-@pytest.mark.parametrize("reason", ["no function", "pooler"])
-async def test_thread_is_used(reader, reason, monkeypatch):
-    if reason == "no function":
-        monkeypatch.setattr(postgres_numbering, "find_function", lambda using: None)
+@pytest.mark.parametrize("reason", [postgres_reader.NOT_INSTALLED, postgres_reader.POOLED])
+async def test_thread_is_used(reader, reason, monkeypatch, caplog):
+    caplog.set_level("INFO", "django_cocobase_realtime")
+    if reason == postgres_reader.NOT_INSTALLED:
+        monkeypatch.setattr(postgres_numbering, "_SIGNATURE", "not_installed()")
     else:
         monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", 1)
     await sync_to_async(log)("ab")
     assert [change.seq for change in (await read(reader)).changes] == [1, 2]
+    stream = await Stream.objects.aget()
+    assert await reader.find_behind({"posts": Position(stream.epoch, 1)}) == {"posts"}
+    assert thread_calls(reader) == ["fetch_new", "streams_behind"]
+    assert not reader._connection.is_open
+    assert reader.is_leader("posts")
+    reader._use_thread_until = 0  # tried again later
     await read(reader)
-    assert thread_calls(reader) == ["fetch_new", "fetch_new"]
-    assert reader.calls.count(postgres_reader._find_function) == 1
-    reader._use_thread_until = 0
+    (message,) = caplog.messages
+    assert message.endswith(f"by the ORM, in a thread, because {reason}.")
     monkeypatch.undo()
+    reader._use_thread_until = 0
     reader.calls.clear()
+    await read(reader)
+    assert thread_calls(reader) == []
+    assert "by a function" in caplog.messages[-1]
 
 
 def test_pool_of_django_is_not_bypassed(monkeypatch):
@@ -291,11 +301,11 @@ async def test_statement_timeout_of_the_project_applies(reader, monkeypatch):
 async def test_close_ends_a_call(reader):
     await reader.fetch_new("posts", None)
     await reader.fetch_new("posts", None)
-    task = asyncio.ensure_future(reader._connection.fetch("SELECT pg_sleep(30)"))
+    task = asyncio.ensure_future(reader._connection.fetch("SELECT pg_sleep(6)"))
     await asyncio.sleep(0.1)
     reader._connection.close()
     with pytest.raises(psycopg.OperationalError):
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 2)
     assert watched_sockets() == []
 
 
@@ -310,8 +320,6 @@ async def server(monkeypatch, tmp_path):
 async def test_hanging_server_is_given_up(server, reader, monkeypatch):
     monkeypatch.setattr(postgres_connection, "STATEMENT_TIMEOUT", 0.3)
     monkeypatch.setattr(postgres_connection, "CONNECT_TIMEOUT", 0.3)
-    sql = await sync_to_async(postgres_numbering.find_function)("default")
-    monkeypatch.setattr(postgres_numbering, "find_function", lambda using: sql)
     await reader.fetch_new("posts", None)
     await reader.fetch_new("posts", None)
     opened = server.opened
