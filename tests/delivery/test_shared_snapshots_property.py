@@ -59,7 +59,8 @@ class Replica:
         self.socket, (self.filter, self.matches) = socket, filter
 
     async def subscribe(self, chance):
-        await asyncio.sleep(chance.random() * SECONDS)
+        # several at the same moment, so that they share a snapshot however slow the machine is
+        await asyncio.sleep(chance.randrange(12) / 12 * SECONDS)
         await self.socket.send_frame(
             type="subscribe",
             collection="posts",
