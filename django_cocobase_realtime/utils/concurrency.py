@@ -17,6 +17,7 @@ from django.db import connections
 
 from ..conf import conf
 from . import kept_connections
+from .contexts import context_key
 from .fair_queue import SERVER, Job, Owner
 from .workers import FairWorkers, are_connections_closing, close_kept_connections, run_jobs
 
@@ -34,9 +35,6 @@ EXIT_TIMEOUT = 5.0
 
 # seconds that a hub waits for connections of worker threads to be closed
 CLOSE_TIMEOUT = 1.0
-
-# variable of the module `decimal`, of which some tasks have a copy of their own
-DECIMAL_CONTEXT = "decimal_context"
 
 # the client for which this task or thread works
 _owner: contextvars.ContextVar[Owner] = contextvars.ContextVar("realtime_owner", default=SERVER)
@@ -98,6 +96,11 @@ def set_owner(owner: Owner, subject: Hashable = None) -> None:
     _subject.set(subject)
 
 
+def current_owner() -> Owner:
+    """Return the owner for which the calls of the running task count."""
+    return _owner.get()
+
+
 async def run_in_threadpool(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function, which may use the ORM, in a worker thread, and return its result.
 
@@ -140,17 +143,8 @@ async def run_authentications(
     """
     context = contextvars.copy_context()
     call = partial(context.run, _call, function)
-    job = Job(call, owner, together=(function, _context_key(context)), item=item)
+    job = Job(call, owner, together=(function, context_key(context)), item=item)
     return await _result(_authentication_workers, _authentication_workers.submit_job(job))
-
-
-def _context_key(context: contextvars.Context) -> Hashable:
-    """Return what distinguishes contexts, apart from the owner and the subject."""
-    return frozenset(
-        (var, id(value))
-        for var, value in context.items()
-        if var is not _owner and var is not _subject and var.name != DECIMAL_CONTEXT
-    )
 
 
 async def run_check(name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -4,13 +4,17 @@ import asyncio
 import json
 import threading
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import OperationalError
 
 from django_cocobase_realtime import capture_disabled, disconnect
-from django_cocobase_realtime.delivery import shared_snapshots
+from django_cocobase_realtime.declarations.registry import registry
+from django_cocobase_realtime.delivery import catchup, shared_snapshots
+from django_cocobase_realtime.events import Change
+from django_cocobase_realtime.filters import parse
 from django_cocobase_realtime.hub.hub import Hub
 from django_cocobase_realtime.models import ApiKey
 from django_cocobase_realtime.permissions import Permission
@@ -31,6 +35,8 @@ class Reads:
 
     def __init__(self, monkeypatch):
         self.count, self.errors = 0, []
+        # number of reads that wait
+        self.blocked = 1000
         self.gate = threading.Event()
         self.gate.set()
         self._read_pages = shared_snapshots.read_pages
@@ -38,8 +44,10 @@ class Reads:
 
     def read_pages(self, *args):
         self.count += 1
+        waits = self.count <= self.blocked
         result = None if self.errors else self._read_pages(*args)
-        assert self.gate.wait(10)
+        if waits:
+            assert self.gate.wait(10)
         if self.errors:
             raise self.errors.pop()
         return result
@@ -275,6 +283,32 @@ async def test_client_reads_alone_if_the_read_takes_too_long(api_key, reads, mon
         assert all(titles(pages) == ["a"] for pages in await snapshots(*sockets))
 
 
+@pytest.mark.parametrize("durable", [True, False])
+async def test_slow_account_does_not_delay_the_others(
+    api_key, reads, monkeypatch, configure, durable
+):
+    """The others begin one further read together, instead of one each."""
+    configure(durable=durable)
+    monkeypatch.setattr(shared_snapshots, "MAX_WAIT", 0.2)
+    monkeypatch.setattr(shared_snapshots, "MAX_TURN", 0.05)
+    monkeypatch.setattr(catchup, "send_snapshot", fail)  # by which a client reads alone
+    await Post.objects.acreate(title="a")
+    other = (await sync_to_async(ApiKey.objects.create_key)("other"))[1]
+    async with AsyncExitStack() as stack:
+        (slow,) = await connect(stack, api_key, 1)
+        sockets = await connect(stack, other, 10)
+        reads.gate.clear()
+        reads.blocked = 1
+        await request(slow)
+        await request(*sockets)
+        assert all(titles(pages) == ["a"] for pages in await snapshots(slow, *sockets))
+        assert reads.count == 2
+
+
+async def fail(*args):
+    raise AssertionError("A client reads alone.")
+
+
 async def test_clients_that_are_reconnected_after_an_import_read_again(api_key, reads):
     """The import was not captured, so that no event corrects a snapshot from before it."""
     await Post.objects.acreate(title="old")
@@ -341,6 +375,40 @@ async def test_only_equal_requests_are_shared(api_key, reads, configure):
         {"title"},
     ]
     assert reads.count == 6
+
+
+tenant = ContextVar("tenant")
+
+
+async def test_requests_with_other_context_variables_are_not_shared(api_key, reads, configure):
+    """A serializer, a manager or a router may depend on them."""
+    configure(serializer=f"{__name__}.serialize_for_tenant", fields=None)
+    await Post.objects.acreate(title="a")
+    async with AsyncExitStack() as stack:
+        sockets = []
+        for name in ("a", "b", "a"):
+            tenant.set(name)
+            sockets += await connect(stack, api_key, 1)
+        reads.gate.clear()
+        await request(sockets[1])
+        await request(sockets[0], sockets[2])
+        reads.gate.set()
+        frames = await snapshots(*sockets)
+    assert [pages[0]["documents"][0]["data"]["tenant"] for pages in frames] == ["a", "b", "a"]
+    assert reads.count == 2
+
+
+def serialize_for_tenant(post):
+    return {"tenant": tenant.get()}
+
+
+def test_deletion_of_an_unknown_row_may_concern_each_snapshot(configure):
+    shared = shared_snapshots.SharedSnapshots(registry.get("posts"), lambda: None)
+    filter = parse({"views": 0}, registry.get("posts").schema)
+    row = registry.get("posts").codec.image(Post(pk=1, views=5).__dict__)
+    for before, concerned in ((None, True), (row, False), (row | {"views": 0}, True)):
+        change = Change("", "posts", "deleted", "1", "", "", before=before)
+        assert shared._may_concern(filter, change) is concerned
 
 
 async def test_large_snapshot_is_read_by_each_client(api_key, reads, configure):
