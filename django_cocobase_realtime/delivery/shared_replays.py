@@ -11,7 +11,7 @@ Replays with row permissions, and of changes with incomplete images, are read by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import takewhile
 
 from ..conf import conf
@@ -20,7 +20,7 @@ from ..declarations.soft_delete import apply_soft_delete
 from ..events import Change, encode
 from ..log.cursor import Position
 from ..log.reader import read_events
-from ..utils.concurrency import run_in_threadpool
+from ..utils.concurrency import current_owner, run_in_threadpool
 from ..utils.fair_queue import WorkersOverloaded
 from .event_frames import ChangeFrames
 from .incomplete_images import is_complete
@@ -34,8 +34,10 @@ MAX_KEPT_BYTES = 512 * 1024
 MAX_FORMS = 4
 # seconds after the last use for which changes are kept
 KEEP_SECONDS = 5.0
-# seconds after which a client reads alone, since the client whose turn the read takes may be slow
+# seconds after which another read begins, since the client whose turn a read takes may be slow
 MAX_WAIT = 2.0
+# number of such times after which a client reads alone
+MAX_ROUNDS = 3
 
 
 class KeptChange:
@@ -77,7 +79,9 @@ class KeptChange:
 class _Read:
     """A read of changes, for the clients that have joined it."""
 
-    def __init__(self, after: Position, until: int) -> None:
+    def __init__(self, after: Position, until: int, account: Hashable) -> None:
+        # the account whose turn it takes
+        self.account = account
         # the changes after this position and up to this number are read, or the first of them
         self.after = after
         self.until = until
@@ -100,6 +104,8 @@ class SharedReplays:
         # those that are kept by number, the oldest first
         self._kept: dict[int, KeptChange] = {}
         self._kept_bytes = 0
+        # number of changes that the last read has returned
+        self._page_length = conf.limits.replay_events
         # number of the last one that was delivered or read, if it is kept
         self._last = 0
         self._reads: list[_Read] = []
@@ -116,15 +122,14 @@ class SharedReplays:
         wanted = after.seq + 1
         if kept := self._find(after.epoch, wanted, until):
             return kept
-        joined = [read for read in self._reads if read.may_contain(after.epoch, wanted)]
-        # the last one of them contains the change most probably, since a page has a limited size
-        for read in joined[-1:]:
-            changes = await self._join(read)
-            if any(change.seq == wanted for change in changes):
-                return [change for change in changes if wanted <= change.seq <= until]
-        if kept := self._find(after.epoch, wanted, until):
-            return kept
-        return await self._join(self._start(after, until))
+        if read := self._last_read(after.epoch, wanted):
+            if changes := await self._wait(read, after, until):
+                return changes
+            # a page has a limited size, so that it may have ended before the wanted change
+            if kept := self._find(after.epoch, wanted, until):
+                return kept
+        read = self._last_read(after.epoch, wanted) or self._start(after, until)
+        return await self._wait(read, after, until)
 
     def note(self, change: Change, visible: Change | None) -> None:
         """Keep a change that is delivered, if those before it are kept."""
@@ -148,19 +153,33 @@ class SharedReplays:
         self._used_at = asyncio.get_running_loop().time()
         if epoch != self._epoch:
             return []
-        found: list[KeptChange] = []
+        page: list[KeptChange] = []
         size = 0
         while seq <= until and (kept := self._kept.get(seq)) is not None:
             size += kept.size
-            if found and size > PAGE_BYTES:
+            if page and size > PAGE_BYTES:
                 break
-            found.append(kept)
+            page.append(kept)
             seq += 1
-        return found
+        return page
+
+    def _last_read(self, epoch: str, seq: int, joined: Sequence[_Read] = ()) -> _Read | None:
+        """Return the last read, besides those in ``joined``, that may contain a change."""
+        reads = reversed(self._reads)
+        return next(
+            (
+                read
+                for read in reads
+                if read not in joined
+                and read.may_contain(epoch, seq)
+                and seq - read.after.seq <= self._page_length
+            ),
+            None,
+        )
 
     def _start(self, after: Position, until: int) -> _Read:
-        read = _Read(after, until)
         # the time counts for the client that was the first to join
+        read = _Read(after, until, current_owner().account)
         read.task = asyncio.get_running_loop().create_task(self._run(read))
         read.task.add_done_callback(_retrieve_exception)
         self._reads.append(read)
@@ -177,24 +196,42 @@ class SharedReplays:
         if read.after.epoch != self._epoch:
             self._forget()
             self._epoch = read.after.epoch
+        self._page_length = max(1, len(changes))
         self._keep(changes)
         return changes
 
-    async def _join(self, read: _Read) -> list[KeptChange]:
-        read.members += 1
+    async def _wait(self, read: _Read, after: Position, until: int) -> list[KeptChange]:
+        """Return the changes after a position of a read that has begun; nothing without them.
+
+        If it takes long, it may be because the account whose turn it takes has used much time. So
+        a client of another account begins a further read, and the others wait for both.
+        """
+        joined: list[_Read] = []
         try:
-            await asyncio.wait({read.task}, timeout=MAX_WAIT)
-        finally:
-            read.members -= 1
-            if read.members == 0 and not read.task.done():
-                self._reads.remove(read)
-                read.task.cancel()
-        if not read.task.done() or read.task.cancelled():
+            for _ in range(MAX_ROUNDS):
+                if read not in joined:
+                    read.members += 1
+                    joined.append(read)
+                tasks = [read.task for read in joined]
+                await asyncio.wait(tasks, timeout=MAX_WAIT, return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks:
+                    if task.done():
+                        return _result(task, after.seq + 1, until)
+                if kept := self._find(after.epoch, after.seq + 1, until):
+                    return kept
+                accounts = [read.account for read in joined]
+                if other := self._last_read(after.epoch, after.seq + 1, joined):
+                    read = other
+                elif current_owner().account not in accounts:
+                    read = self._start(after, until)
             return []
-        error = read.task.exception()
-        if isinstance(error, WorkersOverloaded):
-            return []  # this concerns the client whose turn the read has taken
-        return read.task.result()
+        finally:
+            for read in joined:
+                read.members -= 1
+                if read.members == 0 and not read.task.done():
+                    if read in self._reads:
+                        self._reads.remove(read)
+                    read.task.cancel()
 
     def _keep(self, changes: Iterable[KeptChange]) -> None:
         for change in changes:
@@ -220,6 +257,14 @@ class SharedReplays:
     def _forget(self) -> None:
         self._kept.clear()
         self._kept_bytes = self._last = 0
+
+
+def _result(task: asyncio.Task[list[KeptChange]], seq: int, until: int) -> list[KeptChange]:
+    """Return the changes from a number on that a read has found; nothing if it lacks the first."""
+    if task.cancelled() or isinstance(task.exception(), WorkersOverloaded):
+        return []  # this concerns the client whose turn the read has taken
+    changes = [change for change in task.result() if seq <= change.seq <= until]
+    return changes if changes and changes[0].seq == seq else []
 
 
 def _retrieve_exception(task: asyncio.Task[list[KeptChange]]) -> None:

@@ -1,7 +1,8 @@
 """Snapshots that clients share: one read and one encoding for equal requests.
 
 Requests are equal if they have the same filter (that of the permission included), fields, order
-and limit. Rows that a permission checks one by one are never shared.
+and limit, and if the context variables of their tasks are equal, such as the active language. Rows
+that a permission checks one by one are never shared.
 
 A client must not receive rows that are older than its request. So it may join a read that has not
 begun, and waits for the next one otherwise. It may also join a read that has begun a moment ago,
@@ -18,7 +19,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextvars import Context, copy_context
 from time import monotonic
 from types import TracebackType
 from typing import NamedTuple
@@ -31,7 +33,8 @@ from ..filters import Filter
 from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
 from ..transport.waiting_frames import WaitingFrame, pack, size_of, unpack
-from ..utils.concurrency import run_in_threadpool
+from ..utils.concurrency import current_owner, run_in_threadpool
+from ..utils.contexts import context_key
 from ..utils.fair_queue import WorkersOverloaded
 from ..wire import frames
 from .incomplete_images import is_complete
@@ -47,8 +50,10 @@ MAX_KEPT_BYTES = 2 * 1024 * 1024
 JOIN_SECONDS = 0.1
 # seconds after which a read begins although the one before it has not ended
 MAX_TURN = 0.5
-# seconds after which a client reads alone, since the client whose turn the read takes may be slow
+# seconds after which another read begins, since the client whose turn a read takes may be slow
 MAX_WAIT = 2.0
+# number of such times after which a client reads alone
+MAX_ROUNDS = 3
 # seconds for which a snapshot is known to be too large to be shared
 LARGE_SECONDS = 10.0
 # requests that are known to be too large
@@ -56,8 +61,8 @@ MAX_LARGE = 1000
 # encodings of one snapshot that are kept: for several names of subscriptions
 MAX_ENCODINGS = 2
 
-# filter, fields, and limit and order
-_Key = tuple[Filter, tuple[str, ...] | None, SnapshotQuery]
+# filter, fields, limit and order, and context variables
+_Key = tuple[Filter, tuple[str, ...] | None, SnapshotQuery, Hashable]
 
 
 class SharedFrames(NamedTuple):
@@ -103,7 +108,9 @@ class SharedSnapshot:
 class _Read:
     """A read of a snapshot, for the clients that have joined it."""
 
-    def __init__(self) -> None:
+    def __init__(self, account: Hashable) -> None:
+        # the account whose turn it takes
+        self.account = account
         # the result; None if it is too large to be shared, or if the read has failed
         self.snapshot: SharedSnapshot | None = None
         # the exception with which it has failed, and where it was raised
@@ -125,11 +132,15 @@ class _Read:
 class _Reads:
     """The reads for one key."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: Context) -> None:
+        # keeps the values of context variables, so that no others are equal to them
+        self.context = context
         # the last one that has begun
         self.current: _Read | None = None
         # the one that begins next
         self.next: _Read | None = None
+        # those that have begun and not ended
+        self.running: set[_Read] = set()
 
 
 class SharedSnapshots:
@@ -146,7 +157,7 @@ class SharedSnapshots:
         # bytes of the snapshots that are kept
         self._kept_bytes = 0
         # monotonic times until which snapshots count as too large
-        self._large: dict[_Key, float] = {}
+        self._large: dict[Hashable, float] = {}
 
     async def read(self, subscription: Subscription, query: SnapshotQuery) -> SharedFrames | None:
         """Return the frames of a snapshot that is as new as this call, and their position.
@@ -156,18 +167,18 @@ class SharedSnapshots:
         """
         if subscription.query.check is not None:
             return None
-        key = (subscription.query.filter, subscription.query.fields, query)
-        if self._large.get(key, 0.0) > monotonic():
+        context = copy_context()
+        key: _Key = (
+            subscription.query.filter,
+            subscription.query.fields,
+            query,
+            context_key(context),
+        )
+        if self._large.get(key[:3], 0.0) > monotonic():
             return None
-        read = self._join(key, subscription)
-        read.members += 1
-        try:
-            await asyncio.wait({read.ended}, timeout=MAX_WAIT)
-        finally:
-            read.members -= 1
-            if read.members == 0 and not read.ended.done():
-                self._forget(key, read)
-                read.task.cancel()
+        read = await self._wait(key, context, subscription)
+        if read is None:
+            return None
         if isinstance(read.error, WorkersOverloaded):
             return None  # this concerns the client whose turn the read has taken
         if read.error is not None:
@@ -214,6 +225,8 @@ class SharedSnapshots:
             return True
         if change.op == "updated" and change.before is None:
             return True  # it is not known whether the row matched before
+        if change.op == "deleted" and change.before is None:
+            return True
         images = (change.before, change.after)
         try:
             decoded = collection.decode(change) if collection.codec.raw_names else change
@@ -225,12 +238,60 @@ class SharedSnapshots:
         except Exception:  # of a field of the project; the change itself is handled elsewhere
             return True
 
-    def _join(self, key: _Key, subscription: Subscription) -> _Read:
-        reads = self._reads.setdefault(key, _Reads())
-        if reads.current is not None and self._is_new(reads.current):
-            return reads.current
+    async def _wait(self, key: _Key, context: Context, subscription: Subscription) -> _Read | None:
+        """Wait until a read has ended that is as new as this call, and return it.
+
+        If it takes long, it may be because the account whose turn it takes has used much time. So
+        a client of another account begins a further read, and the others wait for both. Returns
+        None after `MAX_ROUNDS`.
+        """
+        joined: list[_Read] = []
+        since = monotonic()
+        try:
+            for _ in range(MAX_ROUNDS):
+                read = self._join(key, context, subscription, joined, since)
+                if read not in joined:
+                    read.members += 1
+                    joined.append(read)
+                ended = [read.ended for read in joined]
+                await asyncio.wait(ended, timeout=MAX_WAIT, return_when=asyncio.FIRST_COMPLETED)
+                for read in joined:
+                    if read.ended.done():
+                        return read
+            return None
+        finally:
+            for read in joined:
+                read.members -= 1
+                if read.members == 0 and not read.ended.done():
+                    self._forget(key, read)
+                    read.task.cancel()
+
+    def _join(
+        self,
+        key: _Key,
+        context: Context,
+        subscription: Subscription,
+        joined: list[_Read],
+        since: float,
+    ) -> _Read:
+        """Return a read that is as new as a call at the time ``since``, or begin one.
+
+        ``joined`` are those for which the client waits already.
+        """
+        reads = self._reads.get(key)
+        if reads is None:
+            reads = self._reads[key] = _Reads(context)
+        account, current = current_owner().account, reads.current
+        if (
+            current is not None
+            and current not in joined
+            and (self._is_new(current) or (current.began_at or 0.0) > since)
+        ):
+            return current
+        if account in [read.account for read in joined]:
+            return reads.next or joined[-1]
         if reads.next is None:
-            reads.next = read = _Read()
+            reads.next = read = _Read(account)
             # with the query as it is now: that of the subscription may be made again
             reader = Subscription(subscription.connection, subscription.request, subscription.query)
             # the time counts for the client that was the first to join
@@ -252,6 +313,7 @@ class SharedSnapshots:
             if reads.current is not None:
                 await asyncio.wait({reads.current.ended}, timeout=MAX_TURN)
             reads.current, reads.next = read, None
+            reads.running.add(read)
             read.began_at, read.position = monotonic(), self._get_position()
             result = await run_in_threadpool(
                 read_pages, self._collection, subscription, key[2], MAX_BYTES
@@ -261,9 +323,11 @@ class SharedSnapshots:
             else:
                 pages, is_cut = result
                 read.snapshot = SharedSnapshot(pages, is_cut=is_cut)
+                _end_older(reads.running, read)
         except Exception as error:
             read.error, read.traceback = error, error.__traceback__
         finally:
+            reads.running.discard(read)
             if not read.ended.done():
                 read.ended.set_result(None)
             if read.snapshot is None or not self._keep(key, read, read.snapshot.size):
@@ -296,7 +360,18 @@ class SharedSnapshots:
     def _note_large(self, key: _Key) -> None:
         if len(self._large) >= MAX_LARGE:
             self._large.clear()
-        self._large[key] = monotonic() + LARGE_SECONDS
+        self._large[key[:3]] = monotonic() + LARGE_SECONDS
+
+
+def _end_older(running: set[_Read], newer: _Read) -> None:
+    """End the reads that began before another one, which has ended, with its result."""
+    assert newer.began_at is not None
+    for read in running - {newer}:
+        if read.began_at is not None and read.began_at <= newer.began_at:
+            if not read.ended.done():
+                read.snapshot, read.position = newer.snapshot, newer.position
+                read.ended.set_result(None)
+            read.task.cancel()
 
 
 async def send_frames(subscription: Subscription, waiting: deque[WaitingFrame]) -> None:

@@ -18,6 +18,7 @@ from django.db import connections
 from ..conf import conf
 from . import kept_connections
 from .batches import Batches
+from .contexts import context_key
 from .fair_queue import SERVER, Job, Owner
 from .workers import FairWorkers, are_connections_closing, close_kept_connections
 
@@ -35,9 +36,6 @@ EXIT_TIMEOUT = 5.0
 
 # seconds that a hub waits for connections of worker threads to be closed
 CLOSE_TIMEOUT = 1.0
-
-# variable of the module `decimal`, of which some tasks have a copy of their own
-DECIMAL_CONTEXT = "decimal_context"
 
 # the client for which this task or thread works
 _owner: contextvars.ContextVar[Owner] = contextvars.ContextVar("realtime_owner", default=SERVER)
@@ -103,6 +101,11 @@ def set_owner(owner: Owner, subject: Hashable = None) -> None:
     _subject.set(subject)
 
 
+def current_owner() -> Owner:
+    """Return the owner for which the calls of the running task count."""
+    return _owner.get()
+
+
 async def run_in_threadpool(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function, which may use the ORM, in a worker thread, and return its result.
 
@@ -149,16 +152,7 @@ async def run_authentications(
         batches = _batches[loop] = Batches(_authentication_workers, authentication_worker_count)
     context = contextvars.copy_context()
     call = partial(context.run, _call, function)
-    return await batches.run(owner.account, (function, _context_key(context)), call, item)
-
-
-def _context_key(context: contextvars.Context) -> Hashable:
-    """Return what distinguishes contexts, apart from the owner and the subject."""
-    return frozenset(
-        (var, id(value))
-        for var, value in context.items()
-        if var is not _owner and var is not _subject and var.name != DECIMAL_CONTEXT
-    )
+    return await batches.run(owner.account, (function, context_key(context)), call, item)
 
 
 async def run_check(name: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

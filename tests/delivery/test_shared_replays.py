@@ -6,10 +6,12 @@ import threading
 from contextlib import AsyncExitStack
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import OperationalError
 
 from django_cocobase_realtime.delivery import replay, shared_replays
 from django_cocobase_realtime.hub.hub import Hub
+from django_cocobase_realtime.models import ApiKey
 from django_cocobase_realtime.permissions import Permission
 from django_cocobase_realtime.utils.fair_queue import WorkersOverloaded
 from django_cocobase_realtime.wire.codes import CloseCode
@@ -27,6 +29,8 @@ class Reads:
 
     def __init__(self, monkeypatch):
         self.shared, self.single, self.errors = [], 0, []
+        # number of shared reads that wait
+        self.blocked = 1000
         self.gate = threading.Event()
         self.gate.set()
         read_changes, read_page = shared_replays._read_changes, replay._read_page
@@ -34,7 +38,8 @@ class Reads:
         def read(collection, after, until):
             self.shared.append((after.seq, until))
             changes = read_changes(collection, after, until)
-            assert self.gate.wait(10)
+            if len(self.shared) <= self.blocked:
+                assert self.gate.wait(10)
             if self.errors:
                 raise self.errors.pop()
             return changes
@@ -221,6 +226,46 @@ async def test_client_reads_alone_if_the_read_fails_or_takes_too_long(api_key, r
         for socket in sockets:
             assert await events(socket, 3) == replayed(1, 3)
         assert reads.single
+
+
+async def test_slow_account_does_not_delay_the_others(api_key, reads, monkeypatch):
+    """The others begin one further read together, instead of one each."""
+    monkeypatch.setattr(shared_replays, "MAX_WAIT", 0.2)
+    other = (await sync_to_async(ApiKey.objects.create_key)("other"))[1]
+    async with AsyncExitStack() as stack:
+        (staying, slow) = await connect(stack, api_key, 2)
+        sockets = await connect(stack, other, 10)
+        start = await subscribe(staying)
+        scope = (await subscribe(*await connect(stack, other, 1)))["scope"]
+        await make_posts(1, 3)
+        await events(staying, 3)
+        reads.gate.clear()
+        reads.blocked = 1
+        await subscribe(slow, **start)
+        await subscribe(*sockets, since=start["since"], scope=scope)
+        for socket in (slow, *sockets):
+            assert await events(socket, 3) == replayed(1, 3)
+        assert (len(reads.shared), reads.single) == (2, 0), reads.shared
+
+
+async def test_pages_of_a_long_replay_are_shared(api_key, reads, monkeypatch):
+    """Clients that wait for a page which ends before their position join the next one."""
+    monkeypatch.setattr(shared_replays, "PAGE_BYTES", 3000)
+    async with AsyncExitStack() as stack:
+        (staying, *sockets) = await connect(stack, api_key, 11)
+        start = await subscribe(staying)
+        await make_posts(1, 30)
+        await events(staying, 30)
+        cursor = staying.frames_of_type("event")[19]["cursor"]
+        reads.gate.clear()
+        await subscribe(sockets[0], **start)
+        await subscribe(*sockets[1:], since=cursor, scope=start["scope"])
+        reads.gate.set()
+        assert await events(sockets[0], 30) == replayed(1, 30)
+        for socket in sockets[1:]:
+            assert await events(socket, 10) == replayed(21, 30)
+        assert reads.single == 0
+        assert len(reads.shared) <= 8
 
 
 class CheckedPosts(Permission):

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import threading
 from contextlib import AsyncExitStack
 
 import pytest
@@ -10,104 +9,28 @@ from asgiref.sync import sync_to_async
 from django.db import OperationalError
 
 from django_cocobase_realtime import capture_disabled, disconnect
-from django_cocobase_realtime.delivery import shared_snapshots
+from django_cocobase_realtime.declarations.registry import registry
+from django_cocobase_realtime.delivery import catchup, shared_snapshots
+from django_cocobase_realtime.events import Change
+from django_cocobase_realtime.filters import parse
 from django_cocobase_realtime.hub.hub import Hub
 from django_cocobase_realtime.models import ApiKey
-from django_cocobase_realtime.permissions import Permission
 from django_cocobase_realtime.utils.fair_queue import WorkersOverloaded
 from django_cocobase_realtime.wire.codes import CloseCode
 from tests.app.models import Post
 from tests.support.queries import recorded_statements
+from tests.support.snapshot_reads import (
+    assert_same_text,
+    configure_fixture,  # noqa: F401 - a fixture
+    connect,
+    reads_fixture,  # noqa: F401 - a fixture
+    request,
+    snapshots,
+    titles,
+)
 from tests.support.sockets import open_socket
 
 pytestmark = pytest.mark.django_db(transaction=True)
-LIMITS = dict.fromkeys(
-    ("connections_per_user", "connections_per_address", "unauthenticated_per_address"), 1000
-)
-
-
-class Reads:
-    """The shared reads of a test, which wait while ``gate`` is cleared."""
-
-    def __init__(self, monkeypatch):
-        self.count, self.errors = 0, []
-        self.gate = threading.Event()
-        self.gate.set()
-        self._read_pages = shared_snapshots.read_pages
-        monkeypatch.setattr(shared_snapshots, "read_pages", self.read_pages)
-
-    def read_pages(self, *args):
-        self.count += 1
-        result = None if self.errors else self._read_pages(*args)
-        assert self.gate.wait(10)
-        if self.errors:
-            raise self.errors.pop()
-        return result
-
-
-@pytest.fixture
-def reads(monkeypatch):
-    # however slow the machine is
-    for name in ("JOIN_SECONDS", "MAX_TURN", "MAX_WAIT"):
-        monkeypatch.setattr(shared_snapshots, name, 10)
-    reads = Reads(monkeypatch)
-    yield reads
-    reads.gate.set()
-
-
-@pytest.fixture(autouse=True)
-def configure(settings):
-    def configure(limits=None, **options):
-        settings.COCOBASE_REALTIME = {
-            "COLLECTIONS": {
-                "posts": {"model": "app.Post", "fields": ["title", "views"], **options}
-            },
-            "LIMITS": LIMITS | (limits or {}),
-        }
-
-    configure()
-    return configure
-
-
-async def connect(stack, token, count):
-    return [await stack.enter_async_context(open_socket(token=token)) for _ in range(count)]
-
-
-async def request(*sockets, **options):
-    for socket in sockets:
-        await socket.send_frame(
-            **{"type": "subscribe", "collection": "posts", "snapshot": True} | options
-        )
-    for socket in sockets:
-        await socket.wait_for_frame("subscribed")
-    # until the snapshot is requested
-    await asyncio.sleep(0.05)
-
-
-def request_with(socket, options):
-    return request(socket, **options)
-
-
-async def snapshots(*sockets):
-    for socket in sockets:
-        await socket.wait_for_frame("snapshot")
-    return [socket.frames_of_type("snapshot") for socket in sockets]
-
-
-def assert_same_text(sockets):
-    """Check that the snapshots of several clients are one text in memory."""
-    texts = [
-        message["text"]
-        for socket in sockets
-        for message in socket.sent
-        if '"type":"snapshot"' in message.get("text", "")
-    ]
-    assert len(texts) == len(sockets)
-    assert len({id(text) for text in texts}) == 1
-
-
-def titles(frames):
-    return [document["data"]["title"] for frame in frames for document in frame["documents"]]
 
 
 async def test_clients_that_ask_at_once_share_one_read_and_one_text(api_key, reads):
@@ -275,6 +198,32 @@ async def test_client_reads_alone_if_the_read_takes_too_long(api_key, reads, mon
         assert all(titles(pages) == ["a"] for pages in await snapshots(*sockets))
 
 
+@pytest.mark.parametrize("durable", [True, False])
+async def test_slow_account_does_not_delay_the_others(
+    api_key, reads, monkeypatch, configure, durable
+):
+    """The others begin one further read together, instead of one each."""
+    configure(durable=durable)
+    monkeypatch.setattr(shared_snapshots, "MAX_WAIT", 0.2)
+    monkeypatch.setattr(shared_snapshots, "MAX_TURN", 0.05)
+    monkeypatch.setattr(catchup, "send_snapshot", fail)  # by which a client reads alone
+    await Post.objects.acreate(title="a")
+    other = (await sync_to_async(ApiKey.objects.create_key)("other"))[1]
+    async with AsyncExitStack() as stack:
+        (slow,) = await connect(stack, api_key, 1)
+        sockets = await connect(stack, other, 10)
+        reads.gate.clear()
+        reads.blocked = 1
+        await request(slow)
+        await request(*sockets)
+        assert all(titles(pages) == ["a"] for pages in await snapshots(slow, *sockets))
+        assert reads.count == 2
+
+
+async def fail(*args):
+    raise AssertionError("A client reads alone.")
+
+
 async def test_clients_that_are_reconnected_after_an_import_read_again(api_key, reads):
     """The import was not captured, so that no event corrects a snapshot from before it."""
     await Post.objects.acreate(title="old")
@@ -294,53 +243,13 @@ async def test_clients_that_are_reconnected_after_an_import_read_again(api_key, 
         assert [titles(pages) for pages in await snapshots(again)] == [["imported"]]
 
 
-class OwnPosts(Permission):
-    def visible_to(self, identity):
-        return {"project": identity.project}
-
-
-class CheckedPosts(Permission):
-    def has_object_permission(self, identity, post):
-        return True
-
-
-async def test_rows_that_are_checked_one_by_one_are_not_shared(api_key, reads, configure):
-    configure(permission=f"{__name__}.CheckedPosts")
-    await Post.objects.acreate(title="a")
-    async with AsyncExitStack() as stack:
-        sockets = await connect(stack, api_key, 2)
-        await request(*sockets)
-        assert all(titles(pages) == ["a"] for pages in await snapshots(*sockets))
-    assert reads.count == 0
-
-
-async def test_only_equal_requests_are_shared(api_key, reads, configure):
-    configure(permission=f"{__name__}.OwnPosts")
-    for title in "abc":
-        await Post.objects.acreate(title=title)
-    await Post.objects.acreate(title="hidden", project="else")
-    other = (await sync_to_async(ApiKey.objects.create_key)("other", project="else"))[1]
-    requests = [
-        {},
-        {"filters": {"title_ne": "b"}},
-        {"snapshot": {"limit": 1}},
-        {"snapshot": {"order": "-title"}},
-        {"fields": ["title"]},
-    ]
-    async with AsyncExitStack() as stack:
-        sockets = await connect(stack, api_key, len(requests))
-        sockets += await connect(stack, other, 1)
-        await asyncio.gather(*map(request_with, sockets, [*requests, {}]))
-        frames = await snapshots(*sockets)
-    assert ["".join(titles(pages)) for pages in frames] == [
-        *("abc", "ac", "a", "cba", "abc", "hidden")
-    ]
-    assert [pages[-1].get("truncated", False) for pages in frames] == [n == 2 for n in range(6)]
-    assert [set(pages[0]["documents"][0]["data"]) for pages in frames[3:5]] == [
-        {"title", "views"},
-        {"title"},
-    ]
-    assert reads.count == 6
+def test_deletion_of_an_unknown_row_may_concern_each_snapshot(configure):
+    shared = shared_snapshots.SharedSnapshots(registry.get("posts"), lambda: None)
+    filter = parse({"views": 0}, registry.get("posts").schema)
+    row = registry.get("posts").codec.image(Post(pk=1, views=5).__dict__)
+    for before, concerned in ((None, True), (row, False), (row | {"views": 0}, True)):
+        change = Change("", "posts", "deleted", "1", "", "", before=before)
+        assert shared._may_concern(filter, change) is concerned
 
 
 async def test_large_snapshot_is_read_by_each_client(api_key, reads, configure):
