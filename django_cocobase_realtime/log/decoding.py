@@ -146,4 +146,6 @@ def _decode(text: str, id: Any) -> Any:
 
 
 def _iso_format(at: datetime) -> str:
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    if at.tzinfo is not UTC:
+        at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    return at.isoformat()

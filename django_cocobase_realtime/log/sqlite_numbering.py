@@ -13,7 +13,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connections
-from django.utils.timezone import make_aware
 
 from ..models import LogEvent, Stream
 from .decoding import FIELDS, Row
@@ -75,14 +74,21 @@ def _get_number(row: Row) -> int:
 
 def _decode(row: Row, zone: Any) -> Row:
     """Return the values that a query of the ORM returns."""
-    *others, document_id, before, after, changed, document, at = row
-    texts = (
-        None if v is None else str(v, "utf-8", "replace") for v in (document_id, before, after)
-    )
+    id, seq, transaction, collection, op, document_id, before, after, changed, document, at = row
     created_at = at if isinstance(at, datetime) else datetime.fromisoformat(at)
-    if zone is not None:
-        created_at = make_aware(created_at, zone)
-    return (*others, *texts, changed, document, created_at)
+    return (
+        id,
+        seq,
+        transaction,
+        collection,
+        op,
+        str(document_id, "utf-8", "replace"),
+        None if before is None else str(before, "utf-8", "replace"),
+        None if after is None else str(after, "utf-8", "replace"),
+        changed,
+        document,
+        created_at if zone is None else created_at.replace(tzinfo=zone),
+    )
 
 
 @lru_cache(maxsize=16)
