@@ -128,6 +128,8 @@ class FairWorkers:
                     must_end = self._closed or len(self._threads) > self._size
                     if must_end:
                         self._forget(thread)
+                        if self._idle and self._queue.waiting:
+                            self._wake()
                     elif not must_close:
                         job = self._start_job(thread)
                     if job is None and not must_close and not must_end:

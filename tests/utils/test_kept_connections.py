@@ -50,13 +50,11 @@ def opened() -> Any:
     return connections["default"].connection
 
 
-def terminate() -> None:
-    """End the other connections to the database, as an administrator does."""
+def terminate(raw: Any) -> None:
+    """End the session of a connection, as an administrator does; not those of other tests."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [raw.info.backend_pid])
+        assert cursor.fetchone() == (True,)
 
 
 async def test_connection_stays_open_between_calls(holder):
@@ -130,8 +128,7 @@ async def test_connection_in_an_unfinished_transaction_is_closed(holder):
 @postgres_only
 async def test_connection_that_the_server_closed_while_idle_is_replaced(holder):
     raw = await run_in_threadpool(used)
-    await call(terminate)
-    await asyncio.sleep(0.1)
+    await call(terminate, raw)
 
     def write() -> None:
         with transaction.atomic():  # which is not executed twice
@@ -176,6 +173,5 @@ async def test_nothing_else_is_repeated(holder, kind):
 
 
 def call_terminate() -> None:
-    """End the connection of this thread, too, from another one."""
-    asyncio.run(call(terminate))
-    time.sleep(0.1)
+    """End the session of this thread's connection, from another thread."""
+    asyncio.run(call(terminate, opened()))

@@ -307,6 +307,19 @@ def test_threads_are_started_when_needed_and_end_when_there_are_too_many(recorde
     assert pool.submit("still works").future.result(TIMEOUT) == "still works"
 
 
+def test_thread_that_ends_leaves_the_next_call_to_another(recorder):
+    pool = recorder(2)
+    pool.block(ADA)
+    pool.block(BOB)
+    waiting = pool.submit("ada", ADA)
+    pool.gates[1].set()  # this thread is idle, since the account occupies half of them
+    pool.jobs[1].future.result(TIMEOUT)
+    time.sleep(0.1)
+    pool.workers._size = 1  # as the next call would find it
+    pool.gates[0].set()
+    assert waiting.future.result(TIMEOUT) == "ada"
+
+
 def test_close_drops_calls_that_wait_and_ends_threads(recorder):
     pool = recorder(1)
     gate = pool.block(ADA)
