@@ -35,6 +35,10 @@ class StreamLeadership:
         """Return whether this process is the leader of a stream."""
         return stream in self._leads
 
+    def was_tried(self, stream: str) -> bool:
+        """Return whether this process has tried to be the leader of a stream."""
+        return stream in self._tried
+
     def reset(self, schema: str) -> None:
         """Begin with a new connection, which holds no locks."""
         self._schema = schema

@@ -11,13 +11,17 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
 
 import psycopg
 from django.db import connections
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGconn, PGresult
 
 from ..utils.concurrency import connection_pool_size
+
+T = TypeVar("T")
 
 # seconds after which an attempt to connect fails
 CONNECT_TIMEOUT = 10.0
@@ -65,6 +69,8 @@ class PostgresConnection:
         self._connection: psycopg.AsyncConnection[Any] | None = None
         # held while a statement is executed
         self._executing = asyncio.Lock()
+        # statements of `call` that are prepared on this connection
+        self._prepared: dict[str, bytes] = {}
         self._is_open = False
         # whether `close` was called
         self._is_closed = False
@@ -89,6 +95,7 @@ class PostgresConnection:
                 **params, autocommit=True, prepare_threshold=0
             )
         self._connection = connection
+        self._prepared.clear()
         try:
             if self._is_closed:
                 raise psycopg.OperationalError("The connection was closed while it was opened.")
@@ -127,16 +134,35 @@ class PostgresConnection:
             if connection is None or self._connection is not connection:
                 raise psycopg.OperationalError("The connection is closed.")
             seconds = STATEMENT_TIMEOUT if timeout is None else timeout
-            return await self._execute(connection, sql, params, prepare, seconds)
+            return await self._limited(seconds, _fetch(connection, sql, params, prepare))
 
-    async def _execute(
-        self,
-        connection: psycopg.AsyncConnection[Any],
-        sql: str,
-        params: Sequence[Any],
-        prepare: bool,
-        timeout: float,
-    ) -> list[Any]:
+    async def call(self, sql: str, params: Sequence[str]) -> bytes | None:
+        """Do the same as `fetch`, and return the first value of the first row as its text.
+
+        The parameters are ``$1`` and so on. This needs half the CPU time of `fetch`, because it
+        uses neither cursors nor adapters of psycopg.
+        """
+        connection = self._connection
+        async with self._executing:
+            # another statement may have failed while this one was waiting
+            if connection is None or self._connection is not connection:
+                raise psycopg.OperationalError("The connection is closed.")
+            return await self._limited(
+                STATEMENT_TIMEOUT, self._call(connection.pgconn, sql, params)
+            )
+
+    async def _call(self, pgconn: PGconn, sql: str, params: Sequence[str]) -> bytes | None:
+        name = self._prepared.get(sql)
+        if name is None:
+            name = f"cocobase_realtime_{len(self._prepared)}".encode()
+            pgconn.send_prepare(name, sql.encode())
+            await _receive(pgconn)
+            self._prepared[sql] = name
+        pgconn.send_query_prepared(name, [text.encode() for text in params])
+        return (await _receive(pgconn)).get_value(0, 0)
+
+    async def _limited(self, timeout: float, execution: Awaitable[T]) -> T:
+        """Wait for a statement; close the connection if it fails, or takes too long."""
         is_late = False
 
         def give_up() -> None:
@@ -146,8 +172,7 @@ class PostgresConnection:
 
         timer = asyncio.get_running_loop().call_later(timeout, give_up)
         try:
-            cursor = await connection.execute(sql.encode(), params or None, prepare=prepare)
-            return await cursor.fetchall()
+            return await execution
         except BaseException as error:
             self.drop()
             if is_late and isinstance(error, psycopg.Error):
@@ -179,3 +204,56 @@ class PostgresConnection:
         self._is_open = False
         if connection is not None:
             connection.pgconn.finish()
+
+
+async def _fetch(
+    connection: psycopg.AsyncConnection[Any], sql: str, params: Sequence[Any], prepare: bool
+) -> list[Any]:
+    cursor = await connection.execute(sql.encode(), params or None, prepare=prepare)
+    return await cursor.fetchall()
+
+
+async def _receive(pgconn: PGconn) -> PGresult:
+    """Send what libpq has buffered, and return the last result of the statement.
+
+    Raises the exceptions of psycopg.
+    """
+    loop, number = asyncio.get_running_loop(), pgconn.socket
+    received: asyncio.Future[PGresult] = loop.create_future()
+    results: list[PGresult] = []
+
+    def write() -> None:
+        try:
+            if pgconn.flush() == 0:
+                loop.remove_writer(number)
+        except psycopg.Error as error:
+            loop.remove_writer(number)
+            fail(error)
+
+    def read() -> None:
+        try:
+            pgconn.consume_input()
+            while not received.done() and not pgconn.is_busy():
+                result = pgconn.get_result()
+                if result is None:
+                    received.set_result(results[-1])
+                else:
+                    results.append(result)
+        except psycopg.Error as error:
+            fail(error)
+
+    def fail(error: Exception) -> None:
+        if not received.done():
+            received.set_exception(error)
+
+    loop.add_reader(number, read)
+    try:
+        if pgconn.flush() != 0:
+            loop.add_writer(number, write)
+        result = await received
+    finally:
+        loop.remove_reader(number)
+        loop.remove_writer(number)
+    if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+        raise psycopg.errors.error_from_result(result)
+    return result

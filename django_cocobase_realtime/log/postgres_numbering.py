@@ -6,7 +6,7 @@ numbers them, and returns the events after the position of each reader, as one J
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -90,7 +90,7 @@ def _statements(rows: Sequence[tuple[str]]) -> Statements | None:
         return None
     schema = rows[0][0]
     limits = f"{PAGE_EVENTS}, {PAGE_BYTES}, {BACKLOG_EVENTS}"
-    follow = f"SELECT {schema}.{NAME}(%s::text[], %s::text[], %s::bigint[], {limits})"
+    follow = f"SELECT {schema}.{NAME}($1::text[], $2::text[], $3::bigint[], {limits})"
     find_behind = (
         "SELECT f.name FROM unnest(%s::text[], %s::text[], %s::bigint[]) f(name, epoch, seq) "  # noqa: S608 - our tables
         f"LEFT JOIN {schema}.{Stream._meta.db_table} s ON s.collection = f.name "
@@ -112,7 +112,18 @@ def parameters(requests: Sequence[tuple[str, Position | None]]) -> list[list[Any
     ]
 
 
-def decode_result(text: str | None) -> dict[str, StreamRows]:
+def array_text(values: Iterable[str | int | None]) -> str:
+    """Return values as the text of an array of PostgreSQL."""
+    return "{" + ",".join(map(_element_text, values)) + "}"
+
+
+def _element_text(value: str | int | None) -> str:
+    if value is None:
+        return "NULL"
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def decode_result(text: bytes | None) -> dict[str, StreamRows]:
     """Return the result of a call by stream. Streams that do not exist are left out.
 
     Raises ``ValueError`` or ``RecursionError`` if an image in the log is not JSON.

@@ -85,7 +85,8 @@ class PostgresReader(ThreadReader):
     ) -> StreamBatch:
         """Do the same as `ThreadReader.fetch_new`, without a thread if possible."""
         page = None
-        await self._again_if_lost(partial(self._lead, collection))
+        if not (self._is_ready and self._leadership.was_tried(collection)):
+            await self._again_if_lost(partial(self._lead, collection))
         if serialized_collection(collection) is None:
             page = await self._read(collection, position)
         if page is None:
@@ -125,7 +126,8 @@ class PostgresReader(ThreadReader):
         try:
             while self._requests:
                 delay = self._called_at + CALL_INTERVAL - loop.time()
-                await asyncio.sleep(max(delay, 0))
+                if delay > 0:
+                    await asyncio.sleep(delay)
                 self._called_at = loop.time()
                 requests = [r for r in self._requests if not r.rows.done()]
                 self._requests.clear()
@@ -160,7 +162,8 @@ class PostgresReader(ThreadReader):
             return {}
         assert self._statements is not None
         parameters = postgres_numbering.parameters([(r.collection, r.position) for r in requests])
-        ((text,),) = await self._connection.fetch(self._statements.follow, parameters)
+        texts = [postgres_numbering.array_text(values) for values in parameters]
+        text = await self._connection.call(self._statements.follow, texts)
         try:
             return postgres_numbering.decode_result(text)
         except (ValueError, RecursionError) as error:

@@ -222,7 +222,7 @@ class Broker:
                 request = (loop or self._start_thread_loop(), object())
                 self._drain_request = request
                 try:
-                    request[0].call_soon_threadsafe(self._start_drain, request)
+                    _call_soon(request[0])(self._start_drain, request)
                 except RuntimeError:  # the loop was closed without a detach
                     continue
                 return
@@ -342,6 +342,15 @@ def _flush_at_exit() -> None:
 # This must run before the interpreter refuses new work in thread pools, which look up host names.
 # concurrent.futures uses the same hook, and the hooks run in reverse order of registration.
 getattr(threading, "_register_atexit", atexit.register)(_flush_at_exit)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop) -> Callable[..., object]:
+    """Return the method by which this thread calls functions in an event loop."""
+    try:
+        is_here = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        is_here = False
+    return loop.call_soon if is_here else loop.call_soon_threadsafe
 
 
 def _is_alone() -> bool:

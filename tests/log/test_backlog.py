@@ -83,7 +83,8 @@ def test_passes_number_in_the_order_of_the_last_events(monkeypatch, number, kind
     expected = sorted(range(len(names)), key=lambda n: (last[names[n]], n))
     events = LogEvent.objects.order_by("seq").values_list("seq", "document_id")
     assert list(events) == [(n + 1, str(id)) for n, id in enumerate(expected)]
-    for head in heads[1:-1]:  # a pass numbers whole transactions
+    # a pass numbers whole transactions; the last one may find nothing more
+    for head in sorted({*heads[1:-1]} - {len(names)}):
         assert names[expected[head - 1]] != names[expected[head]]
     if kind in ("short", "interleaved"):  # several passes, and none is much too long
         assert len(heads) - 1 >= 3

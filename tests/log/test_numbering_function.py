@@ -1,6 +1,7 @@
 """The migration that installs the function which numbers events on PostgreSQL."""
 
 import contextlib
+import re
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -74,5 +75,6 @@ def test_function_is_in_the_schema_of_the_tables():
     assert f"SELECT {SCHEMA}." in sql.follow
     with connection.cursor() as cursor:
         cursor.execute("SET search_path = public")
-        cursor.execute(sql.follow, [["posts"], [None], [None]])
+        statement = re.sub(r"\$\d", "%s", sql.follow)
+        cursor.execute(statement, [["posts"], [None], [None]])
         assert cursor.fetchone() == ('[["posts","other",7,7,7,false,[]]]',)

@@ -23,6 +23,8 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(connections["default"].vendor != "postgresql", reason="PostgreSQL"),
 ]
+# methods of a connection that execute a statement
+METHODS = ["fetch", "call"]
 
 
 @pytest.fixture
@@ -99,13 +101,13 @@ async def test_streams_that_are_read_at_the_same_time_are_read_by_one_call(reade
     for name in ("posts", "items"):
         await sync_to_async(log)("ab", name)
     calls = []
-    fetch = reader._connection.fetch
+    call = reader._connection.call
 
-    async def count(sql, params=(), **options):
+    async def count(sql, params):
         calls.append(params)
-        return await fetch(sql, params, **options)
+        return await call(sql, params)
 
-    monkeypatch.setattr(reader._connection, "fetch", count)
+    monkeypatch.setattr(reader._connection, "call", count)
     await asyncio.gather(read(reader), read(reader, collection="items"))
     calls.clear()
     epochs = [s.epoch async for s in Stream.objects.order_by("collection")]
@@ -257,6 +259,34 @@ async def terminate(reader):
     await sync_to_async(execute)()
 
 
+async def test_texts_of_arrays(reader):
+    await reader.fetch_new("posts", None)
+    await reader.fetch_new("posts", None)
+    for values in (
+        [],
+        ["", None, 5, "NULL", "a b", '"\\', "{a,b}", "é\n'", "%s $1"],
+        [f"{'x' * 100}{n}" for n in range(50_000)],  # more than the buffer of the socket
+    ):
+        text = await reader._connection.call(
+            "SELECT array_to_json($1::text[])::text", [postgres_numbering.array_text(values)]
+        )
+        assert json.loads(text) == [None if v is None else str(v) for v in values]
+    assert watched_sockets() == []
+
+
+async def test_cancelled_call_closes_the_connection(reader):
+    await reader.fetch_new("posts", None)
+    await reader.fetch_new("posts", None)
+    task = asyncio.ensure_future(reader._connection.call("SELECT pg_sleep(30)", []))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not reader._connection.is_open
+    assert watched_sockets() == []
+    assert (await reader.fetch_new("posts", None)).head == 0
+
+
 async def test_lost_connection_is_opened_again(reader):
     await sync_to_async(log)("a")
     assert (await read(reader)).head == 1
@@ -266,10 +296,11 @@ async def test_lost_connection_is_opened_again(reader):
     assert watched_sockets() == []
 
 
-async def test_session_is_terminated_during_a_call(reader):
+@pytest.mark.parametrize("method", METHODS)
+async def test_session_is_terminated_during_a_call(reader, method):
     await sync_to_async(log)("a")
     await read(reader)
-    task = asyncio.ensure_future(reader._connection.fetch("SELECT pg_sleep(30)"))
+    task = asyncio.ensure_future(getattr(reader._connection, method)("SELECT pg_sleep(30)", []))
     await asyncio.sleep(0.1)
 
     def execute():
@@ -287,21 +318,23 @@ async def test_session_is_terminated_during_a_call(reader):
     assert (await read(reader)).head == 1
 
 
-async def test_statement_timeout_of_the_project_applies(reader, monkeypatch):
+@pytest.mark.parametrize("method", METHODS)
+async def test_statement_timeout_of_the_project_applies(reader, monkeypatch, method):
     monkeypatch.setitem(
-        connections["default"].settings_dict, "OPTIONS", {"options": "-c statement_timeout=100"}
+        connections["default"].settings_dict, "OPTIONS", {"options": "-c statement_timeout=1000"}
     )
     await reader.fetch_new("posts", None)
     await reader.fetch_new("posts", None)
     with pytest.raises(psycopg.errors.QueryCanceled):
-        await reader._connection.fetch("SELECT pg_sleep(5)")
+        await getattr(reader._connection, method)("SELECT pg_sleep(5)", [])
     assert (await reader.fetch_new("posts", None)).head == 0
 
 
-async def test_close_ends_a_call(reader):
+@pytest.mark.parametrize("method", METHODS)
+async def test_close_ends_a_call(reader, method):
     await reader.fetch_new("posts", None)
     await reader.fetch_new("posts", None)
-    task = asyncio.ensure_future(reader._connection.fetch("SELECT pg_sleep(6)"))
+    task = asyncio.ensure_future(getattr(reader._connection, method)("SELECT pg_sleep(6)", []))
     await asyncio.sleep(0.1)
     reader._connection.close()
     with pytest.raises(psycopg.OperationalError):
