@@ -95,7 +95,7 @@ class PostgresConnection:
                 **params, autocommit=True, prepare_threshold=0
             )
         self._connection = connection
-        self._prepared.clear()
+        self._prepared = {}
         try:
             if self._is_closed:
                 raise psycopg.OperationalError("The connection was closed while it was opened.")
@@ -134,7 +134,8 @@ class PostgresConnection:
             if connection is None or self._connection is not connection:
                 raise psycopg.OperationalError("The connection is closed.")
             seconds = STATEMENT_TIMEOUT if timeout is None else timeout
-            return await self._limited(seconds, _fetch(connection, sql, params, prepare))
+            execution = _fetch(connection, sql, params, prepare)
+            return await self._limited(connection, seconds, execution)
 
     async def call(self, sql: str, params: Sequence[str]) -> bytes | None:
         """Do the same as `fetch`, and return the first value of the first row as its text.
@@ -147,34 +148,36 @@ class PostgresConnection:
             # another statement may have failed while this one was waiting
             if connection is None or self._connection is not connection:
                 raise psycopg.OperationalError("The connection is closed.")
-            return await self._limited(
-                STATEMENT_TIMEOUT, self._call(connection.pgconn, sql, params)
-            )
+            execution = self._call(connection.pgconn, sql, params)
+            return await self._limited(connection, STATEMENT_TIMEOUT, execution)
 
     async def _call(self, pgconn: PGconn, sql: str, params: Sequence[str]) -> bytes | None:
-        name = self._prepared.get(sql)
+        prepared = self._prepared
+        name = prepared.get(sql)
         if name is None:
-            name = f"cocobase_realtime_{len(self._prepared)}".encode()
+            name = f"cocobase_realtime_{len(prepared)}".encode()
             pgconn.send_prepare(name, sql.encode())
             await _receive(pgconn)
-            self._prepared[sql] = name
+            prepared[sql] = name
         pgconn.send_query_prepared(name, [text.encode() for text in params])
         return (await _receive(pgconn)).get_value(0, 0)
 
-    async def _limited(self, timeout: float, execution: Awaitable[T]) -> T:
+    async def _limited(
+        self, connection: psycopg.AsyncConnection[Any], timeout: float, execution: Awaitable[T]
+    ) -> T:
         """Wait for a statement; close the connection if it fails, or takes too long."""
         is_late = False
 
         def give_up() -> None:
             nonlocal is_late
             is_late = True
-            self._shut_down()
+            _shut_down(connection)
 
         timer = asyncio.get_running_loop().call_later(timeout, give_up)
         try:
             return await execution
         except BaseException as error:
-            self.drop()
+            self._finish(connection)
             if is_late and isinstance(error, psycopg.Error):
                 raise TimeoutError("PostgreSQL did not answer.") from error
             raise
@@ -182,28 +185,38 @@ class PostgresConnection:
             timer.cancel()
 
     def close(self) -> None:
-        """Close the connection, without waiting. A statement that is executed fails."""
+        """Close the connection for good, without waiting. A statement that is executed fails."""
         self._is_closed = True
-        self._shut_down()
-
-    def _shut_down(self) -> None:
-        """End the connection so that what waits for the server fails.
-
-        Closing it would not be noticed: the event loop would wait for a socket that is gone, and
-        ignore another one that gets its number.
-        """
-        connection = self._connection
-        if connection is None or connection.closed:
-            return
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
-            end.shutdown(socket.SHUT_RDWR)
+        self.drop()
 
     def drop(self) -> None:
-        """Close a connection that executes no statement, without waiting."""
-        connection, self._connection = self._connection, None
-        self._is_open = False
-        if connection is not None:
-            connection.pgconn.finish()
+        """Close the connection, without waiting. A statement that is executed fails."""
+        connection = self._connection
+        if connection is None:
+            return
+        if self._executing.locked():
+            self._connection, self._is_open = None, False
+            _shut_down(connection)  # the statement, which fails by this, closes it
+        else:
+            self._finish(connection)
+
+    def _finish(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Close a connection for which the event loop does not wait."""
+        if self._connection is connection:
+            self._connection, self._is_open = None, False
+        connection.pgconn.finish()
+
+
+def _shut_down(connection: psycopg.AsyncConnection[Any]) -> None:
+    """End a connection so that what waits for the server fails.
+
+    Closing it would not be noticed: the event loop would wait for a socket that is gone, and
+    ignore another one that gets its number.
+    """
+    if connection.closed:
+        return
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)
 
 
 async def _fetch(

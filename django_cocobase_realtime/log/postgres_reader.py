@@ -143,8 +143,6 @@ class PostgresReader(ThreadReader):
             self._task = None
             _fail(self._requests, ConnectionError("The reader was stopped."))
             self._requests.clear()
-            if self._is_closed:
-                self._connection.drop()
 
     async def _again_if_lost(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return the result of a call; call again if a connection was lost that had been idle."""
@@ -253,8 +251,6 @@ class PostgresReader(ThreadReader):
         super().close()
         self._is_closed = True
         self._connection.close()
-        if self._task is None:
-            self._connection.drop()
 
 
 async def _complete(released: Awaitable[object]) -> None:

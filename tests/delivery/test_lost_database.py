@@ -105,7 +105,7 @@ def terminate():
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
-            "WHERE application_name = 'tailer'"
+            "WHERE application_name = 'tailer' AND datname = current_database()"
         )
         assert cursor.fetchone() == (1,)
 

@@ -36,7 +36,8 @@ class CallRecorder:
 
     def __call__(self, frame, event, argument) -> None:
         # the broker asks who the leader is before there is anything to do
-        if self.active and event == "call" and frame.f_code.co_name != "is_leader":
+        asked = {frame.f_code.co_name, frame.f_back and frame.f_back.f_code.co_name}
+        if self.active and event == "call" and "is_leader" not in asked:
             filename = Path(frame.f_code.co_filename)
             if filename.is_relative_to(PACKAGE):
                 self.modules.setdefault(str(filename.relative_to(PACKAGE)))

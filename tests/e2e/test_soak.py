@@ -135,6 +135,7 @@ async def wait_until_settled(hub):
             or hub.rooms.presence.pending_disconnects
             or hub.rooms.presence.pending_leaves
             or len(hub.groups) > 2
+            or any(topic.shared_replays._kept for topic in hub.topics.topics.values())
             or await PresenceConnection.objects.acount()
         ):
             await asyncio.sleep(0.2)

@@ -342,6 +342,19 @@ async def test_close_ends_a_call(reader, method):
     assert watched_sockets() == []
 
 
+@pytest.mark.parametrize("method", METHODS)
+async def test_reader_is_closed_during_a_statement(reader, method):
+    """As by a poll. The next connection may get the number of its socket."""
+    await reader.fetch_new("posts", None)
+    await reader.fetch_new("posts", None)
+    task = asyncio.ensure_future(getattr(reader._connection, method)("SELECT pg_sleep(6)", []))
+    await asyncio.sleep(0.1)
+    reader.close()
+    with pytest.raises(psycopg.OperationalError):
+        await asyncio.wait_for(task, 2)
+    assert watched_sockets() == []
+
+
 @pytest.fixture
 async def server(monkeypatch, tmp_path):
     settings = connections["default"].settings_dict
