@@ -10,12 +10,10 @@ of its row, and each event gets one number.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable
 from hashlib import blake2s
-from typing import Any
 
-# executes a statement with parameters, and returns its rows
-Fetch = Callable[[str, Sequence[Any]], Awaitable[list[Any]]]
+from .statements import Fetch, array_text
 
 
 class StreamLeadership:
@@ -56,8 +54,8 @@ class StreamLeadership:
             return
         self._tried.update(keys.values())
         rows = await self._fetch(
-            "SELECT key, pg_catalog.pg_try_advisory_lock(key) FROM unnest(%s::bigint[]) key",
-            [list(keys)],
+            "SELECT key, pg_catalog.pg_try_advisory_lock(key) FROM unnest($1::bigint[]) key",
+            [array_text(keys)],
         )
         self._leads.update(keys[key] for key, is_locked in rows if is_locked)
 
@@ -71,7 +69,7 @@ class StreamLeadership:
         if stream not in self._leads:
             return None
         self._leads.discard(stream)
-        return self._fetch("SELECT pg_catalog.pg_advisory_unlock(%s)", [self._key(stream)])
+        return self._fetch("SELECT pg_catalog.pg_advisory_unlock($1)", [str(self._key(stream))])
 
     def _key(self, stream: str) -> int:
         name = f"cocobase_realtime {self._schema} {stream}".encode()

@@ -7,21 +7,17 @@ isolation level READ COMMITTED, and is prepared.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
 import sys
-from collections.abc import Awaitable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import psycopg
 from django.db import connections
+from psycopg.adapt import Transformer
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from ..utils.concurrency import connection_pool_size
-
-T = TypeVar("T")
 
 # seconds after which an attempt to connect fails
 CONNECT_TIMEOUT = 10.0
@@ -69,8 +65,11 @@ class PostgresConnection:
         self._connection: psycopg.AsyncConnection[Any] | None = None
         # held while a statement is executed
         self._executing = asyncio.Lock()
-        # statements of `call` that are prepared on this connection
+        # names of the statements that are prepared on this connection
         self._prepared: dict[str, bytes] = {}
+        # the result of the statement that is executed, and the number of the socket
+        self._received: asyncio.Future[PGresult] | None = None
+        self._socket = -1
         self._is_open = False
         # whether `close` was called
         self._is_closed = False
@@ -112,77 +111,127 @@ class PostgresConnection:
             raise ConnectionPooled
         await self.fetch(_CONFIGURE)
         if role:
-            await self.fetch("SELECT set_config('role', %s, false)", [role])
+            await self.fetch("SELECT set_config('role', $1, false)", [role])
 
     async def fetch(
         self,
         sql: str,
-        params: Sequence[Any] = (),
+        params: Sequence[str] = (),
         *,
         prepare: bool = True,
         timeout: float | None = None,
-    ) -> list[Any]:
+    ) -> list[tuple[Any, ...]]:
         """Execute a statement, after those that are being executed, and return its rows.
 
         After an exception, the connection is closed. Raises the exceptions of psycopg, and
         ``TimeoutError`` if the server does not answer within ``timeout`` seconds, or
         `STATEMENT_TIMEOUT`.
         """
+        result = await self._execute(sql, params, prepare, timeout)
+        transformer = Transformer(self._connection)
+        transformer.set_pgresult(result)
+        return transformer.load_rows(0, result.ntuples, tuple)
+
+    async def call(self, sql: str, params: Sequence[str] = ()) -> bytes | None:
+        """Do the same as `fetch`, and return the first value of the first row as text."""
+        return (await self._execute(sql, params, True, None)).get_value(0, 0)
+
+    async def _execute(
+        self, sql: str, params: Sequence[str], prepare: bool, timeout: float | None
+    ) -> PGresult:
+        """Execute a statement by libpq, which needs half the time of psycopg's cursors."""
         connection = self._connection
         async with self._executing:
             # another statement may have failed while this one was waiting
             if connection is None or self._connection is not connection:
                 raise psycopg.OperationalError("The connection is closed.")
+            is_late = False
+
+            def give_up() -> None:
+                nonlocal is_late
+                is_late = True
+                self.drop()
+
             seconds = STATEMENT_TIMEOUT if timeout is None else timeout
-            execution = _fetch(connection, sql, params, prepare)
-            return await self._limited(connection, seconds, execution)
+            timer = asyncio.get_running_loop().call_later(seconds, give_up)
+            try:
+                return await self._send(connection.pgconn, sql, params, prepare)
+            except BaseException as error:
+                if self._connection is connection:
+                    self.drop()
+                if is_late and isinstance(error, psycopg.Error):
+                    raise TimeoutError("PostgreSQL did not answer.") from error
+                raise
+            finally:
+                timer.cancel()
 
-    async def call(self, sql: str, params: Sequence[str]) -> bytes | None:
-        """Do the same as `fetch`, and return the first value of the first row as its text.
-
-        The parameters are ``$1`` and so on. This needs half the CPU time of `fetch`, because it
-        uses neither cursors nor adapters of psycopg.
-        """
-        connection = self._connection
-        async with self._executing:
-            # another statement may have failed while this one was waiting
-            if connection is None or self._connection is not connection:
-                raise psycopg.OperationalError("The connection is closed.")
-            execution = self._call(connection.pgconn, sql, params)
-            return await self._limited(connection, STATEMENT_TIMEOUT, execution)
-
-    async def _call(self, pgconn: PGconn, sql: str, params: Sequence[str]) -> bytes | None:
+    async def _send(
+        self, pgconn: PGconn, sql: str, params: Sequence[str], prepare: bool
+    ) -> PGresult:
+        values = [text.encode() for text in params]
+        if not prepare:
+            pgconn.send_query_params(sql.encode(), values)
+            return await self._receive(pgconn)
         prepared = self._prepared
         name = prepared.get(sql)
         if name is None:
             name = f"cocobase_realtime_{len(prepared)}".encode()
             pgconn.send_prepare(name, sql.encode())
-            await _receive(pgconn)
+            await self._receive(pgconn)
             prepared[sql] = name
-        pgconn.send_query_prepared(name, [text.encode() for text in params])
-        return (await _receive(pgconn)).get_value(0, 0)
+        pgconn.send_query_prepared(name, values)
+        return await self._receive(pgconn)
 
-    async def _limited(
-        self, connection: psycopg.AsyncConnection[Any], timeout: float, execution: Awaitable[T]
-    ) -> T:
-        """Wait for a statement; close the connection if it fails, or takes too long."""
-        is_late = False
+    async def _receive(self, pgconn: PGconn) -> PGresult:
+        """Send what libpq has buffered, and return the last result of the statement."""
+        loop, number = asyncio.get_running_loop(), pgconn.socket
+        received: asyncio.Future[PGresult] = loop.create_future()
+        results: list[PGresult] = []
 
-        def give_up() -> None:
-            nonlocal is_late
-            is_late = True
-            _shut_down(connection)
+        def write() -> None:
+            try:
+                if pgconn.flush() == 0:
+                    loop.remove_writer(number)
+            except psycopg.Error as error:
+                loop.remove_writer(number)
+                fail(error)
 
-        timer = asyncio.get_running_loop().call_later(timeout, give_up)
+        def read() -> None:
+            try:
+                pgconn.consume_input()
+                while not received.done() and not pgconn.is_busy():
+                    result = pgconn.get_result()
+                    if result is None:
+                        received.set_result(results[-1])
+                    else:
+                        results.append(result)
+            except psycopg.Error as error:
+                fail(error)
+
+        def fail(error: Exception) -> None:
+            if not received.done():
+                received.set_exception(error)
+
+        self._received, self._socket = received, number
+        loop.add_reader(number, read)
         try:
-            return await execution
-        except BaseException as error:
-            self._finish(connection)
-            if is_late and isinstance(error, psycopg.Error):
-                raise TimeoutError("PostgreSQL did not answer.") from error
-            raise
+            if pgconn.flush() != 0:
+                loop.add_writer(number, write)
+            result = await received
         finally:
-            timer.cancel()
+            if self._received is received:  # otherwise another socket may have the number
+                self._stop_waiting()
+        if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+            raise psycopg.errors.error_from_result(result)
+        return result
+
+    def _stop_waiting(self) -> None:
+        received, self._received = self._received, None
+        if received is not None:
+            received.get_loop().remove_reader(self._socket)
+            received.get_loop().remove_writer(self._socket)
+            if not received.done():
+                received.set_exception(psycopg.OperationalError("The connection was closed."))
 
     def close(self) -> None:
         """Close the connection for good, without waiting. A statement that is executed fails."""
@@ -191,82 +240,8 @@ class PostgresConnection:
 
     def drop(self) -> None:
         """Close the connection, without waiting. A statement that is executed fails."""
-        connection = self._connection
-        if connection is None:
-            return
-        if self._executing.locked():
-            self._connection, self._is_open = None, False
-            _shut_down(connection)  # the statement, which fails by this, closes it
-        else:
-            self._finish(connection)
-
-    def _finish(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        """Close a connection for which the event loop does not wait."""
-        if self._connection is connection:
-            self._connection, self._is_open = None, False
-        connection.pgconn.finish()
-
-
-def _shut_down(connection: psycopg.AsyncConnection[Any]) -> None:
-    """End a connection so that what waits for the server fails.
-
-    Closing it would not be noticed: the event loop would wait for a socket that is gone, and
-    ignore another one that gets its number.
-    """
-    if connection.closed:
-        return
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
-        end.shutdown(socket.SHUT_RDWR)
-
-
-async def _fetch(
-    connection: psycopg.AsyncConnection[Any], sql: str, params: Sequence[Any], prepare: bool
-) -> list[Any]:
-    cursor = await connection.execute(sql.encode(), params or None, prepare=prepare)
-    return await cursor.fetchall()
-
-
-async def _receive(pgconn: PGconn) -> PGresult:
-    """Send what libpq has buffered, and return the last result of the statement.
-
-    Raises the exceptions of psycopg.
-    """
-    loop, number = asyncio.get_running_loop(), pgconn.socket
-    received: asyncio.Future[PGresult] = loop.create_future()
-    results: list[PGresult] = []
-
-    def write() -> None:
-        try:
-            if pgconn.flush() == 0:
-                loop.remove_writer(number)
-        except psycopg.Error as error:
-            loop.remove_writer(number)
-            fail(error)
-
-    def read() -> None:
-        try:
-            pgconn.consume_input()
-            while not received.done() and not pgconn.is_busy():
-                result = pgconn.get_result()
-                if result is None:
-                    received.set_result(results[-1])
-                else:
-                    results.append(result)
-        except psycopg.Error as error:
-            fail(error)
-
-    def fail(error: Exception) -> None:
-        if not received.done():
-            received.set_exception(error)
-
-    loop.add_reader(number, read)
-    try:
-        if pgconn.flush() != 0:
-            loop.add_writer(number, write)
-        result = await received
-    finally:
-        loop.remove_reader(number)
-        loop.remove_writer(number)
-    if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
-        raise psycopg.errors.error_from_result(result)
-    return result
+        connection, self._connection = self._connection, None
+        self._is_open = False
+        if connection is not None:
+            self._stop_waiting()
+            connection.pgconn.finish()

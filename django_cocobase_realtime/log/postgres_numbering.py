@@ -6,10 +6,9 @@ numbers them, and returns the events after the position of each reader, as one J
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import msgspec
 from django.db import connections
@@ -17,7 +16,7 @@ from django.db import connections
 from ..models import LogEvent, Stream
 from .cursor import Position
 from .decoding import Row
-from .leadership import Fetch
+from .statements import Fetch, array_text
 
 # events of a stream that one call returns
 PAGE_EVENTS = 1000
@@ -32,7 +31,7 @@ _SIGNATURE = f"{NAME}(text[], text[], bigint[], integer, integer, integer)"
 _FIND = (
     "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_proc p "
     "JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace "
-    "WHERE p.oid = to_regprocedure(%s) AND has_function_privilege(p.oid, 'EXECUTE')"
+    "WHERE p.oid = to_regprocedure($1) AND has_function_privilege(p.oid, 'EXECUTE')"
 )
 
 # [seq, id, [transaction, op, document id], before, after, changed, document, time]
@@ -76,7 +75,7 @@ class Statements:
 def find_function(using: str) -> Statements | None:
     """Return the statements; None if the function is not installed, or must not be called."""
     with connections[using].cursor() as cursor:
-        cursor.execute(_FIND, [_SIGNATURE])
+        cursor.execute(_FIND.replace("$1", "%s"), [_SIGNATURE])
         return _statements(cursor.fetchall())
 
 
@@ -92,7 +91,7 @@ def _statements(rows: Sequence[tuple[str]]) -> Statements | None:
     limits = f"{PAGE_EVENTS}, {PAGE_BYTES}, {BACKLOG_EVENTS}"
     follow = f"SELECT {schema}.{NAME}($1::text[], $2::text[], $3::bigint[], {limits})"
     find_behind = (
-        "SELECT f.name FROM unnest(%s::text[], %s::text[], %s::bigint[]) f(name, epoch, seq) "  # noqa: S608 - our tables
+        "SELECT f.name FROM unnest($1::text[], $2::text[], $3::bigint[]) f(name, epoch, seq) "  # noqa: S608 - our tables
         f"LEFT JOIN {schema}.{Stream._meta.db_table} s ON s.collection = f.name "
         "WHERE (s.epoch, s.head) <> (f.epoch, f.seq) OR EXISTS ("
         f"SELECT FROM {schema}.{LogEvent._meta.db_table} WHERE collection = f.name AND seq IS NULL)"
@@ -100,27 +99,16 @@ def _statements(rows: Sequence[tuple[str]]) -> Statements | None:
     return Statements(schema, follow, find_behind)
 
 
-def parameters(requests: Sequence[tuple[str, Position | None]]) -> list[list[Any]]:
+def parameters(requests: Sequence[tuple[str, Position | None]]) -> list[str]:
     """Return the parameters of a statement for streams and the positions of their readers.
 
     No events are returned to a reader without a position.
     """
     return [
-        [name for name, _ in requests],
-        [None if position is None else position.epoch for _, position in requests],
-        [None if position is None else position.seq for _, position in requests],
+        array_text(name for name, _ in requests),
+        array_text(None if position is None else position.epoch for _, position in requests),
+        array_text(None if position is None else position.seq for _, position in requests),
     ]
-
-
-def array_text(values: Iterable[str | int | None]) -> str:
-    """Return values as the text of an array of PostgreSQL."""
-    return "{" + ",".join(map(_element_text, values)) + "}"
-
-
-def _element_text(value: str | int | None) -> str:
-    if value is None:
-        return "NULL"
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def decode_result(text: bytes | None) -> dict[str, StreamRows]:

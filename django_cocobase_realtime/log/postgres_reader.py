@@ -160,8 +160,7 @@ class PostgresReader(ThreadReader):
             return {}
         assert self._statements is not None
         parameters = postgres_numbering.parameters([(r.collection, r.position) for r in requests])
-        texts = [postgres_numbering.array_text(values) for values in parameters]
-        text = await self._connection.call(self._statements.follow, texts)
+        text = await self._connection.call(self._statements.follow, parameters)
         try:
             return postgres_numbering.decode_result(text)
         except (ValueError, RecursionError) as error:

@@ -13,6 +13,7 @@ from django_cocobase_realtime.log import postgres_connection, postgres_numbering
 from django_cocobase_realtime.log.cursor import Position
 from django_cocobase_realtime.log.log_reader import create_reader
 from django_cocobase_realtime.log.postgres_reader import PostgresReader
+from django_cocobase_realtime.log.statements import array_text
 from django_cocobase_realtime.log.thread_reader import ThreadReader
 from django_cocobase_realtime.models import LogEvent, Stream
 from tests.app.models import Post
@@ -268,7 +269,7 @@ async def test_texts_of_arrays(reader):
         [f"{'x' * 100}{n}" for n in range(50_000)],  # more than the buffer of the socket
     ):
         text = await reader._connection.call(
-            "SELECT array_to_json($1::text[])::text", [postgres_numbering.array_text(values)]
+            "SELECT array_to_json($1::text[])::text", [array_text(values)]
         )
         assert json.loads(text) == [None if v is None else str(v) for v in values]
     assert watched_sockets() == []
