@@ -107,7 +107,7 @@ class Batches:
     def _make_call(self, call: Call, taken: list[tuple[Any, asyncio.Future[Any]]]) -> None:
         items = [item for item, _ in taken]
         futures = [future for _, future in taken]
-        owner = Owner(("batch", next(self._numbers)))
+        owner = Owner(("batch", next(self._numbers)), is_single=True)
         try:
             job = self._workers.submit(lambda: call(items), owner)
         except RuntimeError as error:  # the process is about to end

@@ -30,6 +30,8 @@ class Owner(NamedTuple):
     # the user, or what else the client shares with its other connections
     account: Hashable
     connection: Hashable = None
+    # whether it makes one call only, so that its share need not be remembered
+    is_single: bool = False
 
     def background(self) -> Owner:
         """Return the owner of work that must not delay the requests of the same connection."""
@@ -255,6 +257,7 @@ class FairQueue:
             if not queue.jobs:  # the heap drops it when it comes to the top
                 del job.account.queues[job.subject]
             job.account.forget_connections()
+            self._forget_if_single(job)
 
     def start_next(self, now: float, size: int) -> Job | None:
         """Return the next call, which runs from now on; None if there is none that may run.
@@ -288,6 +291,11 @@ class FairQueue:
             del self._running[job.subject]
         for subject, queue in job.account.queues.items():
             self._push(subject, queue, now)
+        self._forget_if_single(job)
+
+    def _forget_if_single(self, job: Job) -> None:
+        if job.owner.is_single and job.account.is_idle:
+            self._accounts.pop(job.owner.account, None)
 
     def drain(self) -> list[Job]:
         """Remove and return all calls that wait."""

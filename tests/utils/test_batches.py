@@ -158,3 +158,11 @@ def test_event_loop_is_not_kept(workers, calls):
     gc.collect()
     assert loop() is None
     assert batches is not None
+
+
+async def test_calls_leave_nothing_behind_in_the_queue_of_the_workers(workers, calls):
+    calls.release.set()
+    batches = Batches(workers, lambda: 2)
+    for _ in range(10):
+        await batches.run("a", "k", calls, 1)
+    assert len(workers._queue._accounts) <= 1  # that of the last call, whose thread may not be done
