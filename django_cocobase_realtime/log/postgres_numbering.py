@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
-from django.db import connections
 
 from ..models import LogEvent, Stream
 from .cursor import Position
@@ -72,19 +71,9 @@ class Statements:
     find_behind: str
 
 
-def find_function(using: str) -> Statements | None:
+async def find_function(fetch: Fetch) -> Statements | None:
     """Return the statements; None if the function is not installed, or must not be called."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(_FIND.replace("$1", "%s"), [_SIGNATURE])
-        return _statements(cursor.fetchall())
-
-
-async def find_function_on(fetch: Fetch) -> Statements | None:
-    """Do the same as `find_function`, on a connection of the event loop."""
-    return _statements(await fetch(_FIND, [_SIGNATURE]))
-
-
-def _statements(rows: Sequence[tuple[str]]) -> Statements | None:
+    rows = await fetch(_FIND, [_SIGNATURE])
     if not rows:
         return None
     schema = rows[0][0]

@@ -205,7 +205,7 @@ class PostgresReader(ThreadReader):
             await self._connection.open()
         except ConnectionPooled:
             return POOLED
-        self._statements = await postgres_numbering.find_function_on(self._connection.fetch)
+        self._statements = await postgres_numbering.find_function(self._connection.fetch)
         if self._statements is None:
             self._connection.drop()
             return NOT_INSTALLED

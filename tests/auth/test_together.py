@@ -182,8 +182,8 @@ def test_names_of_members_are_not_asked_together(settings):
     assert not together.may_be_together()
 
 
-async def gather(function, items):
-    """Call a function for items that arrive while both threads are busy."""
+async def gather(calls):
+    """Return the results of authentications that arrive while both threads are busy."""
     release = threading.Event()
 
     def wait(batch):
@@ -192,7 +192,7 @@ async def gather(function, items):
 
     busy = [asyncio.create_task(run_authentications(Owner(n), wait, n)) for n in range(2)]
     await asyncio.sleep(0.1)
-    tasks = [asyncio.create_task(run_authentications(OWNER, function, item)) for item in items]
+    tasks = [asyncio.create_task(call) for call in calls]
     await asyncio.sleep(0.1)
     release.set()
     await asyncio.gather(*busy)
@@ -206,7 +206,7 @@ async def test_calls_that_wait_are_made_together():
         batches.append(items)
         return [ZeroDivisionError() if item == 2 else item * 10 for item in items]
 
-    results = await gather(function, [1, 2, 3])
+    results = await gather(run_authentications(OWNER, function, item) for item in (1, 2, 3))
     assert batches == [[1, 2, 3]]
     assert results[0] == 10
     assert isinstance(results[1], ZeroDivisionError)
@@ -228,20 +228,10 @@ async def test_calls_in_different_contexts_are_made_apart():
         tenant.set(name)
         return await run_authentications(Owner(name), function, item)
 
-    release = threading.Event()
-
-    def wait(batch):
-        release.wait(5)
-        return batch
-
-    busy = [asyncio.create_task(run_authentications(Owner(n), wait, n)) for n in range(2)]
-    await asyncio.sleep(0.1)
     one, other = "one", "other"
     names = [(one, 1), (one, 2), (other, 3), (other, 4)]
-    tasks = [asyncio.create_task(arrive(name, item)) for name, item in names]
-    await asyncio.sleep(0.1)
-    release.set()
-    await asyncio.gather(*busy, *tasks)
+    results = await gather(arrive(name, item) for name, item in names)
+    assert results == [1, 2, 3, 4]
     assert {name for name, _ in seen} == {"one", "other"}
     assert all(set(items) <= ({1, 2} if name == "one" else {3, 4}) for name, items in seen)
 

@@ -6,10 +6,11 @@ from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.core.management import call_command
 from django.db import connection, connections
 
-from django_cocobase_realtime.log.postgres_numbering import find_function
+from django_cocobase_realtime.log import postgres_numbering
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -18,6 +19,17 @@ pytestmark = [
 migration = import_module("django_cocobase_realtime.migrations.0008_numbering_function")
 editor = SimpleNamespace(connection=connection)
 SCHEMA, ROLE = "realtime_other", "realtime_reader"
+
+
+@sync_to_async
+def fetch(sql, params):
+    with connection.cursor() as cursor:
+        cursor.execute(re.sub(r"\$\d", "%s", sql), params)
+        return cursor.fetchall()
+
+
+def find_function():
+    return async_to_sync(postgres_numbering.find_function)(fetch)
 
 
 def execute(*statements):
@@ -33,15 +45,15 @@ def _restore():
     with contextlib.suppress(Exception):
         execute(f"DROP OWNED BY {ROLE}", f"DROP ROLE {ROLE}")
     migration.install(None, editor)
-    assert find_function("default")
+    assert find_function()
 
 
 @pytest.mark.usefixtures("_restore")
 def test_function_is_removed_with_its_migration():
     call_command("migrate", "cocobase_realtime", "0007", verbosity=0)
-    assert find_function("default") is None
+    assert find_function() is None
     call_command("migrate", "cocobase_realtime", verbosity=0)
-    assert find_function("default") is not None
+    assert find_function() is not None
 
 
 @pytest.mark.usefixtures("_restore")
@@ -49,7 +61,7 @@ def test_role_without_the_right_to_create_functions_can_migrate(caplog):
     execute(f"DROP FUNCTION {migration.SIGNATURE}")
     execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC", f"CREATE ROLE {ROLE}", f"SET ROLE {ROLE}")
     migration.install(None, editor)
-    assert find_function("default") is None
+    assert find_function() is None
     assert "was not created: permission denied" in caplog.text
 
 
@@ -57,10 +69,10 @@ def test_role_without_the_right_to_create_functions_can_migrate(caplog):
 def test_role_without_the_right_to_execute_the_function_does_not_use_it():
     execute(f"CREATE ROLE {ROLE}", f"REVOKE EXECUTE ON FUNCTION {migration.SIGNATURE} FROM PUBLIC")
     execute(f"SET ROLE {ROLE}")
-    assert find_function("default") is None
+    assert find_function() is None
     execute("RESET ROLE", f"GRANT EXECUTE ON FUNCTION {migration.SIGNATURE} TO PUBLIC")
     execute(f"SET ROLE {ROLE}")
-    assert find_function("default") is not None
+    assert find_function() is not None
 
 
 @pytest.mark.usefixtures("_restore")
@@ -71,7 +83,7 @@ def test_function_is_in_the_schema_of_the_tables():
         execute(f"CREATE TABLE {SCHEMA}.{name} (LIKE public.{name})")
     execute(f"INSERT INTO {SCHEMA}.cocobase_realtime_stream VALUES (1, 'posts', 'other', 7, 7)")
     migration.install(None, editor)
-    sql = find_function("default")
+    sql = find_function()
     assert f"SELECT {SCHEMA}." in sql.follow
     with connection.cursor() as cursor:
         cursor.execute("SET search_path = public")

@@ -199,7 +199,8 @@ async def test_isolation_level_is_read_committed(reader, monkeypatch):
 
 async def test_function_in_another_schema_is_called(reader):
     """The path that Django's connection searches may be set by the project."""
-    sql = await sync_to_async(postgres_numbering.find_function)("default")
+    await reader.fetch_new("posts", None)
+    sql = await postgres_numbering.find_function(reader._connection.fetch)
     assert sql.follow.startswith("SELECT public.cocobase_realtime_follow(")
 
 
