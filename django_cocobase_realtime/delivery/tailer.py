@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 
 from ..events import Change, Event, LogAppended, encode
@@ -24,8 +25,9 @@ logger = logging.getLogger(__name__)
 MAX_INLINE_BYTES = 32 * 1024
 # seconds before the log is read again after an exception of the database
 RETRY_INTERVAL = 1.0
-# seconds that another process has to number an event, before this one does so
-LEADER_TIMEOUT = 0.25
+# seconds that another process has to number an event, before this one does so; up to twice as
+# many, so that several processes do not do so at the same time
+LEADER_TIMEOUT = 0.1
 
 
 class LogTailer:
@@ -69,6 +71,8 @@ class LogTailer:
         self._announce = announce
         self._is_complete = is_complete
         self._restore = restore
+        # the last event that this process has numbered, or the last one when it began to read
+        self._numbered_until = 0
         # the epoch that must end, so that all clients fetch everything again
         self._epoch_to_end: str | None = None
         # whether the log was read at least once
@@ -94,9 +98,18 @@ class LogTailer:
         return StreamRange(self.epoch, self.seq, self.floor)
 
     @property
+    def may_lead(self) -> bool:
+        """Whether no other process is known to be the only one that numbers the events."""
+        return self._reader.is_leader(self.collection) is not False
+
+    @property
     def is_leader(self) -> bool:
-        """Whether this process must number the events of the stream."""
-        return self._reader.is_leader(self.collection)
+        """Whether this process must number the events that another process announces.
+
+        If the database does not choose a leader, it is the process that numbered the last event.
+        """
+        leads = self._reader.is_leader(self.collection)
+        return self.seq <= self._numbered_until if leads is None else leads
 
     def stop(self) -> None:
         """Stop reading."""
@@ -120,9 +133,8 @@ class LogTailer:
             self.notify()
         elif self._leader_timer is None:
             loop = asyncio.get_running_loop()
-            self._leader_timer = loop.call_later(
-                LEADER_TIMEOUT, self._read_if_unchanged, self.position
-            )
+            delay = LEADER_TIMEOUT * (1 + random.random())  # noqa: S311 - not a secret
+            self._leader_timer = loop.call_later(delay, self._read_if_unchanged, self.position)
 
     def _read_if_unchanged(self, position: Position) -> None:
         self._leader_timer = None
@@ -196,8 +208,10 @@ class LogTailer:
         if not self._started:
             self._started = True
             self.epoch, self.seq = batch.epoch, batch.head
+            self._numbered_until = batch.head
         elif batch.epoch != self.epoch:
             self.epoch, self.seq = batch.epoch, batch.head
+            self._numbered_until = batch.head
             self._on_position_lost()
         elif self.seq < batch.floor:
             # events were removed from the log before this process has read them
@@ -211,6 +225,7 @@ class LogTailer:
                 self._on_position_lost()
                 break
         if batch.head > batch.start:
+            self._numbered_until = batch.head
             self._announce_numbered(batch)
 
     def _deliver_next(self, change: Change) -> None:

@@ -209,8 +209,11 @@ class TopicManager:
             topic.receive_announcement(announcement)
 
     def _receive_notification(self, name: str) -> None:
-        """Handle a notification of PostgreSQL that the log of a collection has new events."""
-        if self._numbers(name):
+        """Handle a notification of PostgreSQL that the log of a collection has new events.
+
+        If the channel layer does not reach the process that numbers them, all processes do so.
+        """
+        if is_in_memory(channel_layer()):
             self.notify(name)
         else:
             self.receive_announcement(LogAppended(name))
@@ -231,7 +234,7 @@ class TopicManager:
 
         The broker calls this method, from any thread.
         """
-        return partial(self.notify, name) if self._numbers(name) else None
+        return partial(self.notify, name) if self._may_number(name) else None
 
     # reading the log
 
@@ -255,21 +258,21 @@ class TopicManager:
         self._listen(using, positions)
 
     def _listen(self, using: str, names: Iterable[str]) -> None:
-        """Receive notifications of the streams whose events this process numbers."""
+        """Receive notifications of the streams whose events this process may have to number."""
         for name in names:
-            if self._numbers(name):
+            if self._may_number(name):
                 self._listeners.follow(using, name)
             else:
                 self._listeners.unfollow(using, name)
 
-    def _numbers(self, name: str) -> bool:
-        """Return whether this process numbers the events of a stream.
+    def _may_number(self, name: str) -> bool:
+        """Return whether this process may have to number the events of a stream.
 
-        If the channel layer does not reach the process that is the leader, all processes do so.
+        If the channel layer does not reach the process that numbers them, all processes do so.
         """
         topic = self.topics.get(name)
         tailer = None if topic is None else topic.tailer
-        return tailer is not None and (tailer.is_leader or is_in_memory(channel_layer()))
+        return tailer is not None and (tailer.may_lead or is_in_memory(channel_layer()))
 
     def _look_later(self, using: str, names: list[str]) -> None:
         """Look for new events of streams, of which announcements may have been missed."""

@@ -48,10 +48,11 @@ class LogReader(Protocol):
         ``positions`` are those of all streams that are followed. Called regularly.
         """
 
-    def is_leader(self, collection: str) -> bool:
-        """Return whether this process must number the events of a stream.
+    def is_leader(self, collection: str) -> bool | None:
+        """Return whether this process is the one that must number the events of a stream.
 
-        If not, another process does so, and announces them. `fetch_new` numbers them anyway.
+        If not, another process does so, and announces them. `fetch_new` numbers them anyway. None
+        if the database does not choose one.
         """
 
     async def reason_for_thread(self) -> str | None:

@@ -229,10 +229,10 @@ class PostgresReader(ThreadReader):
         )
         return {name for (name,) in rows}
 
-    def is_leader(self, collection: str) -> bool:
-        """Return whether this process must number the events of a stream."""
+    def is_leader(self, collection: str) -> bool | None:
+        """Return whether this process holds the lock of a stream; None if a thread numbers it."""
         if self._statements is None:
-            return True  # the thread numbers them: there is no leader
+            return None
         return self._is_ready and collection in self._leadership
 
     async def reason_for_thread(self) -> str | None:

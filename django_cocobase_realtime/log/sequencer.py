@@ -15,7 +15,7 @@ order of their events is that of the commits, and all that are found together ge
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -242,14 +242,37 @@ def _read_numbered(using: str, stream: Stream, start: int, head: int) -> Iterato
 
 def _store_documents(using: str, collection: Collection, changes: list[Change]) -> list[Change]:
     """Make the documents of events, once, and return the events with them."""
-    events = LogEvent.objects.using(using).filter(collection=collection.stream)
-    with_documents = []
-    documents = make_documents(collection, changes, using)
-    for change, document in zip(changes, documents, strict=True):
-        document, text = _encode_document(collection, document)
-        events.filter(seq=change.seq).update(document=text)
-        with_documents.append(replace(change, document=document))
-    return with_documents
+    documents = [
+        _encode_document(collection, document)
+        for document in make_documents(collection, changes, using)
+    ]
+    seqs = [change.seq for change in changes]
+    _update_documents(using, collection.stream, seqs, [text for _, text in documents])
+    return [
+        replace(change, document=document)
+        for change, (document, _) in zip(changes, documents, strict=True)
+    ]
+
+
+def _update_documents(
+    using: str, stream: str, seqs: Sequence[int | None], texts: Sequence[str | None]
+) -> None:
+    """Set the documents of the events with these numbers."""
+    connection = connections[using]
+    table = connection.ops.quote_name(LogEvent._meta.db_table)
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":  # one round trip
+            cursor.execute(
+                f"UPDATE {table} SET document = given.document "  # noqa: S608 - our own table
+                "FROM unnest(%s::bigint[], %s::text[]) AS given(seq, document) "
+                f"WHERE {table}.collection = %s AND {table}.seq = given.seq",
+                [list(seqs), list(texts), stream],
+            )
+        else:
+            cursor.executemany(
+                f"UPDATE {table} SET document = %s WHERE collection = %s AND seq = %s",  # noqa: S608
+                [(text, stream, seq) for seq, text in zip(seqs, texts, strict=True)],
+            )
 
 
 def _encode_document(

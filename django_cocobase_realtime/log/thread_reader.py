@@ -42,12 +42,9 @@ class ThreadReader:
         """
         return await self.run(streams_behind, self.using, positions)
 
-    def is_leader(self, collection: str) -> bool:
-        """Return whether this process must number the events of a stream.
-
-        Other processes do this as well: there is no leader.
-        """
-        return True
+    def is_leader(self, collection: str) -> bool | None:
+        """Return None: the database does not choose a leader."""
+        return None
 
     async def reason_for_thread(self) -> str | None:
         """Return why a thread numbers the events."""

@@ -19,6 +19,8 @@ class Reader:
 
     def __init__(self):
         self.reads = 0
+        self.head = 0
+        self.unnumbered = []
         self.leads = False
         self.released = []
         self.is_leader = lambda collection: self.leads
@@ -26,7 +28,20 @@ class Reader:
 
     async def fetch_new(self, collection, position, *, notified=False):
         self.reads += 1
-        return StreamBatch("e", 0, 0, 0, [], False)
+        start = self.head
+        changes, self.unnumbered = self.unnumbered, []
+        if changes:
+            self.head = changes[-1].seq
+        return StreamBatch("e", 0, start, self.head, changes, False)
+
+    def numbers(self, change):
+        """Let the next read number and return an event, after those of other processes."""
+        self.head = change.seq - 1
+        self.unnumbered.append(change)
+
+
+def created(seq, **options):
+    return Change(str(seq), "posts", "created", "1", "t", "", epoch="e", seq=seq, **options)
 
 
 @pytest.fixture
@@ -67,8 +82,8 @@ async def test_follower_reads_events_with_numbers_at_once(process):
 async def test_follower_waits_for_the_leader(process):
     process.tailer.receive_announcement(UNNUMBERED)
     await asyncio.sleep(TIMEOUT / 2)
-    process.tailer.receive(Change("1", "posts", "created", "1", "t", "", epoch="e", seq=1))
-    await asyncio.sleep(TIMEOUT)
+    process.tailer.receive(created(1))
+    await asyncio.sleep(TIMEOUT * 2)
     assert process.reader.reads == 0
     assert process.tailer.position.seq == 1
 
@@ -78,17 +93,17 @@ async def test_follower_reads_if_the_leader_is_gone(process):
         process.tailer.receive_announcement(UNNUMBERED)
     await asyncio.sleep(TIMEOUT / 2)
     assert process.reader.reads == 0
-    await asyncio.sleep(TIMEOUT)
+    await asyncio.sleep(TIMEOUT * 2)
     assert process.reader.reads == 1
     process.tailer.receive_announcement(UNNUMBERED)
-    await asyncio.sleep(TIMEOUT * 1.5)
+    await asyncio.sleep(TIMEOUT * 2.5)
     assert process.reader.reads == 2
 
 
 async def test_stopped_tailer_does_not_wait_for_the_leader(process):
     process.tailer.receive_announcement(UNNUMBERED)
     process.tailer.stop()
-    await asyncio.sleep(TIMEOUT * 1.5)
+    await asyncio.sleep(TIMEOUT * 2.5)
     assert not process.tailer._wake.is_set()
 
 
@@ -98,21 +113,44 @@ async def test_process_of_the_save_reads_at_once(process):
     assert process.reader.reads == 1
 
 
+async def test_without_a_lock_the_process_that_numbered_last_is_the_leader(process):
+    process.reader.leads = None
+    process.tailer.receive_announcement(UNNUMBERED)
+    await asyncio.sleep(0.01)
+    assert process.reader.reads == 1  # no process has numbered an event yet
+    process.tailer.receive(created(1))
+    assert not process.tailer.is_leader
+    assert process.tailer.may_lead
+    process.tailer.receive_announcement(UNNUMBERED)
+    await asyncio.sleep(TIMEOUT / 2)
+    assert process.reader.reads == 1
+    process.reader.numbers(created(2))
+    await asyncio.sleep(TIMEOUT * 2)
+    assert process.reader.reads == 2  # the other process did not number it
+    assert process.announced == [created(2)]
+    assert process.tailer.is_leader
+    process.tailer.receive(created(2))  # its own
+    assert process.tailer.is_leader
+
+
+async def test_without_a_lock_one_of_two_processes_that_number_at_once_is_the_leader(process):
+    """Each of them numbers some of the events, and receives those of the other."""
+    process.reader.leads = None
+    process.reader.numbers(created(2))
+    process.tailer.notify()
+    process.tailer.receive(created(1))
+    await asyncio.sleep(0.01)
+    process.tailer.receive(created(1))
+    assert process.tailer.is_leader
+    process.tailer.receive(created(3))
+    assert not process.tailer.is_leader
+
+
 async def test_large_events_are_announced_as_numbered(process):
-    async def fetch_new(collection, position, *, notified=False):
-        change = Change("1", "posts", "created", "1", "t", "", after={"t": "x" * 40_000})
-        return StreamBatch("e", 0, 0, 1, [change_with(change)], False)
-
-    def change_with(change):
-        return Change(**{f: getattr(change, f) for f in change.__struct_fields__} | NUMBER)
-
-    process.reader.fetch_new = fetch_new
+    process.reader.numbers(created(1, after={"t": "x" * 40_000}))
     process.tailer.notify()
     await asyncio.sleep(0.01)
     assert process.announced == [NUMBERED]
-
-
-NUMBER = {"epoch": "e", "seq": 1}
 
 
 def test_announcement_of_an_older_version_is_decoded():

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from django.db import connection, connections, transaction
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_cocobase_realtime.hub import background_tasks
@@ -87,6 +88,19 @@ def test_documents_are_stored_with_their_events(settings, monkeypatch, limit):
     result = sequence("default", "posts", limit)
     assert [e.document for e in result.changes or ()] == (expected if limit == 100 else [])
     assert [e.document for e in read_all()] == expected
+
+
+def test_the_statements_do_not_grow_with_the_documents(settings):
+    posts = {"model": "app.Post", "serializer": lambda post: {"shown": post.title}}
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"posts": posts}}
+    counts = []
+    for count in (1, 2, 40):
+        for n in range(count):
+            Post.objects.create(title=f"post {n}")
+        with CaptureQueriesContext(connection) as queries:
+            assert len(sequence("default", "posts").changes) == count
+        counts.append(len(queries))
+    assert counts[1] == counts[2]  # the first call also creates the stream
 
 
 def test_concurrent_sequencers_number_each_event_once():
