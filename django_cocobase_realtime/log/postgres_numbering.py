@@ -82,8 +82,12 @@ async def find_function(fetch: Fetch) -> Statements | None:
     find_behind = (
         "SELECT f.name FROM unnest($1::text[], $2::text[], $3::bigint[]) f(name, epoch, seq) "  # noqa: S608 - our tables
         f"LEFT JOIN {schema}.{Stream._meta.db_table} s ON s.collection = f.name "
-        "WHERE (s.epoch, s.head) <> (f.epoch, f.seq) OR EXISTS ("
-        f"SELECT FROM {schema}.{LogEvent._meta.db_table} WHERE collection = f.name AND seq IS NULL)"
+        # the range and the order are those of the index of events without a number, and of no
+        # other one (see `sequencer.unsequenced`)
+        "WHERE (s.epoch, s.head) <> (f.epoch, f.seq) OR ("
+        f"SELECT id FROM {schema}.{LogEvent._meta.db_table} "
+        "WHERE collection >= f.name AND collection <= f.name AND seq IS NULL "
+        "ORDER BY collection, id LIMIT 1) IS NOT NULL"
     )
     return Statements(schema, follow, find_behind)
 

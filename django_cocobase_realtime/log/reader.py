@@ -6,14 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Length
 
 from ..events import Change
 from ..models import LogEvent, Stream
 from .cursor import Position
 from .decoding import FIELDS, Row, changes_from_rows
-from .sequencer import has_unsequenced, sequence
+from .sequencer import has_unsequenced, sequence, unsequenced
 
 PAGE_SIZE = 1000  # events that `fetch_new` reads at a time
 FEW_EVENTS = 30  # events that are read without knowing their lengths
@@ -57,27 +57,25 @@ def stream_ranges(using: str, collections: Collection[str]) -> dict[str, StreamR
     }
 
 
-def streams_with_unsequenced(using: str, collections: Collection[str] | None = None) -> set[str]:
-    """Return the streams with committed events that have no number yet.
-
-    ``collections`` are the streams to look at; None for all.
-    """
+def streams_with_unsequenced(using: str) -> set[str]:
+    """Return the streams with committed events that have no number yet."""
     rows = LogEvent.objects.using(using).filter(seq=None)
-    if collections is not None:
-        rows = rows.filter(collection__in=collections)
     return set(rows.order_by().values_list("collection", flat=True).distinct())
 
 
 def streams_behind(using: str, positions: Mapping[str, Position]) -> set[str]:
-    """Return the streams that are not at these positions, or have events without a number."""
-    ranges = stream_ranges(using, list(positions))
-    behind = {
+    """Return the streams that are not at these positions, or have events without a number.
+
+    Streams of which no event was ever numbered are left out.
+    """
+    waiting = unsequenced(using, OuterRef("collection")).values("id")[:1]
+    streams = Stream.objects.using(using).filter(collection__in=list(positions))
+    rows = streams.values_list("collection", "epoch", "head", Subquery(waiting))
+    return {
         name
-        for name, position in positions.items()
-        if name in ranges
-        and (ranges[name].epoch, ranges[name].head) != (position.epoch, position.seq)
+        for name, epoch, head, first in rows
+        if first is not None or Position(epoch, head) != positions[name]
     }
-    return behind | streams_with_unsequenced(using, list(positions))
 
 
 def read_events(

@@ -32,9 +32,11 @@ def trim(
             pass
     deleted: dict[str, int] = {}
     for stream in Stream.objects.using(using).order_by("collection"):
-        if _new_floor(using, stream, max_age, max_events) <= stream.floor:
+        # read once, since it looks at every event that is too old
+        floor = _new_floor(using, stream, max_age, max_events)
+        if floor <= stream.floor:
             continue  # without taking the lock, which would delay processes that number events
-        while (count := _trim_chunk(using, stream.collection, max_age, max_events)) > 0:
+        while (count := _trim_chunk(using, stream.collection, floor)) > 0:
             deleted[stream.collection] = deleted.get(stream.collection, 0) + count
     return deleted
 
@@ -54,11 +56,11 @@ def _new_floor(using: str, stream: Stream, max_age: float | None, max_events: in
     return floor
 
 
-def _trim_chunk(using: str, name: str, max_age: float | None, max_events: int | None) -> int:
-    """Delete up to `CHUNK_SIZE` old events of a stream, and return their number."""
+def _trim_chunk(using: str, name: str, floor: int) -> int:
+    """Delete up to `CHUNK_SIZE` events of a stream up to ``floor``, and return how many."""
     with write_transaction(using):
         stream = Stream.objects.using(using).select_for_update().get(collection=name)
-        floor = min(_new_floor(using, stream, max_age, max_events), stream.floor + CHUNK_SIZE)
+        floor = min(floor, stream.floor + CHUNK_SIZE)
         if floor <= stream.floor:
             return 0
         LogEvent.objects.using(using).filter(collection=name, seq__lte=floor).delete()

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import connections
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet
 from msgspec.structs import replace
 
 from ..declarations.collection import Collection
@@ -57,7 +57,19 @@ class SequenceResult:
 
 def has_unsequenced(using: str, collection: str) -> bool:
     """Return whether there are committed events without a number."""
-    return LogEvent.objects.using(using).filter(collection=collection, seq=None).exists()
+    return unsequenced(using, collection).values_list("id").first() is not None
+
+
+def unsequenced(using: str, collection: str | OuterRef) -> QuerySet[LogEvent]:
+    """Return the events of a stream that have no number, in the order of their ids.
+
+    The range of names and the order are those of the index of these events, and of no other one.
+    With equality and the order of the ids alone, PostgreSQL may search the index of all ids, or the
+    whole log, because old statistics say that an event without a number is found soon.
+    """
+    events = LogEvent.objects.using(using).filter(seq=None)
+    events = events.filter(collection__gte=collection, collection__lte=collection)
+    return events.order_by("collection", "id")
 
 
 def sequence(using: str, collection: str, limit: int = BATCH_SIZE) -> SequenceResult:
@@ -124,7 +136,7 @@ def _events_to_number(using: str, collection: str, limit: int) -> tuple[list[Row
 
     A row has the columns ``FIELDS``, or only the id if there are more than ``limit`` rows.
     """
-    waiting = LogEvent.objects.using(using).filter(collection=collection, seq=None).order_by("id")
+    waiting = unsequenced(using, collection)
     rows = list(waiting.values_list(*FIELDS)[: limit + 1])
     transactions = {row[2] for row in rows}
     if "" in transactions and (len(transactions) > 1 or len(rows) > limit):

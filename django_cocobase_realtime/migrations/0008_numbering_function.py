@@ -30,6 +30,8 @@ SIGNATURE = 'cocobase_realtime_follow(text[], text[], bigint[], integer, integer
 # statement: after waiting for the lock of a stream, it sees what the process that had the lock has
 # numbered. Streams are locked in the order of their names, as by a new epoch, so that there is no
 # deadlock. Sequential scans would be planned for tables that were almost empty at the first call.
+# The first events without a number are selected by a range of names, and in an order, that only their
+# own index has. With equality, the index of all ids may be chosen: see `log.sequencer.unsequenced`.
 #
 # The result is an array of [stream, epoch, floor, head before the call, head, whether
 # to call again, events]. An event is
@@ -62,28 +64,25 @@ BEGIN
             SELECT id, collection, head FROM cocobase_realtime_stream
             WHERE collection = ANY (waiting) ORDER BY collection FOR UPDATE
         LOOP
-            IF (SELECT count(*) FROM (
-                    SELECT FROM cocobase_realtime_logevent
-                    WHERE collection = stream.collection AND seq IS NULL
-                    LIMIT page_events + 1) w) <= page_events
-            THEN
-                UPDATE cocobase_realtime_logevent e SET seq = place.seq FROM (
-                    SELECT id, stream.head + row_number() OVER (ORDER BY last, id) AS seq FROM (
-                        SELECT id, max(id) OVER (PARTITION BY transaction_id) AS last
-                        FROM cocobase_realtime_logevent
-                        WHERE collection = stream.collection AND seq IS NULL) w
-                ) place WHERE e.id = place.id;
-            ELSE
+            SELECT array_agg(id ORDER BY last, id) INTO ids FROM (
+                SELECT id, max(id) OVER (PARTITION BY transaction_id) AS last FROM (
+                    SELECT id, transaction_id FROM cocobase_realtime_logevent
+                    WHERE collection >= stream.collection AND collection <= stream.collection
+                        AND seq IS NULL
+                    ORDER BY collection, id LIMIT page_events + 1) w) w;
+            IF cardinality(ids) > page_events THEN
                 SELECT count(*) INTO size FROM (
                     SELECT FROM cocobase_realtime_logevent
-                    WHERE collection = stream.collection AND seq IS NULL
-                    LIMIT 40 * backlog_events) w;
+                    WHERE collection >= stream.collection AND collection <= stream.collection
+                        AND seq IS NULL
+                    ORDER BY collection, id LIMIT 40 * backlog_events) w;
                 size := least(greatest(size / 8, backlog_events), 5 * backlog_events);
                 LOOP
                     SELECT max(id), count(*) INTO last_id, examined FROM (
                         SELECT id FROM cocobase_realtime_logevent
-                        WHERE collection = stream.collection AND seq IS NULL
-                        ORDER BY id LIMIT size) w;
+                        WHERE collection >= stream.collection AND collection <= stream.collection
+                            AND seq IS NULL
+                        ORDER BY collection, id LIMIT size) w;
                     WITH first AS MATERIALIZED (
                         SELECT id, transaction_id, max(id) OVER (PARTITION BY transaction_id) AS last
                         FROM cocobase_realtime_logevent
@@ -98,10 +97,10 @@ BEGIN
                     EXIT WHEN examined < size OR cardinality(ids) >= backlog_events / 2;
                     size := size * 4;
                 END LOOP;
-                UPDATE cocobase_realtime_logevent e SET seq = stream.head + place.number
-                FROM unnest(ids) WITH ORDINALITY AS place(id, number) WHERE e.id = place.id;
                 unfinished := unfinished || stream.collection::text;
             END IF;
+            UPDATE cocobase_realtime_logevent e SET seq = stream.head + place.number
+            FROM unnest(ids) WITH ORDINALITY AS place(id, number) WHERE e.id = place.id;
             GET DIAGNOSTICS numbered = ROW_COUNT;
             UPDATE cocobase_realtime_stream SET head = stream.head + numbered WHERE id = stream.id;
             starts[array_position(names, stream.collection::text)] := stream.head;

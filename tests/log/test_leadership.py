@@ -135,8 +135,8 @@ async def test_follower_numbers_if_it_must_read(readers):
     assert leaders(readers) == [True, False]
 
 
-async def test_without_the_function_every_process_numbers(readers, monkeypatch):
+async def test_without_the_function_no_reader_is_chosen(readers, monkeypatch):
     monkeypatch.setattr(postgres_numbering, "_SIGNATURE", "not_installed()")
     for reader in readers:
         await reader.fetch_new("posts", None)
-    assert leaders(readers) == [True, True]
+    assert leaders(readers) == [None, None]

@@ -103,6 +103,19 @@ def test_the_statements_do_not_grow_with_the_documents(settings):
     assert counts[1] == counts[2]  # the first call also creates the stream
 
 
+def test_old_events_are_looked_at_once(monkeypatch):
+    """A trim in many transactions must not search the log in each of them."""
+    monkeypatch.setattr("django_cocobase_realtime.log.retention.CHUNK_SIZE", 2)
+    for n in range(10):
+        Post.objects.create(title=f"post {n}")
+    sequence("default", "posts")
+    LogEvent.objects.filter(seq__lt=10).update(created_at=timezone.now() - timedelta(hours=1))
+    with CaptureQueriesContext(connection) as queries:
+        assert trim("default", max_age=60, max_events=None) == {"posts": 9}
+    assert sum(">=" in query["sql"] and "created_at" in query["sql"] for query in queries) == 1
+    assert [event.seq for event in read_all()] == [10]
+
+
 def test_concurrent_sequencers_number_each_event_once():
     def work():
         try:

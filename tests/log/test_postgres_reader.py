@@ -217,7 +217,7 @@ async def test_thread_is_used(reader, reason, monkeypatch, caplog):
     assert await reader.find_behind({"posts": Position(stream.epoch, 1)}) == {"posts"}
     assert thread_calls(reader) == ["fetch_new", "streams_behind"]
     assert not reader._connection.is_open
-    assert reader.is_leader("posts")
+    assert reader.is_leader("posts") is None
     reader._use_thread_until = 0  # tried again later
     await read(reader)
     (message,) = caplog.messages

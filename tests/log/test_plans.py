@@ -1,0 +1,112 @@
+"""Statements that look for events without a number read no others, however large the log is.
+
+PostgreSQL chooses an index by the statistics of the table. They are old here, as after a backlog
+was numbered: they say that there is an event without a number wherever one looks.
+"""
+
+import re
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from django.db import connection, connections, transaction
+
+from django_cocobase_realtime.log import postgres_numbering, reader, sequencer
+from django_cocobase_realtime.log.cursor import Position
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(connections["default"].vendor != "postgresql", reason="PostgreSQL"),
+]
+EVENTS, WAITING = 150_000, 1100
+TABLE = "cocobase_realtime_logevent"
+
+
+def execute(sql, parameters=()):
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return cursor.fetchall() if cursor.description else None
+
+
+@pytest.fixture
+def waiting(db):
+    """Fill the log, and return a function that leaves the last events without a number."""
+    sequencer.sequence("default", "posts")
+    execute(
+        f"INSERT INTO {TABLE} (collection, transaction_id, op, document_id, created_at) "
+        "SELECT 'posts', 't' || n / 5, 'created', n, now() FROM generate_series(1, %s) n",
+        [EVENTS],
+    )
+    execute(f"ANALYZE {TABLE}")
+
+    def leave(count):
+        execute(
+            f"UPDATE {TABLE} e SET seq = numbered.n FROM ("
+            f"SELECT id, row_number() OVER (ORDER BY id) AS n FROM {TABLE}"
+            ") numbered WHERE numbered.id = e.id AND numbered.n <= %s",
+            [EVENTS - count],
+        )
+        execute("UPDATE cocobase_realtime_stream SET head = %s", [EVENTS - count])
+
+    return leave
+
+
+def rows_read(call):
+    """Return how many rows of the log a call reads."""
+    statement = (
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = %s"
+    )
+    with transaction.atomic():
+        ((before,),) = execute(statement, [TABLE])
+        call()
+        ((after,),) = execute(statement, [TABLE])
+    return after - before
+
+
+@sync_to_async
+def fetch(sql, parameters):
+    return execute(re.sub(r"\$\d", "%s", sql), parameters)
+
+
+def number_by_the_function():
+    statements = async_to_sync(postgres_numbering.find_function)(fetch)
+    parameters = postgres_numbering.parameters([("posts", None)])
+    ((text,),) = execute(re.sub(r"\$\d", "%s", statements.follow), parameters)
+    (rows,) = postgres_numbering.decode_result(text).values()
+    assert rows.head == EVENTS
+
+
+def number_by_the_orm():
+    assert sequencer.sequence("default", "posts", limit=1000).head == EVENTS
+
+
+def positions():
+    ((epoch, head),) = execute("SELECT epoch, head FROM cocobase_realtime_stream")
+    return {"posts": Position(epoch, head)}
+
+
+def find_behind():
+    statements = async_to_sync(postgres_numbering.find_function)(fetch)
+    parameters = postgres_numbering.parameters(list(positions().items()))
+    rows = execute(re.sub(r"\$\d", "%s", statements.find_behind), parameters)
+    return {name for (name,) in rows}
+
+
+def streams_behind():
+    return reader.streams_behind("default", positions())
+
+
+@pytest.mark.parametrize("number", [number_by_the_function, number_by_the_orm])
+@pytest.mark.parametrize("count", [3, WAITING])
+def test_numbering_reads_the_events_without_a_number(waiting, number, count):
+    waiting(count)
+    assert rows_read(number) <= 10 * count
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_looking_for_events_reads_no_others(waiting, count):
+    waiting(count)
+    assert rows_read(lambda: sequencer.has_unsequenced("default", "posts")) <= count
+    assert rows_read(streams_behind) <= count
+    assert rows_read(find_behind) <= count
+    assert sequencer.has_unsequenced("default", "posts") == bool(count)
+    assert streams_behind() == find_behind() == ({"posts"} if count else set())
