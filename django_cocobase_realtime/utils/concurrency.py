@@ -151,7 +151,11 @@ async def run_authentications(
     if batches is None:
         batches = _batches[loop] = Batches(_authentication_workers, authentication_worker_count)
     context = contextvars.copy_context()
-    call = partial(context.run, _call, function)
+
+    def call(items: list[Any]) -> list[Any]:
+        # several calls run at the same time if very many items wait, and one context is for one
+        return context.copy().run(_call, function, items)
+
     return await batches.run(owner.account, (function, context_key(context)), call, item)
 
 

@@ -236,6 +236,20 @@ async def test_calls_in_different_contexts_are_made_apart():
     assert all(set(items) <= ({1, 2} if name == "one" else {3, 4}) for name, items in seen)
 
 
+async def test_several_calls_run_at_once_if_very_many_items_wait(monkeypatch):
+    """Each has a context of its own: one that is in use cannot be entered by another thread."""
+    monkeypatch.setattr("django_cocobase_realtime.utils.batches.MAX_ITEMS", 2)
+    both = threading.Barrier(2, timeout=5)
+
+    def function(items):
+        both.wait()
+        return [(item, tenant.get()) for item in items]
+
+    tenant.set("one")
+    results = await gather(run_authentications(OWNER, function, item) for item in range(4))
+    assert results == [(item, "one") for item in range(4)]
+
+
 # fingerprints
 
 
