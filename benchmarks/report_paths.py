@@ -154,7 +154,7 @@ def growth_table(rows: Rows) -> str:
         "server_us": ("numbering µs", "{:,.0f}"),
         "further_us": ("each further µs", "{:,.0f}"),
         "p99_ms": ("p99 ms", "{:.1f}"),
-        "longest_ms": ("longest transaction ms", "{:.0f}"),
+        "longest_ms": ("longest call ms", "{:.0f}"),
         "idle_cpu_percent": ("idle CPU", "{:.1f}%"),
     }
     columns = [name for name in extra if any(row.get(name) is not None for row in rows)]

@@ -35,7 +35,9 @@ from .append import json_text
 from .decoding import FIELDS, Row, changes_from_rows
 
 BATCH_SIZE = 1000  # events numbered in one transaction
-BACKLOG_BATCH_SIZE = 10_000  # the same, if more than `BATCH_SIZE` have no number
+# the same, if more than `BATCH_SIZE` have no number; up to five times as many if very many have
+# none, since all of them are examined each time
+BACKLOG_BATCH_SIZE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,8 @@ def _first_transactions(waiting: QuerySet[LogEvent]) -> tuple[list[tuple[str, in
     transactions that are complete among the first events are the first in the order of their last
     events. More of the first events are examined if few are left, because a transaction is long.
     """
-    size = BACKLOG_BATCH_SIZE
+    smallest = BACKLOG_BATCH_SIZE
+    size = min(max(waiting[: 40 * smallest].count() // 8, smallest), 5 * smallest)
     while True:
         ids = list(waiting.values_list("transaction_id", "id")[:size])
         if len(ids) < size:
