@@ -43,6 +43,7 @@ from .connection_rate import wait_until_allowed
 from .connection_refusals import connection_refusals
 from .draining import close_or_drop
 from .message_reader import MessageReader
+from .request_turns import Stage, wait_for_turn
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._address: str = client_ip(scope)
         # the counters of this process that include this connection
         self._count = ConnectionCount()
+        # whether a frame of the client waits for its turn
+        self._waits_for_turn = False
         # closes the connection if the client sends no `auth` in time
         self._auth_timer: asyncio.TimerHandle | None = None
         # closes the connection when its credential expires
@@ -135,6 +138,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def connect(self) -> None:
         """Accept the connection; close it if this process or its address has too many."""
+        await wait_for_turn(Stage.CONNECT)
         limits = conf.limits
         writer = Writer(
             self.base_send,
@@ -176,6 +180,9 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
     ) -> None:
         """Pass a frame to the session, and carry out the effects that it yields."""
         self._reset_idle_timer()
+        self._waits_for_turn = True
+        await wait_for_turn(Stage.REQUEST if self.session.identity else Stage.AUTHENTICATE)
+        self._waits_for_turn = False
         try:
             await self._run(self.session.receive(text_data, time.monotonic()))
         except (*DATABASE_UNAVAILABLE, AuthenticationUnavailable) as error:
@@ -365,8 +372,14 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         return loop.call_later(seconds, lambda: self._start_closing(make_steps()))
 
     def _start_auth_timer(self) -> None:
-        seconds = self.session.limits.auth_timeout
-        self._auth_timer = self._start_timer(seconds, self.session.auth_timeout)
+        loop = asyncio.get_running_loop()
+        self._auth_timer = loop.call_later(self.session.limits.auth_timeout, self._end_auth_time)
+
+    def _end_auth_time(self) -> None:
+        if self._waits_for_turn:  # it may have sent `auth` in time
+            self._start_auth_timer()
+        else:
+            self._start_closing(self.session.auth_timeout())
 
     def _reset_idle_timer(self) -> None:
         if self._count.is_counted and (seconds := self.session.limits.idle_timeout) is not None:

@@ -11,6 +11,7 @@ from django_cocobase_realtime.consumers.connection_refusals import (
     ConnectionRefusals,
 )
 from django_cocobase_realtime.consumers.message_reader import MAX_MESSAGES
+from django_cocobase_realtime.consumers.request_turns import Stage
 from django_cocobase_realtime.wire.codes import CloseCode, Retry
 from tests.support import failing_code
 from tests.support.failing_code import AUTHENTICATOR, TestAuthenticator
@@ -100,6 +101,20 @@ async def test_authentication_that_takes_too_long_closes_with_4101(
     async with realtime(path=ROOM, authenticate=False) as sdk:
         await sdk.send({"api_key": "slow"})
         assert await sdk.closed() == 4101
+
+
+async def test_client_whose_auth_waits_for_its_turn_is_not_closed(realtime, configure, monkeypatch):
+    configure(seconds=0)
+
+    async def wait_for_turn(stage):
+        await asyncio.sleep(0.5 if stage is Stage.AUTHENTICATE else 0)
+
+    monkeypatch.setattr(consumer_module, "wait_for_turn", wait_for_turn)
+    async with realtime(authenticate=False) as client:
+        await client.send({"type": "auth", "token": "slow"})
+        await client.receive("authenticated")
+    async with realtime(authenticate=False) as client:
+        assert await closing_code(client) == 4501
 
 
 async def test_client_without_auth_is_closed_with_4501(realtime, configure):

@@ -35,9 +35,9 @@ class CallRecorder:
         self.modules: dict[str, None] = {}
 
     def __call__(self, frame, event, argument) -> None:
-        # the broker asks who the leader is before there is anything to do
+        # the broker asks who may be the leader before there is anything to do
         asked = {frame.f_code.co_name, frame.f_back and frame.f_back.f_code.co_name}
-        if self.active and event == "call" and "is_leader" not in asked:
+        if self.active and event == "call" and not asked & {"may_lead", "is_leader"}:
             filename = Path(frame.f_code.co_filename)
             if filename.is_relative_to(PACKAGE):
                 self.modules.setdefault(str(filename.relative_to(PACKAGE)))
