@@ -1,11 +1,15 @@
 """Requests start in turns, so that an event loop comes back to its sockets soon."""
 
 import asyncio
+import time
 
 import pytest
 
+from django_cocobase_realtime.consumers import request_turns
 from django_cocobase_realtime.consumers.request_turns import (
-    STARTS_PER_ITERATION,
+    LONG_ITERATION,
+    MAX_STARTS,
+    MIN_STARTS,
     Stage,
     wait_for_turn,
 )
@@ -14,13 +18,15 @@ CONNECT, REQUEST = Stage.CONNECT, Stage.REQUEST
 
 
 class Requests:
-    """Requests that note the order in which they start."""
+    """Requests that note the order in which they start, and take some time then."""
 
-    def __init__(self):
+    def __init__(self, seconds=0.0):
         self.started = []
+        self.seconds = seconds
 
     async def start(self, stage, number):
         await wait_for_turn(stage)
+        time.sleep(self.seconds)
         self.started.append((stage, number))
 
     def of(self, stage):
@@ -35,25 +41,54 @@ async def requests():
     return Requests()
 
 
-async def test_few_requests_of_each_stage_start_in_an_iteration(requests):
-    tasks = [task for stage in Stage for task in requests.begin(stage, 20)]
-    before = dict.fromkeys(Stage, 0)
+@pytest.fixture
+def _few(monkeypatch):
+    """Let few requests start in each iteration, however short it is."""
+    monkeypatch.setattr(request_turns, "MAX_STARTS", MIN_STARTS)
+
+
+async def starts_per_iteration(requests, tasks, stage=REQUEST):
+    """Return how many requests of a stage start in each iteration, until all have ended."""
+    counts, before = [], 0
     while not all(task.done() for task in tasks):
         await asyncio.sleep(0)
-        for stage in Stage:
-            count = len(requests.of(stage))
-            assert count - before[stage] <= STARTS_PER_ITERATION[stage]
-            before[stage] = count
+        counts.append(len(requests.of(stage)) - before)
+        before += counts[-1]
+    return counts
+
+
+async def test_requests_start_in_the_order_of_their_arrival(requests):
+    tasks = [task for stage in Stage for task in requests.begin(stage, 100)]
+    assert max(await starts_per_iteration(requests, tasks)) <= MAX_STARTS
     for stage in Stage:
-        assert requests.of(stage) == list(range(20))
+        assert requests.of(stage) == list(range(100))
 
 
+async def test_few_requests_start_if_iterations_take_long():
+    requests = Requests(seconds=LONG_ITERATION / 4)
+    counts = await starts_per_iteration(requests, requests.begin(REQUEST, 100))
+    assert max(counts) == MAX_STARTS
+    assert max(counts[-8:]) <= MAX_STARTS / 4
+
+
+async def test_more_requests_start_again_if_iterations_are_short():
+    slow = Requests(seconds=1.2 * LONG_ITERATION)
+    counts = await starts_per_iteration(slow, slow.begin(REQUEST, 80))
+    assert max(counts[-5:]) == MIN_STARTS
+    quick = Requests()
+    counts = await starts_per_iteration(quick, quick.begin(REQUEST, 500))
+    assert max(counts) == MAX_STARTS
+    assert counts.index(MAX_STARTS) > 5
+
+
+@pytest.mark.usefixtures("_few")
 async def test_request_does_not_wait_if_there_are_few(requests):
-    for number in range(STARTS_PER_ITERATION[REQUEST]):
+    for number in range(MIN_STARTS):
         with pytest.raises(StopIteration):  # the coroutine ends without waiting
             requests.start(REQUEST, number).send(None)
 
 
+@pytest.mark.usefixtures("_few")
 async def test_stages_do_not_wait_for_each_other(requests):
     many = requests.begin(CONNECT, 100)
     await asyncio.sleep(0)
@@ -62,6 +97,7 @@ async def test_stages_do_not_wait_for_each_other(requests):
     await asyncio.gather(*many)
 
 
+@pytest.mark.usefixtures("_few")
 async def test_cancelled_request_takes_no_turn(requests):
     tasks = requests.begin(CONNECT, 20)
     await asyncio.sleep(0)
@@ -72,6 +108,7 @@ async def test_cancelled_request_takes_no_turn(requests):
     assert requests.of(CONNECT) == [0, 1, 18, 19]
 
 
+@pytest.mark.usefixtures("_few")
 async def test_requests_in_progress_take_no_turns(requests):
     """One that waits for a slow database does not delay others."""
     blocked = asyncio.Event()
