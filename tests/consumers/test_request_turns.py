@@ -1,7 +1,6 @@
 """Requests start in turns, so that an event loop comes back to its sockets soon."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -17,16 +16,26 @@ from django_cocobase_realtime.consumers.request_turns import (
 CONNECT, REQUEST = Stage.CONNECT, Stage.REQUEST
 
 
-class Requests:
-    """Requests that note the order in which they start, and take some time then."""
+class Clock:
+    """The time of the event loop, which passes only while requests start."""
 
-    def __init__(self, seconds=0.0):
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Requests:
+    """Requests that note the order in which they start, and take some time of a clock then."""
+
+    def __init__(self, seconds=0.0, clock=None):
         self.started = []
         self.seconds = seconds
+        self.clock = clock or Clock()
 
     async def start(self, stage, number):
         await wait_for_turn(stage)
-        time.sleep(self.seconds)
+        self.clock.now += self.seconds
         self.started.append((stage, number))
 
     def of(self, stage):
@@ -34,6 +43,13 @@ class Requests:
 
     def begin(self, stage, count):
         return [asyncio.create_task(self.start(stage, number)) for number in range(count)]
+
+
+@pytest.fixture
+async def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", clock)
+    return clock
 
 
 @pytest.fixture
@@ -64,15 +80,15 @@ async def test_requests_start_in_the_order_of_their_arrival(requests):
         assert requests.of(stage) == list(range(100))
 
 
-async def test_few_requests_start_if_iterations_take_long():
-    requests = Requests(seconds=LONG_ITERATION / 4)
+async def test_few_requests_start_if_iterations_take_long(clock):
+    requests = Requests(LONG_ITERATION / 4, clock)
     counts = await starts_per_iteration(requests, requests.begin(REQUEST, 100))
     assert max(counts) == MAX_STARTS
     assert max(counts[-8:]) <= MAX_STARTS / 4
 
 
-async def test_more_requests_start_again_if_iterations_are_short():
-    slow = Requests(seconds=1.2 * LONG_ITERATION)
+async def test_more_requests_start_again_if_iterations_are_short(clock):
+    slow = Requests(1.2 * LONG_ITERATION, clock)
     counts = await starts_per_iteration(slow, slow.begin(REQUEST, 80))
     assert max(counts[-5:]) == MIN_STARTS
     quick = Requests()
