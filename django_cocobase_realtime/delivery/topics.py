@@ -137,10 +137,12 @@ class TopicManager:
         by_name[subscription.name] = subscription
         subscription.is_attached = True
         topic = self.topics[subscription.stream]
-        if not start:
-            subscription.catchup = CatchUp(plan)
-        elif plan is None:
+        if plan is None:
             catchup.go_live(subscription, topic)
+            if not start:
+                catchup.suspend(subscription, topic)  # events from now on follow with `resume`
+        elif not start:
+            subscription.catchup = CatchUp(plan)
         else:
             catchup.start(subscription, topic, plan)
         if replaced is not None:

@@ -14,8 +14,10 @@ from django_cocobase_realtime.declarations.registry import room_registry
 from django_cocobase_realtime.delivery import snapshot
 from django_cocobase_realtime.delivery.topics import TopicManager
 from django_cocobase_realtime.hub.hub import Hub
+from django_cocobase_realtime.hub.reauthorization import Reauthorizer
 from django_cocobase_realtime.permissions import Permission
 from tests.app.models import Post
+from tests.support.frames import receive_title
 from tests.support.sockets import open_socket
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -47,9 +49,9 @@ async def get_only_connection():
 
 
 @asynccontextmanager
-async def team_member(realtime, user, settings):
+async def team_member(realtime, user, settings, **options):
     """Open a connection of a member of group "red" that is subscribed to the group's posts."""
-    posts(settings, "tests.support.permissions.TeamPosts")
+    posts(settings, "tests.support.permissions.TeamPosts", **options)
     await user.groups.aadd(await Group.objects.acreate(name="red"))
     async with realtime(user=user) as ada:
         await ada.subscribe("posts")
@@ -99,6 +101,42 @@ async def test_subscription_prepared_during_reauthorization_is_started(
         monkeypatch.setattr(TopicManager, "resume", start_and_release)
         await ada.subscribe("posts", subscription="second")
         await Post.objects.acreate(title="x", project="red")
+        subscriptions = set()
+        async with asyncio.timeout(5):
+            while subscriptions != {"posts", "second"}:
+                frame = await ada.receive()
+                if frame["type"] == "event":
+                    subscriptions |= set(frame["subscriptions"])
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_event_before_a_prepared_subscription_is_started_is_not_lost(
+    realtime, user, settings, monkeypatch, durable
+):
+    """Its client has got the reply already when its permission is evaluated again."""
+    released = asyncio.Event()
+    evaluate, open_topic = Reauthorizer._evaluate, TopicManager.open
+
+    async def evaluate_late(self, connection, evaluated):
+        await released.wait()
+        return await evaluate(self, connection, evaluated)
+
+    async def open_and_request(self, name):
+        extent = await open_topic(self, name)
+        Hub.current().reauthorizer.request([connection])
+        return extent
+
+    async with team_member(realtime, user, settings, durable=durable) as ada:
+        connection = await get_only_connection()
+        monkeypatch.setattr(Reauthorizer, "_evaluate", evaluate_late)
+        monkeypatch.setattr(TopicManager, "open", open_and_request)
+        await ada.subscribe("posts", subscription="second")
+        async with realtime(user=user) as witness:
+            monkeypatch.setattr(TopicManager, "open", open_topic)
+            await witness.subscribe("posts")
+            await Post.objects.acreate(title="x", project="red")
+            assert await receive_title(witness) == "x"
+        released.set()
         subscriptions = set()
         async with asyncio.timeout(5):
             while subscriptions != {"posts", "second"}:
