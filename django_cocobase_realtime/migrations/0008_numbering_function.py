@@ -33,6 +33,8 @@ SIGNATURE = 'cocobase_realtime_follow(text[], text[], bigint[], integer, integer
 # The first events without a number are selected by a range of names, and in an order, that only their
 # own index has. With equality, the index of all ids may be chosen: see `log.sequencer.unsequenced`.
 #
+# A stream that another process creates during the call is left out: its events have no number yet.
+#
 # The result is an array of [stream, epoch, floor, head before the call, head, whether
 # to call again, events]. An event is
 # [seq, id, [transaction, op, document id], before, after, changed, document, time]; the images are
@@ -114,6 +116,7 @@ BEGIN
     ) || ']' INTO result
     FROM unnest(names, epochs, positions, starts) f(name, epoch, seq, start)
     JOIN cocobase_realtime_stream s ON s.collection = f.name
+        AND (f.start IS NOT NULL OR f.name <> ALL (waiting))
     LEFT JOIN LATERAL (
         SELECT '[' || string_agg(
             '[' || seq || ',' || id || ',' || to_json(ARRAY[transaction_id, op, document_id])::text
