@@ -48,6 +48,16 @@ async def get_only_connection():
     return connection
 
 
+async def receive_for(client, names):
+    """Read frames until all of these subscriptions have got an event, and no other one has."""
+    subscriptions = set()
+    async with asyncio.timeout(5):
+        while subscriptions != names:
+            frame = await client.receive()
+            if frame["type"] == "event":
+                subscriptions |= set(frame["subscriptions"])
+
+
 @asynccontextmanager
 async def team_member(realtime, user, settings, **options):
     """Open a connection of a member of group "red" that is subscribed to the group's posts."""
@@ -101,12 +111,7 @@ async def test_subscription_prepared_during_reauthorization_is_started(
         monkeypatch.setattr(TopicManager, "resume", start_and_release)
         await ada.subscribe("posts", subscription="second")
         await Post.objects.acreate(title="x", project="red")
-        subscriptions = set()
-        async with asyncio.timeout(5):
-            while subscriptions != {"posts", "second"}:
-                frame = await ada.receive()
-                if frame["type"] == "event":
-                    subscriptions |= set(frame["subscriptions"])
+        await receive_for(ada, {"posts", "second"})
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -139,12 +144,7 @@ async def test_event_before_a_prepared_subscription_is_started_is_not_lost(
             await Post.objects.acreate(title="x", project="red")
             assert await receive_title(witness) == "x"
         released.set()
-        subscriptions = set()
-        async with asyncio.timeout(5):
-            while subscriptions != {"posts", "second"}:
-                frame = await ada.receive()
-                if frame["type"] == "event":
-                    subscriptions |= set(frame["subscriptions"])
+        await receive_for(ada, {"posts", "second"})
 
 
 async def test_join_uses_permissions_changed_during_its_check(realtime, user, settings):

@@ -8,12 +8,13 @@ from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
-from asgiref.sync import async_to_sync, sync_to_async
 from django.core.management import call_command
 from django.db import connection, connections
 
 from django_cocobase_realtime.log import postgres_numbering
 from django_cocobase_realtime.models import Stream
+from tests.support import numbering
+from tests.support.numbering import find_function
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -22,17 +23,6 @@ pytestmark = [
 migration = import_module("django_cocobase_realtime.migrations.0008_numbering_function")
 editor = SimpleNamespace(connection=connection)
 SCHEMA, ROLE = "realtime_other", "realtime_reader"
-
-
-@sync_to_async
-def fetch(sql, params):
-    with connection.cursor() as cursor:
-        cursor.execute(re.sub(r"\$\d", "%s", sql), params)
-        return cursor.fetchall()
-
-
-def find_function():
-    return async_to_sync(postgres_numbering.find_function)(fetch)
 
 
 def execute(*statements):
@@ -79,12 +69,10 @@ def test_stream_that_is_created_during_the_call_is_left_out():
 
 
 def call_function():
-    statements = find_function()
     parameters = postgres_numbering.parameters([("posts", None)])
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(re.sub(r"\$\d", "%s", statements.follow), parameters)
-            return postgres_numbering.decode_result(cursor.fetchone()[0])
+        ((text,),) = numbering.execute(find_function().follow, parameters)
+        return postgres_numbering.decode_result(text)
     finally:
         connection.close()
 

@@ -4,14 +4,12 @@ PostgreSQL chooses an index by the statistics of the table. They are old here, a
 was numbered: they say that there is an event without a number wherever one looks.
 """
 
-import re
-
 import pytest
-from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connection, connections, transaction
 
 from django_cocobase_realtime.log import postgres_numbering, reader, sequencer
 from django_cocobase_realtime.log.cursor import Position
+from tests.support import numbering
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -62,15 +60,9 @@ def rows_read(call):
     return after - before
 
 
-@sync_to_async
-def fetch(sql, parameters):
-    return execute(re.sub(r"\$\d", "%s", sql), parameters)
-
-
 def number_by_the_function():
-    statements = async_to_sync(postgres_numbering.find_function)(fetch)
     parameters = postgres_numbering.parameters([("posts", None)])
-    ((text,),) = execute(re.sub(r"\$\d", "%s", statements.follow), parameters)
+    ((text,),) = numbering.execute(numbering.find_function().follow, parameters)
     (rows,) = postgres_numbering.decode_result(text).values()
     assert rows.head == EVENTS
 
@@ -85,9 +77,8 @@ def positions():
 
 
 def find_behind():
-    statements = async_to_sync(postgres_numbering.find_function)(fetch)
     parameters = postgres_numbering.parameters(list(positions().items()))
-    rows = execute(re.sub(r"\$\d", "%s", statements.find_behind), parameters)
+    rows = numbering.execute(numbering.find_function().find_behind, parameters)
     return {name for (name,) in rows}
 
 
