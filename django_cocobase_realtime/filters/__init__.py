@@ -8,7 +8,8 @@ from .client_filters import ClientFilters
 from .cost import estimate_cost
 from .filter import Filter
 from .index.index import FilterIndex
-from .parser import FilterLimits, parse
+from .key_set import KeySet, keys_of
+from .parser import FilterLimits, MakeKeySet, parse
 from .row import Row
 from .schema import FieldSpec, InvalidFilter, Kind, Ref, Schema, fold
 
@@ -19,11 +20,14 @@ __all__ = [
     "FilterIndex",
     "FilterLimits",
     "InvalidFilter",
+    "KeySet",
     "Kind",
+    "MakeKeySet",
     "Ref",
     "Row",
     "Schema",
     "estimate_cost",
     "fold",
+    "keys_of",
     "parse",
 ]

@@ -8,7 +8,7 @@ maximal length, or `ASSUMED_LENGTH` if the field has none.
 from __future__ import annotations
 
 from .filter import Filter
-from .nodes import Condition, Node, Not
+from .nodes import Condition, InKeySet, Node, Not
 from .operators import CONTAINS
 from .schema import Schema
 
@@ -33,6 +33,8 @@ def _node_cost(node: Node, schema: Schema) -> float:
     match node:
         case Condition():
             return _condition_cost(node, schema)
+        case InKeySet():
+            return CONDITION
         case Not(part):
             return _node_cost(part, schema)
     return sum(_node_cost(part, schema) for part in node.parts)

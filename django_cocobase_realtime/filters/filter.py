@@ -5,7 +5,17 @@ from __future__ import annotations
 import logging
 
 from ..utils.repeated_log import omitted_text, repeated_log
-from .nodes import ALWAYS, NEVER, Node, all_of, any_of, negate
+from .key_set import KeySet
+from .nodes import (
+    ALWAYS,
+    NEVER,
+    Node,
+    all_of,
+    any_of,
+    key_sets_in,
+    negate,
+    with_key_sets,
+)
 from .predicate import compile_node
 from .row import Predicate, Row
 from .unknown import UNKNOWN, resolve
@@ -16,7 +26,8 @@ logger = logging.getLogger(__name__)
 class Filter:
     """A parsed filter: a tree of conditions that a row matches or not.
 
-    Filters are immutable and hashable. They are equal if their `canonical` texts are equal.
+    Filters are immutable and hashable. They are equal if their `canonical` texts are equal. Key
+    sets in a filter change, but it always contains the same ones.
     """
 
     __slots__ = ("_canonical", "_inverse", "_predicate", "_source", "root")
@@ -69,8 +80,34 @@ class Filter:
         return cls(UNKNOWN)
 
     def canonical(self) -> str:
-        """Return the canonical text, which is the same for equal filters on all servers."""
+        """Return the canonical text, which is the same for equal filters on all servers.
+
+        Key sets are in it by their number in this process, and their keys are not.
+        """
         return self._canonical
+
+    def scope_text(self) -> str:
+        """Return the canonical text with the present keys of key sets, as hashes.
+
+        It is the same on all servers if the keys are the same.
+        """
+        return self.root.text(_by_keys)
+
+    def key_sets(self) -> tuple[KeySet, ...]:
+        """Return the key sets in the filter, each once."""
+        return tuple(dict.fromkeys(key_sets_in(self.root)))
+
+    def key_versions(self) -> tuple[int, ...]:
+        """Return the present versions of `key_sets`, which differ after each change of keys."""
+        return tuple(key_set.version for key_set in self.key_sets())
+
+    def with_held_keys(self) -> Filter:
+        """Return the filter with copies of the key sets, which keep the keys of this moment.
+
+        Call it in the event loop, and use the result in a thread.
+        """
+        copies = {key_set: key_set.held() for key_set in key_sets_in(self._source)}
+        return Filter(with_key_sets(self._source, copies.__getitem__)) if copies else self
 
     def __and__(self, other: Filter) -> Filter:
         """Return a filter for the rows that both filters match."""
@@ -95,6 +132,10 @@ class Filter:
 
     def __repr__(self) -> str:
         return f"<Filter {self._canonical}>"
+
+
+def _by_keys(key_set: KeySet) -> str:
+    return f"{len(key_set)}:{key_set.digest:x}"
 
 
 def log_failure(error: Exception) -> None:

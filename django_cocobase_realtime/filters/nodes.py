@@ -8,13 +8,23 @@ over many filters (``index``).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from .key_set import KeySet
 from .operators import IN, Operator
 from .schema import Kind, Ref, key_of
+
+# returns the text of a key set in the text of a filter
+KeySetText = Callable[[KeySet], str]
+
+
+def by_serial(key_set: KeySet) -> str:
+    """Return a text by which a key set differs from all others of this process."""
+    return f"#{key_set.serial}"
+
 
 # the operand of ``in``: different values in any order. Not a set, see `key_of`
 Values = tuple[Hashable, ...]
@@ -37,7 +47,7 @@ class Condition:
     # the operand, whose type depends on the operator, see `OperandType`
     operand: Any
 
-    def text(self) -> str:
+    def text(self, key_set_text: KeySetText = by_serial) -> str:
         """Return the canonical text, which is the same for equal conditions on all servers."""
         listed = self.operator.operand == "values"
         operand = sorted(map(repr, self.operand)) if listed else repr(self.operand)
@@ -53,14 +63,30 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class InKeySet:
+    """A condition that a value in a row is one of a key set. It is equal only for the same set."""
+
+    # the value that is compared
+    ref: Ref
+    # kind of the value
+    kind: Kind
+    # the set, whose keys change
+    key_set: KeySet
+
+    def text(self, key_set_text: KeySetText = by_serial) -> str:
+        """Return the canonical text, with the key set as ``key_set_text`` returns it."""
+        return f"{'.'.join(map(repr, self.ref))} in keys {key_set_text(self.key_set)}"
+
+
+@dataclass(frozen=True, slots=True)
 class And:
     """A conjunction: all parts must match. Without parts, it matches every row."""
 
     parts: tuple[Node, ...] = ()
 
-    def text(self) -> str:
+    def text(self, key_set_text: KeySetText = by_serial) -> str:
         """Return the canonical text, which does not depend on the order of the parts."""
-        return f"all({', '.join(sorted(part.text() for part in self.parts))})"
+        return f"all({_parts_text(self.parts, key_set_text)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +95,9 @@ class Or:
 
     parts: tuple[Node, ...] = ()
 
-    def text(self) -> str:
+    def text(self, key_set_text: KeySetText = by_serial) -> str:
         """Return the canonical text, which does not depend on the order of the parts."""
-        return f"any({', '.join(sorted(part.text() for part in self.parts))})"
+        return f"any({_parts_text(self.parts, key_set_text)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +106,16 @@ class Not:
 
     part: Node
 
-    def text(self) -> str:
+    def text(self, key_set_text: KeySetText = by_serial) -> str:
         """Return the canonical text of the negated part, in ``not()``."""
-        return f"not({self.part.text()})"
+        return f"not({self.part.text(key_set_text)})"
 
 
-Node = Condition | And | Or | Not
+def _parts_text(parts: tuple[Node, ...], key_set_text: KeySetText) -> str:
+    return ", ".join(sorted(part.text(key_set_text) for part in parts))
+
+
+Node = Condition | InKeySet | And | Or | Not
 # matches every row
 ALWAYS = And()
 # matches no row
@@ -156,3 +186,27 @@ def negate(node: Node) -> Node:
     if node == NEVER:
         return ALWAYS
     return node.part if isinstance(node, Not) else Not(node)
+
+
+def key_sets_in(node: Node) -> Iterator[KeySet]:
+    """Yield the key sets in a node. A set that several conditions contain comes several times."""
+    match node:
+        case InKeySet():
+            yield node.key_set
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from key_sets_in(part)
+        case Not(part):
+            yield from key_sets_in(part)
+
+
+def with_key_sets(node: Node, replacement: Callable[[KeySet], KeySet]) -> Node:
+    """Return the node with other key sets."""
+    match node:
+        case InKeySet():
+            return InKeySet(node.ref, node.kind, replacement(node.key_set))
+        case And(parts) | Or(parts):
+            return type(node)(tuple(with_key_sets(part, replacement) for part in parts))
+        case Not(part):
+            return Not(with_key_sets(part, replacement))
+    return node

@@ -23,7 +23,8 @@ from django.db.models.functions import Collate
 from django.utils import timezone
 
 from .filter import Filter
-from .nodes import And, Condition, Node, Not, Or, Values
+from .key_set import KeySet
+from .nodes import And, Condition, InKeySet, Node, Not, Or, Values
 from .operators import (
     CONTAINS,
     ENDS_WITH,
@@ -38,14 +39,16 @@ from .operators import (
     Bound,
     Operator,
 )
-from .schema import EARLIEST, INT64, LATEST, FieldSpec, Kind
+from .schema import EARLIEST, INT64, LATEST, FieldSpec, Kind, value_of
 from .sql import (
     Host,
+    IsInList,
     JsonbCondition,
     JsonMatches,
     TextIsIn,
     TextMatches,
     TextSearch,
+    code_point_collation,
     contains,
     ends_with,
     jsonb_compares,
@@ -75,6 +78,8 @@ _KINDS: tuple[tuple[type[Any], Kind], ...] = (
 )
 # Django's field of each kind
 _PLAIN_FIELDS = {kind: field for field, kind in reversed(_KINDS)}
+# kinds of which many values are one parameter in SQLite, which limits the number of parameters
+_IN_ONE_PARAMETER = frozenset({Kind.INTEGER, Kind.TEXT, Kind.UUID, Kind.ADDRESS})
 MAX_CHAIN = 200  # conditions that are joined without brackets
 # a condition that no row matches
 _NO_ROW = Q(pk__in=[])
@@ -134,15 +139,11 @@ def ordering(model: type[models.Model], order: str, using: str) -> OrderBy:
     field: Any = model._meta.get_field(name)
     expression: Any = F(field.attname)
     if _kind(field) is Kind.TEXT:
-        expression = Collate(expression, _code_point_collation(using))
+        expression = Collate(expression, code_point_collation(using))
     ordered: OrderBy = (
         expression.desc(nulls_last=True) if descending else expression.asc(nulls_first=True)
     )
     return ordered
-
-
-def _code_point_collation(using: str) -> str:
-    return "C" if connections[using].vendor == "postgresql" else "BINARY"
 
 
 def _node_q(node: Node, model: type[models.Model], using: str) -> Q:
@@ -157,6 +158,8 @@ def _node_q(node: Node, model: type[models.Model], using: str) -> Q:
             # not SQL's NOT, with which a row does not match if the part is unknown because of NULL
             return _case(_node_q(part, model, using), matches=False)
     column = _Column(model, node.ref[0], node.kind, using)
+    if isinstance(node, InKeySet):
+        return column.is_in_keys(node.key_set)
     operator_sql = SQL[node.operator]
     if node.kind is Kind.JSON:
         return Q(JsonMatches(F(column.name), node, operator_sql.jsonb))
@@ -210,6 +213,16 @@ class _Column:
         present, equal = self._has_value(exclude_nan=True), self._equals_any(condition.operand)
         return present & ~equal if equal else present
 
+    def is_in_keys(self, key_set: KeySet) -> Q:
+        """Return a condition for the present keys of a set."""
+        values = tuple(value_of(self.kind, key) for key in tuple(key_set.keys))
+        if not self.postgresql and self.kind in _IN_ONE_PARAMETER:
+            field, connection = self._target_field(), connections[self.using]
+            prepared = [field.get_db_prep_value(v, connection) for v in self._storable(values)]
+            if all(isinstance(v, int) or (isinstance(v, str) and "\0" not in v) for v in prepared):
+                return Q(IsInList(F(self.name), prepared)) if prepared else _NO_ROW
+        return self._equals_any(values) or _NO_ROW
+
     def compares(self, condition: Condition) -> Q:
         """Return a condition for values above or below the operand, as the operator requires."""
         bound, operand = condition.operator.bound, condition.operand
@@ -217,7 +230,7 @@ class _Column:
         assert bound is not None
         match self.kind:
             case Kind.TEXT | Kind.ADDRESS:
-                text = Collate(self.as_text(), _code_point_collation(self.using))
+                text = Collate(self.as_text(), code_point_collation(self.using))
                 compare: Any = TextField().get_lookup(lookup)
                 return Q(compare(text, Value(operand, output_field=TextField())))
             case Kind.DECIMAL:

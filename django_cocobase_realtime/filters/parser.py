@@ -12,7 +12,7 @@ A row matches if it fulfils the conditions of all keys.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -20,11 +20,15 @@ from types import NoneType
 from typing import Any, assert_never
 
 from .filter import Filter
-from .keys import FieldNames
-from .nodes import Condition, Node, Values, all_of, any_of, negate, values_of
-from .operators import IN, NOT_IN, OPERATORS, Operator, Shorthand
+from .key_set import KeySet
+from .keys import FieldNames, Path, Paths, Target
+from .nodes import NEVER, Condition, InKeySet, Node, Values, all_of, any_of, negate, values_of
+from .operators import IN, IS_NULL, NOT_IN, OPERATORS, Operator, Shorthand
 from .schema import INT64, FieldSpec, InvalidFilter, Kind, Ref, Schema, coerce, fold
-from .unknown import UNKNOWN
+from .unknown import UNKNOWN, has_unknown
+
+# returns the set for a field and a queryset of related rows with which the field is compared
+MakeKeySet = Callable[[str, Any], KeySet]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ def parse(
     limits: FilterLimits | None = None,
     trusted: bool = False,
     aliases: dict[str, str] | None = None,
+    key_set: MakeKeySet | None = None,
+    paths: Paths | None = None,
 ) -> Filter:
     """Parse a filter, and check that it is valid.
 
@@ -56,22 +62,32 @@ def parse(
     whose value is None matches nothing, negated or not, instead of being refused (see
     ``unknown``). ``aliases`` are further names of fields.
 
+    ``paths`` recognises paths through related models; clients may use those in ``allowed``.
+    ``key_set`` makes the set for such a path, or for a queryset that a trusted filter contains,
+    given the name of the field and the queryset. Without it, both are refused.
+
     Raises `InvalidFilter`, with a message that names the key and what is allowed.
     """
-    names = FieldNames(schema, allowed, aliases)
-    return Filter(_Parser(names, schema, limits, trusted).parse_object(filters))
+    names = FieldNames(schema, allowed, aliases, paths)
+    return Filter(_Parser(names, schema, limits, trusted, key_set).parse_object(filters))
 
 
 class _Parser:
     """Parses one filter, and counts its conditions."""
 
     def __init__(
-        self, names: FieldNames, schema: Schema, limits: FilterLimits | None, trusted: bool
+        self,
+        names: FieldNames,
+        schema: Schema,
+        limits: FilterLimits | None,
+        trusted: bool,
+        key_set: MakeKeySet | None,
     ) -> None:
         self._names = names
         self._schema = schema
         self._limits = limits
         self._trusted = trusted
+        self._key_set = key_set
         self._clauses = 0
 
     def parse_object(self, filters: Any, depth: int = 1, key: str = "filters") -> Node:
@@ -94,8 +110,8 @@ class _Parser:
             parsed = self._names.parse(name, operator_in_value=isinstance(value, Mapping))
             node = any_of(
                 [
-                    all_of(self._parse_conditions(ref, parsed.operator, value, name))
-                    for ref in parsed.refs
+                    all_of(self._parse_conditions(target, parsed.operator, value, name))
+                    for target in parsed.targets
                 ]
             )
             if parsed.group is None:
@@ -115,7 +131,7 @@ class _Parser:
         return any_of(nodes) if name == "$or" else all_of(nodes)
 
     def _parse_conditions(
-        self, ref: Ref, operator: str | None, value: Any, key: str
+        self, target: Target, operator: str | None, value: Any, key: str
     ) -> Iterator[Node]:
         if operator is None and isinstance(value, Mapping):
             if not value:
@@ -125,17 +141,29 @@ class _Parser:
                     raise InvalidFilter(
                         f"{key!r}: {name!r} is not an operator; use one of {list(OPERATORS)}."
                     )
-                yield from self._parse_condition(ref, OPERATORS[name], operand, key)
+                yield from self._parse_condition(target, OPERATORS[name], operand, key)
         else:
-            yield from self._parse_condition(ref, OPERATORS[operator or "eq"], value, key)
+            yield from self._parse_condition(target, OPERATORS[operator or "eq"], value, key)
 
     def _parse_condition(
-        self, ref: Ref, operator: Operator | Shorthand, value: Any, key: str
+        self, target: Target, operator: Operator | Shorthand, value: Any, key: str
     ) -> Collection[Node]:
         self._clauses += 1
         if self._limits is not None and self._clauses > self._limits.clauses:
             raise InvalidFilter(f"A filter may have {self._limits.clauses} conditions at most.")
-        spec = self._schema[ref[0]] if len(ref) == 1 else FieldSpec(ref[0], Kind.JSON)
+        if self._trusted and _is_queryset(value):
+            return (self._parse_queryset(target, operator, value, key),)
+        if isinstance(target, tuple):
+            return self._parse_comparison(target, self._spec(target), operator, value, key)
+        parts = self._parse_comparison(target.ref, target.spec, operator, value, key)
+        return (self._relate(target, all_of(parts), key),)
+
+    def _spec(self, ref: Ref) -> FieldSpec:
+        return self._schema[ref[0]] if len(ref) == 1 else FieldSpec(ref[0], Kind.JSON)
+
+    def _parse_comparison(
+        self, ref: Ref, spec: FieldSpec, operator: Operator | Shorthand, value: Any, key: str
+    ) -> Collection[Node]:
         kind = spec.compares_as
         if kind is Kind.OPAQUE and kind not in operator.kinds:
             usable = ", ".join(name for name, entry in OPERATORS.items() if kind in entry.kinds)
@@ -156,6 +184,51 @@ class _Parser:
         shared = operator.operand == "value" and kind in _SHARED_KINDS
         make = _shared_condition if shared else Condition
         return [make(ref, kind, *expanded) for expanded in operator.expand(operand)]
+
+    # related rows
+
+    def _parse_queryset(
+        self, target: Target, operator: Operator | Shorthand, queryset: Any, key: str
+    ) -> Node:
+        """Return the node for a queryset of related rows, whose keys are compared."""
+        spec = self._spec(target) if isinstance(target, tuple) else target.spec
+        if operator not in (IN, NOT_IN):
+            raise InvalidFilter(f"{key!r}: a queryset can only be compared by in or notin.")
+        if spec.compares_as in (Kind.JSON, Kind.OPAQUE):
+            raise InvalidFilter(
+                f"{key!r} holds {_with_article(spec.compares_as)}, which cannot be compared with a "
+                "queryset."
+            )
+        if not isinstance(target, tuple):
+            related = target.matching_keys(queryset, negated=operator is NOT_IN)
+            return self._in_key_set(target.field, related, key)
+        node = self._in_key_set(target[0], queryset, key)
+        if operator is IN:
+            return node
+        has_value = Condition(target, spec.compares_as, NOT_IN, ())
+        return all_of((has_value, negate(node)))
+
+    def _relate(self, path: Path, node: Node, key: str) -> Node:
+        """Return the node for the rows of which some related row matches ``node``."""
+        filter = Filter(node)
+        nodes: list[Node] = [UNKNOWN] if has_unknown(node) else []
+        if filter.root != NEVER:
+            nodes.append(self._in_key_set(path.field, path.matching(filter), key))
+        if isinstance(node, Condition) and node.operator is IS_NULL and node.operand:
+            # a row without related rows
+            spec = self._schema[path.field]
+            if path.by_first_part:
+                nodes.append(Condition(spec.ref, spec.compares_as, IS_NULL, True))
+        return any_of(nodes)
+
+    def _in_key_set(self, field: str, queryset: Any, key: str) -> Node:
+        if self._key_set is None:
+            raise InvalidFilter(
+                f"{key!r}: related rows cannot be compared here, since they are not followed. "
+                "Use list(queryset) to read their keys once."
+            )
+        spec = self._schema[field]
+        return InKeySet(spec.ref, spec.compares_as, self._key_set(field, queryset))
 
     # operands; ``key`` is for error messages
 
@@ -261,6 +334,11 @@ class _Parser:
     def _check_null(self, key: str) -> None:
         if not self._trusted:
             raise InvalidFilter(f"{key!r}: null equals nothing; use isnull.")
+
+
+def _is_queryset(value: Any) -> bool:
+    """Return whether a value is one of Django's querysets, which are recognised by a method."""
+    return hasattr(type(value), "prefetch_related") and hasattr(type(value), "__iter__")
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from .nodes import And, Condition, Node, Not, Or
+from .nodes import And, Condition, InKeySet, Node, Not, Or
 from .operators import IN
 from .row import Predicate, Row
 
@@ -28,6 +28,8 @@ def _is_small(node: Node) -> bool:
             if isinstance(node.operand, tuple) and len(node.operand) > MAX_CACHED_PARTS:
                 return False
             return len(node.text()) <= MAX_CACHED_LENGTH
+        case InKeySet():
+            return False  # the cache would keep the set
         case Not(part):
             return _is_small(part)
     return len(node.parts) <= MAX_CACHED_PARTS and all(map(_is_small, node.parts))
@@ -37,6 +39,9 @@ def _compile(node: Node) -> Predicate:
     match node:
         case Condition():
             return node.operator.compile(node.ref, node.kind, node.operand)
+        case InKeySet(ref, _, key_set):
+            keys = key_set.keys
+            return lambda row: row.key(ref) in keys
         case And(()):
             return lambda row: True
         case Or(()):
@@ -51,7 +56,11 @@ def _compile(node: Node) -> Predicate:
 
 
 def _cheapest_first(parts: tuple[Node, ...]) -> list[Node]:
-    return sorted(parts, key=lambda part: not (isinstance(part, Condition) and part.operator is IN))
+    return sorted(parts, key=lambda part: not _is_equality(part))
+
+
+def _is_equality(node: Node) -> bool:
+    return isinstance(node, InKeySet) or (isinstance(node, Condition) and node.operator is IN)
 
 
 def _all(tests: list[Predicate]) -> Predicate:

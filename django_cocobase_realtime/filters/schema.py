@@ -136,6 +136,12 @@ def key_of(kind: Kind, value: Any) -> Hashable:
     return value if to_key is None else to_key(value)
 
 
+def value_of(kind: Kind, key: Hashable) -> Hashable:
+    """Return the coerced value of which `key_of` returns this key. ``kind`` is not JSON."""
+    to_value = _VALUES.get(kind)
+    return key if to_value is None else to_value(key)
+
+
 def number_key(value: float) -> str:
     """Return the key of a finite number in JSON, which is equal for 1 and 1.0; see `key_of`."""
     # in hexadecimal, because the time for decimal digits grows with the square of their number
@@ -310,4 +316,13 @@ KEYS: dict[Kind, Callable[[Any], Hashable]] = {
     Kind.DATETIME: datetime.isoformat,
     Kind.UUID: lambda value: value.hex,
     Kind.JSON: _json_key,
+}
+
+# functions that return the value of a key, see `value_of`
+_VALUES: dict[Kind, Callable[[Any], Hashable]] = {
+    Kind.INTEGER: int,
+    Kind.DECIMAL: Decimal,
+    Kind.FLOAT: float.fromhex,
+    Kind.DATETIME: datetime.fromisoformat,
+    Kind.UUID: UUID,
 }

@@ -34,6 +34,12 @@ _COLLATIONS = ("pg_c_utf8", "C.utf8", "C.UTF-8")
 
 # text
 
+
+def code_point_collation(using: str) -> str:
+    """Return the name of the collation that compares texts by code points in a database."""
+    return "C" if connections[using].vendor == "postgresql" else "BINARY"
+
+
 # returns the SQL of a search, given the SQL of the folded text, its parameters, the folded text to
 # find, and the name of the database's function that returns a position (``instr``, ``strpos``)
 TextSearch = Callable[[str, list[Any], str, str], Sql]
@@ -102,6 +108,25 @@ class TextIsIn(_TextFunc):
     @property
     def _placeholders(self) -> str:
         return ", ".join(["%s"] * len(self.values))
+
+
+class IsInList(Func):
+    """Whether a value equals one of several integers or texts, in SQLite.
+
+    The values are one parameter: SQLite limits the number of parameters of a query.
+    """
+
+    output_field = BooleanField()
+
+    def __init__(self, value: Any, members: list[int | str]) -> None:
+        super().__init__(value)
+        self.members = members
+
+    def as_sql(self, compiler: Any, connection: Any, **context: Any) -> Any:  # type: ignore[override]
+        """Compare with SQLite's collation for bytes."""
+        value, params = compiler.compile(self.source_expressions[0])
+        members = "(SELECT value FROM json_each(%s))"
+        return f"({value}) COLLATE BINARY IN {members}", [*params, json.dumps(self.members)]
 
 
 class TextMatches(_TextFunc):

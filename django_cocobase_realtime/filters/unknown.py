@@ -29,7 +29,7 @@ def resolve(node: Node, *, negated: bool = False) -> Node:
 
     With ``negated``, these are the rows that do not match, whatever the unknown results are.
     """
-    if not _has_unknown(node):
+    if not has_unknown(node):
         return negate(node) if negated else node
     match node:
         case Not(part):
@@ -46,11 +46,13 @@ def resolve(node: Node, *, negated: bool = False) -> Node:
             return NEVER
 
 
-def _has_unknown(node: Node) -> bool:
+def has_unknown(node: Node) -> bool:
+    """Return whether a node has a part whose result is unknown."""
     match node:
         case Condition():
             return node.operator is _OPERATOR
         case Not(part):
-            return _has_unknown(part)
+            return has_unknown(part)
         case And(parts) | Or(parts):
-            return any(map(_has_unknown, parts))
+            return any(map(has_unknown, parts))
+    return False

@@ -5,7 +5,8 @@ for rows that are found:
 
 - under index keys, which are values of which every matching row has at least one:
   ``status = "a"`` is stored under one key, ``status in ("a", "b")`` under two, a conjunction under
-  the keys of its most selective part, a disjunction under the keys of all its parts
+  the keys of its most selective part, a disjunction under the keys of all its parts. Instead of
+  keys, it may be stored under a key set, which leads to all its keys (``key_sets``)
 - by an interval of a number, date or datetime (``intervals``)
 - by a substring of a text (``substrings``)
 - if it requires none of these, for example because it is a negation, in a list of filters that
@@ -17,16 +18,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 from ...utils.small_set import SmallSet, add_to, added, items, length, remove_from, removed
 from ..filter import Filter, log_failure
-from ..nodes import ALWAYS, And, Condition, Node, Or, all_of
+from ..nodes import ALWAYS, And, Condition, InKeySet, Node, Or, all_of
 from ..predicate import compile_node
 from ..row import Predicate, Row
 from ..schema import Ref, key_of
 from .constraints import Interval, required_interval, required_substring, residual
 from .intervals import IntervalIndex, to_float
+from .key_sets import KeySetIndex
 from .substrings import SubstringIndex
 
 T = TypeVar("T", bound=Hashable)
@@ -37,8 +41,8 @@ MAX_BUCKET_SIZE = 16
 # the key of a value in a row, such as (("status",), "published")
 IndexKey = tuple[Ref, Hashable]
 
-# conditions with ``in``, of which every matching row fulfils at least one
-Equalities = tuple[Condition, ...]
+# conditions with ``in`` or with a key set, of which every matching row fulfils at least one
+Equalities = tuple[Condition | InKeySet, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,11 @@ class FilterIndex(Generic[T]):
         self._buckets: dict[Ref, dict[Hashable, SmallSet[_Entry[T]]]] = {}
         # number of entries in the buckets of a field, where an entry counts once per key
         self._key_counts: Counter[Ref] = Counter()
+        # entries by key set
+        self._key_sets: dict[Ref, KeySetIndex[_Entry[T]]] = {}
+        # number of entries that a row may find in several places: disjunctions of several fields or
+        # key sets
+        self._spread = 0
         # entries by interval
         self._intervals: dict[Ref, IntervalIndex[_Entry[T]]] = {}
         # entries by substring
@@ -143,15 +152,20 @@ class FilterIndex(Generic[T]):
 
     def _candidates(self, row: Row) -> list[_Entry[T]]:
         candidates = list(self._unindexed)
-        buckets = [
-            bucket
-            for ref, by_key in self._buckets.items()
-            if (bucket := by_key.get(row.key(ref))) is not None
-        ]
-        if len(buckets) == 1:
-            candidates += items(buckets[0])
-        elif buckets:  # a disjunction may be in buckets of several fields
+        buckets: list[SmallSet[_Entry[T]]] = []
+        for ref, by_key in self._buckets.items():
+            if (bucket := by_key.get(row.key(ref))) is not None:
+                buckets.append(bucket)
+        for ref, key_sets in self._key_sets.items():
+            buckets += key_sets.containing(row.key(ref))
+        if len(buckets) > 1 and self._spread:
             candidates += dict.fromkeys(entry for bucket in buckets for entry in items(bucket))
+        else:
+            for bucket in buckets:
+                if isinstance(bucket, dict):
+                    candidates += bucket
+                elif bucket is not None:
+                    candidates.append(bucket)
         for ref, intervals in self._intervals.items():
             value = to_float(row.get(ref))
             if value is not None:
@@ -167,10 +181,7 @@ class FilterIndex(Generic[T]):
         root = filter.root
         entry: _Entry[T] = _Entry(filter)
         equalities, rest = self._find_equalities(root)
-        if (
-            equalities is not None
-            and sum(map(self._bucket_size, _index_keys(equalities))) <= MAX_BUCKET_SIZE
-        ):
+        if equalities is not None and self._count_beside(equalities) <= MAX_BUCKET_SIZE:
             self._insert_under_keys(entry, equalities)
         elif (interval := required_interval(root)) is not None:
             # preferred to keys that many filters share, which would exclude few of them
@@ -196,6 +207,10 @@ class FilterIndex(Generic[T]):
         for ref, value in _index_keys(equalities):
             self._key_counts[ref] += 1
             add_to(self._buckets.setdefault(ref, {}), value, entry)
+        for condition in _key_set_conditions(equalities):
+            key_sets = self._key_sets.setdefault(condition.ref, KeySetIndex())
+            key_sets.add(entry, condition.key_set)
+        self._spread += _is_spread(equalities)
 
     def _remove(self, entry: _Entry[T]) -> None:
         match entry.position:
@@ -210,12 +225,18 @@ class FilterIndex(Generic[T]):
                 if not self._substrings[ref]:
                     del self._substrings[ref]
             case equalities:
+                self._spread -= _is_spread(equalities)
                 for ref, value in _index_keys(equalities):
                     self._key_counts[ref] -= 1
                     buckets = self._buckets[ref]
                     remove_from(buckets, value, entry)
                     if not buckets:
                         del self._buckets[ref], self._key_counts[ref]
+                for condition in _key_set_conditions(equalities):
+                    key_sets = self._key_sets[condition.ref]
+                    key_sets.discard(entry, condition.key_set)
+                    if not key_sets:
+                        del self._key_sets[condition.ref]
 
     def _find_equalities(self, node: Node) -> tuple[Equalities | None, Node | None]:
         """Return a node's equalities, and the rest of the node for rows that fulfil one of them.
@@ -226,6 +247,8 @@ class FilterIndex(Generic[T]):
         match node:
             case Condition() if node.operator.equality:
                 return (node,), ALWAYS
+            case InKeySet():
+                return (node,), ALWAYS
             case And(parts):
                 options = [
                     (equalities, part)
@@ -235,7 +258,7 @@ class FilterIndex(Generic[T]):
                 if not options:
                     return None, None
                 equalities, best = min(options, key=lambda option: self._selectivity(option[0]))
-                if not isinstance(best, Condition):
+                if not isinstance(best, Condition | InKeySet):
                     return equalities, None
                 return equalities, all_of(part for part in parts if part is not best)
             case Or(parts):
@@ -252,15 +275,32 @@ class FilterIndex(Generic[T]):
         ref, value = key
         return length(self._buckets.get(ref, {}).get(value))
 
+    def _count_beside(self, equalities: Equalities) -> float:
+        """Return an estimate of the number of filters that are found together with this one."""
+        beside: float = sum(map(self._bucket_size, _index_keys(equalities)))
+        for condition in _key_set_conditions(equalities):
+            if (key_sets := self._key_sets.get(condition.ref)) is not None:
+                beside += key_sets.bucket_size(condition.key_set)
+        return beside
+
     def _selectivity(self, equalities: Equalities) -> float:
         """Return an estimate of the share of rows that fulfil one of the equalities.
 
-        It is assumed that a value is as frequent in rows as it is in filters.
+        It is assumed that a value is as frequent in rows as it is in filters, and that the filter's
+        own values are at most a quarter of those that a field has. Otherwise a long list would
+        never be preferred to a value that all filters require, and the index would not learn its
+        values.
         """
-        return sum(
-            (1 + self._bucket_size(key)) / (self._key_counts[key[0]] + MAX_BUCKET_SIZE)
-            for key in _index_keys(equalities)
-        )
+        shares = 0.0
+        for ref, keys in groupby(_index_keys(equalities), key=itemgetter(0)):
+            sizes = [1 + self._bucket_size(key) for key in keys]
+            shares += sum(sizes) / (self._key_counts[ref] + max(MAX_BUCKET_SIZE, 4 * len(sizes)))
+        for condition in _key_set_conditions(equalities):
+            if own := len(condition.key_set):
+                known = len(self._key_sets.get(condition.ref, ()))
+                known += len(self._buckets.get(condition.ref, ()))
+                shares += own / (own + max(3 * own, known))
+        return shares
 
 
 def _index_keys(equalities: Equalities) -> list[IndexKey]:
@@ -269,6 +309,19 @@ def _index_keys(equalities: Equalities) -> list[IndexKey]:
         dict.fromkeys(
             (condition.ref, key_of(condition.kind, value))
             for condition in equalities
+            if isinstance(condition, Condition)
             for value in condition.operand
         )
     )
+
+
+def _key_set_conditions(equalities: Equalities) -> list[InKeySet]:
+    """Return the conditions with a key set, each once."""
+    conditions = (condition for condition in equalities if isinstance(condition, InKeySet))
+    return list(dict.fromkeys(conditions))
+
+
+def _is_spread(equalities: Equalities) -> bool:
+    """Return whether a row may have keys of several fields, or be in several key sets."""
+    refs = {condition.ref for condition in equalities if isinstance(condition, Condition)}
+    return len(refs) + len(_key_set_conditions(equalities)) > 1
