@@ -9,8 +9,10 @@ from django.db import models, transaction
 
 from .auth.signals import announce_permissions_changed
 from .capture.recorder import capture_disabled, record
-from .capture.tables import WatchedTable
+from .capture.tables import watched_tables
 from .conf import conf
+from .declarations.capture_mode import title
+from .declarations.image_fields import row_tables
 from .declarations.registry import registry, room_registry
 from .declarations.room import Room
 from .declarations.serialization import to_json_value
@@ -109,24 +111,29 @@ def notify_change(
     """Announce a change of one row that was not captured (raw SQL, another program).
 
     The row is read from the database, or for ``deleted`` taken from the instance. After the
-    commit, the change is filtered, authorized and delivered like any other. Raises ``LookupError``
-    for an unknown collection, ``TypeError`` for an instance of another model, and ``ValueError``
-    for an unknown event.
+    commit, the change is filtered, authorized and delivered like any other. A table that
+    collections depend on is named by the label of its model; if it is also that of a collection,
+    one call with the collection's name announces both. Raises ``LookupError`` for an unknown
+    collection, ``TypeError`` for an instance of another model, and ``ValueError`` for an unknown
+    event.
     """
-    declared = registry.get(collection)
-    if not isinstance(instance, declared.concrete_model):
-        raise TypeError(f"Collection {collection!r} shows {declared.concrete_model.__name__} rows.")
+    declared = registry.named(collection)
+    model = declared.concrete_model
+    if not isinstance(instance, model):
+        raise TypeError(f"{title(declared).capitalize()} has {model.__name__} rows.")
     if event not in ("created", "updated", "deleted"):
         raise ValueError(f"event must be created, updated or deleted, not {event!r}.")
     using = using or database_for(type(instance), instance)
-    table = WatchedTable(declared.concrete_model, (declared,))
-    with write_transaction(using, table.model):
-        if event == "deleted":
-            record(table, using, [(table.row_of(instance, using), None, "deleted")])
-        else:
-            key = instance._get_pk_val(table.model._meta)
-            rows = table.read(using, [key]).values()
-            record(table, using, [(None, row, event) for row in rows])
+    related = [registry.dependency(parent._meta.label) for parent in row_tables(model)]
+    captured = dict.fromkeys([declared, *filter(None, related)])
+    with write_transaction(using, model):
+        for table in watched_tables(captured):
+            if event == "deleted":
+                record(table, using, [(table.row_of(instance, using), None, "deleted")])
+            else:
+                key = instance._get_pk_val(table.model._meta)
+                rows = table.read(using, [key]).values()
+                record(table, using, [(None, row, event) for row in rows])
 
 
 def permissions_changed(user: Any = None, *, using: str | None = None) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.core.signals import setting_changed
+from django.utils.encoding import force_bytes
 from django.utils.module_loading import autodiscover_modules
 
 
@@ -22,7 +25,7 @@ class RealtimeConfig(AppConfig):
         from . import checks  # noqa: F401 - registers them
         from .auth import signals as revocation
         from .capture.triggers import migrations
-        from .filters import sql
+        from .filters import KeySet, sql
         from .transport import missing_upgrade
 
         autodiscover_modules("realtime")
@@ -30,6 +33,7 @@ class RealtimeConfig(AppConfig):
         migrations.connect(self)
         revocation.connect()
         sql.connect()
+        KeySet.use_secret(sha256(b"key sets" + force_bytes(settings.SECRET_KEY)).digest())
         missing_upgrade.connect()
         setting_changed.connect(_on_setting_changed, dispatch_uid="django_cocobase_realtime")
 

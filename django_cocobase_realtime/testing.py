@@ -35,6 +35,7 @@ from msgspec.structs import replace
 
 from .capture.recorder import observers, statement_observers, uncommitted_observers
 from .capture.triggers.observation import TriggerLog
+from .declarations.dependency_table import is_hidden
 from .declarations.registry import UnknownCollection, registry
 from .events import Change, Event, LogAppended
 from .pubsub.broker import broker
@@ -222,6 +223,8 @@ def capture_events() -> Iterator[CapturedEvents]:
 
     def add(event: Event) -> None:
         read_log()
+        if isinstance(event, Change) and is_hidden(event.collection):
+            return  # of a table that a collection depends on: no event is published
         events.append(_as_clients_see(event))
 
     def collect_and_publish(event: Event) -> None:

@@ -42,8 +42,7 @@ def check_on_commit(
     ``written`` are the database tables that the transaction has locked, ``befores`` and ``afters``
     the rows before and after its update.
     """
-    models = (table.model, *table.model._meta.all_parents)
-    unlocked = {model._meta.db_table for model in models}.difference(written)
+    unlocked = {model._meta.db_table for model in table.tables}.difference(written)
     if not afters or not unlocked or not connections[using].features.has_select_for_update:
         return
     last_rows = Transaction.current(using).last_rows

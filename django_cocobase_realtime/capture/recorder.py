@@ -131,7 +131,7 @@ def record(
                     observe(change)
                 if collection.durable and collection.database == using:
                     logged.append(change)
-                else:
+                elif isinstance(collection, Collection):
                     call_on_commit(using, _publication(collection, change, using))
     if logged:
         _log(using, current, logged)

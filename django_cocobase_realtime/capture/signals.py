@@ -17,7 +17,7 @@ from ..declarations.collection import Collection
 from ..declarations.registry import registry
 from . import writes
 from .recorder import forget_log_tables, is_capture_disabled, push
-from .tables import WatchedTable, WatchedTables
+from .tables import WatchedTables, watched_tables
 
 DISPATCH_UID = "django_cocobase_realtime.push"
 
@@ -31,8 +31,7 @@ def sync() -> None:
     for collection in registry:
         by_model.setdefault(collection.concrete_model, []).append(collection)
     # statements are captured for all of them, as long as triggers do not log a collection
-    tables = [WatchedTable(model, tuple(collections)) for model, collections in by_model.items()]
-    writes.watch(WatchedTables(tables), is_push_receiver)
+    writes.watch(WatchedTables(watched_tables(registry.captured())), is_push_receiver)
     pre_migrate.connect(forget_log_tables, dispatch_uid=DISPATCH_UID)
     _connect(by_model)
 

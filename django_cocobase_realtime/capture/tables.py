@@ -11,6 +11,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models
 from django.db.models import Q, QuerySet
 
+from ..declarations.capture_mode import Captured
 from ..declarations.collection import Collection
 from ..declarations.row_reader import Row, RowReader
 from ..declarations.serialization import RowCodec, document_id, has_custom_key, raw_column
@@ -27,13 +28,15 @@ class WatchedTable:
     """A concrete model and the collections that show its rows.
 
     The rows of a multi-table child are in several tables: those of the model and of its parents.
+    Among ``collections`` can be the dependency table of the model, if its rows are in one table.
+    Else it is watched on its own: its rows are those of the model's own table alone.
     """
 
     model: type[models.Model]
-    collections: tuple[Collection, ...]
+    collections: tuple[Captured, ...]
     _readers: dict[str, RowReader] = field(default_factory=dict, repr=False)
     _selects: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
-    _limited: dict[tuple[Collection, ...], WatchedTable] = field(default_factory=dict, repr=False)
+    _limited: dict[tuple[Captured, ...], WatchedTable] = field(default_factory=dict, repr=False)
 
     @cached_property
     def fields(self) -> tuple[models.Field[Any, Any], ...]:
@@ -51,7 +54,12 @@ class WatchedTable:
     @cached_property
     def is_joined(self) -> bool:
         """Whether the rows are in several tables."""
-        return bool(self.model._meta.parents)
+        return len(self.tables) > 1
+
+    @property
+    def tables(self) -> list[type[models.Model]]:
+        """The models whose tables hold a row."""
+        return self.collections[0].tables
 
     @cached_property
     def tracked(self) -> bool:
@@ -59,15 +67,15 @@ class WatchedTable:
         return any(collection.track for collection in self.collections)
 
     @cached_property
-    def codecs(self) -> list[tuple[RowCodec, list[Collection]]]:
+    def codecs(self) -> list[tuple[RowCodec, list[Captured]]]:
         """Each codec with the collections that use it."""
-        groups: dict[tuple[str, ...], tuple[RowCodec, list[Collection]]] = {}
+        groups: dict[tuple[Any, ...], tuple[RowCodec, list[Captured]]] = {}
         for collection in self.collections:
-            names = tuple(collection.codec.fields)
-            groups.setdefault(names, (collection.codec, []))[1].append(collection)
+            codec = collection.codec
+            groups.setdefault((type(codec), *codec.fields), (codec, []))[1].append(collection)
         return list(groups.values())
 
-    def limited_to(self, collections: Sequence[Collection]) -> WatchedTable | None:
+    def limited_to(self, collections: Sequence[Captured]) -> WatchedTable | None:
         """Return the table as it is watched for some of its collections; None for none of them.
 
         It is the same object for the same collections.
@@ -192,10 +200,11 @@ class WatchedTables:
         self._shown: dict[str, list[WatchedTable]] = {}
         self._related: dict[str, list[RelatedTable]] = {}
         for table in tables:
-            meta = table.model._meta
-            for model in (table.model, *meta.all_parents):
+            for model in table.tables:
                 self._shown.setdefault(model._meta.db_table, []).append(table)
-            for related in related_tables(table):
+            # a dependency table has no many-to-many fields: through tables are named as well
+            shown = table.limited_to([c for c in table.collections if isinstance(c, Collection)])
+            for related in () if shown is None else related_tables(shown):
                 self._related.setdefault(related.through._meta.db_table, []).append(related)
 
     def __bool__(self) -> bool:
@@ -242,6 +251,17 @@ def _related_table(table: WatchedTable, m2m: Any) -> RelatedTable | None:
             target = related.field.target_field.attname
             return RelatedTable(table, m2m.name, through, candidate.attname, target, references)
     return None
+
+
+def watched_tables(captured: Iterable[Captured]) -> list[WatchedTable]:
+    """Return the tables of collections and dependency tables; one for all with the same rows."""
+    groups: dict[tuple[type[models.Model], ...], list[Captured]] = {}
+    for one in captured:
+        groups.setdefault(tuple(one.tables), []).append(one)
+    return [
+        WatchedTable(collections[0].concrete_model, tuple(collections))
+        for collections in groups.values()
+    ]
 
 
 def key_in(model: type[models.Model], row: Row) -> Any:

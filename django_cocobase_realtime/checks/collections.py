@@ -12,16 +12,19 @@ from django.utils.module_loading import import_string
 from ..capture.recorder import log_exists
 from ..capture.triggers import by_triggers, is_installed, left_over
 from ..conf import conf
-from ..declarations.capture_mode import TRIGGER_VENDORS
+from ..declarations.capture_mode import TRIGGER_VENDORS, title
 from ..declarations.collection import Collection
-from ..declarations.image_fields import is_secret_looking, key_names
+from ..declarations.dependency_table import HIDDEN_PREFIX, is_hidden
+from ..declarations.image_fields import is_secret_looking, is_secret_path, key_names
 from ..declarations.registry import registry
-from ..filters import Filter
+from ..filters import Filter, InvalidFilter
 from ..models import LogEvent
 from ..options import SETTING
 from ..permissions import Combination
 from .base import error, warning
+from .dependencies import check_depends_on
 
+_PATH_HINT = "A path by which clients filter consists of foreign keys and ends with a field."
 MAX_NAME = 128  # characters of a name, as in the columns of the log
 
 
@@ -69,6 +72,8 @@ def _check_aliases(declared: Mapping[str, Collection]) -> Iterator[CheckMessage]
             yield error(4, f"Collection {name!r}: 'aliases' must be a list of names.")
             continue
         for alias in aliases:
+            if is_hidden(alias):
+                yield error(3, f"Collection {name!r}: its alias begins with {HIDDEN_PREFIX!r}.")
             owner = owners.setdefault(alias, name)
             if owner != name:
                 yield error(
@@ -81,6 +86,9 @@ def _check_aliases(declared: Mapping[str, Collection]) -> Iterator[CheckMessage]
 
 
 def _check_collection(name: str, collection: Collection) -> Iterator[CheckMessage]:
+    if is_hidden(name):
+        yield error(3, f"Collection {name!r}: the name begins with {HIDDEN_PREFIX!r}.")
+        return
     if len(name) > MAX_NAME:
         yield error(3, f"Collection {name!r}: the name is longer than {MAX_NAME} characters.")
         return
@@ -102,6 +110,7 @@ def _check_collection(name: str, collection: Collection) -> Iterator[CheckMessag
         return
     yield from _check_fields(name, collection)
     yield from _check_classes(name, collection)
+    yield from check_depends_on(name, collection)
 
 
 def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
@@ -116,6 +125,8 @@ def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
             return
         serialized = option == "fields" and collection.serializer is not None
         for field in value:
+            if option == "filters" and "." in field and collection.paths.find(field) is not None:
+                continue  # see `_check_related_paths`
             if not serialized and field.partition(".")[0] not in concrete:
                 yield error(
                     6,
@@ -123,9 +134,11 @@ def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
                     f"which is not a field of {meta.label}.",
                     f"Its fields are {sorted(concrete)}.",
                 )
+    yield from _check_related_paths(name, collection)
     for option in ("fields", "filters", "permission_fields"):
         for field in getattr(collection, option) or ():
-            if is_secret_looking(field) and field not in collection.not_secret:
+            is_secret = is_secret_looking(field) or is_secret_path(field, collection.paths)
+            if is_secret and field not in collection.not_secret:
                 yield error(
                     7,
                     f"Collection {name!r}: '{option}' names {field!r}, which looks secret.",
@@ -148,6 +161,22 @@ def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
             meta.get_field(field_name)
         except FieldDoesNotExist:
             yield error(6, f"Collection {name!r}: {option!r} {field_name!r} is not a field.")
+
+
+def _check_related_paths(name: str, collection: Collection) -> Iterator[CheckMessage]:
+    """Check the paths to related rows in `filters`, each of which must lead to one row."""
+    for field in collection.filters or ():
+        try:
+            path = collection.paths.resolve(field) if "." in field else None
+        except InvalidFilter as problem:
+            yield error(6, f"Collection {name!r}: 'filters' names {field!r}: {problem}", _PATH_HINT)
+            continue
+        if path is not None and not path.to_one:
+            yield error(
+                6,
+                f"Collection {name!r}: 'filters' names {field!r}, which leads to several rows.",
+                _PATH_HINT,
+            )
 
 
 def _check_soft_delete(name: str, collection: Collection) -> Iterator[CheckMessage]:
@@ -198,7 +227,7 @@ def _check_classes(name: str, collection: Collection) -> Iterator[CheckMessage]:
                 )
         if option != "permission" and value is not None and not callable(value):
             yield error(8, f"Collection {name!r}: '{option}' cannot be called.")
-    if collection.durable is True:
+    if collection.durable is True or collection.depends_on:
         yield from _check_log_tables(name, collection)
     if collection.capture not in (None, "signals", "triggers"):
         yield error(4, f"Collection {name!r}: 'capture' must be 'signals' or 'triggers'.")
@@ -215,7 +244,7 @@ def _check_log_tables(name: str, collection: Collection) -> Iterator[CheckMessag
         yield error(
             15,
             f"Collection {name!r} is in database {using!r}, which the routers keep the log out of.",
-            "Let them migrate this app there, or set 'durable' to False.",
+            "Let them migrate this app there, or set 'durable' to False without 'depends_on'.",
         )
     elif (reads := router.db_for_read(collection.model_class)) != using:
         yield warning(
@@ -245,7 +274,7 @@ def check_installed_triggers(databases: Iterable[str]) -> Iterator[CheckMessage]
         if collection.database in migrated and not is_installed(collection):
             yield warning(
                 14,
-                f"Collection {collection.name!r}: its triggers are not installed or out of date.",
+                f"The triggers of {title(collection)} are not installed or out of date.",
                 "Run manage.py migrate, or manage.py realtime_triggers install. Until then, "
                 "only changes that the ORM makes are seen.",
             )

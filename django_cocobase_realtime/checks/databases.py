@@ -100,7 +100,7 @@ def is_check_command() -> bool:
 def check_unseen_writes() -> Iterator[CheckMessage]:
     """Name the ways in which rows can change without an event."""
     labels, unmanaged, changed_by_database = set(), set(), set()
-    for collection in registry:
+    for collection in registry.captured():
         if captured_by(collection) == "triggers":
             continue
         meta = collection.concrete_model._meta
@@ -139,8 +139,7 @@ def check_unseen_writes() -> Iterator[CheckMessage]:
 
 def check_announcements(databases: Container[str]) -> Iterator[CheckMessage]:
     """Find PostgreSQL databases whose new events cannot be announced by ``NOTIFY``."""
-    durable = {collection.database for collection in registry if collection.durable}
-    for using in sorted(durable):
+    for using in registry.log_databases():
         if using not in databases or connections[using].vendor != "postgresql":
             continue
         reason = _reason_for_layer(using)
@@ -167,8 +166,7 @@ def _reason_for_layer(using: str) -> str | None:
 
 def check_numbering(databases: Container[str]) -> Iterator[CheckMessage]:
     """Report PostgreSQL databases whose events are numbered in a thread of each server process."""
-    durable = {collection.database for collection in registry if collection.durable}
-    for using in sorted(durable):
+    for using in registry.log_databases():
         if using not in databases or connections[using].vendor != "postgresql":
             continue
         try:
@@ -182,6 +180,6 @@ def check_numbering(databases: Container[str]) -> Iterator[CheckMessage]:
                 f"process, because {reason}.",
                 "An event costs several times less CPU if server processes have a direct "
                 "connection to PostgreSQL, and the role that migrates may create functions. "
-                "Migration 0008_numbering_function creates the function; reverse it and apply it "
+                "Migration 0009_related_numbers creates the function; reverse it and apply it "
                 "again to repeat this. Else silence cocobase_realtime.I085.",
             )

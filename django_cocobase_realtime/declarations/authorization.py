@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from django.db import models
 
 from ..filters import ClientFilters, Filter, Row, Schema
+from ..filters.paths import ModelPaths
 from ..identity import Identity
 from ..permissions import And, Not, Or, Permission, Visible
 from ..utils.project_code import calling, synchronous
@@ -119,6 +120,38 @@ class InvertedCheck:
         return _negate(self.decision.decide(row, instance))
 
 
+def check_filters(check: RowCheck | None) -> Iterator[Filter]:
+    """Yield the filters by which a check decides, besides the code of permissions."""
+    for decision in _decisions(check):
+        yield decision.visible
+        yield from check_filters(decision.check)
+
+
+def check_name(check: RowCheck | None) -> str:
+    """Return the names of the permissions that a check asks, the same on all servers."""
+    match check:
+        case None:
+            return ""
+        case ObjectCheck(permission=permission):
+            cls = type(permission)
+            return f"{cls.__module__}.{cls.__qualname__}"
+        case CombinedCheck(combine):
+            name = combine.__name__
+        case _:
+            name = type(check).__name__
+    parts = ", ".join(check_name(decision.check) for decision in _decisions(check))
+    return f"{name}({parts})"
+
+
+def _decisions(check: RowCheck | None) -> tuple[Decision, ...]:
+    match check:
+        case CombinedCheck(decisions=decisions):
+            return decisions
+        case InvertedCheck(decision=decision):
+            return (decision,)
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """The rows and fields of a collection that one identity may see, and may filter by."""
@@ -136,6 +169,10 @@ class Grant:
     stream: str
     # whether old values of changed rows are known
     tracked: bool = True
+    # the client's filter, if it has conditions on related rows, whose keys need queries
+    requested: Filter | None = None
+    # the paths to related rows, of which clients may use those in ``filters``
+    paths: ModelPaths | None = None
 
 
 # converts a return value of `visible_to` to a filter

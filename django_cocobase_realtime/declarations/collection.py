@@ -10,48 +10,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from django.apps import apps
-from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.utils.module_loading import import_string
 from msgspec.structs import replace as replace_fields
 
+from ..conf import conf
 from ..events import Change, Image
-from ..filters import ClientFilters, Filter, InvalidFilter, Kind, Row, Schema, parse
+from ..filters import ClientFilters, Filter, FilterLimits, Kind, MakeKeySet, Row, Schema
 from ..filters.orm import field_spec
+from ..filters.paths import ModelPaths
 from ..identity import Identity
 from ..permissions import And, Visible
 from ..utils.project_code import calling
 from ..utils.transactions import database_for
 from .authorization import Grant, evaluate_permission
-from .documents import Serializer
-from .image_fields import default_names, depends_on_rows, fields_not_secret, filter_names
-from .serialization import RowCodec
-
-# the keys that an entry of the COLLECTIONS setting may have
-OPTIONS = (
-    "model",
-    "fields",
-    "filters",
-    "permission",
-    "serializer",
-    "queryset",
-    "durable",
-    "track",
-    "capture",
-    "project_field",
-    "created_field",
-    "updated_field",
-    "soft_delete",
-    "not_secret",
-    "permission_fields",
-    "exclude",
-    "aliases",
-    "public",
+from .dependency_table import dependency_models
+from .documents import Serializer, serialized_names
+from .image_fields import (
+    default_names,
+    depends_on_rows,
+    fields_not_secret,
+    filter_names,
+    first_datetime_field,
+    is_secret_path,
+    row_tables,
 )
+from .serialization import RowCodec
+from .trusted_filters import TrustedFilters
 
 
 class Collection:
@@ -66,8 +55,8 @@ class Collection:
     model: ClassVar[type[models.Model] | str]
     # names of the fields that clients may read; None for all that do not look secret
     fields: ClassVar[Sequence[str] | None] = None
-    # names of the fields that clients may filter by, and paths into JSON fields such as
-    # ``meta.tags``; None for the readable fields
+    # names of the fields that clients may filter by, paths into JSON fields such as ``meta.tags``,
+    # and paths of foreign keys to fields of related rows; None for the readable fields
     filters: ClassVar[Sequence[str] | None] = None
     # a class with the methods of `permissions.Permission`, its dotted path, or a combination of
     # such classes; if the collection has such methods itself, both must allow
@@ -100,6 +89,8 @@ class Collection:
     aliases: ClassVar[Sequence[str]] = ()
     # whether anonymous visitors may read what the permission shows them
     public: ClassVar[bool] = False
+    # labels of the models that ``visible_to`` reads in queries, such as "teams.Membership"
+    depends_on: ClassVar[Sequence[str]] = ()
 
     def queryset(self, queryset: models.QuerySet[Any]) -> models.QuerySet[Any]:
         """Return the queryset for the serializer's rows, with related rows and annotations."""
@@ -125,20 +116,28 @@ class Collection:
         names = (self.name, *self.aliases)
         return identity.may_use_collection(names, public=self.public is True)
 
-    def grant(self, identity: Identity, filters: Mapping[str, Any]) -> Grant | None:
+    def grant(
+        self, identity: Identity, filters: Mapping[str, Any], key_set: MakeKeySet | None = None
+    ) -> Grant | None:
         """Return what the identity may see, or None if it may not subscribe.
 
-        The permission is asked only if `admits` is true. Raises `ProjectCodeFailed` if the
-        project's code raises. It may use the ORM, so it must not be called in an event loop.
+        The permission is asked only if `admits` is true. ``key_set`` makes the set for a queryset
+        in the result of ``visible_to``, which is refused without it. Raises `ProjectCodeFailed` if
+        the project's code raises. It may use the ORM, so it must not be called in an event loop.
         """
         if not self.admits(identity):
             return None
         with calling(f"collection {self.name!r}", "permission", identity.credential):
-            return self._grant(identity, ClientFilters(filters, self.schema, self._field_aliases))
+            aliases, paths = self._field_aliases, self.paths
+            client_filters = ClientFilters(filters, self.schema, aliases, paths)
+            return self._grant(identity, client_filters, key_set)
 
-    def _grant(self, identity: Identity, filters: ClientFilters) -> Grant | None:
+    def _grant(
+        self, identity: Identity, filters: ClientFilters, key_set: MakeKeySet | None
+    ) -> Grant | None:
         permission = self if self.permission is None else And(self.loaded_permission, self)
-        decision = evaluate_permission(permission, identity, filters, self._parse_visible, self)
+        parse_visible = partial(self._parse_visible, key_set=key_set)
+        decision = evaluate_permission(permission, identity, filters, parse_visible, self)
         if decision is None:
             return None
         if self.project_field is not None:
@@ -152,46 +151,28 @@ class Collection:
             filterable = frozenset(
                 name for name in filterable if name.partition(".")[0] in permitted
             )
-        key = self.codec.key_names
-        return Grant(decision, readable, filterable, self.schema, key, self.stream, self.track)
+        limits = conf.limits
+        bounds = FilterLimits(limits.filter_clauses, limits.filter_depth, limits.filter_values)
+        return Grant(
+            decision,
+            readable,
+            filterable,
+            self.schema,
+            self.codec.key_names,
+            self.stream,
+            self.track,
+            None if key_set is None else filters.related(filterable, bounds, key_set),
+            self.paths,
+        )
 
-    def _parse_visible(self, visible: Visible) -> Filter:
+    def _parse_visible(self, visible: Visible, key_set: MakeKeySet | None = None) -> Filter:
         """Convert a return value of ``visible_to`` to a filter."""
-        if visible is True:
-            return Filter.everything()
-        if visible is None or visible is False:
-            return Filter.unknown() if visible is None else Filter.nothing()
-        if isinstance(visible, Mapping):
-            return self._parse_visible_filter(visible)
-        raise TypeError(
-            f"visible_to of collection {self.name!r} must return a filter (a mapping), "
-            f"True, False or None, not {type(visible).__name__}."
-        )
-
-    def _parse_visible_filter(self, filters: Mapping[str, Any]) -> Filter:
-        """Parse a return value of ``visible_to``, which may name fields that images hold.
-
-        Raises ``ImproperlyConfigured``; if other fields are named, with the line to add.
-        """
-        visible = self._parse_with(filters, self._model_schema)
-        missing = sorted(filter_names(visible) - self.schema.keys())
-        if not missing:
-            return visible
-        named = (*(self.permission_fields or ()), *missing)
-        raise ImproperlyConfigured(
-            f"Collection {self.name!r}: visible_to names {missing}, which logged rows do not hold. "
-            f"Add the option: permission_fields = {list(named)}"
-        )
+        trusted, fields = self._trusted_filters, self.permission_fields
+        return trusted.parse_visible(visible, self.schema, fields, key_set)
 
     def parse_trusted_filter(self, filters: Mapping[str, Any]) -> Filter:
         """Parse a filter of the project's own code. Raises ``ImproperlyConfigured``."""
-        return self._parse_with(filters, self.schema)
-
-    def _parse_with(self, filters: Mapping[str, Any], schema: Schema) -> Filter:
-        try:
-            return parse(filters, schema, trusted=True, aliases=self._field_aliases)
-        except InvalidFilter as error:
-            raise ImproperlyConfigured(f"Collection {self.name!r}: {error}") from error
+        return self._trusted_filters.parse(filters, self.schema)
 
     # properties that are computed at first use, because models are not loaded before
 
@@ -207,6 +188,19 @@ class Collection:
         concrete = self.model_class._meta.concrete_model
         assert concrete is not None
         return concrete
+
+    @property
+    def tables(self) -> list[type[models.Model]]:
+        """The models whose tables hold a row: the concrete model, then its parents."""
+        return row_tables(self.concrete_model)
+
+    @cached_property
+    def dependencies(self) -> tuple[str, ...]:
+        """Labels of the models in ``depends_on``, and of their multi-table parents.
+
+        Raises ``LookupError`` if there is no such model.
+        """
+        return tuple(dependency_models(self.depends_on))
 
     @cached_property
     def codec(self) -> RowCodec:
@@ -224,7 +218,8 @@ class Collection:
         if isinstance(self.soft_delete, str):
             names.add(self.soft_delete)
         elif self.soft_delete is not None:
-            names |= filter_names(self._parse_with(self.soft_delete, self._model_schema))
+            trusted = self._trusted_filters
+            names |= filter_names(trusted.parse(self.soft_delete, trusted.model_schema))
         if self.permission_fields is not None:
             names.update(self.permission_fields)
         elif self._depends_on_rows:
@@ -255,10 +250,15 @@ class Collection:
         return {name: field_spec(field) for name, field in self.codec.fields.items()}
 
     @cached_property
-    def _model_schema(self) -> Schema:
-        """All fields of the model that do not look secret, also those that images do not hold."""
+    def _trusted_filters(self) -> TrustedFilters:
         fields = fields_not_secret(self.concrete_model, self.not_secret)
-        return {name: field_spec(field) for name, field in fields.items()}
+        schema = {name: field_spec(field) for name, field in fields.items()}
+        return TrustedFilters(self.name, schema, self._field_aliases, self.paths)
+
+    @cached_property
+    def paths(self) -> ModelPaths:
+        """The paths to related rows."""
+        return ModelPaths(self.concrete_model)
 
     @cached_property
     def _field_aliases(self) -> dict[str, str]:
@@ -317,19 +317,17 @@ class Collection:
     def filterable(self) -> frozenset[str]:
         """Names of the fields that clients may filter by."""
         if self.filters is not None:
-            return frozenset(self.filters)
-        names = set(self._serialized_names() if self.readable is None else self.readable)
+            return frozenset(
+                name
+                for name in self.filters
+                if name in self.not_secret or not is_secret_path(name, self.paths)
+            )
+        readable = self.readable
+        names = set(serialized_names(self.loaded_serializer) if readable is None else readable)
         if self.fields is None and self.serializer is None:
             # the primary key is not readable by default, since it is the document's id
             names.add(self.concrete_model._meta.pk.name)
         return frozenset(name for name in names if name in self.schema)
-
-    def _serialized_names(self) -> Sequence[str]:
-        """Return the names of a DRF serializer's fields; nothing for another serializer."""
-        serializer = self.loaded_serializer
-        if isinstance(serializer, type) and hasattr(serializer, "get_fields"):
-            return tuple(serializer().fields)
-        return ()
 
     @cached_property
     def declared_time_fields(self) -> frozenset[str]:
@@ -342,17 +340,11 @@ class Collection:
 
         If they are not declared, fields with ``auto_now_add`` and ``auto_now`` are used.
         """
+        model, names = self.concrete_model, self._default_names
         return (
-            self.created_field or self._first_datetime_field("auto_now_add"),
-            self.updated_field or self._first_datetime_field("auto_now"),
+            self.created_field or first_datetime_field(model, names, "auto_now_add"),
+            self.updated_field or first_datetime_field(model, names, "auto_now"),
         )
-
-    def _first_datetime_field(self, flag: str) -> str | None:
-        for name in self._default_names:
-            field = self.concrete_model._meta.get_field(name)
-            if isinstance(field, models.DateTimeField) and getattr(field, flag):
-                return name
-        return None
 
     @cached_property
     def loaded_permission(self) -> Any:
@@ -395,3 +387,7 @@ class Collection:
     def database(self) -> str:
         """Alias of the database that contains the collection's rows and its log."""
         return database_for(self.model_class)
+
+
+OPTIONS = (*(name for name in Collection.__annotations__ if name != "name"), "queryset")
+"""The keys that an entry of the ``COLLECTIONS`` setting may have."""

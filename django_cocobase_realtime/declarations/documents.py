@@ -18,6 +18,13 @@ Serializer = Callable[..., Any]
 Data = dict[str, Any]
 
 
+def serialized_names(serializer: Serializer | None) -> Sequence[str]:
+    """Return the names of a DRF serializer's fields; nothing for another serializer."""
+    if isinstance(serializer, type) and hasattr(serializer, "get_fields"):
+        return tuple(serializer().fields)
+    return ()
+
+
 def serialize(serializer: Serializer, instance: models.Model) -> Data:
     """Return the serializer's data for an instance, as JSON values.
 

@@ -1,4 +1,4 @@
-"""Which fields of a model the images of its rows hold."""
+"""Which tables and fields of a model the images of its rows hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from django.db import models
 
 from ..filters import Filter
-from ..filters.nodes import And, Condition, Node, Not, Or
+from ..filters.nodes import And, Condition, InKeySet, Node, Not, Or
+from ..filters.paths import ModelPaths
 from ..permissions import And as BothAllow
 from ..permissions import Not as Inverted
 from ..permissions import Or as EitherAllows
@@ -25,6 +26,11 @@ SECRET_LOOKING = re.compile(
 def is_secret_looking(name: str) -> bool:
     """Return whether a field's name suggests that its value is secret, such as "api_key"."""
     return SECRET_LOOKING.search(name.lower()) is not None
+
+
+def is_secret_path(name: str, paths: ModelPaths) -> bool:
+    """Return whether a path to a value in related rows suggests that this value is secret."""
+    return paths.find(name) is not None and any(map(is_secret_looking, name.split(".")))
 
 
 def fields_not_secret(
@@ -50,9 +56,23 @@ def default_names(
     return tuple(name for name in fields_not_secret(model, not_secret) if name not in excluded)
 
 
+def first_datetime_field(model: type[models.Model], names: Iterable[str], flag: str) -> str | None:
+    """Return the first of the named fields that is a datetime with ``auto_now`` or the like."""
+    for name in names:
+        field = model._meta.get_field(name)
+        if isinstance(field, models.DateTimeField) and getattr(field, flag):
+            return name
+    return None
+
+
 def key_names(model: type[models.Model]) -> tuple[str, ...]:
     """Return the names of the fields of the primary key."""
     return tuple(field.name for field in model._meta.pk_fields)
+
+
+def row_tables(model: type[models.Model]) -> list[type[models.Model]]:
+    """Return the models whose tables hold a row of ``model``: itself, then its parents."""
+    return [model, *(parent for parent in model._meta.all_parents if not parent._meta.proxy)]
 
 
 def filter_names(filter: Filter) -> frozenset[str]:
@@ -62,7 +82,7 @@ def filter_names(filter: Filter) -> frozenset[str]:
 
 def _node_names(node: Node) -> Iterator[str]:
     match node:
-        case Condition():
+        case Condition() | InKeySet():
             yield node.ref[0]
         case And(parts) | Or(parts):
             for part in parts:

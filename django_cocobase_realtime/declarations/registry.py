@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import translate
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, Generic, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
 from ..conf import conf
+from .capture_mode import Captured
 from .collection import OPTIONS as COLLECTION_OPTIONS
 from .collection import Collection
+from .dependency_table import DependencyTable, dependency_models, is_hidden, label_of
 from .room import OPTIONS as ROOM_OPTIONS
 from .room import Room
 
@@ -141,6 +143,30 @@ class Registry(Generic[D]):
         return iter(list(self._declarations().values()))
 
 
+class _Dependencies:
+    """The tables that collections depend on, found at first use: models are not loaded before."""
+
+    def __init__(self, declarations: Mapping[str, Collection]) -> None:
+        # all collections by name
+        self.declarations = declarations
+        # those that have ``depends_on``
+        self.dependents = [c for c in declarations.values() if c.depends_on]
+
+    @cached_property
+    def tables(self) -> dict[str, DependencyTable]:
+        """The tables by label. Triggers log one if they log a collection that depends on it."""
+        captures: dict[type[Any], set[str | None]] = {}
+        for collection in self.dependents:
+            for model in dependency_models(collection.depends_on).values():
+                captures.setdefault(model, set()).add(collection.capture)
+        return {
+            model._meta.label: DependencyTable(
+                model, next(mode for mode in ("triggers", None, "signals") if mode in modes)
+            )
+            for model, modes in captures.items()
+        }
+
+
 class CollectionRegistry(Registry[Collection]):
     """The collections of the project, by the name that clients use."""
 
@@ -155,6 +181,8 @@ class CollectionRegistry(Registry[Collection]):
         # collections by the former names that they declare, and what they were found in
         self._by_alias: dict[str, Collection] = {}
         self._aliases_of: Mapping[str, Collection] | None = None
+        # what the collections depend on; made again when they are declared again
+        self._dependencies = _Dependencies({})
 
     def get(self, name: str) -> Collection:
         """Return the collection of this name, or of this former name.
@@ -175,6 +203,63 @@ class CollectionRegistry(Registry[Collection]):
         if collection is None:
             raise UnknownCollection(name)
         return collection
+
+    def dependents(self, using: str) -> bool:
+        """Return whether a collection in a database has ``depends_on``."""
+        dependents = self._current_dependencies().dependents
+        return any(collection.database == using for collection in dependents)
+
+    def dependencies(self, using: str) -> list[DependencyTable]:
+        """Return the tables that collections in a database depend on."""
+        tables = self._current_dependencies().tables.values()
+        return [table for table in tables if table.database == using]
+
+    def dependency(self, label: str) -> DependencyTable | None:
+        """Return the dependency table of the model with this label, if there is one."""
+        return self._current_dependencies().tables.get(label)
+
+    def captured(self) -> list[Captured]:
+        """Return all whose changes are logged: collections, and tables that they depend on."""
+        return [*self, *self._current_dependencies().tables.values()]
+
+    def named(self, name: str) -> Captured:
+        """Return the collection of this name, or else the dependency table with this label.
+
+        Raises `UnknownCollection`.
+        """
+        try:
+            return self.get(name)
+        except UnknownCollection:
+            if (table := self.dependency(name)) is None:
+                raise
+            return table
+
+    def with_dependencies(self, collection: Collection) -> list[Captured]:
+        """Return a collection and the tables that it depends on."""
+        tables = self._current_dependencies().tables
+        return [collection, *(tables[label] for label in collection.dependencies)]
+
+    def log_databases(self) -> list[str]:
+        """Return the aliases of the databases that have a log, sorted."""
+        return sorted({captured.database for captured in self.captured() if captured.durable})
+
+    def logged(self, stream: str, document_id: str) -> Captured:
+        """Return what decodes a logged change of a stream with this document id.
+
+        Raises `UnknownCollection`.
+        """
+        if not is_hidden(stream):
+            return self.get(stream)
+        table = self.dependency(label_of(document_id)[0])
+        if table is None:
+            raise UnknownCollection(stream)
+        return table
+
+    def _current_dependencies(self) -> _Dependencies:
+        declarations, known = self._declarations(), self._dependencies
+        if known.declarations is not declarations:
+            known = self._dependencies = _Dependencies(declarations)
+        return known
 
     def _read_entry(self, name: str, entry: Any) -> dict[str, Any]:
         if isinstance(entry, str):

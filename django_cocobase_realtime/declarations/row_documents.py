@@ -118,7 +118,7 @@ def _make_batch(
             if row is not None:
                 is_shared = counts[change.document_id] > 1
                 current = copy(row.instance) if is_shared else row.instance
-                instance = _with_values(current, instance)
+                instance = with_values(current, instance)
             instances[number] = instance
         except Exception as error:
             if is_unavailable(error):
@@ -144,7 +144,7 @@ def make_instance(collection: Collection, change: Change, using: str) -> models.
     return collection.codec.to_instance(collection.model_class, image or {}, using)
 
 
-def _with_values(current: models.Model, changed: models.Model) -> models.Model:
+def with_values(current: models.Model, changed: models.Model) -> models.Model:
     """Give an instance the values of another one of the same row, and return it.
 
     Related rows that it has loaded, but does not refer to with the new values, are dropped.

@@ -7,6 +7,7 @@ from django_cocobase_realtime.capture.triggers import catalog, presence, synchro
 from django_cocobase_realtime.capture.triggers.catalog import installed
 from django_cocobase_realtime.capture.triggers.installation import remove_named
 from django_cocobase_realtime.checks import check_database
+from django_cocobase_realtime.declarations.dependency_table import hidden_stream
 from tests.app.models import Item, Post, Tag
 from tests.support.migrating import are_installed, epochs, events, execute, second_connection
 from tests.support.watching import summary, watching
@@ -121,6 +122,20 @@ def drop_elsewhere():
     statements = [sql for found in installed("default").values() for sql in found.removal]
     with second_connection() as cursor:
         execute(statements, cursor)
+
+
+def test_missing_triggers_of_dependencies_are_noticed(expired, settings):
+    """A new epoch has rights that depend on the table determined again."""
+    tags = {"model": "app.Tag", "depends_on": ["app.Item"], "capture": "triggers"}
+    settings.COCOBASE_REALTIME = {"COLLECTIONS": {"tags": tags}}
+    install()
+    Item.objects.create(name="a")
+    first = epochs()[hidden_stream("default")]
+    drop_elsewhere()
+    Item.objects.create(name="missed")
+    expired()
+    Item.objects.create(name="b")
+    assert epochs()[hidden_stream("default")] != first
 
 
 def test_missing_triggers_are_noticed_and_subscribers_resync(expired):

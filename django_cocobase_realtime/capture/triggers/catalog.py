@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from django.db import connections, models
 
-from ...declarations.collection import Collection
+from ...declarations.capture_mode import Captured
 from ...models import LogEvent
 from . import postgres, sqlite
 from .sources import Installed, Source, Tables, sources
@@ -30,7 +30,7 @@ def logged_tables(using: str) -> Tables:
 class Catalog:
     """Tables and triggers of one database, as they were when this object was created."""
 
-    def __init__(self, using: str, collections: Iterable[Collection]) -> None:
+    def __init__(self, using: str, collections: Iterable[Captured]) -> None:
         self.is_sqlite = connections[using].vendor == "sqlite"
         self.sources = {collection: sources(collection) for collection in collections}
         self.installed = installed(using)
@@ -46,7 +46,7 @@ class Catalog:
             return model._meta.db_table.strip('"').lower() in self._table_names
         return model in self._names
 
-    def outdated(self, collection: Collection) -> list[Source]:
+    def outdated(self, collection: Captured) -> list[Source]:
         """Return the sources whose triggers do not exist, are disabled, or are not up to date."""
         return [s for s in self.sources[collection] if not self._is_current(s)]
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from django.db import DatabaseError, ProgrammingError, connections, transaction
 
-from ...declarations.capture_mode import TRIGGER_VENDORS, captured_by
-from ...declarations.collection import Collection
+from ...declarations.capture_mode import TRIGGER_VENDORS, Captured, captured_by
 from ...declarations.registry import registry
 from ...models import LogEvent
 from . import catalog
@@ -27,16 +26,19 @@ All writers of the table wait meanwhile.
 """
 
 
-def by_triggers(using: str | None = None) -> list[Collection]:
-    """Return the collections that are captured by triggers, in one database or in all."""
+def by_triggers(using: str | None = None) -> list[Captured]:
+    """Return what is captured by triggers, in one database or in all.
+
+    These are collections, and tables that collections depend on.
+    """
     return [
         collection
-        for collection in registry
+        for collection in registry.captured()
         if captured_by(collection) == "triggers" and using in (None, collection.database)
     ]
 
 
-def install(collection: Collection, known: Catalog | None = None) -> bool:
+def install(collection: Captured, known: Catalog | None = None) -> bool:
     """Create the triggers of a collection, or replace those that are outdated, in one transaction.
 
     Returns whether there was anything to do. Raises ``ValueError`` if the app has no triggers for
@@ -55,20 +57,20 @@ def install(collection: Collection, known: Catalog | None = None) -> bool:
     return bool(statements)
 
 
-def install_sql(collection: Collection) -> list[str]:
+def install_sql(collection: Captured) -> list[str]:
     """Return the statements that `install` would execute. Raises ``LookupError`` likewise."""
     known = Catalog(collection.database, [collection])
     return [sql for source in known.outdated(collection) for sql in known.install_sql(source)]
 
 
-def removal_sql(collection: Collection) -> list[str]:
+def removal_sql(collection: Captured) -> list[str]:
     """Return the statements that drop the triggers of a collection."""
     triggers = catalog.installed(collection.database)
     names = [source.name for source in sources(collection) if source.name in triggers]
     return [sql for name in names for sql in triggers[name].removal]
 
 
-def remove(collection: Collection) -> bool:
+def remove(collection: Captured) -> bool:
     """Drop the triggers of a collection; return whether there were any."""
     using = collection.database
     if connections[using].vendor not in TRIGGER_VENDORS:
@@ -114,7 +116,7 @@ def pause(using: str, names: Iterable[str]) -> set[str]:
     return existing
 
 
-def is_installed(collection: Collection) -> bool:
+def is_installed(collection: Captured) -> bool:
     """Return whether all triggers of a collection exist, are enabled, and are up to date."""
     using = collection.database
     if connections[using].vendor not in TRIGGER_VENDORS:

@@ -15,7 +15,7 @@ from typing import Any
 from django.db import ProgrammingError, connections
 from django.db.models.signals import post_migrate, pre_migrate
 
-from ...declarations.capture_mode import TRIGGER_VENDORS
+from ...declarations.capture_mode import TRIGGER_VENDORS, title
 from ...models import LogEvent
 from ..recorder import log_exists
 from . import catalog
@@ -80,9 +80,9 @@ def after_migrate(using: str, plan: Any = None, **kwargs: Any) -> None:
         return
     for collection, error in synchronize(using, collections, paused):
         logger.warning(
-            "The triggers of collection %r could not be installed, so changes that the ORM does "
+            "The triggers of %s could not be installed, so changes that the ORM does "
             "not make are not seen: %s Run manage.py realtime_triggers install, with a role that "
             "may create them, and while no transaction holds the table for long.",
-            collection.name,
+            title(collection),
             str(error).strip(),
         )

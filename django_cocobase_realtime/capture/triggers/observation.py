@@ -16,6 +16,7 @@ from django.db import DatabaseError, connections
 from django.db.models import Max, Q
 from msgspec.structs import replace
 
+from ...declarations.collection import Collection
 from ...events import Change
 from ...log.decoding import FIELDS, changes_from_rows
 from ...models import LogEvent
@@ -38,7 +39,8 @@ class TriggerLog:
         # streams of collections that are captured by triggers, by database
         self._streams: dict[str, list[str]] = {}
         for collection in by_triggers():
-            self._streams.setdefault(collection.database, []).append(collection.stream)
+            if isinstance(collection, Collection):
+                self._streams.setdefault(collection.database, []).append(collection.stream)
         # connection with which changes were read first, on the thread that wrote them
         self._writers: dict[str, Any] = {}
         # id of the last row of the log, by database

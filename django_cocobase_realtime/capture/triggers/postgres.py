@@ -370,4 +370,5 @@ def _image(source: Source, aliases: list[str]) -> str:
 def _key(source: Source, row: str) -> str:
     """Return the primary key as text. The reader of the event has the exact document id."""
     keys = [text(str(f.column)) for f in source.tables[0]._meta.pk_fields]
-    return " || ',' || ".join(f"(to_jsonb({row}) ->> {key})" for key in keys)
+    prefix = f"{text(source.id_prefix)} || " if source.id_prefix else ""
+    return prefix + " || ',' || ".join(f"(to_jsonb({row}) ->> {key})" for key in keys)

@@ -17,8 +17,7 @@ from typing import Any
 
 from django.db import connections, models
 
-from ...declarations.capture_mode import TRIGGER_VENDORS
-from ...declarations.collection import Collection
+from ...declarations.capture_mode import TRIGGER_VENDORS, Captured
 from ...declarations.registry import registry
 from ...log.retention import rotate_epoch
 from ...utils.transactions import acquire_write_lock, call_on_commit, own_statements
@@ -70,7 +69,7 @@ def logged_tables(using: str, written: type[models.Model]) -> Tables:
 
 
 def logs_by_triggers(
-    collection: Collection,
+    collection: Captured,
     logged: Tables,
     written: type[models.Model],
     field: str | None = None,
@@ -102,7 +101,7 @@ def _is_changed_in_transaction(connection: Any) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _source(collection: Collection, table: str | None, field: str | None) -> Source | None:
+def _source(collection: Captured, table: str | None, field: str | None) -> Source | None:
     for source in sources(collection):
         if source.related is None:
             if field is None and source.model._meta.db_table == table:
@@ -119,7 +118,7 @@ def _notice_missing(using: str, before: Tables, after: Tables) -> None:
     if missing:
         streams.update(
             collection.stream
-            for collection in registry
+            for collection in registry.captured()
             if collection.database == using and collection.durable
             if not missing.isdisjoint(source.name for source in sources(collection))
         )

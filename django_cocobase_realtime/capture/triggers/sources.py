@@ -14,8 +14,9 @@ from typing import Any
 
 from django.db import models
 
-from ...declarations.collection import Collection
-from ...log.column_images import row_tables, table_fields
+from ...declarations.capture_mode import Captured
+from ...declarations.dependency_table import DependencyTable
+from ...log.column_images import table_fields
 from ..tables import RelatedTable, WatchedTable, related_tables
 
 TRIGGER_PREFIX = "cocobase_realtime_"
@@ -47,7 +48,7 @@ class Installed:
 class Source:
     """A table whose changes are logged for a collection."""
 
-    collection: Collection
+    collection: Captured
     # the model that has the table
     model: type[models.Model]
     # set for a through table
@@ -61,7 +62,9 @@ class Source:
         app: processes know by the name and the table whether triggers log for the collection.
         """
         parts = [self.collection.stream]
-        if self.related is not None:
+        if isinstance(self.collection, DependencyTable):
+            parts.append(self.collection.label)  # the stream has others as well
+        elif self.related is not None:
             parts.append(self.related.field)
         elif not self.is_own:
             parts += ["parent", str(self.tables.index(self.model))]
@@ -70,7 +73,7 @@ class Source:
     @cached_property
     def tables(self) -> list[type[models.Model]]:
         """The models whose tables hold a row of the collection, its own first."""
-        return row_tables(self.collection.concrete_model)
+        return self.collection.tables
 
     @property
     def used_models(self) -> list[type[models.Model]]:
@@ -106,15 +109,23 @@ class Source:
             if str(field.column) not in wanted
         ]
 
+    @property
+    def id_prefix(self) -> str:
+        """The beginning of document ids: the label of a dependency table, and a space."""
+        captured = self.collection
+        return f"{captured.label} " if isinstance(captured, DependencyTable) else ""
+
     def key_columns(self) -> list[str]:
         """Return the columns of the primary key in the table."""
         return [str(field.column) for field in self.model._meta.pk_fields]
 
 
-def sources(collection: Collection) -> list[Source]:
+def sources(collection: Captured) -> list[Source]:
     """Return all tables whose changes are logged for a collection."""
     model = collection.concrete_model
-    result = [Source(collection, owner) for owner in row_tables(model)]
+    result = [Source(collection, owner) for owner in collection.tables]
+    if isinstance(collection, DependencyTable):
+        return result
     for related in related_tables(WatchedTable(model, (collection,))):
         # the through model may have several tables itself
         owner = _field(related.through, related.source).model

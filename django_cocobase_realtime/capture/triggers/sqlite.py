@@ -242,7 +242,8 @@ def _key_text(source: Source, row: str) -> str:
         f"ELSE coalesce(CAST({row}.{c} AS TEXT), '') END"
         for c in columns
     ]
-    return _with_commas(parts)
+    prefix = f"{text(source.id_prefix)} || " if source.id_prefix else ""
+    return prefix + _with_commas(parts)
 
 
 def _table(model: type[models.Model]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from django.db import DatabaseError
 
-from ...declarations.collection import Collection
+from ...declarations.capture_mode import Captured
 from ...log.retention import rotate_epoch
 from .catalog import Catalog
 from .installation import install, left_over, remove_named
@@ -15,10 +15,10 @@ from .sources import sources
 
 logger = logging.getLogger(__name__)
 
-Failures = list[tuple[Collection, DatabaseError]]
+Failures = list[tuple[Captured, DatabaseError]]
 
 
-def synchronize(using: str, collections: list[Collection], paused: Iterable[str] = ()) -> Failures:
+def synchronize(using: str, collections: list[Captured], paused: Iterable[str] = ()) -> Failures:
     """Install the triggers of these collections, and drop those that no collection needs.
 
     See `install_all`.
@@ -32,7 +32,7 @@ def synchronize(using: str, collections: list[Collection], paused: Iterable[str]
     return install_all(using, collections, paused)
 
 
-def install_all(using: str, collections: list[Collection], paused: Iterable[str] = ()) -> Failures:
+def install_all(using: str, collections: list[Captured], paused: Iterable[str] = ()) -> Failures:
     """Install the triggers of collections in one database, as far as it is possible.
 
     Collections whose tables do not exist yet are left out. Subscribers of those whose triggers did

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from ...declarations.capture_mode import Captured
 from ...declarations.registry import UnknownCollection, registry
 from ...log.retention import rotate_epoch
 
@@ -26,10 +27,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Rotate the epochs in each database that has one of the collections."""
         try:
-            chosen = [registry.get(name) for name in options["collections"]] or list(registry)
+            named: list[Captured] = [registry.get(name) for name in options["collections"]]
         except UnknownCollection as error:
             raise CommandError(f"There is no collection {error.args[0]!r}.") from None
-        for using in sorted({collection.database for collection in chosen}):
-            names = [collection.stream for collection in chosen if collection.database == using]
+        # without names, also of the tables that collections depend on
+        chosen = named or registry.captured()
+        for using in sorted({captured.database for captured in chosen}):
+            names = [captured.stream for captured in chosen if captured.database == using]
             for name in rotate_epoch(using, names):
                 self.stdout.write(f"{name}: a new epoch")

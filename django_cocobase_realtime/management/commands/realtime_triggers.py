@@ -16,8 +16,7 @@ from ...capture.triggers import (
     remove_named,
     synchronize,
 )
-from ...declarations.capture_mode import TRIGGER_VENDORS, captured_by
-from ...declarations.collection import Collection
+from ...declarations.capture_mode import TRIGGER_VENDORS, Captured, captured_by
 from ...declarations.registry import UnknownCollection, registry
 
 
@@ -35,7 +34,11 @@ class Command(BaseCommand):
             ("status", "Show which are installed and up to date; exit with 1 if one is not."),
         ):
             command = commands.add_parser(action, help=action_help)
-            command.add_argument("collections", nargs="*", help="Default: all collections.")
+            command.add_argument(
+                "collections",
+                nargs="*",
+                help="Default: all collections, and the tables that they depend on.",
+            )
             command.add_argument("--database", help="Only collections in this database.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -43,7 +46,8 @@ class Command(BaseCommand):
         names, database = options["collections"], options["database"]
         if database is not None and database not in connections:
             raise CommandError(f"There is no database {database!r}.")
-        collections = self._collections(names, database)
+        # tables that a collection depends on may belong to others as well
+        collections = self._collections(names, database, options["action"] != "remove")
         databases = [] if names else _databases(database)
         if not collections:
             self.stdout.write("No collection is captured by triggers.")
@@ -52,8 +56,8 @@ class Command(BaseCommand):
         except DatabaseError as error:
             raise CommandError(str(error).strip()) from error
 
-    def _install(self, collections: list[Collection], databases: list[str]) -> None:
-        groups: dict[str, list[Collection]] = {using: [] for using in databases}
+    def _install(self, collections: list[Captured], databases: list[str]) -> None:
+        groups: dict[str, list[Captured]] = {using: [] for using in databases}
         for collection in collections:
             if captured_by(collection) != "triggers":
                 raise CommandError(f"Collection {collection.name!r} is captured by signals.")
@@ -76,7 +80,7 @@ class Command(BaseCommand):
         if refused:
             raise CommandError("\n".join(refused))
 
-    def _remove(self, collections: list[Collection], databases: list[str]) -> None:
+    def _remove(self, collections: list[Captured], databases: list[str]) -> None:
         for collection in collections:
             was_installed = remove(collection)
             self.stdout.write(f"{collection.name}: {'removed' if was_installed else 'not there'}")
@@ -84,7 +88,7 @@ class Command(BaseCommand):
             if remove_named(using, left_over(using)):
                 self.stdout.write(f"other collections in {using}: removed")
 
-    def _status(self, collections: list[Collection], databases: list[str]) -> None:
+    def _status(self, collections: list[Captured], databases: list[str]) -> None:
         problems = False
         for collection in collections:
             is_wanted = captured_by(collection) == "triggers"
@@ -101,15 +105,21 @@ class Command(BaseCommand):
         if problems:
             raise CommandError("Run realtime_triggers install.", returncode=1)
 
-    def _collections(self, names: list[str], database: str | None) -> list[Collection]:
+    def _collections(
+        self, names: list[str], database: str | None, with_dependencies: bool
+    ) -> list[Captured]:
         try:
-            collections = [registry.get(name) for name in names] if names else by_triggers()
+            named = [registry.get(name) for name in names]
         except UnknownCollection as error:
             raise CommandError(f"There is no collection {error.args[0]!r}.") from None
-        wrong = [c.name for c in collections if names and database not in (None, c.database)]
+        wrong = [c.name for c in named if database not in (None, c.database)]
         if wrong:
             raise CommandError(f"Not in database {database!r}: {', '.join(wrong)}.")
-        return [c for c in collections if database in (None, c.database)]
+        if named and not with_dependencies:
+            return list(named)
+        if named:
+            return list(dict.fromkeys(c for one in named for c in registry.with_dependencies(one)))
+        return [c for c in by_triggers() if database in (None, c.database)]
 
 
 def _databases(database: str | None) -> list[str]:
