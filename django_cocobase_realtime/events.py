@@ -50,6 +50,10 @@ class Change(msgspec.Struct, frozen=True, tag="change", omit_defaults=True):
     # is not logged, or not numbered yet
     epoch: str | None = None
     seq: int | None = None
+    # number in the hidden stream of the tables that permissions depend on: all changes of these
+    # that were committed before this one have this number or a lower one. None if the collection
+    # has no dependencies, or had none when the change was numbered
+    related_seq: int | None = None
 
     @property
     def has_failed_document(self) -> bool:

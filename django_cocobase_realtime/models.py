@@ -35,8 +35,6 @@ def new_epoch() -> str:
 
 
 # API keys
-
-
 def _random_text(length: int) -> str:
     return "".join(secrets.choice(KEY_ALPHABET) for _ in range(length))
 
@@ -237,14 +235,15 @@ def _decoded(value: bytes | None, expression: Any, connection: Any) -> str | Non
 class LogEvent(models.Model):
     """A logged change, inserted in the transaction that changed the row.
 
-    ``seq`` is its number in the stream, null until it is assigned, after the commit. ``before``,
-    ``after``, ``changed`` and ``document`` are JSON in text columns: no query looks into them, and
-    text is the fastest type to write.
+    ``seq`` is its number in the stream, null until it is assigned, after the commit, as is
+    ``related_seq``, which is that of `Change`. ``before``, ``after``, ``changed`` and ``document``
+    are JSON in text columns: no query looks into them, and text is the fastest type to write.
     """
 
     id = models.BigAutoField(primary_key=True)
     collection = models.CharField(max_length=128)
     seq = models.BigIntegerField(null=True)
+    related_seq = models.BigIntegerField(null=True)
     transaction_id = models.CharField(max_length=32)
     op = models.CharField(max_length=7)
     document_id = LoggedText()

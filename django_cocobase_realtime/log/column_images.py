@@ -24,7 +24,7 @@ import msgspec
 from django.db import InterfaceError, OperationalError, connections, models, transaction
 from django.utils.dateparse import parse_date, parse_datetime, parse_time
 
-from ..declarations.collection import Collection
+from ..declarations.capture_mode import Captured, title
 from ..declarations.row_reader import Row, RowReader
 from ..declarations.serialization import RowCodec
 from ..events import Image
@@ -55,11 +55,6 @@ def is_by_column(text: str | None) -> bool:
     return text is not None and text.startswith("[")
 
 
-def row_tables(model: type[models.Model]) -> list[type[models.Model]]:
-    """Return the models whose tables hold a row of ``model``: itself, then its parents."""
-    return [model, *(parent for parent in model._meta.all_parents if not parent._meta.proxy)]
-
-
 def table_fields(codec: RowCodec, owner: type[models.Model]) -> list[models.Field[Any, Any]]:
     """Return the fields of images, and of the key, whose columns are in the table of ``owner``."""
     wanted = {*codec.fields.values(), *codec.model._meta.pk_fields}
@@ -71,7 +66,7 @@ def table_fields(codec: RowCodec, owner: type[models.Model]) -> list[models.Fiel
 Converted = tuple[str | None, Image]
 
 
-def convert(collection: Collection, using: str, texts: Iterable[str]) -> dict[str, Converted]:
+def convert(collection: Captured, using: str, texts: Iterable[str]) -> dict[str, Converted]:
     """Return the document id and the image for each image of a trigger.
 
     The document id is None if the image lacks a column of the primary key. Values that cannot be
@@ -82,7 +77,7 @@ def convert(collection: Collection, using: str, texts: Iterable[str]) -> dict[st
     return dict(zip(texts, _convert(collection, using, texts), strict=True))
 
 
-def _convert(collection: Collection, using: str, texts: Sequence[str]) -> list[Converted]:
+def _convert(collection: Captured, using: str, texts: Sequence[str]) -> list[Converted]:
     """Convert all images at once; if a value is refused, find the image that has it."""
     tables = _tables(collection, using)
     try:
@@ -97,7 +92,7 @@ def _convert(collection: Collection, using: str, texts: Sequence[str]) -> list[C
     return [pair for part in parts for pair in _convert(collection, using, part)]
 
 
-def _convert_by_column(collection: Collection, using: str, text: str) -> Converted:
+def _convert_by_column(collection: Captured, using: str, text: str) -> Converted:
     """Convert the values of an image one by one, and leave out those that are refused."""
     row: Row = {}
     try:
@@ -115,9 +110,9 @@ def _convert_by_column(collection: Collection, using: str, text: str) -> Convert
             except Exception as error:
                 _raise_if_passing(error)
                 logger.warning(
-                    "A value of column %r of collection %r cannot be read: %s",
+                    "A value of column %r of %s cannot be read: %s",
                     name,
-                    collection.name,
+                    title(collection),
                     error,
                 )
     return _converted(collection, row)
@@ -131,7 +126,7 @@ def _raise_if_passing(error: Exception) -> None:
             raise error
 
 
-def _converted(collection: Collection, row: Row) -> Converted:
+def _converted(collection: Captured, row: Row) -> Converted:
     codec = collection.codec
     document_id = None
     keys = [row.get(str(field.attname)) for field in codec.model._meta.pk_fields]
@@ -170,11 +165,11 @@ class _Table:
 
 
 @lru_cache(maxsize=256)
-def _tables(collection: Collection, using: str) -> list[_Table]:
+def _tables(collection: Captured, using: str) -> list[_Table]:
     """Return what reads the columns of each table of a collection's rows."""
     codec, connection = collection.codec, connections[using]
     tables = []
-    for owner in row_tables(codec.model):
+    for owner in collection.tables:
         fields = table_fields(codec, owner)
         types = [(field.db_type(connection) or "").partition("(")[0] for field in fields]
         tables.append(

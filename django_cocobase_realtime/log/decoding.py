@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from ..declarations.dependency_table import is_hidden, label_of
 from ..declarations.registry import UnknownCollection, registry
 from ..declarations.serialization import changed_fields
 from ..events import Change, Image
@@ -29,6 +30,7 @@ FIELDS = (
     "changed",
     "document",
     "created_at",
+    "related_seq",
 )
 # values of the columns in FIELDS
 Row = tuple[Any, ...]
@@ -37,35 +39,46 @@ Row = tuple[Any, ...]
 def changes_from_rows(
     using: str, rows: Sequence[Row], *, epoch: str, seqs: Iterable[int]
 ) -> list[Change]:
-    """Return the changes in rows of one collection, with the columns ``FIELDS``.
+    """Return the changes in rows of one stream, with the columns ``FIELDS``.
 
     They get the epoch, and the numbers ``seqs``. Images that triggers wrote are converted.
     """
-    texts = [text for row in rows for text in row[6:8] if column_images.is_by_column(text)]
-    converted = _convert(using, rows[0][3], texts) if texts else {}
+    in_hidden = bool(rows) and is_hidden(rows[0][3])
+    # in a hidden stream, images of several tables, by what begins the document ids
+    labels = [label_of(row[5])[0] if in_hidden else "" for row in rows]
+    texts: dict[str, list[str]] = {}
+    for row, label in zip(rows, labels, strict=True):
+        for text in row[6:8]:
+            if column_images.is_by_column(text):
+                texts.setdefault(label, []).append(text)
+    converted = {
+        label: _convert(using, rows[0][3], label, images) for label, images in texts.items()
+    }
     return [
-        _change_safely(row, epoch=epoch, seq=seq, converted=converted)
-        for row, seq in zip(rows, seqs, strict=True)
+        _change_safely(row, epoch=epoch, seq=seq, converted=converted.get(label, {}))
+        for row, label, seq in zip(rows, labels, seqs, strict=True)
     ]
 
 
-def _convert(using: str, stream: str, texts: list[str]) -> dict[str, tuple[str | None, Image]]:
+def _convert(
+    using: str, stream: str, label: str, texts: list[str]
+) -> dict[str, tuple[str | None, Image]]:
     try:
-        collection = registry.get(stream)
+        captured = registry.logged(stream, label)
     except UnknownCollection:
         return {}  # no client can be subscribed
     try:
-        return column_images.convert(collection, using, texts)
+        return column_images.convert(captured, using, texts)
     except Exception as error:
         if is_unavailable(error):
             raise
         if len(texts) == 1:
             # it counts as an image without any field
-            logger.exception("An image of %r in the log cannot be read.", stream)
+            logger.exception("An image of %r in the log cannot be read.", captured.name)
             return {}
     converted: dict[str, tuple[str | None, Image]] = {}
     for text in texts:
-        converted |= _convert(using, stream, [text])
+        converted |= _convert(using, stream, label, [text])
     return converted
 
 
@@ -81,14 +94,15 @@ def _change_safely(
     except Exception:
         logger.exception("Event %s of the log cannot be read.", row[0])
     emptied = [None if text is None else "{}" for text in row[6:8]]
-    row = (*row[:6], *emptied, None, None, row[10])
+    row = (*row[:6], *emptied, None, None, *row[10:])
     return _change(row, epoch=epoch, seq=seq, converted={})
 
 
 def _change(
     row: Row, *, epoch: str, seq: int, converted: dict[str, tuple[str | None, Image]]
 ) -> Change:
-    id, _, transaction, collection, op, document_id, before, after, changed, document, at = row
+    id, _, transaction, collection, op, document_id, before, after, changed, *rest = row
+    document, at, related_seq = rest
     images: list[Image | None] = []
     for text in (before, after):
         if column_images.is_by_column(text):
@@ -114,6 +128,7 @@ def _change(
         document=None if document is None else _decode_object(document, id),
         epoch=epoch,
         seq=seq,
+        related_seq=related_seq,
     )
 
 

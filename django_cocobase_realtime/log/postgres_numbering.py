@@ -25,7 +25,7 @@ PAGE_BYTES = 512 * 1024
 BACKLOG_EVENTS = 10_000
 
 NAME = "cocobase_realtime_follow"
-_SIGNATURE = f"{NAME}(text[], text[], bigint[], integer, integer, integer)"
+_SIGNATURE = f"{NAME}(text[], text[], bigint[], text[], integer, integer, integer)"
 # returns the schema of the function, quoted if necessary; nothing if it cannot be called
 _FIND = (
     "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_proc p "
@@ -33,9 +33,17 @@ _FIND = (
     "WHERE p.oid = to_regprocedure($1) AND has_function_privilege(p.oid, 'EXECUTE')"
 )
 
-# [seq, id, [transaction, op, document id], before, after, changed, document, time]
+# [seq, id, [transaction, op, document id], before, after, changed, document, time, related_seq]
 _Event = tuple[
-    int, int, tuple[str, str, str], msgspec.Raw, msgspec.Raw, msgspec.Raw, msgspec.Raw, str
+    int,
+    int,
+    tuple[str, str, str],
+    msgspec.Raw,
+    msgspec.Raw,
+    msgspec.Raw,
+    msgspec.Raw,
+    str,
+    int | None,
 ]
 # [stream, epoch, floor, head before the call, head, whether to call again, events]
 _Stream = tuple[str, str, int, int, int, bool, list[_Event]]
@@ -78,7 +86,8 @@ async def find_function(fetch: Fetch) -> Statements | None:
         return None
     schema = rows[0][0]
     limits = f"{PAGE_EVENTS}, {PAGE_BYTES}, {BACKLOG_EVENTS}"
-    follow = f"SELECT {schema}.{NAME}($1::text[], $2::text[], $3::bigint[], {limits})"
+    arrays = "$1::text[], $2::text[], $3::bigint[], $4::text[]"
+    follow = f"SELECT {schema}.{NAME}({arrays}, {limits})"
     find_behind = (
         "SELECT f.name FROM unnest($1::text[], $2::text[], $3::bigint[]) f(name, epoch, seq) "  # noqa: S608 - our tables
         f"LEFT JOIN {schema}.{Stream._meta.db_table} s ON s.collection = f.name "
@@ -92,11 +101,18 @@ async def find_function(fetch: Fetch) -> Statements | None:
     return Statements(schema, follow, find_behind)
 
 
-def parameters(requests: Sequence[tuple[str, Position | None]]) -> list[str]:
-    """Return the parameters of a statement for streams and the positions of their readers.
+def follow_parameters(requests: Sequence[tuple[str, Position | None, str | None]]) -> list[str]:
+    """Return the parameters of the function for streams, positions and hidden streams.
 
-    No events are returned to a reader without a position.
+    No events are returned to a reader without a position. The hidden stream is the result of
+    `sequencer.related_stream`.
     """
+    positions = [(name, position) for name, position, _ in requests]
+    return [*parameters(positions), array_text(related for _, _, related in requests)]
+
+
+def parameters(requests: Sequence[tuple[str, Position | None]]) -> list[str]:
+    """Return the parameters of a statement for streams and the positions of their readers."""
     return [
         array_text(name for name, _ in requests),
         array_text(None if position is None else position.epoch for _, position in requests),
@@ -120,9 +136,12 @@ def decode_result(text: bytes | None) -> dict[str, StreamRows]:
 
 
 def _row(name: str, event: _Event) -> Row:
-    seq, id, (transaction, op, document_id), before, after, changed, document, at = event
+    seq, id, (transaction, op, document_id), before, after, changed, document, at, related_seq = (
+        event
+    )
     texts = (_text(before), _text(after), _text(changed), _text(document))
-    return (id, seq, transaction, name, op, document_id, *texts, datetime.fromisoformat(at))
+    created_at = datetime.fromisoformat(at)
+    return (id, seq, transaction, name, op, document_id, *texts, created_at, related_seq)
 
 
 def _text(value: msgspec.Raw) -> str | None:

@@ -26,7 +26,7 @@ from .leadership import StreamLeadership
 from .postgres_connection import ConnectionPooled, PostgresConnection
 from .postgres_numbering import Statements, StreamRows
 from .reader import StreamBatch
-from .sequencer import serialized_collection
+from .sequencer import related_stream, serialized_collection
 from .thread_reader import ThreadReader
 
 T = TypeVar("T")
@@ -159,7 +159,9 @@ class PostgresReader(ThreadReader):
         if not requests or not await self._ensure_open():
             return {}
         assert self._statements is not None
-        parameters = postgres_numbering.parameters([(r.collection, r.position) for r in requests])
+        parameters = postgres_numbering.follow_parameters(
+            [(r.collection, r.position, related_stream(self.using, r.collection)) for r in requests]
+        )
         text = await self._connection.call(self._statements.follow, parameters)
         try:
             return postgres_numbering.decode_result(text)

@@ -8,6 +8,12 @@ Transactions are numbered one after the other, in the order of their last events
 transactions change the same row, the second one waits until the first has committed, so the
 changes of a row keep their order.
 
+Events of a collection whose permissions depend on other tables are numbered together with the
+hidden stream of these tables, and get its head: readers deliver them only after that event of the
+hidden stream. Nothing prevents commits between two statements, so what is read first is numbered
+last. All events of the hidden stream that were committed before one that is read are then among
+those numbered before it.
+
 SQLite's triggers do not know the transaction. Its transactions write one after the other, so the
 order of their events is that of the commits, and all that are found together get one id.
 """
@@ -24,6 +30,7 @@ from django.db.models import OuterRef, QuerySet
 from msgspec.structs import replace
 
 from ..declarations.collection import Collection
+from ..declarations.dependency_table import hidden_stream
 from ..declarations.registry import UnknownCollection, registry
 from ..declarations.row_documents import make_documents
 from ..events import FAILED_DOCUMENT, Change
@@ -80,17 +87,31 @@ def sequence(using: str, collection: str, limit: int = BATCH_SIZE) -> SequenceRe
     The row of the stream is locked, so that processes number one after the other. Raises the
     exceptions of the database.
     """
+    related = related_stream(using, collection)
+    names = [collection] if related is None else [collection, related]
     streams = Stream.objects.using(using)
     with write_transaction(using):
         if sqlite_numbering.is_supported(connections[using]):
-            numbered = sqlite_numbering.number_rows(using, collection, limit)
+            numbered = sqlite_numbering.number_rows(using, collection, limit, related)
             if numbered is not None:
                 return _describe(using, collection, numbered)
-        stream = streams.select_for_update().filter(collection=collection).first()
-        if stream is not None:
-            return _sequence(using, stream, limit)
-    streams.get_or_create(collection=collection)
+        rows = streams.select_for_update().filter(collection__in=names).order_by("collection")
+        locked = {stream.collection: stream for stream in rows}
+        if len(locked) == len(names):
+            hidden = None if related is None else locked[related]
+            return _sequence(using, locked[collection], limit, hidden)
+    for name in names:
+        streams.get_or_create(collection=name)
     return sequence(using, collection, limit)
+
+
+def related_stream(using: str, collection: str) -> str | None:
+    """Return the hidden stream whose head the events of a stream get; None without dependencies."""
+    try:
+        depends = registry.get(collection).dependencies
+    except UnknownCollection:
+        return None
+    return hidden_stream(using) if depends else None
 
 
 def _describe(
@@ -108,29 +129,46 @@ def _describe(
     return SequenceResult(epoch, numbered.floor, start, start + len(changes), changes=changes)
 
 
-def _sequence(using: str, stream: Stream, limit: int) -> SequenceResult:
+def _sequence(using: str, stream: Stream, limit: int, hidden: Stream | None) -> SequenceResult:
     start = stream.head
     rows, more = _events_to_number(using, stream.collection, limit)
+    related_seq = None
+    if rows and hidden is not None:
+        hidden_rows, must_wait = _events_to_number(using, hidden.collection, limit)
+        _number_rows(using, hidden, hidden_rows, None)
+        if must_wait:
+            return SequenceResult(stream.epoch, stream.floor, start, start, more=True, changes=[])
+        related_seq = hidden.head
     if not rows:
         return SequenceResult(stream.epoch, stream.floor, start, start, changes=[])
-    head = start + len(rows)
-    # SQLite's triggers do not know the transaction: what is numbered together gets one id
-    transaction = uuid.uuid4().hex
-    rows = [(*row[:2], row[2] or transaction, *row[3:]) if len(row) > 1 else row for row in rows]
-    _number(using, [row[0] for row in rows], start + 1, transaction)
-    Stream.objects.using(using).filter(pk=stream.pk).update(head=head)
+    rows = _number_rows(using, stream, rows, related_seq)
     changes: list[Change] | None = None
     if len(rows[0]) > 1:
-        seqs = range(start + 1, head + 1)
+        seqs = range(start + 1, stream.head + 1)
         changes = changes_from_rows(using, rows, epoch=stream.epoch, seqs=seqs)
     collection = serialized_collection(stream.collection)
     if collection is not None:
         if changes is not None:
             changes = _store_documents(using, collection, changes)
         else:
-            for batch in _read_numbered(using, stream, start, head):
+            for batch in _read_numbered(using, stream, start, stream.head):
                 _store_documents(using, collection, batch)
-    return SequenceResult(stream.epoch, stream.floor, start, head, more, changes)
+    return SequenceResult(stream.epoch, stream.floor, start, stream.head, more, changes)
+
+
+def _number_rows(using: str, stream: Stream, rows: list[Row], related_seq: int | None) -> list[Row]:
+    """Number rows in order, set the stream's head, and return the rows as they are then."""
+    start = stream.head
+    if not rows:
+        return rows
+    # SQLite's triggers do not know the transaction: what is numbered together gets one id
+    transaction = uuid.uuid4().hex
+    if len(rows[0]) > 1:
+        rows = [(*row[:2], row[2] or transaction, *row[3:-1], related_seq) for row in rows]
+    _number(using, [row[0] for row in rows], start + 1, transaction, related_seq)
+    stream.head = start + len(rows)
+    Stream.objects.using(using).filter(pk=stream.pk).update(head=stream.head)
+    return rows
 
 
 def _events_to_number(using: str, collection: str, limit: int) -> tuple[list[Row], bool]:
@@ -212,10 +250,12 @@ def _incomplete_transactions(
     return set(same.values_list("transaction_id", flat=True).distinct())
 
 
-def _number(using: str, ids: list[int], first: int, transaction: str) -> None:
+def _number(
+    using: str, ids: list[int], first: int, transaction: str, related_seq: int | None
+) -> None:
     """Assign consecutive numbers to events, in the order of ``ids``, beginning with ``first``.
 
-    Events without the id of their transaction get the id ``transaction``.
+    Events without the id of their transaction get the id ``transaction``. All get ``related_seq``.
     """
     connection = connections[using]
     quote = connection.ops.quote_name
@@ -224,16 +264,19 @@ def _number(using: str, ids: list[int], first: int, transaction: str) -> None:
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":  # one round trip
             cursor.execute(
-                f"UPDATE {table} SET seq = given.seq "  # noqa: S608 - our own table
+                f"UPDATE {table} SET seq = given.seq, related_seq = %s "  # noqa: S608 - our own table
                 "FROM unnest(%s::bigint[], %s::bigint[]) AS given(id, seq) "
                 f"WHERE {table}.id = given.id",
-                [ids, list(numbers)],
+                [related_seq, ids, list(numbers)],
             )
         else:
             cursor.executemany(
-                f"UPDATE {table} SET seq = %s, "  # noqa: S608 - our own table
+                f"UPDATE {table} SET seq = %s, related_seq = %s, "  # noqa: S608 - our own table
                 "transaction_id = coalesce(nullif(transaction_id, ''), %s) WHERE id = %s",
-                [(number, transaction, id) for number, id in zip(numbers, ids, strict=True)],
+                [
+                    (number, related_seq, transaction, id)
+                    for number, id in zip(numbers, ids, strict=True)
+                ],
             )
 
 

@@ -41,12 +41,15 @@ def is_supported(connection: Any) -> bool:
     )
 
 
-def number_rows(using: str, collection: str, limit: int) -> NumberedRows | None:
+def number_rows(
+    using: str, collection: str, limit: int, related: str | None = None
+) -> NumberedRows | None:
     """Number all events of a stream that have no number, and return them.
 
-    Returns None, and does nothing, if there is no such stream, if there are more than ``limit``
-    events, or if only some of them have the id of a transaction. Must be called in a transaction
-    that has the write lock.
+    If there are any, the events of the stream ``related`` are numbered before them. Returns None,
+    and does nothing, if there is no such stream, if there are more than ``limit`` events, or if
+    only some of them have the id of a transaction. Must be called in a transaction that has the
+    write lock.
     """
     connection: Any = connections[using]
     select, number, set_head = _statements(using)
@@ -60,7 +63,13 @@ def number_rows(using: str, collection: str, limit: int) -> NumberedRows | None:
             return None
         if not count:
             return NumberedRows(epoch, head, floor, [])
-        cursor.execute(number, [uuid.uuid4().hex, head, collection])
+        related_seq = None
+        if related is not None:
+            hidden = number_rows(using, related, limit)
+            if hidden is None:
+                return None
+            related_seq = hidden.head + len(hidden.rows)
+        cursor.execute(number, [related_seq, uuid.uuid4().hex, head, collection])
         rows = sorted(cursor.fetchall(), key=_get_number)
         cursor.execute(set_head, [head + len(rows), id])
     zone = connection.timezone if settings.USE_TZ else None
@@ -74,7 +83,8 @@ def _get_number(row: Row) -> int:
 
 def _decode(row: Row, zone: Any) -> Row:
     """Return the values that a query of the ORM returns."""
-    id, seq, transaction, collection, op, document_id, before, after, changed, document, at = row
+    id, seq, transaction, collection, op, document_id, before, after, changed, *rest = row
+    document, at, related_seq = rest
     created_at = at if isinstance(at, datetime) else datetime.fromisoformat(at)
     return (
         id,
@@ -88,6 +98,7 @@ def _decode(row: Row, zone: Any) -> Row:
         changed,
         document,
         created_at if zone is None else created_at.replace(tzinfo=zone),
+        related_seq,
     )
 
 
@@ -105,7 +116,7 @@ def _statements(using: str) -> tuple[str, str, str]:
     )
     # the transactions in the order of their last events, and the events of each in their order
     number = (
-        f"UPDATE {log} SET seq = place.seq, "  # noqa: S608
+        f"UPDATE {log} SET seq = place.seq, related_seq = %s, "  # noqa: S608
         "transaction_id = coalesce(nullif(transaction_id, ''), %s) FROM ("
         "SELECT id, %s + row_number() OVER (ORDER BY last, id) AS seq FROM ("
         f"SELECT id, max(id) OVER (PARTITION BY transaction_id) AS last FROM {log} "

@@ -139,7 +139,7 @@ $function$
 """
 
 
-def install(apps, schema_editor):
+def install(apps, schema_editor, function=FUNCTION):
     connection = schema_editor.connection
     if connection.vendor != 'postgresql':
         return
@@ -147,7 +147,7 @@ def install(apps, schema_editor):
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
             cursor.execute(SCHEMA)
             (schema,) = cursor.fetchone()
-            cursor.execute(FUNCTION.replace('__schema__', connection.ops.quote_name(schema)))
+            cursor.execute(function.replace('__schema__', connection.ops.quote_name(schema)))
     except DatabaseError as error:
         if getattr(error.__cause__, 'sqlstate', None) not in NOT_POSSIBLE:
             raise

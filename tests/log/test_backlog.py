@@ -24,7 +24,7 @@ def number_by_the_function():
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT cocobase_realtime_follow(ARRAY['posts'], ARRAY[NULL], ARRAY[NULL::bigint], "
-            f"{limits})"
+            f"ARRAY[NULL], {limits})"
         )
         rows = postgres_numbering.decode_result(cursor.fetchone()[0])["posts"]
     return rows.start, rows.head, rows.unfinished

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(connections["default"].vendor != "postgresql", reason="PostgreSQL"),
 ]
-migration = import_module("django_cocobase_realtime.migrations.0008_numbering_function")
+migration = import_module("django_cocobase_realtime.migrations.0009_related_numbers")
 editor = SimpleNamespace(connection=connection)
 SCHEMA, ROLE = "realtime_other", "realtime_reader"
 
@@ -43,7 +43,7 @@ def _restore():
 
 @pytest.mark.usefixtures("_restore")
 def test_function_is_removed_with_its_migration():
-    call_command("migrate", "cocobase_realtime", "0007", verbosity=0)
+    call_command("migrate", "cocobase_realtime", "0008", verbosity=0)
     assert find_function() is None
     call_command("migrate", "cocobase_realtime", verbosity=0)
     assert find_function() is not None
@@ -69,7 +69,7 @@ def test_stream_that_is_created_during_the_call_is_left_out():
 
 
 def call_function():
-    parameters = postgres_numbering.parameters([("posts", None)])
+    parameters = postgres_numbering.follow_parameters([("posts", None, None)])
     try:
         ((text,),) = numbering.execute(find_function().follow, parameters)
         return postgres_numbering.decode_result(text)
@@ -109,5 +109,5 @@ def test_function_is_in_the_schema_of_the_tables():
     with connection.cursor() as cursor:
         cursor.execute("SET search_path = public")
         statement = re.sub(r"\$\d", "%s", sql.follow)
-        cursor.execute(statement, [["posts"], [None], [None]])
+        cursor.execute(statement, [["posts"], [None], [None], [None]])
         assert cursor.fetchone() == ('[["posts","other",7,7,7,false,[]]]',)

@@ -7,8 +7,10 @@ was numbered: they say that there is an event without a number wherever one look
 import pytest
 from django.db import connection, connections, transaction
 
+from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.log import postgres_numbering, reader, sequencer
 from django_cocobase_realtime.log.cursor import Position
+from django_cocobase_realtime.log.touched import read_touched
 from tests.support import numbering
 
 pytestmark = [
@@ -61,7 +63,7 @@ def rows_read(call):
 
 
 def number_by_the_function():
-    parameters = postgres_numbering.parameters([("posts", None)])
+    parameters = postgres_numbering.follow_parameters([("posts", None, None)])
     ((text,),) = numbering.execute(numbering.find_function().follow, parameters)
     (rows,) = postgres_numbering.decode_result(text).values()
     assert rows.head == EVENTS
@@ -101,3 +103,17 @@ def test_looking_for_events_reads_no_others(waiting, count):
     assert rows_read(find_behind) <= count
     assert sequencer.has_unsequenced("default", "posts") == bool(count)
     assert streams_behind() == find_behind() == ({"posts"} if count else set())
+
+
+@pytest.mark.parametrize("count", [0, 60])
+def test_looking_for_touched_documents_reads_no_other_events(waiting, count):
+    waiting(count)
+    head = positions()["posts"]
+
+    def read():
+        position = Position(head.epoch, head.seq - behind)
+        assert len(read_touched(registry.get("posts"), position).images) == count + behind
+
+    for behind in (0, 7, 70):
+        # a few, then the lengths of all, then those that are needed
+        assert rows_read(read) <= 3 * (count + behind)

@@ -1,0 +1,256 @@
+"""Rows as they were at a position of their stream: `keys_as_of`, `images_as_of`, `rows_as_of`.
+
+The rows are read as they are now, then the documents that have events after the position
+(`touched`). Those are left out, and what they were at the position takes their place if it matches.
+A result therefore contains exactly the changes up to the position, whatever is written meanwhile,
+and several results for one position agree with each other.
+
+The position must have been reached before the rows are read. A filter is evaluated by the database
+on rows, and by Python on images, with the same result. So is an order, except for keys that are
+texts, if the database compares them by the collation of a language.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from django.db.models import F, QuerySet
+from msgspec.structs import replace
+
+from ..declarations.collection import Collection
+from ..declarations.row_documents import make_documents
+from ..declarations.serialization import raw_column
+from ..events import Change, Image
+from ..filters import Filter
+from ..filters.nodes import all_of, negate
+from ..filters.orm import ordering, to_q
+from ..utils.json_text import encode_json
+from .cursor import Position
+from .row_order import RowOrder
+from .touched import CannotUndo, TooManyTouched, read_touched
+
+SPARE_ROWS = 30  # rows that are read beyond a limit, since some may have to be left out
+MAX_READS = 3  # of rows, each with more spare ones, if that many are left out
+MAX_KEYS = 500  # primary keys in one query
+
+
+class KeysAsOf(NamedTuple):
+    """The primary keys of matching rows, in order."""
+
+    keys: list[Any]
+    # bytes of each row, roughly; empty if they were not measured
+    sizes: list[int]
+    # whether more rows match
+    is_cut: bool
+
+
+class RowsAsOf(NamedTuple):
+    """Documents that matched a filter at a position."""
+
+    # in order; each as its creation, with a decoded image, and the data of a serializer
+    documents: list[Change]
+    # whether more documents match
+    is_cut: bool
+
+
+class Differences(NamedTuple):
+    """The documents that are gained and lost if a filter takes the place of another one."""
+
+    # those that the new filter matches, and the old one did not or may have matched otherwise
+    entered: list[Change]
+    # ids of those that the old filter matched, and the new one does not
+    left: list[str]
+    # whether either list lacks documents because of the limit
+    is_cut: bool
+
+
+def keys_as_of(
+    collection: Collection,
+    filter: Filter,
+    position: Position | None,
+    *,
+    limit: int,
+    order: str | None = None,
+    size: Any = None,
+    keys: Sequence[Any] | None = None,
+) -> KeysAsOf:
+    """Return the primary keys of the first ``limit`` rows that matched a filter at a position.
+
+    Rows that counted as deleted are left out. Without a position, the rows are taken as they are
+    now. ``order`` is as in `filters.orm.ordering`, and equal rows are in the order of their keys.
+    ``size`` is an expression for the bytes of a row. Only rows with one of ``keys`` are returned
+    if they are given. Raises `CannotUndo`, and exceptions of the database.
+    """
+    row_order = RowOrder(collection, order)
+    rows = _matching(collection, filter, order, keys)
+    columns = ["pk", *([] if size is None else [size])]
+    if position is None:
+        selected = list(rows.values_list(*columns)[: limit + 1])
+        return _first(selected, limit, with_sizes=size is not None)
+    if row_order.attname is not None:
+        columns.append(row_order.attname)
+    document_id = collection.codec.document_id
+    ids = None if keys is None else {document_id(key) for key in keys}
+    spare = SPARE_ROWS
+    for _ in range(MAX_READS):
+        selected = list(rows.values_list(*columns)[: limit + 1 + spare])
+        are_all = len(selected) <= limit + spare
+        # after the rows, see `touched`
+        touched = read_touched(collection, position, ids=ids)
+        if not touched:
+            return _first(selected, limit, with_sizes=size is not None)
+        selected = [row for row in selected if document_id(row[0]) not in touched]
+        if are_all or len(selected) > limit:
+            break
+        spare += len(touched.images)
+    else:
+        raise TooManyTouched("Rows change faster than they are read.")
+    former = [pair for pair in touched.existing() if matches(collection, filter, pair[1])]
+    _insert(collection, row_order, selected, former)
+    return _first(selected, limit, with_sizes=size is not None)
+
+
+def images_as_of(
+    collection: Collection, keys: Sequence[Any], position: Position | None
+) -> dict[str, Image]:
+    """Return the stored images at a position of documents with these keys, by document id.
+
+    Those that did not exist are left out. Without a position, the images are those of now. Raises
+    `CannotUndo`, and exceptions of the database.
+    """
+    codec, using = collection.codec, collection.database
+    columns = [
+        raw_column(F(str(field.attname)), name in codec.raw_names)
+        for name, field in codec.fields.items()
+    ]
+    rows: QuerySet[Any] = QuerySet(collection.concrete_model, using=using).order_by()
+    by_id: dict[str, Image | None] = {}
+    for start in range(0, len(keys), MAX_KEYS):
+        part = rows.filter(pk__in=keys[start : start + MAX_KEYS])
+        for key, *values in part.values_list("pk", *columns):
+            image = codec.image(dict(zip(codec.attnames, values, strict=True)))
+            by_id[codec.document_id(key)] = image
+    ids = [codec.document_id(key) for key in keys]
+    if position is not None:
+        by_id = {**by_id, **read_touched(collection, position, ids=set(ids)).images}
+    images = ((id, by_id.get(id)) for id in ids)
+    return {id: image for id, image in images if image is not None}
+
+
+def rows_as_of(
+    collection: Collection,
+    filter: Filter,
+    position: Position,
+    *,
+    limit: int,
+    order: str | None = None,
+    keys: Sequence[Any] | None = None,
+) -> RowsAsOf:
+    """Return the first ``limit`` documents that matched a filter at a position.
+
+    The arguments and exceptions are those of `keys_as_of`. A serializer is given the row as it was
+    at the position, and related rows as they are now.
+    """
+    selected = keys_as_of(collection, filter, position, limit=limit, order=order, keys=keys)
+    images = images_as_of(collection, selected.keys, position)
+    stored = [creation(collection, id, image) for id, image in images.items()]
+    data = make_documents(collection, stored, collection.database)
+    documents = [
+        replace(collection.decode(change), document=document)
+        for change, document in zip(stored, data, strict=True)
+    ]
+    return RowsAsOf(documents, selected.is_cut)
+
+
+def differences_as_of(
+    collection: Collection,
+    old: Filter,
+    new: Filter,
+    position: Position,
+    *,
+    limit: int,
+    since: Position | None = None,
+) -> Differences:
+    """Return what makes the documents that one filter matched those that another one matches.
+
+    The new filter is evaluated at ``position``, and the old one at ``since``, which is the same or
+    an earlier position. All documents with events after ``since`` are returned that the new filter
+    matches. At most ``limit`` other documents are returned for each filter. Raises as `keys_as_of`
+    does.
+    """
+    # not ``new & ~old``: what the old filter does not decide, because of a None, it does not match
+    only_new = Filter(all_of((new.root, negate(old.root))))
+    only_old = Filter(all_of((old.root, negate(new.root))))
+    entered = rows_as_of(collection, only_new, position, limit=limit)
+    left = keys_as_of(collection, only_old, position, limit=limit)
+    document_id = collection.codec.document_id
+    documents = {change.document_id: change for change in entered.documents}
+    ids = {document_id(key) for key in left.keys}
+    if since is not None and since != position:
+        touched = read_touched(collection, since)
+        keys = [key for id in touched.images if (key := collection.codec.key(id)) is not None]
+        changed = rows_as_of(collection, new, position, limit=len(keys), keys=keys).documents
+        documents |= {change.document_id: change for change in changed}
+        # the old filter may match a document now that it did not match then
+        ids -= touched.images.keys()
+        former = {id for id, image in touched.existing() if matches(collection, old, image)}
+        ids |= former - documents.keys()
+    return Differences(list(documents.values()), sorted(ids), entered.is_cut or left.is_cut)
+
+
+def creation(collection: Collection, id: str, image: Image) -> Change:
+    """Return the creation of a document with an image, of which no event exists."""
+    return Change("", collection.name, "created", id, "", "", after=image)
+
+
+def matches(collection: Collection, filter: Filter, image: Image) -> bool:
+    """Return whether a stored image matches a filter, and does not count as deleted."""
+    decoded = collection.codec.decode(image, collection.database)
+    return filter.matches(collection.row(decoded)) and not collection.is_deleted(decoded)
+
+
+def _matching(
+    collection: Collection, filter: Filter, order: str | None, keys: Sequence[Any] | None
+) -> QuerySet[Any]:
+    """Return a query for the rows that match a filter now, in order."""
+    model, using = collection.concrete_model, collection.database
+    if collection.deleted_filter is not None:
+        filter &= ~collection.deleted_filter
+    # managers of the project may replace names of fields, or leave rows out
+    rows: QuerySet[Any] = QuerySet(model, using=using).filter(to_q(filter, model, using))
+    if keys is not None:
+        rows = rows.filter(pk__in=keys)
+    by = [] if order is None else [ordering(model, order, using)]
+    return rows.order_by(*by, "pk")
+
+
+def _insert(
+    collection: Collection,
+    row_order: RowOrder,
+    selected: list[Any],
+    former: Sequence[tuple[str, Image]],
+) -> None:
+    """Insert documents into rows that a query has returned, by their stored images."""
+    if former and row_order.is_converted:
+        raise CannotUndo("The rows are sorted by what the database holds.")
+    try:
+        inserted = []
+        for id, image in former:
+            key = collection.codec.key(id)
+            row = (key, len(encode_json(image)), None)
+            inserted.append((row_order.place(image, key), row))
+        inserted.sort(key=lambda pair: pair[0])
+        places = [bisect_left(selected, place, key=row_order.place_of) for place, _ in inserted]
+    except (TypeError, ValueError) as error:
+        raise CannotUndo("The rows cannot be compared.") from error
+    for index, (_, row) in zip(reversed(places), reversed(inserted), strict=True):
+        selected.insert(index, row)
+
+
+def _first(selected: Sequence[Any], limit: int, *, with_sizes: bool = False) -> KeysAsOf:
+    """Return the result for rows that a query has returned: keys, and sizes if they have them."""
+    first = selected[:limit]
+    sizes = [row[1] for row in first] if with_sizes else []
+    return KeysAsOf([row[0] for row in first], sizes, len(selected) > limit)
