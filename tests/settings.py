@@ -39,6 +39,7 @@ INSTALLED_APPS = [
     "tests.app",
     "tests.capture_app",
     "tests.migrated_app",
+    "tests.relations_app",
 ]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
