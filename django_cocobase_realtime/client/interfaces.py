@@ -19,10 +19,13 @@ class SubscriptionListener(Protocol):
     """Methods that a subscription calls with its events, in the order of the stream."""
 
     def on_event(self, frame: Frame) -> None:
-        """Handle the ``event`` frame of one change. Duplicates are already removed."""
+        """Handle the event of one change, or of one document of a move.
+
+        Duplicates are already removed.
+        """
 
     def on_events_end(self) -> None:
-        """Handle that all events of one frame were passed to `on_event`."""
+        """Handle that all events and the snapshot of one frame were passed on."""
 
     def on_snapshot(self, documents: list[Frame], truncated: bool) -> None:
         """Handle a snapshot, which contains all documents that match now.

@@ -194,7 +194,6 @@ class Live:
         # the last one in the order of the server: another one may have moved behind it since the
         # server has read the order
         self._last_known = self._sent[documents[-1]["id"]] if truncated and documents else None
-        self._refresh()
 
     def on_resync(self, reason: str) -> None:
         """Do nothing, since a snapshot follows."""

@@ -44,7 +44,7 @@ class Event:
     # for "updated": the readable fields whose value changed; None if the server does not track them
     changed: tuple[str, ...] | None = None
     # position of the event in the collection's stream, which a later watch can pass as `since`;
-    # None if the collection has no log
+    # None if the collection has no log, or if the user's rights have changed, not the document
     cursor: str | None = None
     # time of the change in UTC, as ISO 8601
     at: str | None = None
@@ -60,10 +60,15 @@ class Event:
     reason: str | None = None
     # whether the server's serializer failed, so that the data is missing
     error: bool = False
+    # the scope of the watch with which `cursor` is valid; None if there is no `cursor`
+    scope: str | None = None
 
     @classmethod
-    def from_frame(cls, frame: Mapping[str, Any]) -> Event:
-        """Return the event in an ``event`` frame of a collection."""
+    def from_frame(cls, frame: Mapping[str, Any], scope: str | None = None) -> Event:
+        """Return the event in an ``event`` frame of a collection.
+
+        ``scope`` is that of the subscription.
+        """
         document, changed = frame["document"], frame.get("changed")
         return cls(
             frame["event"],
@@ -75,8 +80,9 @@ class Event:
             frame.get("at"),
             frame.get("transaction"),
             frame.get("replayed", False),
-            frame.get("truncated", False),
+            frame.get("truncated", document.get("truncated", False)),
             error=document.get("error", False),
+            scope=scope if "cursor" in frame else None,
         )
 
 

@@ -260,9 +260,10 @@ class ClientProtocol:
                     room.handle_broadcast(frame)
             case "event":
                 self._handle_event(frame)
-            case "snapshot" | "cursor":
+            case "snapshot" | "cursor" | "moved" | "resync":
                 if subscription := self.subscriptions.get(frame["subscription"]):
                     subscription.handle_frame(frame)
+                    subscription.handle_events_end()
             case "members":
                 if room := self.rooms.get(frame["room"]):
                     room.handle_members(frame)

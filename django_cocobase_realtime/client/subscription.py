@@ -56,6 +56,8 @@ class Subscription:
         self._repetition = Repetition()
         # documents of a snapshot whose pages have not all arrived; None if there is no such
         self._snapshot: list[Frame] | None = None
+        # parts of a move that is not complete, or waits for the snapshot before it
+        self._moves: list[Frame] = []
 
     @property
     def cursor(self) -> str | None:
@@ -144,7 +146,7 @@ class Subscription:
         self.active = self.paused = self._missed_events = False
         self.scope = None
         self._position = CursorTracker()
-        self._snapshot = None
+        self._snapshot, self._moves = None, []
         self._options = _without_position(self._options)
         if self._new_options is not None:
             self._new_options = _without_position(self._new_options)
@@ -164,24 +166,51 @@ class Subscription:
         self._listener.on_events_end()
 
     def handle_frame(self, frame: Frame) -> None:
-        """Handle an ``event``, ``snapshot`` or ``cursor`` frame of this subscription."""
+        """Handle an event of this subscription, or another frame that names it."""
         if self.paused or not self.active:
             # sent before the server received the `unsubscribe` of a pause; using it would move
             # the cursor past events that were dropped
             return
-        if frame["type"] == "event":
-            if self._position.advance(frame):
-                self._listener.on_event(frame)
-        elif frame["type"] == "cursor":
-            if self._snapshot is None:
-                self._position.cursor = frame["cursor"]
-        elif self._snapshot is not None:
-            self._snapshot += frame["documents"]
-            if not frame["more"]:
-                documents, self._snapshot = self._snapshot, None
-                self._position.cursor = frame["cursor"]
-                self._listener.on_snapshot(documents, frame.get("truncated", False))
-                self._report_ready()
+        match frame["type"]:
+            case "event":
+                if self._position.advance(frame):
+                    self._listener.on_event(frame)
+            case "cursor":
+                if self._snapshot is None:
+                    self._position.cursor = frame["cursor"]
+            case "moved":
+                self._moves.append(frame)
+                self._finish_move()
+            case "resync":
+                self._load(frame, frame["reason"])
+            case "snapshot" if self._snapshot is not None:
+                self._snapshot += frame["documents"]
+                if not frame["more"]:
+                    documents, self._snapshot = self._snapshot, None
+                    self._position.cursor = frame["cursor"]
+                    self._listener.on_snapshot(documents, frame.get("truncated", False))
+                    self._report_ready()
+                    self._finish_move()
+
+    def _finish_move(self) -> None:
+        """Pass a move on if its last part has arrived.
+
+        Before, the old scope and position are kept, from which a new connection continues.
+        """
+        if not self._moves or self._moves[-1]["more"] or self._snapshot is not None:
+            return
+        parts, self._moves = self._moves, []
+        self.scope, self._position.cursor = parts[-1]["scope"], parts[-1]["cursor"]
+        for part in parts:
+            for id in part["left"]:
+                self._pass_on("left", {"id": id})
+            for document in part["entered"]:
+                self._pass_on("entered", document)
+
+    def _pass_on(self, event: str, document: Frame) -> None:
+        """Pass a document of a move on as an event, which has no cursor of its own."""
+        frame = {"type": "event", "collection": self.collection}
+        self._listener.on_event({**frame, "event": event, "document": document})
 
     def _handle_subscribed(self, reply: Frame, options: dict[str, Any]) -> None:
         self.active = not self.paused
@@ -189,23 +218,29 @@ class Subscription:
         self._repetition.reset()
         # a position that the program gave is used once
         self._options = _without_position(options)
-        self.scope = reply.get("scope")
         if self._new_options is options:
             self._new_options = None
         self._listener.on_kinds(reply.get("kinds") or {})
-        self._snapshot = None
         if reply.get("resumed"):
+            self.scope = reply.get("scope")
+            self._snapshot, self._moves = None, []
             self._report_ready()
-            return
+        else:
+            self._load(reply, reply["resync"]["reason"] if "resync" in reply else None)
+
+    def _load(self, frame: Frame, resync_reason: str | None) -> None:
+        """Begin from the position in a frame, or with the snapshot that follows it."""
+        self.scope = frame.get("scope")
         self._position = CursorTracker()
-        if "resync" in reply:
-            self._listener.on_resync(reply["resync"]["reason"])
-        if options.get("snapshot"):
+        self._snapshot, self._moves = None, []
+        if resync_reason is not None:
+            self._listener.on_resync(resync_reason)
+        if self._options.get("snapshot"):
             # the cursor stays unknown until the last page: after a loss in the middle of the
             # snapshot, the client must not resume as if it had all of it
             self._snapshot = []
         else:
-            self._position.cursor = reply.get("cursor")
+            self._position.cursor = frame.get("cursor")
             self._report_ready()
 
     def _handle_refusal(self, reply: Frame, options: dict[str, Any]) -> None:

@@ -89,8 +89,9 @@ class EventBuffer:
 
     def on_event(self, frame: Frame) -> None:
         """Append an event, and pause the subscription if the buffer is full."""
-        self._events.put(Event.from_frame(frame))
         subscription = self._subscription
+        scope = None if subscription is None else subscription.scope
+        self._events.put(Event.from_frame(frame, scope))
         # without a cursor there is no position from which to continue after a pause
         if len(self._events) >= self._limit and subscription and subscription.cursor:
             subscription.pause()
@@ -177,7 +178,8 @@ class Watch:
         """The position up to which events have arrived; None before it is known.
 
         A later watch can continue there, with ``since=cursor`` and ``scope=scope``. To continue
-        after the last event that the program has *handled*, keep that event's ``cursor`` instead.
+        after the last event that the program has *handled*, keep that event's ``cursor`` and
+        ``scope`` instead.
         """
         return self._subscription.cursor
 

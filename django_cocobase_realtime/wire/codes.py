@@ -1,4 +1,4 @@
-"""All error codes and close codes of the protocol."""
+"""All error codes and close codes of the protocol, and the reasons of its ``resync`` frames."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     TOO_LARGE = "too_large"
     INTERNAL_ERROR = "internal_error"
+
+
+class ResyncReason(StrEnum):
+    """The reasons of ``resync`` frames, with which a subscription begins again and continues."""
+
+    SCOPE_CHANGED = "scope_changed"
+    LIMIT_EXCEEDED = "limit_exceeded"
 
 
 class Retry(Enum):

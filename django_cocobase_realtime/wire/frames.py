@@ -6,13 +6,16 @@ fields.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
+
+from msgspec import Raw
 
 from ..events import Member
 from ..utils.json_text import encode_json
-from .codes import CloseCode, ErrorCode
+from .codes import CloseCode, ErrorCode, ResyncReason
 
 PROTOCOL = 1  # version of the protocol
 # bytes of an event, a batch, or a page of documents or members, at most; daphne refuses to send
@@ -162,6 +165,77 @@ def snapshot(
         "cursor": cursor,
         "more": more,
     }
+
+
+def resync(
+    subscription: str, reason: ResyncReason, *, scope: str, cursor: str | None = None
+) -> Frame:
+    """Return the request to load the data of a subscription again, which continues.
+
+    ``scope`` is that of the events from now on. ``cursor`` is the position after which they come;
+    None if a snapshot follows, which has one, or if the collection keeps no log.
+    """
+    frame = {"type": "resync", "subscription": subscription, "reason": reason.value, "scope": scope}
+    if cursor is not None:
+        frame["cursor"] = cursor
+    return frame
+
+
+def move_part(
+    subscription: str,
+    *,
+    entered: Sequence[Any],
+    left: Sequence[Any],
+    cursor: str,
+    scope: str | None,
+) -> Frame:
+    """Return a part of a move: documents that changed rights show, and ids of those they hide.
+
+    ``cursor`` is the position as of which the documents are read. ``scope`` is that of the events
+    after the move, which the last part has; None if further parts follow.
+    """
+    frame: Frame = {
+        "type": "moved",
+        "subscription": subscription,
+        "entered": entered,
+        "left": left,
+        "cursor": cursor,
+    }
+    if scope is not None:
+        frame["scope"] = scope
+    frame["more"] = scope is None
+    return frame
+
+
+def moved(
+    subscription: str,
+    *,
+    entered: Iterable[bytes],
+    left: Iterable[str],
+    cursor: str,
+    scope: str,
+    max_bytes: int,
+) -> Iterator[str]:
+    """Yield a move as encoded frames of at most ``max_bytes``, first the ids that left.
+
+    ``entered`` are encoded documents, see `encode_part`; a larger one has a frame of its own. There
+    is at least one frame, since the client needs the new ``scope``. Both iterables are read as far
+    as the frame needs that is yielded.
+    """
+    part = partial(move_part, subscription, cursor=cursor)
+    documents: list[Raw] = []
+    ids: list[Raw] = []
+    size = empty_size = len(encode_json(part(entered=(), left=(), scope=scope)))
+    for values, target in ((map(encode_part, left), ids), (entered, documents)):
+        for value in values:
+            if size + len(value) > max_bytes and size > empty_size:
+                yield encode(part(entered=documents, left=ids, scope=None))
+                documents.clear()
+                ids.clear()
+                size = empty_size
+            target.append(Raw(value))
+            size += len(value) + 1
+    yield encode(part(entered=documents, left=ids, scope=scope))
 
 
 def broadcast(

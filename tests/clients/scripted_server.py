@@ -104,6 +104,25 @@ class Connection:
         name = request["subscription"]
         await self.send({"type": "snapshot", "subscription": name, "documents": page, **fields})
 
+    async def send_moved(
+        self,
+        request: dict[str, Any],
+        *entered: Any,
+        left: tuple[str, ...] = (),
+        cursor: str,
+        scope: str | None = None,
+    ) -> None:
+        """Send a part of a move, the last one if it has a scope; ``entered`` are (id, data)."""
+        documents = [{"id": id, "data": data} for id, data in entered]
+        frame = {"type": "moved", "subscription": request["subscription"], "cursor": cursor}
+        last = {"more": True} if scope is None else {"scope": scope, "more": False}
+        await self.send({**frame, "entered": documents, "left": left, **last})
+
+    async def send_resync(self, request: dict[str, Any], **fields: Any) -> None:
+        """Send a ``resync`` with the new scope ``t``."""
+        frame = {"type": "resync", "subscription": request["subscription"]}
+        await self.send({**frame, "reason": "scope_changed", "scope": "t", **fields})
+
     async def close(
         self, code: int, retry_after_ms: int | None = None, *, send_closing: bool = True
     ):

@@ -60,6 +60,22 @@ const accept = async () => {
   console.error = error;
   assert.deepEqual(lines, []);
 }
+{ // a listener that stops its watch, or closes the client, in the middle of a move
+  for (const end of [(db, stop) => stop(), (db) => db.close()]) {
+    const db = create();
+    const seen = [];
+    const stop = db.watchCollection("posts", ({ event, document }) => {
+      seen.push([event, document.id]);
+      if (seen.length === 2) end(db, stop);
+    }, { transitions: true });
+    const socket = await accept();
+    const { subscription } = socket.sent.at(-1);
+    socket.reply("subscribed", { cursor: "0", scope: "s" });
+    const entered = [{ id: "2", data: {} }, { id: "3", data: {} }];
+    socket.receive({ type: "moved", subscription, left: ["1"], entered, cursor: "1", scope: "t" });
+    assert.deepEqual(seen, [["left", "1"], ["entered", "2"]]);
+  }
+}
 { // a change of a list with 10,000 documents takes milliseconds
   const db = create();
   const list = db.live("posts", { order: "n" });

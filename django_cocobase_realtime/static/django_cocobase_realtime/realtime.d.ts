@@ -26,15 +26,16 @@ interface Change {
   readonly collection: string;
   /** For updates: the readable fields that changed, if the server tracks them. */
   readonly changed?: readonly string[];
-  readonly subscriptions: readonly string[];
+  /** Missing if the document has not changed, but the rights of the client. */
+  readonly subscriptions?: readonly string[];
   /** The same for all changes of one database transaction. */
   readonly transaction?: string;
   /** Position in the collection's stream. */
   readonly cursor?: string;
   /** The client missed the change, and it was read from the log. */
   readonly replayed?: true;
-  /** Time of the change, as ISO 8601. */
-  readonly at: string;
+  /** Time of the change, as ISO 8601. Missing if only the rights of the client have changed. */
+  readonly at?: string;
 }
 
 /** A change after which the document matches, or that deleted it. */
@@ -59,7 +60,13 @@ export interface LeftEvent extends Change {
  * (`document.error`). */
 export interface IncompleteEvent extends Change {
   readonly event: "created" | "updated" | "deleted" | "entered";
-  readonly document: { readonly id: string; readonly data?: undefined; readonly error?: true };
+  readonly document: {
+    readonly id: string;
+    readonly data?: undefined;
+    readonly error?: true;
+    /** In place of the event's, if only the rights of the client have changed. */
+    readonly truncated?: true;
+  };
   readonly data?: undefined;
   readonly truncated?: true;
 }
@@ -111,7 +118,8 @@ export interface WatchOptions<T = Data, F extends Field<T> = Field<T>>
   scope?: string;
   /** `truncated`: there are more documents than the limit. */
   onSnapshot?(documents: readonly Document<Pick<T, F>>[], truncated?: boolean): void;
-  /** Called if missed events cannot be delivered any more: fetch the data again. */
+  /** Called if missed events cannot be delivered any more, or if the client may now see other
+   * documents: fetch the data again. */
   onResync?(
     reason:
       | "epoch_changed"
@@ -120,6 +128,7 @@ export interface WatchOptions<T = Data, F extends Field<T> = Field<T>>
       | "invalid_cursor"
       | "scope_changed"
       | "replay_limit"
+      | "limit_exceeded"
       | "user_changed",
   ): void;
   onError?(error: RealtimeError): void;

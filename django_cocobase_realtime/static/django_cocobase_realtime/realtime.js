@@ -1,11 +1,7 @@
 // The client of django-cocobase-realtime. Its options and types are in realtime.d.ts.
 
-const STABLE = 10000; // ms after which a connection counts as stable
-const FORGOTTEN = 240000; // ms after which the server may forget a broadcast's key
-const LONGEST = 2 ** 31 - 1; // ms of a timer
 const CLOSED = { type: "error", code: "closed", message: "Closed." };
-const UNANSWERED = "The server does not answer, or refuses.";
-const RATES = { messages_rate: [20, 40], subscribe_rate: [5, 100], broadcast_rate: [10, 20] };
+const UNANSWERED = "The server hangs, or refuses.";
 const QUERY = ["filters", "fields", "document"];
 const WATCH = [...QUERY, "events", "changed", "transitions", "snapshot"];
 const WAKERS = ["online", "offline", "pageshow", "visibilitychange", "resume"];
@@ -43,12 +39,12 @@ function encode(value, limit) {
     throw new RealtimeError({ code, message });
   };
   const text = JSON.stringify(value, function (key, each) {
-    if (each === undefined && Array.isArray(this)) refuse("A list with undefined.");
+    if (each === undefined && Array.isArray(this)) refuse("undefined in a list.");
     const depth = (depths.get(this) ?? 0) + 1;
     if (Object(each) === each) depths.set(each, depth);
     if (depth > 17 || (keys += !Array.isArray(this)) > 512) refuse("Too many levels or keys.");
     if (/[\0\ud800-\udfff]/u.test(typeof each === "string" ? key + each : key))
-      refuse("Text with NUL or a lone surrogate.");
+      refuse("NUL or a lone surrogate.");
     const size = typeof each === "number" ? Math.abs(each) : 0;
     if (!(size <= 2 ** 53 || (size >= 1e21 && size < Infinity)))
       refuse("A number beyond 2^53, or not finite.");
@@ -150,6 +146,7 @@ class Emitter {
 // A store for Svelte and React, which is requested again on each connection.
 class Store extends Emitter {
   known = false; // to the server
+  tries = 0; // after failures of the server's code
   seen = new Set();
   outcome = new Outcome();
   #value = freeze([]);
@@ -206,11 +203,11 @@ class Store extends Emitter {
     this._fail(frame); // its handler may stop it
   }
   _retry(frame) {
-    this.tries = (this.tries ?? 0) + 1;
-    const delay = 500 * 2 ** Math.min(this.tries, 7) * (1 + Math.random());
+    const delay = 500 * 2 ** Math.min(++this.tries, 7) * (1 + Math.random());
     const item = this.#item;
+    // unless it is requested before, or waits for a connection
     const again = () => this._used && this.#item === item && this._start();
-    this.db._later(Math.max(delay, frame.retry_after_ms ?? 0), again);
+    setTimeout(again, Math.max(delay, frame.retry_after_ms ?? 0));
   }
   _remove(frame) {
     this.all.delete(this.name);
@@ -227,11 +224,11 @@ class Store extends Emitter {
     this.outcome.done(null, this._error(frame));
   }
   _isNew({ cursor }) {
-    if (!cursor) return true;
-    if (this.seen.has(cursor)) return false;
-    this.seen.add((this.cursor = cursor));
-    const [oldest] = this.seen;
-    if (this.seen.size > 1000) this.seen.delete(oldest);
+    const { seen } = this;
+    if (seen.has(cursor)) return false;
+    if (cursor) seen.add((this.cursor = cursor));
+    const [oldest] = seen;
+    if (seen.size > 1000) seen.delete(oldest);
     return true;
   }
 }
@@ -240,8 +237,9 @@ class Store extends Emitter {
 
 class Subscription extends Store {
   #active = false; // on this connection
-  #next = null; // options that replace the others
-  #pages = null; // documents of an incomplete snapshot
+  #next; // options that replace the others
+  #pages; // documents of an incomplete snapshot
+  #moves = []; // of a move that is incomplete, or waits for the snapshot
 
   constructor(db, collection, { since, scope, ...options }, handlers) {
     super(db, db._subscriptions, `${collection}#${++db._last}`);
@@ -258,8 +256,13 @@ class Subscription extends Store {
     const { name: subscription, collection } = this;
     const options = this._complete?.(wanted) ?? wanted;
     this._ask({ type: "subscribe", subscription, collection, ...options, ...from }, (reply) => {
-      if (reply.type === "error") this._refused(reply, wanted);
-      else this.#started(reply, wanted);
+      if (reply.type === "error") return this._refused(reply, wanted);
+      this.#active = true;
+      this.tries = 0;
+      this.options = wanted;
+      this.reply = reply;
+      if (this.#next === wanted) this.#next = null;
+      this._on_resync({ ...reply, ...reply.resync });
     });
   }
 
@@ -282,21 +285,15 @@ class Subscription extends Store {
     if (this._used) this._remove({ type: "unsubscribe", subscription: this.name });
   }
 
-  #started(reply, wanted) {
-    this.#active = true;
-    this.tries = 0;
-    this.options = wanted;
-    this.reply = reply;
-    this.scope = reply.scope;
-    if (this.#next === wanted) this.#next = null;
-    this.#pages = null;
-    if (reply.resumed) return this.#done();
-    this.seen.clear();
+  _on_resync({ scope, cursor, reason, resumed }) {
+    const snapshot = !resumed && this.options.snapshot;
     // an incomplete snapshot starts again
-    this.cursor = wanted.snapshot ? null : reply.cursor;
-    if (reply.resync) this._call(this.onResync, reply.resync.reason);
-    if (wanted.snapshot) this.#pages = [];
-    else this.#done();
+    Object.assign(this, { scope, cursor: snapshot ? null : cursor });
+    this.#pages = snapshot && [];
+    this.#moves = [];
+    if (!resumed) this.seen.clear();
+    if (reason) this._call(this.onResync, reason);
+    if (!snapshot) this.#done();
   }
 
   _refused(reply, wanted = this.options) {
@@ -311,9 +308,9 @@ class Subscription extends Store {
     this.outcome.done(null, this._error(reply));
     if (replacing) {
       this.outcome.renew();
-      if (this.#active && !this.#pages) this.#done();
-      if (!this.#active && (this.tries || failed(reply))) this._retry(reply);
-      else if (!this.#active) this._start();
+      if (this.#active) this.#pages || this.#done();
+      else if (this.tries || failed(reply)) this._retry(reply);
+      else this._start();
     }
     this._fail(reply);
   }
@@ -326,7 +323,7 @@ class Subscription extends Store {
     this.known = this.#active = false;
   }
   _end(frame) {
-    this.#next = null;
+    this.#active = this.#next = null;
     super._end(frame);
   }
   _reset({ code }) {
@@ -340,19 +337,33 @@ class Subscription extends Store {
   }
 
   _event(frame) {
-    if (this._isNew(frame)) this._call(this.onEvent, frame);
+    if (this.#active && this._isNew(frame)) this._call(this.onEvent, frame);
   }
-  _cursor({ cursor }) {
+  _on_cursor({ cursor }) {
     if (!this.#pages) this.cursor = cursor;
   }
-  _snapshot({ documents, cursor, more, truncated }) {
+  _on_snapshot({ documents, cursor, more, truncated }) {
     const pages = this.#pages;
-    pages?.push(...documents);
-    if (more || !pages) return;
+    if (!pages) return;
+    pages.push(...documents);
+    if (more) return;
     this.#pages = null;
     this.cursor = cursor;
     this._call(this.onSnapshot, pages, truncated);
     this.#done();
+    this.#moves.splice(-1).forEach((each) => this._on_moved(each));
+  }
+  // A move counts when it is complete: a new connection continues from before an incomplete one.
+  _on_moved(frame) {
+    const emit = (event) => (document) =>
+      this._event({ type: "event", collection: this.collection, event, document });
+    this.#moves.push(frame);
+    if (frame.more || this.#pages) return;
+    Object.assign(this, { scope: frame.scope, cursor: frame.cursor });
+    for (const { left, entered } of this.#moves.splice(0)) {
+      left.map((id) => ({ id })).forEach(emit("left"));
+      entered.forEach(emit("entered"));
+    }
   }
 }
 
@@ -362,7 +373,7 @@ class Subscription extends Store {
 class Live extends Subscription {
   #documents = new Map();
   #last; // unknown documents may follow it
-  #refilling = false;
+  #refilling; // the timer
   #keys = new WeakMap(); // values to sort by, which the documents do not have
 
   constructor(db, collection, { order, limit, compare, onError, ...options }) {
@@ -406,7 +417,7 @@ class Live extends Subscription {
 
   #change({ event, document, changed }) {
     const { id } = document;
-    if (event === "left" || event === "deleted") this.#documents.delete(id);
+    if (/left|deleted/.test(event)) this.#documents.delete(id);
     else this.#documents.set(id, this.#hide(whole(document)));
     // it may have moved during the snapshot
     if (id === this.#last?.id && (this.compare || changed?.includes(this.field) !== false))
@@ -441,10 +452,8 @@ class Live extends Subscription {
   }
 
   #refill() {
-    if (this.#refilling) return;
-    this.#refilling = true;
-    setTimeout(() => {
-      this.#refilling = false;
+    this.#refilling ??= setTimeout(() => {
+      this.#refilling = null;
       this.update({}).catch(() => {});
     }, 500);
   }
@@ -479,10 +488,10 @@ class Live extends Subscription {
 class Room extends Store {
   participants = 0;
   users = 1; // calls of `db.room` without a `leave`
-  #joined = null; // an object per join
+  #joined; // an object per join
   #accepted; // the last state that the server has not refused
   #states = []; // calls of `setState` without an answer
-  sent = null; // the request with the state
+  sent; // the request with the state
   #outbox = new Set();
 
   constructor(db, name, { onError, ...options }) {
@@ -540,10 +549,10 @@ class Room extends Store {
       each.sent = null;
     }
   }
-  // Too old to be sent once.
+  // After four minutes the server may forget the key with which a message is sent once.
   _expire(now) {
     for (const item of this.#outbox)
-      if (Math.abs(now - item.at) > FORGOTTEN) this.#settle(item, CLOSED);
+      if (Math.abs(now - item.at) > 240000) this.#settle(item, CLOSED);
   }
 
   /** Replace the state that the other members see. Only the newest is sent. */
@@ -597,7 +606,7 @@ class Room extends Store {
         if (reply.resync) this._emit("resync", reply.resync.reason);
         this.reply = reply;
         this.participants = reply.participants;
-        this._members(reply, []);
+        this._on_members(reply, []);
         this.#shared(state, reply);
         this.#share();
         this.#say();
@@ -645,11 +654,11 @@ class Room extends Store {
     if (this._isNew(frame)) this._emit("message", frame);
   }
   // Members may come in several frames.
-  _members({ members, more }, old = this.members) {
+  _on_members({ members, more }, old = this.members) {
     this._set(byId([...old, ...members]).values());
     if (!more) this.outcome.done(this.reply);
   }
-  _presence(frame) {
+  _on_presence(frame) {
     const { event, member, participants } = frame;
     const members = byId(this.members);
     if (event === "left") members.delete(member.id);
@@ -695,7 +704,7 @@ class Lane {
       this.#unanswered++;
       if (!this.send(this.#queue.shift())) this.#unanswered--; // refused here
     }
-    const delay = Math.min(LONGEST, (1 - this.tokens) / this.rate);
+    const delay = Math.min(2e9, (1 - this.tokens) / this.rate); // a timer cannot wait longer
     if (this.#queue.length && delay > 0) this.#timer = setTimeout(() => this.flush(), delay);
   }
   // A busy server counts late what it received early, so the reply takes the token.
@@ -721,14 +730,11 @@ class Heartbeat {
   every = Infinity; // ms between pings
   #asked = 0; // time since which a frame is awaited
   #pinged = 0;
-  #ticked;
+  ticked;
   #slept = false;
 
   constructor(timeout, send) {
     Object.assign(this, { timeout, send });
-  }
-  start() {
-    this.#ticked = Date.now();
   }
   expect() {
     this.#asked ||= Date.now();
@@ -746,8 +752,8 @@ class Heartbeat {
     this.send();
   }
   tick(now, live) {
-    const late = now - this.#ticked > 5000 || (live && now < this.#ticked);
-    this.#ticked = now;
+    const late = now - this.ticked > 5000 || (live && now < this.ticked);
+    this.ticked = now;
     this.#asked = Math.min(this.#asked, now);
     if (late) {
       if (!this.#slept) this.#asked &&= now; // once: in hidden tabs, all ticks are late
@@ -771,11 +777,11 @@ class Reconnection {
     this.connect = connect;
   }
   delay({ code, retry_after_ms }, lasted) {
-    // a server that moves its clients is no failure
-    if (lasted > STABLE || (lasted >= 0 && code === 4200)) this.attempts = 0;
+    // after 10 s it was stable; a server that moves its clients is no failure
+    if (lasted > 10000 || (lasted >= 0 && code === 4200)) this.attempts = 0;
     const after = retry_after_ms ?? 0;
     const hold = code === 4200 ? Math.random() * after : Math.max(after, code === 4101 ? 5000 : 0);
-    const atOnce = !this.attempts && ((code >= 4200 && code < 4300) || code === 4110);
+    const atOnce = !this.attempts && /^42|4110/.test(code);
     const jitter = Math.random() * Math.min(30000, 500 * 2 ** this.attempts++);
     this.#hold = hold + Date.now();
     return hold + (atOnce ? 0 : jitter);
@@ -784,12 +790,11 @@ class Reconnection {
     this.cancel();
     this.#delay = delay;
     this.#due = Date.now() + delay;
-    this.#timer = setTimeout(this.connect, Math.min(LONGEST, delay));
+    this.#timer = setTimeout(this.connect, Math.min(2e9, delay));
   }
-  // The shortest delay; NaN if no connection is awaited.
+  // The shortest delay from now on.
   get rest() {
-    const rest = Math.max(0, this.#hold - Date.now());
-    return this.#due ? Math.min(rest, this.#delay) : NaN;
+    return Math.min(Math.max(0, this.#hold - Date.now()), this.#delay);
   }
   tick(now) {
     if (this.#due && now >= this.#due) this.connect();
@@ -813,10 +818,10 @@ export class Realtime extends Emitter {
   _subscriptions = new Map();
   _rooms = new Map();
   _changed = new Set(); // lists to show after this frame
-  #link = null; // the connection: socket, asks, lanes
-  #identity = null; // project and user
-  #refusal = null; // the error with which the server closed the client
-  #closing = null; // the server's last frame
+  #link; // the connection: socket, asks, lanes
+  #identity; // project and user
+  #refusal; // the error with which the server closed the client
+  #closing; // the server's last frame
   #events = 0;
   #since = NaN; // time of becoming live
   #refresh = NaN; // time to renew the token
@@ -880,7 +885,7 @@ export class Realtime extends Emitter {
     if (this.#link) return;
     this.url = new URL(this.url, globalThis.location?.href).href.replace(/^http/, "ws");
     if (!this.#ticker) {
-      this.#heartbeat.start();
+      this.#heartbeat.ticked = Date.now();
       this.#ticker = setInterval(() => this.#tick(), Math.min(1000, this.timeout / 4));
       WAKERS.forEach((name) => globalThis.addEventListener?.(name, this.#wake, true));
     }
@@ -921,11 +926,6 @@ export class Realtime extends Emitter {
     if (lanes) (item.lane = lanes[frame.type] ?? lanes.other).add(item);
     else done?.(CLOSED);
     return item;
-  }
-
-  _later(delay, fn) {
-    const link = this.#link;
-    setTimeout(() => link === this.#link && fn(), delay);
   }
 
   _fail(frame, handler) {
@@ -1043,7 +1043,8 @@ export class Realtime extends Emitter {
     if (!live) {
       this.#heartbeat.answered();
       const send = (item) => link === this.#link && this.#request(item);
-      const lane = (name) => new Lane({ ...RATES, ...limits }[`${name}_rate`], send);
+      const rates = { messages_rate: [20, 40], subscribe_rate: [5, 100], broadcast_rate: [10, 20], ...limits };
+      const lane = (name) => new Lane(rates[`${name}_rate`], send);
       link.lanes = { subscribe: lane("subscribe"), broadcast: lane("broadcast"), other: lane("messages") };
       this.#since = now;
       this._rooms.forEach((room) => room._expire(now));
@@ -1133,9 +1134,8 @@ export class Realtime extends Emitter {
   // Check the connection, or connect.
   #wake = (event) => {
     if (event?.type === "visibilitychange" && document.hidden) return;
-    const { rest } = this.#reconnection;
     if (this.status === "live") this.#heartbeat.ping();
-    else if (rest >= 0) this.#wait(rest);
+    else if (this.status === "waiting") this.#wait(this.#reconnection.rest);
   };
 
   // -- Frames
@@ -1183,9 +1183,9 @@ export class Realtime extends Emitter {
   }
 
   #reply(link, item, frame) {
-    const { type, retry_after_ms: delay } = frame;
+    const { retry_after_ms: delay } = frame; // of an error
     link.asks.delete(item.id);
-    const again = type === "error" && delay != null && !item.once && !(item.store && failed(frame));
+    const again = delay != null && !item.once && !(item.store && failed(frame));
     if (again && !item.cancelled) item.lane.add(item, delay);
     item.lane?.answered();
     if (!again && !item.cancelled) item.done?.(frame);
@@ -1206,19 +1206,14 @@ export class Realtime extends Emitter {
         for (const name of frame.subscriptions ?? []) this._subscriptions.get(name)?._event(frame);
         if (frame.cursor && ++this.#events % 32 === 0) this.#send({ type: "ack", cursor: frame.cursor });
         return;
-      case "snapshot":
-      case "cursor":
-      case "members":
-      case "presence":
-        return owner?.[`_${frame.type}`](frame);
       case "pong":
-        this.latency = performance.now() - this.#sent;
-        return this._emit("latency", this.latency);
+        return this._emit("latency", (this.latency = performance.now() - this.#sent));
       case "closing":
         return void (this.#closing = frame);
       case "error":
-        if (owner) owner._ended(frame);
-        else this._fail(frame);
+        return owner ? owner._ended(frame) : this._fail(frame);
+      default:
+        owner?.[`_on_${frame.type}`]?.(frame);
     }
   }
 }

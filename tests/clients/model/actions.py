@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tests.clients.model.data import TEAMS
 from tests.clients.model.program import ListState, RoomState
 from tests.clients.model.server import ROOMS
 
@@ -252,7 +253,7 @@ def write(history: History, numbers: Random) -> None:
             rows[id] = _row(numbers, id)
         elif kind == "update":
             id = numbers.choice(list(rows))
-            changed = numbers.choice(["n", "title", "group", "owner"])
+            changed = numbers.choice(["n", "title", "group", "owner", "team"])
             rows[id] = {**rows[id], changed: _row(numbers, id)[changed]}
         else:
             id = numbers.choice(list(rows))
@@ -262,9 +263,10 @@ def write(history: History, numbers: Random) -> None:
     history.server.write(*changes)
     for item in history.program.lists.values():
         for link in _links(history):
-            subs = [sub for sub in link.subscriptions.values() if sub.waiting is not None]
+            subs = link.subscriptions.values()
             # the pages show some rows before and others after these changes
-            item.strict = item.strict and not subs
+            is_mixed = any(sub.waiting is not None and not sub.is_moving for sub in subs)
+            item.strict = item.strict and not is_mixed
     history.advance(0.0)
 
 
@@ -275,6 +277,7 @@ def _row(numbers: Random, id: str) -> dict[str, Any]:
         "title": numbers.choice(["", "10", "9", "a", "B", "b"]),
         "group": numbers.choice(GROUPS),
         "owner": numbers.choice([None, None, None, "ada", "bob"]),
+        "team": numbers.choice([None, None, *TEAMS]),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 Row = Mapping[str, Any]
 # seconds for which a server remembers an idempotency key
 KEY_LIFETIME = 300.0
+TEAMS = ["x", "y"]
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,14 @@ class Query:
     fields: tuple[str, ...] | None = None
     order: str | None = None
     limit: int | None = None
+    # teams whose rows the user may see
+    teams: frozenset[str] = frozenset()
 
     def matches(self, row: Row | None) -> bool:
         """Return whether the user may see a row, and it matches the filter."""
         if row is None or row["owner"] not in (None, self.user):
+            return False
+        if row["team"] not in (None, *self.teams):
             return False
         return self.group is None or row["group"] == self.group
 
@@ -56,7 +61,7 @@ class Query:
 
 @dataclass
 class Change:
-    """One entry of the log."""
+    """One entry of the log, which has no row if the rights have changed."""
 
     position: int
     before: Row | None
@@ -70,6 +75,8 @@ class Table:
         self.rows: dict[str, Row] = {}
         # the rows after each change; the first before all of them
         self.versions: list[Mapping[str, Row]] = [{}]
+        # the teams whose rows users may see in each version
+        self.rights: list[frozenset[str]] = [frozenset()]
         self.log: list[Change] = []
         # changes with this position or an earlier one are no longer in the log
         self.forgotten = 0
@@ -91,9 +98,17 @@ class Table:
             del self.rows[id]
         else:
             self.rows[id] = row
+        self._append(change, self.rights[-1])
+        return change
+
+    def grant(self, teams: frozenset[str]) -> None:
+        """Let users see the rows of these teams, and of no others."""
+        self._append(Change(self.head + 1, None, None), teams)
+
+    def _append(self, change: Change, rights: frozenset[str]) -> None:
         self.log.append(change)
         self.versions.append(dict(self.rows))
-        return change
+        self.rights.append(rights)
 
     def cursor(self, position: int) -> str:
         return f"{self.epoch}:{position}"

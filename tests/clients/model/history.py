@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from tests.clients.model import rights  # noqa: F401  (it has an action)
 from tests.clients.model.actions import ACTIONS, WEIGHTS
 from tests.clients.model.network import ROUNDING
 from tests.clients.model.program import BrokenPromise, Program
@@ -14,6 +15,8 @@ from tests.clients.model.server import ModelServer
 
 # steps of one history
 STEPS = 30
+# steps with which some histories begin, and which are more frequent in them
+BEGINNING = [*["write"] * 3, *["live"] * 2, *["change_rights"] * 4, "watch", "change_speed", "cut"]
 # seconds after which a client has settled everything, if nothing fails any more
 REST = 200.0
 TIMEOUT = 8.0
@@ -27,6 +30,9 @@ def create_steps(seed: int) -> list[Step]:
     """Return the steps of a history: names of actions, each with a seed of its own."""
     numbers = random.Random(seed)
     names = numbers.choices(list(WEIGHTS), list(WEIGHTS.values()), k=numbers.randint(8, STEPS))
+    if numbers.random() < 0.4:
+        # begin with what changed rights concern, which is rare otherwise
+        names = [*BEGINNING, *numbers.choices([*BEGINNING, *names], k=len(names))]
     return [(name, numbers.randrange(2**31)) for name in names]
 
 
@@ -118,6 +124,8 @@ class History:
                 promises.documents(report["id"], report["documents"], report["user"])
             case "event":
                 promises.event(report["id"], report["event"], report["document"], report["cursor"])
+            case "resync":
+                promises.resynced(report["id"], report["reason"])
             case "message":
                 promises.message(report["id"], report["message"])
             case "thrown":

@@ -36,8 +36,11 @@ class ServedSubscription:
     id: str
     query: Query
     transitions: bool
-    # events that wait until the pages of a snapshot are sent; None if none is being sent
+    # events that wait until the pages of a snapshot or the parts of a move are sent; None if none
+    # are being sent
     waiting: list[tuple[Change, str]] | None = None
+    # whether these are parts of a move, whose documents are all read at once
+    is_moving: bool = False
 
     def event(self, change: Change) -> str | None:
         """Return the name of the event that a change is for this subscription, if any."""
@@ -85,7 +88,7 @@ class Link:
     is_renewal_refused: bool = False
 
 
-def create_query(request: Frame, user: str | None) -> Query:
+def create_query(request: Frame, user: str | None, teams: frozenset[str]) -> Query:
     """Return what a ``subscribe`` frame asks for."""
     snapshot = request.get("snapshot")
     window = snapshot if isinstance(snapshot, dict) else {}
@@ -96,4 +99,10 @@ def create_query(request: Frame, user: str | None) -> Query:
         fields=None if fields is None else tuple(fields),
         order=window.get("order"),
         limit=window.get("limit"),
+        teams=teams,
     )
+
+
+def scope_of(query: Query) -> str:
+    """Return the scope of a subscription."""
+    return f"{query.user}/{query.group}/{query.fields}/{sorted(query.teams)}"

@@ -55,11 +55,16 @@ class ListState:
     strict: bool = True
     # whether a snapshot has begun with an incomplete or mixed state
     accepted: bool = False
+    # of a watch: the teams whose rows its events concern, and the positions of `resync` frames
+    # that it has not reported yet
+    teams: frozenset[str] = frozenset()
+    resyncs: list[int] = field(default_factory=list)
 
-    def queries(self, user: str | None) -> list[Query]:
-        """Return what the list may show now."""
+    def queries(self, user: str | None, *rights: frozenset[str]) -> list[Query]:
+        """Return what the list may show now, with any of these rights."""
         options = (self.options, self.new_options, self.possible_options)
-        return [query_of(each, user) for each in options if each is not None]
+        wanted = [each for each in options if each is not None]
+        return [query_of(each, user, teams) for each in wanted for teams in rights]
 
 
 @dataclass
@@ -79,7 +84,7 @@ class RoomState:
     accepted: list[tuple[int, int]] = field(default_factory=list)
 
 
-def query_of(options: dict[str, Any], user: str | None) -> Query:
+def query_of(options: dict[str, Any], user: str | None, teams: frozenset[str]) -> Query:
     """Return the query of a list with these options."""
     fields = options.get("fields")
     return Query(
@@ -88,6 +93,7 @@ def query_of(options: dict[str, Any], user: str | None) -> Query:
         fields=None if fields is None else tuple(fields),
         order=options.get("order"),
         limit=options.get("limit"),
+        teams=teams,
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tests.clients.model.data import Broadcast, RoomData, Table
+from tests.clients.model.data import Broadcast, Query, RoomData, Table
 from tests.clients.model.links import Frame, Link
 from tests.clients.model.program import FINAL, BrokenPromise, ListState, Program, RoomState
 
 # seconds by which timers may be early
 TOLERANCE = 0.002
+# the reason of `resync` frames, which `subscribed` never has
+IN_BAND = "limit_exceeded"
 NEXT_STATUS = {
     "idle": {"connecting"},
     "connecting": {"live", "waiting", "closed"},
@@ -142,6 +144,22 @@ class Promises:
             self.check(not lost, f"a watch has not continued from its position: {frame}")
             item.version = head
         item.accepted = True
+        item.teams, item.resyncs = self.table.rights[head], []
+
+    def resync_arrived(self, id: str, position: int) -> None:
+        """Handle that a watch receives a ``resync``, after which its events are other ones."""
+        if item := self.program.lists.get(id):
+            item.resyncs.append(position)
+
+    def resynced(self, id: str, reason: str) -> None:
+        """Check that a watch has reported all events before a ``resync``."""
+        item = self.program.lists.get(id)
+        if item is None or reason != IN_BAND or not item.is_watch:
+            return
+        position = item.resyncs.pop(0)
+        missed = self.missed_events(item, position)
+        self.check(not missed, f"{id} missed the events {missed} before its resync")
+        item.version, item.teams = position, self.table.rights[position]
 
     def joined(self, link: Link, frame: Frame) -> None:
         """Handle that the client receives that it has joined a room."""
@@ -276,23 +294,31 @@ class Promises:
         if not item.strict or item.options.get("limit"):
             self._check_visible(item, documents, user)
             return
-        queries = item.queries(user)
+        queries = item.queries(user, *self._recent_rights(item))
         for version in range(item.version, self.table.head + 1):
             if any(query.documents(self.table.versions[version]) == documents for query in queries):
                 item.version = version
                 return
         self.fail(f"{id} shows {user} what the server never had: {documents}")
 
+    def _recent_rights(self, item: ListState) -> set[frozenset[str]]:
+        """Return the rights since the version that a list shows.
+
+        If it has missed a change of the rights that was taken back, it is never shown with others.
+        """
+        return set(self.table.rights[item.version :])
+
     def _check_visible(self, item: ListState, documents: list[Any], user: str | None) -> None:
-        query = item.queries(user)[0]
+        visible = [Query(user, teams=teams) for teams in self._recent_rights(item)]
+        data_of = item.queries(user, frozenset())[0].data
         for document_id, data in documents:
             had_it = any(
                 (row := rows.get(document_id)) is not None
-                and row["owner"] in (None, user)
-                and query.data(row) == data
+                and any(query.matches(row) for query in visible)
+                and data_of(row) == data
                 for rows in self.table.versions
             )
-            self.check(had_it, f"{item.id} shows {user} a document of another user")
+            self.check(had_it, f"{item.id} shows {user} a document that is not visible")
 
     def event(self, id: str, event: str, document: str, cursor: str) -> None:
         """Check that an event is the next one of its watch."""
@@ -305,7 +331,7 @@ class Promises:
 
     def missed_events(self, item: ListState, before: int) -> list[int]:
         """Return the positions of the events between the last one of a watch and another."""
-        query = item.queries(self.program.user)[0]
+        query = item.queries(self.program.user, item.teams)[0]
         changes = self.table.log[item.version : before - 1]
         return [
             change.position
@@ -344,7 +370,7 @@ class Promises:
             self.check(not missed, f"{item.id} missed the events {missed}")
             return
         shown = objects[item.id]
-        queries = item.queries(user)
+        queries = item.queries(user, self.table.rights[-1])
         expected = [[]] if item.refused else [each.documents(self.table.rows) for each in queries]
         self.check(shown in expected, f"{item.id} {queries} shows {shown}, not {expected}")
         item.version, item.strict = self.table.head, True

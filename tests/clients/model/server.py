@@ -9,7 +9,14 @@ from typing import Any
 
 from tests.clients.model.clock import EPOCH
 from tests.clients.model.data import Change, RoomData, Row, Table
-from tests.clients.model.links import Frame, Link, Rate, ServedSubscription, create_query
+from tests.clients.model.links import (
+    Frame,
+    Link,
+    Rate,
+    ServedSubscription,
+    create_query,
+    scope_of,
+)
 from tests.clients.model.network import Network
 
 # (a second, burst)
@@ -103,11 +110,9 @@ class ModelServer(Network):
 
     def _refuse_as_asked(self, link: Link, request: Frame, code: str, retry: int | None) -> None:
         self.refuse(link, request, code, retry)
-        if request["type"] == "auth" and code == "authentication_failed":
-            if not link.authenticated:
-                self.close(link, 4500, None, True)
-        elif request["type"] == "subscribe" and code == "internal_error":
-            link.subscriptions.pop(request["subscription"], None)
+        is_rejected = request["type"] == "auth" and code == "authentication_failed"
+        if is_rejected and not link.authenticated:
+            self.close(link, 4500, None, True)
 
     def _handle_auth(self, link: Link, request: Frame) -> None:
         if link.authenticated and link.user != self.user:
@@ -132,12 +137,12 @@ class ModelServer(Network):
 
     def _handle_subscribe(self, link: Link, request: Frame) -> None:
         name = request["subscription"]
-        query = create_query(request, link.user)
+        query = create_query(request, link.user, self.table.rights[-1])
         sub = ServedSubscription(
             name, request["filters"]["id"], query, bool(request.get("transitions"))
         )
         link.subscriptions[name] = sub
-        scope = f"{query.user}/{query.group}/{query.fields}"
+        scope = scope_of(query)
         table = self.table
         fields: dict[str, Any] = {"collection": "posts", "subscription": name, "durable": True}
         fields |= {"filters": request.get("filters", {}), "scope": scope}
@@ -150,10 +155,14 @@ class ModelServer(Network):
                 self._replay(link, sub, int(since.split(":")[1]))
                 return
             fields |= {"resumed": False, "resync": {"reason": reason}}
-        self._sent_events = {event for event in self._sent_events if event[0] != name}
+        self.forget_events(name)
         self._accept(link, request, fields)
         if request.get("snapshot"):
-            self._send_snapshot(link, sub)
+            self.send_snapshot(link, sub)
+
+    def forget_events(self, name: str) -> None:
+        """Handle that a subscription begins again: it gets no event twice because of that."""
+        self._sent_events = {event for event in self._sent_events if event[0] != name}
 
     def _accept(self, link: Link, request: Frame, fields: dict[str, Any]) -> None:
         is_resumed, head = fields.get("resumed", False), self.table.head
@@ -178,7 +187,7 @@ class ModelServer(Network):
             if event is not None:
                 self.send(link, self._event_frame(change, event, [sub]) | {"replayed": True})
 
-    def _send_snapshot(self, link: Link, sub: ServedSubscription) -> None:
+    def send_snapshot(self, link: Link, sub: ServedSubscription) -> None:
         """Send the pages of a snapshot, whose rows are read when each page is sent."""
         table, query = self.table, sub.query
         cursor = table.cursor(table.head)
@@ -203,11 +212,15 @@ class ModelServer(Network):
             if keys:
                 self.call_at(self.now + self.random.choice([0.01, 0.3, 1.5]), send_page)
                 return
-            waiting, sub.waiting = sub.waiting or [], None
-            for change, event in waiting:
-                self.send(link, self._event_frame(change, event, [sub]))
+            self.send_waiting(link, sub)
 
         send_page()
+
+    def send_waiting(self, link: Link, sub: ServedSubscription) -> None:
+        """Send the events that waited for a snapshot or a move."""
+        waiting, sub.waiting, sub.is_moving = sub.waiting or [], None, False
+        for change, event in waiting:
+            self.send(link, self._event_frame(change, event, [sub]))
 
     def _handle_unsubscribe(self, link: Link, request: Frame) -> None:
         name = request["subscription"]

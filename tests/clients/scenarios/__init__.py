@@ -21,7 +21,9 @@ from tests.clients.scenarios import (
     lists,
     live,
     mistakes,
+    moves,
     rates,
+    resyncs,
     rooms,
     settling,
     subscriptions,
@@ -54,6 +56,8 @@ SCENARIOS = _find(
     identity,
     rates,
     lists,
+    moves,
+    resyncs,
     mistakes,
     lifecycle,
 )

@@ -7,6 +7,9 @@ from typing import Any
 from tests.clients.drivers import Driver
 from tests.clients.scripted_server import LIMITS, Connection, ScriptedServer, broadcast_event
 
+# the documents of `start_list`
+FIRST = (("1", {"n": 1}), ("2", {"n": 2}), ("3", {"n": 3}))
+
 
 async def start_client(server: ScriptedServer, client: Driver, **options: Any) -> None:
     await client.do("create", url=server.url, **{"tokens": "key", **options})
@@ -85,3 +88,25 @@ async def send_marker(connection: Connection, client: Driver) -> None:
     """Send a message to the client, and wait until it has handled all frames before it."""
     await connection.send({**broadcast_event("*", "marker")})
     await client.wait_for("db", "message", message="marker")
+
+
+async def expect_shown(client: Driver, *numbers: int) -> None:
+    """Check that the next list that ``l`` shows has the documents with these numbers."""
+    documents = [[str(n), {"n": n}] for n in numbers]
+    await client.expect("l", "documents", documents=documents)
+
+
+async def start_list(
+    server: ScriptedServer, client: Driver, **options: Any
+) -> tuple[Connection, Any]:
+    """Let ``l`` show the documents 1, 2 and 3 from cursor ``c0`` with scope ``s``."""
+    started = await start_live(server, client, *FIRST, **{"order": "n", **options})
+    await client.expect_nothing("l", 0.05)
+    return started
+
+
+async def resubscribe(connection: Connection, server: ScriptedServer, client: Driver) -> Any:
+    """Cut a connection. Return the next one, and the request that the client sends on it."""
+    connection.abort()
+    connection = await accept_reconnect(server, client)
+    return connection, await connection.receive("subscribe")
