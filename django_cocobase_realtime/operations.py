@@ -7,13 +7,15 @@ from typing import Any
 from django.db.migrations.operations.base import Operation
 
 from .capture.triggers import install_all, install_sql, is_migrating, removal_sql, remove
-from .declarations.capture_mode import TRIGGER_VENDORS
+from .declarations.capture_mode import TRIGGER_VENDORS, Captured, captured_by
 from .declarations.collection import Collection
 from .declarations.registry import registry
 
 
 class RealtimeTriggers(Operation):
     """Install the triggers of a collection with ``capture = "triggers"``.
+
+    The same for the tables that it depends on. Applied backwards, these are kept.
 
     Write ``operations = [RealtimeTriggers("orders")]`` in a migration that depends on those of
     this app, and on the last one that changed the table. Applied backwards, it removes the
@@ -39,10 +41,16 @@ class RealtimeTriggers(Operation):
         collection = self._collection_in(schema_editor.connection)
         if collection is None:
             return
+        wanted = [
+            captured
+            for captured in registry.with_dependencies(collection)
+            if captured is collection or captured_by(captured) == "triggers"
+        ]
         if schema_editor.collect_sql:
-            self._collect(schema_editor, install_sql, collection)
+            for captured in wanted:
+                self._collect(schema_editor, install_sql, captured)
             return
-        for _, error in install_all(collection.database, [collection]):
+        for _, error in install_all(collection.database, wanted):
             raise error
 
     def database_backwards(
@@ -64,10 +72,10 @@ class RealtimeTriggers(Operation):
         collection = registry.get(self.collection)
         return collection if collection.database == connection.alias else None
 
-    def _collect(self, schema_editor: Any, statements_of: Any, collection: Collection) -> None:
+    def _collect(self, schema_editor: Any, statements_of: Any, captured: Captured) -> None:
         """Add statements to what ``sqlmigrate`` prints."""
         try:
-            for statement in statements_of(collection):
+            for statement in statements_of(captured):
                 schema_editor.execute(statement, params=None)
         except LookupError as error:
             schema_editor.collected_sql.append(f"-- Run realtime_triggers install later: {error}")

@@ -112,6 +112,7 @@ class Limits:
     replay_events: int = _limit(1000, "Changes per page of a replay.")
     replay_pages: int = _limit(50, "Pages of a replay; beyond, the client must fetch again.")
     snapshot_documents: int = _limit(10000, "Documents of a snapshot.")
+    set_keys: int = _limit(10000, "Keys that a queryset in `visible_to` may return.")
     filter_clauses: int = _limit(16, "Keys of a filter.")
     filter_depth: int = _limit(3, "Nesting levels of a filter.")
     filter_values: int = _limit(100, "Values of one key of a filter.")

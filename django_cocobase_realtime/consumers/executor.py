@@ -53,7 +53,9 @@ async def _authorize_collection(
     collection = _find_collection(effect.collection)
     grant: Grant | None = None
     if collection is not None and collection.admits(identity):
-        grant = await evaluate_collection(collection, identity, effect.filters)
+        await hub.topics.follow_dependencies(collection)
+        key_sets = hub.topics.key_sets
+        grant = await evaluate_collection(collection, identity, effect.filters, key_sets)
     else:
         # a thread is used here, too, so that this takes as long as a refusal by the permission;
         # but no queue of the collection, which would show that it exists

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 from ..log.cursor import Position
 from ..transport.waiting_frames import FrameBuffer
@@ -20,8 +21,9 @@ from ..utils.concurrency import set_owner
 from ..utils.project_code import DATABASE_UNAVAILABLE
 from ..wire.codes import CloseCode
 from .replay import replay
-from .shared_snapshots import SharedFrames, cursor_at, send_frames
-from .snapshot import send_snapshot
+from .rights_changes import send_rights_change
+from .shared_snapshots import SharedFrames
+from .snapshot import cursor_at, read_as_of, select_documents, send_frames, send_snapshot
 from .subscription import CatchUp, CatchUpPlan, SnapshotQuery, Subscription
 from .tailer import LogTailer
 from .topic import CollectionTopic
@@ -102,6 +104,9 @@ async def _run(
         if tailer is None:
             await _without_log(subscription, catchup, topic, plan.snapshot)
             return
+        if plan.rights_change is not None:
+            async with connection.writer.snapshot_turn:
+                plan = await send_rights_change(subscription, catchup, topic, tailer, plan)
         position = plan.after or tailer.position
         if plan.snapshot is not None:
             async with connection.writer.snapshot_turn:
@@ -135,14 +140,41 @@ async def _send_snapshot(
     # a snapshot that was interrupted is read alone, since it keeps its first position
     shared = None if plan.after else await _read_shared(subscription, topic, plan.snapshot)
     position = plan.after or (shared and shared.position) or tailer.position
-    # if the snapshot is started again, replay everything since its first page after it
-    catchup.plan = CatchUpPlan(position, plan.snapshot)
     if shared is not None:
+        # if the snapshot is started again, replay everything since its first page after it
+        catchup.plan = CatchUpPlan(position, plan.snapshot)
         await send_frames(subscription, shared.frames)
     else:
-        cursor = cursor_at(subscription.stream, position)
-        await send_snapshot(subscription, topic.collection, plan.snapshot, cursor)
+        position = await _send_alone(subscription, catchup, topic, tailer, plan, position)
     catchup.plan = CatchUpPlan(position)
+    return position
+
+
+async def _send_alone(
+    subscription: Subscription,
+    catchup: CatchUp,
+    topic: CollectionTopic,
+    tailer: LogTailer,
+    plan: CatchUpPlan,
+    position: Position,
+) -> Position:
+    """Send a snapshot that is not shared; return the position from which events must follow."""
+
+    async def advance() -> Position:
+        await tailer.wait_caught_up()
+        return tailer.position
+
+    query = plan.snapshot
+    assert query is not None
+    (reader, is_cut), position = await read_as_of(
+        partial(select_documents, subscription, topic.collection, query),
+        position,
+        None if plan.after else advance,
+    )
+    # if the snapshot is started again, replay everything since its first page after it
+    catchup.plan = CatchUpPlan(position, query)
+    cursor = cursor_at(subscription.stream, position)
+    await send_snapshot(subscription, reader, query, cursor, is_cut=is_cut)
     return position
 
 
@@ -171,7 +203,8 @@ async def _without_log(
             _start_buffering(subscription, catchup, topic)
             shared = await _read_shared(subscription, topic, query)
             if shared is None:
-                await send_snapshot(subscription, topic.collection, query, None)
+                reader, is_cut = await select_documents(subscription, topic.collection, query, None)
+                await send_snapshot(subscription, reader, query, None, is_cut=is_cut)
             else:
                 await send_frames(subscription, shared.frames)
     _flush_buffer(subscription, topic)

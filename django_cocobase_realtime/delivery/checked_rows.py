@@ -13,12 +13,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from django.db.models import QuerySet
-
-from ..capture.tables import WatchedTable, identify
 from ..conf import conf
 from ..declarations.collection import Collection
-from ..filters.orm import to_q
+from ..log.as_of import images_as_of, keys_as_of
+from ..log.cursor import Position
 from ..utils.concurrency import run_in_threadpool
 from .query import requested_document
 from .row_permissions import is_visible
@@ -35,20 +33,24 @@ _ShownRow = tuple[Any, Any]
 
 
 async def select_shown_keys(
-    collection: Collection, subscription: Subscription, query: SnapshotQuery
+    collection: Collection,
+    subscription: Subscription,
+    query: SnapshotQuery,
+    position: Position | None,
 ) -> tuple[list[Any], bool]:
     """Return the primary keys of the rows for a snapshot, and whether it lacks some rows.
 
-    At most ``limits.snapshot_documents`` rows are checked. If there are more, rows may be lacking,
-    whatever the client asked for.
+    The rows are checked as they were at a position; without one, as they are now. At most
+    ``limits.snapshot_documents`` of them are. If there are more, rows may be lacking, whatever the
+    client asked for. Raises `CannotUndo`.
     """
     started_at, limit = time.monotonic(), conf.limits.snapshot_documents
-    keys = await run_in_threadpool(_candidates, collection, subscription, limit + 1)
+    keys, has_more = await run_in_threadpool(_candidates, collection, subscription, limit, position)
     shown_rows: list[_ShownRow] = []
-    for start in range(0, min(len(keys), limit), PAGE_SIZE):
-        part = keys[start : min(start + PAGE_SIZE, limit)]
+    for start in range(0, len(keys), PAGE_SIZE):
+        part = keys[start : start + PAGE_SIZE]
         shown_rows += await run_in_threadpool(
-            _find_shown, collection, subscription, part, query.order
+            _find_shown, collection, subscription, part, query.order, position
         )
     if requested_document(subscription.request.serialized) is not None:
         await asyncio.sleep(STEP - (time.monotonic() - started_at) % STEP)
@@ -56,37 +58,41 @@ async def select_shown_keys(
         # nulls are lowest; equal values stay in the order of their keys
         descending = query.order.startswith("-")
         shown_rows.sort(key=lambda row: (row[1] is not None, row[1]), reverse=descending)
-    is_cut = len(keys) > limit or len(shown_rows) > query.limit
+    is_cut = has_more or len(shown_rows) > query.limit
     return [key for key, _ in shown_rows[: query.limit]], is_cut
 
 
-def _candidates(collection: Collection, subscription: Subscription, limit: int) -> list[Any]:
-    """Return the primary keys of the first rows that the row permission may show."""
-    model, using = collection.concrete_model, collection.database
-    filter = subscription.query.candidates
-    if collection.deleted_filter is not None:
-        filter &= ~collection.deleted_filter
-    rows: QuerySet[Any] = QuerySet(model, using=using).filter(to_q(filter, model, using))
+def _candidates(
+    collection: Collection, subscription: Subscription, limit: int, position: Position | None
+) -> tuple[list[Any], bool]:
+    """Return the keys of the first rows that the permission may show, and whether it has more."""
+    keys: list[Any] | None = None
     document = requested_document(subscription.request.serialized)
     if document is not None:
         key = collection.codec.key(document)
-        rows = rows.none() if key is None else rows.filter(pk=key)
-    return list(rows.order_by("pk").values_list("pk", flat=True)[:limit])
+        keys = [] if key is None else [key]
+    filter = subscription.query.candidates
+    candidates = keys_as_of(collection, filter, position, limit=limit, keys=keys)
+    return candidates.keys, candidates.is_cut
 
 
 def _find_shown(
-    collection: Collection, subscription: Subscription, keys: Sequence[Any], order: str | None
+    collection: Collection,
+    subscription: Subscription,
+    keys: Sequence[Any],
+    order: str | None,
+    position: Position | None,
 ) -> list[_ShownRow]:
     """Return those of the rows that the subscription may see, and that its filter matches."""
-    model, codec, using = collection.concrete_model, collection.codec, collection.database
+    codec = collection.codec
     ref = None if order is None else collection.schema[order.removeprefix("-")].ref
-    rows = WatchedTable(model, (collection,)).read(using, keys)
+    images = images_as_of(collection, keys, position)
     shown_rows: list[_ShownRow] = []
     for key in keys:
-        row = rows.get(identify(model, key))
-        if row is None:
+        stored = images.get(codec.document_id(key))
+        if stored is None:
             continue
-        image = codec.decode(codec.image(row), using)
+        image = codec.decode(stored, collection.database)
         if is_visible(collection, subscription, image) and not collection.is_deleted(image):
             shown_rows.append((key, None if ref is None else collection.row(image).get(ref)))
     return shown_rows

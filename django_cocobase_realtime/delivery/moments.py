@@ -6,11 +6,12 @@ alone is no change of what a client may see: otherwise each evaluation would clo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from ..filters.nodes import And, Condition, Node, Not, Or
+from ..filters.nodes import And, Condition, InKeySet, Node, Not, Or
 
 # seconds by which a moment may differ from the time that passed, because it was rounded, or taken
 # some time before the rest of the permission was evaluated
@@ -19,6 +20,10 @@ TOLERANCE = 2.0
 _NEAR = 10 * 366 * 86400.0
 # characters of the shortest text that counts as a time, such as 2026-01-31T12:00:00
 _MIN_TEXT = 19
+# matches a time in the text of a key set's query
+_MOMENT = re.compile(
+    r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)?)", re.ASCII
+)
 
 
 def has_moments(node: Node, now: float) -> bool:
@@ -50,6 +55,13 @@ def differ_by_time(old: Node, new: Node, elapsed: float, now: float) -> bool:
                     for values, others in (operands, operands[::-1])
                 )
             return _differ_by(operands[0], operands[1], elapsed, now)
+        case InKeySet(), InKeySet():
+            # another time in the query makes another set
+            if (old.ref, old.kind) != (new.ref, new.kind):
+                return False
+            texts = (node.key_set.description for node in (old, new))
+            before, after = (tuple(_MOMENT.split(text)) for text in texts)
+            return _differ_by(before, after, elapsed, now)
     return False
 
 
@@ -73,6 +85,8 @@ def _values(node: Node) -> Iterator[Any]:
             yield from _values(part)
         case Condition():
             yield from _flat(node.operand)
+        case InKeySet():
+            yield from _MOMENT.findall(node.key_set.description)
 
 
 def _flat(operand: Any) -> Iterator[Any]:

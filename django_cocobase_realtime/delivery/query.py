@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import replace as with_fields
 from hashlib import blake2s, sha256
 from typing import Any
 
@@ -16,10 +18,19 @@ from django.conf import settings
 from django.utils.encoding import force_bytes
 from msgspec.structs import replace
 
-from ..declarations.authorization import Grant, RowCheck
+from ..declarations.authorization import Grant, RowCheck, check_filters, check_name
+from ..declarations.collection import Collection
 from ..declarations.registry import UnknownCollection, registry
 from ..declarations.serialization import split_document_id
-from ..filters import Filter, FilterLimits, InvalidFilter, estimate_cost, parse
+from ..filters import (
+    Filter,
+    FilterLimits,
+    InvalidFilter,
+    KeySet,
+    MakeKeySet,
+    estimate_cost,
+    parse,
+)
 from ..identity import Identity
 from ..options import Limits
 from ..wire.codes import ErrorCode
@@ -46,7 +57,8 @@ class AuthorizedQuery:
     filter: Filter
     # names of the fields in a document's data; None for all of a serializer
     fields: tuple[str, ...] | None
-    # hash of everything that decides what is visible; a cursor is valid with one scope only
+    # hash of everything that decides what is visible, with the keys of key sets when the query was
+    # made; a cursor is valid with one scope only, see `current_scope`
     scope: str = ""
     # a row permission, which decides about each row that ``permitted`` matches
     check: RowCheck | None = None
@@ -56,6 +68,25 @@ class AuthorizedQuery:
     made_at: float = 0.0
     # estimated microseconds that the client's filter costs per event
     cost: float = 0.0
+    # hash of everything that decides what is visible, apart from filters
+    scope_base: str = ""
+
+    @property
+    def filters(self) -> tuple[Filter, ...]:
+        """The filters that decide what is visible, those of the row permission included."""
+        return (self.filter, *check_filters(self.check))
+
+    @property
+    def rights(self) -> tuple[str, ...]:
+        """Texts of all that decides what is visible, without the keys of key sets.
+
+        Two queries of one process, made for one request, allow the same if their rights are equal.
+        """
+        return (self.scope_base, *(filter.canonical() for filter in self.filters))
+
+    def key_sets(self) -> tuple[KeySet, ...]:
+        """Return the key sets in `filters`, each once."""
+        return tuple(dict.fromkeys(s for filter in self.filters for s in filter.key_sets()))
 
     @property
     def candidates(self) -> Filter:
@@ -76,36 +107,56 @@ class SubscriptionRefused(Exception):
         self.code = code
 
 
+def current_scope(query: AuthorizedQuery) -> str:
+    """Return the scope of a query with the keys that its key sets have now."""
+    return _hash((query.scope_base, *(filter.scope_text() for filter in query.filters)))
+
+
 def authorize_query(
-    limits: Limits, command: Subscribe, grant: Grant, identity: Identity | None
+    limits: Limits,
+    command: Subscribe,
+    grant: Grant,
+    identity: Identity | None,
+    key_set: MakeKeySet | None = None,
 ) -> AuthorizedQuery:
     """Return the query for a request of a client that has this grant.
+
+    ``key_set`` makes the key sets of the client's filter if the grant was made without them. It
+    uses the ORM, so it must not be given in an event loop.
 
     Raises `SubscriptionRefused` if the request is not valid, or asks for more than is granted.
     """
     decision = grant.decision
-    requested = _filter(limits, command, grant)
+    requested = _filter(limits, command, grant, key_set)
     filter = requested & decision.visible
     # the row before the change and that after it are tested
     rows = 2 if command.transitions or decision.check is not None else 1
     cost = estimate_cost(requested, grant.schema) * rows
     fields = _projection(grant, command.fields)
     _check_changes(command, grant)
-    scope = _scope(
+    scope_base = _hash(
         (
             grant.stream,
-            filter.canonical(),
             fields,
             sorted(command.events or ALL_EVENTS),
             command.transitions,
             None if command.changed is None else sorted(command.changed),
+            check_name(decision.check),
             None if identity is None else (identity.project, identity.user_key),
         )
     )
-    permitted = None if decision.check is None else decision.visible
     now = time.time()
-    made_at = now if has_moments(decision.visible.root, now) else 0.0
-    return AuthorizedQuery(filter, fields, scope, decision.check, permitted, made_at, cost)
+    visible = (decision.visible, *check_filters(decision.check))
+    query = AuthorizedQuery(
+        filter,
+        fields,
+        check=decision.check,
+        permitted=None if decision.check is None else decision.visible,
+        made_at=now if any(has_moments(part.root, now) for part in visible) else 0.0,
+        cost=cost,
+        scope_base=scope_base,
+    )
+    return with_fields(query, scope=current_scope(query))
 
 
 def allow_the_same(old: AuthorizedQuery, new: AuthorizedQuery, collection: str) -> bool:
@@ -113,12 +164,15 @@ def allow_the_same(old: AuthorizedQuery, new: AuthorizedQuery, collection: str) 
 
     That the permission compares with the current time makes no difference.
     """
-    if old.scope == new.scope:
+    if old.rights == new.rights:
         return True
-    if not (old.made_at and new.made_at) or old.fields != new.fields:
+    if not (old.made_at and new.made_at) or old.scope_base != new.scope_base:
         return False
     elapsed = new.made_at - old.made_at
-    if not differ_by_time(old.filter.root, new.filter.root, elapsed, new.made_at):
+    if not all(
+        differ_by_time(before.root, after.root, elapsed, new.made_at)
+        for before, after in zip(old.filters, new.filters, strict=True)
+    ):
         return False
     if collection not in _warned:
         _warned.add(collection)
@@ -144,20 +198,28 @@ def requested_document(request: bytes) -> str | None:
     return None if document is None else str(document)
 
 
-def rebuild_query(limits: Limits, request: bytes, identity: Identity) -> AuthorizedQuery | None:
+def rebuild_query(
+    limits: Limits,
+    request: bytes,
+    identity: Identity,
+    key_set: Callable[[Collection], MakeKeySet] | None = None,
+) -> AuthorizedQuery | None:
     """Evaluate the permission again for a serialized request; return None if it is now refused.
 
-    Uses the ORM, so it must not be called in an event loop.
+    ``key_set`` makes the key sets of a collection, see `Collection.grant`. Uses the ORM, so it must
+    not be called in an event loop.
     """
     command = _decode(request)
     try:
-        grant = registry.get(command.collection).grant(identity, command.filters or {})
-        return None if grant is None else authorize_query(limits, command, grant, identity)
+        collection = registry.get(command.collection)
+        make = None if key_set is None else key_set(collection)
+        grant = collection.grant(identity, command.filters or {}, make)
+        return None if grant is None else authorize_query(limits, command, grant, identity, make)
     except (SubscriptionRefused, UnknownCollection):
         return None
 
 
-def _scope(parts: tuple[Any, ...]) -> str:
+def _hash(parts: tuple[Any, ...]) -> str:
     """Return a hash of the parts, which is the same on every server.
 
     It is keyed with the secret key. Otherwise clients could find out the values in a permission's
@@ -167,10 +229,17 @@ def _scope(parts: tuple[Any, ...]) -> str:
     return blake2s(repr(parts).encode(), digest_size=8, key=key, person=b"scope").hexdigest()
 
 
-def _filter(limits: Limits, command: Subscribe, grant: Grant) -> Filter:
+def _filter(limits: Limits, command: Subscribe, grant: Grant, key_set: MakeKeySet | None) -> Filter:
     bounds = FilterLimits(limits.filter_clauses, limits.filter_depth, limits.filter_values)
     try:
-        filter = parse(command.filters or {}, grant.schema, allowed=grant.filters, limits=bounds)
+        filter = grant.requested or parse(
+            command.filters or {},
+            grant.schema,
+            allowed=grant.filters,
+            limits=bounds,
+            key_set=key_set,
+            paths=grant.paths,
+        )
     except InvalidFilter as error:
         raise SubscriptionRefused(ErrorCode.INVALID_FILTER, str(error)) from None
     if command.document is None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import Context, copy_context
 from time import monotonic
 from types import TracebackType
@@ -31,14 +31,13 @@ from ..declarations.collection import Collection
 from ..events import Change
 from ..filters import Filter
 from ..log.cursor import Position
-from ..log.cursor import encode as encode_cursor
-from ..transport.waiting_frames import WaitingFrame, pack, size_of, unpack
+from ..transport.waiting_frames import WaitingFrame, pack
 from ..utils.concurrency import current_owner, run_in_threadpool
 from ..utils.contexts import context_key
 from ..utils.fair_queue import WorkersOverloaded
 from ..wire import frames
 from .incomplete_images import is_complete
-from .snapshot import read_pages
+from .snapshot import Pages, cursor_at, read_as_of, read_pages
 from .subscription import SnapshotQuery, Subscription
 
 # bytes of the documents of a snapshot that is shared
@@ -147,12 +146,18 @@ class SharedSnapshots:
     """The snapshots of one topic that are read, or were read a moment ago.
 
     Belongs to one event loop. ``get_position`` returns the position of the topic's last delivered
-    change; None without a log.
+    change, None without a log; ``catch_up`` waits until all that was committed is delivered.
     """
 
-    def __init__(self, collection: Collection, get_position: Callable[[], Position | None]) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        get_position: Callable[[], Position | None],
+        catch_up: Callable[[], Awaitable[None]],
+    ) -> None:
         self._collection = collection
         self._get_position = get_position
+        self._catch_up = catch_up
         self._reads: dict[_Key, _Reads] = {}
         # bytes of the snapshots that are kept
         self._kept_bytes = 0
@@ -315,9 +320,7 @@ class SharedSnapshots:
             reads.current, reads.next = read, None
             reads.running.add(read)
             read.began_at, read.position = monotonic(), self._get_position()
-            result = await run_in_threadpool(
-                read_pages, self._collection, subscription, key[2], MAX_BYTES
-            )
+            result = await self._read(read, subscription, key[2])
             if result is None:
                 self._note_large(key)
             else:
@@ -332,6 +335,20 @@ class SharedSnapshots:
                 read.ended.set_result(None)
             if read.snapshot is None or not self._keep(key, read, read.snapshot.size):
                 self._forget(key, read)
+
+    async def _read(self, read: _Read, subscription: Subscription, query: SnapshotQuery) -> Pages:
+        """Read the documents as of the position of a read, or of a later one."""
+
+        async def advance() -> Position | None:
+            await self._catch_up()
+            read.position = self._get_position()
+            return read.position
+
+        def read_at(position: Position | None) -> Awaitable[Pages]:
+            arguments = (self._collection, subscription, query, MAX_BYTES, position)
+            return run_in_threadpool(read_pages, *arguments)
+
+        return (await read_as_of(read_at, read.position, advance))[0]
 
     def _keep(self, key: _Key, read: _Read, size: int) -> bool:
         """Keep a snapshot until it may not be joined any more; return False if it is not kept."""
@@ -372,23 +389,3 @@ def _end_older(running: set[_Read], newer: _Read) -> None:
                 read.snapshot, read.position = newer.snapshot, newer.position
                 read.ended.set_result(None)
             read.task.cancel()
-
-
-async def send_frames(subscription: Subscription, waiting: deque[WaitingFrame]) -> None:
-    """Send the frames of a shared snapshot, each when the client has read the one before it.
-
-    They are removed, so that those that were sent take no memory. The caller must have the
-    connection's turn for a snapshot.
-    """
-    writer = subscription.connection.writer
-    with writer.holding(size_of(waiting)) as hold:
-        while waiting:
-            async with writer.page_turn:
-                await writer.wait_drained()
-                writer.push(unpack(waiting.popleft()))
-                hold(size_of(waiting))
-
-
-def cursor_at(stream: str, position: Position | None) -> str | None:
-    """Return the cursor of a position in a stream; None without a log."""
-    return None if position is None else encode_cursor(stream, position.epoch, position.seq)

@@ -1,21 +1,29 @@
-"""Snapshots: the documents that match a subscription now, read and sent page by page."""
+"""Snapshots: the documents that match a subscription, read and sent page by page.
+
+All pages have the documents as they were at the snapshot's position in the stream, so that exactly
+the events after it are missing. If so much has changed since that it cannot be undone, the position
+is moved. If it was sent already, or if the collection does not keep what rows were, the documents
+are read as they are now. Events that follow may then be contained already.
+"""
 
 from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from sys import getsizeof
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from django.db.models import QuerySet
 from msgspec import Raw
 
 from ..conf import conf
 from ..declarations.collection import Collection
-from ..filters.orm import ordering, to_q
-from ..transport.waiting_frames import size_of
+from ..log.as_of import keys_as_of, matches
+from ..log.cursor import Position
+from ..log.cursor import encode as encode_cursor
+from ..log.touched import CannotUndo, TooManyTouched, read_touched
+from ..transport.waiting_frames import WaitingFrame, size_of, unpack
 from ..utils.concurrency import run_in_threadpool
 from ..wire import frames
 from .checked_rows import select_shown_keys
@@ -25,26 +33,72 @@ from .visible_documents import Document, read_documents
 
 PAGE_SIZE = 200  # documents of a page, and rows that are read in one call unless they are small
 GROWTH = 8  # factor by which more rows are read after small ones
+MAX_ATTEMPTS = 3  # to read rows as of a position, each of a later one
+
+T = TypeVar("T")
+P = TypeVar("P", bound=Position | None)
+
+
+def cursor_at(stream: str, position: Position | None) -> str | None:
+    """Return the cursor of a position in a stream; None without a log."""
+    return None if position is None else encode_cursor(stream, position.epoch, position.seq)
+
+
+async def read_as_of(
+    read: Callable[[Position | None], Awaitable[T]],
+    position: P,
+    advance: Callable[[], Awaitable[P]] | None,
+) -> tuple[T, P]:
+    """Return what ``read`` returns for a position, and the position from which events must follow.
+
+    ``advance`` returns a later position, which is used if too much has changed since this one. At
+    last, ``read`` is called with None, for the rows as they are now.
+    """
+    for _ in range(MAX_ATTEMPTS):
+        try:
+            return await read(position), position
+        except TooManyTouched:
+            if advance is None:
+                break
+            position = await advance()
+        except CannotUndo:
+            break
+    return await read(None), position
+
+
+async def select_documents(
+    subscription: Subscription,
+    collection: Collection,
+    query: SnapshotQuery,
+    position: Position | None,
+) -> tuple[DocumentReader, bool]:
+    """Return what reads the documents of a snapshot, and whether it lacks some that match.
+
+    Raises `CannotUndo`.
+    """
+    if subscription.query.check is None:
+        selected, is_cut = await run_in_threadpool(
+            select_keys, collection, subscription, query.order, query.limit, position
+        )
+    else:
+        keys, is_cut = await select_shown_keys(collection, subscription, query, position)
+        selected = SelectedKeys(keys)
+    return DocumentReader(collection, subscription, selected, position), is_cut
 
 
 async def send_snapshot(
-    subscription: Subscription, collection: Collection, query: SnapshotQuery, cursor: str | None
+    subscription: Subscription,
+    reader: DocumentReader,
+    query: SnapshotQuery,
+    cursor: str | None,
+    *,
+    is_cut: bool,
 ) -> None:
-    """Send the documents that match now, in pages. ``cursor`` is the position before them.
+    """Send documents in pages. ``cursor`` is the position from which events follow.
 
     The caller must have the connection's turn for a snapshot.
     """
     writer = subscription.connection.writer
-    if subscription.query.check is None:
-        selected, is_cut = await run_in_threadpool(
-            select_keys, collection, subscription, query.order, query.limit
-        )
-    else:
-        keys, is_cut = await select_shown_keys(collection, subscription, query)
-        selected = SelectedKeys(keys)
-        del keys
-    reader = DocumentReader(collection, subscription, selected)
-    del selected
     remaining, max_bytes = query.limit, conf.limits.event_bytes
     ready: deque[bytes] = deque()
     more = True
@@ -72,6 +126,21 @@ async def send_snapshot(
                 hold(reader.size + size_of(ready))
 
 
+async def send_frames(subscription: Subscription, waiting: deque[WaitingFrame]) -> None:
+    """Send the frames of a shared snapshot, each when the client has read the one before it.
+
+    They are removed, so that those that were sent take no memory. The caller must have the
+    connection's turn for a snapshot.
+    """
+    writer = subscription.connection.writer
+    with writer.holding(size_of(waiting)) as hold:
+        while waiting:
+            async with writer.page_turn:
+                await writer.wait_drained()
+                writer.push(unpack(waiting.popleft()))
+                hold(size_of(waiting))
+
+
 def _is_full(ready: Sequence[bytes], size: int, max_bytes: int) -> bool:
     """Return whether documents are a full page, and one more."""
     return len(ready) > size or sum(map(len, ready)) > max_bytes
@@ -92,15 +161,60 @@ def _take(ready: deque[bytes], size: int, max_bytes: int) -> list[bytes]:
 # in worker threads
 
 
-def read_pages(
-    collection: Collection, subscription: Subscription, query: SnapshotQuery, max_bytes: int
-) -> tuple[list[list[bytes]], bool] | None:
-    """Return the documents that match now, in pages, and whether there are more than the limit.
+# documents in pages, and whether there are more than the limit; None if they are too large
+Pages = tuple[list[list[bytes]], bool] | None
 
-    Returns None if they have more than ``max_bytes``. Not for rows that are checked one by one.
+
+def read_pages(
+    collection: Collection,
+    subscription: Subscription,
+    query: SnapshotQuery,
+    max_bytes: int,
+    position: Position | None = None,
+) -> Pages:
+    """Return the documents that matched at a position, or None if they exceed ``max_bytes``.
+
+    Without a position, or if the collection does not keep what rows were, they are those that match
+    now. Not for rows that are checked one by one. Raises `TooManyTouched`.
     """
     selected, is_cut = select_keys(collection, subscription, query.order, query.limit)
-    reader = DocumentReader(collection, subscription, selected)
+    pages = _read_pages(DocumentReader(collection, subscription, selected), max_bytes, is_cut)
+    if position is None or pages is None:
+        return pages
+    try:
+        # mostly, nothing has changed, so that one look at the log is enough
+        touched = read_touched(collection, position)
+        if touched:
+            ids = set(map(collection.codec.document_id, selected.keys))
+            filter = subscription.query.filter
+            if not ids.isdisjoint(touched.images) or any(
+                matches(collection, filter, image) for _, image in touched.existing()
+            ):
+                return _read_former_pages(collection, subscription, query, max_bytes, position)
+    except TooManyTouched:
+        raise
+    except CannotUndo:
+        pass
+    return pages
+
+
+def _read_former_pages(
+    collection: Collection,
+    subscription: Subscription,
+    query: SnapshotQuery,
+    max_bytes: int,
+    position: Position,
+) -> Pages:
+    """Return the documents that matched at a position. Raises `CannotUndo`."""
+    selected, is_cut = select_keys(collection, subscription, query.order, query.limit, position)
+    reader = DocumentReader(collection, subscription, selected, position)
+    pages = _read_pages(reader, max_bytes, is_cut)
+    if not reader.is_exact:
+        raise TooManyTouched("The documents changed while they were read.")
+    return pages
+
+
+def _read_pages(reader: DocumentReader, max_bytes: int, is_cut: bool) -> Pages:
     documents: deque[bytes] = deque()
     size = 0
     while reader.has_more:
@@ -130,10 +244,18 @@ class DocumentReader:
     """
 
     def __init__(
-        self, collection: Collection, subscription: Subscription, selected: SelectedKeys
+        self,
+        collection: Collection,
+        subscription: Subscription,
+        selected: SelectedKeys,
+        position: Position | None = None,
     ) -> None:
         self._collection = collection
         self._subscription = subscription
+        # the position at which the documents are read; None for now
+        self._position = position
+        # whether all that were read were read at it
+        self.is_exact = True
         # the next keys, and the bytes of their rows if they are known
         self._keys: deque[Any] = deque(selected.keys)
         self._sizes: deque[int] = deque(selected.sizes)
@@ -180,11 +302,10 @@ class DocumentReader:
             sizes = [self._sizes.popleft() for _ in range(count)] if self._is_measured else []
             unread -= count
             number, largest, start = 0, 1, length
-            loaded = read_documents(self._collection, self._subscription, keys)
-            for number, document in enumerate(loaded, start=1):
+            for number, document in enumerate(self._load(keys), start=1):
                 if document is None:
                     continue
-                text = _encode(document)
+                text = encode_document(document)
                 documents.append(text)
                 length += len(text)
                 largest = max(largest, len(text))
@@ -195,6 +316,14 @@ class DocumentReader:
             self._expected, self._next_count = largest, count * GROWTH
             self._ratio = max(length - start, 1) / max(sum(sizes[:number]), 1)
         return documents
+
+    def _load(self, keys: Sequence[Any]) -> list[Document | None]:
+        if self._position is not None:
+            try:
+                return read_documents(self._collection, self._subscription, keys, self._position)
+            except CannotUndo:
+                self._position, self.is_exact = None, False
+        return read_documents(self._collection, self._subscription, keys)
 
     def _count_rows(self, max_bytes: int, unread: int) -> int:
         """Return how many of the next rows to read for documents of ``max_bytes``."""
@@ -225,30 +354,23 @@ class DocumentReader:
 
 
 def select_keys(
-    collection: Collection, subscription: Subscription, order: str | None, limit: int
+    collection: Collection,
+    subscription: Subscription,
+    order: str | None,
+    limit: int,
+    position: Position | None = None,
 ) -> tuple[SelectedKeys, bool]:
     """Return the primary keys of the first ``limit`` matching rows, and whether there are more.
 
-    On every database, nulls sort lowest, texts sort by code points, and equal values by key.
+    The rows are those at a position, or those of now, see `keys_as_of`.
     """
-    model, using = collection.concrete_model, collection.database
     filter = subscription.query.filter
-    if collection.deleted_filter is not None:
-        filter &= ~collection.deleted_filter
-    # managers of the project may replace names of fields, or leave rows out
-    rows: QuerySet[Any] = QuerySet(model, using=using).filter(to_q(filter, model, using))
-    by = [] if order is None else [ordering(model, order, using)]
-    rows = rows.order_by(*by, "pk")
     size = row_bytes(collection, limit, is_sorted=order is not None)
-    if size is None:
-        keys = list(rows.values_list("pk", flat=True)[: limit + 1])
-        return SelectedKeys(keys[:limit]), len(keys) > limit
-    selected = list(rows.values_list("pk", size)[: limit + 1])
-    keys = [key for key, _ in selected[:limit]]
-    return SelectedKeys(keys, [size for _, size in selected[:limit]]), len(selected) > limit
+    keys = keys_as_of(collection, filter, position, limit=limit, order=order, size=size)
+    return SelectedKeys(keys.keys, keys.sizes), keys.is_cut
 
 
-def _encode(document: Document) -> bytes:
+def encode_document(document: Document) -> bytes:
     """Return a document as JSON; without its data if it is larger than an event may be."""
     text = frames.encode_part(document)
     if len(text) <= conf.limits.event_bytes:

@@ -6,11 +6,22 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
+from ..filters import Filter
 from ..log.cursor import Position
 from ..transport.connection import Connection
 from ..transport.waiting_frames import FrameBuffer
 from .cohort import Cohort, FrameSpec
 from .query import ALL_EVENTS, AuthorizedQuery
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotQuery:
+    """Which documents a snapshot contains, apart from the filter."""
+
+    # number of documents
+    limit: int
+    # field to sort by, with a leading ``-`` for descending order; None for the primary key
+    order: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +43,31 @@ class SubscriptionRequest:
     serialized: bytes = b""
     # the name of the collection's stream; empty if it is ``collection``
     stream: str = ""
+    # the snapshot that the client asked for, or None
+    snapshot: SnapshotQuery | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotQuery:
-    """Which documents a snapshot contains, apart from the filter."""
+@dataclass(slots=True, eq=False)
+class RightsChange:
+    """A change of what a subscription may see, of which its client must be sent the difference."""
 
-    # number of documents
-    limit: int
-    # field to sort by, with a leading ``-`` for descending order; None for the primary key
-    order: str | None = None
+    # what the client was last sent documents by, with the keys of that time; None if that is not
+    # known, or if other fields or row permissions apply now
+    old: Filter | None
+    # whether a part of the difference was sent
+    is_started: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CatchUpPlan:
-    """The snapshot and the events that must be sent to a subscription before it is live."""
+    """The frames that must be sent to a subscription before it is live."""
 
     # the events after this position; None for the position of the topic at the start
     after: Position | None = None
     # a snapshot, which is sent before the events
     snapshot: SnapshotQuery | None = None
+    # a change of its rights, which is sent before everything else
+    rights_change: RightsChange | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +95,13 @@ class Subscription:
     query: AuthorizedQuery
     # `Connection.permissions_version` at the time when the query was made
     permissions_version: int = 0
+    # the scope that the client was last sent; set when the subscription is attached
+    scope: str = ""
+    # whether it waits until the permissions of its connection have been evaluated
+    is_suspended: bool = False
+    # what its client was last sent documents by, with the keys of that time, while it waits for
+    # its key sets to be read; None if that is not known
+    shown: Filter | None = field(default=None, repr=False)
 
     # delivery
 

@@ -11,7 +11,7 @@ from functools import partial
 from ..conf import conf
 from ..declarations.collection import Collection
 from ..declarations.soft_delete import apply_soft_delete
-from ..events import Change, Event, LogAppended
+from ..events import Change, Event
 from ..log.cursor import Position
 from ..log.log_reader import LogReader
 from ..transport.connection import Connection
@@ -20,6 +20,7 @@ from ..utils.concurrency import run_in_threadpool, set_owner
 from ..utils.fair_queue import Owner
 from .event_frames import ChangeFrames
 from .incomplete_images import find_undecidable, is_complete, restore
+from .related_feed import RelatedFeed
 from .row_permissions import RowPermissionQueue
 from .shared_replays import SharedReplays
 from .shared_snapshots import SharedSnapshots
@@ -44,8 +45,10 @@ class CollectionTopic:
         self.table = SubscriptionTable(collection.schema)
         # follows the log; None for a collection without a log
         self.tailer: LogTailer | None = None
+        # the hidden stream of the tables that the permissions depend on; None if there are none
+        self.related: RelatedFeed | None = None
         # snapshots that several subscriptions are sent
-        self.shared_snapshots = SharedSnapshots(collection, lambda: self.position)
+        self.shared_snapshots = SharedSnapshots(collection, lambda: self.position, self._catch_up)
         # changes that several subscriptions replay
         self.shared_replays = SharedReplays(collection)
         # called if the log no longer contains the next events, so that they cannot be delivered
@@ -69,6 +72,7 @@ class CollectionTopic:
             announce=announce,
             is_complete=partial(is_complete, self.collection),
             restore=partial(restore, self.collection),
+            related=self.related,
         )
         return self.tailer
 
@@ -86,6 +90,11 @@ class CollectionTopic:
     def position(self) -> Position | None:
         """The position of the last delivered change; None without a log."""
         return None if self.tailer is None else self.tailer.position
+
+    async def _catch_up(self) -> None:
+        """Wait until all events that were committed before this call are delivered."""
+        if self.tailer is not None:
+            await self.tailer.wait_caught_up()
 
     # delivery
 
@@ -117,16 +126,6 @@ class CollectionTopic:
             self._on_position_lost()
         finally:
             self._restoration = None
-
-    def notify(self) -> None:
-        """Read the log, because it has new events."""
-        if self.tailer is not None:
-            self.tailer.notify()
-
-    def receive_announcement(self, announcement: LogAppended) -> None:
-        """Handle an announcement of another process that the log has new events."""
-        if self.tailer is not None:
-            self.tailer.receive_announcement(announcement)
 
     def dispatch(self, change: Change) -> None:
         """Deliver a change to every subscription that must see it. No database, no waiting."""

@@ -10,8 +10,10 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
+from typing import ParamSpec, TypeVar
 
 from ..conf import conf
+from ..declarations.collection import Collection
 from ..declarations.registry import registry
 from ..events import Change, Event, LogAppended
 from ..log.cursor import Position
@@ -20,20 +22,30 @@ from ..log.reader import StreamRange
 from ..pubsub.groups import JOIN_TIMEOUT, JOIN_TIMEOUT_DURABLE, GroupMemberships
 from ..pubsub.layer import channel_layer, collection_group, is_in_memory
 from ..pubsub.listener import DatabaseListeners
+from ..relations.key_sets import KeySets
 from ..transport.connection import NATIVE, Connection
 from ..utils import small_set
 from ..utils.small_set import SmallSet
 from ..wire import frames, sdk_frames
-from ..wire.codes import CloseCode, ErrorCode
+from ..wire.codes import CloseCode, ErrorCode, ResyncReason
 from . import catchup
 from .filter_costs import NewFilter, exceeds_limit
-from .subscription import CatchUp, CatchUpPlan, Subscription
+from .query import AuthorizedQuery
+from .related_feed import RelatedFeed, RelatedFeeds
+from .rights import SubscriptionRights
+from .subscription import CatchUpPlan, Subscription
+from .tailer import LogTailer
 from .topic import CollectionTopic
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 # message of the error with which a subscription ends
 ENDED = "The subscription ended, because of an error in the server's code; subscribe again later."
+# message of the error with which a subscription ends if it may see too much
+TOO_MANY_KEYS = "The subscription ended, because the permission depends on too many related rows."
 
 
 class TopicManager:
@@ -50,6 +62,18 @@ class TopicManager:
         self._reference_counts: Counter[str] = Counter()
         # readers of the log, by alias of the database
         self._readers: dict[str, LogReader] = {}
+        # what subscriptions may see
+        self._rights = SubscriptionRights(
+            self.topics, run=self._run_in_log_thread, end=self._end_with_too_many_keys
+        )
+        # hidden streams of the tables that permissions depend on
+        self.related = RelatedFeeds(
+            groups,
+            self.reader,
+            announce=announce,
+            on_changes=self._rights.handle_changes,
+            on_lost=self._rights.handle_lost,
+        )
         # receive announcements of new events from PostgreSQL
         self._listeners = DatabaseListeners(self._receive_notification, self._look_later)
         # tasks of `_look_later` that have not ended
@@ -99,7 +123,11 @@ class TopicManager:
                 self.topics[name] = topic
             timeout = JOIN_TIMEOUT_DURABLE if collection.durable else JOIN_TIMEOUT
             await self._groups.acquire(collection_group(name), timeout)
+            related = await self.follow_dependencies(collection)
+            topic.related = related
             if not collection.durable:
+                if related is not None:
+                    await related.wait_caught_up()
                 return None
             tailer = topic.tailer
             if tailer is None:
@@ -108,8 +136,18 @@ class TopicManager:
         except BaseException:
             self.release(name)
             raise
-        self._listen(collection.database, [name])
+        streams = [name] if related is None else [name, related.stream]
+        self._listen(collection.database, streams)
         return tailer.range
+
+    async def follow_dependencies(self, collection: Collection) -> RelatedFeed | None:
+        """Follow the tables that a collection's permission depends on, before it is evaluated.
+
+        Returns None if there are none.
+        """
+        if not collection.dependencies:
+            return None
+        return await self.related.open(collection.database)
 
     def release(self, name: str) -> None:
         """Undo one `open`. A collection without subscriptions is no longer followed."""
@@ -136,15 +174,7 @@ class TopicManager:
         replaced = by_name.get(subscription.name)
         by_name[subscription.name] = subscription
         subscription.is_attached = True
-        topic = self.topics[subscription.stream]
-        if plan is None:
-            catchup.go_live(subscription, topic)
-            if not start:
-                catchup.suspend(subscription, topic)  # events from now on follow with `resume`
-        elif not start:
-            subscription.catchup = CatchUp(plan)
-        else:
-            catchup.start(subscription, topic, plan)
+        self._rights.start(subscription, plan, suspended=not start)
         if replaced is not None:
             self._forget(replaced)
 
@@ -155,20 +185,41 @@ class TopicManager:
             del by_name[subscription.name]
         self._forget(subscription)
 
-    def end_with_error(self, subscription: Subscription) -> None:
+    def end_with_error(
+        self,
+        subscription: Subscription,
+        code: ErrorCode = ErrorCode.INTERNAL_ERROR,
+        message: str = ENDED,
+    ) -> None:
         """Remove a subscription that cannot continue, and report this to its client."""
         if not subscription.is_attached:
             return
         self.detach(subscription)
         connection = subscription.connection
         if connection.dialect == NATIVE:
-            frame = frames.error(ErrorCode.INTERNAL_ERROR, ENDED, subscription=subscription.name)
+            frame = frames.error(code, message, subscription=subscription.name)
         else:
-            frame = sdk_frames.error(ENDED)
+            frame = sdk_frames.error(message)
         connection.writer.push(frames.encode(frame))
+
+    def _end_with_too_many_keys(self, subscription: Subscription) -> None:
+        """End a subscription one of whose key sets has more keys than allowed."""
+        connection, reason = subscription.connection, ResyncReason.LIMIT_EXCEEDED
+        if connection.dialect == NATIVE:
+            # the client may show nothing of what it was sent before
+            frame = frames.resync(subscription.name, reason, scope=subscription.scope)
+            connection.writer.push(frames.encode(frame))
+        logger.error(
+            "A queryset in visible_to of collection %r returns more than %d keys. Restrict it, or "
+            "raise LIMITS['set_keys'].",
+            subscription.collection,
+            conf.limits.set_keys,
+        )
+        self.end_with_error(subscription, ErrorCode.LIMIT_EXCEEDED, TOO_MANY_KEYS)
 
     def _forget(self, subscription: Subscription) -> None:
         subscription.is_attached = False
+        self._rights.discard(subscription)
         catchup.discard(subscription)
         self.topics[subscription.stream].table.discard(subscription)
         self.release(subscription.stream)
@@ -181,14 +232,19 @@ class TopicManager:
         for subscription in list(self._subscriptions.pop(connection, {}).values()):
             self._forget(subscription)
 
-    def suspend(self, connection: Connection) -> None:
-        """Stop delivering to a connection immediately, until `resume`."""
-        for subscription in self.subscriptions(connection):
-            catchup.suspend(subscription, self.topics[subscription.stream])
+    @property
+    def key_sets(self) -> KeySets:
+        """The key sets of permissions."""
+        return self._rights.key_sets
 
-    def resume(self, subscription: Subscription) -> None:
-        """Continue a suspended subscription from where it was."""
-        catchup.resume(subscription, self.topics[subscription.stream])
+    def suspend(self, connection: Connection) -> None:
+        """Stop delivering to a connection immediately, until its subscriptions are resumed."""
+        for subscription in self.subscriptions(connection):
+            self._rights.suspend(subscription)
+
+    def resume(self, subscription: Subscription, query: AuthorizedQuery, *, same: bool) -> None:
+        """Continue a suspended subscription with a new query, see `SubscriptionRights.resume`."""
+        self._rights.resume(subscription, query, same=same)
 
     def _close_subscribers(self, name: str) -> None:
         """Close the subscribers of a collection whose next events are no longer in the log."""
@@ -203,12 +259,14 @@ class TopicManager:
         topic = self.topics.get(change.collection)
         if topic is not None:
             topic.receive(change)
+        elif (related := self.related.tailer(change.collection)) is not None:
+            related.receive(change)
 
     def receive_announcement(self, announcement: LogAppended) -> None:
         """Handle an announcement of another process that the log of a collection has new events."""
-        topic = self.topics.get(announcement.collection)
-        if topic is not None:
-            topic.receive_announcement(announcement)
+        tailer = self._tailer(announcement.collection)
+        if tailer is not None:
+            tailer.receive_announcement(announcement)
 
     def _receive_notification(self, name: str) -> None:
         """Handle a notification of PostgreSQL that the log of a collection has new events.
@@ -222,9 +280,14 @@ class TopicManager:
 
     def notify(self, name: str) -> None:
         """Read the log of a collection, because it has new events."""
+        tailer = self._tailer(name)
+        if tailer is not None:
+            tailer.notify()
+
+    def _tailer(self, name: str) -> LogTailer | None:
+        """Return what follows the log of a collection, or a hidden stream."""
         topic = self.topics.get(name)
-        if topic is not None:
-            topic.notify()
+        return self.related.tailer(name) if topic is None else topic.tailer
 
     def expire_snapshots(self) -> None:
         """Read snapshots again, because the project asks clients to load their data again."""
@@ -243,9 +306,10 @@ class TopicManager:
     def positions(self) -> dict[str, dict[str, Position]]:
         """Return the positions of all tailers, by alias of the database and collection."""
         positions: dict[str, dict[str, Position]] = {}
-        for name, topic in self.topics.items():
-            if topic.tailer is not None:
-                positions.setdefault(topic.tailer.using, {})[name] = topic.tailer.position
+        tailers = [topic.tailer for topic in self.topics.values()]
+        for tailer in (*tailers, *(feed.tailer for feed in self.related)):
+            if tailer is not None:
+                positions.setdefault(tailer.using, {})[tailer.collection] = tailer.position
         return positions
 
     async def find_new(self, using: str, positions: Mapping[str, Position]) -> None:
@@ -272,8 +336,7 @@ class TopicManager:
 
         If the channel layer does not reach the process that numbers them, all processes do so.
         """
-        topic = self.topics.get(name)
-        tailer = None if topic is None else topic.tailer
+        tailer = self._tailer(name)
         return tailer is not None and (tailer.may_lead or is_in_memory(channel_layer()))
 
     def _look_later(self, using: str, names: list[str]) -> None:
@@ -292,6 +355,11 @@ class TopicManager:
             reader = self._readers[using] = create_reader(using)
         return reader
 
+    async def _run_in_log_thread(
+        self, using: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return await self.reader(using).run(function, *args, **kwargs)
+
     @property
     def has_readers(self) -> bool:
         """Whether there are readers that `close` must close."""
@@ -299,6 +367,8 @@ class TopicManager:
 
     def close(self) -> None:
         """Close the readers, and the connections that receive announcements."""
+        self.related.stop()
+        self._rights.stop()
         self._listeners.stop()
         for task in self._looks:
             task.cancel()

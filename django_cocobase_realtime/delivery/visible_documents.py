@@ -1,5 +1,7 @@
 """Documents of rows with given primary keys, as far as a subscription may see them.
 
+A row that was changed after a position is taken as it was at the position, see `log.as_of`.
+
 Whether a row is visible is decided by its columns. If the collection has a serializer and the
 option ``queryset``, they are read by the same statement as the instance that is serialized, so
 that a row cannot change between the two.
@@ -8,7 +10,7 @@ that a row cannot change between the two.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db import models
@@ -16,8 +18,10 @@ from django.db import models
 from ..capture.tables import WatchedTable, identify
 from ..declarations.collection import Collection
 from ..declarations.image_fields import filter_names
-from ..declarations.row_documents import load_rows, serialize
+from ..declarations.row_documents import load_rows, serialize, with_values
 from ..events import Change, Image
+from ..log.cursor import Position
+from ..log.touched import read_touched
 from ..utils.repeated_log import omitted_text, repeated_log
 from .event_frames import document_of
 from .row_permissions import is_visible
@@ -30,13 +34,17 @@ Document = dict[str, Any]
 
 
 def read_documents(
-    collection: Collection, subscription: Subscription, keys: Sequence[Any]
+    collection: Collection,
+    subscription: Subscription,
+    keys: Sequence[Any],
+    position: Position | None = None,
 ) -> list[Document | None]:
     """Return the document of each primary key; None if it was deleted or does not match.
 
-    Uses the ORM, so it must not be called in an event loop.
+    Without a position, the rows are taken as they are now. Raises `CannotUndo`. Uses the ORM, so it
+    must not be called in an event loop.
     """
-    rows = list(_read_rows(collection, subscription, keys))
+    rows = list(_read_rows(collection, subscription, keys, position))
     visible = [row for row in rows if row is not None]
     changes = [
         Change("", collection.name, "created", id, "", "", after=image)
@@ -59,7 +67,10 @@ _Row = tuple[str, Image, models.Model | None]
 
 
 def _read_rows(
-    collection: Collection, subscription: Subscription, keys: Sequence[Any]
+    collection: Collection,
+    subscription: Subscription,
+    keys: Sequence[Any],
+    position: Position | None,
 ) -> Iterator[_Row | None]:
     codec, using = collection.codec, collection.database
     names = _decisive_names(collection, subscription)
@@ -70,23 +81,32 @@ def _read_rows(
     rows = table.read(using, others) if others else {}
     if loaded and rows:
         _warn_of_missing_rows(collection)
+    former: Mapping[str, Image | None] = {}
+    if position is not None:
+        former = read_touched(collection, position, ids=set(ids)).images
     for key, id in zip(keys, ids, strict=True):
+        stored: Image | None = None
         instance: models.Model | None = None
         if id in loaded:
             instance, values = loaded[id]
             stored = codec.partial_image(values)
-        else:
-            row = rows.get(identify(collection.concrete_model, key))
-            if row is None:
-                yield None
-                continue
+        elif row := rows.get(identify(collection.concrete_model, key)):
             stored = codec.image(row)
+        is_former = id in former
+        if is_former:
+            stored = former[id]
+        if stored is None:
+            yield None
+            continue
         image = codec.decode(stored, using)
         if not is_visible(collection, subscription, image) or collection.is_deleted(image):
             yield None
             continue
-        if instance is None and collection.loaded_serializer is not None:
-            instance = codec.to_instance(collection.model_class, stored, using)
+        if collection.loaded_serializer is not None and (instance is None or is_former):
+            current, instance = instance, codec.to_instance(collection.model_class, stored, using)
+            if current is not None:
+                # with the related rows that the queryset has loaded
+                instance = with_values(current, instance)
         yield id, image, instance
 
 

@@ -65,7 +65,7 @@ async def trim_logs() -> None:
     while True:
         await asyncio.sleep(TRIM_INTERVAL * (0.5 + random.random()))  # noqa: S311
         settings = conf.log
-        for using in sorted({collection.database for collection in registry if collection.durable}):
+        for using in registry.log_databases():
             trim = partial(
                 trim_log, using, max_age=settings.max_age, max_events=settings.max_events
             )

@@ -3,7 +3,8 @@
 Each permission is evaluated in a call of its own, which counts for the owner of the task and for
 the collection or the declaration of rooms, so that slow permissions get no more than fair shares.
 Permissions that refuse by the scope of the credential alone need no thread. Nor does a collection
-that overrides nothing, and names no permission or one of this app that looks only at the identity.
+that overrides nothing, depends on no other tables, and names no permission or one of this app that
+looks only at the identity.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..delivery.query import AuthorizedQuery, allow_the_same, rebuild_query
 from ..delivery.subscription import Subscription
 from ..identity import Identity
 from ..permissions import AllowAny, HasCredential, IsAuthenticated, Permission
+from ..relations.key_sets import KeySets
 from ..rooms.local_room import RoomMembership
 from ..utils.concurrency import run_for_subject, run_in_threadpool
 from ..utils.project_code import ProjectCodeFailed
@@ -64,13 +66,13 @@ async def evaluate_room(
 
 
 async def evaluate_collection(
-    collection: Collection, identity: Identity, filters: Mapping[str, Any]
+    collection: Collection, identity: Identity, filters: Mapping[str, Any], key_sets: KeySets
 ) -> Grant | None:
     """Return what an identity may see of a collection that admits it, or None.
 
     A refusal takes as long as one by a permission that needs a thread.
     """
-    evaluate = partial(collection.grant, identity, filters)
+    evaluate = partial(collection.grant, identity, filters, key_sets.maker(collection))
     if _needs_thread(collection):
         grant = await run_for_subject(collection.stream, evaluate)
         _evaluated.add(collection)
@@ -84,6 +86,8 @@ async def evaluate_collection(
 def _needs_thread(collection: Collection) -> bool:
     """Return whether code of the project, or a query, may be needed to evaluate a permission."""
     if collection not in _evaluated or hasattr(collection, "has_object_permission"):
+        return True
+    if collection.depends_on:  # a client may filter by related rows
         return True
     cls = type(collection)
     if any(getattr(cls, name) is not getattr(Collection, name) for name in _METHODS):
@@ -99,7 +103,7 @@ def _do_nothing() -> None:
 
 
 async def evaluate_subscription(
-    subscription: Subscription, identity: Identity
+    subscription: Subscription, identity: Identity, key_sets: KeySets
 ) -> AuthorizedQuery | ProjectCodeFailed | None:
     """Return the query that an identity would get now; None if it may not subscribe."""
     try:
@@ -108,7 +112,8 @@ async def evaluate_subscription(
         return None
     if not collection.admits(identity):
         return None
-    rebuild = partial(rebuild_query, conf.limits, subscription.request.serialized, identity)
+    request = subscription.request.serialized
+    rebuild = partial(rebuild_query, conf.limits, request, identity, key_sets.maker)
     if not _needs_thread(collection):
         return _result_or_failure(rebuild)
     return await run_for_subject(collection.stream, _result_or_failure, rebuild)
@@ -121,6 +126,15 @@ def allows_the_same(
     return isinstance(query, AuthorizedQuery) and allow_the_same(
         subscription.query, query, subscription.collection
     )
+
+
+def follows_changes(subscription: Subscription) -> bool:
+    """Return whether a subscription continues when it may see other rows than before.
+
+    Otherwise its connection is closed, and the client fetches everything again.
+    """
+    collection = registry.get(subscription.collection)
+    return bool(collection.dependencies) and collection.durable
 
 
 def _result_or_failure(evaluate: Callable[[], T]) -> T | ProjectCodeFailed:

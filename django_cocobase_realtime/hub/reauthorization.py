@@ -28,7 +28,13 @@ from ..transport.connection import Connection
 from ..utils.concurrency import set_owner
 from ..utils.project_code import ProjectCodeFailed
 from ..wire.codes import CloseCode
-from .grants import allows_the_same, evaluate_room, evaluate_subscription, refresh_identity
+from .grants import (
+    allows_the_same,
+    evaluate_room,
+    evaluate_subscription,
+    follows_changes,
+    refresh_identity,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -161,19 +167,22 @@ class Reauthorizer:
         evaluated: dict[Subscription, AuthorizedQuery],
     ) -> bool:
         self._topics.suspend(connection)  # those that were added meanwhile
+        key_sets = self._topics.key_sets
         # beginning with those that were not evaluated yet, or least recently
         new = [sub for sub in self._topics.subscriptions(connection) if sub not in evaluated]
         for subscription in (*new, *evaluated):
             if not subscription.is_attached:
                 continue
-            query = await evaluate_subscription(subscription, identity)
+            query = await evaluate_subscription(subscription, identity, key_sets)
             evaluated.pop(subscription, None)
             if not subscription.is_attached:
                 pass
             elif isinstance(query, ProjectCodeFailed):
                 query.log()
                 self._topics.end_with_error(subscription)
-            elif query is None or not allows_the_same(subscription, query):
+            elif query is None or not (
+                allows_the_same(subscription, query) or follows_changes(subscription)
+            ):
                 raise _Unacceptable(CloseCode.PERMISSIONS_CHANGED)
             else:
                 evaluated[subscription] = query
@@ -181,6 +190,7 @@ class Reauthorizer:
                 return False
         for subscription, query in evaluated.items():
             if subscription.is_attached:
-                subscription.query, subscription.permissions_version = query, version
-                self._topics.resume(subscription)
+                subscription.permissions_version = version
+                same = allows_the_same(subscription, query)
+                self._topics.resume(subscription, query, same=same)
         return True

@@ -104,7 +104,9 @@ class Rechecks:
         for membership in self._rooms.memberships(connection):
             if await evaluate_room(membership, fresh) != membership.grant:
                 return False
+        key_sets = self._topics.key_sets
         for subscription in self._topics.subscriptions(connection):
-            if not allows_the_same(subscription, await evaluate_subscription(subscription, fresh)):
+            query = await evaluate_subscription(subscription, fresh, key_sets)
+            if not allows_the_same(subscription, query):
                 return False
         return True

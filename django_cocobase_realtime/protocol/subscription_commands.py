@@ -64,6 +64,7 @@ def subscribe(session: SessionState, command: Subscribe) -> Steps:
         changed=None if command.changed is None else frozenset(command.changed),
         serialized=serialized,
         stream=intern(grant.stream),
+        snapshot=snapshot,
     )
     stream: StreamRange | None = yield OpenTopic(grant.stream)
     after, outcome = _resume(session, command, grant, stream, query.scope)

@@ -188,7 +188,7 @@ def test_delay_of_refused_connections_is_bounded_and_forgotten():
 async def test_requests_behind_a_failed_request_are_ignored(realtime, configure, monkeypatch):
     configure()
 
-    def grant(self, identity, filters):
+    def grant(self, identity, filters, key_set=None):
         raise failing_code.OPERATIONAL_ERROR
 
     from django_cocobase_realtime.declarations.collection import Collection

@@ -75,8 +75,8 @@ async def test_permission_lost_right_after_reauthorization_is_noticed(
         connection, hub = await get_only_connection(), Hub.current()
         start = TopicManager.resume
 
-        def start_and_change(self, *args):
-            start(self, *args)
+        def start_and_change(self, *args, **options):
+            start(self, *args, **options)
             monkeypatch.setattr(TopicManager, "resume", start)
             through = type(user).groups.through.objects
             in_thread(lambda: through.all().delete())  # sends no signal
@@ -102,8 +102,8 @@ async def test_subscription_prepared_during_reauthorization_is_started(
             await released.wait()
             return extent
 
-        def start_and_release(self, *args):
-            start(self, *args)
+        def start_and_release(self, *args, **options):
+            start(self, *args, **options)
             monkeypatch.setattr(TopicManager, "resume", start)
             released.set()
 

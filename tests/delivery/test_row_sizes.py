@@ -39,8 +39,8 @@ class Reading:
         self.calls, self.parts = [], []
         read_documents = snapshot.read_documents
 
-        def record(collection, subscription, keys):
-            documents = read_documents(collection, subscription, keys)
+        def record(*args):
+            documents = read_documents(*args)
             self.calls.append([len(json.dumps(d)) for d in documents if d])
             return documents
 

@@ -244,7 +244,7 @@ async def test_clients_that_are_reconnected_after_an_import_read_again(api_key, 
 
 
 def test_deletion_of_an_unknown_row_may_concern_each_snapshot(configure):
-    shared = shared_snapshots.SharedSnapshots(registry.get("posts"), lambda: None)
+    shared = shared_snapshots.SharedSnapshots(registry.get("posts"), lambda: None, asyncio.sleep)
     filter = parse({"views": 0}, registry.get("posts").schema)
     row = registry.get("posts").codec.image(Post(pk=1, views=5).__dict__)
     for before, concerned in ((None, True), (row, False), (row | {"views": 0}, True)):

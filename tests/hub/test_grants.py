@@ -16,6 +16,7 @@ from django_cocobase_realtime.permissions import (
     IsAuthenticated,
     owned_by,
 )
+from django_cocobase_realtime.relations.key_sets import KeySets
 from tests.app.models import Post
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -46,9 +47,9 @@ def threads(monkeypatch):
     names = []
     grant = Collection._grant
 
-    def record(self, identity, filters):
+    def record(self, identity, filters, key_set):
         names.append(threading.current_thread().name)
-        return grant(self, identity, filters)
+        return grant(self, identity, filters, key_set)
 
     monkeypatch.setattr(Collection, "_grant", record)
     return names
@@ -62,7 +63,7 @@ def is_worker(name):
 async def test_permission_without_queries_needs_no_thread(threads, permission):
     cls = type("Plain", (Posts,), {"permission": permission})
     collection = cls()
-    grants = [await evaluate_collection(collection, APP, {}) for _ in range(2)]
+    grants = [await evaluate_collection(collection, APP, {}, KeySets()) for _ in range(2)]
     # the first time computes properties, which may import modules of the project
     assert [is_worker(name) for name in threads] == [True, False]
     assert grants[0] == grants[1]
@@ -88,20 +89,20 @@ async def test_permission_without_queries_needs_no_thread(threads, permission):
 async def test_other_permissions_need_a_thread(threads, cls):
     collection = cls()
     for _ in range(2):
-        await evaluate_collection(collection, APP, {})
+        await evaluate_collection(collection, APP, {}, KeySets())
     assert [is_worker(name) for name in threads] == [True, True]
 
 
 async def test_refusal_takes_as_long_as_one_by_a_thread(threads, monkeypatch):
     collection = type("Plain", (Posts,), {"permission": HasCredential})()
-    assert await evaluate_collection(collection, APP, {})
+    assert await evaluate_collection(collection, APP, {}, KeySets())
     calls = []
 
     async def record(subject, function, *args):
         calls.append(subject)
 
     monkeypatch.setattr("django_cocobase_realtime.hub.grants.run_for_subject", record)
-    assert await evaluate_collection(collection, VISITOR, {}) is None
+    assert await evaluate_collection(collection, VISITOR, {}, KeySets()) is None
     assert calls == [None]
-    assert await evaluate_collection(collection, APP, {})
+    assert await evaluate_collection(collection, APP, {}, KeySets())
     assert calls == [None]

@@ -43,6 +43,8 @@ newest_django() { # newest_django DATABASE
     .venv-3.13/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
     .venv-3.13/bin/python -m pip install --quiet --disable-pip-version-check \
         -e ".[daphne,uvicorn,postgres,drf]" --group test --group django-suite "django~=6.1.0"
+    HISTORIES=20 TEST_DATABASE=$1 .venv-3.13/bin/python -m pytest -q -n 2 \
+        tests/relations/test_oracle.py || return 1
     .venv-3.13/bin/python -m tests.django_suite --folders all --bare --database "$1"
 }
 
@@ -57,6 +59,15 @@ soak() { # soak DATABASE
 
 faults() { # faults DATABASE [OPTION]
     "$python" -m benchmarks.fault_injection --changes "${CHANGES:-100000}" --database "$@"
+}
+
+key_queries() { # key_queries DATABASE
+    HISTORIES=50 TEST_DATABASE=$1 "$python" -m pytest -q -n 2 tests/relations/test_oracle.py
+}
+
+rights_over_sockets() { # rights_over_sockets DATABASE
+    RIGHTS_SOCKET_HISTORIES=300 TEST_DATABASE=$1 "$python" -m pytest -q -n 0 -o timeout=0 \
+        tests/e2e/test_rights_sockets.py
 }
 
 client_model() {
@@ -81,6 +92,12 @@ for database in sqlite postgres; do
     part "django, another manager, $database" "${suite[@]}" --mode manager
     part "django, number of queries, $database" "${suite[@]}" --mode queries
     part "django 6.1, all folders, $database" newest_django "$database"
+done
+for database in sqlite postgres; do
+    part "querysets in filters, 50 random histories, $database" key_queries "$database"
+done
+for database in sqlite postgres; do
+    part "rights over sockets, 300 random histories, $database" rights_over_sockets "$database"
 done
 part "clients, 10,000 random histories" client_model
 part "clients, lists under 10,000 writes, sqlite" client_lists sqlite

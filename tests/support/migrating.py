@@ -111,7 +111,7 @@ def drop_tables():
 
 def epochs():
     """Return the epoch of each stream, which exists from now on."""
-    for collection in registry:
+    for collection in registry.captured():
         Stream.objects.get_or_create(collection=collection.stream)
     return dict(Stream.objects.values_list("collection", "epoch"))
 

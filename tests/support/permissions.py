@@ -35,7 +35,7 @@ class TeamPosts(Permission):
     def visible_to(self, identity):
         if identity.user is None:
             return None
-        return {"project": {"in": identity.user.groups.values_list("name", flat=True)}}
+        return {"project": {"in": list(identity.user.groups.values_list("name", flat=True))}}
 
 
 class RowQuery(Permission):
