@@ -65,7 +65,12 @@ def database(url: str) -> dict[str, object]:
         return {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": unquote(parts.path[1:]),
-            "OPTIONS": {"timeout": 20, "init_command": "PRAGMA journal_mode=WAL"},
+            "OPTIONS": {
+                "timeout": 20,
+                "init_command": "PRAGMA journal_mode=WAL",
+                # otherwise the admin fails if the load page writes between its read and its write
+                "transaction_mode": "IMMEDIATE",
+            },
         }
     if parts.scheme not in ("postgres", "postgresql"):
         raise ValueError("DATABASE_URL must begin with sqlite:// or postgres://")
@@ -103,6 +108,7 @@ COCOBASE_REALTIME = {
             "fields": ["title", "column", "assignee", "moved_at"],
             "filters": ["title", "column", "assignee"],
         },
+        "memberships": {"model": "board.Membership", "fields": ["team", "user"]},
         "counters": {
             "model": "board.Counter",
             "fields": ["name", "number"],

@@ -22,6 +22,7 @@ urlpatterns = [
     path("api/parcels", views.add_parcel),
     path("api/parcels/<int:pk>/hand-over", views.hand_over_parcel),
     path("api/parcels/<int:pk>/delete", views.delete_parcel),
+    path("api/teams/<int:pk>/membership", views.set_membership),
     path("api/auto-moves", views.start_auto_moves),
     path("api/load", views.set_load),
     path("api/clock", views.clock),

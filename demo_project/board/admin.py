@@ -1,6 +1,6 @@
 from django.contrib import admin
 
-from .models import Parcel, Post, Task
+from .models import Membership, Parcel, Post, Task, Team
 
 admin.site.site_header = admin.site.site_title = "django-cocobase-realtime demo"
 
@@ -18,7 +18,17 @@ class PostAdmin(admin.ModelAdmin):
     list_editable = ("status",)
 
 
+class MembershipInline(admin.TabularInline):
+    model = Membership
+    extra = 1
+
+
+@admin.register(Team)
+class TeamAdmin(admin.ModelAdmin):
+    inlines = (MembershipInline,)
+
+
 @admin.register(Parcel)
 class ParcelAdmin(admin.ModelAdmin):
-    list_display = ("title", "owner")
-    list_editable = ("owner",)
+    list_display = ("title", "team", "owner")
+    list_editable = ("team", "owner")

@@ -43,10 +43,45 @@ class Post(models.Model):
         return self.title
 
 
+class Team(models.Model):
+    """A team, whose members see its parcels."""
+
+    name = models.CharField(max_length=40, unique=True)
+
+    objects = RealtimeManager()
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """A user in a team."""
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
+    )
+
+    objects = RealtimeManager()
+
+    class Meta:
+        ordering = ("team", "user")
+        constraints = (
+            models.UniqueConstraint(fields=("team", "user"), name="one_membership_per_team"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.team}"
+
+
 class Parcel(models.Model):
-    """A parcel, visible to its owner and to dispatchers (see ``realtime.py``)."""
+    """A parcel, visible to its owner and to the members of its team (see ``realtime.py``)."""
 
     title = models.CharField(max_length=120)
+    team = models.ForeignKey(Team, on_delete=models.SET_NULL, null=True, related_name="parcels")
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True
     )

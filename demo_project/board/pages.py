@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 
 from . import sources, sql_commands, users
 from .auto_moves import TITLE as AUTO_CARD
-from .models import Task
+from .models import Task, Team
 from .reconnect import OUTAGE_SECONDS
 from .views import OUTAGE_AT, RATES, RECONNECT_CHANGES, RECONNECT_RATE
 
@@ -86,7 +86,11 @@ def load(request):
 @page
 def permissions(request):
     couriers = get_user_model().objects.filter(username__in=users.COURIERS).order_by("username")
-    return "permissions", {"couriers": couriers, "dispatcher": users.DISPATCHER}
+    return "permissions", {
+        "couriers": couriers,
+        "dispatcher": users.DISPATCHER,
+        "teams": Team.objects.all(),
+    }
 
 
 @page

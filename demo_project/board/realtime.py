@@ -3,23 +3,26 @@
 from django_cocobase_realtime import Collection, Room, register, register_room
 
 from .models import Parcel
-from .users import DISPATCHERS
 
 
 @register("parcels")
 class Parcels(Collection):
-    """A user sees their own parcels; dispatchers see all of them."""
+    """A user sees their own parcels, and those of their teams."""
 
     model = Parcel
-    fields = ("title", "owner")
+    fields = ("title", "owner", "team")
+    depends_on = ("board.Team", "board.Membership")
 
     def can_subscribe(self, identity, filters):
         return identity.user is not None
 
     def visible_to(self, identity):
-        if identity.user.groups.filter(name=DISPATCHERS).exists():
-            return True
-        return {"owner": identity.user_id}
+        return {
+            "$or": [
+                {"owner": identity.user_id},
+                {"team.memberships.user": identity.user_id},
+            ]
+        }
 
 
 @register_room("chat-*")

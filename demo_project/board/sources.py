@@ -71,6 +71,7 @@ EXCERPTS = {
     ),
     "permissions": (
         Excerpt("Who may see which rows", f"{BOARD}/realtime.py", "class Parcels("),
+        Excerpt("Changing a membership", f"{BOARD}/views.py", "def set_membership("),
         Excerpt("A client with a token", f"{SCRIPTS}/permissions.js", "const db ="),
         Excerpt("Its list of parcels", f"{SCRIPTS}/permissions.js", "const parcels ="),
     ),

@@ -10,7 +10,6 @@ from django.contrib.auth import get_user_model, login
 ANIMALS = ("Otter", "Heron", "Lynx", "Wren", "Badger", "Hare", "Newt", "Stork", "Mole", "Finch")
 COURIERS = ("ada", "ben")
 DISPATCHER = "dora"
-DISPATCHERS = "dispatchers"
 TOKEN_LIFETIME = timedelta(minutes=10)
 
 

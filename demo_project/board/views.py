@@ -12,7 +12,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from . import change_generator, users
 from .auto_moves import auto_moves
-from .models import Parcel, Post, Task
+from .models import Membership, Parcel, Post, Task, Team
 from .reconnect import start_outage
 
 RATES = (1, 10, 50)  # changes per second
@@ -111,7 +111,8 @@ def add_parcel(request, body):
     title = title_of(body)
     if not title:
         return error_response("Give the parcel a title.")
-    parcel = Parcel.objects.create(title=title)
+    team = get_object_or_404(Team, name=body.get("team"))
+    parcel = Parcel.objects.create(title=title, team=team)
     return JsonResponse({"id": str(parcel.pk)}, status=201)
 
 
@@ -124,6 +125,21 @@ def hand_over_parcel(request, body, pk):
     parcel = get_object_or_404(Parcel, pk=pk)
     parcel.owner = owner and get_user_model().objects.get(username=owner)
     parcel.save()
+    return JsonResponse({})
+
+
+@action
+def set_membership(request, body, pk):
+    """Add a courier to a team, or remove the courier from it."""
+    courier = body.get("courier")
+    if courier not in users.COURIERS:
+        return error_response("No such courier.")
+    team = get_object_or_404(Team, pk=pk)
+    user = get_user_model().objects.get(username=courier)
+    if body.get("joins"):
+        Membership.objects.get_or_create(team=team, user=user)
+    else:
+        Membership.objects.filter(team=team, user=user).delete()
     return JsonResponse({})
 
 

@@ -254,9 +254,9 @@ async def test_permissions_show_own_parcels_only(windows):
 
     for page in (one, two):
         await expect(pane(page, "ada").locator(".parcels li")).to_have_text(
-            ["Box of books", "Camera lens"]
+            ["Box of books North", "Camera lens South"]
         )
-        await expect(pane(page, "ben").locator(".parcels li")).to_have_text(["Desk lamp"])
+        await expect(pane(page, "ben").locator(".parcels li")).to_have_text(["Desk lamp North"])
         await expect(pane(page, "dora").locator(".parcels li")).to_have_count(4)
 
     # a new parcel is visible to the dispatcher only
@@ -287,3 +287,45 @@ async def test_permissions_show_own_parcels_only(windows):
     await expect(pane(two, "ben").locator(".parcels")).not_to_contain_text("Secret letters")
     await expect(pane(two, "dora").locator(".parcels li")).to_have_count(4)
     assert await pane(one, "ada").locator(".received li").all_inner_texts() == shown
+
+
+async def test_parcels_of_a_team_come_and_go_with_the_membership(windows, demo):
+    from playwright.async_api import expect
+
+    one = await windows.open("permissions/", viewport=DESK)
+    two = await windows.open("permissions/", viewport=PHONE)
+    sockets = []
+    one.on("websocket", lambda socket: sockets.append(socket.url))
+    ben = one.locator("[data-who=ben]")
+    received = ben.locator(".received li")
+    own, of_team = "Desk lamp North", ["Camera lens South", "Desk lamp North", "Garden chair South"]
+    await expect(ben.locator(".parcels li")).to_have_text([own])
+
+    # with a button
+    await ben.get_by_role("button", name="South").click()
+    await expect(ben.locator(".parcels li")).to_have_text(of_team)
+    await expect(received.first).to_have_text("moved in: Camera lens, Garden chair")
+    for page in (one, two):
+        button = page.locator("[data-who=ben]").get_by_role("button", name="South")
+        await expect(button).to_have_attribute("aria-pressed", "true")
+    # an own parcel stays, whatever the team
+    await ben.get_by_role("button", name="North").click()
+    await expect(ben.locator(".parcels li")).to_have_text(["Box of books North", *of_team])
+    await ben.get_by_role("button", name="North").click()
+    await expect(ben.locator(".parcels li")).to_have_text(of_team)
+
+    # in the admin
+    admin = await two.context.new_page()
+    await admin.goto(f"{demo.url}admin/login/?next=/admin/board/team/")
+    await admin.fill("[name=username]", "admin")
+    await admin.fill("[name=password]", "admin")
+    await admin.click("[type=submit]")
+    await admin.get_by_role("link", name="South", exact=True).click()
+    row = admin.locator(".has_original", has=admin.locator("option:checked", has_text="ben"))
+    await row.locator("input[type=checkbox]").check()
+    await admin.click("[name=_save]")
+    await admin.locator(".success").wait_for()
+    await expect(ben.locator(".parcels li")).to_have_text([own])
+    await expect(received.first).to_have_text(re.compile(r"moved out: parcel \d+, parcel \d+ "))
+    await expect(ben.locator(".dot")).to_have_attribute("data-state", "live")
+    assert sockets == []  # all of this over the first connections

@@ -18,7 +18,7 @@ from django_cocobase_realtime.log.resume import REASONS
 from django_cocobase_realtime.options import JWT_KEYS, LIMIT_KEYS, LOG_KEYS, OPTIONS, PRESENCE_KEYS
 from django_cocobase_realtime.protocol.auth_commands import CLIENT_LIMITS
 from django_cocobase_realtime.wire import frames
-from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode
+from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode, ResyncReason
 from django_cocobase_realtime.wire.commands import COMMAND_TYPES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -115,7 +115,7 @@ def test_error_and_close_codes_are_documented():
 
 
 def test_resync_reasons_are_documented():
-    assert set(table("protocol.md", "Reasons for a resync")) == set(REASONS)
+    assert set(table("protocol.md", "Reasons for a resync")) == {*REASONS, *ResyncReason}
 
 
 def test_requests_are_documented():
@@ -150,6 +150,8 @@ def make_frames():
         "Presence": frames.presence(room="r", event="joined", member={}, participants=1),
         "Snapshot": {**frames.snapshot("posts", [], "1", more=False), "truncated": True},
         "Cursor": frames.cursor("posts", "1"),
+        "Moved": frames.move_part("posts", entered=[], left=[], cursor="1", scope="s"),
+        "Resync": frames.resync("posts", ResyncReason.SCOPE_CHANGED, scope="s", cursor="1"),
         "Errors": frames.error(ErrorCode.BAD_REQUEST, "", 1, 1, subscription="s", room="r"),
         "Close codes": frames.closing(CloseCode.INTERNAL_ERROR),
     }
@@ -187,6 +189,7 @@ def test_system_checks_are_documented_and_tested():
         ROOT / "tests" / "checks" / "test_settings.py",
         ROOT / "tests" / "capture" / "test_triggers.py",
         ROOT / "tests" / "checks" / "test_databases.py",
+        ROOT / "tests" / "checks" / "test_dependencies.py",
         ROOT / "tests" / "checks" / "test_deployment.py",
         ROOT / "tests" / "checks" / "test_permissions.py",
         ROOT / "tests" / "checks" / "test_visitors.py",

@@ -1,12 +1,11 @@
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group
 from django.core.management.base import BaseCommand
 
 from demo_project.board.auto_moves import ASSIGNEE, TITLE
-from demo_project.board.models import Parcel, Post, Task
-from demo_project.board.users import COURIERS, DISPATCHER, DISPATCHERS
+from demo_project.board.models import Membership, Parcel, Post, Task, Team
+from demo_project.board.users import COURIERS, DISPATCHER
 
 TASKS = (
     (TITLE, "todo", ASSIGNEE),
@@ -21,11 +20,12 @@ POSTS = (
     ("Version 2.4 is released", "published"),
     ("Notes for the next meeting", "draft"),
 )
+TEAMS = ("North", "South")
 PARCELS = (
-    ("Box of books", "ada"),
-    ("Camera lens", "ada"),
-    ("Desk lamp", "ben"),
-    ("Garden chair", None),
+    ("Box of books", "North", "ada"),
+    ("Camera lens", "South", "ada"),
+    ("Desk lamp", "North", "ben"),
+    ("Garden chair", "South", None),
 )
 
 
@@ -39,8 +39,12 @@ class Command(BaseCommand):
         for name in (*COURIERS, DISPATCHER):
             if not users.filter(username=name).exists():
                 users.create_user(name)
-        dispatchers, _ = Group.objects.get_or_create(name=DISPATCHERS)
-        dispatchers.user_set.add(users.get(username=DISPATCHER))
+        if not Team.objects.exists():
+            dispatcher = users.get(username=DISPATCHER)
+            for name in TEAMS:
+                team = Team.objects.create(name=name)
+                Membership.objects.create(team=team, user=dispatcher)
+            Parcel.objects.update(team=team)  # those of the demo before it had teams
         if not Task.objects.exists():
             for title, column, assignee in TASKS:
                 Task.objects.create(title=title, column=column, assignee=assignee)
@@ -48,6 +52,10 @@ class Command(BaseCommand):
             for title, status in POSTS:
                 Post.objects.create(title=title, status=status)
         if not Parcel.objects.exists():
-            for title, owner in PARCELS:
-                Parcel.objects.create(title=title, owner=owner and users.get(username=owner))
+            for title, team_name, owner in PARCELS:
+                Parcel.objects.create(
+                    title=title,
+                    team=Team.objects.filter(name=team_name).first(),
+                    owner=owner and users.get(username=owner),
+                )
         self.stdout.write("The demo has its data. Admin: name admin, password admin.")

@@ -5,6 +5,8 @@ import { $, button, element, fetchToken, flash, onSubmit, post, showStatus } fro
 const MAX_EVENTS = 20;
 const panes = [...document.querySelectorAll("[data-who]")];
 const couriers = panes.filter((pane) => pane.dataset.id);
+const teamNames = new Map([...document.querySelectorAll("[data-team]")].map(
+  ({ dataset: { team }, textContent }) => [team, textContent]));
 const capitalize = (who) => who[0].toUpperCase() + who.slice(1);
 
 function ownerSelect(id, data) {
@@ -18,7 +20,8 @@ function ownerSelect(id, data) {
 }
 
 function newItem({ id, data }, isCourier) {
-  const title = element("span", { textContent: data.title });
+  const title = element("span", { textContent: `${data.title} ` },
+    element("small", { className: "muted", textContent: teamNames.get(data.team) ?? "no team" }));
   if (isCourier) return element("li", {}, title);
   return element("li", {}, title, element("span", { className: "tools" }, ownerSelect(id, data),
     button("×", `Delete: ${data.title}`, () => post(`parcels/${id}/delete`))));
@@ -34,12 +37,34 @@ function logEvents(db, list) {
     list.prepend(element("li", {}, element("b", { textContent: name, className: name }), ` ${text}`));
     while (list.children.length > MAX_EVENTS) list.lastChild.remove();
   };
+  // a membership has changed, and with it what the user may see
+  const logMove = ({ entered, left }) => {
+    if (entered.length) log("moved", `in: ${entered.map(({ data }) => data.title).join(", ")}`);
+    if (left.length) log("moved", `out: ${left.map((id) => `parcel ${id}`).join(", ")} (ids only)`);
+  };
   db.on("frame", ({ direction, frame }) => {
     if (direction !== "in") return;
-    if (frame.type === "snapshot") log("snapshot", frame.documents.map(({ data }) => data.title).join(", "));
-    for (const { event, document } of eventsOf(frame))
-      log(event, document.data ? document.data.title : `parcel ${document.id} (only its id)`);
+    const isOfParcels = frame.subscription?.startsWith("parcels");
+    if (frame.type === "moved" && isOfParcels) logMove(frame);
+    if (frame.type === "snapshot" && isOfParcels) log("snapshot", frame.documents.map(({ data }) => data.title).join(", "));
+    for (const { event, document, collection } of eventsOf(frame))
+      if (collection === "parcels") log(event, document.data ? document.data.title : `parcel ${document.id} (only its id)`);
   });
+}
+
+// Show the teams of a user. Those of couriers are buttons.
+function watchTeams(db, pane) {
+  const buttons = [...pane.querySelectorAll("[data-team]")];
+  const isPressed = (node) => node.getAttribute("aria-pressed") === "true";
+  const names = pane.querySelector(".names");
+  db.live("memberships", { filters: { user: db.user.id } }).subscribe((memberships) => {
+    const joined = new Set(memberships.map(({ data }) => data.team));
+    for (const node of buttons) node.setAttribute("aria-pressed", joined.has(node.dataset.team));
+    if (names) names.textContent = [...joined].map((id) => teamNames.get(id)).sort().join(", ");
+  });
+  for (const node of buttons)
+    node.addEventListener("click", () =>
+      post(`teams/${node.dataset.team}/membership`, { courier: pane.dataset.who, joins: !isPressed(node) }));
 }
 
 function openPane(pane) {
@@ -68,8 +93,11 @@ function openPane(pane) {
     for (const id of items.keys()) if (!ids.has(id)) items.delete(id);
     list.replaceChildren(...nodes);
   });
-  return parcels.ready.then(() => (isFilled = true));
+  return parcels.ready.then(() => {
+    isFilled = true;
+    watchTeams(db, pane);
+  });
 }
 
 Promise.all(panes.map(openPane)).then(() => (document.body.dataset.ready = ""));
-onSubmit("add-parcel", (title) => post("parcels", { title }));
+onSubmit("add-parcel", (title) => post("parcels", { title, team: $("parcel-team").value }));
