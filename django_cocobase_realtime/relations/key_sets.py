@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -83,6 +83,8 @@ class KeySets:
         self._index = KeyQueryIndex()
         # references to sets that have ended; appended to in any thread
         self._ended: deque[_SetReference] = deque()
+        # the same function for all references, which saves memory
+        self._note_ended = self._ended.append
         # held while the attributes above are used
         self._lock = threading.Lock()
 
@@ -119,7 +121,7 @@ class KeySets:
             if key_set is None:
                 # known before its keys are read, so that a change from now on makes it outdated
                 key_set = RelatedKeySet(query, kind)
-                self._sets[query] = _SetReference(key_set, self._ended)
+                self._sets[query] = _SetReference(key_set, self._note_ended)
                 self._index.add(query)
         with key_set.loading:
             # one that was too large has no subscriptions, so that nothing else would read it again
@@ -156,16 +158,18 @@ class KeySets:
 
 
 class _SetReference(weakref.ref[RelatedKeySet]):
-    """A weak reference to a set, which is appended to a list when the set has ended."""
+    """A weak reference to a set that knows its query."""
 
     __slots__ = ("query",)
 
     # the query of the set
     query: KeyQuery
 
-    def __new__(cls, key_set: RelatedKeySet, ended: deque[_SetReference]) -> _SetReference:
-        """Return a reference that will be appended to ``ended``."""
-        reference = super().__new__(cls, key_set, ended.append)
+    def __new__(
+        cls, key_set: RelatedKeySet, note_ended: Callable[[_SetReference], None]
+    ) -> _SetReference:
+        """Return a reference, with which ``note_ended`` is called when the set has ended."""
+        reference = super().__new__(cls, key_set, note_ended)
         reference.query = key_set.query
         return reference
 
