@@ -17,12 +17,14 @@ from ..declarations.collection import Collection
 from ..declarations.dependency_table import HIDDEN_PREFIX, is_hidden
 from ..declarations.image_fields import is_secret_looking, is_secret_path, key_names
 from ..declarations.registry import registry
+from ..declarations.related_fields import is_secret
 from ..filters import Filter, InvalidFilter
 from ..models import LogEvent
 from ..options import SETTING
 from ..permissions import Combination
 from .base import error, warning
 from .dependencies import check_depends_on
+from .related_fields import check_related_fields, is_related_name
 
 _PATH_HINT = "A path by which clients filter consists of foreign keys and ends with a field."
 MAX_NAME = 128  # characters of a name, as in the columns of the log
@@ -111,6 +113,7 @@ def _check_collection(name: str, collection: Collection) -> Iterator[CheckMessag
     yield from _check_fields(name, collection)
     yield from _check_classes(name, collection)
     yield from check_depends_on(name, collection)
+    yield from check_related_fields(name, collection)
 
 
 def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
@@ -127,6 +130,8 @@ def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
         for field in value:
             if option == "filters" and "." in field and collection.paths.find(field) is not None:
                 continue  # see `_check_related_paths`
+            if option in ("fields", "not_secret") and is_related_name(collection, field):
+                continue  # see `check_related_fields`
             if not serialized and field.partition(".")[0] not in concrete:
                 yield error(
                     6,
@@ -137,8 +142,10 @@ def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
     yield from _check_related_paths(name, collection)
     for option in ("fields", "filters", "permission_fields"):
         for field in getattr(collection, option) or ():
-            is_secret = is_secret_looking(field) or is_secret_path(field, collection.paths)
-            if is_secret and field not in collection.not_secret:
+            looks_secret = is_secret_looking(field) or is_secret_path(field, collection.paths)
+            if option == "fields" and is_related_name(collection, field):
+                looks_secret = is_secret(field)
+            if looks_secret and field not in collection.not_secret:
                 yield error(
                     7,
                     f"Collection {name!r}: '{option}' names {field!r}, which looks secret.",

@@ -29,16 +29,19 @@ from ..utils.project_code import calling
 from ..utils.transactions import database_for
 from .authorization import Grant, evaluate_permission
 from .dependency_table import dependency_models
+from .depends_on import SerializedRelation, depends_on_labels, serialized_relations
 from .documents import Serializer, serialized_names
 from .image_fields import (
     default_names,
     depends_on_rows,
+    field_aliases,
     fields_not_secret,
     filter_names,
     first_datetime_field,
     is_secret_path,
     row_tables,
 )
+from .related_fields import RelatedField, related_fields, related_labels
 from .serialization import RowCodec
 from .trusted_filters import TrustedFilters
 
@@ -89,7 +92,7 @@ class Collection:
     aliases: ClassVar[Sequence[str]] = ()
     # whether anonymous visitors may read what the permission shows them
     public: ClassVar[bool] = False
-    # labels of the models that ``visible_to`` reads in queries, such as "teams.Membership"
+    # labels of models that ``visible_to`` reads in queries, and relations that a serializer shows
     depends_on: ClassVar[Sequence[str]] = ()
 
     def queryset(self, queryset: models.QuerySet[Any]) -> models.QuerySet[Any]:
@@ -148,9 +151,7 @@ class Collection:
         if permitted is not None:
             names = sorted(permitted) if readable is None else readable
             readable = tuple(name for name in names if name in permitted)
-            filterable = frozenset(
-                name for name in filterable if name.partition(".")[0] in permitted
-            )
+            filterable = frozenset(n for n in filterable if n.partition(".")[0] in permitted)
         limits = conf.limits
         bounds = FilterLimits(limits.filter_clauses, limits.filter_depth, limits.filter_values)
         return Grant(
@@ -196,11 +197,22 @@ class Collection:
 
     @cached_property
     def dependencies(self) -> tuple[str, ...]:
-        """Labels of the models in ``depends_on``, and of their multi-table parents.
+        """Labels of all related models. Raises ``LookupError`` if ``depends_on`` names no model."""
+        relations, fields = self.serialized_relations, self.related_fields
+        labels = depends_on_labels(self.concrete_model, self.depends_on, relations)
+        return tuple(dependency_models((*labels, *related_labels(fields))))
 
-        Raises ``LookupError`` if there is no such model.
-        """
-        return tuple(dependency_models(self.depends_on))
+    @cached_property
+    def related_fields(self) -> dict[str, RelatedField]:
+        """The fields in documents that show values of related rows, by name."""
+        names = self.fields if self.serializer is None and self.durable else None
+        return related_fields(self.concrete_model, names or (), self.not_secret)
+
+    @cached_property
+    def serialized_relations(self) -> dict[str, SerializedRelation]:
+        """The relations in ``depends_on``, whose rows the serializer shows, by name."""
+        names = () if self.serializer is None or not self.durable else self.depends_on
+        return serialized_relations(self.concrete_model, names, self.database)
 
     @cached_property
     def codec(self) -> RowCodec:
@@ -212,6 +224,7 @@ class Collection:
         """Names of the fields that images hold, besides the primary key."""
         names = {
             *(self.fields or ()),
+            *(name for field in self.related_fields.values() for name in field.links),
             *(name.partition(".")[0] for name in self.filters or ()),
             *filter(None, (self.project_field, *self.time_fields)),
         }
@@ -231,13 +244,9 @@ class Collection:
     @property
     def _depends_on_rows(self) -> bool:
         """Whether a permission or a serializer needs values of rows besides the readable ones."""
-        own_filter = type(self).visible_to is not Collection.visible_to
-        if own_filter or hasattr(self, "has_object_permission") or self.serializer is not None:
+        if type(self).visible_to is not Collection.visible_to or self.serializer is not None:
             return True
-        try:
-            return self.permission is not None and depends_on_rows(self.loaded_permission)
-        except ImportError:  # reported by a system check
-            return True
+        return hasattr(self, "has_object_permission") or depends_on_rows(self.permission)
 
     @cached_property
     def _default_names(self) -> tuple[str, ...]:
@@ -263,10 +272,7 @@ class Collection:
     @cached_property
     def _field_aliases(self) -> dict[str, str]:
         """Other names of fields in the project's own filters: ``owner_id``, ``pk``."""
-        fields = self.concrete_model._meta.concrete_fields
-        aliases = {field.attname: field.name for field in fields if field.attname != field.name}
-        aliases.setdefault("pk", self.concrete_model._meta.pk.name)
-        return aliases
+        return field_aliases(self.concrete_model)
 
     @cached_property
     def deleted_filter(self) -> Filter | None:

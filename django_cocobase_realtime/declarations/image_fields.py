@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django.db import models
+from django.utils.module_loading import import_string
 
 from ..filters import Filter
 from ..filters.nodes import And, Condition, InKeySet, Node, Not, Or
@@ -65,6 +66,14 @@ def first_datetime_field(model: type[models.Model], names: Iterable[str], flag: 
     return None
 
 
+def field_aliases(model: type[models.Model]) -> dict[str, str]:
+    """Return other names of fields: ``owner_id``, ``pk``."""
+    fields = model._meta.concrete_fields
+    aliases = {field.attname: field.name for field in fields if field.attname != field.name}
+    aliases.setdefault("pk", model._meta.pk.name)
+    return aliases
+
+
 def key_names(model: type[models.Model]) -> tuple[str, ...]:
     """Return the names of the fields of the primary key."""
     return tuple(field.name for field in model._meta.pk_fields)
@@ -93,6 +102,11 @@ def _node_names(node: Node) -> Iterator[str]:
 
 def depends_on_rows(permission: Any) -> bool:
     """Return whether a permission, or a part of a combination, decides by the values of rows."""
+    if isinstance(permission, str):
+        try:
+            permission = import_string(permission)
+        except ImportError:  # reported by a system check
+            return True
     match permission:
         case BothAllow(parts=parts) | EitherAllows(parts=parts):
             return any(map(depends_on_rows, parts))

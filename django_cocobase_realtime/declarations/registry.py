@@ -19,6 +19,7 @@ from .capture_mode import Captured
 from .collection import OPTIONS as COLLECTION_OPTIONS
 from .collection import Collection
 from .dependency_table import DependencyTable, dependency_models, is_hidden, label_of
+from .depends_on import followed_paths
 from .room import OPTIONS as ROOM_OPTIONS
 from .room import Room
 
@@ -149,15 +150,33 @@ class _Dependencies:
     def __init__(self, declarations: Mapping[str, Collection]) -> None:
         # all collections by name
         self.declarations = declarations
-        # those that have ``depends_on``
-        self.dependents = [c for c in declarations.values() if c.depends_on]
+
+    @cached_property
+    def dependents(self) -> list[Collection]:
+        """The collections that have dependencies."""
+        return [collection for collection in self.declarations.values() if collection.dependencies]
+
+    @cached_property
+    def showing_related(self) -> list[Collection]:
+        """The collections with a log whose documents show values of related rows."""
+        return [
+            collection
+            for collection in self.declarations.values()
+            if collection.durable
+            and any(
+                path.hops
+                for _, path in followed_paths(
+                    collection.related_fields, collection.serialized_relations
+                )
+            )
+        ]
 
     @cached_property
     def tables(self) -> dict[str, DependencyTable]:
         """The tables by label. Triggers log one if they log a collection that depends on it."""
         captures: dict[type[Any], set[str | None]] = {}
         for collection in self.dependents:
-            for model in dependency_models(collection.depends_on).values():
+            for model in dependency_models(collection.dependencies).values():
                 captures.setdefault(model, set()).add(collection.capture)
         return {
             model._meta.label: DependencyTable(
@@ -205,9 +224,14 @@ class CollectionRegistry(Registry[Collection]):
         return collection
 
     def dependents(self, using: str) -> bool:
-        """Return whether a collection in a database has ``depends_on``."""
+        """Return whether a collection in a database has dependencies."""
         dependents = self._current_dependencies().dependents
         return any(collection.database == using for collection in dependents)
+
+    def showing_related(self, using: str) -> list[Collection]:
+        """Return the collections with a log in a database whose documents show related rows."""
+        showing = self._current_dependencies().showing_related
+        return [collection for collection in showing if collection.database == using]
 
     def dependencies(self, using: str) -> list[DependencyTable]:
         """Return the tables that collections in a database depend on."""

@@ -6,6 +6,7 @@ from django_cocobase_realtime.capture.triggers import install
 from django_cocobase_realtime.checks import check_database, check_settings, databases
 from django_cocobase_realtime.declarations.registry import registry
 from tests.capture_app.models import Membership, Team
+from tests.relations_app.models import Organization
 from tests.support.triggers import remove_all
 
 
@@ -85,6 +86,58 @@ def test_writes_to_tables_that_are_not_seen_are_named(problems):
     problems(["capture_app.Membership"])
     (info,) = databases.check_unseen_writes()
     assert "capture_app.Membership, capture_app.Ticket" in info.msg
+
+
+@pytest.fixture
+def serialized(problems):
+    """Return the function that checks a collection with a serializer and ``depends_on``."""
+
+    def check(*depends_on, model="relations_app.Ticket", **options):
+        serializer = {"serializer": lambda ticket: {}, "model": model}
+        return problems(depends_on, **(serializer | options))
+
+    return check
+
+
+def test_relations_that_a_serializer_shows_are_no_problem(serialized):
+    assert serialized("assignee", "project.organization", "project__labels", "auth.Group") == []
+    assert serialized("assignee.username", "bug", track=False) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        ("project.nothing", "'nothing' is no field of relations_app.Project"),
+        ("project.name.size", "'name' of relations_app.Project is no relation"),
+        ("project.notes", "'notes' of relations_app.Project is a generic relation"),
+    ],
+)
+def test_path_must_consist_of_relations(path, part, serialized):
+    ((id, text),) = serialized(path)
+    assert id == "E106"
+    assert repr(path) in text
+    assert part in text
+
+
+def test_relation_needs_a_serializer_and_a_log(serialized):
+    ((id, text),) = serialized("assignee", serializer=None)
+    assert id == "E106"
+    assert "'assignee.name'" in text
+    ((id, text),) = serialized("assignee", durable=False)
+    assert id == "E107"
+    assert "'assignee'" in text
+
+
+def test_tables_of_a_relation_must_be_captured(serialized, settings, monkeypatch):
+    monkeypatch.setattr(Organization._meta, "managed", False)
+    ((id, text),) = serialized("project.organization")
+    assert id == "E102"
+    assert "'project.organization', which reads relations_app.Organization, whose table" in text
+    monkeypatch.undo()
+    settings.DATABASE_ROUTERS = [KeepsTeamsElsewhere()]
+    ((id, text),) = serialized("team", model="capture_app.Ticket")
+    assert id == "E103"
+    assert "'capture_app.Team' in 'other'" in text
 
 
 @pytest.mark.django_db
