@@ -54,6 +54,9 @@ class Change(msgspec.Struct, frozen=True, tag="change", omit_defaults=True):
     # that were committed before this one have this number or a lower one. None if the collection
     # has no dependencies, or had none when the change was numbered
     related_seq: int | None = None
+    # values of related fields by name, made when the change was numbered; None if the collection
+    # has none, or had none then
+    related: dict[str, Any] | None = None
 
     @property
     def has_failed_document(self) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import secrets
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from django.db import models
 from django.utils import timezone
 
 from .identity import AccessScope, as_names, is_active, stored_names
+from .utils.logged_text import LoggedText
 
 if not apps.is_installed("django_cocobase_realtime"):
     # the error that Django would raise does not say what to do
@@ -192,12 +193,17 @@ class Stream(models.Model):
 
     The log contains the changes with the numbers ``floor`` + 1 to ``head``. A new ``epoch`` is set
     when earlier numbers lose their meaning, for example after a backup was restored.
+
+    In a hidden stream, ``derived`` is the number of the last change from which events of other
+    streams were derived; null if this was never necessary. If it is lower than ``floor``, changes
+    were deleted before that.
     """
 
     collection = models.CharField(max_length=128, unique=True)
     epoch = models.CharField(max_length=16, default=new_epoch)
     head = models.BigIntegerField(default=0)
     floor = models.BigIntegerField(default=0)
+    derived = models.BigIntegerField(null=True)
 
     class Meta:
         verbose_name = "stream"
@@ -206,38 +212,13 @@ class Stream(models.Model):
         return f"{self.collection} ({self.floor}, {self.head}]"
 
 
-class LoggedText(models.TextField):  # type: ignore[type-arg]
-    """Text that SQLite's triggers copy from other columns, and that may not be valid UTF-8.
-
-    SQLite stores whatever bytes a program writes. Python's driver refuses to read them as text.
-    """
-
-    def deconstruct(self) -> tuple[str, str, Sequence[Any], dict[str, Any]]:
-        """Return the arguments of a text field: there is no difference for migrations."""
-        name, _, args, options = super().deconstruct()
-        return name, "django.db.models.TextField", args, options
-
-    def select_format(self, compiler: Any, sql: str, params: Any) -> tuple[str, Any]:
-        """Select bytes on SQLite."""
-        if compiler.connection.vendor == "sqlite":
-            return f"CAST({sql} AS BLOB)", params
-        return super().select_format(compiler, sql, params)
-
-    def get_db_converters(self, connection: Any) -> list[Any]:
-        """Decode bytes that SQLite returns."""
-        return [_decoded] if connection.vendor == "sqlite" else []
-
-
-def _decoded(value: bytes | None, expression: Any, connection: Any) -> str | None:
-    return None if value is None else str(value, "utf-8", "replace")
-
-
 class LogEvent(models.Model):
     """A logged change, inserted in the transaction that changed the row.
 
     ``seq`` is its number in the stream, null until it is assigned, after the commit, as is
-    ``related_seq``, which is that of `Change`. ``before``, ``after``, ``changed`` and ``document``
-    are JSON in text columns: no query looks into them, and text is the fastest type to write.
+    ``related_seq``, which is that of `Change`. ``before``, ``after``, ``changed``, ``document`` and
+    ``related`` are JSON in text columns: no query looks into them, and text is the fastest type to
+    write.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -251,6 +232,7 @@ class LogEvent(models.Model):
     after = LoggedText(null=True)
     changed = models.TextField(null=True)
     document = models.TextField(null=True)
+    related = models.TextField(null=True)
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

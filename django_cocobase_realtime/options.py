@@ -113,6 +113,9 @@ class Limits:
     replay_pages: int = _limit(50, "Pages of a replay; beyond, the client must fetch again.")
     snapshot_documents: int = _limit(10000, "Documents of a snapshot.")
     set_keys: int = _limit(10000, "Keys that a queryset in `visible_to` may return.")
+    derived_events: int = _limit(
+        1000, "Documents that are updated when related rows change; beyond, clients load again."
+    )
     filter_clauses: int = _limit(16, "Keys of a filter.")
     filter_depth: int = _limit(3, "Nesting levels of a filter.")
     filter_values: int = _limit(100, "Values of one key of a filter.")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from django.db import connections, transaction
 from django.utils import timezone
+from msgspec import Raw
 
 from ..events import Change
 from ..models import LogEvent
@@ -169,6 +171,66 @@ def _values(change: Change, created_at: Any, *, with_id: bool) -> list[Any]:
     if not with_id:
         del values[1]
     return values
+
+
+def insert_numbered(
+    connection: Any,
+    changes: Sequence[Change],
+    created_at: datetime,
+    column: str,
+    texts: Sequence[str | None],
+) -> None:
+    """Insert updates of one stream and transaction, which have numbers already.
+
+    Their images before and after the update are the same. ``texts`` are the values of ``column``.
+    Raises the exceptions of the database.
+    """
+    if not changes:
+        return
+    first = changes[0]
+    same = [
+        first.collection,
+        first.transaction,
+        first.op,
+        first.related_seq,
+        connection.ops.adapt_datetimefield_value(created_at),
+    ]
+    rows = [
+        (
+            change.seq,
+            change.document_id,
+            None if change.before is None else image,
+            image,
+            json_text(change.changed),
+            text,
+        )
+        for change, text in zip(changes, texts, strict=True)
+        for image in [json_text(change.after)]
+    ]
+    quote = connection.ops.quote_name
+    names = ["collection", "transaction_id", "op", "related_seq", "created_at"]
+    names += ["seq", "document_id", "before", "after", "changed", column]
+    insert = f"INSERT INTO {quote(LogEvent._meta.db_table)} ({', '.join(map(quote, names))})"
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":  # one parameter, see `_insert_json_sql`
+            document = [
+                [seq, id, *(None if text is None else Raw(text.encode()) for text in others)]
+                for seq, id, *others in rows
+            ]
+            text = json_text(document)
+            if "\\u0000" not in str(text):
+                texts_of_row = ", ".join(
+                    f"nullif((row -> {place})::text, 'null')" for place in range(2, 6)
+                )
+                cursor.execute(
+                    f"{insert} SELECT %s, %s, %s, %s::bigint, %s::timestamptz, "  # noqa: S608
+                    f"(row ->> 0)::bigint, row ->> 1, {texts_of_row} "
+                    "FROM json_array_elements(%s::json) row",
+                    [*same, text],
+                )
+                return
+        values = ", ".join(["%s"] * len(names))
+        cursor.executemany(f"{insert} VALUES ({values})", [(*same, *row) for row in rows])
 
 
 def json_text(value: Any) -> str | None:

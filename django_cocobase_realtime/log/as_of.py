@@ -20,6 +20,7 @@ from django.db.models import F, QuerySet
 from msgspec.structs import replace
 
 from ..declarations.collection import Collection
+from ..declarations.related_values import with_related
 from ..declarations.row_documents import make_documents
 from ..declarations.serialization import raw_column
 from ..events import Change, Image
@@ -151,7 +152,7 @@ def rows_as_of(
     """Return the first ``limit`` documents that matched a filter at a position.
 
     The arguments and exceptions are those of `keys_as_of`. A serializer is given the row as it was
-    at the position, and related rows as they are now.
+    at the position, and related rows as they are now. Related fields have the values of now.
     """
     selected = keys_as_of(collection, filter, position, limit=limit, order=order, keys=keys)
     images = images_as_of(collection, selected.keys, position)
@@ -161,7 +162,7 @@ def rows_as_of(
         replace(collection.decode(change), document=document)
         for change, document in zip(stored, data, strict=True)
     ]
-    return RowsAsOf(documents, selected.is_cut)
+    return RowsAsOf(with_related(collection, documents), selected.is_cut)
 
 
 def differences_as_of(

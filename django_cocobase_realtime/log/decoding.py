@@ -7,8 +7,11 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec.structs import replace
+
 from ..declarations.dependency_table import is_hidden, label_of
 from ..declarations.registry import UnknownCollection, registry
+from ..declarations.related_values import shown_changes
 from ..declarations.serialization import changed_fields
 from ..events import Change, Image
 from ..utils.json_text import decode_json
@@ -29,6 +32,7 @@ FIELDS = (
     "after",
     "changed",
     "document",
+    "related",
     "created_at",
     "related_seq",
 )
@@ -54,9 +58,26 @@ def changes_from_rows(
     converted = {
         label: _convert(using, rows[0][3], label, images) for label, images in texts.items()
     }
-    return [
+    changes = [
         _change_safely(row, epoch=epoch, seq=seq, converted=converted.get(label, {}))
         for row, label, seq in zip(rows, labels, seqs, strict=True)
+    ]
+    return _with_related_names(changes)
+
+
+def _with_related_names(changes: list[Change]) -> list[Change]:
+    """Name the related fields that changes of the rows' own columns concern."""
+    if all(change.related is None for change in changes):
+        return changes
+    try:
+        collection = registry.get(changes[0].collection)
+    except UnknownCollection:
+        return changes
+    return [
+        change
+        if change.related is None or change.changed is None
+        else replace(change, changed=shown_changes(collection, change))
+        for change in changes
     ]
 
 
@@ -94,7 +115,7 @@ def _change_safely(
     except Exception:
         logger.exception("Event %s of the log cannot be read.", row[0])
     emptied = [None if text is None else "{}" for text in row[6:8]]
-    row = (*row[:6], *emptied, None, None, *row[10:])
+    row = (*row[:6], *emptied, None, None, None, *row[11:])
     return _change(row, epoch=epoch, seq=seq, converted={})
 
 
@@ -102,7 +123,7 @@ def _change(
     row: Row, *, epoch: str, seq: int, converted: dict[str, tuple[str | None, Image]]
 ) -> Change:
     id, _, transaction, collection, op, document_id, before, after, changed, *rest = row
-    document, at, related_seq = rest
+    document, related, at, related_seq = rest
     images: list[Image | None] = []
     for text in (before, after):
         if column_images.is_by_column(text):
@@ -129,6 +150,7 @@ def _change(
         epoch=epoch,
         seq=seq,
         related_seq=related_seq,
+        related=None if related is None else _decode_object(related, id),
     )
 
 

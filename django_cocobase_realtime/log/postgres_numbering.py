@@ -141,7 +141,8 @@ def _row(name: str, event: _Event) -> Row:
     )
     texts = (_text(before), _text(after), _text(changed), _text(document))
     created_at = datetime.fromisoformat(at)
-    return (id, seq, transaction, name, op, document_id, *texts, created_at, related_seq)
+    # the function is not called for streams with values of related fields
+    return (id, seq, transaction, name, op, document_id, *texts, None, created_at, related_seq)
 
 
 def _text(value: msgspec.Raw) -> str | None:

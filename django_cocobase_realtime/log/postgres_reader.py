@@ -1,7 +1,7 @@
 """Reading of the log on the event loop, by one connection to PostgreSQL for all streams.
 
 Streams that must be read at the same time are read by one call. A thread is used for what the
-function in the database cannot do: to number events whose documents a serializer makes, to convert
+function in the database cannot do: to number events with values that Python code makes, to convert
 images that triggers wrote, and for all streams if there is no function, or a pooler such as
 PgBouncer in transaction mode.
 """
@@ -26,7 +26,8 @@ from .leadership import StreamLeadership
 from .postgres_connection import ConnectionPooled, PostgresConnection
 from .postgres_numbering import Statements, StreamRows
 from .reader import StreamBatch
-from .sequencer import related_stream, serialized_collection
+from .sequencer import related_stream
+from .stored_values import collection_with_values
 from .thread_reader import ThreadReader
 
 T = TypeVar("T")
@@ -87,7 +88,7 @@ class PostgresReader(ThreadReader):
         page = None
         if not (self._is_ready and self._leadership.was_tried(collection)):
             await self._again_if_lost(partial(self._lead, collection))
-        if serialized_collection(collection) is None:
+        if collection_with_values(collection) is None:
             page = await self._read(collection, position)
         if page is None:
             return await super().fetch_new(collection, position, notified=notified)

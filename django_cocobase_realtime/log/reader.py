@@ -110,9 +110,10 @@ def _read_bounded(events: QuerySet[LogEvent, Row], limit: int, max_bytes: int) -
     """
     if limit <= FEW_EVENTS:
         rows = list(events[:limit])
-        lengths = [sum(len(text or "") for text in (*row[6:8], row[9])) for row in rows]
+        lengths = [sum(len(text or "") for text in (*row[6:8], *row[9:11])) for row in rows]
         return rows[: _count_fitting(lengths, max_bytes)]
-    measured = list(events.values_list("seq", _total_length("before", "after", "document"))[:limit])
+    length = _total_length("before", "after", "document", "related")
+    measured = list(events.values_list("seq", length)[:limit])
     if not measured:
         return []
     count = _count_fitting([length for _, length in measured], max_bytes)

@@ -88,7 +88,9 @@ def rotate_epoch(
         for stream in streams:
             stream.epoch = new_epoch()
             stream.floor = stream.head
-            stream.save(update_fields=["epoch", "floor"])
+            if stream.derived is not None:  # clients may show values that have changed since
+                stream.derived = stream.floor - 1
+            stream.save(update_fields=["epoch", "floor", "derived"])
             LogEvent.objects.using(using).filter(
                 collection=stream.collection, seq__lte=stream.head
             ).delete()

@@ -21,25 +21,20 @@ order of their events is that of the commits, and all that are found together ge
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from django.db import connections
 from django.db.models import OuterRef, QuerySet
-from msgspec.structs import replace
 
-from ..declarations.collection import Collection
 from ..declarations.dependency_table import hidden_stream
 from ..declarations.registry import UnknownCollection, registry
-from ..declarations.row_documents import make_documents
-from ..events import FAILED_DOCUMENT, Change
+from ..events import Change
 from ..models import LogEvent, Stream
-from ..utils.project_code import ProjectCodeFailed
 from ..utils.transactions import write_transaction
 from . import sqlite_numbering
-from .append import json_text
 from .decoding import FIELDS, Row, changes_from_rows
+from .stored_values import collection_with_values, store_values
 
 BATCH_SIZE = 1000  # events numbered in one transaction
 # the same, if more than `BATCH_SIZE` have no number; up to five times as many if very many have
@@ -114,18 +109,26 @@ def related_stream(using: str, collection: str) -> str | None:
     return hidden_stream(using) if depends else None
 
 
+def number_waiting(using: str, stream: Stream, related: Stream | None) -> bool:
+    """Number the events of a stream whose row is locked; return False if there are more.
+
+    ``related`` is its hidden stream, whose row is locked as well.
+    """
+    return not _sequence(using, stream, BATCH_SIZE, related).more
+
+
 def _describe(
     using: str, collection: str, numbered: sqlite_numbering.NumberedRows
 ) -> SequenceResult:
-    """Return the result for rows that were numbered; store the documents of a serializer."""
+    """Return the result for rows that were numbered; store the values that are made."""
     epoch, start = numbered.epoch, numbered.head
     changes: list[Change] = []
     if numbered.rows:
         seqs = [row[1] for row in numbered.rows]
         changes = changes_from_rows(using, numbered.rows, epoch=epoch, seqs=seqs)
-        serialized = serialized_collection(collection)
-        if serialized is not None:
-            changes = _store_documents(using, serialized, changes)
+        shown = collection_with_values(collection)
+        if shown is not None:
+            changes = store_values(using, shown, changes)
     return SequenceResult(epoch, numbered.floor, start, start + len(changes), changes=changes)
 
 
@@ -146,13 +149,13 @@ def _sequence(using: str, stream: Stream, limit: int, hidden: Stream | None) -> 
     if len(rows[0]) > 1:
         seqs = range(start + 1, stream.head + 1)
         changes = changes_from_rows(using, rows, epoch=stream.epoch, seqs=seqs)
-    collection = serialized_collection(stream.collection)
+    collection = collection_with_values(stream.collection)
     if collection is not None:
         if changes is not None:
-            changes = _store_documents(using, collection, changes)
+            changes = store_values(using, collection, changes)
         else:
             for batch in _read_numbered(using, stream, start, stream.head):
-                _store_documents(using, collection, batch)
+                store_values(using, collection, batch)
     return SequenceResult(stream.epoch, stream.floor, start, stream.head, more, changes)
 
 
@@ -280,15 +283,6 @@ def _number(
             )
 
 
-def serialized_collection(name: str) -> Collection | None:
-    """Return the collection if it has a serializer, whose documents are stored in the log."""
-    try:
-        collection = registry.get(name)
-    except UnknownCollection:
-        return None
-    return None if collection.serializer is None else collection
-
-
 def _read_numbered(using: str, stream: Stream, start: int, head: int) -> Iterator[list[Change]]:
     """Yield the events ``start`` + 1 to ``head`` in batches."""
     events = LogEvent.objects.using(using).filter(collection=stream.collection).order_by("seq")
@@ -296,54 +290,3 @@ def _read_numbered(using: str, stream: Stream, start: int, head: int) -> Iterato
         rows = events.filter(seq__gt=after, seq__lte=min(after + BATCH_SIZE, head))
         read = list(rows.values_list(*FIELDS))
         yield changes_from_rows(using, read, epoch=stream.epoch, seqs=[row[1] for row in read])
-
-
-def _store_documents(using: str, collection: Collection, changes: list[Change]) -> list[Change]:
-    """Make the documents of events, once, and return the events with them."""
-    documents = [
-        _encode_document(collection, document)
-        for document in make_documents(collection, changes, using)
-    ]
-    seqs = [change.seq for change in changes]
-    _update_documents(using, collection.stream, seqs, [text for _, text in documents])
-    return [
-        replace(change, document=document)
-        for change, (document, _) in zip(changes, documents, strict=True)
-    ]
-
-
-def _update_documents(
-    using: str, stream: str, seqs: Sequence[int | None], texts: Sequence[str | None]
-) -> None:
-    """Set the documents of the events with these numbers."""
-    connection = connections[using]
-    table = connection.ops.quote_name(LogEvent._meta.db_table)
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":  # one round trip
-            cursor.execute(
-                f"UPDATE {table} SET document = given.document "  # noqa: S608 - our own table
-                "FROM unnest(%s::bigint[], %s::text[]) AS given(seq, document) "
-                f"WHERE {table}.collection = %s AND {table}.seq = given.seq",
-                [list(seqs), list(texts), stream],
-            )
-        else:
-            cursor.executemany(
-                f"UPDATE {table} SET document = %s WHERE collection = %s AND seq = %s",  # noqa: S608
-                [(text, stream, seq) for seq, text in zip(seqs, texts, strict=True)],
-            )
-
-
-def _encode_document(
-    collection: Collection, document: dict[str, Any] | None
-) -> tuple[dict[str, Any] | None, str | None]:
-    """Return a document, also as text; `FAILED_DOCUMENT` if it cannot be encoded.
-
-    An event for which this fails must not keep clients from those that follow.
-    """
-    try:
-        return document, json_text(document)
-    except Exception as error:
-        failure = ProjectCodeFailed(f"collection {collection.name!r}", "serializer")
-        failure.__cause__ = error
-        failure.log()
-        return dict(FAILED_DOCUMENT), json_text(dict(FAILED_DOCUMENT))

@@ -84,7 +84,7 @@ def _get_number(row: Row) -> int:
 def _decode(row: Row, zone: Any) -> Row:
     """Return the values that a query of the ORM returns."""
     id, seq, transaction, collection, op, document_id, before, after, changed, *rest = row
-    document, at, related_seq = rest
+    document, related, at, related_seq = rest
     created_at = at if isinstance(at, datetime) else datetime.fromisoformat(at)
     return (
         id,
@@ -97,6 +97,7 @@ def _decode(row: Row, zone: Any) -> Row:
         None if after is None else str(after, "utf-8", "replace"),
         changed,
         document,
+        related,
         created_at if zone is None else created_at.replace(tzinfo=zone),
         related_seq,
     )

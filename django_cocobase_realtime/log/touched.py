@@ -97,7 +97,7 @@ def read_touched(
     decoded = changes_from_rows(
         using,
         [
-            (id, seq, "", stream, op, document_id, before, after, None, None, _NO_TIME, None)
+            (id, seq, "", stream, op, document_id, before, after, None, None, None, _NO_TIME, None)
             for id, seq, op, document_id, before, after in events
         ],
         epoch=position.epoch,
@@ -174,7 +174,7 @@ def _read_first_events(
 
 
 def _decoded(row: Sequence[Any]) -> Any:
-    """Return a row with text for the bytes that SQLite returns (see `models.LoggedText`)."""
+    """Return a row with text for the bytes that SQLite returns (see `LoggedText`)."""
     return tuple(
         str(value, "utf-8", "replace") if isinstance(value, bytes) else value for value in row
     )

@@ -93,6 +93,11 @@ class Ticket(models.Model):
     assignee = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True)
 
 
+class Attachment(models.Model):
+    file = models.FileField(blank=True)
+    ticket = models.ForeignKey(Ticket, models.CASCADE, related_name="attachments")
+
+
 class Bug(Ticket):
     severity = models.IntegerField(default=0)
 
