@@ -37,6 +37,7 @@ from .capture.recorder import observers, statement_observers, uncommitted_observ
 from .capture.triggers.observation import TriggerLog
 from .declarations.dependency_table import is_hidden
 from .declarations.registry import UnknownCollection, registry
+from .declarations.related_values import with_related
 from .events import Change, Event, LogAppended
 from .pubsub.broker import broker
 from .routing import realtime_application
@@ -264,7 +265,8 @@ def _as_clients_see(event: Event) -> Event:
     if isinstance(event, Change):
         with suppress(UnknownCollection):
             collection = registry.get(event.collection)
-            return replace(collection.decode(event), collection=collection.name)
+            (change,) = with_related(collection, [collection.decode(event)])
+            return replace(change, collection=collection.name)
     return event
 
 

@@ -16,6 +16,7 @@ from django.db import connections
 from msgspec.structs import replace
 
 from ..declarations.collection import Collection
+from ..declarations.related_values import with_related
 from ..declarations.row_documents import make_documents
 from ..declarations.row_reader import Row
 from ..declarations.serialization import changed_fields
@@ -169,7 +170,8 @@ def _announce(current: Transaction) -> None:
 def _publication(collection: Collection, change: Change, using: str) -> Callable[[], None]:
     def publish() -> None:
         (document,) = make_documents(collection, [change], using)
-        broker.publish(change if document is None else replace(change, document=document))
+        (published,) = with_related(collection, [change], using)
+        broker.publish(published if document is None else replace(change, document=document))
 
     return publish
 

@@ -203,7 +203,8 @@ def data_of(change: Change, fields: tuple[str, ...] | None) -> dict[str, Any]:
         return document if fields is None else _only(document, fields)
     if fields is None:
         return {}  # logged before the serializer, which selects the fields, was declared
-    return _only((change.before if change.op == "deleted" else change.after) or {}, fields)
+    image = (change.before if change.op == "deleted" else change.after) or {}
+    return _only(image if change.related is None else {**image, **change.related}, fields)
 
 
 def _only(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

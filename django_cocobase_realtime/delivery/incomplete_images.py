@@ -4,6 +4,8 @@ While a new version of a project is deployed, old processes write images without
 the new version added. A client that resumes afterwards replays such changes, too. A missing field
 is not null: the change is judged by the row as it is now. If the row is gone, and a subscription
 depends on a missing field, the collection's clients fetch everything again.
+
+Such changes also lack values of related fields, which are then read as they are now.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from msgspec.structs import replace
 from ..capture.tables import WatchedTable, identify
 from ..declarations.collection import Collection
 from ..declarations.image_fields import filter_names
+from ..declarations.related_values import make_related
 from ..events import Change, Image
 from .query import AuthorizedQuery
 
@@ -25,7 +28,17 @@ logger = logging.getLogger(__name__)
 
 
 def is_complete(collection: Collection, change: Change) -> bool:
-    """Return whether the images of a change have all fields. Both were written by one code."""
+    """Return whether a change has all fields, and all values of related fields."""
+    return _has_images(collection, change) and _has_related(collection, change)
+
+
+def _has_related(collection: Collection, change: Change) -> bool:
+    names = collection.related_fields.keys()
+    return not names or (change.related is not None and change.related.keys() >= names)
+
+
+def _has_images(collection: Collection, change: Change) -> bool:
+    """Return whether the images have all fields. Both were written by one code."""
     image = change.before if change.after is None else change.after
     return image is None or collection.codec.is_complete(image)
 
@@ -40,19 +53,31 @@ def missing_names(collection: Collection, change: Change) -> frozenset[str]:
 def restore(collection: Collection, changes: Sequence[Change]) -> list[Change]:
     """Return the changes, those with incomplete images by the rows as they are now.
 
-    Deletions, and changes of rows that are gone, are returned as they are. Uses the ORM, with one
-    query for all rows: not for event loops.
+    Deletions, and changes of rows that are gone, keep their images. Missing values of related
+    fields are those of now. Uses the ORM, with one query for all rows: not for event loops.
     """
+    changes = _restore_images(collection, changes)
+    ids = {change.document_id for change in changes if not _has_related(collection, change)}
+    related = make_related(collection, ids) if ids else {}
+    return [
+        replace(change, related=related[change.document_id])
+        if change.document_id in related and not _has_related(collection, change)
+        else change
+        for change in changes
+    ]
+
+
+def _restore_images(collection: Collection, changes: Sequence[Change]) -> list[Change]:
     codec = collection.codec
     keys = {
         change.document_id: codec.key(change.document_id)
         for change in changes
-        if change.op != "deleted" and not is_complete(collection, change)
+        if change.op != "deleted" and not _has_images(collection, change)
     }
     images = _read_images(collection, {id: key for id, key in keys.items() if key is not None})
     return [
         _restored(change, images[change.document_id])
-        if change.document_id in images and not is_complete(collection, change)
+        if change.document_id in images and not _has_images(collection, change)
         else change
         for change in changes
     ]
@@ -97,7 +122,7 @@ def find_undecidable(
     collection: Collection, change: Change, queries: Iterable[AuthorizedQuery]
 ) -> bool:
     """Return whether a missing field decides if one of the subscriptions gets a change."""
-    if is_complete(collection, change):
+    if _has_images(collection, change):
         return False
     missing = missing_names(collection, change)
     deleted = collection.deleted_filter

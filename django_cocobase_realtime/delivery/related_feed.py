@@ -193,6 +193,11 @@ class RelatedFeeds:
         feed = self._feeds.get(stream)
         return None if feed is None else feed.tailer
 
+    def is_leader(self, using: str) -> bool:
+        """Return whether this process must number the changes of a database's related tables."""
+        tailer = self.tailer(hidden_stream(using))
+        return tailer is not None and tailer.is_leader
+
     async def open(self, using: str) -> RelatedFeed:
         """Follow the hidden stream of a database, and return its feed.
 

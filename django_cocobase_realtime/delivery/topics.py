@@ -29,6 +29,7 @@ from ..utils.small_set import SmallSet
 from ..wire import frames, sdk_frames
 from ..wire.codes import CloseCode, ErrorCode, ResyncReason
 from . import catchup
+from .derived_events import DerivedEvents
 from .filter_costs import NewFilter, exceeds_limit
 from .query import AuthorizedQuery
 from .related_feed import RelatedFeed, RelatedFeeds
@@ -66,13 +67,20 @@ class TopicManager:
         self._rights = SubscriptionRights(
             self.topics, run=self._run_in_log_thread, end=self._end_with_too_many_keys
         )
-        # hidden streams of the tables that permissions depend on
+        # events of documents that show changed rows of other tables
+        self._derived = DerivedEvents(
+            run=self._run_in_log_thread,
+            is_leader=lambda using: self.related.is_leader(using),
+            notify=self.notify,
+            announce=announce,
+        )
+        # hidden streams of the tables that permissions and documents depend on
         self.related = RelatedFeeds(
             groups,
             self.reader,
             announce=announce,
-            on_changes=self._rights.handle_changes,
-            on_lost=self._rights.handle_lost,
+            on_changes=self._derived.after(self._rights.handle_changes),
+            on_lost=self._derived.after_loss(self._rights.handle_lost),
         )
         # receive announcements of new events from PostgreSQL
         self._listeners = DatabaseListeners(self._receive_notification, self._look_later)
@@ -132,6 +140,8 @@ class TopicManager:
             tailer = topic.tailer
             if tailer is None:
                 tailer = topic.start_tailer(self.reader(collection.database), self._announce)
+            if collection.related_fields:
+                await self._derived.catch_up(collection.database)
             await tailer.wait_caught_up()
         except BaseException:
             self.release(name)
@@ -369,6 +379,7 @@ class TopicManager:
         """Close the readers, and the connections that receive announcements."""
         self.related.stop()
         self._rights.stop()
+        self._derived.stop()
         self._listeners.stop()
         for task in self._looks:
             task.cancel()

@@ -1,6 +1,7 @@
 """Documents of rows with given primary keys, as far as a subscription may see them.
 
 A row that was changed after a position is taken as it was at the position, see `log.as_of`.
+Related fields have the values of now.
 
 Whether a row is visible is decided by its columns. If the collection has a serializer and the
 option ``queryset``, they are read by the same statement as the instance that is serialized, so
@@ -18,6 +19,7 @@ from django.db import models
 from ..capture.tables import WatchedTable, identify
 from ..declarations.collection import Collection
 from ..declarations.image_fields import filter_names
+from ..declarations.related_values import with_related
 from ..declarations.row_documents import load_rows, serialize, with_values
 from ..events import Change, Image
 from ..log.cursor import Position
@@ -51,6 +53,7 @@ def read_documents(
         for id, image, _ in visible
         if image is not None
     ]
+    changes = with_related(collection, changes)
     if collection.loaded_serializer is not None:
         instances = [instance for _, _, instance in visible]
         documents = serialize(collection, instances, collection.database)

@@ -111,6 +111,11 @@ class RelatedPath:
         return list(root.operand)
 
 
+def path_parts(name: str) -> list[str]:
+    """Return the parts of a path, which ``.`` and ``__`` separate."""
+    return _SEPARATOR.split(name)
+
+
 class ModelPaths:
     """The paths that begin at a model. Both ``.`` and ``__`` separate their parts."""
 
@@ -129,7 +134,7 @@ class ModelPaths:
 
         Raises `InvalidFilter`, with the part that is wrong.
         """
-        parts = _SEPARATOR.split(name)
+        parts = path_parts(name)
         first_field = self._field(self._model, parts[0])
         if first_field is None or not first_field.is_relation:
             return None

@@ -87,7 +87,7 @@ def _needs_thread(collection: Collection) -> bool:
     """Return whether code of the project, or a query, may be needed to evaluate a permission."""
     if collection not in _evaluated or hasattr(collection, "has_object_permission"):
         return True
-    if collection.depends_on:  # a client may filter by related rows
+    if collection.dependencies:  # a client may filter by related rows
         return True
     cls = type(collection)
     if any(getattr(cls, name) is not getattr(Collection, name) for name in _METHODS):
