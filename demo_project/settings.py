@@ -105,7 +105,8 @@ COCOBASE_REALTIME = {
         "posts": "board.Post",
         "tasks": {
             "model": "board.Task",
-            "fields": ["title", "column", "assignee", "moved_at"],
+            # the name is a value of a related row
+            "fields": ["title", "column", "assignee.username", "moved_at"],
             "filters": ["title", "column", "assignee"],
         },
         "memberships": {"model": "board.Membership", "fields": ["team", "user"]},

@@ -24,6 +24,7 @@ urlpatterns = [
     path("api/parcels/<int:pk>/delete", views.delete_parcel),
     path("api/teams/<int:pk>/membership", views.set_membership),
     path("api/auto-moves", views.start_auto_moves),
+    path("api/rename", views.rename_user),
     path("api/load", views.set_load),
     path("api/clock", views.clock),
     path("api/reconnect", views.start_reconnect),

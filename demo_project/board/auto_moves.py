@@ -6,11 +6,12 @@ import time
 
 from django.db import connection
 
+from . import users
 from .models import Task
 
 logger = logging.getLogger(__name__)
 
-TITLE, ASSIGNEE = "Nightly backup", "Server"
+TITLE = "Nightly backup"
 FIRST_DELAY, DELAY = 1.0, 1.5  # seconds before the first move, and between moves
 MOVES = 3  # as many as there are columns, so that the card returns to where it was
 
@@ -62,7 +63,7 @@ def move_card():
     if card is None:
         card = Task(title=TITLE, column=columns[-1])
     card.column = columns[(columns.index(card.column) + 1) % len(columns)]
-    card.assignee = ASSIGNEE
+    card.assignee = users.get_named(users.SERVER)
     card.save()
 
 

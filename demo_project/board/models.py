@@ -13,7 +13,9 @@ class Task(models.Model):
 
     title = models.CharField(max_length=120)
     column = models.CharField(max_length=10, choices=COLUMNS, default="todo")
-    assignee = models.CharField(max_length=40, default="Unassigned")
+    assignee = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True
+    )
     moved_at = models.DateTimeField(auto_now=True)
 
     objects = RealtimeManager()

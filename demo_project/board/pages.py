@@ -54,6 +54,7 @@ def board(request):
         "columns": Task.COLUMNS,
         "second": second,
         "auto_card": AUTO_CARD,
+        "names": users.NAMES,
         "shell_command": SHELL_COMMAND,
         "sql_card": sql_commands.CARD,
         "sql_commands": sql_commands.list_commands(),

@@ -51,6 +51,7 @@ EXCERPTS = {
         Excerpt("The list in the browser", f"{SCRIPTS}/card_board.js", "#watch(column) {"),
         Excerpt("The model", f"{BOARD}/models.py", "class Task(", until="class Meta"),
         Excerpt("The view that moves a card", f"{BOARD}/views.py", "def move_task("),
+        Excerpt("Renaming a user", f"{BOARD}/users.py", "def rename("),
     ),
     "chat": (
         Excerpt("The room's declaration", f"{BOARD}/realtime.py", "class Chat("),

@@ -6,9 +6,12 @@ from shlex import quote
 
 from django.db import connection
 
+from .users import SQL as USER
+
 CARD = "Review the search page"
 SQL = (
-    "UPDATE board_task SET {column} = 'done', assignee = 'SQL', moved_at = {now} "
+    "UPDATE board_task SET {column} = 'done', moved_at = {now}, "
+    "assignee_id = (SELECT id FROM auth_user WHERE username = '" + USER + "') "
     # the semicolon keeps the last quote apart from those of Python around the statement
     "WHERE title = '" + CARD + "';"
 )

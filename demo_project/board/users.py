@@ -10,6 +10,10 @@ from django.contrib.auth import get_user_model, login
 ANIMALS = ("Otter", "Heron", "Lynx", "Wren", "Badger", "Hare", "Newt", "Stork", "Mole", "Finch")
 COURIERS = ("ada", "ben")
 DISPATCHER = "dora"
+# users by whose names cards show that the server, or an SQL command, has moved them
+SERVER, SQL = "Server", "SQL"
+# the names that a button on the board gives one user in turn
+NAMES = ("Heron", "Grey heron")
 TOKEN_LIFETIME = timedelta(minutes=10)
 
 
@@ -19,6 +23,20 @@ def create_guest():
     names = (f"{secrets.choice(ANIMALS)} {secrets.randbelow(900) + 100}" for _ in range(20))
     name = next((each for each in names if not users.filter(username=each).exists()), None)
     return users.create_user(username=name or f"Guest {secrets.token_hex(8)}")
+
+
+def get_named(username):
+    """Return the user with this name, who is created without a password if there is none."""
+    users = get_user_model().objects
+    return users.filter(username=username).first() or users.create_user(username)
+
+
+def rename():
+    """Give the user who has one of `NAMES` the other one. Return the new name."""
+    user = get_user_model().objects.filter(username__in=NAMES).first() or get_named(NAMES[0])
+    user.username = NAMES[user.username == NAMES[0]]
+    user.save(update_fields=["username"])
+    return user.username
 
 
 def ensure_logged_in(request):

@@ -26,12 +26,14 @@ async def test_row_that_sqlite3_writes_appears_moves_and_disappears(windows, dem
     page = await windows.open(viewport=DESK)
     execute(
         demo,
-        "INSERT INTO board_task (title, column, assignee, moved_at) "
-        "VALUES ('From SQL', 'todo', 'sqlite3', datetime('now'))",
+        "INSERT INTO board_task (title, column, moved_at) "
+        "VALUES ('From SQL', 'todo', datetime('now'))",
     )
     for viewer in ("you", "second"):
         todo = column(page, "todo", viewer)
         await expect(todo).to_contain_text("From SQL", timeout=SOON)
+        card = todo.locator(".card", has_text="From SQL")
+        await expect(card.locator(".who")).to_have_text("Unassigned")
     execute(demo, "UPDATE board_task SET column = 'doing' WHERE title = 'From SQL'")
     await expect(column(page, "doing")).to_contain_text("From SQL", timeout=SOON)
     await expect(page.locator("#you .change")).to_contain_text("From SQL moved to Doing")

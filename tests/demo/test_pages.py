@@ -125,6 +125,45 @@ async def test_board_shows_changes_of_the_admin(windows):
         await expect(card.locator(".who")).to_have_text(second)
 
 
+async def test_cards_follow_the_name_of_their_assignee(windows, demo):
+    from playwright.async_api import expect
+
+    one = await windows.open(viewport=DESK)
+    two = await windows.open(viewport=PHONE)
+    title = "Check the links in the docs"
+
+    def assignees(page, viewer):
+        card = page.locator(f"#{viewer} .card", has_text=title)
+        return card.locator(".who")
+
+    names = ["Heron", "Grey heron"]
+    for old, new in (names, reversed(names)):
+        for page in (one, two):
+            for viewer in ("you", "second"):
+                await expect(assignees(page, viewer)).to_have_text(old)
+        await one.get_by_role("button", name="Rename Heron").click()
+        for page in (one, two):
+            for viewer in ("you", "second"):
+                await expect(assignees(page, viewer)).to_have_text(new)
+                await expect(page.locator(f"#{viewer} .change")).to_have_text(
+                    f"Last change: {old} is now {new}"
+                )
+
+    # in the admin
+    admin = await two.context.new_page()
+    await admin.goto(f"{demo.url}admin/login/?next=/admin/auth/user/")
+    await admin.fill("[name=username]", "admin")
+    await admin.fill("[name=password]", "admin")
+    await admin.click("[type=submit]")
+    await admin.get_by_role("link", name="Heron", exact=True).click()
+    await admin.fill("#id_username", "Stork")
+    await admin.press("#id_username", "Enter")
+    await expect(assignees(one, "you")).to_have_text("Stork")
+    await expect(assignees(one, "second")).to_have_text("Stork")
+    demo.shell("User.objects.filter(username='Stork').update(username='Heron')")
+    await expect(assignees(one, "you")).to_have_text("Heron")
+
+
 async def test_chat_shows_members_typing_and_messages(windows):
     from playwright.async_api import expect
 

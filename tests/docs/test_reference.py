@@ -190,6 +190,7 @@ def test_system_checks_are_documented_and_tested():
         ROOT / "tests" / "capture" / "test_triggers.py",
         ROOT / "tests" / "checks" / "test_databases.py",
         ROOT / "tests" / "checks" / "test_dependencies.py",
+        ROOT / "tests" / "checks" / "test_related_fields.py",
         ROOT / "tests" / "checks" / "test_deployment.py",
         ROOT / "tests" / "checks" / "test_permissions.py",
         ROOT / "tests" / "checks" / "test_visitors.py",

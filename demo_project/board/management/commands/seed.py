@@ -3,15 +3,15 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand
 
-from demo_project.board.auto_moves import ASSIGNEE, TITLE
+from demo_project.board.auto_moves import TITLE
 from demo_project.board.models import Membership, Parcel, Post, Task, Team
-from demo_project.board.users import COURIERS, DISPATCHER
+from demo_project.board.users import COURIERS, DISPATCHER, NAMES, SERVER, SQL, get_named
 
 TASKS = (
-    (TITLE, "todo", ASSIGNEE),
-    ("Check the links in the docs", "todo", "Heron"),
+    (TITLE, "todo", SERVER),
+    ("Check the links in the docs", "todo", NAMES[0]),
     ("Write the release notes", "todo", "Wren"),
-    ("Review the search page", "doing", "Otter"),
+    ("Review the search page", "doing", NAMES[0]),
     ("Fix the login form", "doing", "Lynx"),
     ("Update the price list", "done", "Badger"),
 )
@@ -36,9 +36,8 @@ class Command(BaseCommand):
         users = get_user_model().objects
         if not users.filter(username="admin").exists():
             users.create_superuser("admin", password="admin")
-        for name in (*COURIERS, DISPATCHER):
-            if not users.filter(username=name).exists():
-                users.create_user(name)
+        for name in (*COURIERS, DISPATCHER, SERVER, SQL):
+            get_named(name)
         if not Team.objects.exists():
             dispatcher = users.get(username=DISPATCHER)
             for name in TEAMS:
@@ -47,7 +46,7 @@ class Command(BaseCommand):
             Parcel.objects.update(team=team)  # those of the demo before it had teams
         if not Task.objects.exists():
             for title, column, assignee in TASKS:
-                Task.objects.create(title=title, column=column, assignee=assignee)
+                Task.objects.create(title=title, column=column, assignee=get_named(assignee))
         if not Post.objects.exists():
             for title, status in POSTS:
                 Post.objects.create(title=title, status=status)

@@ -28,6 +28,7 @@ Promise.all(boards.map(({ ready }) => ready)).then(() => {
   if (!reducedMotion.matches) post("auto-moves");
 });
 onSubmit("add-task", (title) => post("tasks", { title }));
+$("rename").addEventListener("click", () => post("rename"));
 $("auto-moves").addEventListener("click", () => post("auto-moves"));
 
 // commands for a terminal

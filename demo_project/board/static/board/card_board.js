@@ -4,6 +4,8 @@ import { announce, button, element, flash, post, reducedMotion } from "./common.
 const GONE_MS = 600; // how long the place of a removed card is kept, should it enter another column
 const FILTER_DELAY_MS = 150; // after a key press
 
+const assigneeOf = (data) => data["assignee.username"] ?? "Unassigned";
+
 export class CardBoard {
   // the cards' elements by id; a card keeps its element in whatever column it is
   #cards = new Map();
@@ -56,7 +58,7 @@ export class CardBoard {
     return {
       column: name,
       ...(words && { title_contains: words }),
-      ...(this.mine?.checked && { assignee: this.db.user?.name ?? "" }),
+      ...(this.mine?.checked && { assignee: Number(this.db.user?.id) }),
     };
   }
 
@@ -147,7 +149,7 @@ export class CardBoard {
     const at = this.columns.indexOf(column);
     card.dataset.at = column.name;
     card.querySelector("p").textContent = data.title;
-    card.querySelector(".who").textContent = data.assignee;
+    card.querySelector(".who").textContent = assigneeOf(data);
     for (const tool of card.querySelectorAll("button")) {
       const to = { left: this.columns[at - 1], right: this.columns[at + 1] }[tool.dataset.act];
       const verb = { left: "Move left", right: "Move right", delete: "Delete" }[tool.dataset.act];
@@ -200,7 +202,7 @@ export class CardBoard {
         const from = card.dataset.at ?? this.#gone.get(document.id)?.from;
         if (this.#shown.get(document.id) !== document) {
           this.#fill(card, document, column);
-          changes.push({ card, document, column, from });
+          changes.push({ card, document, column, from, before: this.#shown.get(document.id) });
         }
         this.#cards.set(document.id, card);
         this.#shown.set(document.id, document);
@@ -220,12 +222,17 @@ export class CardBoard {
 
   // Highlight the changes and describe them in words.
   #report(changes) {
-    for (const { card, document, column, from } of changes) {
+    for (const { card, document, column, from, before } of changes) {
       flash(card);
-      const { title, assignee } = document.data;
+      const { title, moved_at } = document.data;
+      const assignee = assigneeOf(document.data);
       const verb = from ? (from === column.name ? "changed in" : "moved to") : "new in";
       const by = verb === "changed in" ? "" : `, by ${assignee}`;
-      this.root.querySelector(".change").textContent = `Last change: ${title} ${verb} ${column.label}${by}`;
+      const isRenamed = before?.data.moved_at === moved_at && assigneeOf(before.data) !== assignee;
+      const words = isRenamed
+        ? `${assigneeOf(before.data)} is now ${assignee}`
+        : `${title} ${verb} ${column.label}${by}`;
+      this.root.querySelector(".change").textContent = `Last change: ${words}`;
       if (this.announces && from !== column.name && assignee !== this.db.user?.name)
         announce(`${title}: ${verb} ${column.label}, by ${assignee}`);
     }
