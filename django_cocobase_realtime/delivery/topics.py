@@ -140,7 +140,7 @@ class TopicManager:
             tailer = topic.tailer
             if tailer is None:
                 tailer = topic.start_tailer(self.reader(collection.database), self._announce)
-            if collection.related_fields:
+            if related is not None:  # its documents may show related rows
                 await self._derived.catch_up(collection.database)
             await tailer.wait_caught_up()
         except BaseException:

@@ -4,6 +4,7 @@ import contextlib
 import json
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 
 from django_cocobase_realtime.declarations.dependency_table import hidden_stream
@@ -163,3 +164,18 @@ def test_nothing_is_derived_without_relations(declare, rows):
     assert derive("default") == []
     stream = Stream.objects.filter(collection=hidden_stream("default")).first()
     assert stream is None or stream.derived is None
+
+
+async def test_client_that_was_away_is_sent_the_documents(declare, realtime, user):
+    """No process has followed the log when the row was changed."""
+    await sync_to_async(declare)("assignee")
+    await Ticket.objects.acreate(title="t", assignee=user)
+    async with realtime(user=user) as ada:
+        first = await ada.subscribe("tickets")
+    user.username = "renamed"
+    await user.asave()
+    async with realtime(user=user) as ada:
+        since = {"since": first["cursor"], "scope": first["scope"]}
+        assert (await ada.subscribe("tickets", **since))["resumed"] is True
+        event = await ada.receive("event")
+        assert event["document"]["data"]["assignee"] == "renamed"
