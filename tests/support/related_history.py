@@ -14,6 +14,23 @@ from django.db.models import Model
 from tests.relations_app.models import Label, Organization, Project, Ticket
 from tests.support.threads import call
 
+
+def serialize_ticket(ticket: Ticket) -> dict[str, Any]:
+    """Return the data of a ticket, as a serializer of the project makes it."""
+    project, assignee = ticket.project, ticket.assignee
+    return {
+        "title": ticket.title,
+        "assignee": assignee and assignee.username,
+        "organization": project and project.organization and project.organization.name.upper(),
+        "labels": sorted(label.name for label in project.labels.all()) if project else [],
+    }
+
+
+def with_related(tickets: Any) -> Any:
+    related = tickets.select_related("assignee", "project__organization")
+    return related.prefetch_related("project__labels")
+
+
 COLLECTIONS = {
     "tickets": {
         "model": "relations_app.Ticket",
@@ -36,6 +53,12 @@ COLLECTIONS = {
     "organizations": {
         "model": "relations_app.Organization",
         "fields": ["name", "owner.username", "projects", "projects.name"],
+    },
+    "serialized": {
+        "model": "relations_app.Ticket",
+        "serializer": serialize_ticket,
+        "queryset": with_related,
+        "depends_on": ["assignee", "project.organization", "project.labels"],
     },
 }
 
