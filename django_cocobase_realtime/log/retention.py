@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
+from django.db.models import F
 from django.utils import timezone
 
+from ..declarations.dependency_table import is_hidden
 from ..models import LogEvent, Stream, new_epoch
 from ..utils.transactions import write_transaction
 from .reader import streams_with_unsequenced
@@ -80,7 +82,9 @@ def rotate_epoch(
     """
     rotated = []
     with write_transaction(using):
-        streams = Stream.objects.using(using).select_for_update().order_by("collection")
+        # without a column that `migrate` may not have added yet when it reinstalls triggers
+        streams = Stream.objects.using(using).defer("derived").order_by("collection")
+        streams = streams.select_for_update()
         if collections is not None:
             streams = streams.filter(collection__in=list(collections))
         if epoch is not None:
@@ -88,9 +92,10 @@ def rotate_epoch(
         for stream in streams:
             stream.epoch = new_epoch()
             stream.floor = stream.head
-            if stream.derived is not None:  # clients may show values that have changed since
-                stream.derived = stream.floor - 1
-            stream.save(update_fields=["epoch", "floor", "derived"])
+            stream.save(update_fields=["epoch", "floor"])
+            if is_hidden(stream.collection):  # clients may show values that have changed since
+                derived = Stream.objects.using(using).filter(pk=stream.pk, derived__isnull=False)
+                derived.update(derived=F("floor") - 1)
             LogEvent.objects.using(using).filter(
                 collection=stream.collection, seq__lte=stream.head
             ).delete()
