@@ -25,6 +25,7 @@ from ..pubsub.listener import DatabaseListeners
 from ..relations.key_sets import KeySets
 from ..transport.connection import NATIVE, Connection
 from ..utils import small_set
+from ..utils.pending_calls import PendingCalls
 from ..utils.small_set import SmallSet
 from ..wire import frames, sdk_frames
 from ..wire.codes import CloseCode, ErrorCode, ResyncReason
@@ -43,6 +44,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+# seconds that the end of the last connection waits for calls in threads that read the log
+CLOSE_TIMEOUT = 5.0
 # message of the error with which a subscription ends
 ENDED = "The subscription ended, because of an error in the server's code; subscribe again later."
 # message of the error with which a subscription ends if it may see too much
@@ -84,6 +87,8 @@ class TopicManager:
         )
         # receive announcements of new events from PostgreSQL
         self._listeners = DatabaseListeners(self._receive_notification, self._look_later)
+        # calls in threads that read the log
+        self._calls = PendingCalls()
         # tasks of `_look_later` that have not ended
         self._looks: set[asyncio.Task[None]] = set()
         # subscriptions by connection and name
@@ -368,7 +373,7 @@ class TopicManager:
     async def _run_in_log_thread(
         self, using: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        return await self.reader(using).run(function, *args, **kwargs)
+        return await self._calls.run(self.reader(using).run(function, *args, **kwargs))
 
     @property
     def has_readers(self) -> bool:
@@ -388,5 +393,6 @@ class TopicManager:
         self._readers.clear()
 
     async def wait_closed(self) -> None:
-        """Wait until the connections that receive announcements are closed."""
+        """Wait until connections are closed, and calls in threads that read the log have ended."""
         await self._listeners.wait_stopped()
+        await self._calls.wait(CLOSE_TIMEOUT)
