@@ -40,6 +40,7 @@ from .environment import (
     check_message_sizes,
     check_runserver,
 )
+from .indexes import check_indexes
 from .permissions import check_moments
 from .rooms import check_presence, check_rooms
 from .settings import (
@@ -107,6 +108,16 @@ def check_writes(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     if not is_check_command() or first_problem() is not None:
         return []
     return list(check_unseen_writes())
+
+
+@checks.register("realtime")
+def check_orders(
+    app_configs: Any = None, databases: Any = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Name the indexes that are missing for orders; only in ``manage.py check``."""
+    if not is_check_command() or first_problem() is not None:
+        return []
+    return list(check_indexes(databases or ()))
 
 
 @checks.register("realtime", deploy=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from django.core.checks import CheckMessage
+from django.core.checks import ERROR, CheckMessage
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
@@ -24,6 +24,7 @@ from ..options import SETTING
 from ..permissions import Combination
 from .base import error, warning
 from .dependencies import check_depends_on
+from .live_options import check_live_options
 from .related_fields import check_related_fields, is_related_name
 
 _PATH_HINT = "A path by which clients filter consists of foreign keys and ends with a field."
@@ -110,16 +111,24 @@ def _check_collection(name: str, collection: Collection) -> Iterator[CheckMessag
     if meta.abstract or (not meta.managed and meta.swapped):
         yield error(5, f"Collection {name!r} names {meta.label}, which has no table.")
         return
-    yield from _check_fields(name, collection)
-    yield from _check_classes(name, collection)
-    yield from check_depends_on(name, collection)
-    yield from check_related_fields(name, collection)
+    messages = [
+        *_check_fields(name, collection),
+        *_check_classes(name, collection),
+        *check_depends_on(name, collection),
+        *check_related_fields(name, collection),
+    ]
+    yield from messages
+    if all(message.level < ERROR for message in messages):
+        yield from check_live_options(name, collection)
 
 
 def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
     meta = collection.concrete_model._meta
     concrete = {field.name for field in meta.concrete_fields}
-    for option in ("fields", "filters", "not_secret", "permission_fields", "exclude"):
+    for option in (
+        *("fields", "filters", "not_secret", "permission_fields", "exclude"),
+        *("order_fields", "aggregates"),
+    ):
         value = getattr(collection, option)
         if value is None:
             continue
@@ -140,7 +149,7 @@ def _check_fields(name: str, collection: Collection) -> Iterator[CheckMessage]:
                     f"Its fields are {sorted(concrete)}.",
                 )
     yield from _check_related_paths(name, collection)
-    for option in ("fields", "filters", "permission_fields"):
+    for option in ("fields", "filters", "permission_fields", "order_fields", "aggregates"):
         for field in getattr(collection, option) or ():
             looks_secret = is_secret_looking(field) or is_secret_path(field, collection.paths)
             if option == "fields" and is_related_name(collection, field):

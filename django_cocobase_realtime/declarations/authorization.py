@@ -173,6 +173,10 @@ class Grant:
     requested: Filter | None = None
     # the paths to related rows, of which clients may use those in ``filters``
     paths: ModelPaths | None = None
+    # names of the fields that clients may sort by
+    order_fields: frozenset[str] = frozenset()
+    # names of the fields that clients may aggregate
+    aggregates: frozenset[str] = frozenset()
 
 
 # converts a return value of `visible_to` to a filter

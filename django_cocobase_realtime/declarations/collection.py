@@ -18,9 +18,8 @@ from django.db import models
 from django.utils.module_loading import import_string
 from msgspec.structs import replace as replace_fields
 
-from ..conf import conf
 from ..events import Change, Image
-from ..filters import ClientFilters, Filter, FilterLimits, Kind, MakeKeySet, Row, Schema
+from ..filters import ClientFilters, Filter, Kind, MakeKeySet, Row, Schema
 from ..filters.orm import field_spec
 from ..filters.paths import ModelPaths
 from ..identity import Identity
@@ -31,6 +30,7 @@ from .authorization import Grant, evaluate_permission
 from .dependency_table import dependency_models
 from .depends_on import SerializedRelation, depends_on_labels, serialized_relations
 from .documents import Serializer, serialized_names
+from .grants import make_grant
 from .image_fields import (
     default_names,
     depends_on_rows,
@@ -41,6 +41,7 @@ from .image_fields import (
     is_secret_path,
     row_tables,
 )
+from .live_options import sortable_names, summable_names
 from .related_fields import RelatedField, related_fields, related_labels
 from .serialization import RowCodec
 from .trusted_filters import TrustedFilters
@@ -94,6 +95,12 @@ class Collection:
     public: ClassVar[bool] = False
     # labels of models that ``visible_to`` reads in queries, and relations that a serializer shows
     depends_on: ClassVar[Sequence[str]] = ()
+    # orders that clients use, such as "-priority,created_at", for which an index is checked
+    orders: ClassVar[Sequence[str]] = ()
+    # names of fields that clients may sort by; None for the readable ones and those in ``filters``
+    order_fields: ClassVar[Sequence[str] | None] = None
+    # names of fields that clients may sum, average or take extremes of; None for readable numbers
+    aggregates: ClassVar[Sequence[str] | None] = None
 
     def queryset(self, queryset: models.QuerySet[Any]) -> models.QuerySet[Any]:
         """Return the queryset for the serializer's rows, with related rows and annotations."""
@@ -146,25 +153,7 @@ class Collection:
         if self.project_field is not None:
             same_project = self.parse_trusted_filter({self.project_field: identity.project})
             decision = replace(decision, visible=decision.visible & same_project)
-        readable, filterable = self.readable, self.filterable
-        permitted = decision.fields
-        if permitted is not None:
-            names = sorted(permitted) if readable is None else readable
-            readable = tuple(name for name in names if name in permitted)
-            filterable = frozenset(n for n in filterable if n.partition(".")[0] in permitted)
-        limits = conf.limits
-        bounds = FilterLimits(limits.filter_clauses, limits.filter_depth, limits.filter_values)
-        return Grant(
-            decision,
-            readable,
-            filterable,
-            self.schema,
-            self.codec.key_names,
-            self.stream,
-            self.track,
-            None if key_set is None else filters.related(filterable, bounds, key_set),
-            self.paths,
-        )
+        return make_grant(self, decision, filters, key_set)
 
     def _parse_visible(self, visible: Visible, key_set: MakeKeySet | None = None) -> Filter:
         """Convert a return value of ``visible_to`` to a filter."""
@@ -226,6 +215,8 @@ class Collection:
             *(self.fields or ()),
             *(name for field in self.related_fields.values() for name in field.links),
             *(name.partition(".")[0] for name in self.filters or ()),
+            *(self.order_fields or ()),
+            *(self.aggregates or ()),
             *filter(None, (self.project_field, *self.time_fields)),
         }
         if isinstance(self.soft_delete, str):
@@ -334,6 +325,16 @@ class Collection:
             # the primary key is not readable by default, since it is the document's id
             names.add(self.concrete_model._meta.pk.name)
         return frozenset(name for name in names if name in self.schema)
+
+    @cached_property
+    def sortable(self) -> frozenset[str]:
+        """Names of the fields that clients may sort by."""
+        return sortable_names(self)
+
+    @cached_property
+    def summable(self) -> frozenset[str]:
+        """Names of the fields that clients may aggregate."""
+        return summable_names(self)
 
     @cached_property
     def declared_time_fields(self) -> frozenset[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..conf import conf
 from ..declarations.collection import Collection
+from ..filters.order import Order
 from ..log.as_of import images_as_of, keys_as_of
 from ..log.cursor import Position
 from ..utils.concurrency import run_in_threadpool
@@ -28,8 +29,8 @@ PAGE_SIZE = 200
 # time whether a hidden document exists
 STEP = 0.05
 
-# the primary key of a row, and the value to sort by
-_ShownRow = tuple[Any, Any]
+# the primary key of a row, and the values to sort by
+_ShownRow = tuple[Any, tuple[Any, ...]]
 
 
 async def select_shown_keys(
@@ -54,10 +55,7 @@ async def select_shown_keys(
         )
     if requested_document(subscription.request.serialized) is not None:
         await asyncio.sleep(STEP - (time.monotonic() - started_at) % STEP)
-    if query.order is not None:
-        # nulls are lowest; equal values stay in the order of their keys
-        descending = query.order.startswith("-")
-        shown_rows.sort(key=lambda row: (row[1] is not None, row[1]), reverse=descending)
+    _sort(shown_rows, query.order)
     is_cut = has_more or len(shown_rows) > query.limit
     return [key for key, _ in shown_rows[: query.limit]], is_cut
 
@@ -80,12 +78,12 @@ def _find_shown(
     collection: Collection,
     subscription: Subscription,
     keys: Sequence[Any],
-    order: str | None,
+    order: Order,
     position: Position | None,
 ) -> list[_ShownRow]:
     """Return those of the rows that the subscription may see, and that its filter matches."""
     codec = collection.codec
-    ref = None if order is None else collection.schema[order.removeprefix("-")].ref
+    refs = [collection.schema[name].ref for name in order.names]
     images = images_as_of(collection, keys, position)
     shown_rows: list[_ShownRow] = []
     for key in keys:
@@ -94,5 +92,16 @@ def _find_shown(
             continue
         image = codec.decode(stored, collection.database)
         if is_visible(collection, subscription, image) and not collection.is_deleted(image):
-            shown_rows.append((key, None if ref is None else collection.row(image).get(ref)))
+            row = collection.row(image)
+            shown_rows.append((key, tuple(row.get(ref) for ref in refs)))
     return shown_rows
+
+
+def _sort(shown_rows: list[_ShownRow], order: Order) -> None:
+    """Sort rows that are in the order of their keys."""
+    for index, field in reversed(list(enumerate(order.fields))):
+        # nulls are lowest; equal values stay in the order that they have
+        shown_rows.sort(
+            key=lambda row: ((value := row[1][index]) is not None, value),
+            reverse=field.descending,
+        )

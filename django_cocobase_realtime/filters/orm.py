@@ -18,7 +18,6 @@ from typing import Any
 from django.conf import settings
 from django.db import connections, models
 from django.db.models import BooleanField, Case, F, Q, TextField, Value, When
-from django.db.models.expressions import OrderBy
 from django.db.models.functions import Collate
 from django.utils import timezone
 
@@ -77,7 +76,7 @@ _KINDS: tuple[tuple[type[Any], Kind], ...] = (
     (models.JSONField, Kind.JSON),
 )
 # Django's field of each kind
-_PLAIN_FIELDS = {kind: field for field, kind in reversed(_KINDS)}
+PLAIN_FIELDS = {kind: field for field, kind in reversed(_KINDS)}
 # kinds of which many values are one parameter in SQLite, which limits the number of parameters
 _IN_ONE_PARAMETER = frozenset({Kind.INTEGER, Kind.TEXT, Kind.UUID, Kind.ADDRESS})
 MAX_CHAIN = 200  # conditions that are joined without brackets
@@ -105,17 +104,17 @@ def field_spec(field: models.Field[Any, Any]) -> FieldSpec:
 
 
 def _kind(field: models.Field[Any, Any]) -> Kind:
-    field = _value_field(field)
+    field = value_field(field)
     return next((kind for cls, kind in _KINDS if isinstance(field, cls)), Kind.OPAQUE)
 
 
 def _max_length(field: Any) -> int | None:
     """Return the maximal number of characters of a text; None if the database has no limit."""
-    length: int | None = getattr(_value_field(field), "max_length", None)
+    length: int | None = getattr(value_field(field), "max_length", None)
     return None if isinstance(field, models.TextField) else length
 
 
-def _value_field(field: Any) -> Any:
+def value_field(field: Any) -> Any:
     """Return the field that describes the column's values: for a generated field, the output."""
     return field.output_field if getattr(field, "generated", False) else field
 
@@ -127,23 +126,6 @@ def to_q(filter: Filter, model: type[models.Model], using: str) -> Q:
     condition on text or JSON runs.
     """
     return _node_q(filter.root, model, using)
-
-
-def ordering(model: type[models.Model], order: str, using: str) -> OrderBy:
-    """Return an ordering that sorts in the same way on every database.
-
-    ``order`` is the name of a field, with a leading ``-`` for descending order. Nulls sort lowest,
-    and texts sort by code points.
-    """
-    descending, name = order.startswith("-"), order.removeprefix("-")
-    field: Any = model._meta.get_field(name)
-    expression: Any = F(field.attname)
-    if _kind(field) is Kind.TEXT:
-        expression = Collate(expression, code_point_collation(using))
-    ordered: OrderBy = (
-        expression.desc(nulls_last=True) if descending else expression.asc(nulls_first=True)
-    )
-    return ordered
 
 
 def _node_q(node: Node, model: type[models.Model], using: str) -> Q:
@@ -191,7 +173,7 @@ class _Column:
         field: Any = model._meta.get_field(name)
         self.name: str = field.attname
         # the field that describes the values; a foreign key is not replaced by its target
-        self.field: Any = _value_field(field)
+        self.field: Any = value_field(field)
         self.kind = kind
         # alias of the database
         self.using = using
@@ -242,14 +224,14 @@ class _Column:
             case Kind.INTEGER if operand not in INT64:
                 return self._compares_beyond(bound, above=operand > 0)
             case Kind.DATETIME:
-                stored = self._to_stored(operand)
+                stored = to_stored(operand, self.using)
                 if stored is None or _is_decided(bound, operand):
                     return self._compares_beyond(bound, above=operand.year > 5000)
                 operand = stored
         # PostgreSQL sorts NaN above all numbers
         if not self._accepts(operand):
             # not converted by the project's field, which does not know the value
-            operand = Value(operand, output_field=_PLAIN_FIELDS[self.kind]())
+            operand = Value(operand, output_field=PLAIN_FIELDS[self.kind]())
         return self._has_value(exclude_nan=not bound.upper) & self._lookup(lookup, operand)
 
     def _compares_beyond(self, bound: Bound, *, above: bool) -> Q:
@@ -266,7 +248,7 @@ class _Column:
         if self.kind is Kind.DATETIME:
             # EARLIEST and LATEST also stand for local times beyond them
             for limit, lookup in ((EARLIEST, "lte"), (LATEST, "gte")):
-                stored = self._to_stored(limit) if limit in values else None
+                stored = to_stored(limit, self.using) if limit in values else None
                 if stored is not None:
                     beyond = self._lookup(lookup, stored)
                     condition = beyond if condition is None else condition | beyond
@@ -326,23 +308,24 @@ class _Column:
                 return [value for value in values if _floor(self._target_field(), value) == value]
             case Kind.DATETIME:
                 within = (value for value in values if value not in (EARLIEST, LATEST))
-                stored = map(self._to_stored, within)
+                stored = (to_stored(moment, self.using) for moment in within)
                 return [moment for moment in stored if moment is not None]
         return list(values)
 
-    def _to_stored(self, moment: datetime) -> datetime | None:
-        """Return a datetime in the form that the ORM needs.
 
-        Returns None if it is out of range in the time zone in which the database stores it.
-        """
-        zone: Any = timezone.get_default_timezone()
-        if settings.USE_TZ:
-            zone = connections[self.using].timezone or UTC
-        try:
-            local = moment.astimezone(zone)
-        except OverflowError:
-            return None
-        return local if settings.USE_TZ else local.replace(tzinfo=None)
+def to_stored(moment: datetime, using: str) -> datetime | None:
+    """Return a datetime in the form that the ORM needs.
+
+    Returns None if it is out of range in the time zone in which the database stores it.
+    """
+    zone: Any = timezone.get_default_timezone()
+    if settings.USE_TZ:
+        zone = connections[using].timezone or UTC
+    try:
+        local = moment.astimezone(zone)
+    except OverflowError:
+        return None
+    return local if settings.USE_TZ else local.replace(tzinfo=None)
 
 
 def _is_decided(bound: Bound, moment: datetime) -> bool:

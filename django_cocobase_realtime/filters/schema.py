@@ -42,19 +42,9 @@ class Kind(Enum):
     OPAQUE = "value that filters cannot compare"
 
 
-# names in the protocol of the kinds by which rows can be sorted
-ORDERED_KINDS = {
-    Kind.TEXT: "text",
-    Kind.INTEGER: "number",
-    Kind.DECIMAL: "decimal",
-    Kind.FLOAT: "number",
-    Kind.BOOLEAN: "boolean",
-    Kind.DATETIME: "datetime",
-    Kind.DATE: "date",
-    Kind.TIME: "time",
-    Kind.UUID: "uuid",
-    Kind.ADDRESS: "address",
-}
+# the kinds by which rows can be sorted
+ORDERED_KINDS = frozenset(Kind) - {Kind.KEY, Kind.JSON, Kind.OPAQUE}
+NUMBER_KINDS = frozenset({Kind.INTEGER, Kind.DECIMAL, Kind.FLOAT})
 
 # a reference to a value in a row: ("age",), or ("meta", "owner") for a path into JSON
 Ref = tuple[str, ...]

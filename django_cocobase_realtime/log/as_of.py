@@ -6,30 +6,33 @@ A result therefore contains exactly the changes up to the position, whatever is 
 and several results for one position agree with each other.
 
 The position must have been reached before the rows are read. A filter is evaluated by the database
-on rows, and by Python on images, with the same result. So is an order, except for keys that are
-texts, if the database compares them by the collation of a language.
+on rows, and by Python on images, with the same result, and so is an order.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from typing import Any, NamedTuple
 
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from msgspec.structs import replace
 
 from ..declarations.collection import Collection
 from ..declarations.related_values import with_related
 from ..declarations.row_documents import make_documents
-from ..declarations.serialization import raw_column
+from ..declarations.serialization import field_encoder, raw_column
 from ..events import Change, Image
 from ..filters import Filter
 from ..filters.nodes import all_of, negate
-from ..filters.orm import ordering, to_q
+from ..filters.order import BY_KEY, InvalidOrder, Order
+from ..filters.orm import to_q
+from ..filters.orm_order import ordering, steps_after
 from ..utils.json_text import encode_json
 from .cursor import Position
-from .row_order import RowOrder
+from .row_order import Place, RowOrder
 from .touched import CannotUndo, TooManyTouched, read_touched
 
 SPARE_ROWS = 30  # rows that are read beyond a limit, since some may have to be left out
@@ -73,30 +76,32 @@ def keys_as_of(
     position: Position | None,
     *,
     limit: int,
-    order: str | None = None,
+    order: Order = BY_KEY,
+    after: Sequence[Any] | None = None,
     size: Any = None,
     keys: Sequence[Any] | None = None,
 ) -> KeysAsOf:
     """Return the primary keys of the first ``limit`` rows that matched a filter at a position.
 
     Rows that counted as deleted are left out. Without a position, the rows are taken as they are
-    now. ``order`` is as in `filters.orm.ordering`, and equal rows are in the order of their keys.
-    ``size`` is an expression for the bytes of a row. Only rows with one of ``keys`` are returned
-    if they are given. Raises `CannotUndo`, and exceptions of the database.
+    now. Only rows behind ``after`` are returned if it is given: `RowOrder.values` of a row, which
+    need not exist. ``size`` is an expression for the bytes of a row. Only rows with one of ``keys``
+    are returned if they are given. Raises `CannotUndo`, `InvalidOrder` if ``after`` is not of this
+    order, and exceptions of the database.
     """
-    row_order = RowOrder(collection, order)
-    rows = _matching(collection, filter, order, keys)
-    columns = ["pk", *([] if size is None else [size])]
+    queries = _matching(collection, filter, order, after, keys)
+    columns = [] if size is None else [size]
     if position is None:
-        selected = list(rows.values_list(*columns)[: limit + 1])
-        return _first(selected, limit, with_sizes=size is not None)
-    if row_order.attname is not None:
-        columns.append(row_order.attname)
+        return _first(
+            _read(collection, queries, columns, limit + 1), limit, with_sizes=size is not None
+        )
+    places = _Places(collection, order)
+    columns += places.columns
     document_id = collection.codec.document_id
     ids = None if keys is None else {document_id(key) for key in keys}
     spare = SPARE_ROWS
     for _ in range(MAX_READS):
-        selected = list(rows.values_list(*columns)[: limit + 1 + spare])
+        selected = _read(collection, queries, columns, limit + 1 + spare)
         are_all = len(selected) <= limit + spare
         # after the rows, see `touched`
         touched = read_touched(collection, position, ids=ids)
@@ -109,7 +114,7 @@ def keys_as_of(
     else:
         raise TooManyTouched("Rows change faster than they are read.")
     former = [pair for pair in touched.existing() if matches(collection, filter, pair[1])]
-    _insert(collection, row_order, selected, former)
+    _insert(collection, places, selected, former, after)
     return _first(selected, limit, with_sizes=size is not None)
 
 
@@ -143,10 +148,11 @@ def images_as_of(
 def rows_as_of(
     collection: Collection,
     filter: Filter,
-    position: Position,
+    position: Position | None,
     *,
     limit: int,
-    order: str | None = None,
+    order: Order = BY_KEY,
+    after: Sequence[Any] | None = None,
     keys: Sequence[Any] | None = None,
 ) -> RowsAsOf:
     """Return the first ``limit`` documents that matched a filter at a position.
@@ -154,7 +160,9 @@ def rows_as_of(
     The arguments and exceptions are those of `keys_as_of`. A serializer is given the row as it was
     at the position, and related rows as they are now. Related fields have the values of now.
     """
-    selected = keys_as_of(collection, filter, position, limit=limit, order=order, keys=keys)
+    selected = keys_as_of(
+        collection, filter, position, limit=limit, order=order, after=after, keys=keys
+    )
     images = images_as_of(collection, selected.keys, position)
     stored = [creation(collection, id, image) for id, image in images.items()]
     data = make_documents(collection, stored, collection.database)
@@ -213,9 +221,13 @@ def matches(collection: Collection, filter: Filter, image: Image) -> bool:
 
 
 def _matching(
-    collection: Collection, filter: Filter, order: str | None, keys: Sequence[Any] | None
-) -> QuerySet[Any]:
-    """Return a query for the rows that match a filter now, in order."""
+    collection: Collection,
+    filter: Filter,
+    order: Order,
+    after: Sequence[Any] | None,
+    keys: Sequence[Any] | None,
+) -> list[QuerySet[Any]]:
+    """Return queries for the rows that match a filter now, in order, the first ones first."""
     model, using = collection.concrete_model, collection.database
     if collection.deleted_filter is not None:
         filter &= ~collection.deleted_filter
@@ -223,30 +235,103 @@ def _matching(
     rows: QuerySet[Any] = QuerySet(model, using=using).filter(to_q(filter, model, using))
     if keys is not None:
         rows = rows.filter(pk__in=keys)
-    by = [] if order is None else [ordering(model, order, using)]
-    return rows.order_by(*by, "pk")
+    steps = [Q()] if after is None else steps_after(model, order, using, after)
+    by = ordering(model, order, using)
+    return [rows.filter(step).order_by(*by) for step in steps]
+
+
+def _read(
+    collection: Collection, queries: Sequence[QuerySet[Any]], columns: Sequence[Any], limit: int
+) -> list[Any]:
+    """Return the first rows of queries, each by its own statement: the key, then the columns."""
+    # not "pk": if the key has several fields, Django would sort by the wrong columns
+    names = [str(field.attname) for field in collection.concrete_model._meta.pk_fields]
+    selected: dict[Any, Any] = {}
+    for rows in queries:
+        if len(selected) >= limit:
+            break
+        for row in rows.values_list(*names, *columns)[: limit - len(selected)]:
+            key = row[0] if len(names) == 1 else row[: len(names)]
+            id: Any = len(selected)
+            if len(queries) > 1:
+                # a row that was changed meanwhile may be read again
+                id = collection.codec.document_id(key)
+                selected.pop(id, None)
+            selected[id] = (key, *row[len(names) :])
+    return list(selected.values())
+
+
+class _Places:
+    """The places of rows in an order: of those that a query has returned, and of stored images."""
+
+    def __init__(self, collection: Collection, order: Order) -> None:
+        fields = collection.codec.fields
+        names, key_fields = order.names, collection.concrete_model._meta.pk_fields
+        # names of the columns that follow the others in a query
+        self.columns = [str(fields[name].attname) for name in names]
+        self._is_composite = len(key_fields) > 1
+        self._encoders = [
+            *((name, field_encoder(fields[name])) for name in names),
+            *((field.name, field_encoder(field)) for field in key_fields),
+        ]
+        self._row_order: RowOrder | None = None
+        with suppress(InvalidOrder):
+            self._row_order = RowOrder(collection, order)
+        # whether keys are compared as they are, since they are none that a `RowOrder` knows
+        self._is_by_key = self._row_order is None and not names
+
+    def of_row(self, row: Sequence[Any]) -> Place:
+        """Return the place of a row, which has the key first and the other columns last."""
+        key = row[0]
+        if self._is_by_key:
+            return (key,)
+        values = [*row[len(row) - len(self.columns) :], *(key if self._is_composite else (key,))]
+        image = {
+            name: encode(value)
+            for (name, encode), value in zip(self._encoders, values, strict=True)
+        }
+        return self._known_order.place(image)
+
+    def of_image(self, image: Image, key: Any) -> Place:
+        """Return the place of a stored image."""
+        return (key,) if self._is_by_key else self._known_order.place(image)
+
+    def of_values(self, values: Sequence[Any]) -> Place:
+        """Return the place of `RowOrder.values`."""
+        return self._known_order.place_of_values(values)
+
+    @property
+    def _known_order(self) -> RowOrder:
+        if self._row_order is None:
+            raise CannotUndo("The rows are sorted by what only the database knows.")
+        return self._row_order
 
 
 def _insert(
     collection: Collection,
-    row_order: RowOrder,
+    places: _Places,
     selected: list[Any],
     former: Sequence[tuple[str, Image]],
+    after: Sequence[Any] | None,
 ) -> None:
     """Insert documents into rows that a query has returned, by their stored images."""
-    if former and row_order.is_converted:
-        raise CannotUndo("The rows are sorted by what the database holds.")
+    if not former:
+        return
     try:
+        start = None if after is None else places.of_values(after)
         inserted = []
         for id, image in former:
             key = collection.codec.key(id)
-            row = (key, len(encode_json(image)), None)
-            inserted.append((row_order.place(image, key), row))
+            place = places.of_image(image, key)
+            if start is None or place > start:
+                inserted.append((place, (key, len(encode_json(image)))))
         inserted.sort(key=lambda pair: pair[0])
-        places = [bisect_left(selected, place, key=row_order.place_of) for place, _ in inserted]
+        place_at = cache(lambda index: places.of_row(selected[index]))
+        rows = range(len(selected))
+        indexes = [bisect_left(rows, place, key=place_at) for place, _ in inserted]
     except (TypeError, ValueError) as error:
         raise CannotUndo("The rows cannot be compared.") from error
-    for index, (_, row) in zip(reversed(places), reversed(inserted), strict=True):
+    for index, (_, row) in zip(reversed(indexes), reversed(inserted), strict=True):
         selected.insert(index, row)
 
 

@@ -1,8 +1,8 @@
-"""The order of rows as `filters.orm.ordering` has it, for rows that are not in a query."""
+"""The order of rows as `filters.orm_order` has it, for rows that are not in a query."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import total_ordering
 from ipaddress import ip_address
@@ -11,10 +11,19 @@ from typing import Any
 from django.db import connections
 
 from ..declarations.collection import Collection
-from ..declarations.serialization import field_encoder
+from ..declarations.serialization import has_custom_conversion
 from ..events import Image
-from ..filters import Kind
-from ..filters.row import Row
+from ..filters import FieldSpec, Kind
+from ..filters.order import InvalidOrder, Order
+from ..filters.orm import field_spec
+from ..filters.orm_order import is_nan, sort_names
+from ..filters.schema import coerce
+
+Place = tuple[Any, ...]
+"""Values by which rows are sorted; places in one order can be compared."""
+
+# before and after all other values of a field
+_NULL, _NAN = (0,), (2,)
 
 
 @total_ordering
@@ -29,47 +38,65 @@ class _Descending:
 
 
 class RowOrder:
-    """An order of a collection's rows, in which equal ones are sorted by key.
+    """An order of a collection's rows: by the fields of an `Order`, then by the primary key.
 
-    ``order`` is the name of a field, with a leading ``-`` for descending order, or None for the
-    order of the keys. Nulls sort lowest, and texts by code points.
+    Nulls sort lowest, and texts by code points. Raises `InvalidOrder` for an order that only the
+    database knows, because a field outside of Django converts the values, or because values have
+    no order in Python. All other orders are the same as those of `ordering`.
     """
 
-    def __init__(self, collection: Collection, order: str | None) -> None:
-        self._schema = collection.schema
-        # name of the field
-        self.name = None if order is None else order.removeprefix("-")
-        self._is_descending = order is not None and order.startswith("-")
+    def __init__(self, collection: Collection, order: Order) -> None:
+        model = collection.concrete_model
+        self.order = order
+        # the fields that rows are sorted by: those of the order, and those of the key besides
+        self.names = sort_names(model, order)
+        descending = {field.name for field in order.fields if field.descending}
         self._is_postgres = connections[collection.database].vendor == "postgresql"
-        self._encode: Callable[[Any], Any] | None = None
-        # name of the field's column in queries of the ORM
-        self.attname: str | None = None
-        # whether the database sorts by what it holds, and not by the value, so there is no `place`
-        self.is_converted = self.name in collection.codec.raw_names
-        if self.name is not None:
-            field = collection.codec.fields[self.name]
-            self._encode, self.attname = field_encoder(field), str(field.attname)
+        # spec of each field, and whether it is descending
+        self._fields: list[tuple[FieldSpec, bool]] = []
+        for name in self.names:
+            field: Any = model._meta.get_field(name)
+            spec = field_spec(field)
+            if not spec.ordered or has_custom_conversion(field):
+                raise InvalidOrder(f"{name!r} has values that only the database can sort.")
+            self._fields.append((spec, name in descending))
 
-    def place(self, image: Image, key: Any) -> tuple[Any, ...]:
-        """Return what a row with a stored image is sorted by."""
-        return (key,) if self.name is None else (self._place(image.get(self.name)), key)
+    def values(self, image: Image) -> tuple[Any, ...]:
+        """Return the values that a row is sorted by, from its stored or decoded image.
 
-    def place_of(self, row: Sequence[Any]) -> tuple[Any, ...]:
-        """Return what a row of a query is sorted by. It has the key first, and the field last."""
-        return (row[0],) if self._encode is None else (self._place(self._encode(row[-1])), row[0])
+        They are JSON values: those of the fields `names`.
+        """
+        return tuple([image.get(name) for name in self.names])
 
-    def _place(self, raw: Any) -> Any:
-        assert self.name is not None
-        spec = self._schema[self.name]
-        value = Row({self.name: raw}, self._schema).get(spec.ref)
-        place: tuple[Any, ...]
+    def place(self, image: Image) -> Place:
+        """Return the place of a row with a stored or decoded image.
+
+        Raises `InvalidOrder` if a value is not valid for its field.
+        """
+        return self.place_of_values(self.values(image))
+
+    def place_of_values(self, values: Sequence[Any]) -> Place:
+        """Return the place of a row with these `values`.
+
+        Raises `InvalidOrder` if they are not valid for the fields.
+        """
+        try:
+            return tuple(
+                [
+                    _Descending(self._place(spec, raw)) if descending else self._place(spec, raw)
+                    for (spec, descending), raw in zip(self._fields, values, strict=True)
+                ]
+            )
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise InvalidOrder("A row has a value that is not valid for its field.") from error
+
+    def _place(self, spec: FieldSpec, raw: Any) -> tuple[Any, ...]:
         if raw is None:
-            place = (-1,)
-        elif value is None and spec.compares_as in (Kind.FLOAT, Kind.DECIMAL):
-            place = (1,)  # NaN, which PostgreSQL sorts above all numbers
-        elif spec.compares_as is Kind.ADDRESS and self._is_postgres:
-            address = ip_address(value)
-            place = (address.version, int(address))
-        else:
-            place = (0, value)
-        return _Descending(place) if self._is_descending else place
+            return _NULL
+        if is_nan(spec, raw):
+            return _NAN
+        value = coerce(spec, raw)
+        if spec.compares_as is Kind.ADDRESS and self._is_postgres:
+            address = ip_address(str(value))
+            return (1, address.version, int(address))
+        return (1, value)

@@ -16,7 +16,9 @@ from django_cocobase_realtime.delivery.row_sizes import row_bytes
 from django_cocobase_realtime.delivery.snapshot import DocumentReader, select_keys
 from django_cocobase_realtime.delivery.subscription import Subscription, SubscriptionRequest
 from django_cocobase_realtime.filters import Filter
+from django_cocobase_realtime.filters.order import BY_KEY
 from tests.app.models import Patient, Post
+from tests.support.as_of import by
 from tests.support.queries import recorded_statements
 from tests.support.triggers import is_postgres
 
@@ -33,7 +35,7 @@ def declare(settings, model, **options):
 class Reading:
     """The documents of a snapshot, and the bytes and rows of each query for rows."""
 
-    def __init__(self, collection, monkeypatch, max_bytes=256 * KIB, order=None, limit=1000):
+    def __init__(self, collection, monkeypatch, max_bytes=256 * KIB, order=BY_KEY, limit=1000):
         query = AuthorizedQuery(Filter.everything(), collection.fields)
         subscription = Subscription(None, SubscriptionRequest("s", "rows"), query)
         self.calls, self.parts = [], []
@@ -157,20 +159,20 @@ def test_serializer_that_may_read_for_each_row_is_given_few(settings, monkeypatc
     assert [len(part) for part in Reading(collection, monkeypatch).parts] == [200, 200, 50]
 
 
-@pytest.mark.parametrize("order", [None, "-title"])
+@pytest.mark.parametrize("order", [BY_KEY, by("-title")], ids=str)
 @pytest.mark.parametrize("limit", [70, 1000, 2000])
 def test_order_and_limit(settings, monkeypatch, order, limit):
     posts = Post.objects.bulk_create(
         Post(title=f"{n % 700:04}", body="x" * (n % 50)) for n in range(1100)
     )
     expected = [post.pk for post in posts]
-    if order:
+    if order != BY_KEY:
         by_title = sorted(posts, key=lambda post: (post.title, -post.pk), reverse=True)
         expected = [post.pk for post in by_title]
     collection = declare(settings, Post, fields=["title", "body"], filters=["title"])
     reading = Reading(collection, monkeypatch, order=order, limit=limit)
     assert (reading.ids, reading.is_cut) == (expected[:limit], limit < 1100)
     is_old = connection.vendor == "sqlite" and sqlite3.sqlite_version_info < (3, 43)
-    if not is_old or (limit <= 1000 and not order):
+    if not is_old or (limit <= 1000 and order == BY_KEY):
         # that of the keys, and those of up to 500 rows
         assert len(reading.statements) == {70: 2, 1000: 3, 2000: 4}[limit]

@@ -11,6 +11,7 @@ from django_cocobase_realtime.delivery.query import AuthorizedQuery
 from django_cocobase_realtime.delivery.snapshot import DocumentReader, SelectedKeys, select_keys
 from django_cocobase_realtime.delivery.subscription import Subscription, SubscriptionRequest
 from django_cocobase_realtime.filters import Filter, parse
+from django_cocobase_realtime.filters.order import BY_KEY
 from tests.app.models import Author, Comment, Post, Tag
 from tests.support.queries import recorded_statements
 
@@ -89,7 +90,7 @@ def read_all(settings, filter=None, fields=None, **options):
     query = AuthorizedQuery(filter or Filter.everything(), fields)
     subscription = Subscription(None, SubscriptionRequest("posts", "posts"), query)
     with recorded_statements() as statements:
-        selected, _ = select_keys(collection, subscription, None, DOCUMENTS)
+        selected, _ = select_keys(collection, subscription, BY_KEY, DOCUMENTS)
         reader = DocumentReader(collection, subscription, selected)
         documents = []
         while reader.has_more:

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from django_cocobase_realtime.declarations.serialization import RowCodec
 from django_cocobase_realtime.filters import FilterIndex, Row, fold, parse
-from django_cocobase_realtime.filters.orm import field_spec, ordering, to_q
+from django_cocobase_realtime.filters.orm import field_spec, to_q
+from django_cocobase_realtime.filters.orm_order import ordering
 from django_cocobase_realtime.filters.sql import _lower
 from tests.app.models import Everything
 from tests.filters.strategies import TEXTS, filters, rows
+from tests.support.as_of import by
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "100"))
 # settings of tests that write rows for each example
@@ -113,5 +115,5 @@ def test_order_of_database_equals_order_of_values(name):
         return (value is not None, value) if value is not None else (False, 0)
 
     expected = [key(image) for image in sorted(images, key=key, reverse=name.startswith("-"))]
-    queryset = Everything.objects.order_by(ordering(Everything, name, "default"), "pk")
+    queryset = Everything.objects.order_by(*ordering(Everything, by(name), "default"))
     assert [key(CODEC.image(row)) for row in queryset.values(*CODEC.attnames)] == expected

@@ -14,6 +14,7 @@ from django_cocobase_realtime.delivery.query import AuthorizedQuery
 from django_cocobase_realtime.delivery.snapshot import DocumentReader, select_keys
 from django_cocobase_realtime.delivery.subscription import Subscription, SubscriptionRequest
 from django_cocobase_realtime.filters import FilterLimits, InvalidFilter, parse
+from django_cocobase_realtime.filters.order import BY_KEY
 from django_cocobase_realtime.filters.orm import MAX_CHAIN, to_q
 from django_cocobase_realtime.filters.sql import TextIsIn
 from tests.app.models import Everything
@@ -105,7 +106,7 @@ def test_snapshot_of_the_largest_filters(name):
             continue
         query = AuthorizedQuery(filter, ("id",))
         subscription = Subscription(None, SubscriptionRequest("s", "everything"), query)
-        selected, _ = select_keys(collection, subscription, None, 100)
+        selected, _ = select_keys(collection, subscription, BY_KEY, 100)
         reader = DocumentReader(collection, subscription, selected)
         documents = [json.loads(text) for text in reader.read(10**7)]
         assert [document["id"] for document in documents] == [str(key) for key in selected.keys]

@@ -10,7 +10,7 @@ import pytest
 
 from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.filters import parse
-from django_cocobase_realtime.filters.orm import ordering
+from django_cocobase_realtime.filters.orm_order import ordering
 from django_cocobase_realtime.log import as_of, touched
 from django_cocobase_realtime.log.cursor import Position
 from django_cocobase_realtime.log.retention import trim
@@ -19,6 +19,7 @@ from django_cocobase_realtime.models import LogEvent
 from tests.app.models import Everything, LongKey, Patient, Post, Seat, UuidThing
 from tests.support.as_of import (
     CAPTURES,
+    by,
     head,
     numbered,
     posts_fixture,  # noqa: F401 - a fixture
@@ -49,7 +50,7 @@ def test_changes_after_the_position_are_undone(posts, later):
     brief.delete()
     Post.objects.create(title="new", views=1)
     assert titles(posts, {"views": 1}, position) == ["a", "b", "c", "d"]
-    assert titles(posts, {"views": 1}, position, order="-title", limit=2) == ["d", "c"]
+    assert titles(posts, {"views": 1}, position, order=by("-title"), limit=2) == ["d", "c"]
     assert titles(posts, {"title": "z"}, position) == []
     assert titles(posts, {"views": 1}, position, keys=keys) == ["b", "d"]
     assert titles(posts, {"views": 1}, numbered()) == ["z", "d", "new"]
@@ -227,7 +228,7 @@ def test_undone_rows_are_where_the_database_would_have_them(name, edges):
         orders = [
             [
                 row.pk
-                for row in Everything.objects.order_by(ordering(Everything, order, "default"), "pk")
+                for row in Everything.objects.order_by(*ordering(Everything, by(order), "default"))
             ]
             for order in (name, f"-{name}")
         ]
@@ -235,5 +236,5 @@ def test_undone_rows_are_where_the_database_would_have_them(name, edges):
         for row in Everything.objects.all()[1::3]:
             row.delete()
         for order, expected in zip((name, f"-{name}"), orders, strict=True):
-            keys = as_of.keys_as_of(collection, filter, position, limit=100, order=order).keys
+            keys = as_of.keys_as_of(collection, filter, position, limit=100, order=by(order)).keys
             assert keys == expected

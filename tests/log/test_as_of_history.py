@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from decimal import Decimal
+from functools import partial
 
 import pytest
 from django.db import OperationalError, connections, transaction
@@ -17,7 +18,7 @@ from django_cocobase_realtime.log import as_of
 from django_cocobase_realtime.log.sequencer import sequence
 from django_cocobase_realtime.log.touched import TooManyTouched, read_touched
 from tests.app.models import Post
-from tests.support.as_of import head, posts_fixture  # noqa: F401 - a fixture
+from tests.support.as_of import by, head, posts_fixture  # noqa: F401 - a fixture
 from tests.support.log import read_all
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -31,7 +32,15 @@ FILTERS = [
     {"$not": {"rating_gt": "1"}},
     {"$or": [{"title_contains": "B"}, {"views": 0}]},
 ]
-ORDERS = [None, "views", "-rating", "rating", "-title", "-created_at"]
+ORDERS = [
+    (),
+    ("views",),
+    ("-rating",),
+    ("rating", "-title"),
+    ("-title",),
+    ("-created_at",),
+    ("-status", "views", "-rating"),
+]
 
 
 class Undo(Exception):
@@ -148,7 +157,7 @@ class Reader(threading.Thread):
         old, new = (parse(chance.choice(FILTERS), schema) for _ in range(2))
         limit, order = chance.choice([1, 3, 1000]), chance.choice(ORDERS)
         try:
-            rows = as_of.rows_as_of(self._collection, new, position, limit=limit, order=order)
+            rows = as_of.rows_as_of(self._collection, new, position, limit=limit, order=by(*order))
             differences = as_of.differences_as_of(self._collection, old, new, position, limit=1000)
         except TooManyTouched:
             self.refused += 1
@@ -170,16 +179,17 @@ def fold(collection, changes):
 
 def in_order(collection, images, order):
     """Return ids in an order that is calculated by Python alone."""
-    name = "id" if order is None else order.removeprefix("-")
-
-    def place(id):
-        value = images[id][name]
-        if value is not None:
-            value = {"rating": Decimal, "id": int}.get(name, lambda value: value)(value)
-        return (value is not None, value if value is not None else 0)
-
     ids = sorted(images, key=int)
-    return sorted(ids, key=place, reverse=order is not None and order.startswith("-"))
+    for name in reversed(order):
+        ids.sort(key=partial(place, images, name.removeprefix("-")), reverse=name.startswith("-"))
+    return ids
+
+
+def place(images, name, id):
+    value = images[id][name]
+    if value is not None:
+        value = {"rating": Decimal}.get(name, lambda value: value)(value)
+    return (value is not None, value if value is not None else 0)
 
 
 def is_wrong(collection, images, result):

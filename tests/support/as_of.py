@@ -3,6 +3,7 @@
 import pytest
 
 from django_cocobase_realtime.declarations.registry import registry
+from django_cocobase_realtime.filters.order import Order, OrderField
 from django_cocobase_realtime.log.cursor import Position
 from django_cocobase_realtime.log.reader import stream_ranges
 from django_cocobase_realtime.log.sequencer import sequence
@@ -18,6 +19,11 @@ def posts_fixture(request):
     """The collection of posts, by each way of capture."""
     with CAPTURES[request.param](Post, soft_delete={"project": "deleted"}):
         yield registry.get("post")
+
+
+def by(*names):
+    """Return the order by fields with these names."""
+    return Order(tuple(OrderField(name.removeprefix("-"), name.startswith("-")) for name in names))
 
 
 def head(stream="post"):
