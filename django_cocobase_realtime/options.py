@@ -112,6 +112,10 @@ class Limits:
     replay_events: int = _limit(1000, "Changes per page of a replay.")
     replay_pages: int = _limit(50, "Pages of a replay; beyond, the client must fetch again.")
     snapshot_documents: int = _limit(10000, "Documents of a snapshot.")
+    window_bytes: int = _limit(
+        8 * 1024 * 1024, "Bytes of the rows that the server holds for the windows of one user."
+    )
+    groups: int = _limit(1000, "Groups of an aggregate.")
     set_keys: int = _limit(10000, "Keys that a queryset in `visible_to` may return.")
     derived_events: int = _limit(
         1000, "Documents that are updated when related rows change; beyond, clients load again."

@@ -15,11 +15,13 @@ import asyncio
 import logging
 from functools import partial
 
+from ..live_queries.fold import TooManyGroups
 from ..log.cursor import Position
 from ..transport.waiting_frames import FrameBuffer
 from ..utils.concurrency import set_owner
 from ..utils.project_code import DATABASE_UNAVAILABLE
 from ..wire.codes import CloseCode
+from .live_results import send_live_result
 from .replay import replay
 from .rights_changes import send_rights_change
 from .shared_snapshots import SharedFrames
@@ -72,6 +74,11 @@ def suspend(subscription: Subscription, topic: CollectionTopic) -> None:
     if tailer is None:
         # keep buffered events even if the snapshot is started again, since parts of it were sent
         _start_buffering(subscription, catchup, topic)
+    elif subscription.request.live is not None:
+        sent = topic.live_queries.discard(subscription)
+        if sent is not None:
+            subscription.sent = sent
+        catchup.plan = catchup.plan or CatchUpPlan()
     else:
         topic.table.discard(subscription)
         pending = subscription.pending_row_checks
@@ -104,6 +111,9 @@ async def _run(
         if tailer is None:
             await _without_log(subscription, catchup, topic, plan.snapshot)
             return
+        if subscription.request.live is not None:
+            await send_live_result(subscription, catchup, topic, tailer, plan)
+            return
         if plan.rights_change is not None:
             async with connection.writer.snapshot_turn:
                 plan = await send_rights_change(subscription, catchup, topic, tailer, plan)
@@ -118,6 +128,8 @@ async def _run(
     except DATABASE_UNAVAILABLE as error:
         logger.warning("A subscription could not be started: %r", error)
         connection.close(CloseCode.UNAVAILABLE)
+    except TooManyGroups as error:
+        topic.end_live_query(subscription, error)
     except Exception:
         logger.exception(
             "Subscription %r to collection %r could not be started for %s.",

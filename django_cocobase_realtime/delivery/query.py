@@ -31,7 +31,9 @@ from ..filters import (
     estimate_cost,
     parse,
 )
+from ..filters.order import InvalidOrder, parse_order
 from ..identity import Identity
+from ..live_queries.requests import InvalidAggregate, parse_aggregate
 from ..options import Limits
 from ..wire.codes import ErrorCode
 from ..wire.commands import Subscribe
@@ -130,10 +132,12 @@ def authorize_query(
     requested = _filter(limits, command, grant, key_set)
     filter = requested & decision.visible
     # the row before the change and that after it are tested
-    rows = 2 if command.transitions or decision.check is not None else 1
+    has_two = command.transitions or command.window or command.aggregate
+    rows = 2 if has_two or decision.check is not None else 1
     cost = estimate_cost(requested, grant.schema) * rows
     fields = _projection(grant, command.fields)
     _check_changes(command, grant)
+    _check_live(command, grant)
     scope_base = _hash(
         (
             grant.stream,
@@ -142,6 +146,8 @@ def authorize_query(
             command.transitions,
             None if command.changed is None else sorted(command.changed),
             check_name(decision.check),
+            command.window and (command.window, sorted(grant.order_fields)),
+            command.aggregate and (command.aggregate, sorted(grant.aggregates)),
             None if identity is None else (identity.project, identity.user_key),
         )
     )
@@ -266,6 +272,24 @@ def _check_changes(command: Subscribe, grant: Grant) -> None:
     if unknown:
         message = f"Unknown fields {unknown} in changed; readable fields are {sorted(readable)}."
         raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
+
+
+def _check_live(command: Subscribe, grant: Grant) -> None:
+    """Refuse live queries of fields that are not readable, or of rows that are checked by code.
+
+    Both may be the result of a change of rights.
+    """
+    window, aggregate = command.window, command.aggregate
+    if grant.decision.check is not None and (window is not None or aggregate is not None):
+        message = "The permission of this collection decides about each row by code."
+        raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
+    try:
+        if window is not None:
+            parse_order(window.order, grant.schema, grant.order_fields)
+        if aggregate is not None:
+            parse_aggregate(aggregate, grant.schema, grant.aggregates, grant.filters)
+    except (InvalidOrder, InvalidAggregate) as error:
+        raise SubscriptionRefused(ErrorCode.BAD_REQUEST, str(error)) from None
 
 
 def _projection(grant: Grant, requested: list[str] | None) -> tuple[str, ...] | None:

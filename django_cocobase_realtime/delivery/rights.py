@@ -112,7 +112,7 @@ class SubscriptionRights:
         if subscription.shown is None and is_current:
             subscription.shown = old.filter.with_held_keys()
         if old.fields != query.fields or old.check is not None:
-            subscription.shown = None
+            subscription.shown = subscription.sent = None
             _forget_what_was_shown(subscription)
         is_current = is_current and _keys_of(old) == _keys_of(query)
         self.discard(subscription)

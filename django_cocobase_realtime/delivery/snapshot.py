@@ -19,6 +19,7 @@ from msgspec import Raw
 
 from ..conf import conf
 from ..declarations.collection import Collection
+from ..filters.order import Order
 from ..log.as_of import keys_as_of, matches
 from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
@@ -356,7 +357,7 @@ class DocumentReader:
 def select_keys(
     collection: Collection,
     subscription: Subscription,
-    order: str | None,
+    order: Order,
     limit: int,
     position: Position | None = None,
 ) -> tuple[SelectedKeys, bool]:
@@ -365,7 +366,7 @@ def select_keys(
     The rows are those at a position, or those of now, see `keys_as_of`.
     """
     filter = subscription.query.filter
-    size = row_bytes(collection, limit, is_sorted=order is not None)
+    size = row_bytes(collection, limit, is_sorted=bool(order.fields))
     keys = keys_as_of(collection, filter, position, limit=limit, order=order, size=size)
     return SelectedKeys(keys.keys, keys.sizes), keys.is_cut
 

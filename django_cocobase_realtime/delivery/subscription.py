@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..filters import Filter
+from ..filters.order import BY_KEY, Order
+from ..live_queries.queries import LiveQuery
 from ..log.cursor import Position
 from ..transport.connection import Connection
 from ..transport.waiting_frames import FrameBuffer
@@ -20,8 +23,7 @@ class SnapshotQuery:
 
     # number of documents
     limit: int
-    # field to sort by, with a leading ``-`` for descending order; None for the primary key
-    order: str | None = None
+    order: Order = BY_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class SubscriptionRequest:
     stream: str = ""
     # the snapshot that the client asked for, or None
     snapshot: SnapshotQuery | None = None
+    # the window or aggregates that the client gets instead of events, or None
+    live: LiveQuery | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -112,6 +116,11 @@ class Subscription:
     last_seq: int = 0
     # None while it is live
     catchup: CatchUp | None = None
+    # the result of its live query that it was last sent, while it is not live; None if its client
+    # must be sent the whole result
+    sent: Any = field(default=None, repr=False)
+    # whether its client waits for a frame with the result, even if that has not changed
+    awaits_result: bool = True
     # numbers of events for which row permissions are not evaluated yet, oldest first
     pending_row_checks: deque[int] | None = None
     # whether it is in the `TopicManager`, that is, not unsubscribed or replaced

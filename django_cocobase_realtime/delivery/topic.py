@@ -7,19 +7,25 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 
 from ..conf import conf
 from ..declarations.collection import Collection
 from ..declarations.soft_delete import apply_soft_delete
 from ..events import Change, Event
+from ..live_queries.fold import TooManyGroups
 from ..log.cursor import Position
 from ..log.log_reader import LogReader
 from ..transport.connection import Connection
 from ..transport.fan_out import fan_out
 from ..utils.concurrency import run_in_threadpool, set_owner
 from ..utils.fair_queue import Owner
+from ..utils.project_code import DATABASE_UNAVAILABLE
+from ..wire.codes import CloseCode, ErrorCode
+from .endings import TOO_MANY_GROUPS
 from .event_frames import ChangeFrames
 from .incomplete_images import find_undecidable, is_complete, restore
+from .live_queries import LiveQueries
 from .related_feed import RelatedFeed
 from .row_permissions import RowPermissionQueue
 from .shared_replays import SharedReplays
@@ -38,7 +44,8 @@ class CollectionTopic:
         self,
         collection: Collection,
         on_position_lost: Callable[[], None],
-        end_with_error: Callable[[Subscription], None],
+        end_with_error: Callable[..., None],
+        may_hold: Callable[[Subscription], bool],
     ) -> None:
         self.collection = collection
         # the live subscriptions
@@ -51,10 +58,19 @@ class CollectionTopic:
         self.shared_snapshots = SharedSnapshots(collection, lambda: self.position, self._catch_up)
         # changes that several subscriptions replay
         self.shared_replays = SharedReplays(collection)
+        # windows and aggregates
+        self.live_queries = LiveQueries(
+            collection,
+            get_position=lambda: self.position,
+            catch_up=self._catch_up,
+            end=self.end_live_query,
+        )
         # called if the log no longer contains the next events, so that they cannot be delivered
         self._on_position_lost = on_position_lost
         # ends a subscription that cannot continue
         self.end_with_error = end_with_error
+        # returns whether the result of a subscription is within the limit of its client
+        self.may_hold = may_hold
         # changes that wait for row permissions
         self._row_permissions = RowPermissionQueue(collection, self._deliver_row_checked)
         # changes without a log, the first of which has incomplete images; and what prepares them
@@ -80,6 +96,7 @@ class CollectionTopic:
         """Stop the tailer, shared reads and the evaluation of row permissions."""
         self.shared_snapshots.stop()
         self.shared_replays.stop()
+        self.live_queries.stop()
         self._row_permissions.stop()
         if self._restoration is not None:
             self._restoration.cancel()
@@ -90,6 +107,17 @@ class CollectionTopic:
     def position(self) -> Position | None:
         """The position of the last delivered change; None without a log."""
         return None if self.tailer is None else self.tailer.position
+
+    def end_live_query(self, subscription: Subscription, error: Exception) -> None:
+        """End a subscription whose live query cannot be read."""
+        if isinstance(error, DATABASE_UNAVAILABLE):
+            subscription.connection.close(CloseCode.UNAVAILABLE)
+        elif isinstance(error, TooManyGroups):
+            message = TOO_MANY_GROUPS.format(conf.limits.groups)
+            self.end_with_error(subscription, ErrorCode.LIMIT_EXCEEDED, message)
+        else:
+            logger.error("A live query of %r cannot be read.", self.collection.name, exc_info=error)
+            self.end_with_error(subscription)
 
     async def _catch_up(self) -> None:
         """Wait until all events that were committed before this call are delivered."""
@@ -130,7 +158,8 @@ class CollectionTopic:
     def dispatch(self, change: Change) -> None:
         """Deliver a change to every subscription that must see it. No database, no waiting."""
         self.shared_snapshots.note(change)
-        queries = (subscription.query for subscription in self.table)
+        of_events = (subscription.query for subscription in self.table)
+        queries = chain(of_events, self.live_queries.authorized())
         if find_undecidable(self.collection, change, queries):
             if self.tailer is not None and change.seq is not None:
                 self.tailer.rotate_epoch()
@@ -148,6 +177,8 @@ class CollectionTopic:
                 fan_out(group.writers, frames.text(group.frame_spec, group.event), frames.cursor)
             if single:
                 self._deliver(frames, single, visible.seq or 0)
+        is_partial = change.before is None and change.op != "created"
+        self.live_queries.dispatch(visible, is_partial=is_partial)
         row_checked = self.table.find_row_checked(visible)
         if row_checked:
             self._row_permissions.put(visible, row_checked)

@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
+from itertools import chain
 from typing import ParamSpec, TypeVar
 
 from ..conf import conf
@@ -23,15 +24,15 @@ from ..pubsub.groups import JOIN_TIMEOUT, JOIN_TIMEOUT_DURABLE, GroupMemberships
 from ..pubsub.layer import channel_layer, collection_group, is_in_memory
 from ..pubsub.listener import DatabaseListeners
 from ..relations.key_sets import KeySets
-from ..transport.connection import NATIVE, Connection
+from ..transport.connection import Connection
 from ..utils import small_set
 from ..utils.pending_calls import PendingCalls
 from ..utils.small_set import SmallSet
-from ..wire import frames, sdk_frames
-from ..wire.codes import CloseCode, ErrorCode, ResyncReason
-from . import catchup
+from ..wire.codes import CloseCode, ErrorCode
+from . import catchup, endings
 from .derived_events import DerivedEvents
 from .filter_costs import NewFilter, exceeds_limit
+from .held_results import held_bytes, take_over
 from .query import AuthorizedQuery
 from .related_feed import RelatedFeed, RelatedFeeds
 from .rights import SubscriptionRights
@@ -46,10 +47,6 @@ logger = logging.getLogger(__name__)
 
 # seconds that the end of the last connection waits for calls in threads that read the log
 CLOSE_TIMEOUT = 5.0
-# message of the error with which a subscription ends
-ENDED = "The subscription ended, because of an error in the server's code; subscribe again later."
-# message of the error with which a subscription ends if it may see too much
-TOO_MANY_KEYS = "The subscription ended, because the permission depends on too many related rows."
 
 
 class TopicManager:
@@ -132,7 +129,7 @@ class TopicManager:
             topic = self.topics.get(name)
             if topic is None:
                 on_lost = partial(self._close_subscribers, name)
-                topic = CollectionTopic(collection, on_lost, self.end_with_error)
+                topic = CollectionTopic(collection, on_lost, self.end_with_error, self._may_hold)
                 self.topics[name] = topic
             timeout = JOIN_TIMEOUT_DURABLE if collection.durable else JOIN_TIMEOUT
             await self._groups.acquire(collection_group(name), timeout)
@@ -189,6 +186,8 @@ class TopicManager:
         replaced = by_name.get(subscription.name)
         by_name[subscription.name] = subscription
         subscription.is_attached = True
+        if replaced is not None:
+            take_over(self.topics[subscription.stream], subscription, replaced)
         self._rights.start(subscription, plan, suspended=not start)
         if replaced is not None:
             self._forget(replaced)
@@ -204,39 +203,33 @@ class TopicManager:
         self,
         subscription: Subscription,
         code: ErrorCode = ErrorCode.INTERNAL_ERROR,
-        message: str = ENDED,
+        message: str = endings.ENDED,
     ) -> None:
         """Remove a subscription that cannot continue, and report this to its client."""
         if not subscription.is_attached:
             return
         self.detach(subscription)
-        connection = subscription.connection
-        if connection.dialect == NATIVE:
-            frame = frames.error(code, message, subscription=subscription.name)
-        else:
-            frame = sdk_frames.error(message)
-        connection.writer.push(frames.encode(frame))
+        endings.report(subscription, code, message)
 
     def _end_with_too_many_keys(self, subscription: Subscription) -> None:
         """End a subscription one of whose key sets has more keys than allowed."""
-        connection, reason = subscription.connection, ResyncReason.LIMIT_EXCEEDED
-        if connection.dialect == NATIVE:
-            # the client may show nothing of what it was sent before
-            frame = frames.resync(subscription.name, reason, scope=subscription.scope)
-            connection.writer.push(frames.encode(frame))
-        logger.error(
-            "A queryset in visible_to of collection %r returns more than %d keys. Restrict it, or "
-            "raise LIMITS['set_keys'].",
-            subscription.collection,
-            conf.limits.set_keys,
-        )
-        self.end_with_error(subscription, ErrorCode.LIMIT_EXCEEDED, TOO_MANY_KEYS)
+        endings.report_too_many_keys(subscription)
+        self.end_with_error(subscription, ErrorCode.LIMIT_EXCEEDED, endings.TOO_MANY_KEYS)
+
+    def _may_hold(self, subscription: Subscription) -> bool:
+        """Return whether the windows of a client are within the limit, with that of this one."""
+        same = small_set.items(self._accounts.get(subscription.connection.owner.account))
+        subscriptions = chain.from_iterable(map(self.subscriptions, same))
+        limit: int = conf.limits.window_bytes
+        return held_bytes(subscriptions, self.topics) <= limit
 
     def _forget(self, subscription: Subscription) -> None:
         subscription.is_attached = False
         self._rights.discard(subscription)
         catchup.discard(subscription)
-        self.topics[subscription.stream].table.discard(subscription)
+        topic = self.topics[subscription.stream]
+        topic.table.discard(subscription)
+        topic.live_queries.discard(subscription)
         self.release(subscription.stream)
 
     def remove_connection(self, connection: Connection) -> None:
@@ -263,6 +256,7 @@ class TopicManager:
 
     def _close_subscribers(self, name: str) -> None:
         """Close the subscribers of a collection whose next events are no longer in the log."""
+        self.topics[name].live_queries.reset()
         for connection, by_name in list(self._subscriptions.items()):
             if any(subscription.stream == name for subscription in by_name.values()):
                 connection.close(CloseCode.POSITION_LOST)

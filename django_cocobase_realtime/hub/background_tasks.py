@@ -31,6 +31,8 @@ TRIM_INTERVAL = 60.0
 TRIM_HISTORY_INTERVAL = 3600.0
 # seconds after which a subscription without events is sent its cursor
 CURSOR_INTERVAL = 30.0
+# seconds between two counts of the rows of aggregates, one of each collection, to verify them
+VERIFY_INTERVAL = 180.0
 
 
 async def run_forever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -117,3 +119,14 @@ async def send_cursor_heartbeats(topics: TopicManager) -> None:
                 if subscription.connection.dialect == NATIVE:
                     frame = frames.cursor(subscription.name, cursor)
                     subscription.connection.writer.push(frames.encode(frame))
+
+
+async def verify_aggregates(topics: TopicManager) -> None:
+    """Regularly compare aggregates that are kept up to date with those of the rows.
+
+    They differ if rows were changed in a way that is not captured.
+    """
+    while True:
+        await asyncio.sleep(VERIFY_INTERVAL)
+        for topic in list(topics.topics.values()):
+            topic.live_queries.verify_next()

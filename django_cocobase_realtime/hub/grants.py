@@ -128,11 +128,14 @@ def allows_the_same(
     )
 
 
-def follows_changes(subscription: Subscription) -> bool:
-    """Return whether a subscription continues when it may see other rows than before.
+def follows_changes(subscription: Subscription, query: AuthorizedQuery) -> bool:
+    """Return whether a subscription continues when ``query`` allows it to see other rows.
 
     Otherwise its connection is closed, and the client fetches everything again.
     """
+    if subscription.request.live is not None:
+        # unless other fields are readable, which may concern its order
+        return query.scope_base == subscription.query.scope_base
     collection = registry.get(subscription.collection)
     return bool(collection.dependencies) and collection.durable
 

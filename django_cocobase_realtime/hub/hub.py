@@ -94,6 +94,7 @@ class Hub:
                 background_tasks.trim_logs,
                 partial(background_tasks.poll_log, self.topics),
                 partial(background_tasks.send_cursor_heartbeats, self.topics),
+                partial(background_tasks.verify_aggregates, self.topics),
                 CredentialChecks(
                     self._loop, self.connections, self.topics, self.rooms, self.reauthorizer
                 ).run,

@@ -181,7 +181,7 @@ class Reauthorizer:
                 query.log()
                 self._topics.end_with_error(subscription)
             elif query is None or not (
-                allows_the_same(subscription, query) or follows_changes(subscription)
+                allows_the_same(subscription, query) or follows_changes(subscription, query)
             ):
                 raise _Unacceptable(CloseCode.PERMISSIONS_CHANGED)
             else:

@@ -9,7 +9,6 @@ from ..declarations.authorization import Grant
 from ..delivery.filter_costs import NewFilter
 from ..delivery.query import ALL_EVENTS, SubscriptionRefused, authorize_query, serialize_request
 from ..delivery.subscription import CatchUpPlan, SnapshotQuery, Subscription, SubscriptionRequest
-from ..filters.schema import ORDERED_KINDS
 from ..log.cursor import Position, encode
 from ..log.reader import StreamRange
 from ..log.resume import Resync, resume_subscription
@@ -25,6 +24,7 @@ from .effects import (
     Send,
     Steps,
 )
+from .live_commands import live_query, read_order
 from .state import SessionState
 
 # limit for all `subscribe` requests of a connection, which are kept in memory
@@ -46,6 +46,7 @@ def subscribe(session: SessionState, command: Subscribe) -> Steps:
             message = f"There is no collection {command.collection!r} that you may watch."
             raise SubscriptionRefused(ErrorCode.UNKNOWN_COLLECTION, message)
         query = authorize_query(session.limits, command, grant, session.identity)
+        live = live_query(session, command, grant)
         snapshot = _snapshot_query(session, command, grant)
         name = command.subscription or command.collection
         filter = NewFilter(name, grant.stream, command.transitions, query)
@@ -65,6 +66,7 @@ def subscribe(session: SessionState, command: Subscribe) -> Steps:
         serialized=serialized,
         stream=intern(grant.stream),
         snapshot=snapshot,
+        live=live,
     )
     stream: StreamRange | None = yield OpenTopic(grant.stream)
     after, outcome = _resume(session, command, grant, stream, query.scope)
@@ -78,15 +80,13 @@ def subscribe(session: SessionState, command: Subscribe) -> Steps:
         durable=stream is not None,
         **outcome,
     )
-    if stream is not None:
+    if stream is not None and live is None:  # the frame with the result has its own
         seq = stream.head if after is None else after.seq
         reply["cursor"] = encode(grant.stream, stream.epoch, seq)
-    if snapshot is not None:
-        reply["kinds"] = _kinds(grant, snapshot)
     plan = None
     if after is not None:
         plan = CatchUpPlan(after)
-    elif snapshot is not None:
+    elif snapshot is not None or live is not None:
         plan = CatchUpPlan(snapshot=snapshot)
     # the reply comes before all frames of the subscription
     yield Send(reply)
@@ -132,29 +132,8 @@ def _snapshot_query(
     if requested.limit is not None and requested.limit > max_documents:
         message = f"A snapshot may have {max_documents} documents at most."
         raise SubscriptionRefused(ErrorCode.LIMIT_EXCEEDED, message)
-    if requested.order is not None:
-        readable = set(grant.fields or ()) | grant.filters
-        allowed = sorted(n for n, spec in grant.schema.items() if n in readable and spec.ordered)
-        if requested.order.removeprefix("-") not in allowed:
-            message = f"order {requested.order!r} is not allowed; use one of {allowed}."
-            raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
-    return SnapshotQuery(requested.limit or max_documents, requested.order)
-
-
-def _kinds(grant: Grant, snapshot: SnapshotQuery) -> dict[str, str]:
-    """Return the kinds of the values by which the client must sort: the order's and the id's.
-
-    The order's is missing if the client cannot read the field, and the id's if the primary key has
-    several fields.
-    """
-    kinds = {}
-    order = (snapshot.order or "").removeprefix("-")
-    if order in (grant.filters if grant.fields is None else grant.fields):
-        kinds[order] = ORDERED_KINDS[grant.schema[order].compares_as]
-    key = grant.schema.get(grant.key[0]) if len(grant.key) == 1 else None
-    if key is not None and key.ordered:
-        kinds["id"] = ORDERED_KINDS[key.compares_as]
-    return kinds
+    order = read_order(requested.order, grant)
+    return SnapshotQuery(requested.limit or max_documents, order)
 
 
 def _resume(

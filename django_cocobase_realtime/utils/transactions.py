@@ -33,20 +33,21 @@ def write_transaction(using: str, model: type[models.Model] | None = None) -> It
                 acquire_write_lock(using, model)
             yield
         return
-    with _new_transaction(using, nullcontext, write_lock=True):
+    with _new_transaction(using, nullcontext, mode="IMMEDIATE"):
         yield
 
 
 @contextmanager
 def _new_transaction(
-    using: str, around: Callable[[], AbstractContextManager[None]], *, write_lock: bool
+    using: str, around: Callable[[], AbstractContextManager[None]], *, mode: str | None
 ) -> Iterator[None]:
     """Open a transaction in autocommit; begin and end it within the contexts of ``around``.
 
-    With ``write_lock``, SQLite takes the write lock at the beginning.
+    ``mode`` is that of SQLite, None for the one that the project has set. With ``IMMEDIATE`` it
+    takes the write lock at the beginning, and with ``DEFERRED`` none before something is written.
     """
     atomic = transaction.atomic(using=using, savepoint=False)
-    with _immediate(using) if write_lock else nullcontext(), around():
+    with nullcontext() if mode is None else _sqlite_mode(using, mode), around():
         atomic.__enter__()
     try:
         yield
@@ -59,18 +60,35 @@ def _new_transaction(
 
 
 @contextmanager
-def _immediate(using: str) -> Iterator[None]:
-    """Let a transaction that begins within the block take SQLite's write lock at once."""
+def _sqlite_mode(using: str, new: str) -> Iterator[None]:
+    """Set the mode of transactions in SQLite that begin within the block."""
     connection: Any = connections[using]
     if connection.vendor != "sqlite":
         yield
         return
     connection.ensure_connection()
-    mode, connection.transaction_mode = connection.transaction_mode, "IMMEDIATE"
+    mode, connection.transaction_mode = connection.transaction_mode, new
     try:
         yield
     finally:
         connection.transaction_mode = mode
+
+
+@contextmanager
+def read_snapshot(using: str) -> Iterator[bool]:
+    """Open a transaction all of whose queries read one state; yield whether they do.
+
+    They do on SQLite and PostgreSQL, unless there is a transaction already. Only for reading.
+    """
+    connection: Any = connections[using]
+    if connection.vendor not in ("sqlite", "postgresql") or not is_autocommit(using):
+        yield False
+        return
+    with _new_transaction(using, nullcontext, mode="DEFERRED"):
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield True
 
 
 @contextmanager
@@ -181,7 +199,8 @@ def statement_transaction(using: str, *, write_lock: bool) -> Iterator[None]:
     if not is_autocommit(using):
         yield
         return
-    with _new_transaction(using, partial(own_statements, using), write_lock=write_lock):
+    mode = "IMMEDIATE" if write_lock else None
+    with _new_transaction(using, partial(own_statements, using), mode=mode):
         yield
 
 

@@ -42,8 +42,37 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     # number of documents; None for the server's limit
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    # field to sort by, with a leading "-" for descending order; None for the primary key
-    order: str | None = None
+    # fields to sort by, each with a leading "-" for descending order, in a list or separated by
+    # commas; None for the primary key
+    order: str | list[str] | None = None
+
+
+class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The first documents in an order, which the server keeps up to date."""
+
+    # number of documents; None for the server's limit
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    # fields to sort by, as in `Snapshot`
+    order: str | list[str] | None = None
+    # cursor of a page, behind which the window begins; None for the first page
+    after: str | None = None
+
+
+class Aggregate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Aggregates of the matching documents, which the server keeps up to date.
+
+    The number of documents is always one of them.
+    """
+
+    # accepted for clarity; the documents are counted in any case
+    count: Literal[True] = True
+    # names of fields
+    sum: list[str] = []
+    avg: list[str] = []
+    min: list[str] = []
+    max: list[str] = []
+    # names of fields whose values make the groups
+    group_by: list[str] = []
 
 
 class Subscribe(Message, frozen=True, tag="subscribe", kw_only=True, omit_defaults=True):
@@ -70,6 +99,10 @@ class Subscribe(Message, frozen=True, tag="subscribe", kw_only=True, omit_defaul
     scope: str | None = None
     # whether to get the documents that match now, and which of them
     snapshot: bool | Snapshot = False
+    # the window to get instead of events
+    window: Window | None = None
+    # the aggregates to get instead of events
+    aggregate: Aggregate | None = None
 
 
 class Unsubscribe(Message, frozen=True, tag="unsubscribe"):

@@ -123,3 +123,20 @@ class Seat(models.Model):
 class LongKey(models.Model):
     path = models.TextField(primary_key=True)
     size = models.IntegerField(default=0)
+
+
+class Task(models.Model):
+    """A row of live queries, with values of all kinds that clients sort and aggregate by."""
+
+    title = models.CharField(max_length=50, blank=True)
+    state = models.CharField(max_length=10, default="open")
+    priority = models.IntegerField(null=True)
+    weight = models.IntegerField(default=0)
+    hours = models.DecimalField(max_digits=10, decimal_places=2, null=True)
+    size = models.BigIntegerField(default=0)
+    score = models.FloatField(null=True)
+    urgent = models.BooleanField(null=True)
+    due = models.DateTimeField(null=True)
+    project = models.ForeignKey("relations_app.Project", models.CASCADE, null=True)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True)
+    deleted = models.BooleanField(default=False)

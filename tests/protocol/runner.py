@@ -25,6 +25,7 @@ GRANT = Grant(
     SCHEMA,
     ("id",),
     "posts",
+    order_fields=frozenset({"status"}),
 )
 
 

@@ -1,16 +1,13 @@
 """Requests that a session refuses because of a limit, and what the client learns about them."""
 
 import json
-from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
 
-from django_cocobase_realtime.filters import FieldSpec, Kind
 from django_cocobase_realtime.options import Limits
-from django_cocobase_realtime.protocol import effects
 from django_cocobase_realtime.wire.codes import CloseCode
-from tests.protocol.runner import GRANT, SessionRunner, close_codes, subscribe
+from tests.protocol.runner import SessionRunner, close_codes
 
 
 def test_limits_are_enforced():
@@ -139,53 +136,3 @@ def test_oversized_frame_is_answered_with_the_id():
     runner.receive(json.dumps(frame))
     error = runner.reply(json.dumps(frame))
     assert (error["code"], error["id"]) == ("rate_limited", 5)
-
-
-# the kinds of the values by which the client sorts
-
-
-@pytest.fixture
-def ordered():
-    schema = {
-        "id": FieldSpec("id", Kind.INTEGER, primary_key=True),
-        "title": FieldSpec("title", Kind.TEXT),
-        "price": FieldSpec("price", Kind.DECIMAL),
-        "owner": FieldSpec("owner", Kind.KEY, Kind.UUID),
-        "secret": FieldSpec("secret", Kind.DATETIME),
-    }
-    grant = replace(
-        GRANT,
-        schema=schema,
-        fields=("title", "price", "owner"),
-        filters=frozenset({"title", "price", "owner", "secret"}),
-    )
-    runner = SessionRunner()
-    runner.results[effects.AuthorizeCollection] = grant
-    runner.receive({"type": "auth"})
-    return runner
-
-
-@pytest.mark.parametrize(
-    ("snapshot", "kinds"),
-    [
-        (True, {"id": "number"}),
-        ({"limit": 5}, {"id": "number"}),
-        ({"order": "title"}, {"title": "text", "id": "number"}),
-        ({"order": "-price"}, {"price": "decimal", "id": "number"}),
-        ({"order": "owner"}, {"owner": "uuid", "id": "number"}),
-        ({"order": "secret"}, {"id": "number"}),  # not readable
-    ],
-)
-def test_kinds_of_sorted_values(ordered, snapshot, kinds):
-    assert subscribe(ordered, snapshot=snapshot)[0]["kinds"] == kinds
-    assert subscribe(ordered, snapshot=snapshot, fields=["title"])[0]["kinds"] == kinds
-
-
-def test_kinds_are_sent_only_with_a_snapshot(ordered):
-    assert "kinds" not in subscribe(ordered)[0]
-
-
-def test_kind_of_a_composite_id_is_not_sent(ordered):
-    grant = replace(ordered.results[effects.AuthorizeCollection], key=("title", "price"))
-    ordered.results[effects.AuthorizeCollection] = grant
-    assert subscribe(ordered, snapshot=True)[0]["kinds"] == {}

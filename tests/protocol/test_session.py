@@ -12,6 +12,7 @@ from django_cocobase_realtime.protocol import effects
 from django_cocobase_realtime.rooms.publisher import PublishResult
 from django_cocobase_realtime.wire.codes import CloseCode
 from tests.protocol.runner import ADA, SessionRunner, close_codes, subscribe
+from tests.support.as_of import by
 
 
 def test_auth_is_answered_with_the_identity():
@@ -196,7 +197,7 @@ def test_subscribe_without_log_has_no_cursor(runner):
 def test_snapshot_options_are_validated_and_limited(runner):
     assert subscribe(runner, snapshot=True)[1].plan.snapshot == SnapshotQuery(10_000)
     query = subscribe(runner, snapshot={"limit": 5, "order": "-status"})[1].plan.snapshot
-    assert query == SnapshotQuery(5, "-status")
+    assert query == SnapshotQuery(5, by("-status"))
     for snapshot, code in (
         ({"limit": 10_001}, "limit_exceeded"),
         ({"limit": 0}, "bad_request"),
