@@ -14,22 +14,25 @@ Each module imports only from those that are listed before it:
 - ``streams``: the results and iterators that a program awaits.
 - ``frozen``: values that several readers share.
 - ``cursors``: positions in streams, and the detection of duplicates.
-- ``order``: compares documents as the server sorts them.
 - ``backoff``: the delay before a reconnection.
 - ``rates``, ``requests``: requests and their replies on the current connection, in order and at
   the rate that the server allows.
 - ``outbox``, ``own_state``: the broadcasts and the state that a room sends.
 - ``subscription``, ``room``: subscriptions and rooms, which continue on the next connection.
-- ``watch``, ``live``: the iterator and the list that a program reads a subscription with.
+- ``documents``: the documents of a list, in order.
+- ``store``: a value that a subscription keeps up to date, and its readers.
+- ``watch``, ``live``, ``count``: the iterator, the list and the aggregates that a program reads a
+  subscription with.
 - ``protocol``: handles frames and returns frames, without I/O; has the subscriptions and rooms.
 - ``tokens``, ``handshake``: the tokens of the program, and the address and options of sockets.
 - ``connection``: opens sockets, and moves frames between them and the protocol.
-- ``client``: the class that a program creates.
-- ``background_loop``, ``sync``: the same without asyncio, in a thread.
+- ``lifecycle``, ``client``: the class that a program creates: its life, and what it can request.
+- ``background_loop``, ``items``, ``sync``: the same without asyncio, in a thread.
 """
 
 from . import sync
 from .client import Realtime
+from .count import Count, Group
 from .errors import InvalidRequest, RealtimeError
 from .live import Live
 from .messages import Document, Event, Message, Presence
@@ -37,8 +40,10 @@ from .room import Room
 from .watch import Watch
 
 __all__ = [
+    "Count",
     "Document",
     "Event",
+    "Group",
     "InvalidRequest",
     "Live",
     "Message",

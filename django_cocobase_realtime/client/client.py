@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
-import random
-import threading
-import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
-from .connection import Connection
-from .errors import RealtimeError, call_safely, closed_error, log_error
-from .handshake import check_options, check_timeout, normalize_url
+from .count import Count, Names
+from .errors import RealtimeError, call_safely
+from .lifecycle import Lifecycle
 from .live import Live
 from .messages import Message
-from .order import Compare
-from .requests import OTHER_THREAD
 from .room import Room
 from .subscription import Subscription
-from .tokens import Token, TokenSource
 from .watch import Watch
 
-# keywords of `Realtime`, as opposed to those of `websockets.connect`
-OWN_KEYWORDS = frozenset({"token", "timeout", "on_status", "on_error", "random", "debug"})
 
-
-class Realtime:
+class Realtime(Lifecycle):
     """A connection to one server, which is opened again after a loss. Used in one event loop.
 
     As an asynchronous context manager it connects, waits for `connected`, and closes at the end::
@@ -58,112 +47,6 @@ class Realtime:
     ``on_error`` are logged.
 
     """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: Token = None,
-        timeout: float = 8.0,
-        on_status: Callable[[str, Mapping[str, Any]], Any] | None = None,
-        on_error: Callable[[RealtimeError], Any] | None = None,
-        random: Callable[[], float] = random.random,
-        debug: bool = False,
-        **options: Any,
-    ) -> None:
-        check_options(options, OWN_KEYWORDS)
-        check_timeout(timeout)
-        self.url = normalize_url(url)
-        # "idle", "connecting", "live", "waiting" or "closed"
-        self.status = "idle"
-        self._on_status = on_status
-        self._on_error = on_error
-        self._connection = Connection(
-            self.url,
-            tokens=TokenSource(token, timeout),
-            timeout=timeout,
-            random=random,
-            options=options,
-            debug=debug,
-            on_status=self._set_status,
-            on_error=self._report_error,
-            on_terminated=self._terminate,
-        )
-        self._protocol = self._connection.protocol
-        # set while the client is connected, and when it has ended
-        self._connected = asyncio.Event()
-        # the event loop in which `start` was called
-        self._loop: asyncio.AbstractEventLoop | None = None
-        # the thread of the event loop
-        self._thread_id: int | None = None
-        # the task that keeps the client connected
-        self._task: asyncio.Task[None] | None = None
-        # why the client has ended: it was closed, or the server does not let it reconnect
-        self._end_reason: RealtimeError | None = None
-        # the watches and lists that `_end` must end
-        self._watches: weakref.WeakSet[Watch | Live] = weakref.WeakSet()
-
-    # connecting
-
-    async def __aenter__(self) -> Realtime:
-        self.start()
-        try:
-            await self.connected()
-        except BaseException:
-            await self.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def start(self) -> None:
-        """Connect, and stay connected, in a task of the running event loop.
-
-        ``async with`` and the first use call it. A second call does nothing. Raises
-        `RealtimeError` if the client has ended.
-        """
-        self._check_usable()
-        if self._task is None:
-            self._loop, self._thread_id = asyncio.get_running_loop(), threading.get_ident()
-            self._task = self._loop.create_task(self._connection.run())
-            # the task may also be cancelled by other code than `close`
-            self._task.add_done_callback(lambda _: self._end(closed_error(), final=False))
-
-    async def connected(self) -> None:
-        """Wait until there is a connection and the server has authenticated it.
-
-        Raises `RealtimeError` if the client is closed or was not started, or if another attempt
-        would not help: the server does not let this client reconnect, for example because the token
-        is invalid (``code`` is the WebSocket close code), or the first handshake was refused with
-        the HTTP status 401, 403 or 404 (``code``), or the certificate is invalid.
-        """
-        self._check_usable()
-        if self._task is None:
-            message = "The client was not started: call start(), or use async with."
-            raise RealtimeError("not_connected", message, source="connection")
-        await self._connected.wait()
-        self._check_usable()
-
-    async def close(self) -> None:
-        """Close the connection permanently, and end all watches, lists and rooms."""
-        self._check_thread()
-        self._end(closed_error(), final=False)
-        task = self._task
-        if task is None or task.done():
-            return
-        if not task.cancelling():  # a second cancellation would interrupt the first close
-            task.cancel()
-        if task is not asyncio.current_task():  # it is in a token function
-            # unlike awaiting the task, this raises only a cancellation of this call
-            await asyncio.wait([task])
-
-    # using the connection
 
     @property
     def user(self) -> Mapping[str, str] | None:
@@ -210,7 +93,7 @@ class Realtime:
         - ``transitions``: with True, an update that makes a document match is ``"entered"``, and
           one that makes it no longer match ``"left"``.
         - ``snapshot``: with True, all matching documents come first, as an event ``"snapshot"``;
-          with ``{"limit": n, "order": "-created_at"}`` the first n of them.
+          with ``{"limit": n, "order": ["-created_at"]}`` the first n of them.
         - ``since`` and ``scope``: the ``cursor`` and ``scope`` of an earlier watch, to continue
           after it.
         - ``buffer``: the number of unread events to keep in memory.
@@ -250,25 +133,25 @@ class Realtime:
         filters: Mapping[str, Any] | None = None,
         fields: Sequence[str] | None = None,
         document: str | None = None,
-        order: str | None = None,
+        order: str | Sequence[str] | None = None,
         limit: int | None = None,
+        after: str | None = None,
         transitions: bool = True,
-        compare: Compare | None = None,
         on_error: Callable[[RealtimeError], Any] | None = None,
         **equal: Any,
     ) -> Live:
         """Subscribe to a collection, and return a list of the matching documents.
 
-        The list is kept up to date. ``filters``, ``fields``, ``document`` and further keywords are
-        those of `watch`.
+        The list is kept up to date: with ``order``, ``limit`` or ``after`` by the server, which
+        some collections do not allow. Without them, it has all documents, and new ones are at its
+        end. ``filters``, ``fields``, ``document`` and further keywords are those of `watch`.
 
-        - ``order``: the field to sort by, with ``-`` in front for descending order.
-        - ``limit``: the number of documents; by default all.
+        - ``order``: the fields to sort by, each with ``-`` in front for descending order, in a list
+          or separated by commas. Documents that are equal in them are sorted by key.
+        - ``limit``: the number of documents.
+        - ``after``: the ``next`` of another list, with the same order, to show the page behind it.
         - ``transitions``: must be False for collections with ``"track": False``. Documents that
           no longer match then stay in the list.
-        - ``compare(a, b)``: compares two `Document` objects, and returns a negative number, zero
-          or a positive number. Use it if the server does not sort by the values in ``data``, for
-          example by a collation.
         - ``on_error(error)``: called if the subscription is refused; by default the client's
           ``on_error``.
 
@@ -277,28 +160,73 @@ class Realtime:
         `Live.ready` raises `RealtimeError`.
         """
         self._begin_use()
-        report = self._report_error
-        if on_error is not None:
-            report = functools.partial(call_safely, self._report_error, on_error)
         options = {
             "filters": {**(filters or {}), **equal},
             "fields": fields,
             "document": document,
-            "transitions": transitions,
+            "order": order,
+            "limit": limit,
+            "after": after,
         }
         live = Live(
             self._protocol.subscribe,
             collection,
             options,
-            order=order,
-            limit=limit,
-            compare=compare,
-            on_error=report,
+            transitions=transitions,
+            on_error=self._create_report(on_error),
             on_mistake=self._report_error,
-            call_later=self._protocol.call_later,
         )
         self._watches.add(live)
         return live
+
+    def count(
+        self,
+        collection: str,
+        /,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        document: str | None = None,
+        group_by: Names | None = None,
+        sum: Names | None = None,
+        avg: Names | None = None,
+        min: Names | None = None,
+        max: Names | None = None,
+        on_error: Callable[[RealtimeError], Any] | None = None,
+        **equal: Any,
+    ) -> Count:
+        """Subscribe to the number of matching documents, and return an object that shows it.
+
+        The server keeps it up to date, which some collections do not allow. ``filters``,
+        ``document`` and further keywords are those of `watch`.
+
+        - ``group_by``: the fields whose values make groups, a name or several.
+        - ``sum``, ``avg``, ``min``, ``max``: the fields to aggregate in each group.
+        - ``on_error(error)``: called if the subscription is refused; by default the client's
+          ``on_error``.
+
+        Raises ``TypeError`` or ``ValueError`` for values that the server cannot read, and
+        `RealtimeError` if the client has ended. If the server refuses the subscription,
+        `Count.ready` raises `RealtimeError`.
+        """
+        self._begin_use()
+        options = {
+            "filters": {**(filters or {}), **equal},
+            "document": document,
+            "group_by": group_by,
+            "sum": sum,
+            "avg": avg,
+            "min": min,
+            "max": max,
+        }
+        count = Count(
+            self._protocol.subscribe,
+            collection,
+            options,
+            on_error=self._create_report(on_error),
+            on_mistake=self._report_error,
+        )
+        self._watches.add(count)
+        return count
 
     def room(
         self,
@@ -337,59 +265,15 @@ class Realtime:
         self._begin_use()
         return self._protocol.messages()
 
-    # called by the connection
-
-    def _set_status(self, status: str, detail: Mapping[str, Any]) -> None:
-        if self._end_reason is not None and status != "closed":
-            return  # a task that is being cancelled
-        self.status = status
-        if status in ("live", "closed"):
-            self._connected.set()
-        else:
-            self._connected.clear()
-        if self._on_status is not None:
-            call_safely(self._report_error, self._on_status, status, detail)
-
-    def _report_error(self, error: RealtimeError) -> None:
-        call_safely(log_error, self._on_error or log_error, error)
-
-    def _terminate(self, error: RealtimeError) -> None:
-        self._end(error, final=True)
-        if self._on_error is not None:
-            self._report_error(error)  # otherwise, all that wait for the client raise it
-
     # internal
 
-    def _check_thread(self) -> None:
-        if self._thread_id not in (None, threading.get_ident()):
-            raise RuntimeError(OTHER_THREAD)
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            return  # between two runs of the loop
-        if self._loop not in (None, running):
-            raise RuntimeError(OTHER_THREAD)
-
-    def _begin_use(self) -> None:
-        self._check_usable()
-        with contextlib.suppress(RuntimeError):  # no event loop is running yet
-            self.start()
-
-    def _check_usable(self) -> None:
-        """Raise an exception if the client has ended, or belongs to another thread or loop."""
-        self._check_thread()
-        if self._end_reason is not None:
-            raise self._end_reason.with_traceback(None)
-
-    def _end(self, reason: RealtimeError, *, final: bool) -> None:
-        """End all watches, lists and rooms. A second call does nothing."""
-        if self._end_reason is not None:
-            return
-        self._end_reason = reason
-        for watch in list(self._watches):
-            watch.end(reason, final=final)
-        self._protocol.end(reason, final=final)
-        self._set_status("closed", {"code": reason.code if final else 1000})
+    def _create_report(
+        self, on_error: Callable[[RealtimeError], Any] | None
+    ) -> Callable[[RealtimeError], None]:
+        """Return a function that passes errors to a function of the program, if there is one."""
+        if on_error is None:
+            return self._report_error
+        return functools.partial(call_safely, self._report_error, on_error)
 
     def _stop_collected(self, subscription: Subscription) -> None:
         """Stop the subscription of a watch that was collected, perhaps in another thread."""

@@ -32,12 +32,12 @@ class RealtimeError(Exception):
         # connection could not be attempted, "not_refreshed" if no token was available when it had
         # to be renewed, "upgrade_required" if a proxy does not pass WebSockets on,
         # "user_changed" if the client came back as another user, "invalid_certificate" if TLS
-        # failed, "listener_failed" and "compare_failed" if a function of the program failed
+        # failed, "listener_failed" if a function of the program failed
         self.code = code
         # milliseconds after which the request may succeed; None if it must not be repeated
         self.retry_after_ms = retry_after_ms
-        # "server", "connection", "token" (the token function), "listener" (another function of the
-        # program) or "compare"
+        # "server", "connection", "token" (the token function) or "listener" (another function of
+        # the program)
         self.source = source
         # the name of the subscription that the error belongs to, as in frames
         self.subscription = subscription
@@ -110,7 +110,7 @@ def call_safely(report: Report, listener: Callable[..., Any], *values: Any) -> N
 
 def log_error(error: RealtimeError) -> None:
     """Log an error; with the traceback if it is a mistake of the program."""
-    is_mistake = error.source in ("listener", "compare", "token")
+    is_mistake = error.source in ("listener", "token")
     logger.error("%s", error, exc_info=error.__cause__ if is_mistake else None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any, NoReturn
 
 
@@ -13,6 +14,21 @@ def freeze(value: Any) -> Any:
     if isinstance(value, list):
         return FrozenList(map(freeze, value))
     return value
+
+
+def is_same(a: Any, b: Any) -> bool:
+    """Return whether two JSON values, or data classes of them, are equal.
+
+    Unlike for ``==``, ``1`` is not ``True``.
+    """
+    if dataclasses.is_dataclass(a) and type(a) is type(b):
+        names = (field.name for field in dataclasses.fields(a))
+        return all(is_same(getattr(a, name), getattr(b, name)) for name in names)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(is_same(value, b[key]) for key, value in a.items())
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(is_same, a, b))
+    return type(a) is type(b) and bool(a == b)
 
 
 def _refuse(self: Any, *args: Any, **kwargs: Any) -> NoReturn:

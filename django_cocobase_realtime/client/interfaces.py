@@ -25,7 +25,7 @@ class SubscriptionListener(Protocol):
         """
 
     def on_events_end(self) -> None:
-        """Handle that all events and the snapshot of one frame were passed on."""
+        """Handle that all events, and the snapshot or result, of one frame were passed on."""
 
     def on_snapshot(self, documents: list[Frame], truncated: bool) -> None:
         """Handle a snapshot, which contains all documents that match now.
@@ -36,17 +36,20 @@ class SubscriptionListener(Protocol):
     def on_resync(self, reason: str) -> None:
         """Handle the loss of events that cannot be delivered any more.
 
-        A snapshot follows if the subscription requests one.
+        A snapshot or another result follows if the subscription requests one.
         """
 
     def on_user_changed(self) -> None:
         """Drop what belongs to the former user. The subscription begins again for another one."""
 
-    def on_kinds(self, kinds: Mapping[str, str]) -> None:
-        """Handle the kinds of fields ("text", "number"), by which values are compared."""
+    def on_result(self, parts: list[Frame]) -> None:
+        """Handle a change of the window or the aggregates, in one or several frames."""
 
     def on_ready(self) -> None:
-        """Handle that the server has accepted the subscription and sent its snapshot, if any."""
+        """Handle that the server has accepted the subscription and sent its result, if any.
+
+        The result is a snapshot, a window or aggregates.
+        """
 
     def on_error(self, error: RealtimeError, *, final: bool) -> None:
         """Handle a refusal by the server.

@@ -86,7 +86,7 @@ class ClientProtocol:
         self._ping_started = 0.0
         # time of the last tick
         self._ticked_at = clock()
-        # the subscriptions that got events of a frame with several events; None outside of one
+        # the subscriptions that got frames of a frame with several events; None outside of one
         self._batch: set[Subscription] | None = None
         # number of received events that have a cursor
         self._event_count = 0
@@ -261,9 +261,10 @@ class ClientProtocol:
             case "event":
                 self._handle_event(frame)
             case "snapshot" | "cursor" | "moved" | "resync":
-                if subscription := self.subscriptions.get(frame["subscription"]):
-                    subscription.handle_frame(frame)
-                    subscription.handle_events_end()
+                self._pass_on(frame["subscription"], frame)
+            case "window" | "aggregate":
+                self._pass_on(frame["subscription"], frame)
+                self._count_event(frame)
             case "members":
                 if room := self.rooms.get(frame["room"]):
                     room.handle_members(frame)
@@ -289,13 +290,21 @@ class ClientProtocol:
     def _handle_event(self, frame: Frame) -> None:
         names = frame.get("subscriptions", ())
         for name in names:
-            if subscription := self.subscriptions.get(name):
-                # each subscription has its own data, which the program may change
-                subscription.handle_frame(copy.deepcopy(frame) if len(names) > 1 else frame)
-                if self._batch is None:
-                    subscription.handle_events_end()
-                else:
-                    self._batch.add(subscription)
+            # each subscription has its own data, which the program may change
+            self._pass_on(name, copy.deepcopy(frame) if len(names) > 1 else frame)
+        self._count_event(frame)
+
+    def _pass_on(self, name: str, frame: Frame) -> None:
+        """Pass a frame on to a subscription, unless the program has stopped it."""
+        if subscription := self.subscriptions.get(name):
+            subscription.handle_frame(frame)
+            if self._batch is None:
+                subscription.handle_events_end()
+            else:
+                self._batch.add(subscription)
+
+    def _count_event(self, frame: Frame) -> None:
+        """Acknowledge the position of the events that have arrived, from time to time."""
         if frame.get("cursor") is not None:
             self._event_count += 1
             if self._event_count % ACK_INTERVAL == 0:

@@ -58,22 +58,28 @@ class Subscription:
         self._snapshot: list[Frame] | None = None
         # parts of a move that is not complete, or waits for the snapshot before it
         self._moves: list[Frame] = []
+        # whether the first result of a window or of aggregates has not arrived completely
+        self._awaits_result = False
+        # whether this result may be the one that is shown, so that only a `cursor` arrives
+        self._may_be_unchanged = False
+        # parts of a change of this result that is not complete
+        self._parts: list[Frame] = []
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that were requested last: keys of the ``subscribe`` frame."""
+        return self._options if self._new_options is None else self._new_options
 
     @property
     def cursor(self) -> str | None:
         """The position up to which all events have arrived; None before it is known."""
         return self._position.cursor
 
-    @property
-    def is_updating(self) -> bool:
-        """Whether new options are requested, and not accepted or refused yet."""
-        return self._new_options is not None
-
     def start(self) -> None:
         """Request the subscription, from the current position if there is one."""
         if self.paused or self._ended:
             return
-        options = self._options if self._new_options is None else self._new_options
+        options = self.options
         position = {}
         if self._new_options is None and self.cursor is not None:
             position = {"since": self.cursor, "scope": self.scope}
@@ -100,8 +106,7 @@ class Subscription:
         """
         if self._ended:
             raise RealtimeError("closed", "The subscription has ended.", subscription=self.name)
-        options = {**(self._new_options or self._options), **options}
-        self._new_options = self._prepare(options)
+        self._new_options = self._prepare({**self.options, **options})
         # the program may read no events before the update is accepted
         self.paused = False
         if self._channel.connected:
@@ -140,13 +145,14 @@ class Subscription:
         """Handle the loss of the connection; `start` is called on the next one."""
         self.active = self._requested = False
         self._request = None
+        self._drop_parts()
 
     def handle_user_changed(self) -> None:
         """Begin again without a position, for another user; `start` must be called."""
         self.active = self.paused = self._missed_events = False
         self.scope = None
         self._position = CursorTracker()
-        self._snapshot, self._moves = None, []
+        self._snapshot, self._moves, self._parts = None, [], []
         self._options = _without_position(self._options)
         if self._new_options is not None:
             self._new_options = _without_position(self._new_options)
@@ -159,6 +165,7 @@ class Subscription:
     def handle_failure(self, frame: Frame) -> None:
         """Handle an ``error`` with which the server has ended the subscription."""
         self.active = False
+        self._drop_parts()
         self._handle_refusal(frame, self._options)
 
     def handle_events_end(self) -> None:
@@ -176,11 +183,12 @@ class Subscription:
                 if self._position.advance(frame):
                     self._listener.on_event(frame)
             case "cursor":
-                if self._snapshot is None:
-                    self._position.cursor = frame["cursor"]
+                self._handle_cursor(frame["cursor"])
             case "moved":
                 self._moves.append(frame)
                 self._finish_move()
+            case "window" | "aggregate":
+                self._handle_part(frame)
             case "resync":
                 self._load(frame, frame["reason"])
             case "snapshot" if self._snapshot is not None:
@@ -191,6 +199,36 @@ class Subscription:
                     self._listener.on_snapshot(documents, frame.get("truncated", False))
                     self._report_ready()
                     self._finish_move()
+
+    def _handle_cursor(self, cursor: str) -> None:
+        """Handle that nothing has changed up to a position."""
+        is_loading = self._awaits_result and not self._may_be_unchanged
+        if self._snapshot is None and not self._parts and not is_loading:
+            self._position.cursor = cursor
+            if self._awaits_result:
+                self._awaits_result = False
+                self._report_ready()
+
+    def _handle_part(self, frame: Frame) -> None:
+        """Pass a change of a window or of aggregates on when its last part arrives.
+
+        Before, the old scope and position are kept, which belong to the result that is shown.
+        """
+        if frame.get("reset"):
+            self._parts = []
+        self._parts.append(frame)
+        if frame.get("partial"):
+            return
+        parts, self._parts = self._parts, []
+        self._position.cursor, self._awaits_result = frame["cursor"], False
+        self.scope = frame.get("scope", self.scope)
+        self._listener.on_result(parts)
+        self._report_ready()
+
+    def _drop_parts(self) -> None:
+        """Forget the parts that have arrived, so that the whole result is requested again."""
+        if self._parts:
+            self._parts, self._position.cursor = [], None
 
     def _finish_move(self) -> None:
         """Pass a move on if its last part has arrived.
@@ -213,6 +251,9 @@ class Subscription:
         self._listener.on_event({**frame, "event": event, "document": document})
 
     def _handle_subscribed(self, reply: Frame, options: dict[str, Any]) -> None:
+        is_complete = self.active and self.cursor is not None
+        is_extended = is_complete and _has_other_limit(self._options, options)
+        self._may_be_unchanged = is_extended or reply.get("resumed", False)
         self.active = not self.paused
         self._missed_events = self.paused
         self._repetition.reset()
@@ -220,21 +261,25 @@ class Subscription:
         self._options = _without_position(options)
         if self._new_options is options:
             self._new_options = None
-        self._listener.on_kinds(reply.get("kinds") or {})
         if reply.get("resumed"):
             self.scope = reply.get("scope")
             self._snapshot, self._moves = None, []
-            self._report_ready()
+            self._awaits_result = self._has_result
+            if not self._awaits_result:
+                self._report_ready()
         else:
             self._load(reply, reply["resync"]["reason"] if "resync" in reply else None)
 
     def _load(self, frame: Frame, resync_reason: str | None) -> None:
-        """Begin from the position in a frame, or with the snapshot that follows it."""
+        """Begin from the position in a frame, or with the result that follows it."""
         self.scope = frame.get("scope")
         self._position = CursorTracker()
         self._snapshot, self._moves = None, []
+        self._awaits_result = self._has_result
         if resync_reason is not None:
             self._listener.on_resync(resync_reason)
+        if self._awaits_result:
+            return  # the cursor comes with the complete result
         if self._options.get("snapshot"):
             # the cursor stays unknown until the last page: after a loss in the middle of the
             # snapshot, the client must not resume as if it had all of it
@@ -269,7 +314,7 @@ class Subscription:
             elif not self.active:
                 self.start()
         self._listener.on_error(error, final=final)
-        if self.active and self._snapshot is None:
+        if self.active and self._snapshot is None and not self._awaits_result:
             self._report_ready()  # with the old options
 
     def _start_later(self, delay: float) -> None:
@@ -285,6 +330,11 @@ class Subscription:
         options = {name: value for name, value in options.items() if value is not None}
         frame = self._channel.prepare({"type": "subscribe", **self._names, **options})
         return {name: value for name, value in frame.items() if name in options}
+
+    @property
+    def _has_result(self) -> bool:
+        """Whether the server computes a window or aggregates, instead of sending events."""
+        return "window" in self._options or "aggregate" in self._options
 
     @property
     def _names(self) -> dict[str, str]:
@@ -303,6 +353,15 @@ class Subscription:
         if self._requested:
             self._requested = False
             self._channel.send_request({"type": "unsubscribe", "subscription": self.name})
+
+
+def _has_other_limit(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Return whether options of a window differ only in its limit."""
+    windows = [options.get("window") for options in (old, new)]
+    if None in windows or {**old, "window": None} != {**new, "window": None}:
+        return False
+    first, second = ({**window, "limit": None} for window in windows if window is not None)
+    return first == second
 
 
 def _without_position(options: Mapping[str, Any]) -> dict[str, Any]:

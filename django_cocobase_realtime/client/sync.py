@@ -14,88 +14,25 @@ client and all that it returns can be used in any thread.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, Self, TypeVar
 
-from .background_loop import WAIT_INTERVAL, Loop, run_function, wait_for
+from .background_loop import Loop, run_function
 from .client import Realtime as AsyncRealtime
+from .count import Count as AsyncCount
+from .count import Group, Groups
 from .errors import RealtimeError, closed_error
+from .items import Items
 from .live import Documents
 from .live import Live as AsyncLive
-from .messages import Event, Message, Presence
+from .messages import Document, Event, Message, Presence
 from .room import Room as AsyncRoom
+from .store import Store as AsyncStore
 from .watch import Watch as AsyncWatch
 
 T = TypeVar("T")
-
-# at the end of an iteration; no exception, since a future must not raise StopIteration
-_END: Any = object()
-
-
-class Items(Generic[T]):
-    """An iterator over what the client receives. It ends when its source ends.
-
-    Each item is for one of the threads that iterate.
-    """
-
-    def __init__(self, loop: Loop, source: AsyncIterator[T]) -> None:
-        self._loop = loop
-        self._source = source
-        # held by the thread that waits
-        self._lock = threading.Lock()
-        # the next item; kept after a timeout, since it may have arrived at the same moment
-        self._next: concurrent.futures.Future[T] | None = None
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> T:
-        item = self._get(None)
-        if item is _END:
-            raise StopIteration
-        return item
-
-    def get(self, timeout: float | None = None) -> T:
-        """Return the next item. Raises ``TimeoutError`` if there is none in ``timeout`` seconds.
-
-        Raises `RealtimeError` (``closed``) after the end.
-        """
-        item = self._get(timeout)
-        if item is _END:
-            raise RealtimeError("closed", "There are no more items.", source="connection")
-        return item
-
-    def _get(self, timeout: float | None) -> T:
-        end = None if timeout is None else time.monotonic() + timeout
-        while not self._lock.acquire(timeout=WAIT_INTERVAL if timeout is None else timeout):
-            if end is not None:
-                raise TimeoutError("Another thread is waiting for the same item.")
-        try:
-            if self._next is None:
-                try:
-                    self._next = self._loop.submit(_next_item(self._source))
-                except RealtimeError:
-                    return _END  # type: ignore[no-any-return]  # closed before
-            item = wait_for(self._next, None if end is None else max(0.0, end - time.monotonic()))
-            self._next = None
-            return item
-        except TimeoutError:
-            raise
-        except Exception:
-            self._next = None
-            raise
-        finally:
-            self._lock.release()
-
-    def __del__(self) -> None:
-        # otherwise the coroutine that waits would keep the source in use
-        pending: concurrent.futures.Future[T] | None = getattr(self, "_next", None)
-        if pending is not None:
-            pending.cancel()
 
 
 class Watch(Items[Event]):
@@ -135,11 +72,46 @@ class Watch(Items[Event]):
         self.stop()
 
 
-class Live:
+class Store(Generic[T]):
+    """Items that a subscription keeps up to date: the documents of a list, or groups."""
+
+    def __init__(self, loop: Loop, store: AsyncStore[T]) -> None:
+        self._loop = loop
+        self._store = store
+
+    def ready(self, timeout: float | None = None) -> Self:
+        """Wait until the result has arrived, and return this object."""
+        self._loop.call(self._store.ready(), timeout)
+        return self
+
+    def changes(self) -> Items[tuple[T, ...]]:
+        """Return an iterator that yields the items after each change from now on."""
+        return Items(self._loop, self._loop.call(run_function(self._store.changes)))
+
+    def subscribe(self, reader: Callable[[tuple[T, ...]], Any]) -> Callable[[], None]:
+        """Call ``reader`` with the items in the client's thread, now and after each change.
+
+        Returns a function that ends these calls.
+        """
+        stop = self._loop.call(run_function(lambda: self._store.subscribe(reader)))
+        return lambda: _call_if_open(self._loop, stop)
+
+    def stop(self) -> None:
+        """End the subscription. The items stay as they are."""
+        _call_if_open(self._loop, self._store.stop)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+class Live(Store[Document]):
     """A list of the documents that match a filter. See `client.Live`."""
 
     def __init__(self, loop: Loop, live: AsyncLive) -> None:
-        self._loop = loop
+        super().__init__(loop, live)
         self._live = live
 
     @property
@@ -147,36 +119,45 @@ class Live:
         """The current documents. It is the same tuple object until something changes."""
         return self._live.documents
 
-    def ready(self, timeout: float | None = None) -> Self:
-        """Wait until the documents have arrived, and return the list."""
-        self._loop.call(self._live.ready(), timeout)
-        return self
+    @property
+    def has_more(self) -> bool:
+        """Whether further documents match, which are behind the last one of the list."""
+        return self._live.has_more
 
-    def changes(self) -> Items[Documents]:
-        """Return an iterator that yields `documents` after each change from now on."""
-        return Items(self._loop, self._loop.call(run_function(self._live.changes)))
+    @property
+    def next(self) -> str | None:
+        """The cursor of the next page, for ``after`` of another list; None if there is none."""
+        return self._live.next
 
-    def subscribe(self, reader: Callable[[Documents], Any]) -> Callable[[], None]:
-        """Call ``reader`` in the client's thread, now and after each change.
-
-        Returns a function that ends these calls.
-        """
-        stop = self._loop.call(run_function(lambda: self._live.subscribe(reader)))
-        return lambda: _call_if_open(self._loop, stop)
+    def more(self, n: int | None = None, timeout: float | None = None) -> None:
+        """Extend the list by ``n`` documents, by default by its first limit, and wait for them."""
+        self._loop.call(self._live.more(n), timeout)
 
     def update(self, timeout: float | None = None, /, **options: Any) -> None:
-        """Replace ``filters``, ``fields`` or ``document``, and wait until they are accepted."""
+        """Replace some options, such as ``order``, and wait until the documents have arrived."""
         self._loop.call(self._live.update(**options), timeout)
 
-    def stop(self) -> None:
-        """End the subscription. `documents` stays as it is."""
-        _call_if_open(self._loop, self._live.stop)
 
-    def __enter__(self) -> Self:
-        return self
+class Count(Store[Group]):
+    """The number of documents that match a filter, and aggregates. See `client.Count`."""
 
-    def __exit__(self, *error: object) -> None:
-        self.stop()
+    def __init__(self, loop: Loop, count: AsyncCount) -> None:
+        super().__init__(loop, count)
+        self._count = count
+
+    @property
+    def value(self) -> int | None:
+        """The number of matching documents, in all groups; None before it is known."""
+        return self._count.value
+
+    @property
+    def groups(self) -> Groups:
+        """The groups. It is the same tuple object until something changes."""
+        return self._count.groups
+
+    def update(self, timeout: float | None = None, /, **options: Any) -> None:
+        """Replace some options, such as ``filters``, and wait until the groups have arrived."""
+        self._loop.call(self._count.update(**options), timeout)
 
 
 class Room:
@@ -337,6 +318,11 @@ class Realtime:
         live = self._call(lambda: self._client.live(collection, **options))
         return Live(self._get_loop(), live)
 
+    def count(self, collection: str, /, **options: Any) -> Count:
+        """Subscribe to the number of matching documents, and return an object that shows it."""
+        count = self._call(lambda: self._client.count(collection, **options))
+        return Count(self._get_loop(), count)
+
     def room(self, name: str, /, **options: Any) -> Room:
         """Join a room and return it."""
         room = self._call(lambda: self._client.room(name, **options))
@@ -356,13 +342,6 @@ class Realtime:
 
     def _call(self, function: Callable[[], T]) -> T:
         return self._get_loop().call(run_function(function))
-
-
-async def _next_item(source: AsyncIterator[T]) -> T:
-    try:
-        return await anext(source)
-    except StopAsyncIteration:
-        return _END  # type: ignore[no-any-return]
 
 
 def _call_if_open(loop: Loop, function: Callable[[], None]) -> None:

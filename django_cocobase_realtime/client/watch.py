@@ -120,8 +120,8 @@ class EventBuffer:
         self._events.clear()
         self._events.put(Event("resync", self._collection, reason="user_changed"))
 
-    def on_kinds(self, kinds: Mapping[str, str]) -> None:
-        """Do nothing, since events are not sorted."""
+    def on_result(self, parts: list[Frame]) -> None:
+        """Do nothing, since a watch requests no window and no aggregates."""
 
     def on_ready(self) -> None:
         """Let `wait_ready` and `wait_updated` return."""

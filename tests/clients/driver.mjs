@@ -18,6 +18,11 @@ function resolve(value) {
   return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, resolve(each)]));
 }
 
+// Commands have the names of the protocol.
+function camelCase({ group_by: groupBy, ...options }) {
+  return groupBy === undefined ? options : { groupBy, ...options };
+}
+
 // Do after a report what a listener may do wrong: throw, reject, or change its argument.
 function misbehave(behavior, value) {
   if (behavior === "throw") throw Error("listener");
@@ -163,14 +168,8 @@ export class Driver {
     this.report(id, "mounted");
   }
 
-  // `compare` is "throw", or a field to compare by in descending order. `on_error` are commands to
-  // run once when the list reports an error.
-  live(id, { collection, options = {}, compare, behavior, on_error = [] }) {
-    if (compare)
-      options.compare = (a, b) => {
-        if (compare === "throw") throw Error("compare");
-        return b.data[compare] - a.data[compare];
-      };
+  // `on_error` are commands to run once when the list reports an error.
+  live(id, { collection, options = {}, behavior, on_error = [] }) {
     const store = (this.#objects[id] = this.db.live(collection, {
       ...options,
       onError: (error) => {
@@ -182,13 +181,21 @@ export class Driver {
     this.subscribe(id, { live: id, behavior });
   }
 
-  // Read the list `live` once more. With the behavior "resubscribe", each call adds a reader.
+  // Read the list `live` once more. `kept` are the ids of the documents that are the same objects
+  // as in the last report. With the behavior "resubscribe", each call adds a reader.
   subscribe(id, { live, behavior }) {
     const store = this.#objects[live];
     let isSubscribing = false;
+    let last = new Set();
     const read = (documents) => {
       if (documents !== store.documents || documents !== store.getSnapshot()) throw Error("different documents");
-      this.report(id, "documents", { documents: documents.map((each) => [each.id, structuredClone(each.data)]) });
+      this.report(id, "documents", {
+        documents: documents.map((each) => [each.id, structuredClone(each.data)]),
+        kept: documents.filter((each) => last.has(each)).map((each) => each.id),
+        has_more: store.hasMore,
+        next: store.next,
+      });
+      last = new Set(documents);
       const calls = (this.#calls[id] = (this.#calls[id] ?? 0) + 1);
       if (behavior === "resubscribe" && !isSubscribing && documents.length && calls < 200) {
         isSubscribing = true;
@@ -198,6 +205,30 @@ export class Driver {
       return misbehave(behavior, documents);
     };
     store.subscribe(read);
+  }
+
+  // Grow a list, by its first limit if `n` is undefined.
+  more(id, { n }) {
+    this.#reportOutcome(id, this.#objects[id].more(n), "more");
+  }
+
+  // Report each value of a count. `kept` is the number of groups that are the same objects as in
+  // the last report.
+  count(id, { collection, options = {} }) {
+    const store = (this.#objects[id] = this.db.count(collection, {
+      ...camelCase(options),
+      onError: (error) => this.#reportError(id, error),
+    }));
+    this.#reportOutcome(id, store.ready);
+    let last = new Set();
+    store.subscribe((groups) => {
+      if (groups !== store.groups || groups !== store.getSnapshot()) throw Error("different groups");
+      const kept = groups.filter((each) => last.has(each)).length;
+      const isNumber = (name, value) => (Number.isNaN(value) ? "NaN" : value); // JSON has null
+      const shown = JSON.parse(JSON.stringify(groups, isNumber));
+      this.report(id, "groups", { value: store.value, groups: shown, kept });
+      last = new Set(groups);
+    });
   }
 
   // Report how often the reader of a list was called.
@@ -211,12 +242,21 @@ export class Driver {
     this.#reportOutcome(id, store.ready);
   }
 
+  // Create a count that is reported only by `show`.
+  counts(id, { collection, options = {} }) {
+    const store = (this.#objects[id] = this.db.count(collection, camelCase(options)));
+    this.#reportOutcome(id, store.ready);
+  }
+
   show(id) {
-    this.report(id, "shown", { documents: this.#objects[id].documents.map((each) => [each.id, each.data]) });
+    const { documents, hasMore, groups, value } = this.#objects[id];
+    if (groups) return this.report(id, "shown", { value, groups });
+    const shown = documents.map((each) => [each.id, each.data]);
+    this.report(id, "shown", { documents: shown, has_more: hasMore });
   }
 
   update(id, { options }) {
-    this.#reportOutcome(id, this.#objects[id].update(options));
+    this.#reportOutcome(id, this.#objects[id].update(camelCase(options)));
   }
 
   stop(id) {

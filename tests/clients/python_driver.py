@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import dataclasses
 import heapq
 import logging
 import math
@@ -57,6 +58,15 @@ def misbehave(behavior: str | None, documents: Any = ()) -> Any:
 
 async def _reject() -> None:
     raise LookupError("listener")
+
+
+def to_json(groups: Any) -> list[dict[str, Any]]:
+    """Return the groups of a count as the server sends them, without what was not requested."""
+    contents = []
+    for group in groups:
+        content = {field.name: getattr(group, field.name) for field in dataclasses.fields(group)}
+        contents.append({name: value for name, value in content.items() if value != {}})
+    return contents
 
 
 class LineReporter(logging.Handler):
@@ -224,7 +234,6 @@ class PythonDriver(Driver):
         id: str,
         collection: str,
         options: Any = None,
-        compare: str | None = None,
         behavior: str | None = None,
         on_error: Any = (),
     ) -> None:
@@ -235,13 +244,6 @@ class PythonDriver(Driver):
             while commands:
                 self._run(**commands.pop(0))
 
-        def compare_documents(a: Any, b: Any) -> Any:
-            if compare == "throw":
-                raise LookupError("compare")
-            return b.data[compare] - a.data[compare]
-
-        if compare is not None:
-            options = {**(options or {}), "compare": compare_documents}
         live = self._objects[id] = self._db.live(
             collection, **(options or {}), on_error=report_error
         )
@@ -253,17 +255,31 @@ class PythonDriver(Driver):
         live = self._objects[id] = self._db.live(collection, **(options or {}))
         self._report_outcome(id, live.ready())
 
+    def do_counts(self, id: str, collection: str, options: Any = None) -> None:
+        """Create a count that is reported only by ``show``."""
+        count = self._objects[id] = self._db.count(collection, **(options or {}))
+        self._report_outcome(id, count.ready())
+
     def do_show(self, id: str) -> None:
-        documents = [[each.id, dict(each.data)] for each in self._objects[id].documents]
-        self.report(id, "shown", documents=documents)
+        store = self._objects[id]
+        if hasattr(store, "groups"):
+            self.report(id, "shown", value=store.value, groups=to_json(store.groups))
+            return
+        documents = [[each.id, dict(each.data)] for each in store.documents]
+        self.report(id, "shown", documents=documents, has_more=store.has_more)
 
     def do_subscribe(self, id: str, live: str, behavior: str | None = None) -> None:
         store, is_subscribing = self._objects[live], False
+        last: Any = ()
 
         def read(documents: Any) -> Any:
-            nonlocal is_subscribing
+            nonlocal is_subscribing, last
+            assert documents is store.documents
             content = [[document.id, copy.deepcopy(document.data)] for document in documents]
-            self.report(id, "documents", documents=content)
+            kept = [document.id for document in documents if any(document is old for old in last)]
+            last = documents
+            more = {"has_more": store.has_more, "next": store.next}
+            self.report(id, "documents", documents=content, kept=kept, **more)
             self._calls[id] = self._calls.get(id, 0) + 1
             if (
                 behavior == "resubscribe"
@@ -277,6 +293,27 @@ class PythonDriver(Driver):
             return misbehave(behavior, documents)
 
         store.subscribe(read)
+
+    def do_more(self, id: str, n: int | None = None) -> None:
+        self._report_outcome(id, self._objects[id].more(n), "more")
+
+    def do_count(self, id: str, collection: str, options: Any = None) -> None:
+        count = self._objects[id] = self._db.count(
+            collection,
+            **(options or {}),
+            on_error=lambda error: self._report_error(id, error),
+        )
+        self._report_outcome(id, count.ready())
+        last: Any = ()
+
+        def read(groups: Any) -> None:
+            nonlocal last
+            assert groups is count.groups
+            kept = sum(any(group is old for old in last) for group in groups)
+            last = groups
+            self.report(id, "groups", value=count.value, groups=to_json(groups), kept=kept)
+
+        count.subscribe(read)
 
     def do_calls(self, id: str) -> None:
         self.report(id, "calls", calls=self._calls.get(id, 0))

@@ -104,6 +104,38 @@ class Connection:
         name = request["subscription"]
         await self.send({"type": "snapshot", "subscription": name, "documents": page, **fields})
 
+    async def send_window(
+        self,
+        request: dict[str, Any],
+        *insert: tuple[int, str, Any],
+        remove: tuple[str, ...] = (),
+        cursor: str | None = None,
+        more: bool = False,
+        **fields: Any,
+    ) -> None:
+        """Send a change of a window; ``insert`` are (index, id, data).
+
+        Without a cursor it is a part, which others follow.
+        """
+        documents = [[index, {"id": id, "data": data}] for index, id, data in insert]
+        frame = {"type": "window", "subscription": request["subscription"], "remove": remove}
+        last = {"partial": True} if cursor is None else {"more": more, "cursor": cursor}
+        await self.send({**frame, "insert": documents, **last, **fields})
+
+    async def send_aggregate(
+        self, request: dict[str, Any], *groups: Any, cursor: str | None = None, **fields: Any
+    ) -> None:
+        """Send groups of an aggregate. Without a cursor they are a part, which others follow."""
+        frame = {"type": "aggregate", "subscription": request["subscription"], "groups": groups}
+        last = {"partial": True} if cursor is None else {"cursor": cursor}
+        await self.send({**frame, **last, **fields})
+
+    async def send_cursor(self, request: dict[str, Any], cursor: str) -> None:
+        """Send that a result has not changed up to a cursor."""
+        await self.send(
+            {"type": "cursor", "subscription": request["subscription"], "cursor": cursor}
+        )
+
     async def send_moved(
         self,
         request: dict[str, Any],

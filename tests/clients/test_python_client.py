@@ -147,7 +147,7 @@ async def test_room_messages_are_read_by_iteration(server):
 
 async def test_live_changes_are_read_by_iteration(server, caplog):
     db, connection = await open_client(server)
-    posts = db.live("posts", order="n")
+    posts = db.live("posts")
     posts.subscribe(lambda documents: 1 / 0)  # a failing listener does not affect the connection
     request = await connection.receive("subscribe")
     await connection.reply_subscribed(request, cursor="c0", scope="s")
@@ -156,8 +156,8 @@ async def test_live_changes_are_read_by_iteration(server, caplog):
     changes = posts.changes()
     one = posts.documents[0]
     await connection.send(change_event(request, "created", "2", "c1", n=0))
-    assert [document.id for document in await anext(changes)] == ["2", "1"]
-    assert posts.documents[1] is one
+    assert [document.id for document in await anext(changes)] == ["1", "2"]
+    assert posts.documents[0] is one
     await db.close()
     assert [document async for document in changes] == []
     assert "A listener failed" in caplog.text

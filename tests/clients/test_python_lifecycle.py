@@ -250,7 +250,7 @@ def test_circular_value_is_refused():
 
 async def test_data_of_a_list_cannot_be_changed(server):
     db, connection = await open_client(server)
-    posts = db.live("posts", order="n")
+    posts = db.live("posts")
     request = await connection.receive("subscribe")
     await connection.reply_subscribed(request, cursor="c0", scope="s")
     await connection.send_snapshot(request, ("1", {"n": 1, "tags": ["a"]}), cursor="c0")

@@ -114,7 +114,7 @@ def test_refusal_is_the_same_exception(script):
 
 def test_list_is_followed(script):
     db, connection = open_client(script)
-    posts = db.live("posts", order="n")
+    posts = db.live("posts")
     request = script.do(connection.receive("subscribe"))
     seen = []
     posts.subscribe(lambda documents: seen.append((len(documents), threading.current_thread())))
@@ -123,12 +123,67 @@ def test_list_is_followed(script):
     posts.ready(TIMEOUT)
     changes = posts.changes()
     script.do(connection.send(change_event(request, "created", "2", "c1", n=0)))
-    assert [document.id for document in changes.get(TIMEOUT)] == ["2", "1"]
+    assert [document.id for document in changes.get(TIMEOUT)] == ["1", "2"]
     assert len(posts.documents) == 2
     assert [count for count, _ in seen] == [0, 1, 2]
     assert threading.current_thread() not in {thread for _, thread in seen}
     posts.stop()
     assert list(changes) == []
+    db.close()
+
+
+def test_window_is_extended(script):
+    db, connection = open_client(script)
+    posts = db.live("posts", order=["-n"], limit=1)
+    request = script.do(connection.receive("subscribe"))
+    assert request["window"] == {"order": ["-n"], "limit": 1}
+    script.do(connection.reply_subscribed(request, scope="s"))
+    first = ((0, "2", {"n": 2}),)
+    script.do(connection.send_window(request, *first, reset=True, cursor="c0", more=True, next="p"))
+    posts.ready(TIMEOUT)
+    assert (len(posts.documents), posts.has_more, posts.next) == (1, True, "p")
+    with pytest.raises(TimeoutError):
+        posts.more(timeout=0.1)
+    # the request was sent, and stands
+    request = script.do(connection.receive("subscribe"))
+    assert request["window"]["limit"] == 2
+    thread, outcome = run_in_thread(lambda: posts.more(3, timeout=TIMEOUT))
+    request = script.do(connection.receive("subscribe"))
+    assert request["window"]["limit"] == 5
+    script.do(connection.reply_subscribed(request, scope="s"))
+    script.do(connection.send_window(request, (1, "1", {"n": 1}), cursor="c0"))
+    thread.join(TIMEOUT)
+    assert outcome == [None]
+    assert [document.id for document in posts.documents] == ["2", "1"]
+    assert (posts.has_more, posts.next) == (False, None)
+    db.close()
+
+
+def test_count_is_followed(script):
+    db, connection = open_client(script)
+    with db.count("posts", group_by="state", status="published") as count:
+        assert (count.value, count.groups) == (None, ())
+        request = script.do(connection.receive("subscribe"))
+        assert request["filters"] == {"status": "published"}
+        script.do(connection.reply_subscribed(request, scope="s"))
+        groups = [{"key": {"state": state}, "count": 1} for state in ("a", "b")]
+        script.do(connection.send_aggregate(request, *groups, reset=True, cursor="c0"))
+        assert count.ready(TIMEOUT) is count
+        changes, seen = count.changes(), []
+        stop = count.subscribe(lambda groups: seen.append(len(groups)))
+        gone = {"key": {"state": "a"}, "count": 0}
+        script.do(connection.send_aggregate(request, gone, cursor="c1"))
+        assert [group.key for group in changes.get(TIMEOUT)] == [{"state": "b"}]
+        assert (count.value, seen) == (1, [2, 1])
+        stop()
+        thread, outcome = run_in_thread(lambda: count.update(TIMEOUT, group_by=None))
+        request = script.do(connection.receive("subscribe"))
+        assert request["aggregate"] == {"count": True}
+        script.do(connection.reply_subscribed(request, scope="s"))
+        script.do(connection.send_aggregate(request, {"count": 1}, reset=True, cursor="c1"))
+        thread.join(TIMEOUT)
+        assert (outcome, count.groups[0].key, seen) == ([None], {}, [2, 1])
+    script.do(connection.receive("unsubscribe"))
     db.close()
 
 

@@ -92,7 +92,12 @@ export interface Options {
 /** A field of a document. */
 export type Field<T> = keyof T & string;
 /** A field to sort by, with a leading `-` for descending order. */
-export type Order<T> = Field<T> | `-${Field<T>}` | "id" | "-id" | "pk" | "-pk";
+export type OrderField<T> = Field<T> | `-${Field<T>}` | "id" | "-id";
+/** Fields to sort by, in a list or separated by commas. Equal documents are sorted by key. */
+export type Order<T> =
+  | OrderField<T>
+  | `${OrderField<T>},${string}`
+  | readonly OrderField<T>[];
 
 export interface SubscriptionOptions<T = Data, F extends Field<T> = Field<T>> {
   filters?: JsonObject;
@@ -161,25 +166,75 @@ export interface Store<T> {
 
 export interface LiveOptions<T = Data, F extends Field<T> = Field<T>>
   extends SubscriptionOptions<T, F> {
-  /** The field to sort by, with a leading `-` for descending order. Equal values sort by id. */
-  order?: Order<T>;
-  /** The highest number of documents. */
-  limit?: number;
+  /** The fields to sort by. Without it, `limit` and `after`, the list has all documents, and new
+   * ones are at its end. With one of them, the server keeps the list up to date. */
+  order?: Order<T> | null;
+  /** The number of documents. Default: as many as the server allows. */
+  limit?: number | null;
+  /** The `next` of a list with the same order: show the documents behind that list. */
+  after?: string | null;
   /** Must be false for collections with `"track": False`. Documents that no longer match then stay
    * in the list. */
   transitions?: boolean;
-  /** Compares two documents, if the server does not sort by the values in `data`. */
-  compare?(a: Document<Pick<T, F>>, b: Document<Pick<T, F>>): number;
   onError?(error: RealtimeError): void;
 }
 
-/** A list of the matching documents, which is kept up to date. The array, and each document in it,
- * is the same object until it changes. */
-export interface Live<T = Data> extends Store<readonly Document<T>[]> {
+/** A list of matching documents, which is kept up to date. The array, and each document in it, is
+ * the same object until it changes. `All` is the type of a document with all fields. */
+export interface Live<T = Data, All = T> extends Store<readonly Document<T>[]> {
   readonly documents: readonly Document<T>[];
+  /** Further documents match, behind those of the list. */
+  readonly hasMore: boolean;
+  /** The cursor of the page behind the list, for `after`; null if there is none. */
+  readonly next: string | null;
   readonly ready: Promise<Subscribed>;
+  /** Raise the limit, by `count` or by the first limit. Resolves when the documents have arrived. */
+  more(count?: number): Promise<Subscribed>;
   /** Replace options. The old documents stay until the new ones have arrived. */
-  update(options: SubscriptionOptions<T>): Promise<Subscribed>;
+  update(options: Omit<LiveOptions<All>, "transitions" | "onError">): Promise<Subscribed>;
+  stop(): void;
+}
+
+/** The name of a field, or several. */
+export type Names<T> = Field<T> | readonly Field<T>[];
+
+export interface CountOptions<T = Data> {
+  filters?: JsonObject;
+  /** The id of the only document to count. */
+  document?: string;
+  /** Fields whose values make groups. */
+  groupBy?: Names<T>;
+  /** Fields to aggregate in each group. */
+  sum?: Names<T>;
+  avg?: Names<T>;
+  min?: Names<T>;
+  max?: Names<T>;
+  onError?(error: RealtimeError): void;
+}
+
+/** The documents that have the same values in the fields of `groupBy`. Aggregates that were not
+ * requested are missing, and those without values are null. */
+export interface Group<T = Data> {
+  readonly key?: { readonly [F in Field<T>]?: T[F] | null };
+  readonly count: number;
+  /** Decimals, and integers beyond 2^53, are strings. */
+  readonly sum?: { readonly [F in Field<T>]?: number | string | null };
+  readonly avg?: { readonly [F in Field<T>]?: number | null };
+  readonly min?: { readonly [F in Field<T>]?: T[F] | null };
+  readonly max?: { readonly [F in Field<T>]?: T[F] | null };
+}
+
+/** The number of matching documents, and aggregates, which the server keeps up to date. It is a
+ * store of the groups. */
+export interface Count<T = Data> extends Store<readonly Group<T>[]> {
+  /** The number in all groups; null before it is known. */
+  readonly value: number | null;
+  /** The groups; one without a `key` if there is no `groupBy`. Each is the same object until it
+   * changes. */
+  readonly groups: readonly Group<T>[];
+  readonly ready: Promise<Subscribed>;
+  /** Replace options. The old groups stay until the new ones have arrived. */
+  update(options: Omit<CountOptions<T>, "onError">): Promise<Subscribed>;
   stop(): void;
 }
 
@@ -249,14 +304,13 @@ export type Status = "idle" | "connecting" | "live" | "waiting" | "closed";
 /** The server refused a request, or closed the connection and does not allow a new one. */
 export class RealtimeError extends Error {
   /** An error code of the protocol, a WebSocket close code, or a code of the client: `closed`,
-   * `not_connected`, `not_refreshed`, `user_changed`, `listener_failed`, `compare_failed` or
-   * `bad_frame`. */
+   * `not_connected`, `not_refreshed`, `user_changed`, `listener_failed` or `bad_frame`. */
   readonly code: string | number;
   /** Milliseconds after which the request may succeed. */
   readonly retryAfter?: number | null;
-  /** The part that has failed: a function of the program (`listener`, `compare`, `token`), the
-   * server, or the connection. The `cause` is the value that a function has thrown. */
-  readonly source: "listener" | "compare" | "token" | "server" | "connection";
+  /** The part that has failed: a function of the program (`listener`, `token`), the server, or
+   * the connection. The `cause` is the value that a function has thrown. */
+  readonly source: "listener" | "token" | "server" | "connection";
   /** The name of the subscription, if the error belongs to one. */
   readonly subscription?: string;
   /** The name of the room, if the error belongs to one. */
@@ -285,12 +339,18 @@ export class Realtime<C extends { [N in keyof C]: object } = Collections> {
   live<N extends keyof C & string, F extends Field<C[N]> = Field<C[N]>>(
     collection: N,
     options?: LiveOptions<C[N], F>,
-  ): Live<Pick<C[N], F>>;
+  ): Live<Pick<C[N], F>, C[N]>;
   /** With a type of the documents, for a client without types of its collections. */
   live<T>(
     collection: string extends keyof C ? string : never,
     options?: LiveOptions<T>,
   ): Live<T>;
+  count<N extends keyof C & string>(collection: N, options?: CountOptions<C[N]>): Count<C[N]>;
+  /** With a type of the documents, for a client without types of its collections. */
+  count<T>(
+    collection: string extends keyof C ? string : never,
+    options?: CountOptions<T>,
+  ): Count<T>;
   /** Join a room. For a room that is joined already, return the same object. */
   room<T = any>(name: string, options?: RoomOptions): Room<T>;
   /** Send any request of the protocol. Resolves with its reply. */

@@ -4,6 +4,8 @@ const CLOSED = { type: "error", code: "closed", message: "Closed." };
 const UNANSWERED = "The server hangs, or refuses.";
 const QUERY = ["filters", "fields", "document"];
 const WATCH = [...QUERY, "events", "changed", "transitions", "snapshot"];
+const LIVE = [...QUERY, "order", "limit", "after"];
+const COUNT = ["filters", "document", "groupBy", "sum", "avg", "min", "max"];
 const WAKERS = ["online", "offline", "pageshow", "visibilitychange", "resume"];
 
 // ---- Errors and values ----
@@ -93,37 +95,13 @@ class Outcome {
 
 const failed = ({ code }) => code === "internal_error";
 
-const byId = (all) => new Map(all.map((each) => [each.id, each]));
+// Groups have a key instead of an id.
+const keyOf = ({ id, key }) => id ?? JSON.stringify(key);
+const byKey = (all) => new Map(all.map((each) => [keyOf(each), each]));
 
 // A document without data was too large, or its serializer failed.
 const whole = ({ id, data, error }) =>
   freeze(data ? { id, data } : { id, data: {}, [error ? "error" : "truncated"]: true });
-
-// ---- Order of values, as on the server ----
-
-const NUMBER = /^-?\d+(\.\d+)?$/; // decimals are text
-
-function scaled(value) {
-  const [whole, part = ""] = `${value}`.split(".");
-  return BigInt(whole + part.padEnd(40, 0));
-}
-
-function byCodePoint(a, b) {
-  for (let i = 0; ; i++) {
-    const [x, y] = [a, b].map((text) => text.codePointAt(i) ?? -1);
-    if (x !== y || x < 0) return x - y;
-  }
-}
-
-function ascending(a, b, kind = "number") {
-  if (a === b) return 0;
-  if (typeof a === "number" && typeof b === "number") return a - b;
-  if (a == null || b == null) return a == null ? -1 : 1;
-  if (/number|decimal/.test(kind) && NUMBER.test(a) && NUMBER.test(b))
-    return a - b || Number(scaled(a) - scaled(b));
-  if (typeof a === "string") return byCodePoint(a, `${b}`);
-  return a - b;
-}
 
 // ---- Listeners ----
 
@@ -174,10 +152,16 @@ class Store extends Emitter {
   _require() {
     if (!this._used || this.db.status === "closed") throw this._error(CLOSED);
   }
-  _set(values) {
-    const value = [...values];
-    if (value.length === this.#value.length && value.every((x, i) => x === this.#value[i])) return;
-    this._emit("change", (this.#value = freeze(value)));
+  // Show values, of which those that are equal to shown ones stay the same objects.
+  _set(values, changed) {
+    const shown = byKey(this.#value);
+    const value = Array.from(values, (each) => {
+      const old = shown.get(keyOf(each));
+      return old === each || JSON.stringify(old) === JSON.stringify(each) ? old : each;
+    });
+    const isSame = (each, i) => each === this.#value[i];
+    if (!changed && value.length === this.#value.length && value.every(isSame)) return;
+    this._emit("change", (this.#value = Object.freeze(value)));
   }
   _call(fn, ...values) {
     this.db._run(fn, values, this._place);
@@ -238,8 +222,11 @@ class Store extends Emitter {
 class Subscription extends Store {
   #active = false; // on this connection
   #next; // options that replace the others
-  #pages; // documents of an incomplete snapshot
+  #query; // what the server has accepted
+  #loading; // the result is not complete
+  #parts = []; // of an incomplete frame
   #moves = []; // of a move that is incomplete, or waits for the snapshot
+  #draft; // values by key; null if those that are shown have not changed
 
   constructor(db, collection, { since, scope, ...options }, handlers) {
     super(db, db._subscriptions, `${collection}#${++db._last}`);
@@ -249,30 +236,36 @@ class Subscription extends Store {
   get _place() {
     return { subscription: this.name };
   }
+  get _wanted() {
+    return this.#next ?? this.options;
+  }
 
   _start() {
-    const wanted = this.#next ?? this.options;
+    const wanted = this._wanted;
     const from = !this.#next && this.cursor && { since: this.cursor, scope: this.scope };
     const { name: subscription, collection } = this;
-    const options = this._complete?.(wanted) ?? wanted;
-    this._ask({ type: "subscribe", subscription, collection, ...options, ...from }, (reply) => {
+    const query = this._query(wanted);
+    this._ask({ type: "subscribe", subscription, collection, ...query, ...from }, (reply) => {
       if (reply.type === "error") return this._refused(reply, wanted);
       this.#active = true;
       this.tries = 0;
       this.options = wanted;
+      this.#query = query;
       this.reply = reply;
       if (this.#next === wanted) this.#next = null;
       this._on_resync({ ...reply, ...reply.resync });
     });
   }
+  _query(options) {
+    return options;
+  }
 
   /** Replace options. If the server refuses, the old ones stay. */
-  update(options, names = WATCH) {
-    check(options, names);
+  update(options) {
+    check(options, this.names);
     return promised(() => {
       this._require();
-      const changes = copy(options, this.db._limits.message_bytes);
-      this.#next = { ...(this.#next ?? this.options), ...changes };
+      this.#next = { ...this._wanted, ...copy(options, this.db._limits.message_bytes) };
       this.outcome.renew();
       const { ready } = this; // a refusal renews it
       if (this.db.status === "live") this._start();
@@ -283,17 +276,21 @@ class Subscription extends Store {
   /** End the subscription. */
   stop() {
     if (this._used) this._remove({ type: "unsubscribe", subscription: this.name });
+    this.#draft = null;
   }
 
   _on_resync({ scope, cursor, reason, resumed }) {
-    const snapshot = !resumed && this.options.snapshot;
-    // an incomplete snapshot starts again
-    Object.assign(this, { scope, cursor: snapshot ? null : cursor });
-    this.#pages = snapshot && [];
+    const { snapshot, window, aggregate } = this.#query;
+    const computed = window ?? aggregate; // by the server, which answers with a frame
+    this.scope = scope;
+    this.#loading = computed || (snapshot && !resumed);
+    // an incomplete result starts again
+    if (!computed || !resumed) this.cursor = this.#loading ? null : cursor;
+    if (snapshot) this.#parts = [];
     this.#moves = [];
     if (!resumed) this.seen.clear();
     if (reason) this._call(this.onResync, reason);
-    if (!snapshot) this.#done();
+    this.#done();
   }
 
   _refused(reply, wanted = this.options) {
@@ -308,7 +305,7 @@ class Subscription extends Store {
     this.outcome.done(null, this._error(reply));
     if (replacing) {
       this.outcome.renew();
-      if (this.#active) this.#pages || this.#done();
+      if (this.#active) this.#done();
       else if (this.tries || failed(reply)) this._retry(reply);
       else this._start();
     }
@@ -328,158 +325,167 @@ class Subscription extends Store {
   }
   _reset({ code }) {
     super._reset();
-    this.#pages = null;
+    this.#active = false;
     this._clear?.();
     if (code === "user_changed") this._call(this.onResync, code);
   }
   #done() {
-    if (!this.#next) this.outcome.done(this.reply);
+    if (!this.#next && !this.#loading) this.outcome.done(this.reply);
   }
 
   _event(frame) {
     if (this.#active && this._isNew(frame)) this._call(this.onEvent, frame);
   }
-  _on_cursor({ cursor }) {
-    if (!this.#pages) this.cursor = cursor;
+  _on_cursor(frame) {
+    const incomplete = this.#parts.length || (this.#loading && this.#query.snapshot);
+    if (this.#active && !incomplete) this.#arrived(frame);
   }
-  _on_snapshot({ documents, cursor, more, truncated }) {
-    const pages = this.#pages;
-    if (!pages) return;
-    pages.push(...documents);
-    if (more) return;
-    this.#pages = null;
-    this.cursor = cursor;
-    this._call(this.onSnapshot, pages, truncated);
-    this.#done();
+  _on_snapshot(frame) {
+    const all = this.#loading && this.#collect(frame, frame.more);
+    if (!all) return;
+    this.#arrived(frame);
+    this._call(this.onSnapshot, all("documents"), frame.truncated);
     this.#moves.splice(-1).forEach((each) => this._on_moved(each));
+  }
+  // Apply a window or aggregate when its last part has arrived.
+  _on_result(frame) {
+    const all = this.#collect(frame, frame.partial);
+    if (!all) return;
+    this.#arrived(frame);
+    if (all("reset")[0]) this._show(new Map());
+    this._apply(all, frame);
+  }
+  // With the last part of a frame, return a function that joins the values of a key in all parts.
+  #collect(frame, more) {
+    if (!this.#active) return;
+    if (frame.reset) this.#parts = [];
+    this.#parts.push(frame);
+    if (more) return void (this.cursor = null); // an incomplete result cannot be continued
+    const parts = this.#parts.splice(0);
+    return (key) => parts.flatMap((each) => each[key]);
+  }
+  #arrived({ cursor, scope }) {
+    this.cursor = cursor;
+    this.scope = scope ?? this.scope;
+    this.#loading = false;
+    this.#done();
   }
   // A move counts when it is complete: a new connection continues from before an incomplete one.
   _on_moved(frame) {
     const emit = (event) => (document) =>
       this._event({ type: "event", collection: this.collection, event, document });
     this.#moves.push(frame);
-    if (frame.more || this.#pages) return;
-    Object.assign(this, { scope: frame.scope, cursor: frame.cursor });
+    if (frame.more || this.#loading) return;
+    this.#arrived(frame);
     for (const { left, entered } of this.#moves.splice(0)) {
       left.map((id) => ({ id })).forEach(emit("left"));
       entered.forEach(emit("entered"));
     }
   }
+
+  // Return the values to show after this frame, which may be changed until then.
+  _show(values = this.#draft ?? byKey(this.getSnapshot())) {
+    this.db._changed.add(this);
+    return (this.#draft = values);
+  }
+  _flush() {
+    const draft = this.#draft;
+    const changed = this._changed;
+    this.#draft = this._changed = null;
+    if (draft) this._set(draft.values(), changed);
+  }
 }
 
-// ---- Lists ----
+// ---- Lists and counts ----
 
-// With a limit, documents far behind are dropped; a new snapshot fills the list.
+// A window, which the server keeps, or a list of all documents.
 class Live extends Subscription {
-  #documents = new Map();
-  #last; // unknown documents may follow it
-  #refilling; // the timer
-  #keys = new WeakMap(); // values to sort by, which the documents do not have
+  /** Whether further documents match, behind those of the list. */
+  hasMore = false;
+  #page = null;
+  #step;
 
-  constructor(db, collection, { order, limit, compare, onError, ...options }) {
-    const [sign, field] = order?.[0] === "-" ? [-1, order.slice(1)] : [1, order];
-    const snapshot = order || limit ? { order, limit } : true;
-    super(db, collection, { transitions: true, ...options, snapshot }, {
+  constructor(db, collection, { onError, ...options }) {
+    super(db, collection, options, {
+      names: LIVE,
       onError,
-      onEvent: (frame) => this.#change(frame),
-      onSnapshot: (documents, truncated) => this.#fill(documents, truncated),
+      onEvent: ({ event, document }) => {
+        if (/left|deleted/.test(event)) this._show().delete(document.id);
+        else this._show().set(document.id, whole(document));
+      },
+      onSnapshot: (documents, truncated) => this.#fill(documents.map(whole), truncated),
     });
-    Object.assign(this, { sign, field, compare, limit: limit ?? Infinity });
+    this.#step = options.limit;
+  }
+  _query({ order, limit, after, transitions = true, ...options }) {
+    if ((order ?? limit ?? after) == null) return { ...options, transitions, snapshot: true };
+    return { ...options, window: { order, limit, after } };
   }
 
   get documents() {
     return this.getSnapshot();
   }
-  update(options) {
-    return super.update(options, QUERY);
+  /** The cursor of the page behind the list, or null. */
+  get next() {
+    return this.hasMore ? this.#page : null;
   }
-  // A list cannot be sorted without its field.
-  _complete(options) {
-    const { fields } = options;
-    return this.#lacksKey(fields) ? { ...options, fields: [...fields, this.field] } : options;
-  }
-  #lacksKey(fields) {
-    const { field } = this;
-    return Array.isArray(fields) && field && !["id", "pk", ...fields].includes(field);
-  }
-  stop() {
-    super.stop();
-    this.db._changed.delete(this);
+  /** Show more documents. Resolves when they have arrived. */
+  more(count = this.#step ?? this._wanted.limit) {
+    const { limit } = this._wanted;
+    return limit ? this.update({ limit: limit + count }) : this.ready;
   }
 
-  #ascending = (a, b) => {
-    const { sign, field } = this;
-    const kinds = this.reply?.kinds ?? {};
-    const value = (each) =>
-      this.#keys.has(each) ? this.#keys.get(each) : field in each.data ? each.data[field] : each.id;
-    return sign * ascending(value(a), value(b), kinds[field] ?? kinds.id) || ascending(a.id, b.id, kinds.id);
-  };
-
-  #change({ event, document, changed }) {
-    const { id } = document;
-    if (/left|deleted/.test(event)) this.#documents.delete(id);
-    else this.#documents.set(id, this.#hide(whole(document)));
-    // it may have moved during the snapshot
-    if (id === this.#last?.id && (this.compare || changed?.includes(this.field) !== false))
-      this.#refill();
-    this.db._changed.add(this);
+  _apply(all, { more, next }) {
+    const removed = new Set(all("remove"));
+    const documents = [...this._show().values()].filter(({ id }) => !removed.has(id));
+    for (const [index, document] of all("insert")) documents.splice(index, 0, whole(document));
+    this.#fill(documents, more, next);
   }
-
-  // Keep the field that only sorting needs out of the data.
-  #hide(document) {
-    const { field } = this;
-    if (!this.#lacksKey(this.options.fields) || !(field in document.data)) return document;
-    const { [field]: key, ...data } = document.data;
-    const shown = { ...document, data };
-    this.#keys.set(shown, key);
-    return shown;
-  }
-
-  #fill(documents, truncated) {
-    const kept = (each) => {
-      const old = this.#documents.get(each.id);
-      if (JSON.stringify(old) !== JSON.stringify(each)) return each;
-      if (this.#keys.has(each)) this.#keys.set(old, this.#keys.get(each));
-      return old;
-    };
-    const all = documents.map((each) => kept(this.#hide(whole(each))));
-    this.#documents = byId(all);
-    this.#last = truncated && all.at(-1);
-    this.db._changed.add(this);
+  #fill(documents, more = false, page = this.#page) {
+    this._show(byKey(documents));
+    this._changed ||= more !== this.hasMore;
+    this.hasMore = more;
+    this.#page = page;
   }
   _clear() {
     this.#fill([]);
   }
+}
 
-  #refill() {
-    this.#refilling ??= setTimeout(() => {
-      this.#refilling = null;
-      this.update({}).catch(() => {});
-    }, 500);
+class Count extends Subscription {
+  /** The number of documents, or null before it is known. */
+  value = null;
+
+  constructor(db, collection, { onError, ...options }) {
+    super(db, collection, options, { names: COUNT, onError });
+  }
+  _query({ filters, document, groupBy: group_by, ...options }) {
+    const aggregate = { count: true };
+    for (const [name, fields] of Object.entries({ ...options, group_by }))
+      if (fields != null) aggregate[name] = [fields].flat();
+    return { filters, document, aggregate };
   }
 
-  _flush() {
-    const { compare } = this;
-    const byServer = this.#ascending;
-    try {
-      this.#show(compare ? (a, b) => compare(a, b) || byServer(a, b) : byServer);
-    } catch (error) {
-      this.db._fail({ ...thrown("compare", error), ...this._place });
-      this.#show(byServer);
-    }
+  get groups() {
+    return this.getSnapshot();
   }
-  #show(by) {
-    const { limit } = this;
-    const last = this.#last;
-    let shown = [...this.#documents.values()].sort(by);
-    if (last) shown = shown.filter((each) => by(each, last) <= 0);
-    if (shown.length > 3 * limit) {
-      shown = shown.slice(0, 2 * limit);
-      this.#last = shown.at(-1);
+  _apply(all) {
+    const groups = this._show();
+    for (const { avg, ...group } of all("groups")) {
+      for (const name in avg) {
+        const { sum, n } = avg[name];
+        (group.avg ??= {})[name] = n ? sum / n : null;
+      }
+      if (group.key && !group.count) groups.delete(keyOf(group));
+      else groups.set(keyOf(group), freeze(group));
     }
-    this.#documents = byId(shown);
-    if (last && shown.length < limit) this.#refill();
-    this._set(shown.slice(0, limit));
+    this._changed ||= this.value === null;
+    this.value = [...groups.values()].reduce((sum, { count }) => sum + count, 0);
+  }
+  _clear() {
+    this._show(new Map());
+    this._changed = this.value !== null;
+    this.value = null;
   }
 }
 
@@ -655,12 +661,12 @@ class Room extends Store {
   }
   // Members may come in several frames.
   _on_members({ members, more }, old = this.members) {
-    this._set(byId([...old, ...members]).values());
+    this._set(byKey([...old, ...members]).values());
     if (!more) this.outcome.done(this.reply);
   }
   _on_presence(frame) {
     const { event, member, participants } = frame;
-    const members = byId(this.members);
+    const members = byKey(this.members);
     if (event === "left") members.delete(member.id);
     else members.set(member.id, member);
     this.#present(members.values(), participants);
@@ -848,7 +854,7 @@ export class Realtime extends Emitter {
   watchCollection(collection, fn, { onSnapshot, onResync, onError, ...options } = {}) {
     check(options, [...WATCH, "since", "scope"]);
     const onEvent = (frame) => fn(freeze({ ...frame, data: frame.document.data }));
-    const handlers = { onEvent, onSnapshot, onResync, onError };
+    const handlers = { names: WATCH, onEvent, onSnapshot, onResync, onError };
     const subscription = new Subscription(this, collection, options, handlers);
     const stop = () => subscription.stop();
     stop.update = (changes) => subscription.update(changes);
@@ -857,8 +863,14 @@ export class Realtime extends Emitter {
 
   /** Return a list of the documents that match, which is kept up to date. */
   live(collection, options = {}) {
-    check(options, [...QUERY, "order", "limit", "transitions", "compare", "onError"]);
+    check(options, [...LIVE, "transitions", "onError"]);
     return new Live(this, collection, options);
+  }
+
+  /** Return the number of the documents that match, and aggregates of groups of them. */
+  count(collection, options = {}) {
+    check(options, [...COUNT, "onError"]);
+    return new Count(this, collection, options);
   }
 
   /** Join a room, or return it if it is joined. Each call needs a `leave`. */
@@ -1204,6 +1216,10 @@ export class Realtime extends Emitter {
         if (frame.event === "direct" || frame.room === "*") return this._emit("message", frame);
         if (frame.room) return owner?._said(frame);
         for (const name of frame.subscriptions ?? []) this._subscriptions.get(name)?._event(frame);
+      // falls through: these are acknowledged too
+      case "window":
+      case "aggregate":
+        owner?._on_result(frame);
         if (frame.cursor && ++this.#events % 32 === 0) this.#send({ type: "ack", cursor: frame.cursor });
         return;
       case "pong":

@@ -57,37 +57,21 @@ def rest(history: History, numbers: Random) -> None:
 # the program
 
 
-def _is_closed(history: History) -> bool:
+def is_closed(history: History) -> bool:
     return history.program.status == "closed"
-
-
-@action(6)
-def live(history: History, numbers: Random) -> None:
-    if _is_closed(history):
-        return
-    options: dict[str, Any] = {"filters": {}}
-    if numbers.random() < 0.5:
-        options["filters"]["group"] = numbers.choice(GROUPS)
-    if numbers.random() < 0.6:
-        options["order"] = numbers.choice(["n", "-n", "title"])
-    if numbers.random() < 0.3:
-        options["limit"] = numbers.choice([2, 3, 5])
-    if numbers.random() < 0.3:
-        options["fields"] = ["title"]
-    _subscribe(history, numbers, "live", options)
 
 
 @action(4)
 def watch(history: History, numbers: Random) -> None:
-    if _is_closed(history):
+    if is_closed(history):
         return
     options: dict[str, Any] = {"filters": {}}
     if numbers.random() < 0.5:
         options["filters"]["group"] = numbers.choice(GROUPS)
-    _subscribe(history, numbers, "watch", options)
+    subscribe(history, numbers, "watch", options)
 
 
-def _subscribe(history: History, numbers: Random, op: str, options: dict[str, Any]) -> None:
+def subscribe(history: History, numbers: Random, op: str, options: dict[str, Any]) -> None:
     history.count += 1
     id = f"{op}{history.count}"
     options["filters"]["id"] = id
@@ -102,35 +86,18 @@ def _subscribe(history: History, numbers: Random, op: str, options: dict[str, An
 @action(0.3)
 def mount_many(history: History, numbers: Random) -> None:
     for _ in range(120):
-        if not _is_closed(history):
-            _subscribe(history, numbers, "live", {"filters": {"group": "a"}})
+        if not is_closed(history):
+            subscribe(history, numbers, "live", {"filters": {"group": "a"}})
 
 
 @action(2)
 def stop(history: History, numbers: Random) -> None:
     lists = history.program.open_lists()
-    if lists and not _is_closed(history):
+    if lists and not is_closed(history):
         item = numbers.choice(lists)
         item.stopped = True
         history.do("stop", id=item.id)
         history.advance(0.0)
-
-
-@action(3)
-def update(history: History, numbers: Random) -> None:
-    lists = [each for each in history.program.open_lists() if not each.is_watch]
-    lists = [each for each in lists if each.update is None]
-    if not lists or _is_closed(history):
-        return
-    item = numbers.choice(lists)
-    history.count += 1
-    filters = {"id": item.id, "mark": history.count}
-    if numbers.random() < 0.7:
-        filters["group"] = numbers.choice(GROUPS)
-    item.update = history.program.call("update", item.id, history.client.now)
-    item.new_options = {**item.options, "filters": filters}
-    history.do("update", id=item.id, call=item.update.number, options={"filters": filters})
-    history.advance(0.0)
 
 
 @action(2)
@@ -139,7 +106,7 @@ def ready(history: History, numbers: Random) -> None:
         *(each for each in history.program.open_lists() if not each.is_watch),
         *history.program.open_rooms(),
     ]
-    if objects and not _is_closed(history):
+    if objects and not is_closed(history):
         item = numbers.choice(objects)
         call = history.program.call("ready", item.id, history.client.now)
         history.do("ready", id=item.id, call=call.number)
@@ -150,7 +117,7 @@ def ready(history: History, numbers: Random) -> None:
 def room(history: History, numbers: Random) -> None:
     opened = {each.name for each in history.program.open_rooms()}
     free = [name for name in ROOMS if name not in opened]
-    if not free or _is_closed(history):
+    if not free or is_closed(history):
         return
     history.count += 1
     id, name = f"room{history.count}", numbers.choice(free)
@@ -175,7 +142,7 @@ def _payload(history: History, call: Any, id: str) -> dict[str, Any]:
 @action(7)
 def broadcast(history: History, numbers: Random) -> None:
     rooms = history.program.open_rooms()
-    if not rooms or _is_closed(history):
+    if not rooms or is_closed(history):
         return
     item = numbers.choice(rooms)
     for _ in range(numbers.choice([1, 1, 1, 2, 3, 30])):
@@ -190,7 +157,7 @@ def broadcast(history: History, numbers: Random) -> None:
 @action(4)
 def set_state(history: History, numbers: Random) -> None:
     rooms = history.program.open_rooms()
-    if not rooms or _is_closed(history):
+    if not rooms or is_closed(history):
         return
     item = numbers.choice(rooms)
     for _ in range(numbers.choice([1, 1, 2, 50])):
@@ -204,7 +171,7 @@ def set_state(history: History, numbers: Random) -> None:
 @action(1.5)
 def leave(history: History, numbers: Random) -> None:
     rooms = history.program.open_rooms()
-    if rooms and not _is_closed(history):
+    if rooms and not is_closed(history):
         item = numbers.choice(rooms)
         item.left = True
         history.do("leave", id=item.id)
@@ -213,7 +180,7 @@ def leave(history: History, numbers: Random) -> None:
 
 @action(0.5)
 def close(history: History, numbers: Random) -> None:
-    if _is_closed(history):
+    if is_closed(history):
         return
     history.do("close")
     history.advance(2.0)
@@ -223,7 +190,7 @@ def close(history: History, numbers: Random) -> None:
 @action(2)
 def revive(history: History, numbers: Random) -> None:
     """Connect again after the client was closed. In Python this needs a new client."""
-    if not _is_closed(history):
+    if not is_closed(history):
         return
     if history.client.language == "python":
         history.program.forget()
@@ -273,7 +240,7 @@ def write(history: History, numbers: Random) -> None:
 def _row(numbers: Random, id: str) -> dict[str, Any]:
     return {
         "id": id,
-        "n": numbers.choice([-1, 0, 2, 10, 10, 33]),
+        "n": numbers.choice([None, -1, 0, 2, 10, 10, 33]),
         "title": numbers.choice(["", "10", "9", "a", "B", "b"]),
         "group": numbers.choice(GROUPS),
         "owner": numbers.choice([None, None, None, "ada", "bob"]),

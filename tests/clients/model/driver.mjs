@@ -90,6 +90,22 @@ Object.assign(Socket, { CONNECTING: 0, OPEN: 1, CLOSING: 2, CLOSED: 3 });
 
 const codeOf = (error) => error?.code ?? `${error?.name}: ${error?.message}`;
 
+// Commands have the names of Python.
+function toOptions({ is_count, group_by, ...options }) {
+  return group_by === undefined ? options : { ...options, groupBy: group_by };
+}
+
+const keyOf = ({ id, key }) => id ?? JSON.stringify(key ?? null);
+
+function contentOf(store) {
+  if (store.documents) {
+    const documents = store.documents.map((each) => [each.id, each.data]);
+    return { documents, more: store.hasMore, next: store.next };
+  }
+  const by = (a, b) => (keyOf(a) < keyOf(b) ? -1 : 1);
+  return { value: store.value, groups: [...store.groups].sort(by) };
+}
+
 function mistake() {
   report("thrown");
   throw new Error("a mistake of the program");
@@ -134,12 +150,25 @@ class Program {
   }
   live({ id, call, collection, options, throws }) {
     const onError = (error) => report("refused", { id, code: String(error.code), source: error.source });
-    const list = (this.#objects[id] = this.db.live(collection, { ...options, onError }));
-    list.subscribe((documents) => {
-      report("documents", { id, documents: documents.map((each) => [each.id, each.data]), user: this.db.user?.id ?? null });
+    const isCount = options.is_count;
+    const store = this.db[isCount ? "count" : "live"](collection, { ...toOptions(options), onError });
+    this.#objects[id] = store;
+    let previous = new Map();
+    store.subscribe((values) => {
+      const { next, ...shown } = contentOf(store);
+      report("shown", { id, shown, user: this.db.user?.id ?? null });
+      for (const value of values) {
+        const old = previous.get(keyOf(value));
+        if (old !== value && JSON.stringify(old) === JSON.stringify(value))
+          report("raised", { text: `${JSON.stringify(value)} is equal, and another object` });
+      }
+      previous = new Map(values.map((value) => [keyOf(value), value]));
       if (throws) mistake();
     });
-    this.#settle(call, list.ready);
+    this.#settle(call, store.ready);
+  }
+  count(command) {
+    this.live(command);
   }
   watch({ id, call, collection, options, throws }) {
     const onError = (error) => report("refused", { id, code: String(error.code), source: error.source });
@@ -150,7 +179,10 @@ class Program {
     this.#settle(call, stop.ready);
   }
   update({ id, call, options }) {
-    this.#settle(call, this.#objects[id].update(options));
+    this.#settle(call, this.#objects[id].update(toOptions(options)));
+  }
+  more({ id, call, n }) {
+    this.#settle(call, this.#objects[id].more(n));
   }
   ready({ id, call }) {
     this.#settle(call, this.#objects[id].ready);
@@ -181,7 +213,7 @@ class Program {
   inspect() {
     const objects = {};
     for (const [id, object] of Object.entries(this.#objects)) {
-      if (object.documents) objects[id] = object.documents.map((each) => [each.id, each.data]);
+      if (object.documents || object.groups) objects[id] = contentOf(object);
       else if (object.members) objects[id] = object.members;
     }
     report("inspect", { objects, status: this.db.status, user: this.db.user?.id ?? null, timers: clock.timers.size });

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from tests.clients.model import rights  # noqa: F401  (it has an action)
+from tests.clients.model import lists, rights  # noqa: F401  (they have actions)
 from tests.clients.model.actions import ACTIONS, WEIGHTS
 from tests.clients.model.network import ROUNDING
 from tests.clients.model.program import BrokenPromise, Program
@@ -16,7 +16,8 @@ from tests.clients.model.server import ModelServer
 # steps of one history
 STEPS = 30
 # steps with which some histories begin, and which are more frequent in them
-BEGINNING = [*["write"] * 3, *["live"] * 2, *["change_rights"] * 4, "watch", "change_speed", "cut"]
+BEGINNING = [*["write"] * 3, *["live"] * 3, "count", *["change_rights"] * 4]
+BEGINNING += ["watch", "change_speed", "cut"]
 # seconds after which a client has settled everything, if nothing fails any more
 REST = 200.0
 TIMEOUT = 8.0
@@ -95,6 +96,7 @@ class History:
             self.server.now = max(self.server.now, self.client.now)
             for report in reports:
                 self._handle(report)
+            self.promises.frames_handled()
             quick = quick + 1 if self.client.now == before else 0
             if quick > ENDLESS:
                 raise BrokenPromise("the client sends without end")
@@ -120,8 +122,8 @@ class History:
                 promises.status(report["status"], report["user"], report.get("code"))
             case "settled":
                 promises.settled(report["call"], report["error"])
-            case "documents":
-                promises.documents(report["id"], report["documents"], report["user"])
+            case "shown":
+                promises.shown(report["id"], report["shown"], report["user"])
             case "event":
                 promises.event(report["id"], report["event"], report["document"], report["cursor"])
             case "resync":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.clients.model.data import Change, Query
+from tests.clients.model.data import Aggregate, Change, Query
 
 Frame = dict[str, Any]
 
@@ -41,6 +41,13 @@ class ServedSubscription:
     waiting: list[tuple[Change, str]] | None = None
     # whether these are parts of a move, whose documents are all read at once
     is_moving: bool = False
+    # of a window or aggregates: the request, what the client has when all that was sent has
+    # arrived (None before the first result), and whether parts of a change are being sent
+    request: Frame = field(default_factory=dict)
+    sent: Any = None
+    is_busy: bool = False
+    # whether the client must be sent the scope with the next change
+    owes_scope: bool = False
 
     def event(self, change: Change) -> str | None:
         """Return the name of the event that a change is for this subscription, if any."""
@@ -90,17 +97,35 @@ class Link:
 
 def create_query(request: Frame, user: str | None, teams: frozenset[str]) -> Query:
     """Return what a ``subscribe`` frame asks for."""
-    snapshot = request.get("snapshot")
-    window = snapshot if isinstance(snapshot, dict) else {}
+    window = request.get("window")
     fields = request.get("fields")
     return Query(
         user=user,
         group=request.get("filters", {}).get("group"),
         fields=None if fields is None else tuple(fields),
-        order=window.get("order"),
-        limit=window.get("limit"),
+        is_window=window is not None,
+        **create_options(window or {}),
+        aggregate=create_aggregate(request.get("aggregate")),
         teams=teams,
     )
+
+
+def create_options(window: Frame) -> dict[str, Any]:
+    """Return the options of a window, of which the order may be a string or a list."""
+    order = window.get("order") or ()
+    order = tuple(order.split(",")) if isinstance(order, str) else tuple(order)
+    return {"order": order, "limit": window.get("limit"), "after": window.get("after")}
+
+
+def create_aggregate(options: Frame | None) -> Aggregate | None:
+    """Return what is aggregated: each option is a name, several names, or missing."""
+    if options is None:
+        return None
+    names = {}
+    for kind in ("group_by", "sum", "avg", "min", "max"):
+        value = options.get(kind) or ()
+        names[kind] = (value,) if isinstance(value, str) else tuple(value)
+    return Aggregate(**names)
 
 
 def scope_of(query: Query) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.clients.model.data import Query
+from tests.clients.model.links import Frame, create_query
 
 # refusals that are final
 FINAL = ("forbidden", "invalid_filter", "limit_exceeded", "too_large", "bad_request")
@@ -59,6 +60,22 @@ class ListState:
     # that it has not reported yet
     teams: frozenset[str] = frozenset()
     resyncs: list[int] = field(default_factory=list)
+    # whether the last complete result that has arrived was a window or aggregates
+    has_result: bool = False
+    # whether the other kind of result has arrived in the same moment
+    is_mixed: bool = False
+    # the last request that the server has accepted
+    accepted_request: Any = None
+    # the request that this result answers; None before one has arrived
+    answered: Any = None
+    # results that have arrived, and were not compared with what the client shows
+    arrived: list[Any] = field(default_factory=list)
+    # what the client has shown last
+    shown: Any = None
+
+    def asks_for(self, request: Frame) -> bool:
+        """Return whether a request has the options that the server has accepted, or the first."""
+        return signature_of(request_of(self.options)) == signature_of(request)
 
     def queries(self, user: str | None, *rights: frozenset[str]) -> list[Query]:
         """Return what the list may show now, with any of these rights."""
@@ -86,15 +103,22 @@ class RoomState:
 
 def query_of(options: dict[str, Any], user: str | None, teams: frozenset[str]) -> Query:
     """Return the query of a list with these options."""
-    fields = options.get("fields")
-    return Query(
-        user=user,
-        group=options["filters"].get("group"),
-        fields=None if fields is None else tuple(fields),
-        order=options.get("order"),
-        limit=options.get("limit"),
-        teams=teams,
-    )
+    return create_query(request_of(options), user, teams)
+
+
+def request_of(options: dict[str, Any]) -> Frame:
+    """Return the keys of a ``subscribe`` frame that say which result a list shows."""
+    request = {name: options[name] for name in ("filters", "fields") if options.get(name)}
+    if options.get("is_count"):
+        return {**request, "aggregate": options}
+    window = {name: options.get(name) for name in ("order", "limit", "after")}
+    window = {name: value for name, value in window.items() if value is not None}
+    return {**request, "window": window} if window else request
+
+
+def signature_of(request: Frame) -> Any:
+    """Return what is the same for two ``subscribe`` frames that ask for the same result."""
+    return request["filters"], create_query(request, None, frozenset())
 
 
 class Program:
@@ -145,6 +169,8 @@ class Program:
     def _forget_answers(self) -> None:
         for each in self.lists.values():
             each.accepted = False
+            each.answered = None
+            each.arrived.clear()
         for room in self.rooms.values():
             room.last = None
             room.states.clear()

@@ -7,7 +7,17 @@ from typing import Any
 
 from tests.clients.model.data import Broadcast, Query, RoomData, Table
 from tests.clients.model.links import Frame, Link
-from tests.clients.model.program import FINAL, BrokenPromise, ListState, Program, RoomState
+from tests.clients.model.program import (
+    FINAL,
+    BrokenPromise,
+    Call,
+    ListState,
+    Program,
+    RoomState,
+    query_of,
+    request_of,
+    signature_of,
+)
 
 # seconds by which timers may be early
 TOLERANCE = 0.002
@@ -72,6 +82,10 @@ class Promises:
         """Handle that the program has closed the client."""
         self._connect_not_before = None
 
+    def allow(self, key: str) -> None:
+        """Handle that the program asks for something that may have been refused before."""
+        self._refused.discard(key)
+
     def requested(self, link: Link, frame: Frame, at: float) -> None:
         """Check a request."""
         key = self._key(frame)
@@ -106,8 +120,7 @@ class Promises:
         options = {key: value for key, value in frame.items() if key not in VARIABLE}
         previous = self._subscribed.get((link.socket, id))
         item = self.program.lists.get(id)
-        is_window = isinstance(frame.get("snapshot"), dict) and "limit" in frame["snapshot"]
-        if previous is not None and not is_window:
+        if previous is not None:
             is_same = previous[0] == options and previous[1] in ("asked", "accepted")
             self.check(not is_same, f"subscribed twice on one connection: {frame}")
         self._subscribed[link.socket, id] = (options, "asked")
@@ -117,7 +130,7 @@ class Promises:
         """Return a name of a request that is the same if it is sent again."""
         match frame["type"]:
             case "subscribe":
-                return f"subscribe {frame['filters']}"
+                return f"subscribe {signature_of(frame)}"
             case "broadcast":
                 return f"broadcast {frame['message']['text']}"
             case "state":
@@ -137,7 +150,10 @@ class Promises:
             options = self._subscribed[link.socket, id][0]
             self._subscribed[link.socket, id] = (options, "accepted")
         item = self.program.lists.get(id)
-        if item is None or not item.is_watch:
+        if item is None:
+            return
+        item.accepted_request = signature_of(frame)
+        if not item.is_watch:
             return
         if not resumed:
             lost = item.accepted and "since" not in frame
@@ -204,7 +220,7 @@ class Promises:
             if request["type"] == "subscribe":
                 item = self.program.lists.get(request["filters"]["id"])
                 is_replaced = item is None or item.new_options is not None
-                if item and not is_replaced and item.options["filters"] == request["filters"]:
+                if item and not is_replaced and item.asks_for(request):
                     item.refused = True
             elif request["type"] == "join":
                 if request.get("state"):
@@ -278,28 +294,92 @@ class Promises:
             )
             self.check(was_sent, f"a broadcast was confirmed that was not sent: {call}")
         item = self.program.lists.get(call.target)
+        if item is not None and not item.is_watch and error is None:
+            self._check_arrival(item, call)
         if item is not None and item.update is call:
             if error is None and item.new_options is not None:
                 item.options, item.possible_options = item.new_options, None
+            elif item.new_options is not None and (
+                item.accepted_request == signature_of(request_of(item.new_options))
+            ):
+                # the server has accepted them, and failed afterwards
+                item.options = item.new_options
             elif error == "closed":
                 # the server may have accepted them, or will on the next connection
                 item.possible_options = item.new_options
             item.update = item.new_options = None
 
-    def documents(self, id: str, documents: list[Any], user: str | None) -> None:
-        """Check a list that is shown: the server had it at some time, and not before the last."""
+    def result_arrived(self, id: str, request: Frame, result: Any) -> None:
+        """Handle that a window or aggregates have arrived, or are confirmed to be unchanged."""
+        if item := self.program.lists.get(id):
+            item.is_mixed = item.is_mixed or not item.has_result
+            item.has_result, item.answered = True, signature_of(request)
+            item.arrived.append({key: result[key] for key in result if key != "next"})
+
+    def snapshot_arrived(self, id: str) -> None:
+        """Handle that a list that follows events has arrived."""
+        if item := self.program.lists.get(id):
+            item.is_mixed = item.is_mixed or item.has_result
+            item.has_result, item.answered = False, None
+
+    def frames_handled(self) -> None:
+        """Check that lists show the last results that have arrived."""
+        for item in self.program.lists.values():
+            arrived, item.arrived = item.arrived, []
+            item.is_mixed = False
+            is_ended = item.stopped or item.refused or self.program.status == "closed"
+            if arrived and item.has_result and not is_ended:
+                late = [result for result in arrived if result != item.shown]
+                self.check(not late, f"{item.id} shows {item.shown}, and not {late}")
+
+    def _check_arrival(self, item: ListState, call: Call) -> None:
+        """Check that a list is not ready before the result has arrived."""
+        options = item.new_options if item.update is call else item.options
+        if options is not None and query_of(options, None, frozenset()).has_result:
+            if call.kind in ("update", "more"):
+                is_new = item.answered == signature_of(request_of(options))
+            else:
+                is_new = item.answered is not None or not item.has_result
+            self.check(is_new, f"settled before its result has arrived: {call}")
+
+    def shown(self, id: str, shown: dict[str, Any], user: str | None) -> None:
+        """Check a list or a count that is shown."""
         item = self.program.lists.get(id)
-        if item is None or item.stopped or not documents:
+        if item is None or item.stopped:
             return
-        if not item.strict or item.options.get("limit"):
+        if shown == item.shown:
+            return  # groups come in another order, or a change was undone in the same frame
+        while item.arrived and item.arrived[0] == item.shown:
+            item.arrived.pop(0)
+        is_next = bool(item.arrived) and item.arrived[0] == shown
+        item.shown = shown
+        if is_next:
+            item.arrived.pop(0)
+        elif "documents" in shown and (item.is_mixed or not item.has_result):
+            self._check_documents(item, shown["documents"], user)
+        else:
+            # it may have been dropped
+            is_empty = not shown.get("documents") and not shown.get("value")
+            self.check(is_empty, f"{id} shows {shown}, and not the next of {item.arrived}")
+
+    def _check_documents(self, item: ListState, documents: list[Any], user: str | None) -> None:
+        """Check documents: the server had them at some time, and not before the last ones.
+
+        New ones are at the end of a list, and those of a snapshot in the order of their ids.
+        """
+        if not documents:
+            return
+        if not item.strict:
             self._check_visible(item, documents, user)
             return
+        documents = sort_by_id(documents)
         queries = item.queries(user, *self._recent_rights(item))
         for version in range(item.version, self.table.head + 1):
-            if any(query.documents(self.table.versions[version]) == documents for query in queries):
+            rows = self.table.versions[version]
+            if any(sort_by_id(query.documents(rows)) == documents for query in queries):
                 item.version = version
                 return
-        self.fail(f"{id} shows {user} what the server never had: {documents}")
+        self.fail(f"{item.id} shows {user} what the server never had: {documents}")
 
     def _recent_rights(self, item: ListState) -> set[frozenset[str]]:
         """Return the rights since the version that a list shows.
@@ -371,7 +451,11 @@ class Promises:
             return
         shown = objects[item.id]
         queries = item.queries(user, self.table.rights[-1])
-        expected = [[]] if item.refused else [each.documents(self.table.rows) for each in queries]
+        expected = [expected_of(query, self.table.rows) for query in queries]
+        if item.refused:
+            expected = [NO_GROUPS if "groups" in shown else NO_DOCUMENTS]
+        if not any(query.has_result for query in queries):
+            shown = {**shown, "documents": sort_by_id(shown["documents"])}
         self.check(shown in expected, f"{item.id} {queries} shows {shown}, not {expected}")
         item.version, item.strict = self.table.head, True
 
@@ -397,7 +481,23 @@ class Promises:
         for id, shown in objects.items():
             item = self.program.lists.get(id)
             if item is None or not item.stopped:
-                self.check(not shown, f"{id} shows {shown} after a final refusal")
+                is_empty = not shown or shown in (NO_DOCUMENTS, NO_GROUPS)
+                self.check(is_empty, f"{id} shows {shown} after a final refusal")
+
+
+NO_DOCUMENTS = {"documents": [], "more": False, "next": None}
+NO_GROUPS = {"value": None, "groups": []}
+
+
+def expected_of(query: Query, rows: Any) -> dict[str, Any]:
+    """Return what a fresh list or count shows."""
+    if query.has_result:
+        return query.result(rows)
+    return {**NO_DOCUMENTS, "documents": query.documents(rows)}
+
+
+def sort_by_id(documents: list[Any]) -> list[Any]:
+    return sorted(documents, key=lambda document: int(document[0]))
 
 
 # keys of `subscribe` that may differ between two equal requests

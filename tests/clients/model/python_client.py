@@ -130,6 +130,24 @@ class LogHandler(logging.Handler):
         self._report("log", text=self.format(record))
 
 
+def content_of(store: Any) -> dict[str, Any]:
+    """Return what a list or a count shows, as JSON; groups are sorted by their keys."""
+    if hasattr(store, "documents"):
+        documents = [[document.id, dict(document.data)] for document in store.documents]
+        return {"documents": documents, "more": store.has_more, "next": store.next}
+    groups = []
+    for group in store.groups:
+        values = {name: getattr(group, name) for name in ("key", "sum", "avg", "min", "max")}
+        present = {name: dict(value) for name, value in values.items() if value}
+        groups.append({"count": group.count, **present})
+    groups.sort(key=lambda group: json.dumps(group.get("key")))
+    return {"value": store.value, "groups": groups}
+
+
+def key_of(value: Any) -> Any:
+    return value.id if hasattr(value, "id") else json.dumps(value.key)
+
+
 class PythonClient:
     """A client that is driven by commands, which `run` executes."""
 
@@ -296,16 +314,32 @@ class PythonClient:
         def on_error(error: RealtimeError) -> None:
             self._report("refused", id=id, code=str(error.code), source=error.source)
 
-        def on_documents(documents: Any) -> None:
-            shown = [[document.id, dict(document.data)] for document in documents]
-            user = (self._client.user or {}).get("id")
-            self._report("documents", id=id, documents=shown, user=user)
+        previous: dict[Any, Any] = {}
+
+        def on_change(values: Any) -> None:
+            self._report_shown(id, self._objects[id])
+            for value in values:
+                old = previous.get(key_of(value))
+                if old is not value and old == value:
+                    self._report("raised", text=f"{value} is equal, and another object")
+            previous.clear()
+            previous.update((key_of(value), value) for value in values)
             if throws:
                 self._raise()
 
-        live = self._objects[id] = self._client.live(collection, **options, on_error=on_error)
-        live.subscribe(on_documents)
-        self._settle(call, live.ready())
+        options = dict(options)
+        subscribe = self._client.count if options.pop("is_count", False) else self._client.live
+        store = self._objects[id] = subscribe(collection, **options, on_error=on_error)
+        store.subscribe(on_change)
+        self._settle(call, store.ready())
+
+    _do_count = _do_live
+
+    def _report_shown(self, id: str, store: Any) -> None:
+        shown = content_of(store)
+        shown.pop("next", None)
+        user = (self._client.user or {}).get("id")
+        self._report("shown", id=id, shown=shown, user=user)
 
     def _do_watch(
         self, id: str, call: int, collection: str, options: dict[str, Any], throws: bool
@@ -328,6 +362,9 @@ class PythonClient:
 
     def _do_update(self, id: str, call: int, options: dict[str, Any]) -> None:
         self._settle(call, self._objects[id].update(**options))
+
+    def _do_more(self, id: str, call: int, n: int) -> None:
+        self._settle(call, self._objects[id].more(n))
 
     def _do_ready(self, id: str, call: int) -> None:
         self._settle(call, self._objects[id].ready())
@@ -365,8 +402,8 @@ class PythonClient:
     def _do_inspect(self) -> None:
         objects: dict[str, Any] = {}
         for id, item in self._objects.items():
-            if hasattr(item, "documents"):
-                objects[id] = [[each.id, dict(each.data)] for each in item.documents]
+            if hasattr(item, "changes"):
+                objects[id] = content_of(item)
             elif hasattr(item, "members"):
                 objects[id] = [dict(member) for member in item.members]
         db = self._client

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from tests.clients.model import results
 from tests.clients.model.actions import Random, action
 from tests.clients.model.data import TEAMS, Query
 from tests.clients.model.links import Link, ServedSubscription, scope_of
@@ -34,6 +35,9 @@ def _follow(
 ) -> None:
     """Send a subscription what its new rights show and hide."""
     query = dataclasses.replace(sub.query, teams=teams)
+    if query.has_result:
+        _follow_result(server, link, sub, query)
+        return
     new = dataclasses.replace(sub, query=query, waiting=None, is_moving=False)
     # this ends the snapshot or the move that is being sent
     link.subscriptions[sub.name] = new
@@ -41,6 +45,16 @@ def _follow(
         _resync(server, link, new)
     else:
         _move(server, link, new, sub.query)
+
+
+def _follow_result(server: ModelServer, link: Link, sub: ServedSubscription, query: Query) -> None:
+    """Send the difference that new rights make for a window or aggregates, with the new scope."""
+    new = dataclasses.replace(sub, query=query, owes_scope=True)
+    # this ends the change that is being sent
+    link.subscriptions[sub.name] = new
+    if sub.is_busy:
+        new.is_busy, new.sent = False, None
+    results.follow(server, link, new)
 
 
 def _resync(server: ModelServer, link: Link, sub: ServedSubscription) -> None:

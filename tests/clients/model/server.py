@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from tests.clients.model import results
 from tests.clients.model.clock import EPOCH
 from tests.clients.model.data import Change, RoomData, Row, Table
 from tests.clients.model.links import (
@@ -141,22 +142,30 @@ class ModelServer(Network):
         sub = ServedSubscription(
             name, request["filters"]["id"], query, bool(request.get("transitions"))
         )
+        sub.request = request
+        if code := results.refusal(sub):
+            self.refuse(link, request, code)
+            return
+        old = link.subscriptions.pop(name, None)
         link.subscriptions[name] = sub
+        if query.has_result:
+            results.accept(self, link, sub, old)
+            return
         scope = scope_of(query)
         table = self.table
         fields: dict[str, Any] = {"collection": "posts", "subscription": name, "durable": True}
         fields |= {"filters": request.get("filters", {}), "scope": scope}
-        fields |= {"cursor": table.cursor(table.head), "kinds": {"n": "number", "title": "text"}}
+        fields["cursor"] = table.cursor(table.head)
         since = request.get("since")
         if since is not None:
-            reason = self._resync_reason(request, scope)
+            reason = self.resync_reason(request, scope)
             if reason is None:
-                self._accept(link, request, {**fields, "cursor": since, "resumed": True})
+                self.accept(link, request, {**fields, "cursor": since, "resumed": True})
                 self._replay(link, sub, int(since.split(":")[1]))
                 return
             fields |= {"resumed": False, "resync": {"reason": reason}}
         self.forget_events(name)
-        self._accept(link, request, fields)
+        self.accept(link, request, fields)
         if request.get("snapshot"):
             self.send_snapshot(link, sub)
 
@@ -164,12 +173,12 @@ class ModelServer(Network):
         """Handle that a subscription begins again: it gets no event twice because of that."""
         self._sent_events = {event for event in self._sent_events if event[0] != name}
 
-    def _accept(self, link: Link, request: Frame, fields: dict[str, Any]) -> None:
+    def accept(self, link: Link, request: Frame, fields: dict[str, Any]) -> None:
         is_resumed, head = fields.get("resumed", False), self.table.head
         frame = {"type": "subscribed", "id": request["id"], **fields}
         self.send(link, frame, lambda: self.observer.accepted(link, request, is_resumed, head))
 
-    def _resync_reason(self, request: Frame, scope: str) -> str | None:
+    def resync_reason(self, request: Frame, scope: str) -> str | None:
         epoch, position = map(int, request["since"].split(":"))
         if request.get("scope", scope) != scope:
             return "scope_changed"
@@ -191,9 +200,7 @@ class ModelServer(Network):
         """Send the pages of a snapshot, whose rows are read when each page is sent."""
         table, query = self.table, sub.query
         cursor = table.cursor(table.head)
-        rows = query.sort(iter(table.rows.values()))
-        keys = [row["id"] for row in rows[: query.limit]]
-        truncated = query.limit is not None and len(rows) > query.limit
+        keys = [row["id"] for row in query.sort(table.rows.values())]
         sub.waiting = []
 
         def send_page() -> None:
@@ -206,9 +213,8 @@ class ModelServer(Network):
             documents = [{"id": row["id"], "data": query.data(row)} for row in visible]
             frame = {"type": "snapshot", "subscription": sub.name, "documents": documents}
             frame |= {"cursor": cursor, "more": bool(keys)}
-            if truncated and not keys:
-                frame["truncated"] = True
-            self.send(link, frame)
+            arrived = None if keys else lambda: self.observer.snapshot_arrived(sub.id)
+            self.send(link, frame, arrived)
             if keys:
                 self.call_at(self.now + self.random.choice([0.01, 0.3, 1.5]), send_page)
                 return
@@ -233,18 +239,43 @@ class ModelServer(Network):
         """Change rows in one transaction, and send the events."""
         log = [self.table.write(id, row) for id, row in changes]
         for link in self.links.values():
-            frames: list[Frame] = []
+            if self.batches:
+                self._send_batch(link, log)
+                continue
             for change in log:
-                frames += self._events_of(link, change)
-            if len(frames) > 1 and self.batches:
-                frames = [{"type": "events", "events": frames}]
-            for frame in frames:
-                self.send(link, frame)
+                for frame in self._events_of(link, change):
+                    self.send(link, frame)
+            for sub in list(link.subscriptions.values()):
+                if sub.query.has_result:
+                    results.follow(self, link, sub)
+
+    def _send_batch(self, link: Link, log: list[Change]) -> None:
+        """Send all that belongs to some changes in one frame."""
+        frames: list[Frame] = []
+        arrivals: dict[str, Any] = {}
+        for change in log:
+            frames += self._events_of(link, change)
+            for sub in link.subscriptions.values():
+                if sub.query.has_result:
+                    for frame, callback in results.follow(
+                        self, link, sub, change.position, at_once=True
+                    ):
+                        frames.append(frame)
+                        # only the last result of the batch is shown
+                        arrivals |= {sub.name: callback} if callback else {}
+
+        def arrive() -> None:
+            for callback in arrivals.values():
+                callback()
+
+        if frames:
+            batch = frames[0] if len(frames) == 1 else {"type": "events", "events": frames}
+            self.send(link, batch, arrive)
 
     def _events_of(self, link: Link, change: Change) -> list[Frame]:
         groups: dict[Any, list[ServedSubscription]] = {}
         for sub in link.subscriptions.values():
-            event = sub.event(change)
+            event = None if sub.query.has_result else sub.event(change)
             if event is None:
                 continue
             if sub.waiting is not None:

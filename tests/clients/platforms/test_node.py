@@ -7,7 +7,7 @@ import pytest
 from websockets.asyncio.server import serve
 
 from tests.clients.platforms.runtime import Program, Runtime, find_node
-from tests.clients.scripted_server import ScriptedServer, broadcast_event, change_event
+from tests.clients.scripted_server import ScriptedServer, broadcast_event
 from tests.support.servers import free_port
 
 pytestmark = pytest.mark.timeout(250)  # the first test of a machine downloads Node
@@ -35,9 +35,10 @@ async def accept(server):
     """Authenticate the program's client, answer what it asks for, and return the subscription."""
     connection = await server.accept_authenticated()
     subscription = await connection.receive("subscribe")
-    await connection.reply_subscribed(subscription, cursor="c0", scope="s", resumed=False)
-    if "since" not in subscription:
-        await connection.send_snapshot(subscription, ("1", {"n": 1}), cursor="c1")
+    is_resumed = "since" in subscription
+    await connection.reply_subscribed(subscription, scope="s", resumed=is_resumed)
+    if not is_resumed:
+        await connection.send_window(subscription, (0, "1", {"n": 1}), reset=True, cursor="c1")
     return connection, subscription
 
 
@@ -69,9 +70,8 @@ async def test_live_list_and_room_until_the_client_is_closed(runtime):
         await program.expect_status("live")
         await program.wait_for("posts", "documents", ids=["1"])
         await program.expect("db", "error", code="unknown_collection")
-        await connection.send(
-            change_event(subscription, "created", "2", "c2", n=0), broadcast_event("news", "hi")
-        )
+        await connection.send_window(subscription, (0, "2", {"n": 0}), cursor="c2")
+        await connection.send(broadcast_event("news", "hi"))
         await program.expect("posts", "documents", ids=["2", "1"])
         await program.expect("room", "message", message="hi")
         program.close()
@@ -116,7 +116,7 @@ async def test_server_that_is_restarted(runtime):
         async with ScriptedServer(port) as server:
             connection, subscription = await accept(server)
             assert subscription["since"] == "c1"
-            await connection.send(change_event(subscription, "created", "2", "c2", n=2))
+            await connection.send_window(subscription, (1, "2", {"n": 2}), cursor="c2")
             await program.wait_for("posts", "documents", ids=["1", "2"])
 
 

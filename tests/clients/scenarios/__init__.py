@@ -14,11 +14,11 @@ from typing import Any
 from tests.clients.scenarios import (
     authentication,
     connection_loss,
+    counts,
     failures,
     identity,
     javascript,
     lifecycle,
-    lists,
     live,
     mistakes,
     moves,
@@ -27,6 +27,7 @@ from tests.clients.scenarios import (
     rooms,
     settling,
     subscriptions,
+    windows,
 )
 
 Scenario = Callable[..., Coroutine[Any, Any, None]]
@@ -55,7 +56,8 @@ SCENARIOS = _find(
     settling,
     identity,
     rates,
-    lists,
+    windows,
+    counts,
     moves,
     resyncs,
     mistakes,

@@ -49,17 +49,66 @@ async def accept_reconnect(server: ScriptedServer, client: Driver, **fields: Any
 
 
 async def start_live(
-    server: ScriptedServer, client: Driver, *documents: Any, kinds: Any = None, **options: Any
+    server: ScriptedServer, client: Driver, *documents: Any, **options: Any
 ) -> tuple[Connection, Any]:
     """Let ``l`` show posts, which are ``documents``. Return its connection and its request."""
     await start_client(server, client)
     await client.do("live", "l", collection="posts", options=options)
     connection = await server.accept_authenticated()
     request = await connection.receive("subscribe")
-    kinds = {} if kinds is None else {"kinds": kinds}
-    await connection.reply_subscribed(request, cursor="c0", scope="s", **kinds)
+    await connection.reply_subscribed(request, cursor="c0", scope="s")
     await connection.send_snapshot(request, *documents, cursor="c0")
     await client.wait_for("l", "ready")
+    return connection, request
+
+
+async def start_window(
+    server: ScriptedServer, client: Driver, *numbers: int, more: bool = False, **options: Any
+) -> tuple[Connection, Any]:
+    """Let ``l`` show a window of posts, which has the documents with these numbers.
+
+    Its cursor is ``c0``, its scope ``s``, and the page behind it has the cursor ``p0``.
+    """
+    await start_client(server, client)
+    options = {"order": "n", "limit": 3, **options}
+    await client.do("live", "l", collection="posts", options=options)
+    connection = await server.accept_authenticated()
+    request = await connection.receive("subscribe")
+    await accept_window(connection, request, *numbers, more=more)
+    await client.wait_for("l", "ready")
+    await expect_unchanged(connection, client, "l")
+    return connection, request
+
+
+async def accept_window(
+    connection: Connection,
+    request: Any,
+    *numbers: int,
+    cursor: str = "c0",
+    scope: str = "s",
+    more: bool = False,
+    resumed: bool | None = None,
+) -> None:
+    """Accept a subscription, and send the whole window."""
+    fields = {} if resumed is None else {"resumed": resumed}
+    await connection.reply_subscribed(request, scope=scope, **fields)
+    insert = [(index, str(n), {"n": n}) for index, n in enumerate(numbers)]
+    page = {"next": "p0"} if more else {}
+    await connection.send_window(request, *insert, reset=True, cursor=cursor, more=more, **page)
+
+
+async def start_count(
+    server: ScriptedServer, client: Driver, *groups: Any, **options: Any
+) -> tuple[Connection, Any]:
+    """Let ``c`` show the number of posts from cursor ``c0`` with scope ``s``."""
+    await start_client(server, client)
+    await client.do("count", "c", collection="posts", options=options)
+    connection = await server.accept_authenticated()
+    request = await connection.receive("subscribe")
+    await connection.reply_subscribed(request, scope="s")
+    await connection.send_aggregate(request, *groups, reset=True, cursor="c0")
+    await client.wait_for("c", "ready")
+    await expect_unchanged(connection, client, "c")
     return connection, request
 
 
@@ -90,6 +139,12 @@ async def send_marker(connection: Connection, client: Driver) -> None:
     await client.wait_for("db", "message", message="marker")
 
 
+async def expect_unchanged(connection: Connection, client: Driver, source: str) -> None:
+    """Check that the frames so far have changed nothing that ``source`` reports."""
+    await send_marker(connection, client)
+    assert not await client.collect(source, 0)
+
+
 async def expect_shown(client: Driver, *numbers: int) -> None:
     """Check that the next list that ``l`` shows has the documents with these numbers."""
     documents = [[str(n), {"n": n}] for n in numbers]
@@ -100,7 +155,7 @@ async def start_list(
     server: ScriptedServer, client: Driver, **options: Any
 ) -> tuple[Connection, Any]:
     """Let ``l`` show the documents 1, 2 and 3 from cursor ``c0`` with scope ``s``."""
-    started = await start_live(server, client, *FIRST, **{"order": "n", **options})
+    started = await start_live(server, client, *FIRST, **options)
     await client.expect_nothing("l", 0.05)
     return started
 

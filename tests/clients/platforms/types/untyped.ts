@@ -1,7 +1,7 @@
 // Programs without types of their own documents.
 
 import { Realtime, RealtimeError } from "django-cocobase-realtime";
-import type { Live, Status, Store } from "django-cocobase-realtime";
+import type { Count, Live, Status, Store } from "django-cocobase-realtime";
 
 const db = new Realtime({ url: "/realtime/", token: async () => "key", timeout: 4000 });
 const status: Status = db.status;
@@ -16,6 +16,9 @@ stop();
 const posts: Live = db.live("posts", { filters: { status: "published", views__gte: 3 } });
 const store: Store<readonly { id: string }[]> = posts;
 posts.documents[0]?.data.anything.at.all;
+posts.update({ order: "-priority,created_at", limit: 50, after: posts.next });
+const count: Count = db.count("posts", { groupBy: ["status"], min: "views" });
+console.log(count.value, count.groups[0]?.key?.status, count.groups[0]?.min?.views.anything);
 
 db.room("news").broadcast({ text: "hi" });
 db.on("error", (error) => {
@@ -33,3 +36,5 @@ db.status === "open";
 posts.documents.push({ id: "1", data: {} });
 // @ts-expect-error: there is no such event
 db.on("statuses", () => {});
+// @ts-expect-error: the array is the same object until it changes
+count.groups.push({ count: 1 });
