@@ -106,8 +106,10 @@ COCOBASE_REALTIME = {
         "tasks": {
             "model": "board.Task",
             # the name is a value of a related row
-            "fields": ["title", "column", "assignee.username", "moved_at"],
+            "fields": ["title", "column", "priority", "assignee.username", "moved_at"],
             "filters": ["title", "column", "assignee"],
+            # the order of a column; without an index for it, `migrate` prints a warning
+            "orders": ["-priority,-moved_at"],
         },
         "memberships": {"model": "board.Membership", "fields": ["team", "user"]},
         "counters": {

@@ -16,6 +16,7 @@ urlpatterns = [
     path("token/<slug:who>", pages.token, name="token"),
     path("api/tasks", views.add_task),
     path("api/tasks/<int:pk>/move", views.move_task),
+    path("api/tasks/<int:pk>/priority", views.set_priority),
     path("api/tasks/<int:pk>/delete", views.delete_task),
     path("api/posts", views.add_post),
     path("api/posts/<int:pk>/toggle", views.toggle_post),

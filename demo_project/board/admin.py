@@ -7,9 +7,9 @@ admin.site.site_header = admin.site.site_title = "django-cocobase-realtime demo"
 
 @admin.register(Task)
 class TaskAdmin(admin.ModelAdmin):
-    list_display = ("title", "column", "assignee", "moved_at")
-    list_editable = ("column", "assignee")
-    list_filter = ("column",)
+    list_display = ("title", "column", "priority", "assignee", "moved_at")
+    list_editable = ("column", "priority", "assignee")
+    list_filter = ("column", "priority")
 
 
 @admin.register(Post)

@@ -10,9 +10,13 @@ class Task(models.Model):
     """A card on the board."""
 
     COLUMNS = (("todo", "To do"), ("doing", "Doing"), ("done", "Done"))
+    LOW, NORMAL, HIGH = range(3)
+    PRIORITIES = ((LOW, "low"), (NORMAL, "normal"), (HIGH, "high"))
 
     title = models.CharField(max_length=120)
     column = models.CharField(max_length=10, choices=COLUMNS, default="todo")
+    # rows that SQL inserts without a priority get the database's default
+    priority = models.SmallIntegerField(choices=PRIORITIES, default=NORMAL, db_default=NORMAL)
     assignee = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True
     )
@@ -22,6 +26,12 @@ class Task(models.Model):
 
     class Meta:
         ordering = ("pk",)
+        # the order of a column, in which pages show the first cards
+        indexes = (
+            models.Index(
+                fields=("column", "-priority", "-moved_at", "id"), name="cards_of_a_column"
+            ),
+        )
 
     def __str__(self) -> str:
         return self.title

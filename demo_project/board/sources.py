@@ -49,6 +49,7 @@ EXCERPTS = {
     "board": (
         Excerpt("The setting that makes the model live", "demo_project/settings.py", '"tasks": {'),
         Excerpt("The list in the browser", f"{SCRIPTS}/card_board.js", "#watch(column) {"),
+        Excerpt("The numbers of cards", f"{SCRIPTS}/card_board.js", "#count() {"),
         Excerpt("The model", f"{BOARD}/models.py", "class Task(", until="class Meta"),
         Excerpt("The view that moves a card", f"{BOARD}/views.py", "def move_task("),
         Excerpt("Renaming a user", f"{BOARD}/users.py", "def rename("),

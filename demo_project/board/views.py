@@ -75,6 +75,17 @@ def move_task(request, body, pk):
 
 
 @action
+def set_priority(request, body, pk):
+    priority = body.get("priority")
+    if priority not in [value for value, _ in Task.PRIORITIES]:
+        return error_response("No such priority.")
+    task = get_object_or_404(Task, pk=pk)
+    task.priority = priority
+    task.save(update_fields=["priority"])  # the card has not been moved
+    return JsonResponse({})
+
+
+@action
 def delete_task(request, body, pk):
     get_object_or_404(Task, pk=pk).delete()
     return JsonResponse({})

@@ -1,8 +1,10 @@
 """Fixtures for the demo: runserver with SQLite and the in-memory layer, and Chromium."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ PICTURES = os.environ.get("DEMO_PICTURES")
 
 
 class Demo(Server):
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, cards: int = 0) -> None:
         self.database = folder / "demo.sqlite3"
         env = {
             "DJANGO_SETTINGS_MODULE": "demo_project.settings",
@@ -24,13 +26,18 @@ class Demo(Server):
         }
         manage = [sys.executable, "manage.py"]
         super().__init__([*manage, "runserver", "--noreload", "127.0.0.1:{port}"], env)
-        for command in (["migrate", "-v0"], ["seed"], ["seed"]):
+        for command in (["migrate", "-v0"], ["seed", "--cards", str(cards)], ["seed"]):
             subprocess.run([*manage, *command], cwd=ROOT, env=self.env, check=True)
 
     def shell(self, code: str) -> None:
         """Run code in another process, with the command that the page shows."""
         command = [sys.executable, "manage.py", "shell", "-c", code]
         subprocess.run(command, cwd=ROOT, env=self.env, check=True, capture_output=True)
+
+    def execute(self, sql: str, *values: object) -> list[tuple]:
+        """Execute SQL over a connection that does not know Django. Return the rows."""
+        with closing(sqlite3.connect(self.database, timeout=20)) as connection, connection:
+            return connection.execute(sql, values).fetchall()
 
     @property
     def url(self) -> str:
@@ -93,7 +100,8 @@ class Windows:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def _browser(_demo):
+async def _browser():
+    require_chromium()
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:

@@ -78,7 +78,7 @@ async def test_controls_are_reachable_by_tab_with_visible_focus(windows):
     page = await windows.open()
     await page.locator(".card").first.wait_for()
     reached = []
-    for _ in range(60):
+    for _ in range(90):
         await page.keyboard.press("Tab")
         name, outline = await page.evaluate(
             """() => {

@@ -1,9 +1,7 @@
 """Changes that other programs make in the demo's database are shown on the first page."""
 
 import shutil
-import sqlite3
 import subprocess
-from contextlib import closing
 
 import pytest
 
@@ -14,18 +12,11 @@ CARD = "Review the search page"
 SOON = 5000  # ms; the log is read once per second
 
 
-def execute(demo, sql):
-    """Execute SQL over a connection that does not know Django."""
-    with closing(sqlite3.connect(demo.database, timeout=20)) as connection, connection:
-        connection.execute(sql)
-
-
 async def test_row_that_sqlite3_writes_appears_moves_and_disappears(windows, demo):
     from playwright.async_api import expect
 
     page = await windows.open(viewport=DESK)
-    execute(
-        demo,
+    demo.execute(
         "INSERT INTO board_task (title, column, moved_at) "
         "VALUES ('From SQL', 'todo', datetime('now'))",
     )
@@ -34,11 +25,11 @@ async def test_row_that_sqlite3_writes_appears_moves_and_disappears(windows, dem
         await expect(todo).to_contain_text("From SQL", timeout=SOON)
         card = todo.locator(".card", has_text="From SQL")
         await expect(card.locator(".who")).to_have_text("Unassigned")
-    execute(demo, "UPDATE board_task SET column = 'doing' WHERE title = 'From SQL'")
+    demo.execute("UPDATE board_task SET column = 'doing' WHERE title = 'From SQL'")
     await expect(column(page, "doing")).to_contain_text("From SQL", timeout=SOON)
     await expect(page.locator("#you .change")).to_contain_text("From SQL moved to Doing")
     await expect(column(page, "todo")).not_to_contain_text("From SQL")
-    execute(demo, "DELETE FROM board_task WHERE title = 'From SQL'")
+    demo.execute("DELETE FROM board_task WHERE title = 'From SQL'")
     await expect(page.locator("#you .columns")).not_to_contain_text("From SQL", timeout=SOON)
 
 

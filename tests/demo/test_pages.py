@@ -85,13 +85,87 @@ async def test_board_shows_changes_of_other_windows(windows, demo):
     await two.fill("#post-title", "<i>Less</i> noise")
     await two.press("#post-title", "Enter")
     await expect(one.locator("#posts")).to_contain_text("<i>Less</i> noise")
-    await expect(one.locator("#log")).to_contain_text('"event": "entered"')
+    await expect(one.locator("#log")).to_contain_text("inserted “<i>Less</i> noise”")
 
     # a change by another process
     demo.shell("Task.objects.create(title='From a shell')")
     await expect(column(one, "todo")).to_contain_text("From a shell")
     await card_button(two, "Delete: From a shell").click()
     await expect(one.locator("#you .columns")).not_to_contain_text("From a shell")
+
+
+async def test_cards_are_sorted_by_priority(windows, demo):
+    from playwright.async_api import expect
+
+    page = await windows.open(viewport=DESK)
+    first, early, late = "Sort me first", "Sort me early", "Sort me late"
+    for title, priority, age in ((first, 2, 1), (early, 1, 2), (late, 0, 3)):
+        demo.execute(
+            "INSERT INTO board_task (title, column, priority, moved_at) "
+            "VALUES (?, 'todo', ?, datetime('now', ?))",
+            *(title, priority, f"-{age} seconds"),
+        )
+
+    async def expect_order(*expected):
+        for viewer in ("you", "second"):
+            titles = column(page, "todo", viewer).locator(".title", has_text="Sort me")
+            await expect(titles).to_have_text(expected)
+
+    await expect_order(first, early, late)
+    # with the mouse in one viewer; the time of the last move stays the same
+    await card_button(page, f"Priority low: {late}").click()
+    await expect_order(first, early, late)
+    await card_button(page, f"Priority normal: {late}").click()
+    await expect_order(first, late, early)
+    for viewer in ("you", "second"):
+        await expect(page.locator(f"#{viewer} .change")).to_have_text(
+            f"Last change: {late} has priority high"
+        )
+    # with the keyboard in the other; the focus moves with the card
+    await card_button(page, f"Priority high: {first}", "second").focus()
+    await page.keyboard.press("Enter")
+    await expect_order(late, early, first)
+    await expect(card_button(page, f"Priority low: {first}", "second")).to_be_focused()
+    demo.execute("DELETE FROM board_task WHERE title LIKE 'Sort me%'")
+    await expect_order()
+
+
+async def test_other_priorities_are_refused(windows, demo):
+    context = await windows.browser.new_context()
+    await context.request.get(demo.url)
+    cookies = {cookie["name"]: cookie["value"] for cookie in await context.cookies()}
+    ((pk,),) = demo.execute("SELECT min(id) FROM board_task")
+    for priority in (3, -1, "high", None, [1]):
+        response = await context.request.post(
+            f"{demo.url}api/tasks/{pk}/priority",
+            data={"priority": priority},
+            headers={"X-CSRFToken": cookies["csrftoken"]},
+        )
+        assert (await response.json())["error"] == "No such priority."
+
+
+async def test_heads_of_columns_count_the_cards_that_match_the_filter(windows, demo):
+    from playwright.async_api import expect
+
+    page = await windows.open(viewport=DESK)
+    counts = page.locator("#you .count")
+    all_counts = await counts.all_inner_texts()
+    for viewer in ("you", "second"):
+        for name, count in zip(("todo", "doing", "done"), all_counts, strict=True):
+            await expect(column(page, name, viewer).locator(".card")).to_have_count(int(count))
+    await page.fill("#words", "Count me")
+    await expect(counts).to_have_text(["0", "0", "0"])
+    await expect(page.locator("#second .count")).to_have_text(all_counts)
+    demo.execute(
+        "INSERT INTO board_task (title, column, moved_at) "
+        "SELECT 'Count me', value, datetime('now') FROM json_each('[\"todo\", \"done\", \"done\"]')"
+    )
+    await expect(counts).to_have_text(["1", "0", "2"])
+    await card_button(page, "Move right: Count me").first.click()
+    await expect(counts).to_have_text(["0", "1", "2"])
+    demo.execute("DELETE FROM board_task WHERE title = 'Count me'")
+    await expect(counts).to_have_text(["0", "0", "0"])
+    await expect(page.locator("#second .count")).to_have_text(all_counts)
 
 
 async def test_board_shows_changes_of_the_admin(windows):

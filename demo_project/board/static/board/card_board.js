@@ -1,10 +1,14 @@
-// The cards as one visitor sees them: three live lists, one per column.
-import { announce, button, element, flash, post, reducedMotion } from "./common.js";
+// The cards as one visitor sees them: three live lists, one per column, of which each shows the
+// first cards and loads more on request, and the numbers of cards in all columns.
+import { assigneeOf, fillCard, newCard, PRIORITIES } from "./card.js";
+import { announce, flash, post, reducedMotion } from "./common.js";
+import { Glides } from "./glide.js";
 
+const ORDER = ["-priority", "-moved_at"];
+const PAGE = 20; // cards that a column shows at first, and that it loads at a time
+const MOST = 1000; // cards that a column shows at most
 const GONE_MS = 600; // how long the place of a removed card is kept, should it enter another column
 const FILTER_DELAY_MS = 150; // after a key press
-
-const assigneeOf = (data) => data["assignee.username"] ?? "Unassigned";
 
 export class CardBoard {
   // the cards' elements by id; a card keeps its element in whatever column it is
@@ -13,8 +17,9 @@ export class CardBoard {
   #shown = new Map();
   // where removed cards were, by id, for cards that are between two columns
   #gone = new Map();
-  // changes before the first display are no news
+  // changes before the first display are no news, nor are those of a new filter
   #isReady = false;
+  #filterChanges = 0;
   #frameRequest = 0;
   #filterTimer;
 
@@ -23,21 +28,27 @@ export class CardBoard {
     Object.assign(this, { root, db, actor, announces });
     this.words = root.querySelector(".words-filter");
     this.mine = root.querySelector(".mine-filter");
+    this.glides = new Glides(root.querySelector(".columns"));
     this.columns = [...root.querySelectorAll("[data-column]")].map((place) => ({
       place,
       name: place.dataset.column,
       label: place.querySelector("h3 span").textContent,
-      list: place.querySelector("ul"),
       count: place.querySelector("[data-count]"),
+      scroll: place.querySelector(".scroll"),
+      list: place.querySelector("ul"),
+      rest: place.querySelector(".rest"),
+      more: place.querySelector(".rest button"),
     }));
     for (const column of this.columns) {
       this.#watch(column);
+      this.#loadAtEnd(column);
       this.#acceptDrops(column);
     }
+    this.#count();
     if (this.words) this.#listenToFilter();
     const lists = this.columns.map(({ cards }) => cards.ready);
     // resolves after the first display
-    this.ready = Promise.all(lists)
+    this.ready = Promise.all([...lists, this.counts.ready])
       .then(() => new Promise((resolve) => setTimeout(resolve, 50)))
       .then(() => {
         this.#isReady = true;
@@ -47,25 +58,85 @@ export class CardBoard {
 
   #watch(column) {
     const filters = this.#filters(column);
-    column.cards = this.db.live("tasks", { filters, order: "-moved_at" });
+    column.cards = this.db.live("tasks", { filters, order: ORDER, limit: PAGE });
     column.cards.subscribe(() => this.#requestRender());
+  }
+
+  #count() {
+    this.counts = this.db.count("tasks", { filters: this.#filters(), groupBy: "column" });
+    this.counts.subscribe(() => {
+      if (this.counts.value === null) return;
+      const counts = new Map(this.counts.groups.map(({ key, count }) => [key.column, count]));
+      for (const { name, count } of this.columns)
+        count.textContent = (counts.get(name) ?? 0).toLocaleString("en");
+    });
+  }
+
+  // more cards
+
+  // Load more cards when the end of a column comes into view.
+  #loadAtEnd(column) {
+    column.more.addEventListener("click", async () => {
+      const before = column.cards.documents.length;
+      await this.#loadMore(column);
+      const loaded = column.cards.documents.length - before;
+      if (loaded > 0) announce(`${loaded} more cards in ${column.label}`);
+    });
+    const observer = new IntersectionObserver((entries) => {
+      if (entries.at(-1).isIntersecting) this.#loadMore(column);
+    });
+    column.observe = () => {
+      observer.unobserve(column.more);
+      observer.observe(column.more);
+    };
+    column.observe();
+  }
+
+  async #loadMore(column) {
+    if (column.isLoading || column.more.hidden) return;
+    column.isLoading = true;
+    try {
+      await column.cards.more(PAGE);
+      this.#render();
+      column.observe(); // the end may still be in view
+    } catch {
+      // the page shows the error, and the button stays
+    } finally {
+      column.isLoading = false;
+    }
+  }
+
+  #showRest({ cards: { documents, hasMore }, rest, more }) {
+    const hasFocus = document.activeElement === more;
+    more.hidden = !hasMore || documents.length >= MOST;
+    const words = rest.querySelector("span");
+    words.hidden = !more.hidden || documents.length <= PAGE;
+    words.textContent = hasMore ? `These are the first ${MOST.toLocaleString("en")} cards.` : "All cards are shown.";
+    if (hasFocus && more.hidden) rest.focus({ preventScroll: true });
   }
 
   // filter
 
-  #filters({ name }) {
+  // Return the filters of a column, or of all.
+  #filters(column) {
     const words = this.words?.value.trim();
     return {
-      column: name,
+      ...(column && { column: column.name }),
       ...(words && { title_contains: words }),
       ...(this.mine?.checked && { assignee: Number(this.db.user?.id) }),
     };
   }
 
   #listenToFilter() {
-    const update = () => {
-      const updates = this.columns.map((column) => column.cards.update({ filters: this.#filters(column) }));
-      Promise.all(updates).then(() => this.#showEmptyState()).catch(() => {});
+    const update = async () => {
+      this.#filterChanges++;
+      const updates = this.columns.map((column) => {
+        column.scroll.scrollTop = 0;
+        return column.cards.update({ filters: this.#filters(column), limit: PAGE });
+      });
+      await Promise.allSettled([...updates, this.counts.update({ filters: this.#filters() })]);
+      this.#render();
+      this.#filterChanges--;
     };
     const updateSoon = () => {
       clearTimeout(this.#filterTimer);
@@ -97,11 +168,15 @@ export class CardBoard {
 
   // actions
 
-  #move(id, step) {
-    const at = this.columns.findIndex(({ name }) => name === this.#cards.get(id).dataset.at);
-    const to = this.columns[at + step];
-    if (to) this.#moveTo(id, to.name);
-  }
+  #actions = {
+    move: (id, step) => {
+      const at = this.columns.findIndex(({ name }) => name === this.#cards.get(id).dataset.at);
+      const to = this.columns[at + step];
+      if (to) this.#moveTo(id, to.name);
+    },
+    setPriority: (id, priority) => post(`tasks/${id}/priority`, { priority }),
+    remove: (id) => post(`tasks/${id}/delete`),
+  };
 
   #moveTo(id, column) {
     if (this.#cards.get(id)?.dataset.at === column) return;
@@ -122,41 +197,30 @@ export class CardBoard {
     });
   }
 
-  // elements
+  // display
 
-  #newCard(id) {
-    const left = button("←", "", () => this.#move(id, -1), { data: { act: "left" } });
-    const right = button("→", "", () => this.#move(id, 1), { data: { act: "right" } });
-    const remove = button("×", "", () => post(`tasks/${id}/delete`), { data: { act: "delete" } });
-    const card = element("li", { className: "card", draggable: true, data: { id } },
-      element("div", { className: "top" }, element("p", {}), remove),
-      element("div", { className: "foot" }, element("span", { className: "who" }),
-        element("span", { className: "tools" }, left, right)));
-    card.addEventListener("keydown", ({ key }) => {
-      if (key === "ArrowLeft") this.#move(id, -1);
-      if (key === "ArrowRight") this.#move(id, 1);
-    });
-    card.addEventListener("dragstart", (event) => {
-      event.dataTransfer.setData("text/plain", id);
-      event.dataTransfer.effectAllowed = "move";
-      card.classList.add("dragged");
-    });
-    card.addEventListener("dragend", () => card.classList.remove("dragged"));
-    return card;
+  #requestRender() {
+    if (document.hidden) this.#render(); // a hidden page gets no animation frames
+    else this.#frameRequest ||= requestAnimationFrame(() => this.#render());
   }
 
-  #fill(card, { data }, column) {
-    const at = this.columns.indexOf(column);
-    card.dataset.at = column.name;
-    card.querySelector("p").textContent = data.title;
-    card.querySelector(".who").textContent = assigneeOf(data);
-    for (const tool of card.querySelectorAll("button")) {
-      const to = { left: this.columns[at - 1], right: this.columns[at + 1] }[tool.dataset.act];
-      const verb = { left: "Move left", right: "Move right", delete: "Delete" }[tool.dataset.act];
-      tool.setAttribute("aria-label", `${verb}: ${data.title}`);
-      tool.title = to ? `To ${to.label}` : verb;
-      if (tool.dataset.act !== "delete") tool.disabled = !to;
-    }
+  #render() {
+    cancelAnimationFrame(this.#frameRequest);
+    this.#frameRequest = 0;
+    const now = performance.now();
+    for (const [id, { at }] of this.#gone) if (now - at > GONE_MS) this.#gone.delete(id);
+    const before = new Map([...this.#cards].map(([id, card]) => [id, this.glides.locate(card)]));
+    this.glides.stop(this.#cards.values());
+    const places = this.#locateCards();
+    const restoreFocus = this.#rememberFocus();
+    const restoreScroll = this.columns.map((column) => this.#rememberScroll(column, places));
+    const changes = this.#updateCards(places, before);
+    for (const restore of restoreScroll) restore();
+    this.columns.forEach((column) => this.#showRest(column));
+    restoreFocus();
+    if (this.#isReady && !this.#filterChanges) this.#report(changes);
+    this.#animate(before, changes);
+    this.#showEmptyState();
   }
 
   // Return the column of each card. A card that moves leaves one list and enters another, and for
@@ -173,21 +237,12 @@ export class CardBoard {
     return places;
   }
 
-  #requestRender() {
-    if (document.hidden) this.#render(); // a hidden page gets no animation frames
-    else this.#frameRequest ||= requestAnimationFrame(() => this.#render());
-  }
-
-  #render() {
-    this.#frameRequest = 0;
-    const before = new Map([...this.#cards].map(([id, card]) => [id, card.getBoundingClientRect()]));
-    const focused = document.activeElement;
-    const places = this.#locateCards();
-    const changes = [];
-
+  // Bring the lists into line with the documents. Return the changes.
+  #updateCards(places, before) {
     for (const [id, card] of this.#cards) {
       if (places.has(id)) continue;
-      this.#gone.set(id, { rect: before.get(id), at: performance.now(), from: card.dataset.at });
+      const { data } = this.#shown.get(id);
+      this.#gone.set(id, { rect: before.get(id), at: performance.now(), from: card.dataset.at, data });
       card.remove();
       this.#cards.delete(id);
       this.#shown.delete(id);
@@ -195,68 +250,105 @@ export class CardBoard {
     // first take cards out of their old columns, so that the ones that stay keep their place
     for (const [id, { column }] of places)
       if (this.#cards.get(id)?.parentElement !== column.list) this.#cards.get(id)?.remove();
-    for (const column of this.columns) {
+    const changes = [];
+    this.columns.forEach((column, at) => {
+      const neighbors = { column, previous: this.columns[at - 1], next: this.columns[at + 1] };
       const documents = column.cards.documents.filter(({ id }) => places.get(id).column === column);
+      const newsEnd = this.#newsEnd(column, documents);
+      let place = column.list.firstElementChild;
       documents.forEach((document, index) => {
-        const card = this.#cards.get(document.id) ?? this.#newCard(document.id);
-        const from = card.dataset.at ?? this.#gone.get(document.id)?.from;
-        if (this.#shown.get(document.id) !== document) {
-          this.#fill(card, document, column);
-          changes.push({ card, document, column, from, before: this.#shown.get(document.id) });
+        const { id, data } = document;
+        const card = this.#cards.get(id) ?? newCard(id, this.#actions);
+        const gone = this.#gone.get(id);
+        const from = card.dataset.at ?? gone?.from;
+        const shown = this.#shown.get(id);
+        if (shown !== document) {
+          fillCard(card, data, neighbors);
+          const isNews = index < newsEnd && !(gone && isEqual(gone.data, data));
+          if (isNews) changes.push({ card, data, column, from, before: shown?.data ?? gone?.data });
         }
-        this.#cards.set(document.id, card);
-        this.#shown.set(document.id, document);
-        if (column.list.children[index] !== card)
-          column.list.insertBefore(card, column.list.children[index] ?? null);
+        this.#cards.set(id, card);
+        this.#shown.set(id, document);
+        if (card === place) place = place.nextElementSibling;
+        else column.list.insertBefore(card, place);
       });
-      column.count.textContent = documents.length;
-    }
-    if (focused !== document.activeElement && focused.isConnected) {
-      const other = focused.closest(".card")?.querySelector(".tools button:enabled");
-      (focused.disabled ? other : focused)?.focus({ preventScroll: true });
-    }
-    if (this.#isReady) this.#report(changes);
-    this.#animate(before);
-    this.#showEmptyState();
+      column.hadMore = column.cards.hasMore;
+    });
+    return changes;
+  }
+
+  // Return the index behind the last card that may be news. In a list that is not complete, the
+  // cards behind it are not new: they were loaded, or fill the place of one that has left.
+  #newsEnd(column, documents) {
+    const isKnown = ({ id }) => this.#cards.has(id) || this.#gone.has(id);
+    return column.hadMore ? documents.findLastIndex(isKnown) + 1 : documents.length;
+  }
+
+  // A list that is scrolled stays where it is while cards above change: return a function that
+  // scrolls it so that its first visible card that does not change is where it was.
+  #rememberScroll({ scroll, list }, places) {
+    const card = scroll.scrollTop > 0 && [...list.children].find((card) => {
+      const { document, column } = places.get(card.dataset.id) ?? {};
+      const isVisible = card.offsetTop + card.offsetHeight > scroll.scrollTop;
+      return isVisible && column?.list === list && this.#shown.get(document.id) === document;
+    });
+    if (!card) return () => {};
+    const before = card.offsetTop; // in whole pixels, so that errors do not add up
+    return () => (scroll.scrollTop += card.offsetTop - before);
+  }
+
+  // Return a function that gives the focus back to a control that is moved in the document. If it
+  // has been removed or disabled, a control beside it, or of the card in its place, gets the focus.
+  #rememberFocus() {
+    const focused = document.activeElement;
+    const card = focused.closest(".card");
+    const list = card?.parentElement;
+    const index = card && [...list.children].indexOf(card);
+    return () => {
+      if (!card || !this.root.contains(list) || focused === document.activeElement) return;
+      const other = card.isConnected ? card : list.children[Math.min(index, list.children.length - 1)];
+      const isUsable = focused.isConnected && !focused.disabled;
+      (isUsable ? focused : other?.querySelector(".tools button:enabled"))?.focus({ preventScroll: true });
+    };
   }
 
   // Highlight the changes and describe them in words.
   #report(changes) {
-    for (const { card, document, column, from, before } of changes) {
+    for (const { card, data, column, from, before } of changes) {
       flash(card);
-      const { title, moved_at } = document.data;
-      const assignee = assigneeOf(document.data);
+      const { title } = data;
+      const assignee = assigneeOf(data);
       const verb = from ? (from === column.name ? "changed in" : "moved to") : "new in";
-      const by = verb === "changed in" ? "" : `, by ${assignee}`;
-      const isRenamed = before?.data.moved_at === moved_at && assigneeOf(before.data) !== assignee;
-      const words = isRenamed
-        ? `${assigneeOf(before.data)} is now ${assignee}`
-        : `${title} ${verb} ${column.label}${by}`;
+      const words = describeValues(before, data)
+        ?? `${title} ${verb} ${column.label}${verb === "changed in" ? "" : `, by ${assignee}`}`;
       this.root.querySelector(".change").textContent = `Last change: ${words}`;
       if (this.announces && from !== column.name && assignee !== this.db.user?.name)
         announce(`${title}: ${verb} ${column.label}, by ${assignee}`);
     }
   }
 
-  // A card is shown where it was, then glides to where it is.
-  #animate(before) {
-    const now = performance.now();
-    for (const [id, { at }] of this.#gone) if (now - at > GONE_MS) this.#gone.delete(id);
+  #animate(before, changes) {
     if (reducedMotion.matches || document.hidden || !this.#isReady) return;
+    const moved = new Set(changes.map(({ card }) => card));
+    const views = new Map(this.columns.map(({ list, scroll }) => [list, scroll.getBoundingClientRect()]));
+    const after = new Map([...this.#cards].map(([id, card]) => [id, card.getBoundingClientRect()]));
     for (const [id, card] of this.#cards) {
       const from = before.get(id) ?? this.#gone.get(id)?.rect;
+      const view = views.get(card.parentElement);
       this.#gone.delete(id);
-      if (!from) {
-        card.animate([{ opacity: 0, transform: "scale(.96)" }, {}], { duration: 250, easing: "ease-out" });
-        continue;
-      }
-      for (const animation of card.getAnimations()) if (animation.id === "glide") animation.cancel();
-      const to = card.getBoundingClientRect();
-      const [x, y] = [from.left - to.left, from.top - to.top];
-      if (Math.abs(x) + Math.abs(y) < 1) continue;
-      const zIndex = Math.abs(x) > 1 ? 3 : 1; // a moved card is above those that make room
-      card.animate([{ transform: `translate(${x}px, ${y}px)`, zIndex }, { transform: "none", zIndex }],
-        { id: "glide", duration: 420, easing: "cubic-bezier(.3, .8, .3, 1)" });
+      if (from) this.glides.glide(card, from, after.get(id), view, { isMoved: moved.has(card) });
+      else this.glides.appear(card, after.get(id), view);
     }
   }
+}
+
+const isEqual = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+
+// Return a sentence if only a value beside the title and the column has changed.
+function describeValues(before, { title, column, moved_at, priority, ...data }) {
+  if (!before || before.moved_at !== moved_at || before.column !== column) return undefined;
+  const [old, assignee] = [assigneeOf(before), assigneeOf(data)];
+  if (old !== assignee) return `${old} is now ${assignee}`;
+  if (before.priority !== priority) return `${title} has priority ${PRIORITIES[priority]}`;
+  return undefined;
 }

@@ -7,6 +7,7 @@ const panes = [...document.querySelectorAll("[data-who]")];
 const couriers = panes.filter((pane) => pane.dataset.id);
 const teamNames = new Map([...document.querySelectorAll("[data-team]")].map(
   ({ dataset: { team }, textContent }) => [team, textContent]));
+const byTitle = (one, other) => one.data.title.localeCompare(other.data.title);
 const capitalize = (who) => who[0].toUpperCase() + who.slice(1);
 
 function ownerSelect(id, data) {
@@ -76,10 +77,10 @@ function openPane(pane) {
 
   const items = new Map(); // id → { document, item }
   let isFilled = false;
-  const parcels = db.live("parcels", { order: "title" });
+  const parcels = db.live("parcels");
   parcels.subscribe((documents) => {
     const focused = document.activeElement?.closest?.("li");
-    const nodes = documents.map((each) => {
+    const nodes = [...documents].sort(byTitle).map((each) => {
       const old = items.get(each.id);
       if (old?.document === each) return old.item;
       const item = newItem(each, isCourier);
