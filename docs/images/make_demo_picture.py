@@ -37,7 +37,8 @@ COCOBASE_REALTIME = {
 // board.js
 const cards = realtime.live("tasks", {
   filters: { column: "doing" },
-  order: "-moved_at",
+  order: "-priority,-moved_at",
+  limit: 20,
 });
 cards.subscribe(render);
 """,

@@ -9,8 +9,10 @@ import pytest
 
 from django_cocobase_realtime import client
 from django_cocobase_realtime.client import (
+    Count,
     Document,
     Event,
+    Group,
     Live,
     Message,
     Presence,
@@ -22,6 +24,7 @@ from django_cocobase_realtime.client import (
 from tests.clients.drivers import STATIC
 from tests.docs.test_reference import section
 
+OBJECTS = (Realtime, Watch, Live, Count, Room)
 BASE = {"self", "collection", "name", "equal", "url"}
 
 
@@ -32,22 +35,19 @@ def documented_words(title):
 def test_public_names_of_python_client_are_documented():
     documented = documented_words("Python")
     assert set(client.__all__) <= documented
-    for owner in (Realtime, Watch, Live, Room):
-        for name in vars(owner):
-            if name.startswith("_"):
-                continue
-            if name not in {"end", "join"} and not name.startswith(("on_", "handle_")):
-                assert name in documented, f"{owner.__name__}.{name}"
+    for owner in OBJECTS:
+        assert methods(owner) <= documented, owner.__name__
 
 
 @pytest.mark.parametrize(
-    "method", [Realtime.__init__, Realtime.watch, Realtime.live, Realtime.room]
+    "method",
+    [Realtime.__init__, Realtime.watch, Realtime.live, Realtime.count, Realtime.room],
 )
 def test_options_of_python_client_are_documented(method):
     assert set(inspect.signature(method).parameters) - BASE <= documented_words("Python")
 
 
-@pytest.mark.parametrize("value", [Event, Document, Message, Presence])
+@pytest.mark.parametrize("value", [Event, Document, Group, Message, Presence])
 def test_attributes_of_python_values_are_documented(value):
     names = {field.name for field in dataclasses.fields(value)}
     assert names <= words(row_of("Values", value.__name__))
@@ -61,17 +61,15 @@ def test_attributes_of_python_errors_are_documented():
 
 def test_attributes_of_python_objects_are_documented():
     documented = documented_words("Python")
-    for owner in (Realtime, Live, Room, Watch):
+    for owner in OBJECTS:
         assert attributes(owner) <= documented, owner.__name__
 
 
 def test_blocking_client_has_the_members_of_the_other():
-    for owner in (Realtime, Watch, Live, Room):
-        blocking = vars(getattr(client.sync, owner.__name__))
-        for name in vars(owner):
-            if not name.startswith(("_", "on_", "handle_")) and name not in {"end", "join"}:
-                assert name in blocking or name in vars(client.sync.Items), name
-        assert attributes(owner) - {"url"} <= set(blocking), owner.__name__
+    for owner in OBJECTS:
+        blocking = set(dir(getattr(client.sync, owner.__name__)))
+        assert methods(owner) <= blocking | set(vars(client.sync.Items)), owner.__name__
+        assert attributes(owner) - {"url"} <= blocking, owner.__name__
     assert "get" in documented_words("realtime.sync")
 
 
@@ -117,8 +115,17 @@ def test_events_and_values_of_javascript_client_are_documented():
     assert set(re.findall(r"^      (\w+)\??:", detail, re.M)) <= documented
 
 
+def methods(owner):
+    """Return the public methods and properties of a class and of those that it inherits from."""
+    classes = [each for each in owner.__mro__ if each.__module__.startswith(client.__name__)]
+    names = {name for each in classes for name in vars(each)}
+    return {name for name in names if not re.match("_|on_|handle_|(end|join)$", name)}
+
+
 def attributes(owner):
-    return set(re.findall(r"self\.([a-z]\w*)(?:: [^=\n]+)? = ", inspect.getsource(owner)))
+    classes = [each for each in owner.__mro__ if each.__module__.startswith(client.__name__)]
+    source = "".join(map(inspect.getsource, classes))
+    return set(re.findall(r"self\.([a-z]\w*)(?:: [^=\n]+)? = ", source))
 
 
 def members(types, kind, owner):

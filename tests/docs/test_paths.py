@@ -105,6 +105,21 @@ async def test_save_reaches_the_socket_by_the_documented_path(api_key):
     assert packages(called) == ["capture", "log", "pubsub", "delivery", "transport"]
 
 
+async def test_save_changes_a_window_by_the_documented_path(api_key):
+    documented = documented_path("The path of a change to a live query")
+    with recorded_calls() as recorder:
+        async with connect(token=api_key) as client:
+            await client.subscribe("posts", window={"limit": 5, "order": "-title"})
+            await client.receive("window")
+            recorder.active = True
+            with ThreadPoolExecutor(1) as thread:
+                await asyncio.get_running_loop().run_in_executor(thread, save_post)
+            await client.receive("window")
+            recorder.active = False
+    called = [module for module in recorder.modules if module in documented]
+    assert called == documented
+
+
 async def test_token_is_checked_by_the_documented_path(api_key):
     documented = documented_path("The path of a token")
     with recorded_calls() as recorder:

@@ -13,13 +13,12 @@ from django_cocobase_realtime.declarations.collection import Collection
 from django_cocobase_realtime.declarations.room import OPTIONS as ROOM_OPTIONS
 from django_cocobase_realtime.declarations.room import Room
 from django_cocobase_realtime.filters.operators import OPERATORS
-from django_cocobase_realtime.filters.schema import ORDERED_KINDS
 from django_cocobase_realtime.log.resume import REASONS
 from django_cocobase_realtime.options import JWT_KEYS, LIMIT_KEYS, LOG_KEYS, OPTIONS, PRESENCE_KEYS
 from django_cocobase_realtime.protocol.auth_commands import CLIENT_LIMITS
-from django_cocobase_realtime.wire import frames
+from django_cocobase_realtime.wire import frames, result_frames
 from django_cocobase_realtime.wire.codes import CloseCode, ErrorCode, ResyncReason
-from django_cocobase_realtime.wire.commands import COMMAND_TYPES
+from django_cocobase_realtime.wire.commands import COMMAND_TYPES, Aggregate, Window
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -77,6 +76,9 @@ def test_collection_options_are_documented_with_defaults():
         "permission_fields",
         "exclude",
         "aliases",
+        "orders",
+        "order_fields",
+        "aggregates",
     ):
         assert documented[name] == repr(getattr(Collection, name))
 
@@ -131,11 +133,21 @@ def test_keys_of_requests_are_documented(type):
     assert {row[0]: row[2] == "required" for row in documented} == required
 
 
+@pytest.mark.parametrize(
+    ("title", "key", "type"),
+    [("Windows", "window", Window), ("Aggregates", "aggregate", Aggregate)],
+)
+def test_keys_of_live_queries_are_documented(title, key, type):
+    documented = table("protocol.md", title, f"| key of `{key}` |")
+    assert list(documented) == [field.name for field in msgspec.structs.fields(type)]
+
+
 def make_frames():
     """Return the section that describes each frame, and the frame with all its keys."""
     document, at = {"id": "1", "data": {}}, "2026-01-31T12:00:00+00:00"
     change = {"collection": "posts", "event": "updated", "document": document, "transaction": "t"}
     change |= {"subscriptions": ["posts"], "changed": []}
+    end = result_frames.ResultEnd("1", scope="s")
     user = {"connection": "c", "user": None, "project": "default", "expires_at": None}
     broadcast = frames.broadcast(
         room="r", message={}, sender=None, at=at, cursor="1", replayed=True
@@ -150,6 +162,14 @@ def make_frames():
         "Presence": frames.presence(room="r", event="joined", member={}, participants=1),
         "Snapshot": {**frames.snapshot("posts", [], "1", more=False), "truncated": True},
         "Cursor": frames.cursor("posts", "1"),
+        "Window": {
+            **result_frames.window("posts", remove=[], insert=[], reset=True),
+            **result_frames.window("posts", remove=[], insert=[], next="p", end=end),
+        },
+        "Aggregate": {
+            **result_frames.aggregate("posts", [], reset=True),
+            **result_frames.aggregate("posts", [], end=end),
+        },
         "Moved": frames.move_part("posts", entered=[], left=[], cursor="1", scope="s"),
         "Resync": frames.resync("posts", ResyncReason.SCOPE_CHANGED, scope="s", cursor="1"),
         "Errors": frames.error(ErrorCode.BAD_REQUEST, "", 1, 1, subscription="s", room="r"),
@@ -165,11 +185,6 @@ def test_keys_of_frames_are_documented(title):
 
 def test_limits_of_a_connection_are_documented():
     assert set(table("protocol.md", "Limits of a connection")) == set(CLIENT_LIMITS)
-
-
-def test_kinds_of_values_are_documented():
-    documented = " ".join(table("protocol.md", "Kinds of values"))
-    assert set(re.findall(r"\w+", documented)) >= set(ORDERED_KINDS.values())
 
 
 def test_filter_operators_are_documented():
@@ -195,6 +210,8 @@ def test_system_checks_are_documented_and_tested():
         ROOT / "tests" / "checks" / "test_permissions.py",
         ROOT / "tests" / "checks" / "test_visitors.py",
         ROOT / "tests" / "checks" / "test_rooms.py",
+        ROOT / "tests" / "checks" / "test_live_options.py",
+        ROOT / "tests" / "checks" / "test_indexes.py",
     )
     tested = "".join(path.read_text() for path in tests)
     assert {id for id in known if id not in tested} == set()
