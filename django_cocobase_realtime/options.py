@@ -113,7 +113,8 @@ class Limits:
     replay_pages: int = _limit(50, "Pages of a replay; beyond, the client must fetch again.")
     snapshot_documents: int = _limit(10000, "Documents of a snapshot.")
     window_bytes: int = _limit(
-        8 * 1024 * 1024, "Bytes of the rows that the server holds for the windows of one user."
+        8 * 1024 * 1024,
+        "Bytes of rows and groups that the server holds for live queries of one user.",
     )
     groups: int = _limit(1000, "Groups of an aggregate.")
     set_keys: int = _limit(10000, "Keys that a queryset in `visible_to` may return.")

@@ -96,6 +96,12 @@ class AggregateState(ResultState[AggregateResult]):
         """Return True: a count of the rows as they are now may contain changes that follow."""
         return True
 
+    @property
+    def size(self) -> int:
+        """Bytes of the groups in frames."""
+        groups = self.result(ResultForm("")).groups
+        return sum(len(group.encoded) for group in groups.values())
+
     def set_forms(self, forms: list[ResultForm]) -> None:
         """Do nothing: all forms need the same."""
 

@@ -18,8 +18,8 @@ ENDED = "The subscription ended, because of an error in the server's code; subsc
 TOO_MANY_KEYS = "The subscription ended, because the permission depends on too many related rows."
 # message of the error with which a subscription ends if it makes the server hold too much
 TOO_MANY_BYTES = (
-    "The subscription ended, because the documents of your windows have more than {} bytes. "
-    "Use smaller windows."
+    "The subscription ended, because your windows and aggregates have more than {} bytes. "
+    "Use smaller windows, or fewer groups."
 )
 # message of the error with which a subscription ends if its aggregates have too many groups
 TOO_MANY_GROUPS = (

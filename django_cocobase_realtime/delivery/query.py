@@ -281,7 +281,9 @@ def _check_live(command: Subscribe, grant: Grant) -> None:
     """
     window, aggregate = command.window, command.aggregate
     if grant.decision.check is not None and (window is not None or aggregate is not None):
-        message = "The permission of this collection decides about each row by code."
+        message = (
+            "The permission of this collection decides about each row by has_object_permission."
+        )
         raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
     try:
         if window is not None:

@@ -126,18 +126,13 @@ def images_as_of(
     Those that did not exist are left out. Without a position, the images are those of now. Raises
     `CannotUndo`, and exceptions of the database.
     """
-    codec, using = collection.codec, collection.database
-    columns = [
-        raw_column(F(str(field.attname)), name in codec.raw_names)
-        for name, field in codec.fields.items()
-    ]
-    rows: QuerySet[Any] = QuerySet(collection.concrete_model, using=using).order_by()
+    codec = collection.codec
+    rows: QuerySet[Any] = QuerySet(collection.concrete_model, using=collection.database).order_by()
     by_id: dict[str, Image | None] = {}
     for start in range(0, len(keys), MAX_KEYS):
         part = rows.filter(pk__in=keys[start : start + MAX_KEYS])
-        for key, *values in part.values_list("pk", *columns):
-            image = codec.image(dict(zip(codec.attnames, values, strict=True)))
-            by_id[codec.document_id(key)] = image
+        for key, *values in part.values_list("pk", *_image_columns(collection)):
+            by_id[codec.document_id(key)] = _image(collection, values)
     ids = [codec.document_id(key) for key in keys]
     if position is not None:
         by_id = {**by_id, **read_touched(collection, position, ids=set(ids)).images}
@@ -160,17 +155,60 @@ def rows_as_of(
     The arguments and exceptions are those of `keys_as_of`. A serializer is given the row as it was
     at the position, and related rows as they are now. Related fields have the values of now.
     """
-    selected = keys_as_of(
-        collection, filter, position, limit=limit, order=order, after=after, keys=keys
-    )
-    images = images_as_of(collection, selected.keys, position)
+    unchanged = None
+    if keys is None and limit <= MAX_KEYS:
+        unchanged = _read_unchanged(collection, filter, position, limit, order, after)
+    if unchanged is not None:
+        images, is_cut = unchanged
+    else:
+        selected = keys_as_of(
+            collection, filter, position, limit=limit, order=order, after=after, keys=keys
+        )
+        images, is_cut = images_as_of(collection, selected.keys, position), selected.is_cut
     stored = [creation(collection, id, image) for id, image in images.items()]
     data = make_documents(collection, stored, collection.database)
     documents = [
         replace(collection.decode(change), document=document)
         for change, document in zip(stored, data, strict=True)
     ]
-    return RowsAsOf(with_related(collection, documents), selected.is_cut)
+    return RowsAsOf(with_related(collection, documents), is_cut)
+
+
+def _read_unchanged(
+    collection: Collection,
+    filter: Filter,
+    position: Position | None,
+    limit: int,
+    order: Order,
+    after: Sequence[Any] | None,
+) -> tuple[dict[str, Image], bool] | None:
+    """Return the first matching images by document id, and whether more match.
+
+    Two statements are enough for that, mostly. Returns None if a document has changed since the
+    position.
+    """
+    queries = _matching(collection, filter, order, after, None)
+    rows = _read(collection, queries, _image_columns(collection), limit + 1)
+    if position is not None and read_touched(collection, position):
+        return None
+    document_id = collection.codec.document_id
+    images = {document_id(key): _image(collection, values) for key, *values in rows[:limit]}
+    return images, len(rows) > limit
+
+
+def _image_columns(collection: Collection) -> list[Any]:
+    """Return the expressions for the columns of an image."""
+    codec = collection.codec
+    return [
+        raw_column(F(str(field.attname)), name in codec.raw_names)
+        for name, field in codec.fields.items()
+    ]
+
+
+def _image(collection: Collection, values: Sequence[Any]) -> Image:
+    """Return the stored image of a row with the values of `_image_columns`."""
+    codec = collection.codec
+    return codec.image(dict(zip(codec.attnames, values, strict=True)))
 
 
 def differences_as_of(

@@ -54,7 +54,7 @@ def _missing_condition(collection: Collection, grant: Grant) -> str | None:
     if not grant.tracked:
         return "this collection keeps no old values"
     if grant.decision.check is not None:
-        return "the permission of this collection decides about each row by code"
+        return "the permission of this collection decides about each row by has_object_permission"
     return None
 
 
@@ -77,7 +77,7 @@ def _window_query(
             # the fields may have been changed since
             row_order.place_of_values(after)
     except (InvalidPageCursor, InvalidOrder):
-        message = "after is not the cursor of a page in this order."
+        message = "after is not the cursor of a page of this collection in this order."
         raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message) from None
     return WindowQuery(window.limit or max_documents, order, after)
 
