@@ -207,6 +207,21 @@ async def test_failure_in_the_server_keeps_what_is_shown(server):
     await db.close()
 
 
+async def test_list_is_ready_after_a_failure_when_its_result_is_known(server):
+    db, connection = await open_client(server, on_error=lambda error: None)
+    posts, request = await open_window(db, connection, ("1", {}))
+    error = {"type": "error", "code": "internal_error", "message": "No."}
+    await connection.send({**error, "subscription": request["subscription"]})
+    request = await connection.receive("subscribe")
+    task = asyncio.create_task(posts.ready())
+    await connection.reply_subscribed(request, scope="s", resumed=True)
+    await asyncio.sleep(0.1)
+    assert not task.done()
+    await connection.send_cursor(request, "c1")
+    assert await task is posts
+    await db.close()
+
+
 async def test_cursor_before_the_result_of_new_options_is_not_kept(server):
     db, connection = await open_client(server, random=lambda: 0.01)
     posts, _ = await open_window(db, connection, ("1", {}))

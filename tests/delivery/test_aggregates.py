@@ -8,9 +8,13 @@ from django.db import connection as database
 from django.db import transaction
 
 from django_cocobase_realtime import notify_change, permissions_changed
+from django_cocobase_realtime.declarations.registry import registry
 from django_cocobase_realtime.delivery import aggregate_query
-from django_cocobase_realtime.delivery.aggregate_query import AggregateState
+from django_cocobase_realtime.delivery.aggregate_query import AggregateState, _Read
 from django_cocobase_realtime.hub import background_tasks
+from django_cocobase_realtime.live_queries.fold import Fold
+from django_cocobase_realtime.live_queries.queries import AggregateQuery
+from django_cocobase_realtime.log.cursor import Position
 from tests.app.models import Author, Post
 from tests.relations_app.models import Ticket
 from tests.support import tickets
@@ -495,7 +499,7 @@ async def test_aggregates_are_corrected_after_changes_that_are_not_captured(
     await call(create, 1, 2)
     async with realtime(token=api_key) as connection:
         client = AggregateClient(connection)
-        await client.start({"sum": ["views"]})
+        await client.start({"group_by": ["views"]})
 
         def write():
             with database.cursor() as cursor:
@@ -503,10 +507,10 @@ async def test_aggregates_are_corrected_after_changes_that_are_not_captured(
 
         await call(write)
         await client.receive()
-        assert client.only == {"count": 2, "sum": {"views": 11}}
-        await call(create, 5)
+        assert client.counts == {1: 1, 10: 1}
+        await call(create, 10)
         await client.receive()
-        assert client.only == {"count": 3, "sum": {"views": 16}}
+        assert client.counts == {1: 1, 10: 2}
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [record.message for record in errors] == [
         "Aggregates of collection 'posts' were not those of its rows, and were corrected. Rows "
@@ -532,3 +536,29 @@ async def test_verification_of_correct_aggregates_is_silent(
     assert other.only == {"count": 40, "sum": {"rating": "780.00"}}
     assert AggregateState.differences == 0
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_aggregates_of_another_position_are_not_compared(transactional_db, verified):
+    def verify(*seqs):
+        state = AggregateState(registry.get("posts"), AggregateQuery())
+        for number, seq in enumerate(seqs):
+            state.verify(Position("epoch", 1))
+            fold = Fold(AggregateQuery(), {})
+            fold.add_read({}, number, {})
+            state.complete(_Read(fold, Position("epoch", seq), None))
+        return AggregateState.differences
+
+    assert await call(verify, 1, 2) == 0
+    assert await call(verify, 1, 1) == 1
+
+
+async def test_client_with_too_large_groups_is_refused(realtime, api_key, settings):
+    settings.COCOBASE_REALTIME = {**settings.COCOBASE_REALTIME, "LIMITS": {"window_bytes": 1000}}
+    await call(lambda: [Post.objects.create(title="x" * 150 + str(n)) for n in range(10)])
+    async with realtime(token=api_key) as connection:
+        client = AggregateClient(connection)
+        await client.start({"count": True})
+        other = AggregateClient(connection, name="groups")
+        await other.subscribe({"group_by": ["title"]})
+        frame = await connection.receive()
+        assert (frame["code"], frame["subscription"]) == ("limit_exceeded", "groups")

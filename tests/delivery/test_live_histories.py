@@ -12,6 +12,7 @@ steps, and ``LIVE_SEED`` the first seed.
 import contextlib
 import os
 import random
+import threading
 import time
 from collections import Counter
 from functools import partial
@@ -24,6 +25,7 @@ from django_cocobase_realtime.log import as_of
 from django_cocobase_realtime.log.reader import read_events
 from django_cocobase_realtime.log.sequencer import sequence
 from django_cocobase_realtime.log.touched import read_touched
+from tests.app.models import Task
 from tests.support import tasks
 from tests.support.live_history import History
 from tests.support.live_oracle import VISIBLE, LogFold, evaluate, read_result
@@ -97,3 +99,30 @@ async def test_results_are_those_of_the_log_at_their_cursors(realtime, capture, 
         counts += play.counts
     print(dict(counts))
     assert counts["resumed"] > 0
+
+
+async def test_change_while_a_client_resumes_is_not_missed(realtime, capture, user, monkeypatch):
+    task = await call(lambda: Task.objects.create(title="old"))
+    window, delivered = {"limit": 5}, threading.Event()
+    async with realtime(user=user) as other:
+        await other.subscribe("tasks", window=window)
+        await other.receive("window")
+        async with realtime(user=user) as client:
+            scope = (await client.subscribe("tasks", window=window))["scope"]
+            cursor = (await client.receive("window"))["cursor"]
+
+        def read_and_write(*args, **options):
+            changes = read_events(*args, **options)
+            Task.objects.filter(pk=task.pk).update(title="new")
+            assert delivered.wait(20)
+            return changes
+
+        monkeypatch.setattr(live_results, "read_events", read_and_write)
+        async with realtime(user=user) as client:
+            reply = await client.subscribe("tasks", window=window, since=cursor, scope=scope)
+            assert reply["resumed"]
+            await other.receive("window", timeout=20)
+            delivered.set()
+            frame = await client.receive("window", timeout=20)
+            assert frame["reset"]
+            assert [document["data"]["title"] for _, document in frame["insert"]] == ["new"]

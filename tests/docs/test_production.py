@@ -281,9 +281,11 @@ async def test_deploy_of_the_guide_fails_no_request_and_loses_no_event(site, tmp
         lines = printed.read_text().splitlines()
         assert [line.split()[0] for line in lines] == ["created"] * len(titles)
         assert [re.search(r"'title': '(.*?)'", line)[1] for line in lines] == titles
-        await expect(live.locator("#posts li")).to_have_text(titles, timeout=20_000)
+        # the page shows the first ten
+        first = sorted(titles)[:10]
+        await expect(live.locator("#posts li")).to_have_text(first, timeout=20_000)
         await live.goto(site.url)
-        await expect(live.locator("h1")).to_have_text("Second version")
+        await expect(live.locator("h1").first).to_have_text("Second version")
     # uvicorn logs this for each handshake that is refused while a process drains
     logs = debian.logs().replace("ERROR:    ASGI callable returned without completing", "")
     for problem in ("Traceback", "WARNING", "ERROR"):

@@ -115,7 +115,7 @@ async def test_clients_resume_at_another_server(serve, redis, settings, run):
         history = await run(History, seed)
         play = KilledPlay(servers, history, run)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(100):
                 with describing(play, seed):
                     await play.run(STEPS, {STEPS // 2: play.kill})
         finally:

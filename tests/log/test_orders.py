@@ -140,6 +140,7 @@ def read_pages(collection, order, position, size):
             collection, everything, position, limit=size, order=order, after=after
         )
         keys += page.keys
+        assert len(keys) <= 100, "pages do not end"
         if not page.is_cut:
             return keys
         images = as_of.images_as_of(collection, page.keys[-1:], position)

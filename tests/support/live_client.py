@@ -377,7 +377,7 @@ async def wait_for_same(
     subscription: Subscription,
     pages: Pages,
     run: Any = call,
-    seconds: float = 15.0,
+    seconds: float = 30.0,
 ) -> None:
     """Wait until a client has the result that the database has. ``run`` calls in a thread."""
     try:

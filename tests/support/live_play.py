@@ -212,7 +212,7 @@ class Play:
 
     async def _read_pages(self) -> LogFold:
         """Read the log until the places of all pages are known, and return it."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while True:
                 fold = await self._run(LogFold)
                 subscriptions = [s for c in self.clients for s in c.all_subscriptions()]
