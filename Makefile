@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sqlite test-postgres test-django test-long lint docs bench build clean matrix
+.PHONY: help demo test test-sqlite test-postgres test-django test-long lint asyncapi docs bench build clean matrix
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,6 +62,9 @@ lint: $(VENV)/.dev ## ruff, mypy, import-linter, migrations
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python manage.py check --fail-level WARNING
+
+asyncapi: $(VENV)/.dev ## Write docs/reference/asyncapi.json from the code and protocol.md
+	$(BIN)/python docs/make_asyncapi.py
 
 docs: $(VENV)/.dev ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html

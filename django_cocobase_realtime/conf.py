@@ -163,6 +163,12 @@ class Conf:
         return int(self._value("HEARTBEAT"))
 
     @property
+    def metrics_token(self) -> str | None:
+        """Token with which the metrics are read; None for no token."""
+        value = self._shaped("METRICS_TOKEN")
+        return None if value is None else str(value)
+
+    @property
     def revocation_poll(self) -> float:
         """Seconds between checks of live credentials."""
         return float(self._value("REVOCATION_POLL"))

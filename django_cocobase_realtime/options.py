@@ -19,6 +19,7 @@ DEFAULT_AUTHENTICATORS = (
 MAX_REVOCATION_POLL = 5  # seconds; the highest value that REVOCATION_POLL may have
 # highest value of the limits in `FRAME_LIMITS`, since servers refuse frames of more than 1 MiB
 MAX_EVENT_BYTES, FRAME_LIMITS = 512 * 1024, ("message_bytes", "event_bytes", "state_bytes")
+MIN_TOKEN_LENGTH = 20  # characters of METRICS_TOKEN
 MAX_DRAIN = 600  # seconds; the highest value that DRAIN may have
 # requests per second, and how many may come at once
 Rate = tuple[float, int]
@@ -67,6 +68,10 @@ DICTIONARY_OR_NONE = Rule(
 LIST = Rule("a list, not a string", lambda value: not isinstance(value, str))
 STRING = Rule("a string", lambda value: isinstance(value, str))
 STRING_OR_NONE = Rule("a string or None", lambda value: value is None or isinstance(value, str))
+TOKEN = Rule(
+    f"a string of {MIN_TOKEN_LENGTH} characters or more, or None",
+    lambda value: value is None or (isinstance(value, str) and len(value) >= MIN_TOKEN_LENGTH),
+)
 SECONDS = Rule("a number of seconds", _is_number)
 POSITIVE = Rule("a number above zero", lambda value: _is_number(value) and value > 0)
 POSITIVE_OR_NONE = Rule(
@@ -250,6 +255,9 @@ OPTIONS: dict[str, Option] = {
     ),
     "CHANNEL_LAYER": Option("default", "Alias of the channel layer in CHANNEL_LAYERS."),
     "HEARTBEAT": Option(25, "Seconds between the pings of a client.", bounds=POSITIVE),
+    "METRICS_TOKEN": Option(
+        None, "Bearer token with which GET metrics is read; None for no token.", shape=TOKEN
+    ),
     "REVOCATION_POLL": Option(
         2.0, "Seconds between checks of live credentials.", bounds=POLL_INTERVAL
     ),

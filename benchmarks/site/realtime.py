@@ -57,7 +57,8 @@ def _hand_over(message):
     tailer = hub.topics.topics[collection].tailer
     changes = []
     for number in numbers(message):
-        image = {"id": "1", **document.data(number, message["classes"])}
+        data = document.data(number, message["classes"])
+        image = {"id": "1", **data, "updated_at": document.AT}
         change = Change(
             id=str(number),
             collection=collection,

@@ -18,6 +18,8 @@ COCOBASE_REALTIME = {
             "model": "app.Post",
             "fields": ["title", "body", "status", "views", "owner", "project", "created_at"],
             "permission": "benchmarks.site.permissions.OfProject",
+            # the images that a trigger makes have no other fields
+            "permission_fields": ["project"],
         },
     },
     "LIMITS": {

@@ -22,6 +22,7 @@ from ..declarations.row_reader import Row
 from ..declarations.serialization import changed_fields
 from ..events import Change, now
 from ..log.append import Transaction, append
+from ..metrics import metrics
 from ..models import LogEvent
 from ..pubsub.broker import broker
 from ..utils.transactions import call_on_commit, own_statements
@@ -116,6 +117,7 @@ def record(
                 differing = changed_fields(old, new)
             for collection in collections:
                 current.count += 1
+                metrics.captured += 1
                 keeps_old = collection.track or op == "deleted"
                 change = Change(
                     id=f"{current.id}-{current.count}",

@@ -7,7 +7,6 @@ effects that the session yields.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -23,8 +22,9 @@ from ..auth.client_ip import client_ip
 from ..auth.throttling import authenticate_throttled
 from ..conf import conf
 from ..hub.drain import drain
-from ..hub.hub import Hub
+from ..hub.hub import ABNORMAL_CLOSURE, Hub
 from ..identity import Identity, account_of
+from ..metrics import metrics
 from ..options import Limits
 from ..protocol import Session
 from ..protocol import effects as do
@@ -38,14 +38,12 @@ from ..utils.limits import ConnectionCount, CounterKey, connection_counters
 from ..utils.project_code import DATABASE_UNAVAILABLE, ProjectCodeFailed
 from ..wire import frames
 from ..wire.codes import CloseCode, Retry
-from . import closing, executor
+from . import closing, executor, failures
 from .connection_rate import wait_until_allowed
 from .connection_refusals import connection_refusals
 from .draining import close_or_drop
 from .message_reader import MessageReader
 from .request_turns import Stage, wait_for_turn
-
-logger = logging.getLogger(__name__)
 
 # seconds that a client has to read the remaining frames before its connection is closed
 FLUSH_TIMEOUT = 2.0
@@ -102,8 +100,8 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._reader = MessageReader(receive, send, self._reset_idle_timer)
         # closes the socket, and drops it if the client does not read
         self._closer = closing.SocketCloser(send)
-        # whether the client closed the socket in a way that means that it will not come back
-        self._clean_close = False
+        # the close code of the client
+        self._code = ABNORMAL_CLOSURE
         try:
             # Channels' own loop would need two more tasks, to listen to a channel as well
             while True:
@@ -131,7 +129,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             case "websocket.connect":
                 await self._reader.handle(self.websocket_connect(message))
             case "websocket.disconnect":
-                self._clean_close = self.is_clean_close(int(message.get("code") or 1005))
+                self._code = int(message.get("code") or 1005)
                 raise StopConsumer
 
     # opening and receiving
@@ -149,6 +147,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
             is_buffer_full=get_buffer_probe(self.base_send),
         )
         connection = Connection(uuid.uuid4().hex, writer, self.close_soon)
+        connection.address = self._address
         connection.owner = Owner(("address", self._address), connection.id)
         self.session = self.make_session(connection, limits)
         is_allowed = self._count.open(self._address, limits)
@@ -186,10 +185,10 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         try:
             await self._run(self.session.receive(text_data, time.monotonic()))
         except (*DATABASE_UNAVAILABLE, AuthenticationUnavailable) as error:
-            logger.warning("The database is unavailable: %r", error.__cause__ or error)
+            failures.log_unavailable(self.session.connection, error)
             self.close_soon(CloseCode.UNAVAILABLE, RETRY_UNAVAILABLE_MS)
         except Exception:
-            logger.exception("A request failed.")
+            failures.log_failed_request(self.session.connection)
             self.close_soon(CloseCode.INTERNAL_ERROR)
 
     async def _cleanup(self) -> None:
@@ -202,8 +201,11 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         if self._closing is not None:
             self._closing.cancel()
         if was_counted:
+            if not self.session.closed:
+                metrics.closes[None] += 1
             if self._hub is not None:
-                await self._hub.close(self.session.connection, lost=not self._clean_close)
+                lost = not self.is_clean_close(self._code)
+                await self._hub.close(self.session.connection, lost=lost, code=self._code)
             await self.session.connection.writer.stop()
 
     # effects
@@ -333,7 +335,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         self._failure_timer = call_later(FAILED_SEND_GRACE, self._close_failed, error)
 
     def _close_failed(self, error: Exception) -> None:
-        logger.warning("A frame could not be sent: %r", error)
+        failures.log_failed_send(self.session.connection, error)
         self.close_soon(CloseCode.INTERNAL_ERROR)
 
     def _start_closing(self, steps: do.Steps) -> None:
@@ -347,6 +349,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
 
     async def _close(self, code: CloseCode, retry_after_ms: int | None) -> None:
         """Send the ``closing`` frame, remove the connection from the hub, and close the socket."""
+        metrics.closes[code] += 1
         if code in FLOOD_CODES:
             self._reader.stop_reading()
         writer = self.session.connection.writer
@@ -357,7 +360,7 @@ class RealtimeConsumer(AsyncJsonWebsocketConsumer):
         await writer.stop()
         if self._hub is not None:
             lost = code.retry is not Retry.STOP
-            await self._hub.close(self.session.connection, lost=lost)
+            await self._hub.close(self.session.connection, lost=lost, code=int(code))
         if code is CloseCode.SLOW_CONSUMER:
             set_close_timeout(self.base_send, closing.CLOSE_TIMEOUT)
         # continues if granian reports a disconnect before the client has read the close frame

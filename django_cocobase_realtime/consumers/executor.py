@@ -13,22 +13,28 @@ from typing import Any
 
 from ..declarations.authorization import Grant
 from ..declarations.collection import Collection
+from ..declarations.operations import OPERATIONS_ROOM
 from ..declarations.registry import UnknownCollection, registry, room_registry
 from ..declarations.room import RoomGrant
 from ..hub.grants import evaluate_collection
 from ..hub.hub import Hub
+from ..inspection import answers, live
 from ..presence.base import PresenceUnavailable
 from ..protocol import effects as do
 from ..rooms import publisher
 from ..rooms.publisher import PublishResult
 from ..transport.connection import Connection
 from ..utils.concurrency import run_for_subject
+from ..utils.repeated_log import log_repeated
 
 logger = logging.getLogger(__name__)
 
 # seconds; refusals take a multiple of it, so that clients cannot infer from the time whether a
 # collection exists
 REFUSAL_STEP = 0.05
+
+# the hub cannot import this function, which depends on it
+Hub.answer = staticmethod(answers.answer)
 
 
 async def execute(hub: Hub, connection: Connection, effect: do.Effect) -> Any:
@@ -115,14 +121,26 @@ async def _authorize_room(
 
 
 async def _join_room(hub: Hub, connection: Connection, effect: do.JoinRoom) -> Any:
-    return await _unless_unavailable(hub.rooms.join(connection, effect.request, effect.grant))
+    before = hub.rooms.membership(connection, effect.request.room)
+    result = await _unless_unavailable(hub.rooms.join(connection, effect.request, effect.grant))
+    membership = hub.rooms.membership(connection, effect.request.room)
+    if membership is not None:
+        hub.signals.send_joined(membership)
+    elif before is not None:
+        hub.signals.send_left(before)
+    return result
 
 
 async def _complete_join(hub: Hub, connection: Connection, effect: do.CompleteJoin) -> None:
     await hub.rooms.complete_join(connection, effect.room, effect.unlisted, effect.history)
+    if effect.room == OPERATIONS_ROOM:
+        live.start(hub)
 
 
 async def _leave_room(hub: Hub, connection: Connection, effect: do.LeaveRoom) -> None:
+    membership = hub.rooms.membership(connection, effect.room)
+    if membership is not None:
+        hub.signals.send_left(membership)
     await _unless_unavailable(hub.rooms.leave(connection, effect.room))
 
 
@@ -153,7 +171,7 @@ async def _unless_unavailable(call: Coroutine[Any, Any, Any]) -> Any:
     try:
         return await call
     except PresenceUnavailable as error:
-        logger.warning("The presence backend does not answer: %r", error)
+        log_repeated(logger, logging.WARNING, "The presence backend does not answer: %r", error)
         return False
 
 

@@ -17,6 +17,7 @@ from ..auth.client_ip import client_ip
 from ..auth.throttling import auth_throttle
 from ..conf import conf
 from ..hub.drain import drain
+from ..metrics import metrics
 from ..options import Limits
 from ..protocol import SdkSession, Session
 from ..transport.connection import Connection
@@ -166,5 +167,6 @@ def _known_problem(text: str | None, limits: Limits) -> str | None:
 
 
 async def _refuse(send: Send, text: str, code: CloseCode) -> None:
+    metrics.closes[code] += 1
     await send({"type": "websocket.send", "text": text})
     await send({"type": "websocket.close", "code": int(code)})  # SDKs do not read the reason

@@ -20,6 +20,7 @@ from ..log.cursor import Position
 from ..transport.waiting_frames import FrameBuffer
 from ..utils.concurrency import set_owner
 from ..utils.project_code import DATABASE_UNAVAILABLE
+from ..utils.repeated_log import log_repeated
 from ..wire.codes import CloseCode
 from .live_results import send_live_result
 from .replay import replay
@@ -126,16 +127,29 @@ async def _run(
         else:
             connection.close(CloseCode.POSITION_LOST)
     except DATABASE_UNAVAILABLE as error:
-        logger.warning("A subscription could not be started: %r", error)
+        log_repeated(
+            logger,
+            logging.WARNING,
+            "Connection %s: a subscription could not be started: %r",
+            connection.id,
+            error,
+            client=connection.id,
+        )
         connection.close(CloseCode.UNAVAILABLE)
     except TooManyGroups as error:
         topic.end_live_query(subscription, error)
     except Exception:
-        logger.exception(
-            "Subscription %r to collection %r could not be started for %s.",
+        log_repeated(
+            logger,
+            logging.ERROR,
+            "Connection %s: subscription %r to collection %r could not be started for %s.",
+            connection.id,
             subscription.name,
             topic.collection.name,
             None if connection.identity is None else connection.identity.credential,
+            kind=topic.collection.name,
+            client=connection.id,
+            exc_info=True,
         )
         topic.end_with_error(subscription)
 

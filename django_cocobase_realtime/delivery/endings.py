@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from ..conf import conf
+from ..metrics import metrics
 from ..transport.connection import NATIVE
 from ..wire import frames, sdk_frames
 from ..wire.codes import ErrorCode, ResyncReason
@@ -31,6 +32,7 @@ TOO_MANY_GROUPS = (
 def report(subscription: Subscription, code: ErrorCode, message: str) -> None:
     """Report to the client that a subscription has ended."""
     connection = subscription.connection
+    metrics.refusals[code] += 1
     if connection.dialect == NATIVE:
         frame = frames.error(code, message, subscription=subscription.name)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from typing import Any
 
@@ -37,6 +38,16 @@ class LiveQueries:
         self._index: FilterIndex[LiveQuery[Any]] = FilterIndex()
         # the key in `_queries` of each subscription
         self._keys: dict[Subscription, tuple[Filter, Hashable]] = {}
+
+    def count(self) -> tuple[Counter[str], Counter[str]]:
+        """Return the numbers of queries and of subscriptions: of windows, and of aggregates."""
+        queries = Counter(_kind(live.state) for live in self._queries.values())
+        keys = Counter(self._keys.values())
+        subscriptions: Counter[str] = Counter()
+        for key, number in keys.items():
+            if key in self._queries:
+                subscriptions[_kind(self._queries[key].state)] += number
+        return queries, subscriptions
 
     def authorized(self) -> Iterator[AuthorizedQuery]:
         """Yield what the subscriptions may see."""
@@ -142,6 +153,10 @@ class LiveQueries:
     def _forget(self, live: LiveQuery[Any]) -> None:
         self._index.discard(live, live.filter)
         live.stop()
+
+
+def _kind(state: ResultState[Any]) -> str:
+    return "aggregate" if isinstance(state, AggregateState) else "window"
 
 
 def form_of(subscription: Subscription) -> ResultForm:

@@ -25,6 +25,7 @@ from ..transport.fan_out import fan_out
 from ..transport.writer import Writer
 from ..utils.concurrency import run_in_threadpool, set_owner
 from ..utils.project_code import DATABASE_UNAVAILABLE
+from ..utils.repeated_log import log_repeated
 from ..wire.result_frames import ResultEnd
 from .snapshot import cursor_at
 from .subscription import Subscription
@@ -219,6 +220,11 @@ class LiveQuery(Generic[R]):
             self._start_reading(self._get_position())
 
     @property
+    def waiting(self) -> int:
+        """Number of changes that wait for the database."""
+        return len(self._waiting)
+
+    @property
     def is_complete(self) -> bool:
         """Whether the result is that at the position, and nothing is read."""
         return self._task is None and self._error is None and not self.state.is_incomplete
@@ -270,7 +276,8 @@ class LiveQuery(Generic[R]):
                 self.state.apply(change)
             except Exception:
                 # a value of the project that cannot be compared, for example
-                logger.exception("A change of %r cannot be applied to a live query.", self._stream)
+                text, name = "A change of %r cannot be applied to a live query.", self._stream
+                log_repeated(logger, logging.ERROR, text, name, kind=name, exc_info=True)
                 self.state.invalidate()
             if self.state.is_incomplete:
                 if self._task is None:
@@ -357,5 +364,6 @@ class LiveQuery(Generic[R]):
             except DATABASE_UNAVAILABLE as error:
                 if not self._members:
                     raise
-                logger.warning("A live query of %r cannot be read: %r", self._stream, error)
+                text, name = "A live query of %r cannot be read: %r", self._stream
+                log_repeated(logger, logging.WARNING, text, name, error, kind=name)
                 await asyncio.sleep(RETRY_INTERVAL)

@@ -129,7 +129,7 @@ def authorize_query(
     Raises `SubscriptionRefused` if the request is not valid, or asks for more than is granted.
     """
     decision = grant.decision
-    requested = _filter(limits, command, grant, key_set)
+    requested = requested_filter(limits, command, grant, key_set)
     filter = requested & decision.visible
     # the row before the change and that after it are tested
     has_two = command.transitions or command.window or command.aggregate
@@ -198,6 +198,11 @@ def serialize_request(command: Subscribe) -> bytes:
     return _encode(request)
 
 
+def requested_filters(request: bytes) -> dict[str, Any]:
+    """Return the client's filter of a serialized request."""
+    return (_decode(request).filters or {}) if request else {}
+
+
 def requested_document(request: bytes) -> str | None:
     """Return the id of the only document that a serialized request is about, or None."""
     document = _decode(request).document if request else None
@@ -235,7 +240,13 @@ def _hash(parts: tuple[Any, ...]) -> str:
     return blake2s(repr(parts).encode(), digest_size=8, key=key, person=b"scope").hexdigest()
 
 
-def _filter(limits: Limits, command: Subscribe, grant: Grant, key_set: MakeKeySet | None) -> Filter:
+def requested_filter(
+    limits: Limits, command: Subscribe, grant: Grant, key_set: MakeKeySet | None = None
+) -> Filter:
+    """Return the client's filter, which is combined with that of the permission.
+
+    ``key_set`` is that of `authorize_query`. Raises `SubscriptionRefused`.
+    """
     bounds = FilterLimits(limits.filter_clauses, limits.filter_depth, limits.filter_values)
     try:
         filter = grant.requested or parse(

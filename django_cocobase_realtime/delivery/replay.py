@@ -15,6 +15,7 @@ from ..log.cursor import Position
 from ..log.cursor import encode as encode_cursor
 from ..log.reader import read_events
 from ..log.retention import rotate_epoch
+from ..metrics import metrics
 from ..transport.connection import NATIVE
 from ..transport.waiting_frames import WaitingFrame, pack, size_of, unpack
 from ..utils.concurrency import run_in_threadpool
@@ -76,6 +77,7 @@ async def replay(
                     for frame in waiting:
                         writer.push(unpack(frame))
                     sent = seq
+                    metrics.replayed += 1
                     catchup.plan = CatchUpPlan(Position(epoch, sent))
                 if page.seq > sent:
                     await writer.wait_drained()

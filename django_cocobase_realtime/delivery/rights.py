@@ -20,6 +20,7 @@ from ..relations.key_sets import KeySets, RelatedKeySet, read_keys, store
 from ..transport.connection import NATIVE
 from ..utils.concurrency import run_in_threadpool, set_owner
 from ..utils.fair_queue import Owner
+from ..utils.repeated_log import log_repeated
 from ..utils.small_set import SmallSet, add_to, items, remove_from
 from ..wire.codes import CloseCode
 from . import catchup
@@ -218,7 +219,8 @@ class SubscriptionRights:
                     if len(batch) > 1:
                         size = 1
                         continue
-                    logger.warning("Keys of related rows cannot be read: %r", error)
+                    text = "Keys of related rows cannot be read: %r"
+                    log_repeated(logger, logging.WARNING, text, error, kind=using)
                     size = BATCH_SIZE
                     outdated[batch[0]] = outdated.pop(batch[0])
                     await asyncio.sleep(RETRY_INTERVAL)

@@ -26,10 +26,11 @@ from ..declarations.collection import Collection
 from ..events import Change, Image
 from ..filters import Row
 from ..identity import Identity
+from ..metrics import metrics
 from ..utils.concurrency import run_in_threadpool, set_owner
 from ..utils.fair_queue import Owner
 from ..utils.project_code import ProjectCodeFailed
-from ..utils.repeated_log import omitted_text, repeated_log
+from ..utils.repeated_log import log_repeated, omitted_text, repeated_log
 from ..wire.codes import CloseCode
 from .subscription import Delivery, Subscription
 
@@ -104,7 +105,8 @@ class RowPermissionQueue:
                         evaluate, self._collection, change, versions
                     )
                 except Exception as error:
-                    logger.warning("Permissions could not be checked: %r", error)
+                    text, name = "Permissions of %r could not be checked: %r", self._collection.name
+                    log_repeated(logger, logging.WARNING, text, name, error, kind=name)
                     for subscription in versions:
                         subscription.connection.close(CloseCode.UNAVAILABLE)
                     deliveries = []
@@ -118,6 +120,8 @@ class RowPermissionQueue:
                     and _pop_pending(subscription, change.seq or 0)
                 }
                 allowed = [delivery for delivery in deliveries if delivery[0] in valid]
+                metrics.delivered += len(allowed)
+                metrics.filtered += len(valid) - len(allowed)
                 try:
                     self._deliver(change, allowed)
                 except Exception:

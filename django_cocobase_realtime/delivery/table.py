@@ -45,9 +45,16 @@ class SubscriptionTable:
         self._frame_specs: WeakValueDictionary[FrameSpec, FrameSpec] = WeakValueDictionary()
         # subscriptions without row permissions, by connection
         self._by_connection: dict[Connection, SmallSet[Subscription]] = {}
+        # number of subscriptions
+        self.size = 0
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter([member for cohort in self._cohorts.values() for member in cohort])
+
+    @property
+    def cohort_count(self) -> int:
+        """Number of cohorts."""
+        return len(self._cohorts)
 
     def add(self, subscription: Subscription) -> None:
         """Add a subscription, or move it to another cohort if its query or buffer has changed."""
@@ -102,6 +109,7 @@ class SubscriptionTable:
             self._index(cohort).add(cohort, filter)
         cohort.add(subscription)
         subscription.cohort = cohort
+        self.size += 1
 
     def _remove_from_cohort(self, subscription: Subscription) -> None:
         cohort = subscription.cohort
@@ -109,6 +117,7 @@ class SubscriptionTable:
             return
         subscription.last_seq = max(subscription.last_seq, cohort.last_seq)
         subscription.cohort = None
+        self.size -= 1
         if cohort.discard(subscription):
             del self._cohorts[cohort.filter, cohort.frame_spec, cohort.mode]
             self._index(cohort).discard(cohort, cohort.filter)

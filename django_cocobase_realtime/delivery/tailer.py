@@ -24,6 +24,8 @@ from ..log.cursor import Position
 from ..log.log_reader import LogReader
 from ..log.reader import StreamBatch, StreamRange
 from ..log.retention import rotate_epoch
+from ..metrics import metrics
+from ..utils.repeated_log import log_repeated
 
 logger = logging.getLogger(__name__)
 
@@ -250,7 +252,9 @@ class LogTailer:
                 try:
                     await self._advance()
                 except Exception as error:
-                    logger.warning("The log of %r cannot be read: %r", self.collection, error)
+                    text = "The log of %r cannot be read: %r"
+                    name = self.collection
+                    log_repeated(logger, logging.WARNING, text, name, error, kind=name)
                     _resolve(waiters, error)
                     await asyncio.sleep(RETRY_INTERVAL)
                     self._wake.set()
@@ -314,6 +318,7 @@ class LogTailer:
                 self._skip_to_head(batch)
                 break
         if batch.head > batch.start:
+            metrics.numbered += batch.head - batch.start
             self._numbered_until = batch.head
             self._announce_numbered(batch)
             if self._related is not None and self._held:
@@ -356,7 +361,8 @@ class LogTailer:
         try:
             self._deliver(change)
         except Exception:
-            logger.exception("Event %s of %r cannot be delivered.", change.seq, self.collection)
+            text, name = "Event %s of %r cannot be delivered.", self.collection
+            log_repeated(logger, logging.ERROR, text, self.seq, name, kind=name, exc_info=True)
 
     def _call_followers(self) -> None:
         for follower in list(self._followers):

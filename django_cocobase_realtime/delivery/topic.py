@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain
 
 from ..conf import conf
 from ..declarations.collection import Collection
@@ -16,6 +15,7 @@ from ..events import Change, Event
 from ..live_queries.fold import TooManyGroups
 from ..log.cursor import Position
 from ..log.log_reader import LogReader
+from ..metrics import metrics
 from ..transport.connection import Connection
 from ..transport.fan_out import fan_out
 from ..utils.concurrency import run_in_threadpool, set_owner
@@ -26,6 +26,7 @@ from .endings import TOO_MANY_GROUPS
 from .event_frames import ChangeFrames
 from .incomplete_images import find_undecidable, is_complete, restore
 from .live_queries import LiveQueries
+from .query import AuthorizedQuery
 from .related_feed import RelatedFeed
 from .row_permissions import RowPermissionQueue
 from .shared_replays import SharedReplays
@@ -158,9 +159,7 @@ class CollectionTopic:
     def dispatch(self, change: Change) -> None:
         """Deliver a change to every subscription that must see it. No database, no waiting."""
         self.shared_snapshots.note(change)
-        of_events = (subscription.query for subscription in self.table)
-        queries = chain(of_events, self.live_queries.authorized())
-        if find_undecidable(self.collection, change, queries):
+        if find_undecidable(self.collection, change, self._queries()):
             if self.tailer is not None and change.seq is not None:
                 self.tailer.rotate_epoch()
             else:
@@ -169,22 +168,36 @@ class CollectionTopic:
         visible = apply_soft_delete(self.collection.decode(change), self.collection)
         self.shared_replays.note(change, visible)
         if visible is None:
+            metrics.filtered += self.table.size
             return
         recipients, single = self.table.find_recipients(visible)
+        delivered = len(single)
         if recipients or single:
             frames = ChangeFrames(visible, conf.limits.event_bytes)
             for group in recipients:
                 fan_out(group.writers, frames.text(group.frame_spec, group.event), frames.cursor)
+                delivered += len(group.writers)
             if single:
                 self._deliver(frames, single, visible.seq or 0)
+            metrics.observe_delivery(visible.at)
         is_partial = change.before is None and change.op != "created"
         self.live_queries.dispatch(visible, is_partial=is_partial)
         row_checked = self.table.find_row_checked(visible)
+        metrics.delivered += delivered
+        metrics.filtered += self.table.size - delivered - len(row_checked)
         if row_checked:
             self._row_permissions.put(visible, row_checked)
 
+    def _queries(self) -> Iterator[AuthorizedQuery]:
+        """Yield the queries of all subscriptions, of which most changes need none."""
+        for subscription in self.table:
+            yield subscription.query
+        yield from self.live_queries.authorized()
+
     def _deliver_row_checked(self, change: Change, deliveries: list[Delivery]) -> None:
         self._deliver(ChangeFrames(change, conf.limits.event_bytes), deliveries, change.seq or 0)
+        if deliveries:
+            metrics.observe_delivery(change.at)
 
     def _deliver(self, frames: ChangeFrames, deliveries: Iterable[Delivery], seq: int) -> None:
         """Deliver a change per connection, to its matching subscriptions; buffer if needed."""

@@ -102,6 +102,11 @@ class TopicManager:
         small_set.add_to(self._accounts, connection.owner.account, connection)
         return self._subscriptions.setdefault(connection, {})
 
+    @property
+    def subscription_count(self) -> int:
+        """Number of subscriptions of all connections, including those that are not live yet."""
+        return sum(map(len, self._subscriptions.values()))
+
     def subscriptions(self, connection: Connection) -> list[Subscription]:
         """Return a list of a connection's subscriptions."""
         return list(self._subscriptions.get(connection, {}).values())

@@ -19,6 +19,7 @@ from ..live_queries.window import Window, WindowResult, WindowRow
 from ..log.as_of import rows_as_of
 from ..log.cursor import Position
 from ..log.row_order import RowOrder
+from ..metrics import metrics
 from ..utils.json_text import encode_json
 from ..wire.result_frames import ResultEnd, window_parts
 from .event_frames import document_of
@@ -89,9 +90,11 @@ class WindowState(ResultState[WindowResult]):
         """Return a function that reads the first rows, or those behind the known ones."""
         window, bound = self._window, self._window.bound
         if self._must_load or bound is None:
+            metrics.window_reads["all"] += 1
             return partial(self._read, filter, window.size, self._query.after, True)
         assert bound.change.after is not None
         values = self._order.values(bound.change.after)
+        metrics.window_reads["refill"] += 1
         return partial(self._read, filter, window.missing, values, False)
 
     def complete(self, value: _Rows) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from ..declarations.room import RoomGrant
 from ..events import Broadcast, Sender, now
+from ..metrics import metrics
 from ..rooms import history
 from ..rooms.local_room import JoinRequest, JoinResult, RoomMembership
 from ..rooms.publisher import PublishResult
@@ -95,6 +96,7 @@ def _joined(
     if command.since is not None:
         reason = "not_kept" if page is None else page.resync
         frame["resumed"] = reason is None
+        metrics.resumes["room", reason or "resumed"] += 1
         if reason is not None:
             frame["resync"] = {"reason": reason}
     return frame

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..declarations.room import RoomGrant
 from ..identity import PROJECT_ROOM
+from ..metrics import metrics
 from ..options import Limits
 from ..rooms.local_room import JoinRequest, JoinResult
 from ..transport.connection import Connection
@@ -65,6 +66,7 @@ class SdkSession(Session):
         self, code: ErrorCode, message: str, id: Any = None, retry_after_ms: int | None = None
     ) -> Send:
         """Return the effect that sends an error in this dialect."""
+        metrics.refusals[code] += 1
         frames_by_code = {
             ErrorCode.AUTHENTICATION_FAILED: sdk_frames.BAD_KEY,
             ErrorCode.UNKNOWN_COLLECTION: sdk_frames.error(DENIED),

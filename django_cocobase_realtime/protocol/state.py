@@ -7,6 +7,7 @@ from typing import Any
 
 from ..delivery.subscription import Subscription
 from ..identity import Identity
+from ..metrics import metrics
 from ..options import Limits, Rate
 from ..rooms.local_room import RoomMembership
 from ..transport.connection import Connection
@@ -67,6 +68,7 @@ class SessionState:
         self, code: ErrorCode, message: str, id: Any = None, retry_after_ms: int | None = None
     ) -> Send:
         """Return the effect that answers a request with an error."""
+        metrics.refusals[code] += 1
         return Send(frames.error(code, message, id, retry_after_ms))
 
     def failed(self, id: Any = None) -> Send:

@@ -12,6 +12,7 @@ from ..delivery.subscription import CatchUpPlan, SnapshotQuery, Subscription, Su
 from ..log.cursor import Position, encode
 from ..log.reader import StreamRange
 from ..log.resume import Resync, resume_subscription
+from ..metrics import metrics
 from ..wire import frames
 from ..wire.codes import ErrorCode
 from ..wire.commands import Subscribe, Unsubscribe
@@ -151,7 +152,9 @@ def _resume(
             grant.stream, command.since, command.scope, stream, scope, session.limits
         )
     except Resync as resync:
+        metrics.resumes["subscription", resync.reason] += 1
         return None, {"resumed": False, "resync": {"reason": resync.reason}}
+    metrics.resumes["subscription", "resumed"] += 1
     return after, {"resumed": True}
 
 

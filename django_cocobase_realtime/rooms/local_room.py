@@ -40,6 +40,8 @@ class RoomMembership:
     held_frames: HeldFrames | None = None
     # whether the connection has left the room
     has_ended: bool = False
+    # whether it was reported to receivers of Django signals
+    is_reported: bool = False
 
     def push(self, text: str) -> None:
         """Send a frame about the members, unless it must be held."""

@@ -64,6 +64,11 @@ class RoomManager:
         """Return a mapping of a connection's memberships by room, which is kept up to date."""
         return self._memberships.setdefault(connection, {})
 
+    @property
+    def membership_count(self) -> int:
+        """Number of memberships of all connections."""
+        return sum(map(len, self._memberships.values()))
+
     def memberships(self, connection: Connection) -> list[RoomMembership]:
         """Return a list of a connection's memberships."""
         return list(self._memberships.get(connection, {}).values())
@@ -144,7 +149,7 @@ class RoomManager:
             title = request.title or await _title(grant.room, request.room)
             await self.presence.expire(MAX_EXPIRE_AGE)
             await self.presence.renew_if_due()
-            if self._membership(connection, request.room) is not membership:
+            if self.membership(connection, request.room) is not membership:
                 return None  # the connection was closed during these calls
             result = await self._enter(membership, request, title)
         except BaseException:
@@ -238,7 +243,7 @@ class RoomManager:
 
         ``unlisted`` are the ids of members that were not sent yet.
         """
-        membership = self._membership(connection, room)
+        membership = self.membership(connection, room)
         if membership is None:
             return
         local, writer = self.rooms[membership.key], connection.writer
@@ -337,7 +342,7 @@ class RoomManager:
 
     async def set_state(self, connection: Connection, room: str, state: dict[str, Any]) -> None:
         """Set the state of a connection's member."""
-        membership = self._membership(connection, room)
+        membership = self.membership(connection, room)
         if membership is None or membership.entry is None:
             return
         change = await self.presence.call(
@@ -345,7 +350,8 @@ class RoomManager:
         )
         self.presence.announce([change], acting=connection)
 
-    def _membership(self, connection: Connection, room: str) -> RoomMembership | None:
+    def membership(self, connection: Connection, room: str) -> RoomMembership | None:
+        """Return the membership of a connection in a room, if it is in the room."""
         return self._memberships.get(connection, {}).get(room)
 
     # events

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 from ..identity import Identity
@@ -27,8 +28,10 @@ class Connection:
     """
 
     __slots__ = (
+        "address",
         "claimed_user",
         "close",
+        "connected_at",
         "dialect",
         "id",
         "identity",
@@ -44,6 +47,10 @@ class Connection:
         self.writer = writer
         # lets the consumer close the socket
         self.close = close
+        # IP address of the client
+        self.address = ""
+        # Unix time at which it was opened
+        self.connected_at = time.time()
         # the user or app that the connection acts for; None before `auth`
         self.identity: Identity | None = None
         # for whom worker threads work, if they work for this connection

@@ -137,6 +137,11 @@ class Writer:
         """Bytes of memory of everything that waits for this connection."""
         return self._bytes + self._held_bytes + size_of(self._pending_events or ())
 
+    @property
+    def waiting_frames(self) -> int:
+        """Number of frames that wait in the queue or in buffers."""
+        return self._buffered_frames + len(self._queue or ())
+
     def reserve(self, frames: int, size: int) -> None:
         """Count frames that wait outside of the queue, as if they were in it."""
         if not self.closed:
@@ -152,10 +157,7 @@ class Writer:
 
     @contextmanager
     def holding(self, size: int = 0) -> Iterator[Callable[[int], None]]:
-        """Count the bytes of a page that waits during the block. They exceed no limit.
-
-        The function that is returned changes their number.
-        """
+        """Count bytes of a page during the block, without a limit; the result changes them."""
         counted = 0
 
         def hold(size: int) -> None:
@@ -328,8 +330,7 @@ class Writer:
         self._check_limits()
 
     def _check_limits(self) -> None:
-        frames = self._buffered_frames + len(self._queue or ())
-        if self._bytes > self._max_bytes or frames > self._max_messages:
+        if self._bytes > self._max_bytes or self.waiting_frames > self._max_messages:
             self._overflow()
 
     def _overflow(self) -> None:

@@ -61,6 +61,7 @@ class Job:
         "call",
         "future",
         "owner",
+        "queued_at",
         "share",
         "started_at",
         "subject",
@@ -75,7 +76,8 @@ class Job:
         # the shares of its account and of its connection, once it is in a queue
         self.account: _Account
         self.share: _Share
-        # monotonic time at which the call began
+        # monotonic time at which it began to wait, and at which the call began
+        self.queued_at = 0.0
         self.started_at = 0.0
         # its result
         self.future: Future[Any] = Future()
@@ -241,7 +243,7 @@ class FairQueue:
         share = account.connections.get_or_create(job.owner.connection)
         if share.waiting >= MAX_WAITING_PER_CONNECTION and job.owner != SERVER:
             raise WorkersOverloaded("Too many calls of this connection wait for a thread.")
-        job.account, job.share = account, share
+        job.account, job.share, job.queued_at = account, share, now
         queue = account.queues.get(job.subject)
         if queue is None:
             queue = account.queues[job.subject] = _Queue(account)

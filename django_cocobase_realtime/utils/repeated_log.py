@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Hashable
+from typing import Any
 
 # seconds within which the same failure is not logged again
 LOG_INTERVAL = 60.0
@@ -74,3 +76,21 @@ repeated_log = RepeatedLog()
 def omitted_text(omitted: int) -> str:
     """Return a text for the end of a log message, which is empty if nothing was omitted."""
     return f" ({omitted} more of this kind were not logged)" if omitted else ""
+
+
+def log_repeated(
+    logger: logging.Logger,
+    level: int,
+    message: str,
+    *args: Any,
+    kind: Hashable = None,
+    client: Hashable = None,
+    exc_info: Any = None,
+) -> None:
+    """Log a failure that may happen again and again, with the number of those not logged.
+
+    Failures with the same message and ``kind`` are the same. ``client`` is as for `admit`.
+    """
+    omitted = repeated_log.admit((message, kind), client)
+    if omitted is not None:
+        logger.log(level, message + "%s", *args, omitted_text(omitted), exc_info=exc_info)

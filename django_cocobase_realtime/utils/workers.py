@@ -14,6 +14,7 @@ from typing import Any
 
 from django.db import connections
 
+from ..metrics import Histogram, metrics
 from . import kept_connections
 from .fair_queue import SERVER, FairQueue, Job, Owner
 
@@ -26,7 +27,9 @@ class FairWorkers:
     """
 
     def __init__(self, name: str, size: Callable[[], int]) -> None:
-        self._name = name
+        self.name = name
+        # how long calls have waited
+        self._waits = metrics.worker_waits.setdefault(name, Histogram())
         self._get_size = size
         self._reset()
         _all_workers.add(self)
@@ -68,6 +71,11 @@ class FairWorkers:
                 self._start_thread()
         return job
 
+    @property
+    def waiting(self) -> int:
+        """Number of calls that wait for a thread."""
+        return self._queue.waiting
+
     def discard(self, job: Job) -> None:
         """Do not make a call that waits; if it runs already, its result is ignored."""
         with self._lock:
@@ -107,7 +115,7 @@ class FairWorkers:
             self._wake()
 
     def _start_thread(self) -> None:
-        name = f"realtime-{self._name}-{next(self._numbers)}"
+        name = f"realtime-{self.name}-{next(self._numbers)}"
         # not waited for by the interpreter, which would do so before `_close_all`
         thread = threading.Thread(target=self._work, name=name, daemon=True)
         thread.start()
@@ -152,6 +160,7 @@ class FairWorkers:
     def _start_job(self, thread: threading.Thread) -> Job | None:
         job = self._queue.start_next(time.monotonic(), self._size)
         if job is not None:
+            self._waits.observe(job.started_at - job.queued_at)
             self._busy.add(thread)
             self._keeping.add(thread)
         return job
@@ -185,6 +194,14 @@ class FairWorkers:
 
 
 _all_workers: weakref.WeakSet[FairWorkers] = weakref.WeakSet()
+
+
+def count_waiting() -> dict[str, int]:
+    """Return how many calls wait for a thread, by name of the pool."""
+    counts: dict[str, int] = {}
+    for workers in list(_all_workers):
+        counts[workers.name] = counts.get(workers.name, 0) + workers.waiting
+    return counts
 
 
 def close_kept_connections() -> bool:

@@ -21,6 +21,7 @@ from ..utils.concurrency import set_owner
 from ..utils.fair_queue import Owner
 from ..utils.limits import DelayedAnswers, KeyedRate
 from ..utils.project_code import ProjectCodeFailed
+from ..utils.repeated_log import log_repeated
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ _rates = KeyedRate()
 _delayed = DelayedAnswers()
 
 R = TypeVar("R", bound=HttpResponse)
-View = Callable[[HttpRequest], Coroutine[Any, Any, JsonResponse]]
+View = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponse]]
 
 
 class RequestRefused(Exception):
@@ -65,7 +66,7 @@ def json_errors(view: View) -> View:
     """
 
     @wraps(view)
-    async def call(request: HttpRequest) -> JsonResponse:
+    async def call(request: HttpRequest) -> HttpResponse:
         try:
             return await view(request)
         except RequestRefused as refused:
@@ -74,7 +75,8 @@ def json_errors(view: View) -> View:
             failure.log()
             return JsonResponse({"detail": "An error in the server's code."}, status=500)
         except (DatabaseFailure, AuthenticationUnavailable, PresenceUnavailable) as error:
-            logger.warning("A request could not be answered: %r", error)
+            text = "A request could not be answered: %r"
+            log_repeated(logger, logging.WARNING, text, error, kind=type(error).__name__)
             return JsonResponse({"detail": "Unavailable; try again."}, status=503)
 
     return call
@@ -94,7 +96,7 @@ async def require_identity(request: HttpRequest) -> Identity:
     sends too many requests.
     """
     address = request_address(request)
-    await _check_rate(("address", address), address)
+    await check_rate(("address", address), address)
     try:
         identity = await identify(request)
     except TooManyAttempts:
@@ -102,12 +104,13 @@ async def require_identity(request: HttpRequest) -> Identity:
     if identity is None:
         raise RequestRefused(401, "Send a valid key in X-API-Key, or as a Bearer token.")
     account = account_of(identity, address)
-    await _check_rate(account, address)
+    await check_rate(account, address)
     set_owner(Owner(account, "http"))
     return identity
 
 
-async def _check_rate(key: Hashable, address: str) -> None:
+async def check_rate(key: Hashable, address: str) -> None:
+    """Count a request of an address, a user or a key. Raises `RequestRefused` if it is too much."""
     wait_ms = _rates.acquire(key, conf.limits.http_rate, time.monotonic())
     if wait_ms:
         if not _delayed.are_many(address):

@@ -11,6 +11,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from ..conf import conf
+from ..declarations.operations import OPERATIONS_ROOM
 from ..declarations.registry import room_registry
 from ..declarations.room import Room
 from ..events import Broadcast, now
@@ -43,7 +44,7 @@ async def publish(request: HttpRequest) -> JsonResponse:
     except InvalidPublication as error:
         raise RequestRefused(400, str(error)) from None
     for publication in publications:
-        if not identity.may_use_room(publication.room):
+        if publication.room == OPERATIONS_ROOM or not identity.may_use_room(publication.room):
             raise RequestRefused(403, f"This key may not use the room {publication.room!r}.")
         _check_size(publication)
     sent = 0

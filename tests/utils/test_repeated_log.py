@@ -1,5 +1,7 @@
 """The same failure is logged once per minute, and different failures are all logged."""
 
+import logging
+
 import pytest
 
 from django_cocobase_realtime.utils import project_code, repeated_log
@@ -116,3 +118,25 @@ def test_log_entry_is_bounded(clock, caplog, error, secret):
     bound = 3 * project_code.MAX_MESSAGE + project_code.MAX_TRACEBACK
     assert 0 < len(caplog.text) < bound
     assert type(error).__name__ in caplog.text
+
+
+def test_failures_of_several_connections_are_logged_with_a_count(clock, caplog):
+    logger = logging.getLogger("test")
+
+    def fail(client, kind=None):
+        text = "Connection %s: no."
+        repeated_log.log_repeated(
+            logger, logging.WARNING, text, client, kind=kind, client=client, exc_info=None
+        )
+
+    for client in range(MAX_CLIENTS + 5):
+        fail(client)
+        fail(client)
+    assert len(caplog.records) == MAX_CLIENTS
+    assert caplog.records[0].getMessage() == "Connection 0: no."
+    fail(0, kind="other")
+    assert len(caplog.records) == MAX_CLIENTS + 1
+    clock.now += LOG_INTERVAL + 1
+    fail(99)
+    text = "Connection 99: no. (20 more of this kind were not logged)"
+    assert caplog.records[-1].getMessage() == text
