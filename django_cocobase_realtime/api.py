@@ -18,6 +18,7 @@ from .declarations.room import Room
 from .declarations.serialization import to_json_value
 from .events import Broadcast, DirectMessage, DisconnectRequested, now
 from .identity import DEFAULT_PROJECT, Identity, user_key
+from .inspection.connections import aconnections, connections
 from .pubsub.broker import broker
 from .rooms import publisher
 from .rooms.publisher import PublishResult
@@ -28,8 +29,10 @@ from .wire.json import is_valid_text
 
 __all__ = [
     "abroadcast",
+    "aconnections",
     "broadcast",
     "capture_disabled",
+    "connections",
     "disconnect",
     "notify_change",
     "permissions_changed",
@@ -154,17 +157,20 @@ def disconnect(
     *,
     user: Any = None,
     key: str | None = None,
+    connection: str | None = None,
     project: str | None = None,
     reconnect: bool = False,
 ) -> None:
-    """Close the connections of a user (as in `send_to_user`) or of an API key (its prefix).
+    """Close the connections of a user (as in `send_to_user`), of an API key, or one connection.
+
+    A key is named by its prefix, and a connection by its id, see `connections`.
 
     They are closed in every process, immediately and without waiting for a commit. The close code
     is 4500, after which clients do not reconnect. With ``reconnect`` it is 4201: clients reconnect
     at once, authenticate again, and load again what they may see then.
     """
-    if (user is None) == (key is None):
-        raise TypeError("Name either a user or a key.")
+    if [user, key, connection].count(None) != 2:
+        raise TypeError("Name either a user, a key or a connection.")
     code = CloseCode.PERMISSIONS_CHANGED if reconnect else CloseCode.BAD_CREDENTIAL
     broker.publish(
         DisconnectRequested(
@@ -172,6 +178,7 @@ def disconnect(
             user=None if user is None else _user_key(user),
             credential=None if key is None else f"key:{key}",
             project=project,
+            connection=connection,
         )
     )
 

@@ -160,9 +160,13 @@ class DisconnectRequested(msgspec.Struct, frozen=True, tag="kick", omit_defaults
     credential: str | None = None
     # if set, only the connections in this project are closed
     project: str | None = None
+    # id of the only connection to close
+    connection: str | None = None
 
-    def concerns(self, identity: Identity) -> bool:
-        """Return whether connections of this identity must be closed."""
+    def concerns(self, identity: Identity, connection: str = "") -> bool:
+        """Return whether a connection must be closed, which has this identity and id."""
+        if self.connection is not None:
+            return self.connection == connection
         by_user = self.user is not None and identity.user_key == self.user
         by_credential = self.credential is not None and identity.credential == self.credential
         return (by_user or by_credential) and self.project in (None, identity.project)
@@ -181,6 +185,30 @@ class PermissionsChanged(msgspec.Struct, frozen=True, tag="rights"):
         return self.users is None or identity.user_key in self.users
 
 
+class StateRequested(msgspec.Struct, frozen=True, tag="ask"):
+    """A request to every other process to describe its state."""
+
+    # unique; names the group that the answers are sent to
+    id: str
+    # what to describe: a key of `inspection.answers.DESCRIPTIONS`
+    subject: str
+    # name of the process that asks, which does not answer
+    origin: str
+
+
+class StatePart(msgspec.Struct, frozen=True, tag="answer"):
+    """A part of an answer to `StateRequested`."""
+
+    # id of the request
+    request: str
+    # unique name of the hub that answers
+    hub: str
+    # descriptions as JSON values
+    items: list[Any]
+    # whether this is the last part of the hub's answer
+    is_last: bool
+
+
 Event = (
     Change
     | LogAppended
@@ -189,6 +217,8 @@ Event = (
     | DirectMessage
     | DisconnectRequested
     | PermissionsChanged
+    | StateRequested
+    | StatePart
 )
 
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)

@@ -1,4 +1,7 @@
-"""The tables of the app: API keys, the change log, presence, and the history of rooms."""
+"""The tables of the app: API keys, the change log, presence, and the history of rooms.
+
+That of handlers is in `handler_position`.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ from .utils.logged_text import LoggedText
 if not apps.is_installed("django_cocobase_realtime"):
     # the error that Django would raise does not say what to do
     raise ImproperlyConfigured("Add 'django_cocobase_realtime' to INSTALLED_APPS.")
+
+from .handler_position import Handler as Handler  # a model, so after the check
 
 # an API key is the text crk_PREFIX_secret
 PREFIX_LENGTH = 8  # characters
@@ -183,6 +188,18 @@ class ApiKey(models.Model):
         if self.revoked_at is None:
             self.revoked_at = timezone.now()
             self.save(update_fields=["revoked_at"])
+
+
+class Connection(models.Model):  # noqa: DJ008  # has no rows
+    """The permissions of the admin's pages about connections. It has no table."""
+
+    class Meta:
+        managed = False
+        default_permissions = ()
+        permissions = (
+            ("view_connections", "Can view connections, streams and rooms"),
+            ("disconnect_connections", "Can close connections"),
+        )
 
 
 # the change log; these tables exist in every database that holds a watched model

@@ -7,7 +7,7 @@ import logging
 import weakref
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -22,12 +22,15 @@ from ..events import (
     LogAppended,
     PermissionsChanged,
     PresenceChange,
+    StateRequested,
     decode,
 )
 from ..identity import PROJECT_ROOM
+from ..metrics import metrics
 from ..pubsub.broker import broker
 from ..pubsub.groups import JOIN_TIMEOUT_DURABLE, GroupMemberships
 from ..pubsub.layer import CONTROL_GROUP
+from ..rooms.local_room import RoomMembership
 from ..rooms.room_frames import RoomFrames
 from ..rooms.room_manager import RoomManager
 from ..transport.connection import Connection
@@ -36,10 +39,14 @@ from ..utils import kept_connections
 from ..utils.concurrency import run_shielded, stop_keeping_connections
 from ..wire.codes import CloseCode
 from . import background_tasks
+from .client_signals import ClientSignals
 from .credential_checks import CredentialChecks
 from .reauthorization import Reauthorizer
 
 logger = logging.getLogger(__name__)
+
+# close code of a connection that was lost without a close frame
+ABNORMAL_CLOSURE = 1006
 
 # the function that a background task runs
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -51,6 +58,9 @@ class Hub:
     `Hub.current` returns the hub of the running loop. It starts with the first connection, and
     shuts down after the last one. Events are dispatched without queries and without waiting.
     """
+
+    # answers a request of another process to describe a hub; set by the consumers
+    answer: ClassVar[Callable[[Hub, StateRequested], None]] = staticmethod(lambda hub, event: None)
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -69,7 +79,9 @@ class Hub:
             loop, self.groups, publish=broker.publish, start_task=self._start_task
         )
         # reauthorizes connections
-        self.reauthorizer = Reauthorizer(loop, self.topics, self.rooms)
+        self.reauthorizer = Reauthorizer(loop, self.topics, self.rooms, self.end_membership)
+        # sends Django signals
+        self.signals = ClientSignals()
 
     @classmethod
     def current(cls) -> Hub:
@@ -80,11 +92,18 @@ class Hub:
             hub = _hubs[loop] = cls(loop)
         return hub
 
+    @staticmethod
+    def all() -> list[tuple[asyncio.AbstractEventLoop, Hub]]:
+        """Return the event loops of this process that have a hub, and their hubs."""
+        return list(_hubs.items())
+
     # connections
 
     async def open(self, connection: Connection) -> None:
         """Add a connection. The first one starts the hub's background tasks."""
         self.connections[connection.id] = connection
+        self.signals.send_connected(connection)
+        metrics.connections_opened += 1
         if not self._tasks:
             kept_connections.hold(self)
             broker.attach(self._loop, self.topics.get_listener)
@@ -102,14 +121,20 @@ class Hub:
                 self._start_task(work)
             await self.groups.acquire(CONTROL_GROUP, JOIN_TIMEOUT_DURABLE)
 
-    async def close(self, connection: Connection, *, lost: bool = True) -> None:
+    async def close(
+        self, connection: Connection, *, lost: bool = True, code: int = ABNORMAL_CLOSURE
+    ) -> None:
         """Remove a connection, its subscriptions and its rooms; shut down after the last one.
 
         If a request was in progress, call this again when it has ended, because it may have added
         a subscription or a room. ``lost`` is whether the client may reconnect, so that its user
-        remains a member of rooms for the grace period.
+        remains a member of rooms for the grace period. ``code`` is the close code.
         """
-        self.connections.pop(connection.id, None)
+        was_open = self.connections.pop(connection.id, None) is not None
+        for membership in self.rooms.memberships(connection):
+            self.signals.send_left(membership)
+        if was_open:
+            self.signals.send_disconnected(connection, code)
         self.reauthorizer.cancel(connection)
         self.topics.remove_connection(connection)
         self.rooms.remove_connection(connection, lost=lost)
@@ -117,6 +142,11 @@ class Hub:
         if not self.connections and (self._tasks or must_close):
             # shielded, because the task that closes the last connection is often cancelled
             await run_shielded(self._shutdown(self._detach()))
+
+    def start_task(self, work: Work) -> None:
+        """Start a background task, which may end, and ends when the hub shuts down."""
+        self._tasks = [task for task in self._tasks if not task.done()]
+        self._start_task(work)
 
     def _start_task(self, work: Work) -> None:
         self._tasks.append(self._loop.create_task(background_tasks.run_forever(work)))
@@ -153,8 +183,14 @@ class Hub:
             or self.reauthorizer.is_running(connection)
         )
         self.topics.attach(subscription, plan, start=not is_stale)
+        self.signals.send_subscribed(subscription)
         if is_stale:  # the permissions may have changed since they were evaluated
             self.reauthorizer.request([connection])
+
+    def end_membership(self, membership: RoomMembership) -> None:
+        """End a membership whose permission failed."""
+        self.signals.send_left(membership)
+        self.rooms.end_with_error(membership)
 
     # events
 
@@ -184,6 +220,8 @@ class Hub:
                 self._deliver_direct(event)
             case DisconnectRequested():
                 self._disconnect(event)
+            case StateRequested():
+                Hub.answer(self, event)
             case PermissionsChanged():
                 self.topics.expire_snapshots()
                 self.reauthorizer.request(
@@ -211,7 +249,8 @@ class Hub:
     def _disconnect(self, event: DisconnectRequested) -> None:
         self.topics.expire_snapshots()
         for connection in list(self.connections.values()):
-            if connection.identity is not None and event.concerns(connection.identity):
+            identity = connection.identity
+            if identity is not None and event.concerns(identity, connection.id):
                 connection.close(CloseCode(event.code))
 
 

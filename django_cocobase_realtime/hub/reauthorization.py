@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from django.db import Error as DatabaseFailure
@@ -23,10 +23,12 @@ from ..delivery.query import AuthorizedQuery
 from ..delivery.subscription import Subscription
 from ..delivery.topics import TopicManager
 from ..identity import Identity
+from ..rooms.local_room import RoomMembership
 from ..rooms.room_manager import RoomManager
 from ..transport.connection import Connection
 from ..utils.concurrency import set_owner
 from ..utils.project_code import ProjectCodeFailed
+from ..utils.repeated_log import log_repeated
 from ..wire.codes import CloseCode
 from .grants import (
     allows_the_same,
@@ -56,11 +58,17 @@ class Reauthorizer:
     """Reauthorizes connections, each in its own task. Each hub has one."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, topics: TopicManager, rooms: RoomManager
+        self,
+        loop: asyncio.AbstractEventLoop,
+        topics: TopicManager,
+        rooms: RoomManager,
+        end_membership: Callable[[RoomMembership], None],
     ) -> None:
         self._loop = loop
         self._topics = topics
         self._rooms = rooms
+        # ends a membership whose permission failed
+        self._end_membership = end_membership
         # tasks that run, by connection
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
 
@@ -108,13 +116,15 @@ class Reauthorizer:
         try:
             while not await self._evaluate(connection, evaluated):
                 if count >= MAX_EVALUATIONS and self._loop.time() - started_at >= MAX_SECONDS:
-                    logger.warning("The permissions of a connection changed too often.")
+                    text = "Connection %s: its permissions changed too often."
+                    log_repeated(logger, logging.WARNING, text, connection.id, client=connection.id)
                     raise _Unacceptable(CloseCode.PERMISSIONS_CHANGED)
                 count += 1
         except _Unacceptable as reason:
             connection.close(reason.code)
         except DatabaseFailure as error:
-            logger.warning("Permissions could not be evaluated: %r", error)
+            text, id = "Connection %s: permissions could not be evaluated: %r", connection.id
+            log_repeated(logger, logging.WARNING, text, id, error, client=id)
             connection.close(CloseCode.UNAVAILABLE)
 
     async def _evaluate(
@@ -151,7 +161,7 @@ class Reauthorizer:
                 pass
             elif isinstance(grant, ProjectCodeFailed):
                 grant.log()
-                self._rooms.end_with_error(membership)
+                self._end_membership(membership)
             elif grant != membership.grant:
                 raise _Unacceptable(CloseCode.PERMISSIONS_CHANGED)
             if connection.permissions_version != version:

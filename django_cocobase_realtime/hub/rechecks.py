@@ -19,6 +19,7 @@ from ..identity import Identity
 from ..rooms.room_manager import RoomManager
 from ..transport.connection import Connection
 from ..utils.concurrency import set_owner
+from ..utils.repeated_log import log_repeated
 from .grants import allows_the_same, evaluate_room, evaluate_subscription, refresh_identity
 from .reauthorization import Reauthorizer
 
@@ -82,10 +83,12 @@ class Rechecks:
         try:
             is_unchanged = await self._is_unchanged(connection, identity)
         except DatabaseFailure as error:
-            logger.warning("Permissions could not be checked: %r", error)
+            text, id = "Connection %s: permissions could not be checked: %r", connection.id
+            log_repeated(logger, logging.WARNING, text, id, error, client=id)
             return  # the next round tries again
         except Exception:
-            logger.exception("Permissions could not be checked.")
+            text, id = "Connection %s: permissions could not be checked.", connection.id
+            log_repeated(logger, logging.ERROR, text, id, client=id, exc_info=True)
             is_unchanged = False
         finally:
             if self._tasks.get(connection) is asyncio.current_task():

@@ -40,8 +40,11 @@ from ..events import (
     LogAppended,
     PermissionsChanged,
     PresenceChange,
+    StatePart,
+    StateRequested,
     encode,
 )
+from ..metrics import metrics
 from ..utils.concurrency import spawn_task
 from .lanes import Lanes
 from .layer import (
@@ -49,6 +52,7 @@ from .layer import (
     MESSAGE_TYPE,
     ORIGIN,
     SEND_TIMEOUT,
+    answer_group,
     channel_layer,
     collection_group,
     has_several_hosts,
@@ -212,6 +216,15 @@ class Broker:
         if self._outbox:
             self._request_drain()
 
+    def event_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop of a hub, or that of the daemon thread if there is no hub.
+
+        A core layer can receive in one event loop of a process only.
+        """
+        with self._lock:
+            loops = [loop for loop in self._loops if loop.is_running()]
+            return loops[-1] if loops else self._start_thread_loop()
+
     def _request_drain(self) -> None:
         with self._lock:
             if self._draining:
@@ -308,6 +321,7 @@ class Broker:
                 await layer.group_send(group, message)
         except Exception as error:
             self.dropped += len(payloads)
+            metrics.layer_failures["send"] += 1
             if time.monotonic() - self._last_warning_at > WARNING_INTERVAL:
                 self._last_warning_at = time.monotonic()
                 logger.warning("The channel layer did not accept events: %r", error)
@@ -366,5 +380,7 @@ def _group_for(event: Event) -> str:
             return CONTROL_GROUP
         case Broadcast() | PresenceChange():
             return room_group(event.project, event.room)
-        case DirectMessage() | DisconnectRequested() | PermissionsChanged():
+        case StatePart():
+            return answer_group(event.request)
+        case DirectMessage() | DisconnectRequested() | PermissionsChanged() | StateRequested():
             return CONTROL_GROUP

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
+from ..metrics import metrics
 from .broker import broker
 from .layer import LayerChannel
 
@@ -58,6 +59,10 @@ class GroupMemberships:
         """Return the number of groups that are used or not left yet."""
         return len(self._reference_counts.keys() | self._joined.keys())
 
+    def has_joined(self, group: str) -> bool:
+        """Return whether a group is joined."""
+        return group in self._joined
+
     async def acquire(self, group: str, timeout: float = JOIN_TIMEOUT) -> None:
         """Increment the reference count of a group, and join it if it is not joined.
 
@@ -86,6 +91,7 @@ class GroupMemberships:
                     generation = self._generation
                     await self._channel.join(group)
         except Exception as error:
+            metrics.layer_failures["join"] += 1
             logger.warning("A group could not be joined; it will be tried again: %r", error)
             return
         if generation == self._generation:
@@ -127,6 +133,7 @@ class GroupMemberships:
                 raise
             except Exception as error:
                 self._join_again()
+                metrics.layer_failures["receive"] += 1
                 logger.info("The channel layer failed; it will be tried again: %r", error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RETRY_DELAYS[1])

@@ -18,6 +18,8 @@ MESSAGE_TYPE = "realtime.events"
 ORIGIN = "origin"
 # seconds that one call of the layer may take
 SEND_TIMEOUT = 5.0
+# iterations of the event loop after which a task has acquired a lock that was released
+LOCK_TURNS = 5
 # the group that every server process joins, for direct messages, disconnections, changed
 # permissions and broadcasts to a whole project
 CONTROL_GROUP = "realtime.control"
@@ -65,6 +67,11 @@ def room_group(project: str, room: str) -> str:
     return "realtime.room." + _digest(f"{len(project)}:{project}{room}")
 
 
+def answer_group(request: str) -> str:
+    """Return the name of the group that receives the answers to a request."""
+    return "realtime.answer." + _digest(request)
+
+
 def _digest(text: str) -> str:
     return blake2s(text.encode(), digest_size=16).hexdigest()
 
@@ -108,6 +115,20 @@ class LayerChannel:
         if message.get("type") != MESSAGE_TYPE or message.get(ORIGIN, "") == self._origin != "":
             return []
         return cast("list[bytes]", message["events"])
+
+    async def stop_receiving(self, task: asyncio.Task[None]) -> None:
+        """Cancel a task that calls `receive`, by which the layer releases the channel.
+
+        The core layer first confirms the last message. If the task was cancelled meanwhile, while
+        it waits for the layer's lock, the lock would be bound to this event loop forever.
+        """
+        wait_received = getattr(self._layer, "wait_received", None)
+        if wait_received is not None:
+            await wait_received()
+            for _ in range(LOCK_TURNS):
+                await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
 
     async def has_lost_groups(self) -> bool:
         """Return whether a Redis has been restarted since the last call, and so has lost groups.

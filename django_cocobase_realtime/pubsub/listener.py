@@ -63,9 +63,13 @@ class DatabaseListener:
         using: str,
         on_announcement: Callable[[str], None],
         on_gap: Callable[[str, list[str]], None],
+        *,
+        is_counted: bool = True,
     ) -> None:
         # alias of the database
         self.using = using
+        # whether writers need no channel layer as long as this process listens
+        self._is_counted = is_counted
         # whether announcements are received by ``LISTEN``
         self.is_listening = False
         # called with a stream that has new events
@@ -149,7 +153,7 @@ class DatabaseListener:
             listening = set(streams)
             if statements:
                 await _execute(connection, ";".join(statements))
-            if streams and not has_lock:
+            if streams and not has_lock and self._is_counted:
                 # one process holds it, by which others recognize that processes listen
                 has_lock = await _try_lock(connection)
             elif has_lock and not streams:

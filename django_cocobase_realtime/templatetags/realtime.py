@@ -36,9 +36,17 @@ def realtime(
         # with a slash at the end, Django does not redirect handshakes that a proxy has broken, and
         # answers them with a text
         url = f"{get_script_prefix()}{url.rstrip('/')}/"
-    attributes = {"src": static(SCRIPT), "data-realtime-url": url}
+    attributes = {"data-realtime-url": url}
     if token:
         attributes["data-realtime-token"] = token
+    return module_script(context, SCRIPT, attributes, nonce)
+
+
+def module_script(
+    context: dict[str, Any], file: str, attributes: dict[str, str], nonce: str | None = None
+) -> SafeString:
+    """Return an element that loads a static file as a module, with the nonce of the page's CSP."""
+    attributes = {"src": static(file), **attributes}
     nonce_value: Any = nonce
     if nonce_value is None:
         nonce_value = context.get("csp_nonce")

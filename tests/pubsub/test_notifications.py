@@ -47,10 +47,13 @@ class Received:
 
 
 @contextlib.asynccontextmanager
-async def listening(*streams, using="default", wait=True):
+async def listening(*streams, using="default", wait=True, **options):
     received = Received()
     listener = DatabaseListener(
-        using, received.streams.append, lambda using, names: received.gaps.append(sorted(names))
+        using,
+        received.streams.append,
+        lambda using, names: received.gaps.append(sorted(names)),
+        **options,
     )
     for stream in streams:
         listener.follow(stream)
@@ -97,6 +100,13 @@ async def test_announcement_arrives_for_followed_streams():
         await received.wait(2)
         await asyncio.sleep(0.1)
         assert received.streams == ["posts", "messages"]
+
+
+async def test_listener_that_is_not_counted_leaves_announcements_to_the_channel_layer():
+    async with listening("posts", is_counted=False) as (_, received):
+        assert not await call(notify)
+        await received.wait(1)
+        assert received.streams == ["posts"]
 
 
 async def test_process_ignores_its_own_announcement():
