@@ -40,6 +40,7 @@ from .environment import (
     check_message_sizes,
     check_runserver,
 )
+from .handlers import check_handlers
 from .indexes import check_indexes
 from .permissions import check_moments
 from .rooms import check_presence, check_rooms
@@ -75,6 +76,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
     if not messages:
         messages += check_database_vendors()
         messages += check_moments()
+        messages += check_handlers()
     for check in (
         check_limits,
         check_log,

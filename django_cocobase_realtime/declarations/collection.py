@@ -146,7 +146,7 @@ class Collection:
         self, identity: Identity, filters: ClientFilters, key_set: MakeKeySet | None
     ) -> Grant | None:
         permission = self if self.permission is None else And(self.loaded_permission, self)
-        parse_visible = partial(self._parse_visible, key_set=key_set)
+        parse_visible = partial(self.parse_visible, key_set=key_set)
         decision = evaluate_permission(permission, identity, filters, parse_visible, self)
         if decision is None:
             return None
@@ -155,7 +155,7 @@ class Collection:
             decision = replace(decision, visible=decision.visible & same_project)
         return make_grant(self, decision, filters, key_set)
 
-    def _parse_visible(self, visible: Visible, key_set: MakeKeySet | None = None) -> Filter:
+    def parse_visible(self, visible: Visible, key_set: MakeKeySet | None = None) -> Filter:
         """Convert a return value of ``visible_to`` to a filter."""
         trusted, fields = self._trusted_filters, self.permission_fields
         return trusted.parse_visible(visible, self.schema, fields, key_set)

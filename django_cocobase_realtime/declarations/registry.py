@@ -20,6 +20,7 @@ from .collection import OPTIONS as COLLECTION_OPTIONS
 from .collection import Collection
 from .dependency_table import DependencyTable, dependency_models, is_hidden, label_of
 from .depends_on import followed_paths
+from .operations import OPERATIONS_ROOM, OperationsRoom
 from .room import OPTIONS as ROOM_OPTIONS
 from .room import Room
 
@@ -320,8 +321,10 @@ class RoomRegistry(Registry[Room]):
         """Return the declaration for a room: the one with its name, or the first that matches.
 
         Returns None if rooms are declared but no pattern matches, and a plain `Room` if the
-        project declares no rooms.
+        project declares no rooms. The room of the admin's pages cannot be declared.
         """
+        if name == OPERATIONS_ROOM:
+            return _operations_room
         declarations = self._declarations()
         if self._find is None or self._searched is not declarations:
             self._find = lru_cache(maxsize=ROOM_CACHE_SIZE)(partial(_find_room, declarations))
@@ -340,6 +343,7 @@ def _find_room(declarations: Mapping[str, Room], name: str) -> Room | None:
     return None
 
 
+_operations_room = OperationsRoom()
 registry = CollectionRegistry()
 room_registry = RoomRegistry()
 
