@@ -30,8 +30,8 @@ class Command(BaseCommand):
         layer = channel_layer()
         if layer is None or is_in_memory(layer):
             raise CommandError(
-                "The channel layer does not reach other processes. Use channels_redis, or revoke "
-                "the key: servers notice that by themselves."
+                "The channel layer does not reach other processes. Use channels_redis, or "
+                "deactivate the user or revoke the key: servers notice that by themselves."
             )
         if options["key"]:
             prefix = options["key"].removeprefix("crk_").partition("_")[0]

@@ -1,0 +1,1 @@
+"""Probes of a running installation: the command ``realtime_doctor``."""

@@ -1,0 +1,1 @@
+"""The live tail of a collection's events in a terminal: ``realtime_watch``."""
