@@ -41,7 +41,7 @@ class ApiKeyAuthenticator(Authenticator):
         rows = _read_keys(text.split("_", 2)[1] for text in texts if text)
         keys = [ApiKey.objects.find(text, rows) for text in texts]
         _store_use({key.pk: key for key in keys if key is not None}.values())
-        return [None if key is None else _identity(key) for key in keys]
+        return [None if key is None else key_identity(key) for key in keys]
 
     def revoked(self, identities: Collection[Identity]) -> set[str]:
         """Return the keys that were revoked, expired, or moved to another project or user."""
@@ -74,7 +74,8 @@ def _read_keys(prefixes: Iterable[str]) -> dict[str, ApiKey]:
     return {key.prefix: key for key in rows}
 
 
-def _identity(key: ApiKey) -> Identity:
+def key_identity(key: ApiKey) -> Identity:
+    """Return the identity of a key that is live."""
     return Identity(
         credential=key_credential(key.prefix),
         user=key.user,

@@ -11,6 +11,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from django_cocobase_realtime import capture_disabled
+from django_cocobase_realtime.delivery.table import SubscriptionTable
 from django_cocobase_realtime.log.log_reader import create_reader
 from django_cocobase_realtime.log.retention import rotate_epoch, trim
 from django_cocobase_realtime.models import ApiKey, LogEvent, Stream
@@ -315,3 +316,15 @@ async def test_connection_closed_while_subscribing_leaves_no_topic(realtime, api
     assert (topics.topics, topics._readers) == ({}, {})
     assert hub.connections == {}
     assert len(asyncio.all_tasks()) == before
+
+
+async def test_an_event_does_not_cost_a_look_at_each_subscription(realtime, api_key, monkeypatch):
+    async with realtime(token=api_key) as client:
+        await client.subscribe("posts")
+
+        def refuse(table):
+            raise AssertionError("All subscriptions were listed for one event.")
+
+        monkeypatch.setattr(SubscriptionTable, "__iter__", refuse)
+        await Post.objects.acreate(title="a")
+        assert titles([await client.receive("event")]) == ["a"]

@@ -86,7 +86,7 @@ async def test_changed_range_of_such_a_permission_closes_the_connection(
 
 
 def parse(filters):
-    return registry.get("posts")._parse_visible(filters).root
+    return registry.get("posts").parse_visible(filters).root
 
 
 def at(seconds):

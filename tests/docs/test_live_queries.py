@@ -69,7 +69,7 @@ urlpatterns = [
     path("static/<path:path>", serve, {{"insecure": True}}),
 ]
 """
-BUTTONS = "".join(f'<button id="{name}">{name}</button>' for name in ("more", "previous", "next"))
+BUTTONS = "".join(f'<button id="{name}">{name}</button>' for name in ("previous", "next"))
 
 
 class Site(GuideProject):

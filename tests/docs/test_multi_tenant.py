@@ -19,12 +19,13 @@ import sys
 import django
 django.setup()
 from django.contrib.auth.models import User
-from helpdesk.models import Membership, Organization, Project, Ticket
+from helpdesk.models import Comment, Membership, Organization, Project, Ticket
 ada = User.objects.create(pk=1, username="ada")
 acme, other = (Organization.objects.create(name=name) for name in ("Acme", "Other"))
 for name, organization in {"Website": acme, "Office": acme, "Garden": other}.items():
     project = Project.objects.create(name=name, organization=organization)
-    Ticket.objects.create(title=f"Ticket of {name}", project=project)
+    ticket = Ticket.objects.create(title=f"Ticket of {name}", project=project)
+    Comment.objects.create(text=f"Comment in {name}", ticket=ticket)
 print("ready", flush=True)
 for line in sys.stdin:
     exec(line)
@@ -36,7 +37,8 @@ class Site(GuideProject):
     """A project with the guide's models and permissions."""
 
     def __init__(self, folder, capture):
-        models, tickets, *methods, changes, self.client = code_blocks(PAGE, "python")[:-1]
+        blocks = code_blocks(PAGE, "python")
+        models, tickets, *methods, comments, _, changes, self.client, _ = blocks
         by_path, by_role, by_path_or_assignee = methods
         self.changes = changes.splitlines()
         declared = [
@@ -44,6 +46,7 @@ class Site(GuideProject):
             _variant(tickets, "by_path", by_path),
             _variant(tickets, "by_role", by_role),
             _variant(tickets, "by_path_or_assignee", by_path_or_assignee),
+            comments,
             re.sub(r"^ *depends_on = .*\n", "", _variant(tickets, "undeclared"), flags=re.M),
         ]
         super().__init__(folder, capture, models, "\n\n".join(declared))
@@ -68,10 +71,10 @@ def site(request, tmp_path):
         site.close()
 
 
-async def wait_for(titles, tickets):
-    """Wait until a live list has the tickets with these titles."""
+async def wait_for(titles, documents, field="title"):
+    """Wait until a live list has the documents with these titles, or other values."""
     async with asyncio.timeout(20):
-        while [ticket.data["title"] for ticket in tickets.documents] != titles:
+        while [document.data[field] for document in documents.documents] != titles:
             await asyncio.sleep(0.02)
 
 
@@ -96,8 +99,9 @@ async def test_lists_of_the_guide_follow_memberships(site):
         by_path, by_role, by_path_or_assignee = lists = [
             db.live(name, order="title") for name in ("by_path", "by_role", "by_path_or_assignee")
         ]
-        for tickets in lists:
-            await tickets.ready()
+        comments = db.live("comments", order="text")
+        for documents in (*lists, comments):
+            await documents.ready()
         begin, move, end = site.changes
 
         await execute(begin)
@@ -106,6 +110,7 @@ async def test_lists_of_the_guide_follow_memberships(site):
         await wait_for(both, by_path)
         await wait_for(both, by_path_or_assignee)
         await wait_for([], by_role)
+        await wait_for(["Comment in Office", "Comment in Website"], comments, "text")
         await execute("Membership.objects.update(role='admin')")
         await wait_for(both, by_role)
 
@@ -113,6 +118,15 @@ async def test_lists_of_the_guide_follow_memberships(site):
         assert await line_of(program) == repr(["Ticket of Office"])
         for tickets in lists:
             await wait_for(["Ticket of Office"], tickets)
+        await wait_for(["Comment in Office"], comments, "text")
+        await execute("office = Project.objects.get(name='Office')")
+        await execute("Ticket.objects.filter(title='Ticket of Website').update(project=office)")
+        assert await line_of(program) == repr(both)
+        await wait_for(["Comment in Office", "Comment in Website"], comments, "text")
+        await execute("website = Project.objects.get(name='Website')")
+        await execute("Ticket.objects.filter(title='Ticket of Website').update(project=website)")
+        assert await line_of(program) == repr(["Ticket of Office"])
+        await wait_for(["Comment in Office"], comments, "text")
         await execute("Ticket.objects.filter(title='Ticket of Garden').update(assignee=ada)")
         await wait_for(["Ticket of Garden", "Ticket of Office"], by_path_or_assignee)
 
@@ -121,6 +135,7 @@ async def test_lists_of_the_guide_follow_memberships(site):
         await wait_for([], by_path)
         await wait_for([], by_role)
         await wait_for(["Ticket of Garden"], by_path_or_assignee)
+        await wait_for([], comments, "text")
 
         undeclared = db.live("undeclared", on_error=errors.append)
         async with asyncio.timeout(20):

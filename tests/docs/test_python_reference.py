@@ -2,17 +2,20 @@
 
 import inspect
 import re
+from dataclasses import fields
 
 import pytest
+from django.dispatch import Signal
 
 import django_cocobase_realtime
-from django_cocobase_realtime import permissions, routing, testing
+from django_cocobase_realtime import permissions, routing, signals, testing
 from django_cocobase_realtime.auth.base import Authenticator
 from django_cocobase_realtime.declarations.room import PERMISSION_METHODS
 from django_cocobase_realtime.identity import Identity
+from django_cocobase_realtime.inspection import records
 from django_cocobase_realtime.operations import RealtimeTriggers
 from django_cocobase_realtime.presence.base import PresenceBackend
-from tests.docs.test_reference import DOCS, section
+from tests.docs.test_reference import DOCS, rows, section
 
 TEXT = (DOCS / "reference" / "python.md").read_text()
 FUNCTIONS = [
@@ -83,3 +86,18 @@ def test_attributes_of_identities_are_documented():
     attributes = {name for name in dir(Identity) if not name.startswith("_")}
     text = section("python.md", "Identities")
     assert {name for name in attributes if f"`{name}" not in text} == set()
+
+
+def test_signals_are_documented():
+    names = [name for name, value in vars(signals).items() if isinstance(value, Signal)]
+    assert [row[0] for row in rows("python.md", "Signals")] == names
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [records.ConnectionInfo, records.SubscriptionInfo, records.StreamInfo, records.RoomInfo],
+)
+def test_attributes_of_inspected_objects_are_documented(cls):
+    header = f"| attribute of `{cls.__name__}` | type | meaning |"
+    documented = [row[0] for row in rows("python.md", "Inspection", header)]
+    assert documented == [field.name for field in fields(cls)]
