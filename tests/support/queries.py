@@ -19,12 +19,16 @@ class Statements(list[str]):
 
 @contextmanager
 def recorded_statements() -> Iterator[Statements]:
-    """Record what Django executes in this process, in any thread."""
+    """Record what Django executes in this process, in any thread.
+
+    Queries of PostgreSQL's catalog are left out, of which a process keeps the results.
+    """
     statements = Statements()
     execute = CursorWrapper._execute
 
     def record(self: Any, sql: Any, params: Any, *ignored: Any) -> Any:
-        statements.append(str(sql))
+        if "pg_attribute" not in str(sql):
+            statements.append(str(sql))
         return execute(self, sql, params, *ignored)
 
     CursorWrapper._execute = record
