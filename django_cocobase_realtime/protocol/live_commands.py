@@ -42,19 +42,20 @@ def live_query(session: SessionState, command: Subscribe, grant: Grant) -> LiveQ
         message = f"{kind} is not available: {reason}."
         raise SubscriptionRefused(ErrorCode.BAD_REQUEST, message)
     if command.aggregate is not None:
-        return aggregate_query(session, command.aggregate, grant)
+        return aggregate_query(command.aggregate, grant)
     assert command.window is not None
     return _window_query(session, command.window, grant, collection)
 
 
 def _missing_condition(collection: Collection, grant: Grant) -> str | None:
-    """Return why a collection has no live queries, or None if it has them."""
+    """Return why a collection has no live queries, or None if it has them.
+
+    Row permissions are refused by `authorize_query`, also after a change of rights.
+    """
     if not collection.durable:
         return "this collection keeps no log of its changes"
     if not grant.tracked:
         return "this collection keeps no old values"
-    if grant.decision.check is not None:
-        return "the permission of this collection decides about each row by has_object_permission"
     return None
 
 
@@ -82,7 +83,7 @@ def _window_query(
     return WindowQuery(window.limit or max_documents, order, after)
 
 
-def aggregate_query(session: SessionState, aggregate: Aggregate, grant: Grant) -> AggregateQuery:
+def aggregate_query(aggregate: Aggregate, grant: Grant) -> AggregateQuery:
     """Return the aggregates in a request. Raises `SubscriptionRefused` if they are not allowed."""
     try:
         return parse_aggregate(aggregate, grant.schema, grant.aggregates, grant.filters)
